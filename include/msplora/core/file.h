@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <iosfwd>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "msplora/core/error.h"
+
+namespace msplora {
+
+/// The whole file as bytes. Throws Error{kIo} naming the file when it cannot be read.
+std::string read_file(const std::filesystem::path& path);
+
+/// Writes `content` beside `path` and renames it into place, so that a reader sees the old file or the new one,
+/// never a part. Syncs to disk before the rename. Throws Error{kIo} (full disk, permissions); the old file stays.
+void write_file_atomically(const std::filesystem::path& path, std::string_view content);
+
+/// The same for content produced piecewise: `write` receives the stream of the temporary file.
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write);
+
+/// Fails with Error{kIo} when `path` exists and is a non-empty directory or a file, unless `overwrite`;
+/// creates the directory otherwise. Nothing inside is deleted.
+void prepare_output_directory(const std::filesystem::path& path, bool overwrite);
+
+/// A read-only memory map of a whole file, closed with the last owner.
+class MappedFile {
+ public:
+  /// Throws Error{kIo} when the file cannot be opened or mapped. An empty file maps to size 0.
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::byte* data() const noexcept { return data_; }
+  size_t size() const noexcept { return size_; }
+
+ private:
+  MappedFile() = default;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace msplora

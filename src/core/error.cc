@@ -1,0 +1,72 @@
+#include "msplora/core/error.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace msplora {
+namespace {
+
+std::string compose(const std::string& where, const std::string& message, const std::string& hint) {
+  std::string text = where.empty() ? message : where + ": " + message;
+  if (!hint.empty()) text += " (" + hint + ")";
+  return text;
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t substitute = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substitute, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+Error::Error(ErrorCode code, std::string where, std::string message, std::string hint)
+    : std::runtime_error(compose(where, message, hint)),
+      code_(code),
+      where_(std::move(where)),
+      message_(std::move(message)),
+      hint_(std::move(hint)) {}
+
+void ErrorList::add(std::string where, std::string message, std::string hint) {
+  problems_.emplace_back(ErrorCode::kConfig, std::move(where), std::move(message), std::move(hint));
+}
+
+void ErrorList::throw_if_any(ErrorCode code, std::string_view title) const {
+  if (problems_.empty()) return;
+  if (problems_.size() == 1) {
+    const Error& only = problems_.front();
+    throw Error(code, only.where(), only.message(), only.hint());
+  }
+  std::string text = std::to_string(problems_.size()) + " problems";
+  for (const Error& problem : problems_) text += std::string("\n  - ") + problem.what();
+  throw Error(code, std::string(title), text);
+}
+
+std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = edit_distance(name, candidate);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates) {
+  const std::string nearest = nearest_name(name, candidates);
+  return nearest.empty() ? std::string() : "did you mean `" + nearest + "`?";
+}
+
+}  // namespace msplora

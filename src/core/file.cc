@@ -1,0 +1,118 @@
+#include "msplora/core/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace msplora {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void fail(const fs::path& path, const std::string& action, int code) {
+  std::string hint;
+  if (code == ENOSPC || code == EDQUOT) hint = "the disk is full; nothing was replaced";
+  if (code == EACCES || code == EPERM) hint = "check the permissions of the file and its directory";
+  throw Error(ErrorCode::kIo, path.string(), "cannot " + action + ": " + std::strerror(code), hint);
+}
+
+void sync_path(const fs::path& path, int flags) {
+  const int fd = ::open(path.c_str(), flags);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+// Unique within the machine: two processes writing the same file must not share a temporary.
+fs::path temporary_beside(const fs::path& path) {
+  static std::atomic<unsigned> counter{0};
+  return path.string() + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path) {
+  errno = 0;
+  if (fs::is_directory(path)) throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory");
+  std::ifstream in(path, std::ios::binary);
+  if (!in) fail(path, "open", errno ? errno : ENOENT);
+  std::ostringstream content;
+  content << in.rdbuf();
+  if (in.bad()) fail(path, "read", errno ? errno : EIO);
+  return std::move(content).str();
+}
+
+void write_file_atomically(const fs::path& path, std::string_view content) {
+  write_file_atomically(path, [content](std::ostream& out) {
+    out.write(content.data(), static_cast<std::streamsize>(content.size()));
+  });
+}
+
+void write_file_atomically(const fs::path& path, const std::function<void(std::ostream&)>& write) {
+  const fs::path temporary = temporary_beside(path);
+  try {
+    errno = 0;
+    std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+    if (!out) fail(path, "create a file beside it", errno);
+    write(out);
+    out.flush();
+    if (!out) fail(path, "write", errno ? errno : EIO);
+    out.close();
+    sync_path(temporary, O_RDONLY);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "rename the new file into place", errno);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  const fs::path parent = path.parent_path();
+  sync_path(parent.empty() ? fs::path(".") : parent, O_RDONLY | O_DIRECTORY);
+}
+
+void prepare_output_directory(const fs::path& path, bool overwrite) {
+  std::error_code code;
+  const bool is_directory = fs::is_directory(path, code);
+  if (fs::exists(path, code) && !is_directory) {
+    throw Error(ErrorCode::kIo, path.string(), "expected a directory, found a file");
+  }
+  if (is_directory && !overwrite && !fs::is_empty(path, code)) {
+    throw Error(ErrorCode::kIo, path.string(), "the output directory exists and is not empty",
+                "choose another directory or pass --overwrite");
+  }
+  fs::create_directories(path, code);
+  if (code) fail(path, "create the directory", code.value());
+}
+
+std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail(path, "open", errno);
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    const int code = S_ISDIR(info.st_mode) ? EISDIR : errno;
+    ::close(fd);
+    fail(path, "map", code);
+  }
+  std::shared_ptr<MappedFile> file(new MappedFile);
+  file->size_ = static_cast<size_t>(info.st_size);
+  if (file->size_ > 0) {
+    void* address = ::mmap(nullptr, file->size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    const int code = errno;
+    ::close(fd);
+    if (address == MAP_FAILED) fail(path, "map", code);
+    file->data_ = static_cast<const std::byte*>(address);
+  } else {
+    ::close(fd);
+  }
+  return file;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+}  // namespace msplora

@@ -1,0 +1,29 @@
+#include "msplora/core/error.h"
+
+#include <gtest/gtest.h>
+
+namespace msplora {
+namespace {
+
+TEST(NearestName, FindsTyposAndNothingElse) {
+  EXPECT_EQ(nearest_name("quary", {"key", "query", "value"}), "query");
+  EXPECT_EQ(nearest_name("completely_different", {"key", "query", "value"}), "");
+}
+
+TEST(ErrorList, ReportsEveryProblemAtOnce) {
+  ErrorList problems;
+  EXPECT_NO_THROW(problems.throw_if_any(ErrorCode::kConfig, "recipe.yaml"));
+  problems.add("train.lr", "expected a positive number, got -1");
+  problems.add("adapter.rnak", "unknown key", "did you mean `rank`?");
+  try {
+    problems.throw_if_any(ErrorCode::kConfig, "recipe.yaml");
+    FAIL() << "nothing was thrown";
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("train.lr"), std::string::npos);
+    EXPECT_NE(text.find("did you mean `rank`?"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace msplora
