@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace msplora {
+
+/// config.json of a Hugging Face model, typed. Names are Hugging Face's; fields an architecture lacks keep the default.
+struct ModelConfig {
+  std::string model_type;
+  std::vector<std::string> architectures;
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;  // = num_attention_heads without grouped-query attention
+  int64_t head_dim = 0;             // = hidden_size / num_attention_heads unless given
+  int64_t intermediate_size = 0;
+  int64_t max_position_embeddings = 0;
+  int64_t type_vocab_size = 0;
+  std::optional<int64_t> pad_token_id;
+  double layer_norm_eps = 1e-12;
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 10000.0;
+  std::string hidden_act = "gelu";
+  double hidden_dropout_prob = 0.0;
+  double attention_probs_dropout_prob = 0.0;
+  std::optional<double> classifier_dropout;  // unset: hidden_dropout_prob
+  double initializer_range = 0.02;
+  bool tie_word_embeddings = true;
+  std::string torch_dtype = "float32";
+
+  int64_t num_labels = 2;
+  std::map<int64_t, std::string> id2label;
+  std::string problem_type;  // "", "regression", "single_label_classification"
+
+  /// The file as read; keys we do not know are written back unchanged.
+  nlohmann::json raw = nlohmann::json::object();
+};
+
+/// Reads and checks `directory`/config.json. Throws Error{kIo} when missing, Error{kFormat} when not JSON,
+/// Error{kConfig} listing every wrong or missing key. `model_type` itself may be one we cannot run.
+ModelConfig load_model_config(const std::filesystem::path& directory);
+ModelConfig parse_model_config(const nlohmann::json& json, const std::string& where);
+
+/// `raw` updated with the typed fields (labels, problem_type, architectures, ...), ready to be written.
+nlohmann::json model_config_to_json(const ModelConfig& config);
+
+/// Shapes of well-known public models by name ("roberta-base", "llama-2-7b", ...), for `inspect --shape`.
+/// Throws Error{kUsage} with the nearest name when unknown.
+ModelConfig known_model_shape(const std::string& name);
+std::vector<std::string> known_model_shapes();
+
+}  // namespace msplora

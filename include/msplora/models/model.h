@@ -1,0 +1,88 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/io/model_config.h"
+#include "msplora/nn/context.h"
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// What a model computes on top of its last hidden state.
+enum class ModelTask { kSequenceClassification, kMaskedLm, kCausalLm };
+
+/// A transformer with a head, over packed batches.
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  /// Logits in float32: [B, num_labels] for sequence classification, [N, vocab_size] for language models, where
+  /// N counts input.output_rows (all T rows when undefined).
+  /// Throws Error{kData} when a token id or a sequence length is out of the model's range.
+  virtual at::Tensor forward(const PackedInput& input, const ForwardContext& context) = 0;
+
+  /// Every linear layer that an adapter may change, in order of execution. The pointers live as long as the model.
+  virtual std::vector<Site> sites() = 0;
+
+  /// Every parameter under its Hugging Face name; a tied tensor is listed once, under the name it is stored by.
+  /// Tensors alias the model's own storage.
+  virtual std::vector<NamedParameter> parameters() = 0;
+
+  /// Module paths of the head (e.g. {"classifier"}): trained and saved whole beside an adapter.
+  virtual std::vector<std::string> head_modules() const = 0;
+
+  const ModelConfig& config() const { return config_; }
+  ModelConfig& mutable_config() { return config_; }
+  ModelTask task() const { return task_; }
+  /// Dtype of activations and frozen weights.
+  at::ScalarType compute_dtype() const { return compute_dtype_; }
+
+ protected:
+  Model(ModelConfig config, ModelTask task, at::ScalarType compute_dtype)
+      : config_(std::move(config)), task_(task), compute_dtype_(compute_dtype) {}
+
+ private:
+  ModelConfig config_;
+  ModelTask task_;
+  at::ScalarType compute_dtype_;
+};
+
+struct ModelLoadOptions {
+  ModelTask task = ModelTask::kSequenceClassification;
+  int64_t num_labels = 0;  // 0: what config.json says
+  at::ScalarType compute_dtype = at::kFloat;
+  uint64_t seed = 0;          // of fresh weights
+  bool random_init = false;   // ignore the checkpoint's weights and draw all of them
+  bool keep_float32 = false;  // keep parameters in float32 (full training) and convert on use
+};
+
+/// What loading had to decide; printed by the programs.
+struct ModelLoadReport {
+  std::vector<std::string> fresh;    // parameters that the checkpoint lacks and that were drawn (heads)
+  std::vector<std::string> ignored;  // tensors of the checkpoint that the task does not use (e.g. lm_head.*)
+};
+
+/// Reads a Hugging Face model directory (config.json and safetensors).
+/// Throws Error{kModel} listing together every missing, unexpected and mis-shaped tensor, Error{kFormat} for damaged
+/// files, Error{kNumerics} when a weight is not finite.
+std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,
+                                  ModelLoadReport* report = nullptr);
+
+/// A model of the given shape with drawn weights (std = initializer_range); nothing is read.
+std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options);
+
+/// Names of the supported values of model_type.
+std::vector<std::string> supported_model_types();
+
+/// The sites of a model of this shape without allocating it (`linear` is null).
+std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task);
+
+/// Writes config.json and model.safetensors (names and dtype of `dtype`), so that Hugging Face loads it.
+void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype);
+
+}  // namespace msplora

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/nn/context.h"
+
+namespace msplora {
+
+/// One term of a low-rank update: y += scaling * dropout(x) downᵀ upᵀ.
+///
+/// `down` (PEFT: lora_A) is [r, in], `up` (lora_B) is [out, r], both float32 whatever the compute type of the model.
+/// The same tensor may stand in the terms of many sites: that is how levels are shared.
+struct LowRankTerm {
+  at::Tensor down;
+  at::Tensor up;
+  double scaling = 1.0;
+  double dropout = 0.0;         // probability, on the term's input only
+  uint64_t dropout_stream = 0;  // names the mask; different streams draw independent masks
+};
+
+/// Everything an adapter does to one linear layer.
+struct SiteUpdate {
+  std::vector<LowRankTerm> low_rank;
+};
+
+/// y = x Wᵀ + b + Σ_k scaling_k · dropout_k(x) A_kᵀ B_kᵀ, the one adapted linear operation.
+///
+/// No gradient of W is formed unless W requires one.
+class Linear {
+ public:
+  Linear() = default;
+  /// `name` is the Hugging Face module path; weight [out, in]; bias [out] or undefined.
+  Linear(std::string name, at::Tensor weight, at::Tensor bias);
+
+  /// x [T, in] -> [T, out] in x's dtype. A weight of another dtype is converted (the conversion is differentiable).
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
+
+  const std::string& name() const { return name_; }
+  int64_t in_features() const { return weight.size(1); }
+  int64_t out_features() const { return weight.size(0); }
+
+  at::Tensor weight;
+  at::Tensor bias;
+  std::shared_ptr<const SiteUpdate> update;  // null: the plain layer
+
+ private:
+  std::string name_;
+};
+
+/// One adaptable linear layer of a model. `linear` stays owned by the model.
+struct Site {
+  std::string path;    // full module path, e.g. "roberta.encoder.layer.3.attention.self.query"
+  std::string module;  // its last component, e.g. "query"
+  int64_t layer = -1;  // index of the block it lies in; -1 outside the blocks (classification head)
+  int64_t in_features = 0;
+  int64_t out_features = 0;
+  Linear* linear = nullptr;  // null when only shapes are known (inspect --shape)
+};
+
+/// A parameter of the base model under its Hugging Face name, e.g. "roberta.pooler.dense.weight".
+struct NamedParameter {
+  std::string name;
+  at::Tensor tensor;
+};
+
+}  // namespace msplora
