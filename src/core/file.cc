@@ -39,7 +39,8 @@ fs::path temporary_beside(const fs::path& path) {
 
 std::string read_file(const fs::path& path) {
   errno = 0;
-  if (fs::is_directory(path)) throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory");
+  if (fs::is_directory(path))
+    throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory");
   std::ifstream in(path, std::ios::binary);
   if (!in) fail(path, "open", errno ? errno : ENOENT);
   std::ostringstream content;

@@ -27,9 +27,9 @@ struct TrainableTensor {
 /// What an adapter is put on: a model seen through its sites and parameters, without knowing the model class.
 struct AdapterTarget {
   std::string model_type;
-  std::string base_name;                   // directory or hub name of the base, recorded in adapter files
-  uint64_t base_fingerprint = 0;           // of the frozen weights; 0: unknown
-  std::string task_type;                   // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
+  std::string base_name;          // directory or hub name of the base, recorded in adapter files
+  uint64_t base_fingerprint = 0;  // of the frozen weights; 0: unknown
+  std::string task_type;          // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
   int64_t num_layers = 0;
   std::vector<Site> sites;                 // every linear layer of the model
   std::vector<NamedParameter> parameters;  // every parameter of the model, aliasing its storage
@@ -42,8 +42,9 @@ struct TrainingProgress {
   int64_t total_steps = 0;  // of the whole run
 };
 
-/// A method applied to a model. Creating one checks the options against the sites, makes the trainable tensors and
-/// attaches a SiteUpdate to every targeted Linear; destroying it detaches them. The model must outlive it.
+/// A method applied to a model. Creating one checks the options against the sites, makes the trainable
+/// tensors and attaches a SiteUpdate to every targeted Linear; destroying it detaches them. The model must
+/// outlive it.
 class Adapter {
  public:
   virtual ~Adapter();
@@ -53,8 +54,8 @@ class Adapter {
   /// The targeted sites, in the order of the model.
   const std::vector<Site>& sites() const { return sites_; }
 
-  /// Every trainable tensor once: the method's own, then biases, then heads and modules_to_save. A shared tensor is
-  /// one entry under its owner's name.
+  /// Every trainable tensor once: the method's own, then biases, then heads and modules_to_save. A shared
+  /// tensor is one entry under its owner's name.
   const std::vector<TrainableTensor>& trainable() const { return trainable_; }
   int64_t trainable_count(ParameterGroup group) const;
 
@@ -88,7 +89,8 @@ class Adapter {
 };
 
 /// Matches, checks (all problems at once) and builds. `seed` determines the initial factors.
-/// Throws Error{kConfig}: nothing matched (lists what exists, with shapes, and the nearest), rank above a dimension, ...
+/// Throws Error{kConfig}: nothing matched (lists what exists, with shapes, and the nearest), rank above a
+/// dimension, ...
 std::unique_ptr<Adapter> create_adapter(const AdapterConfig& config, AdapterTarget target, uint64_t seed);
 
 /// Names of the methods in the registry, with one sentence each.
@@ -98,13 +100,14 @@ struct MethodInfo {
 };
 std::vector<MethodInfo> adapter_methods();
 
-/// Trainable tensors that the method would make on these sites (shapes only, nothing allocated): the counts of
-/// `inspect`, per level.
+/// Trainable tensors that the method would make on these sites (shapes only, nothing allocated): the counts
+/// of `inspect`, per level.
 struct ParameterCount {
   int64_t total = 0;
   std::vector<int64_t> per_level;
   std::vector<std::vector<int64_t>> owners;  // per level: layer indices that own a tensor
 };
-ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites, int64_t num_layers);
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers);
 
 }  // namespace msplora

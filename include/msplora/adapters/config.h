@@ -44,28 +44,37 @@ struct AdapterConfig {
     visitor("alpha", alpha, "Scaling numerator: scaling = alpha / r, at every level", above(0));
     visitor("dropout", dropout, "Dropout on the input of the update", probability_below_one());
     visitor("target_modules", target_modules,
-            "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer of the blocks");
+            "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer "
+            "of the blocks");
     visitor("target_modules_regex", target_modules_regex,
             "Regular expression over the full module path, instead of target_modules");
     visitor("exclude_modules", exclude_modules, "Module names (path suffixes) never adapted");
-    visitor("layers_to_transform", layers_to_transform, "Indices of the layers to adapt; empty: all", at_least(0));
+    visitor("layers_to_transform", layers_to_transform, "Indices of the layers to adapt; empty: all",
+            at_least(0));
     visitor("layers_pattern", layers_pattern, "Name of the layer container used with layers_to_transform");
-    visitor("rank_pattern", rank_pattern, "Regular expression of a module path to its rank (lora)", at_least(1));
-    visitor("alpha_pattern", alpha_pattern, "Regular expression of a module path to its alpha (lora)", above(0));
+    visitor("rank_pattern", rank_pattern, "Regular expression of a module path to its rank (lora)",
+            at_least(1));
+    visitor("alpha_pattern", alpha_pattern, "Regular expression of a module path to its alpha (lora)",
+            above(0));
     visitor("modules_to_save", modules_to_save, "Further modules trained and saved whole; heads always are");
     visitor("bias", bias, "Biases trained beside the adapter", one_of({"none", "lora_only", "all"}));
     visitor("init", init, "Initialisation of the factors", one_of({"default", "gaussian"}));
     visitor("use_rslora", use_rslora, "scaling = alpha / sqrt(r)");
     visitor("levels", levels, "msplora: number of levels; ranks halve from level to level", at_least(1));
-    visitor("ranks", ranks, "msplora: the rank of each level, largest first, instead of rank and levels", at_least(1));
+    visitor("ranks", ranks, "msplora: the rank of each level, largest first, instead of rank and levels",
+            at_least(1));
     visitor("alphas", alphas, "msplora: alpha of each level, instead of alpha", above(0));
-    visitor("dropouts", dropouts, "msplora: dropout of each level, instead of dropout", probability_below_one());
-    visitor("mid_groups", mid_groups, "msplora: groups of consecutive layers that share a mid level", at_least(1));
-    visitor("sharing", sharing, "msplora: `published` applies a shared factor in every layer of its scope, "
+    visitor("dropouts", dropouts, "msplora: dropout of each level, instead of dropout",
+            probability_below_one());
+    visitor("mid_groups", mid_groups, "msplora: groups of consecutive layers that share a mid level",
+            at_least(1));
+    visitor("sharing", sharing,
+            "msplora: `published` applies a shared factor in every layer of its scope, "
             "`owner_only` in the layer that owns it (as the authors' released code behaves)",
             one_of({"published", "owner_only"}));
     visitor("stagewise", stagewise, "msplora: train one level at a time, global first");
-    visitor("stage_fractions", stage_fractions, "msplora: share of the training for each stage; default equal", above(0));
+    visitor("stage_fractions", stage_fractions,
+            "msplora: share of the training for each stage; default equal", above(0));
   }
 };
 

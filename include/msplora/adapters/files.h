@@ -9,18 +9,18 @@
 
 namespace msplora {
 
-/// Our native form: adapter.json (method, options, plan, base) and adapter.safetensors with every trainable tensor
-/// once, under its own name; shared tensors are re-tied on load.
+/// Our native form: adapter.json (method, options, plan, base) and adapter.safetensors with every trainable
+/// tensor once, under its own name; shared tensors are re-tied on load.
 void save_native_adapter(const Adapter& adapter, const std::filesystem::path& directory);
 
-/// PEFT LoRA: adapter_config.json and adapter_model.safetensors, exact (levels concatenated, scalings folded into B,
-/// lora_alpha = r). Heads and trained biases included. Throws Error{kUsage} with the reason when the method has no
-/// exact LoRA form.
+/// PEFT LoRA: adapter_config.json and adapter_model.safetensors, exact (levels concatenated, scalings folded
+/// into B, lora_alpha = r). Heads and trained biases included. Throws Error{kUsage} with the reason when the
+/// method has no exact LoRA form.
 void save_peft_adapter(const Adapter& adapter, const std::filesystem::path& directory);
 
 /// Reads either form (PEFT LoRA made elsewhere included) and attaches it to `target`.
-/// Throws Error{kModel} listing together missing, unexpected and mis-shaped tensors, or when the adapter was made for
-/// another base (model_type, shapes, fingerprint).
+/// Throws Error{kModel} listing together missing, unexpected and mis-shaped tensors, or when the adapter was
+/// made for another base (model_type, shapes, fingerprint).
 std::unique_ptr<Adapter> load_adapter(const std::filesystem::path& directory, AdapterTarget target);
 
 /// Whether `directory` holds an adapter, and in which form.

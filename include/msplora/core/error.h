@@ -21,8 +21,8 @@ enum class ErrorCode {
 
 /// The one exception type of the library.
 ///
-/// `where` names the file and key (or line), `message` what was expected and what was found, `hint` the nearest
-/// thing that would have worked (may be empty). what() is "where: message (hint)".
+/// `where` names the file and key (or line), `message` what was expected and what was found, `hint` the
+/// nearest thing that would have worked (may be empty). what() is "where: message (hint)".
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, std::string where, std::string message, std::string hint = {});

@@ -15,12 +15,14 @@ namespace msplora {
 /// The whole file as bytes. Throws Error{kIo} naming the file when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
-/// Writes `content` beside `path` and renames it into place, so that a reader sees the old file or the new one,
-/// never a part. Syncs to disk before the rename. Throws Error{kIo} (full disk, permissions); the old file stays.
+/// Writes `content` beside `path` and renames it into place, so that a reader sees the old file or the new
+/// one, never a part. Syncs to disk before the rename. Throws Error{kIo} (full disk, permissions); the old
+/// file stays.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
 /// The same for content produced piecewise: `write` receives the stream of the temporary file.
-void write_file_atomically(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write);
+void write_file_atomically(const std::filesystem::path& path,
+                           const std::function<void(std::ostream&)>& write);
 
 /// Fails with Error{kIo} when `path` exists and is a non-empty directory or a file, unless `overwrite`;
 /// creates the directory otherwise. Nothing inside is deleted.

@@ -27,12 +27,24 @@ struct OptionRange {
   bool max_excluded = false;
 };
 
-inline OptionRange any_value() { return {}; }
-inline OptionRange one_of(std::vector<std::string> choices) { return {std::move(choices), {}, {}, false, false}; }
-inline OptionRange at_least(double min) { return {{}, min, {}, false, false}; }
-inline OptionRange above(double min) { return {{}, min, {}, true, false}; }
-inline OptionRange between(double min, double max) { return {{}, min, max, false, false}; }
+inline OptionRange any_value() {
+  return {};
+}
+inline OptionRange one_of(std::vector<std::string> choices) {
+  return {std::move(choices), {}, {}, false, false};
+}
+inline OptionRange at_least(double min) {
+  return {{}, min, {}, false, false};
+}
+inline OptionRange above(double min) {
+  return {{}, min, {}, true, false};
+}
+inline OptionRange between(double min, double max) {
+  return {{}, min, max, false, false};
+}
 /// [min, max): probabilities that must not reach 1.
-inline OptionRange probability_below_one() { return {{}, 0.0, 1.0, false, true}; }
+inline OptionRange probability_below_one() {
+  return {{}, 0.0, 1.0, false, true};
+}
 
 }  // namespace msplora

@@ -10,7 +10,8 @@
 
 namespace msplora {
 
-/// config.json of a Hugging Face model, typed. Names are Hugging Face's; fields an architecture lacks keep the default.
+/// config.json of a Hugging Face model, typed. Names are Hugging Face's; fields an architecture lacks keep
+/// the default.
 struct ModelConfig {
   std::string model_type;
   std::vector<std::string> architectures;

@@ -21,16 +21,17 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  /// Logits in float32: [B, num_labels] for sequence classification, [N, vocab_size] for language models, where
-  /// N counts input.output_rows (all T rows when undefined).
-  /// Throws Error{kData} when a token id or a sequence length is out of the model's range.
+  /// Logits in float32: [B, num_labels] for sequence classification, [N, vocab_size] for language models,
+  /// where N counts input.output_rows (all T rows when undefined). Throws Error{kData} when a token id or a
+  /// sequence length is out of the model's range.
   virtual at::Tensor forward(const PackedInput& input, const ForwardContext& context) = 0;
 
-  /// Every linear layer that an adapter may change, in order of execution. The pointers live as long as the model.
+  /// Every linear layer that an adapter may change, in order of execution. The pointers live as long as the
+  /// model.
   virtual std::vector<Site> sites() = 0;
 
-  /// Every parameter under its Hugging Face name; a tied tensor is listed once, under the name it is stored by.
-  /// Tensors alias the model's own storage.
+  /// Every parameter under its Hugging Face name; a tied tensor is listed once, under the name it is stored
+  /// by. Tensors alias the model's own storage.
   virtual std::vector<NamedParameter> parameters() = 0;
 
   /// Module paths of the head (e.g. {"classifier"}): trained and saved whole beside an adapter.
@@ -68,8 +69,8 @@ struct ModelLoadReport {
 };
 
 /// Reads a Hugging Face model directory (config.json and safetensors).
-/// Throws Error{kModel} listing together every missing, unexpected and mis-shaped tensor, Error{kFormat} for damaged
-/// files, Error{kNumerics} when a weight is not finite.
+/// Throws Error{kModel} listing together every missing, unexpected and mis-shaped tensor, Error{kFormat} for
+/// damaged files, Error{kNumerics} when a weight is not finite.
 std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,
                                   ModelLoadReport* report = nullptr);
 

@@ -7,20 +7,20 @@
 
 namespace msplora {
 
-/// The input of a model: T tokens of B sequences laid end to end. No padding exists anywhere in a model; hidden
-/// states are [T, hidden_size] and attention works per segment.
+/// The input of a model: T tokens of B sequences laid end to end. No padding exists anywhere in a model;
+/// hidden states are [T, hidden_size] and attention works per segment.
 struct PackedInput {
   at::Tensor input_ids;             // int64 [T]
   at::Tensor token_type_ids;        // int64 [T], or undefined when all are 0
   std::vector<int32_t> cu_seqlens;  // [B+1], cu_seqlens[0] = 0, cu_seqlens[B] = T
-  at::Tensor output_rows;           // int64 [N]: the rows a language-model head is applied to; undefined = all
+  at::Tensor output_rows;  // int64 [N]: the rows a language-model head is applied to; undefined = all
 
   int64_t tokens() const { return cu_seqlens.empty() ? 0 : cu_seqlens.back(); }
   int64_t sequences() const { return cu_seqlens.empty() ? 0 : static_cast<int64_t>(cu_seqlens.size()) - 1; }
 };
 
-/// What a forward pass needs to know beside its input. Dropout masks depend on (seed, step, micro_batch, stream,
-/// element) alone, so that any thread count draws the same and backward can draw them again.
+/// What a forward pass needs to know beside its input. Dropout masks depend on (seed, step, micro_batch,
+/// stream, element) alone, so that any thread count draws the same and backward can draw them again.
 struct ForwardContext {
   bool training = false;
   uint64_t seed = 0;

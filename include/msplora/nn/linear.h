@@ -13,8 +13,8 @@ namespace msplora {
 
 /// One term of a low-rank update: y += scaling * dropout(x) downᵀ upᵀ.
 ///
-/// `down` (PEFT: lora_A) is [r, in], `up` (lora_B) is [out, r], both float32 whatever the compute type of the model.
-/// The same tensor may stand in the terms of many sites: that is how levels are shared.
+/// `down` (PEFT: lora_A) is [r, in], `up` (lora_B) is [out, r], both float32 whatever the compute type of the
+/// model. The same tensor may stand in the terms of many sites: that is how levels are shared.
 struct LowRankTerm {
   at::Tensor down;
   at::Tensor up;
@@ -37,7 +37,8 @@ class Linear {
   /// `name` is the Hugging Face module path; weight [out, in]; bias [out] or undefined.
   Linear(std::string name, at::Tensor weight, at::Tensor bias);
 
-  /// x [T, in] -> [T, out] in x's dtype. A weight of another dtype is converted (the conversion is differentiable).
+  /// x [T, in] -> [T, out] in x's dtype. A weight of another dtype is converted (the conversion is
+  /// differentiable).
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
 
   const std::string& name() const { return name_; }

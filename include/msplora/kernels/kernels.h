@@ -1,0 +1,133 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+/// The fast code of the project: raw pointers and shapes in, no configuration and no models.
+///
+/// Every function exists for float, Bfloat16 (storage; arithmetic in float) and double. float and Bfloat16
+/// run the SIMD build that the processor supports (src/kernels/cpu), double runs the plain loops
+/// (src/kernels/ref), which are also what tests compare against. Arrays are contiguous and row-major.
+/// Reductions over rows have a fixed order for a fixed number of threads; everything else does not depend on
+/// the number of threads at all.
+namespace msplora::kernels {
+
+/// Storage of a bfloat16 value; bit-compatible with c10::BFloat16.
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+/// Instruction sets that the SIMD sources are built for.
+enum class Isa { kPortable, kAvx2, kAvx512 };
+/// The best one that this processor runs, or what set_isa chose.
+Isa active_isa();
+/// Chooses a lower instruction set (tests, benchmarks). Throws Error{kUsage} when the processor lacks it.
+void set_isa(Isa isa);
+std::vector<Isa> available_isas();
+std::string to_string(Isa isa);
+
+/// A dropout mask that is computed, never stored. Element e of the stream `key` is kept when its 16-bit
+/// number is at least threshold = round(p * 65536); kept values are scaled by 1 / (1 - threshold / 65536).
+/// The numbers are Philox 4x32-10: counter (e / 128) * 16 + e % 16 gives eight 16-bit numbers, of which
+/// (e % 128) / 16 is taken, so that 16 SIMD lanes fill 128 consecutive elements.
+struct DropoutMask {
+  uint64_t key = 0;
+  double p = 0.0;
+
+  bool active() const { return p > 0.0; }
+  uint32_t threshold() const { return static_cast<uint32_t>(p * 65536.0 + 0.5); }
+  double scale() const { return 1.0 / (1.0 - threshold() / 65536.0); }
+};
+
+/// y[i] = x[i] * mask[i] * scale. Its own backward. In place is allowed.
+template <typename T>
+void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
+
+/// s = dropout(x) + residual; y = (s - mean(s)) / sqrt(var(s) + eps) * gamma + beta, over the last dimension.
+/// x, residual (may be null), s (may be null), y: [rows, width]; gamma, beta: float [width];
+/// mean, rstd: float [rows], saved for backward.
+template <typename T>
+struct ResidualLayerNorm {
+  int64_t rows = 0, width = 0;
+  double eps = 1e-5;
+  DropoutMask mask;
+  const T* x = nullptr;
+  const T* residual = nullptr;
+  const float* gamma = nullptr;
+  const float* beta = nullptr;
+  T* s = nullptr;
+  T* y = nullptr;
+  float* mean = nullptr;
+  float* rstd = nullptr;
+};
+template <typename T>
+void residual_layer_norm(const ResidualLayerNorm<T>& op);
+
+/// Backward of residual_layer_norm: d_residual = d s, d_x = d s through the mask. d_gamma and d_beta (float
+/// [width]) are overwritten when not null. d_residual and d_x may be the same array when the mask is
+/// inactive.
+template <typename T>
+struct ResidualLayerNormBackward {
+  int64_t rows = 0, width = 0;
+  double eps = 1e-5;  // as in forward
+  DropoutMask mask;
+  const T* dy = nullptr;
+  const T* s = nullptr;
+  const float* mean = nullptr;
+  const float* rstd = nullptr;
+  const float* gamma = nullptr;
+  T* d_x = nullptr;
+  T* d_residual = nullptr;
+  float* d_gamma = nullptr;
+  float* d_beta = nullptr;
+};
+template <typename T>
+void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op);
+
+/// Hugging Face names: gelu (erf), gelu_new / gelu_pytorch_tanh (tanh), relu, silu, tanh.
+enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
+template <typename T>
+void activation(Activation kind, const T* x, T* y, int64_t n);
+/// dx[i] = dy[i] * f'(x[i]).
+template <typename T>
+void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_t n);
+
+/// Softmax attention inside each segment of a packed batch: o = dropout(softmax(scale q kᵀ [+ causal mask]))
+/// v. q, o: [T, heads, head_dim]; k, v: [T, kv_heads, head_dim]; heads is a multiple of kv_heads (query head
+/// h reads key head h / (heads / kv_heads)). q_stride etc. are the distances between tokens in elements. lse:
+/// float [T, heads], log-sum-exp of the scaled scores, saved for backward. Element (i, j) of the mask of
+/// (segment, head) is i * round_up(S, 16) + j in the stream mixed from the key, the segment's first token and
+/// the head. Memory: O(32 S) per thread.
+template <typename T>
+struct SegmentAttention {
+  const int32_t* cu_seqlens = nullptr;  // [segments + 1]
+  int64_t segments = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;
+  double scale = 1.0;
+  bool causal = false;
+  DropoutMask mask;
+  const T* q = nullptr;
+  const T* k = nullptr;
+  const T* v = nullptr;
+  T* o = nullptr;
+  float* lse = nullptr;
+};
+template <typename T>
+void segment_attention(const SegmentAttention<T>& op);
+
+/// Backward: dq, dk, dv have the strides of q, k, v and are overwritten; d_o and o have o_stride.
+/// Probabilities are computed again from lse.
+template <typename T>
+struct SegmentAttentionBackward {
+  SegmentAttention<T> forward;  // with o and lse filled in
+  const T* d_o = nullptr;
+  T* dq = nullptr;
+  T* dk = nullptr;
+  T* dv = nullptr;
+};
+template <typename T>
+void segment_attention_backward(const SegmentAttentionBackward<T>& op);
+
+}  // namespace msplora::kernels
