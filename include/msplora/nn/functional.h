@@ -1,0 +1,60 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <string>
+#include <vector>
+
+#include "msplora/kernels/kernels.h"
+#include "msplora/nn/context.h"
+
+/// Differentiable functions over the kernels. Tensors are contiguous, on the CPU, in float32, bfloat16 or
+/// float64; hidden states are [T, width].
+namespace msplora {
+
+/// A dropout mask for `p` at the place `stream`; inactive outside training.
+kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint64_t stream);
+
+at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask);
+
+/// layer_norm(dropout(x) + residual) * gamma + beta; residual may be undefined. gamma and beta: float32
+/// [width].
+at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
+                               const at::Tensor& beta, double eps, const kernels::DropoutMask& mask);
+
+/// Throws Error{kConfig} with the known names when `name` (Hugging Face's hidden_act) is unknown.
+kernels::Activation activation_from_name(const std::string& name);
+at::Tensor activation(const at::Tensor& x, kernels::Activation kind);
+
+struct AttentionShape {
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  bool causal = false;
+};
+/// Attention inside each segment; q [T, heads * head_dim], k and v [T, kv_heads * head_dim] -> [T, heads *
+/// head_dim]. Scores are scaled by 1 / sqrt(head_dim).
+at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
+                             const kernels::DropoutMask& mask);
+
+/// A slice of the stacked factors with a mask of its own: rows [begin, end) of `down`.
+struct LowRankSlice {
+  int64_t begin = 0, end = 0;
+  kernels::DropoutMask mask;
+};
+/// y = x Wᵀ + b + Σ_slices dropout_slice(x) down_sliceᵀ up_sliceᵀ, hand-written backward.
+/// weight [out, in], bias [out] or undefined; down [R, in] and up [out, R] float32 with scalings folded into
+/// `up`, or undefined. Parameters of another dtype than x are converted, and their gradients come back in
+/// their own dtype.
+at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          const at::Tensor& down, const at::Tensor& up, std::vector<LowRankSlice> slices);
+
+/// Σ over rows whose label is not kIgnoredLabel of -log softmax(logits)[label], a float32 (float64) scalar.
+/// logits [N, classes], labels int64 [N]. Throws Error{kData} when a label is out of range.
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels);
+
+/// Σ (prediction - target)². predictions [N] or [N, 1], targets [N].
+at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& targets);
+
+}  // namespace msplora

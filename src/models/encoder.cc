@@ -1,0 +1,176 @@
+#include "models/encoder.h"
+
+#include <fmt/format.h>
+
+#include "msplora/core/random.h"
+
+namespace msplora {
+namespace {
+
+using Role = ParameterStore::Role;
+using Init = ParameterStore::Init;
+
+EncoderLayer make_layer(const ModelConfig& config, const std::string& path, ParameterStore& store) {
+  const int64_t hidden = config.hidden_size, wide = config.intermediate_size;
+  EncoderLayer layer;
+  layer.query = store.linear(path + ".attention.self.query", hidden, hidden);
+  layer.key = store.linear(path + ".attention.self.key", hidden, hidden);
+  layer.value = store.linear(path + ".attention.self.value", hidden, hidden);
+  layer.attention_output = store.linear(path + ".attention.output.dense", hidden, hidden);
+  layer.attention_norm = take_norm(store, path + ".attention.output.LayerNorm", hidden);
+  layer.intermediate = store.linear(path + ".intermediate.dense", hidden, wide);
+  layer.output = store.linear(path + ".output.dense", wide, hidden);
+  layer.output_norm = take_norm(store, path + ".output.LayerNorm", hidden);
+  layer.attention_stream = hash_name(path + ".attention.self.dropout");
+  layer.attention_output_stream = hash_name(path + ".attention.output.dropout");
+  layer.output_stream = hash_name(path + ".output.dropout");
+  return layer;
+}
+
+}  // namespace
+
+LayerNorm take_norm(ParameterStore& store, const std::string& name, int64_t width, Role role) {
+  return {name, store.take(name + ".weight", {width}, role, Init::kOne),
+          store.take(name + ".bias", {width}, role, Init::kZero)};
+}
+
+void append_linear(const Linear& linear, std::vector<NamedParameter>& parameters) {
+  parameters.push_back({linear.name() + ".weight", linear.weight});
+  if (linear.bias.defined()) parameters.push_back({linear.name() + ".bias", linear.bias});
+}
+
+void append_norm(const LayerNorm& norm, std::vector<NamedParameter>& parameters) {
+  parameters.push_back({norm.name + ".weight", norm.weight});
+  parameters.push_back({norm.name + ".bias", norm.bias});
+}
+
+Site make_site(Linear& linear, int64_t layer) {
+  const std::string& path = linear.name();
+  return {path,   path.substr(path.rfind('.') + 1), layer, linear.in_features(), linear.out_features(),
+          &linear};
+}
+
+at::Tensor first_token_rows(const PackedInput& input) {
+  at::Tensor rows = at::empty({input.sequences()}, at::kLong);
+  std::copy(input.cu_seqlens.begin(), input.cu_seqlens.end() - 1, rows.data_ptr<int64_t>());
+  return rows;
+}
+
+at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input) {
+  return input.output_rows.defined() ? hidden.index_select(0, input.output_rows) : hidden;
+}
+
+double head_dropout(const ModelConfig& config) {
+  return config.classifier_dropout.value_or(config.hidden_dropout_prob);
+}
+
+Encoder::Encoder(const ModelConfig& config, const EncoderNames& names, ParameterStore& store,
+                 at::ScalarType compute_dtype)
+    : config_(config),
+      names_(names),
+      compute_dtype_(compute_dtype),
+      activation_(activation_from_name(config.hidden_act)) {
+  const std::string embeddings = names.prefix + "embeddings";
+  const int64_t hidden = config.hidden_size;
+  word_embeddings_ = store.take(embeddings + ".word_embeddings.weight", {config.vocab_size, hidden},
+                                Role::kMatrix, Init::kNormal);
+  position_embeddings_ = store.take(embeddings + ".position_embeddings.weight",
+                                    {config.max_position_embeddings, hidden}, Role::kMatrix, Init::kNormal);
+  token_type_embeddings_ = store.take(embeddings + ".token_type_embeddings.weight",
+                                      {config.type_vocab_size, hidden}, Role::kMatrix, Init::kNormal);
+  embedding_norm_ = take_norm(store, embeddings + ".LayerNorm", hidden);
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i)
+    layers_.push_back(make_layer(config, fmt::format("{}encoder.layer.{}", names.prefix, i), store));
+}
+
+void Encoder::check(const PackedInput& input) const {
+  const int64_t longest = config_.max_position_embeddings - names_.position_offset;
+  for (size_t b = 1; b < input.cu_seqlens.size(); ++b) {
+    const int64_t length = input.cu_seqlens[b] - input.cu_seqlens[b - 1];
+    if (length < 1 || length > longest) {
+      throw Error(ErrorCode::kData, fmt::format("sequence {} of the batch", b - 1),
+                  fmt::format("has {} tokens, the model takes 1 to {}", length, longest),
+                  fmt::format("set data.max_length to {} or less", longest));
+    }
+  }
+  const auto check_range = [](const at::Tensor& ids, int64_t limit, const char* what) {
+    if (!ids.defined() || ids.numel() == 0) return;
+    const auto [low, high] = at::aminmax(ids);
+    if (low.item<int64_t>() >= 0 && high.item<int64_t>() < limit) return;
+    throw Error(ErrorCode::kData, what,
+                fmt::format("ids run from {} to {}, the model knows 0 to {}", low.item<int64_t>(),
+                            high.item<int64_t>(), limit - 1),
+                "does the tokenizer belong to this model?");
+  };
+  check_range(input.input_ids, config_.vocab_size, "input_ids");
+  check_range(input.token_type_ids, config_.type_vocab_size, "token_type_ids");
+}
+
+at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& context) const {
+  at::Tensor positions = at::empty({input.tokens()}, at::kLong);
+  int64_t* position = positions.data_ptr<int64_t>();
+  for (int64_t b = 0; b < input.sequences(); ++b) {
+    for (int32_t t = input.cu_seqlens[b]; t < input.cu_seqlens[b + 1]; ++t)
+      position[t] = t - input.cu_seqlens[b] + names_.position_offset;
+  }
+  at::Tensor x =
+      at::embedding(word_embeddings_, input.input_ids) + at::embedding(position_embeddings_, positions);
+  x = x + (input.token_type_ids.defined() ? at::embedding(token_type_embeddings_, input.token_type_ids)
+                                          : token_type_embeddings_.select(0, 0));
+  x = residual_layer_norm(x.to(compute_dtype_), {}, embedding_norm_.weight, embedding_norm_.bias,
+                          config_.layer_norm_eps, {});
+  return dropout(x, dropout_mask(context, config_.hidden_dropout_prob, hash_name("embeddings.dropout")));
+}
+
+at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, const PackedInput& input,
+                              const ForwardContext& context) const {
+  const AttentionShape shape{config_.num_attention_heads, config_.num_attention_heads, config_.head_dim,
+                             false};
+  const double hidden_p = config_.hidden_dropout_prob;
+  at::Tensor attended =
+      segment_attention(layer.query.forward(x, context), layer.key.forward(x, context),
+                        layer.value.forward(x, context), input.cu_seqlens, shape,
+                        dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream));
+  const at::Tensor middle =
+      residual_layer_norm(layer.attention_output.forward(attended, context), x, layer.attention_norm.weight,
+                          layer.attention_norm.bias, config_.layer_norm_eps,
+                          dropout_mask(context, hidden_p, layer.attention_output_stream));
+  const at::Tensor inner = activation(layer.intermediate.forward(middle, context), activation_);
+  return residual_layer_norm(layer.output.forward(inner, context), middle, layer.output_norm.weight,
+                             layer.output_norm.bias, config_.layer_norm_eps,
+                             dropout_mask(context, hidden_p, layer.output_stream));
+}
+
+at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& context) const {
+  check(input);
+  at::Tensor x = embed(input, context);
+  for (const EncoderLayer& layer : layers_) x = run_layer(layer, x, input, context);
+  return x;
+}
+
+void Encoder::append_sites(std::vector<Site>& sites) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    EncoderLayer& layer = layers_[i];
+    for (Linear* linear : {&layer.query, &layer.key, &layer.value, &layer.attention_output,
+                           &layer.intermediate, &layer.output})
+      sites.push_back(make_site(*linear, static_cast<int64_t>(i)));
+  }
+}
+
+void Encoder::append_parameters(std::vector<NamedParameter>& parameters) const {
+  const std::string embeddings = names_.prefix + "embeddings";
+  parameters.push_back({embeddings + ".word_embeddings.weight", word_embeddings_});
+  parameters.push_back({embeddings + ".position_embeddings.weight", position_embeddings_});
+  parameters.push_back({embeddings + ".token_type_embeddings.weight", token_type_embeddings_});
+  append_norm(embedding_norm_, parameters);
+  for (const EncoderLayer& layer : layers_) {
+    for (const Linear* linear : {&layer.query, &layer.key, &layer.value, &layer.attention_output})
+      append_linear(*linear, parameters);
+    append_norm(layer.attention_norm, parameters);
+    append_linear(layer.intermediate, parameters);
+    append_linear(layer.output, parameters);
+    append_norm(layer.output_norm, parameters);
+  }
+}
+
+}  // namespace msplora

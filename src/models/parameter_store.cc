@@ -1,0 +1,140 @@
+#include "models/parameter_store.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "msplora/core/random.h"
+
+namespace msplora {
+namespace {
+
+bool starts_with_any(const std::string& name, const std::vector<std::string>& prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](const std::string& prefix) { return name.rfind(prefix, 0) == 0; });
+}
+
+bool is_finite(const at::Tensor& tensor) {
+  // max |x| carries NaN along, so one reduction answers.
+  return tensor.numel() == 0 || at::isfinite(tensor.abs().max()).item<bool>();
+}
+
+std::string list(const std::string& title, const std::vector<std::string>& names) {
+  if (names.empty()) return {};
+  constexpr size_t kShown = 20;
+  std::string text = fmt::format("\n  {} ({}):", title, names.size());
+  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) text += "\n    " + names[i];
+  if (names.size() > kShown) text += fmt::format("\n    ... and {} more", names.size() - kShown);
+  return text;
+}
+
+}  // namespace
+
+ParameterStore::ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options,
+                               double initializer_range, std::string base_prefix)
+    : checkpoint_(checkpoint),
+      options_(options),
+      initializer_range_(initializer_range),
+      base_prefix_(std::move(base_prefix)) {}
+
+std::string ParameterStore::find(const std::string& name) const {
+  if (checkpoint_ == nullptr) return {};
+  std::vector<std::string> spellings = {name};
+  if (name.rfind(base_prefix_, 0) == 0) spellings.push_back(name.substr(base_prefix_.size()));
+  // Checkpoints converted from TensorFlow call the norm's parameters gamma and beta.
+  for (size_t i = 0, n = spellings.size(); i < n; ++i) {
+    const std::string spelling = spellings[i];
+    for (const auto& [now, then] :
+         {std::pair{"LayerNorm.weight", "LayerNorm.gamma"}, std::pair{"LayerNorm.bias", "LayerNorm.beta"}}) {
+      const size_t at = spelling.rfind(now);
+      if (at != std::string::npos) spellings.push_back(spelling.substr(0, at) + then);
+    }
+  }
+  for (const std::string& spelling : spellings)
+    if (checkpoint_->contains(spelling)) return spelling;
+  return {};
+}
+
+bool ParameterStore::contains(const std::string& name) const {
+  return !find(name).empty();
+}
+
+at::Tensor ParameterStore::draw(const std::string& name, const std::vector<int64_t>& shape, Init init) const {
+  at::Tensor tensor = init == Init::kOne ? at::ones(shape, at::kFloat) : at::zeros(shape, at::kFloat);
+  if (init == Init::kNormal) {
+    RandomStream stream(options_.seed, "init." + name);
+    float* values = tensor.data_ptr<float>();
+    for (int64_t i = 0; i < tensor.numel(); ++i) {
+      values[i] = static_cast<float>(stream.normal() * initializer_range_);
+    }
+  }
+  return tensor;
+}
+
+at::Tensor ParameterStore::convert(const at::Tensor& stored, Role role) const {
+  const bool is_exact = options_.compute_dtype == at::kDouble;
+  const bool is_matrix = role == Role::kMatrix && !options_.keep_float32;
+  const at::ScalarType dtype =
+      is_matrix || (is_exact && role != Role::kFloat32) ? options_.compute_dtype : at::kFloat;
+  // Only frozen matrices may stay views of the read-only map: everything else can be trained in place.
+  const bool must_copy = !is_matrix;
+  return must_copy ? stored.to(dtype, false, true) : stored.to(dtype);
+}
+
+at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {
+  const std::string spelling = find(name);
+  if (spelling.empty()) {
+    if (checkpoint_ != nullptr) (role == Role::kHead ? fresh_ : missing_).push_back(name);
+    return convert(draw(name, shape, init), role);
+  }
+  used_.insert(spelling);
+  const TensorInfo& info = checkpoint_->info(spelling);
+  if (info.shape != shape) {
+    misshaped_.push_back(fmt::format("{}: expected [{}], found [{}]", name, fmt::join(shape, ", "),
+                                     fmt::join(info.shape, ", ")));
+    return convert(draw(name, shape, Init::kZero), role);
+  }
+  if (options_.random_init) return convert(draw(name, shape, init), role);
+  const at::Tensor stored = checkpoint_->tensor(spelling);
+  if (!at::isFloatingType(stored.scalar_type())) {
+    misshaped_.push_back(fmt::format("{}: expected a floating-point tensor, found {}", name,
+                                     at::toString(stored.scalar_type())));
+    return convert(draw(name, shape, Init::kZero), role);
+  }
+  if (!is_finite(stored)) not_finite_.push_back(name);
+  return convert(stored, role);
+}
+
+Linear ParameterStore::linear(const std::string& path, int64_t in, int64_t out, Role role, bool with_bias) {
+  at::Tensor weight = take(path + ".weight", {out, in}, role, Init::kNormal);
+  at::Tensor bias;
+  if (with_bias) bias = take(path + ".bias", {out}, role == Role::kHead ? role : Role::kFloat32, Init::kZero);
+  return {path, std::move(weight), std::move(bias)};
+}
+
+void ParameterStore::finish(const std::string& where, const std::vector<std::string>& ignorable,
+                            ModelLoadReport* report) {
+  std::vector<std::string> unexpected, ignored;
+  if (checkpoint_ != nullptr) {
+    for (const std::string& name : checkpoint_->names()) {
+      if (used_.count(name)) continue;
+      const bool is_buffer = name.size() > 13 && name.compare(name.size() - 13, 13, ".position_ids") == 0;
+      (is_buffer || starts_with_any(name, ignorable) ? ignored : unexpected).push_back(name);
+    }
+  }
+  if (!not_finite_.empty() && missing_.empty() && misshaped_.empty() && unexpected.empty()) {
+    throw Error(ErrorCode::kNumerics, where, "weights hold NaN or infinity" + list("tensors", not_finite_),
+                "the checkpoint is damaged; get it again or train from an earlier one");
+  }
+  if (!missing_.empty() || !misshaped_.empty() || !unexpected.empty() || !not_finite_.empty()) {
+    throw Error(ErrorCode::kModel, where,
+                "the checkpoint does not fit its config.json" + list("missing", missing_) +
+                    list("mis-shaped", misshaped_) + list("unexpected", unexpected) +
+                    list("not finite", not_finite_));
+  }
+  if (report != nullptr) {
+    report->fresh = fresh_;
+    report->ignored = ignored;
+  }
+}
+
+}  // namespace msplora

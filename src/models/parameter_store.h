@@ -1,0 +1,53 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "msplora/core/error.h"
+#include "msplora/io/safetensors.h"
+#include "msplora/models/model.h"
+
+namespace msplora {
+
+/// Where the parameters of a model under construction come from: a checkpoint, or drawn numbers. Collects
+/// every problem, so that a model that does not fit is described at once.
+class ParameterStore {
+ public:
+  enum class Role {
+    kMatrix,   // frozen weights: the compute dtype, mapped from the file where the dtype allows
+    kFloat32,  // norms and biases: float32 whatever the compute dtype
+    kHead,     // float32, trained beside an adapter, drawn when the checkpoint lacks it
+  };
+  enum class Init { kNormal, kZero, kOne };
+
+  /// `checkpoint` null: everything is drawn. `base_prefix` ("roberta.") may be missing from the file's names.
+  ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options, double initializer_range,
+                 std::string base_prefix);
+
+  at::Tensor take(const std::string& name, std::vector<int64_t> shape, Role role, Init init);
+  Linear linear(const std::string& path, int64_t in, int64_t out, Role role = Role::kMatrix,
+                bool with_bias = true);
+  /// Whether the checkpoint holds the tensor under any of its spellings.
+  bool contains(const std::string& name) const;
+
+  /// Throws when tensors were missing, mis-shaped, not finite, or are left over; left-over names that start
+  /// with one of `ignorable` (heads of other tasks, buffers) are reported as ignored instead.
+  void finish(const std::string& where, const std::vector<std::string>& ignorable, ModelLoadReport* report);
+
+ private:
+  std::string find(const std::string& name) const;  // spelling used by the checkpoint, or ""
+  at::Tensor draw(const std::string& name, const std::vector<int64_t>& shape, Init init) const;
+  at::Tensor convert(const at::Tensor& stored, Role role) const;
+
+  const Checkpoint* checkpoint_;
+  ModelLoadOptions options_;
+  double initializer_range_;
+  std::string base_prefix_;
+  std::set<std::string> used_;
+  std::vector<std::string> fresh_, missing_, misshaped_, not_finite_;
+};
+
+}  // namespace msplora

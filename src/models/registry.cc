@@ -1,0 +1,97 @@
+#include "models/registry.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+
+namespace msplora {
+namespace {
+
+const std::vector<Architecture>& architectures() {
+  static const std::vector<Architecture> all = {bert_architecture(), roberta_architecture()};
+  return all;
+}
+
+std::string task_name(ModelTask task) {
+  switch (task) {
+    case ModelTask::kSequenceClassification:
+      return "sequence classification";
+    case ModelTask::kMaskedLm:
+      return "masked language modelling";
+    case ModelTask::kCausalLm:
+      return "causal language modelling";
+  }
+  return "?";
+}
+
+const Architecture& find_architecture(const ModelConfig& config, ModelTask task, const std::string& where) {
+  for (const Architecture& architecture : architectures()) {
+    if (architecture.model_type != config.model_type) continue;
+    if (std::find(architecture.tasks.begin(), architecture.tasks.end(), task) == architecture.tasks.end()) {
+      throw Error(ErrorCode::kModel, where,
+                  fmt::format("model_type `{}` cannot be used for {}", config.model_type, task_name(task)));
+    }
+    return architecture;
+  }
+  const std::vector<std::string> known = supported_model_types();
+  std::string hint = did_you_mean(config.model_type, known);
+  throw Error(
+      ErrorCode::kModel, where + ": model_type",
+      fmt::format("`{}` is not supported; supported are {}", config.model_type, fmt::join(known, ", ")),
+      hint);
+}
+
+ModelConfig with_labels(ModelConfig config, const ModelLoadOptions& options) {
+  if (options.num_labels <= 0) return config;
+  if (static_cast<int64_t>(config.id2label.size()) != options.num_labels) config.id2label.clear();
+  config.num_labels = options.num_labels;
+  return config;
+}
+
+std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& options,
+                             const Checkpoint* checkpoint, const std::string& where,
+                             ModelLoadReport* report) {
+  const Architecture& architecture = find_architecture(read, options.task, where);
+  ModelConfig config = with_labels(read, options);
+  config.architectures = {architecture.class_name(options.task)};
+  ParameterStore store(checkpoint, options, config.initializer_range, architecture.base_prefix);
+  std::unique_ptr<Model> model = architecture.build(config, options, store);
+  store.finish(where, architecture.ignorable(options.task), report);
+  return model;
+}
+
+}  // namespace
+
+std::vector<std::string> supported_model_types() {
+  std::vector<std::string> types;
+  for (const Architecture& architecture : architectures()) types.push_back(architecture.model_type);
+  return types;
+}
+
+std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,
+                                  ModelLoadReport* report) {
+  const ModelConfig config = load_model_config(directory);
+  const std::string where = (directory / "config.json").string();
+  find_architecture(config, options.task, where);  // before a checkpoint is looked for
+  const Checkpoint checkpoint = Checkpoint::open(directory);
+  return build(config, options, &checkpoint, directory.string(), report);
+}
+
+std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options) {
+  return build(config, options, nullptr, "model", nullptr);
+}
+
+void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype) {
+  ModelConfig config = model.config();
+  config.torch_dtype = dtype == at::kBFloat16 ? "bfloat16" : dtype == at::kHalf ? "float16" : "float32";
+  std::vector<NamedTensor> tensors;
+  for (const NamedParameter& parameter : model.parameters())
+    tensors.push_back({parameter.name, parameter.tensor.detach().to(dtype)});
+  std::filesystem::create_directories(directory);
+  write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});
+  write_file_atomically(directory / "config.json", model_config_to_json(config).dump(2) + "\n");
+}
+
+}  // namespace msplora

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "models/parameter_store.h"
+#include "msplora/models/model.h"
+
+namespace msplora {
+
+/// How one model_type is built. A new architecture is one source file and one row in registry.cc.
+struct Architecture {
+  std::string model_type;
+  std::string base_prefix;  // of the parameters below the head, e.g. "roberta."
+  std::vector<ModelTask> tasks;
+  std::function<std::unique_ptr<Model>(const ModelConfig&, const ModelLoadOptions&, ParameterStore&)> build;
+  /// Prefixes of checkpoint names that a task does not use (the heads of other tasks).
+  std::function<std::vector<std::string>(ModelTask)> ignorable;
+  /// Hugging Face's class name, for config.json.
+  std::function<std::string(ModelTask)> class_name;
+};
+
+Architecture bert_architecture();
+Architecture roberta_architecture();
+
+}  // namespace msplora

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include "msplora/core/error.h"
+#include "msplora/kernels/kernels.h"
+
+namespace msplora::detail {
+
+template <typename T>
+struct KernelType {
+  using type = T;
+};
+template <>
+struct KernelType<at::BFloat16> {
+  using type = kernels::Bfloat16;
+};
+
+template <typename T>
+T* data(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) : nullptr;
+}
+
+/// Calls body(T{}) with the kernels' type for the tensor's dtype.
+template <typename Body>
+void dispatch(const at::Tensor& tensor, const char* where, Body body) {
+  TORCH_INTERNAL_ASSERT(tensor.is_contiguous());
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return body(float{});
+    case at::kBFloat16:
+      return body(kernels::Bfloat16{});
+    case at::kDouble:
+      return body(double{});
+    default:
+      throw Error(
+          ErrorCode::kUsage, where,
+          std::string("expected float32, bfloat16 or float64, got ") + at::toString(tensor.scalar_type()));
+  }
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,262 @@
+#include "msplora/nn/functional.h"
+
+#include <cmath>
+
+#include "msplora/core/random.h"
+#include "msplora/data/batch.h"
+#include "nn/dispatch.h"
+
+namespace msplora {
+namespace {
+
+using detail::data;
+using detail::dispatch;
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+// Masks travel through saved_data as two numbers.
+void save_mask(AutogradContext* ctx, const kernels::DropoutMask& mask) {
+  ctx->saved_data["mask_key"] = static_cast<int64_t>(mask.key);
+  ctx->saved_data["mask_p"] = mask.p;
+}
+
+kernels::DropoutMask saved_mask(AutogradContext* ctx) {
+  return {static_cast<uint64_t>(ctx->saved_data["mask_key"].toInt()), ctx->saved_data["mask_p"].toDouble()};
+}
+
+at::Tensor apply_dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
+  at::Tensor y = at::empty_like(x);
+  dispatch(x, "dropout", [&](auto t) {
+    using T = decltype(t);
+    kernels::dropout<T>(data<T>(x), data<T>(y), x.numel(), mask);
+  });
+  return y;
+}
+
+struct DropoutFunction : torch::autograd::Function<DropoutFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, kernels::DropoutMask mask) {
+    save_mask(ctx, mask);
+    return apply_dropout(x.contiguous(), mask);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    return {apply_dropout(grads[0].contiguous(), saved_mask(ctx)), Variable()};
+  }
+};
+
+struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& residual_in,
+                            const at::Tensor& gamma, const at::Tensor& beta, double eps,
+                            kernels::DropoutMask mask) {
+    const at::Tensor x = x_in.contiguous();
+    const at::Tensor residual = residual_in.defined() ? residual_in.contiguous() : residual_in;
+    const int64_t width = x.size(-1), rows = x.numel() / std::max<int64_t>(width, 1);
+    const bool is_plain = !residual.defined() && !mask.active();
+    at::Tensor s = is_plain ? x : at::empty_like(x);
+    at::Tensor y = at::empty_like(x);
+    at::Tensor mean = at::empty({rows}, x.options().dtype(at::kFloat)), rstd = at::empty_like(mean);
+    dispatch(x, "residual_layer_norm", [&](auto t) {
+      using T = decltype(t);
+      kernels::residual_layer_norm<T>({rows, width, eps, mask, data<T>(x), data<T>(residual),
+                                       data<float>(gamma), data<float>(beta), is_plain ? nullptr : data<T>(s),
+                                       data<T>(y), data<float>(mean), data<float>(rstd)});
+    });
+    ctx->save_for_backward({s, mean, rstd, gamma});
+    ctx->saved_data["has_residual"] = residual.defined();
+    ctx->saved_data["eps"] = eps;
+    ctx->saved_data["parameters"] = gamma.requires_grad() || beta.requires_grad();
+    save_mask(ctx, mask);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &s = saved[0], &mean = saved[1], &rstd = saved[2], &gamma = saved[3];
+    const at::Tensor dy = grads[0].contiguous();
+    const kernels::DropoutMask mask = saved_mask(ctx);
+    const bool has_residual = ctx->saved_data["has_residual"].toBool();
+    const bool with_parameters = ctx->saved_data["parameters"].toBool();
+    const bool one_gradient = !mask.active() || !has_residual;
+    at::Tensor d_x = at::empty_like(s);
+    at::Tensor d_residual = one_gradient ? d_x : at::empty_like(s);
+    at::Tensor d_gamma, d_beta;
+    if (with_parameters) {
+      d_gamma = at::empty_like(gamma);
+      d_beta = at::empty_like(gamma);
+    }
+    dispatch(s, "residual_layer_norm", [&](auto t) {
+      using T = decltype(t);
+      kernels::ResidualLayerNormBackward<T> op;
+      op.width = s.size(-1);
+      op.rows = s.numel() / std::max<int64_t>(op.width, 1);
+      op.eps = ctx->saved_data["eps"].toDouble();
+      op.mask = mask;
+      op.dy = data<T>(dy);
+      op.s = data<T>(s);
+      op.mean = data<float>(mean);
+      op.rstd = data<float>(rstd);
+      op.gamma = data<float>(gamma);
+      op.d_x = data<T>(d_x);
+      op.d_residual = has_residual ? data<T>(d_residual) : nullptr;
+      op.d_gamma = data<float>(d_gamma);
+      op.d_beta = data<float>(d_beta);
+      kernels::residual_layer_norm_backward<T>(op);
+    });
+    return {d_x, has_residual ? d_residual : Variable(), d_gamma, d_beta, Variable(), Variable()};
+  }
+};
+
+struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, kernels::Activation kind) {
+    const at::Tensor x = x_in.contiguous();
+    at::Tensor y = at::empty_like(x);
+    dispatch(x, "activation", [&](auto t) {
+      using T = decltype(t);
+      kernels::activation<T>(kind, data<T>(x), data<T>(y), x.numel());
+    });
+    ctx->save_for_backward({x});
+    ctx->saved_data["kind"] = static_cast<int64_t>(kind);
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const at::Tensor x = ctx->get_saved_variables()[0];
+    const at::Tensor dy = grads[0].contiguous();
+    const auto kind = static_cast<kernels::Activation>(ctx->saved_data["kind"].toInt());
+    at::Tensor dx = at::empty_like(x);
+    dispatch(x, "activation", [&](auto t) {
+      using T = decltype(t);
+      kernels::activation_backward<T>(kind, data<T>(x), data<T>(dy), data<T>(dx), x.numel());
+    });
+    return {dx, Variable()};
+  }
+};
+
+template <typename T>
+kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                          const at::Tensor& o, const at::Tensor& lse,
+                                          const at::Tensor& cu_seqlens, const AttentionShape& shape,
+                                          const kernels::DropoutMask& mask) {
+  kernels::SegmentAttention<T> op;
+  op.cu_seqlens = data<int32_t>(cu_seqlens);
+  op.segments = cu_seqlens.numel() - 1;
+  op.heads = shape.heads;
+  op.kv_heads = shape.kv_heads;
+  op.head_dim = shape.head_dim;
+  op.q_stride = q.size(1);
+  op.k_stride = k.size(1);
+  op.v_stride = v.size(1);
+  op.o_stride = o.size(1);
+  op.scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+  op.causal = shape.causal;
+  op.mask = mask;
+  op.q = data<T>(q);
+  op.k = data<T>(k);
+  op.v = data<T>(v);
+  op.o = data<T>(o);
+  op.lse = data<float>(lse);
+  return op;
+}
+
+struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
+                            const at::Tensor& v_in, const at::Tensor& cu_seqlens, AttentionShape shape,
+                            kernels::DropoutMask mask) {
+    const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
+    at::Tensor o = at::empty_like(q);
+    at::Tensor lse = at::empty({q.size(0), shape.heads}, q.options().dtype(at::kFloat));
+    dispatch(q, "segment_attention", [&](auto t) {
+      using T = decltype(t);
+      kernels::segment_attention<T>(attention_op<T>(q, k, v, o, lse, cu_seqlens, shape, mask));
+    });
+    ctx->save_for_backward({q, k, v, o, lse, cu_seqlens});
+    ctx->saved_data["heads"] = shape.heads;
+    ctx->saved_data["kv_heads"] = shape.kv_heads;
+    ctx->saved_data["head_dim"] = shape.head_dim;
+    ctx->saved_data["causal"] = shape.causal;
+    save_mask(ctx, mask);
+    return o;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor d_o = grads[0].contiguous();
+    const AttentionShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["kv_heads"].toInt(),
+                               ctx->saved_data["head_dim"].toInt(), ctx->saved_data["causal"].toBool()};
+    at::Tensor dq = at::empty_like(saved[0]), dk = at::empty_like(saved[1]), dv = at::empty_like(saved[2]);
+    dispatch(d_o, "segment_attention", [&](auto t) {
+      using T = decltype(t);
+      kernels::SegmentAttentionBackward<T> op;
+      op.forward =
+          attention_op<T>(saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], shape, saved_mask(ctx));
+      op.d_o = data<T>(d_o);
+      op.dq = data<T>(dq);
+      op.dk = data<T>(dk);
+      op.dv = data<T>(dv);
+      kernels::segment_attention_backward<T>(op);
+    });
+    return {dq, dk, dv, Variable(), Variable(), Variable()};
+  }
+};
+
+}  // namespace
+
+kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint64_t stream) {
+  if (!context.training || p <= 0.0) return {};
+  return {context.dropout_key(stream), p};
+}
+
+at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
+  return mask.active() ? DropoutFunction::apply(x, mask) : x;
+}
+
+at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
+                               const at::Tensor& beta, double eps, const kernels::DropoutMask& mask) {
+  return ResidualLayerNormFunction::apply(x, residual, gamma, beta, eps, mask);
+}
+
+kernels::Activation activation_from_name(const std::string& name) {
+  if (name == "gelu") return kernels::Activation::kGelu;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast")
+    return kernels::Activation::kGeluTanh;
+  if (name == "relu") return kernels::Activation::kRelu;
+  if (name == "silu" || name == "swish") return kernels::Activation::kSilu;
+  if (name == "tanh") return kernels::Activation::kTanh;
+  throw Error(ErrorCode::kConfig, "config.json: hidden_act", "unknown activation `" + name + "`",
+              "known: gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh");
+}
+
+at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
+  return ActivationFunction::apply(x, kind);
+}
+
+at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
+                             const kernels::DropoutMask& mask) {
+  const at::Tensor bounds = at::empty({static_cast<int64_t>(cu_seqlens.size())}, at::kInt);
+  std::copy(cu_seqlens.begin(), cu_seqlens.end(), data<int32_t>(bounds));
+  return SegmentAttentionFunction::apply(q, k, v, bounds, shape, mask);
+}
+
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels) {
+  const int64_t classes = logits.size(1);
+  const at::Tensor counted = labels.ne(kIgnoredLabel);
+  const at::Tensor wrong = counted.logical_and(labels.lt(0).logical_or(labels.ge(classes)));
+  if (wrong.any().item<bool>()) {
+    const int64_t label = labels.masked_select(wrong)[0].item<int64_t>();
+    throw Error(ErrorCode::kData, "labels",
+                "label " + std::to_string(label) + " is outside of the model's " + std::to_string(classes) +
+                    " classes");
+  }
+  const at::Tensor exact = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+  return at::nll_loss(at::log_softmax(exact, 1), labels, {}, at::Reduction::Sum, kIgnoredLabel);
+}
+
+at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& targets) {
+  return (predictions.reshape({-1}) - targets.to(predictions.scalar_type())).square().sum();
+}
+
+uint64_t ForwardContext::dropout_key(uint64_t stream) const {
+  return mix_seed(mix_seed(mix_seed(seed, stream), step), micro_batch);
+}
+
+}  // namespace msplora

@@ -1,0 +1,151 @@
+#include "msplora/nn/linear.h"
+
+#include "msplora/core/error.h"
+#include "msplora/nn/functional.h"
+#include "nn/dispatch.h"
+
+namespace msplora {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+at::Tensor masked(const at::Tensor& x, const kernels::DropoutMask& mask) {
+  if (!mask.active()) return x;
+  at::Tensor y = at::empty_like(x);
+  detail::dispatch(x, "adapted_linear", [&](auto t) {
+    using T = decltype(t);
+    kernels::dropout<T>(detail::data<T>(x), detail::data<T>(y), x.numel(), mask);
+  });
+  return y;
+}
+
+at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
+  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
+}
+
+// Slices without dropout share one input, so neighbours of that kind are one product.
+std::vector<LowRankSlice> merge_plain_slices(std::vector<LowRankSlice> slices) {
+  std::vector<LowRankSlice> merged;
+  for (const LowRankSlice& slice : slices) {
+    const bool joins = !merged.empty() && !merged.back().mask.active() && !slice.mask.active() &&
+                       merged.back().end == slice.begin;
+    if (joins) {
+      merged.back().end = slice.end;
+    } else {
+      merged.push_back(slice);
+    }
+  }
+  return merged;
+}
+
+void save_slices(AutogradContext* ctx, const std::vector<LowRankSlice>& slices) {
+  std::vector<int64_t> numbers;
+  std::vector<double> probabilities;
+  for (const LowRankSlice& slice : slices) {
+    numbers.insert(numbers.end(), {slice.begin, slice.end, static_cast<int64_t>(slice.mask.key)});
+    probabilities.push_back(slice.mask.p);
+  }
+  ctx->saved_data["slices"] = numbers;
+  ctx->saved_data["p"] = probabilities;
+}
+
+std::vector<LowRankSlice> saved_slices(AutogradContext* ctx) {
+  const std::vector<int64_t> numbers = ctx->saved_data["slices"].toIntVector();
+  const std::vector<double> probabilities = ctx->saved_data["p"].toDoubleVector();
+  std::vector<LowRankSlice> slices;
+  for (size_t i = 0; i < probabilities.size(); ++i) {
+    slices.push_back(
+        {numbers[3 * i], numbers[3 * i + 1], {static_cast<uint64_t>(numbers[3 * i + 2]), probabilities[i]}});
+  }
+  return slices;
+}
+
+struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight,
+                            const at::Tensor& bias, const at::Tensor& down, const at::Tensor& up,
+                            std::vector<LowRankSlice> slices) {
+    const at::Tensor x = x_in.contiguous();
+    const at::ScalarType dtype = x.scalar_type();
+    at::Tensor y = at::linear(x, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
+    at::Tensor z;
+    if (down.defined()) {
+      const at::Tensor down_x = as(down, dtype);
+      z = at::empty({x.size(0), down.size(0)}, x.options());
+      for (const LowRankSlice& slice : slices) {
+        at::Tensor part = z.slice(1, slice.begin, slice.end);
+        part.copy_(at::mm(masked(x, slice.mask), down_x.slice(0, slice.begin, slice.end).t()));
+      }
+      y.addmm_(z, as(up, dtype).t());
+    }
+    ctx->save_for_backward({x, weight, down, up, z});
+    save_slices(ctx, slices);
+    ctx->saved_data["need_x"] = x_in.requires_grad();
+    ctx->saved_data["need_weight"] = weight.requires_grad();
+    ctx->saved_data["need_bias"] = bias.defined() && bias.requires_grad();
+    if (bias.defined()) ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias.scalar_type());
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &down = saved[2], &up = saved[3], &z = saved[4];
+    const at::Tensor dy = grads[0].contiguous();
+    const at::ScalarType dtype = dy.scalar_type();
+    const bool need_x = ctx->saved_data["need_x"].toBool();
+    at::Tensor dx, d_weight, d_bias, d_down, d_up;
+    if (need_x) dx = at::mm(dy, as(weight, dtype));
+    if (ctx->saved_data["need_weight"].toBool()) d_weight = as(at::mm(dy.t(), x), weight.scalar_type());
+    if (ctx->saved_data["need_bias"].toBool()) {
+      const auto bias_dtype = static_cast<at::ScalarType>(ctx->saved_data["bias_dtype"].toInt());
+      d_bias = as(dy.sum(0, false, dtype == at::kDouble ? at::kDouble : at::kFloat), bias_dtype);
+    }
+    if (down.defined()) {
+      d_up = as(at::mm(dy.t(), z), up.scalar_type());
+      const at::Tensor dz = at::mm(dy, as(up, dtype));
+      const at::Tensor down_x = as(down, dtype);
+      d_down = at::empty_like(down);
+      for (const LowRankSlice& slice : saved_slices(ctx)) {
+        const at::Tensor dz_slice = dz.slice(1, slice.begin, slice.end).contiguous();
+        d_down.slice(0, slice.begin, slice.end).copy_(at::mm(dz_slice.t(), masked(x, slice.mask)));
+        if (!need_x) continue;
+        if (slice.mask.active()) {
+          dx += masked(at::mm(dz_slice, down_x.slice(0, slice.begin, slice.end)), slice.mask);
+        } else {
+          dx.addmm_(dz_slice, down_x.slice(0, slice.begin, slice.end));
+        }
+      }
+    }
+    return {dx, d_weight, d_bias, d_down, d_up, Variable()};
+  }
+};
+
+}  // namespace
+
+at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          const at::Tensor& down, const at::Tensor& up, std::vector<LowRankSlice> slices) {
+  return AdaptedLinearFunction::apply(x, weight, bias, down, up, merge_plain_slices(std::move(slices)));
+}
+
+Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
+    : weight(std::move(weight)), bias(std::move(bias)), name_(std::move(name)) {}
+
+at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
+  if (!update || update->low_rank.empty()) return adapted_linear(x, weight, bias, {}, {}, {});
+  std::vector<at::Tensor> downs, ups;
+  std::vector<LowRankSlice> slices;
+  int64_t rows = 0;
+  for (const LowRankTerm& term : update->low_rank) {
+    downs.push_back(term.down);
+    ups.push_back(term.scaling == 1.0 ? term.up : term.up * term.scaling);
+    const int64_t rank = term.down.size(0);
+    slices.push_back({rows, rows + rank, dropout_mask(context, term.dropout, term.dropout_stream)});
+    rows += rank;
+  }
+  const bool is_one = downs.size() == 1;
+  return adapted_linear(x, weight, bias, is_one ? downs[0] : at::cat(downs, 0),
+                        is_one ? ups[0] : at::cat(ups, 1), std::move(slices));
+}
+
+}  // namespace msplora
