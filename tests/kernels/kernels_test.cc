@@ -1,0 +1,309 @@
+#include "msplora/kernels/kernels.h"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/reference.h"
+#include "msplora/core/random.h"
+
+namespace msplora::kernels {
+namespace {
+
+std::vector<float> normals(size_t n, const std::string& name) {
+  RandomStream stream(11, name);
+  std::vector<float> values(n);
+  for (float& value : values) value = static_cast<float>(stream.normal());
+  return values;
+}
+
+Bfloat16 to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return {static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)};
+}
+float to_float(Bfloat16 value) {
+  const uint32_t bits = uint32_t{value.bits} << 16;
+  float result;
+  std::memcpy(&result, &bits, 4);
+  return result;
+}
+std::vector<Bfloat16> to_bf16(const std::vector<float>& values) {
+  std::vector<Bfloat16> result;
+  for (const float value : values) result.push_back(to_bf16(value));
+  return result;
+}
+std::vector<float> to_float(const std::vector<Bfloat16>& values) {
+  std::vector<float> result;
+  for (const Bfloat16 value : values) result.push_back(to_float(value));
+  return result;
+}
+
+// Largest difference relative to the largest magnitude expected.
+double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
+  double largest = 1e-6, difference = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+    difference = std::max(difference, std::abs(static_cast<double>(got[i]) - expected[i]));
+  }
+  return difference / largest;
+}
+
+class KernelsOfEveryIsa : public ::testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    best_ = active_isa();
+    set_isa(GetParam());
+  }
+  void TearDown() override { set_isa(best_); }
+
+ private:
+  Isa best_ = Isa::kPortable;
+};
+
+TEST_P(KernelsOfEveryIsa, DropoutMaskIsTheDefinedOne) {
+  for (const int64_t n : {1, 15, 127, 128, 129, 1000, 40001}) {
+    const std::vector<float> x(static_cast<size_t>(n), 1.0f);
+    std::vector<float> y(x.size());
+    const DropoutMask mask{0x123456789ABCDEFull + static_cast<uint64_t>(n), 0.1};
+    dropout<float>(x.data(), y.data(), n, mask);
+    for (int64_t i = 0; i < n; ++i)
+      ASSERT_FLOAT_EQ(y[i], static_cast<float>(ref::mask_factor(mask, static_cast<uint64_t>(i))))
+          << i << " of " << n;
+  }
+}
+
+TEST_P(KernelsOfEveryIsa, DropoutDoesNotDependOnTheNumberOfThreads) {
+  const std::vector<float> x = normals(100003, "x");
+  const int threads = omp_get_max_threads();
+  std::vector<float> one(x.size()), many(x.size());
+  omp_set_num_threads(1);
+  dropout<float>(x.data(), one.data(), 100003, {5, 0.3});
+  omp_set_num_threads(3);
+  dropout<float>(x.data(), many.data(), 100003, {5, 0.3});
+  omp_set_num_threads(threads);
+  EXPECT_EQ(one, many);
+}
+
+TEST_P(KernelsOfEveryIsa, DropoutKeepsTheRightShareAndTheMean) {
+  const int64_t n = 1 << 20;
+  const std::vector<float> x(static_cast<size_t>(n), 1.0f);
+  std::vector<float> y(x.size());
+  dropout<float>(x.data(), y.data(), n, {77, 0.1});
+  double kept = 0, sum = 0;
+  for (const float value : y) {
+    kept += value != 0;
+    sum += value;
+  }
+  EXPECT_NEAR(kept / static_cast<double>(n), 0.9, 4 * std::sqrt(0.09 / static_cast<double>(n)));
+  EXPECT_NEAR(sum / static_cast<double>(n), 1.0, 0.002);
+}
+
+TEST_P(KernelsOfEveryIsa, ActivationsAndTheirDerivatives) {
+  for (const Activation kind :
+       {Activation::kGelu, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu, Activation::kTanh}) {
+    for (const size_t n : {1, 3, 16, 100, 20011}) {
+      std::vector<float> x = normals(n, "x"), dy = normals(n, "dy");
+      for (float& value : x) value *= 3;
+      const auto& reference = ref::float_table();
+      std::vector<float> y(n), y_ref(n), dx(n), dx_ref(n);
+      activation<float>(kind, x.data(), y.data(), static_cast<int64_t>(n));
+      reference.activation(kind, x.data(), y_ref.data(), static_cast<int64_t>(n));
+      activation_backward<float>(kind, x.data(), dy.data(), dx.data(), static_cast<int64_t>(n));
+      reference.activation_backward(kind, x.data(), dy.data(), dx_ref.data(), static_cast<int64_t>(n));
+      EXPECT_LT(relative_error(y, y_ref), 3e-6);
+      EXPECT_LT(relative_error(dx, dx_ref), 3e-6);
+    }
+  }
+}
+
+TEST_P(KernelsOfEveryIsa, ActivationsKeepNan) {
+  const std::vector<float> x = {NAN, 1.0f, NAN};
+  std::vector<float> y(3);
+  for (const Activation kind : {Activation::kGelu, Activation::kRelu, Activation::kSilu, Activation::kTanh}) {
+    activation<float>(kind, x.data(), y.data(), 3);
+    EXPECT_TRUE(std::isnan(y[0]) && std::isnan(y[2]) && !std::isnan(y[1])) << static_cast<int>(kind);
+  }
+}
+
+struct NormResult {
+  std::vector<float> s, y, mean, rstd, d_x, d_residual, d_gamma, d_beta;
+};
+
+template <typename T, typename Forward, typename Backward>
+NormResult run_norm(int64_t rows, int64_t width, DropoutMask mask, const std::vector<T>& x,
+                    const std::vector<T>& residual, const std::vector<T>& dy, Forward forward,
+                    Backward backward) {
+  const std::vector<float> gamma = normals(static_cast<size_t>(width), "gamma"),
+                           beta = normals(static_cast<size_t>(width), "beta");
+  const size_t n = x.size();
+  std::vector<T> s(n), y(n), d_x(n), d_residual(n);
+  NormResult result;
+  result.mean.resize(static_cast<size_t>(rows));
+  result.rstd.resize(static_cast<size_t>(rows));
+  result.d_gamma.resize(gamma.size());
+  result.d_beta.resize(beta.size());
+  forward(ResidualLayerNorm<T>{rows, width, 1e-5, mask, x.data(), residual.data(), gamma.data(), beta.data(),
+                               s.data(), y.data(), result.mean.data(), result.rstd.data()});
+  backward(ResidualLayerNormBackward<T>{rows, width, 1e-5, mask, dy.data(), s.data(), result.mean.data(),
+                                        result.rstd.data(), gamma.data(), d_x.data(), d_residual.data(),
+                                        result.d_gamma.data(), result.d_beta.data()});
+  if constexpr (std::is_same_v<T, float>) {
+    result.s = s, result.y = y, result.d_x = d_x, result.d_residual = d_residual;
+  } else {
+    result.s = to_float(s), result.y = to_float(y), result.d_x = to_float(d_x);
+    result.d_residual = to_float(d_residual);
+  }
+  return result;
+}
+
+void expect_close(const NormResult& got, const NormResult& expected, double tolerance) {
+  EXPECT_LT(relative_error(got.s, expected.s), tolerance);
+  EXPECT_LT(relative_error(got.y, expected.y), tolerance);
+  EXPECT_LT(relative_error(got.d_x, expected.d_x), tolerance);
+  EXPECT_LT(relative_error(got.d_residual, expected.d_residual), tolerance);
+  EXPECT_LT(relative_error(got.d_gamma, expected.d_gamma), tolerance);
+  EXPECT_LT(relative_error(got.d_beta, expected.d_beta), tolerance);
+}
+
+TEST_P(KernelsOfEveryIsa, ResidualLayerNorm) {
+  const auto& reference = ref::float_table();
+  for (const auto& [rows, width] :
+       {std::pair<int64_t, int64_t>{1, 5}, {3, 7}, {5, 32}, {17, 100}, {40, 768}}) {
+    for (const double p : {0.0, 0.25}) {
+      const size_t n = static_cast<size_t>(rows * width);
+      const std::vector<float> x = normals(n, "x"), residual = normals(n, "r"), dy = normals(n, "dy");
+      const DropoutMask mask{99, p};
+      const NormResult expected =
+          run_norm<float>(rows, width, mask, x, residual, dy, reference.residual_layer_norm,
+                          reference.residual_layer_norm_backward);
+      expect_close(run_norm<float>(rows, width, mask, x, residual, dy, residual_layer_norm<float>,
+                                   residual_layer_norm_backward<float>),
+                   expected, 2e-5);
+      if (width < 7) continue;  // rounding s to bfloat16 leaves nothing of a one-element row
+      expect_close(run_norm<Bfloat16>(rows, width, mask, to_bf16(x), to_bf16(residual), to_bf16(dy),
+                                      residual_layer_norm<Bfloat16>, residual_layer_norm_backward<Bfloat16>),
+                   expected, 4e-2);
+    }
+  }
+}
+
+struct AttentionCase {
+  std::vector<int32_t> cu_seqlens;
+  int64_t heads, kv_heads, dim;
+  bool causal;
+  double p;
+};
+
+struct AttentionResult {
+  std::vector<float> o, lse, dq, dk, dv;
+};
+
+template <typename T, typename Forward, typename Backward>
+AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward backward) {
+  const int64_t tokens = c.cu_seqlens.back();
+  const size_t nq = static_cast<size_t>(tokens * c.heads * c.dim),
+               nk = static_cast<size_t>(tokens * c.kv_heads * c.dim);
+  const auto make = [](size_t n, const char* name) {
+    if constexpr (std::is_same_v<T, float>) {
+      return normals(n, name);
+    } else {
+      return to_bf16(normals(n, name));
+    }
+  };
+  const std::vector<T> q = make(nq, "q"), k = make(nk, "k"), v = make(nk, "v"), d_o = make(nq, "do");
+  std::vector<T> o(nq), dq(nq), dk(nk), dv(nk);
+  AttentionResult result;
+  result.lse.resize(static_cast<size_t>(tokens * c.heads));
+  SegmentAttention<T> op;
+  op.cu_seqlens = c.cu_seqlens.data();
+  op.segments = static_cast<int64_t>(c.cu_seqlens.size()) - 1;
+  op.heads = c.heads, op.kv_heads = c.kv_heads, op.head_dim = c.dim;
+  op.q_stride = op.o_stride = c.heads * c.dim, op.k_stride = op.v_stride = c.kv_heads * c.dim;
+  op.scale = 1.0 / std::sqrt(static_cast<double>(c.dim));
+  op.causal = c.causal;
+  op.mask = {31, c.p};
+  op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data(), op.lse = result.lse.data();
+  forward(op);
+  backward(SegmentAttentionBackward<T>{op, d_o.data(), dq.data(), dk.data(), dv.data()});
+  if constexpr (std::is_same_v<T, float>) {
+    result.o = o, result.dq = dq, result.dk = dk, result.dv = dv;
+  } else {
+    result.o = to_float(o), result.dq = to_float(dq), result.dk = to_float(dk), result.dv = to_float(dv);
+  }
+  return result;
+}
+
+TEST_P(KernelsOfEveryIsa, SegmentAttention) {
+  const auto& reference = ref::float_table();
+  const std::vector<AttentionCase> cases = {
+      {{0, 1, 3}, 1, 1, 8, false, 0.0},         {{0, 5, 22, 31}, 4, 4, 8, false, 0.0},
+      {{0, 33, 34, 130}, 2, 2, 64, false, 0.1}, {{0, 7, 80}, 4, 2, 24, true, 0.0},
+      {{0, 65, 100}, 6, 2, 16, true, 0.2},      {{0, 17}, 3, 1, 5, false, 0.0}};
+  for (const AttentionCase& c : cases) {
+    const AttentionResult expected =
+        run_attention<float>(c, reference.segment_attention, reference.segment_attention_backward);
+    const AttentionResult got =
+        run_attention<float>(c, segment_attention<float>, segment_attention_backward<float>);
+    EXPECT_LT(relative_error(got.o, expected.o), 5e-6);
+    EXPECT_LT(relative_error(got.lse, expected.lse), 5e-6);
+    EXPECT_LT(relative_error(got.dq, expected.dq), 1e-5);
+    EXPECT_LT(relative_error(got.dk, expected.dk), 1e-5);
+    EXPECT_LT(relative_error(got.dv, expected.dv), 1e-5);
+    const AttentionResult rounded =
+        run_attention<Bfloat16>(c, segment_attention<Bfloat16>, segment_attention_backward<Bfloat16>);
+    EXPECT_LT(relative_error(rounded.o, expected.o), 3e-2);
+    EXPECT_LT(relative_error(rounded.dq, expected.dq), 5e-2);
+    EXPECT_LT(relative_error(rounded.dk, expected.dk), 5e-2);
+    EXPECT_LT(relative_error(rounded.dv, expected.dv), 5e-2);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, KernelsOfEveryIsa, ::testing::ValuesIn(available_isas()),
+                         [](const auto& info) { return to_string(info.param); });
+
+// The plain twins themselves, against finite differences in double.
+TEST(ReferenceKernels, AttentionBackwardMatchesFiniteDifferences) {
+  const std::vector<int32_t> cu_seqlens = {0, 3, 7};
+  const int64_t heads = 2, dim = 3, n = 7 * heads * dim;
+  std::vector<double> q, k, v, d_o;
+  for (auto* values : {&q, &k, &v, &d_o}) {
+    RandomStream stream(
+        3, std::to_string(values == &q) + std::to_string(values == &k) + std::to_string(values == &v));
+    for (int64_t i = 0; i < n; ++i) values->push_back(stream.normal());
+  }
+  std::vector<double> o(q.size()), dq(q.size()), dk(q.size()), dv(q.size());
+  std::vector<float> lse(7 * heads);
+  SegmentAttention<double> op{
+      cu_seqlens.data(), 2,        heads,    heads,    dim,      6,         6, 6, 6, 0.5, true,
+      {9, 0.2},          q.data(), k.data(), v.data(), o.data(), lse.data()};
+  const auto loss = [&] {
+    segment_attention<double>(op);
+    double sum = 0;
+    for (size_t i = 0; i < o.size(); ++i) sum += o[i] * d_o[i];
+    return sum;
+  };
+  loss();
+  segment_attention_backward<double>({op, d_o.data(), dq.data(), dk.data(), dv.data()});
+  for (const auto& [values, gradient] : {std::pair{&q, &dq}, std::pair{&k, &dk}, std::pair{&v, &dv}}) {
+    for (size_t i = 0; i < values->size(); ++i) {
+      const double kept = (*values)[i], step = 1e-6;
+      (*values)[i] = kept + step;
+      const double up = loss();
+      (*values)[i] = kept - step;
+      const double down = loss();
+      (*values)[i] = kept;
+      EXPECT_NEAR((*gradient)[i], (up - down) / (2 * step), 1e-7);
+    }
+  }
+}
+
+TEST(Isa, UnknownOnesAreRefusedAndTheBestIsChosen) {
+  EXPECT_EQ(active_isa(), available_isas().back());
+  EXPECT_EQ(available_isas().front(), Isa::kPortable);
+}
+
+}  // namespace
+}  // namespace msplora::kernels
