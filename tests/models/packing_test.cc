@@ -1,0 +1,156 @@
+#include <gtest/gtest.h>
+
+#include "msplora/core/error.h"
+#include "msplora/models/model.h"
+#include "msplora/nn/functional.h"
+
+namespace msplora {
+namespace {
+
+ModelConfig small_config(const std::string& model_type) {
+  ModelConfig config;
+  config.model_type = model_type;
+  config.vocab_size = 50;
+  config.hidden_size = 24;
+  config.num_hidden_layers = 3;
+  config.num_attention_heads = config.num_key_value_heads = 3;
+  config.head_dim = 8;
+  config.intermediate_size = 40;
+  config.max_position_embeddings = 34;
+  config.type_vocab_size = 2;
+  config.pad_token_id = 1;
+  config.initializer_range = 0.2;
+  config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1;
+  config.num_labels = 3;
+  return config;
+}
+
+PackedInput input_of(const std::vector<int32_t>& lengths, int64_t vocab) {
+  PackedInput input;
+  input.cu_seqlens = {0};
+  for (const int32_t length : lengths) input.cu_seqlens.push_back(input.cu_seqlens.back() + length);
+  input.input_ids = (at::arange(input.tokens(), at::kLong) * 7 + 3).remainder(vocab);
+  return input;
+}
+
+PackedInput sequence_of(const PackedInput& batch, int64_t b) {
+  PackedInput one;
+  one.cu_seqlens = {0, batch.cu_seqlens[b + 1] - batch.cu_seqlens[b]};
+  one.input_ids = batch.input_ids.slice(0, batch.cu_seqlens[b], batch.cu_seqlens[b + 1]).clone();
+  return one;
+}
+
+double largest_difference(const at::Tensor& a, const at::Tensor& b) {
+  return ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item<double>();
+}
+
+class Packing : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(Packing, BatchEqualsItsSequencesOneByOne) {
+  ModelLoadOptions options;
+  options.keep_float32 = true;
+  const auto model = create_model(small_config(GetParam()), options);
+  for (const NamedParameter& parameter : model->parameters()) parameter.tensor.set_requires_grad(true);
+  const PackedInput batch = input_of({5, 1, 17, 32, 9}, 50);
+  const at::Tensor weights = at::arange(15, at::kFloat).reshape({5, 3}) / 15 - 0.4;
+  const at::Tensor together = model->forward(batch, {});
+  (together * weights).sum().backward();
+  std::vector<at::Tensor> gradients;
+  for (const NamedParameter& parameter : model->parameters()) {
+    ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
+    gradients.push_back(parameter.tensor.grad().clone());
+    parameter.tensor.grad().zero_();
+  }
+  for (int64_t b = 0; b < batch.sequences(); ++b) {
+    const at::Tensor alone = model->forward(sequence_of(batch, b), {});
+    EXPECT_LT(largest_difference(alone[0], together[b]), 1e-5) << "sequence " << b;
+    (alone[0] * weights[b]).sum().backward();
+  }
+  const std::vector<NamedParameter> parameters = model->parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    // The gradient of a key's bias is exactly zero in theory: softmax ignores a shift.
+    if (parameters[i].name.find("key.bias") != std::string::npos) continue;
+    EXPECT_LT(largest_difference(parameters[i].tensor.grad(), gradients[i]), 2e-5) << parameters[i].name;
+  }
+}
+
+TEST_P(Packing, GradientsMatchFiniteDifferencesInFloat64WithDropout) {
+  ModelLoadOptions options;
+  options.compute_dtype = at::kDouble;
+  const auto model = create_model(small_config(GetParam()), options);
+  ForwardContext context;
+  context.training = true;
+  context.seed = 5;
+  const PackedInput batch = input_of({4, 6}, 50);
+  const at::Tensor weights = at::arange(6, at::kDouble).reshape({2, 3}) / 6 - 0.4;
+  const auto loss = [&] { return (model->forward(batch, context) * weights).sum(); };
+  int checked = 0;
+  for (const NamedParameter& parameter : model->parameters()) {
+    if (parameter.tensor.scalar_type() != at::kDouble) continue;
+    parameter.tensor.set_requires_grad(true);
+    loss().backward();
+    const at::Tensor gradient = parameter.tensor.grad().clone().reshape({-1});
+    parameter.tensor.set_requires_grad(false);
+    at::Tensor flat = parameter.tensor.view({-1});
+    for (const int64_t i : {int64_t{0}, flat.numel() / 2}) {
+      const double kept = flat[i].item<double>(), step = 1e-6;
+      flat[i] = kept + step;
+      const double up = loss().item<double>();
+      flat[i] = kept - step;
+      const double down = loss().item<double>();
+      flat[i] = kept;
+      EXPECT_NEAR(gradient[i].item<double>(), (up - down) / (2 * step), 1e-6) << parameter.name;
+      ++checked;
+    }
+  }
+  EXPECT_GT(checked, 40);
+}
+
+TEST_P(Packing, DropoutChangesWithTheStepAndNotOtherwise) {
+  const auto model = create_model(small_config(GetParam()), {});
+  const PackedInput batch = input_of({5, 7}, 50);
+  ForwardContext context;
+  context.training = true;
+  const at::Tensor first = model->forward(batch, context);
+  EXPECT_TRUE(at::equal(first, model->forward(batch, context)));
+  context.step = 1;
+  EXPECT_FALSE(at::equal(first, model->forward(batch, context)));
+}
+
+TEST_P(Packing, LanguageModelHeadRunsOnTheAskedRows) {
+  ModelLoadOptions options;
+  options.task = ModelTask::kMaskedLm;
+  const auto model = create_model(small_config(GetParam()), options);
+  PackedInput batch = input_of({5, 7}, 50);
+  const at::Tensor all = model->forward(batch, {});
+  EXPECT_EQ(all.sizes(), (at::IntArrayRef{12, 50}));
+  batch.output_rows = at::tensor(std::vector<int64_t>{1, 6, 11}, at::kLong);
+  EXPECT_LT(largest_difference(model->forward(batch, {}), all.index_select(0, batch.output_rows)), 1e-6);
+}
+
+TEST_P(Packing, OutOfRangeInputIsRefused) {
+  const auto model = create_model(small_config(GetParam()), {});
+  PackedInput batch = input_of({5, 7}, 50);
+  batch.input_ids[3] = 50;
+  EXPECT_THROW(model->forward(batch, {}), Error);
+  EXPECT_THROW(model->forward(input_of({35}, 50), {}), Error);
+}
+
+TEST_P(Packing, SitesAgreeWithTheShapeOnlyList) {
+  const auto model = create_model(small_config(GetParam()), {});
+  const std::vector<Site> real = model->sites();
+  const std::vector<Site> shapes = sites_of_shape(model->config(), ModelTask::kSequenceClassification);
+  ASSERT_EQ(real.size(), shapes.size());
+  for (size_t i = 0; i < real.size(); ++i) {
+    EXPECT_EQ(real[i].path, shapes[i].path);
+    EXPECT_EQ(real[i].layer, shapes[i].layer);
+    EXPECT_EQ(real[i].in_features, shapes[i].in_features);
+    EXPECT_EQ(real[i].out_features, shapes[i].out_features);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Packing, ::testing::Values("bert", "roberta"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace msplora
