@@ -55,6 +55,8 @@ class Checkpoint {
   at::Tensor tensor(const std::string& name) const;
 
  private:
+  const SafetensorsFile& file_of(const std::string& name) const;
+
   std::filesystem::path directory_;
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> location_;
 };
