@@ -21,6 +21,15 @@ T* data(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) : nullptr;
 }
 
+/// libtorch 1.13 cannot take undefined tensors as inputs of an autograd function: an empty one stands for
+/// "none".
+inline at::Tensor or_empty(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor : at::empty({0});
+}
+inline at::Tensor or_undefined(const at::Tensor& tensor) {
+  return tensor.numel() > 0 ? tensor : at::Tensor();
+}
+
 /// Calls body(T{}) with the kernels' type for the tensor's dtype.
 template <typename Body>
 void dispatch(const at::Tensor& tensor, const char* where, Body body) {

@@ -49,9 +49,10 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
                             const at::Tensor& gamma, const at::Tensor& beta, double eps,
                             kernels::DropoutMask mask) {
     const at::Tensor x = x_in.contiguous();
-    const at::Tensor residual = residual_in.defined() ? residual_in.contiguous() : residual_in;
+    const bool has_residual = residual_in.numel() > 0;
+    const at::Tensor residual = has_residual ? residual_in.contiguous() : at::Tensor();
     const int64_t width = x.size(-1), rows = x.numel() / std::max<int64_t>(width, 1);
-    const bool is_plain = !residual.defined() && !mask.active();
+    const bool is_plain = !has_residual && !mask.active();
     at::Tensor s = is_plain ? x : at::empty_like(x);
     at::Tensor y = at::empty_like(x);
     at::Tensor mean = at::empty({rows}, x.options().dtype(at::kFloat)), rstd = at::empty_like(mean);
@@ -62,7 +63,7 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
                                        data<T>(y), data<float>(mean), data<float>(rstd)});
     });
     ctx->save_for_backward({s, mean, rstd, gamma});
-    ctx->saved_data["has_residual"] = residual.defined();
+    ctx->saved_data["has_residual"] = has_residual;
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["parameters"] = gamma.requires_grad() || beta.requires_grad();
     save_mask(ctx, mask);
@@ -211,7 +212,7 @@ at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
 
 at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                                const at::Tensor& beta, double eps, const kernels::DropoutMask& mask) {
-  return ResidualLayerNormFunction::apply(x, residual, gamma, beta, eps, mask);
+  return ResidualLayerNormFunction::apply(x, detail::or_empty(residual), gamma, beta, eps, mask);
 }
 
 kernels::Activation activation_from_name(const std::string& name) {

@@ -64,9 +64,11 @@ std::vector<LowRankSlice> saved_slices(AutogradContext* ctx) {
 
 struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight,
-                            const at::Tensor& bias, const at::Tensor& down, const at::Tensor& up,
+                            const at::Tensor& bias_in, const at::Tensor& down_in, const at::Tensor& up_in,
                             std::vector<LowRankSlice> slices) {
     const at::Tensor x = x_in.contiguous();
+    const at::Tensor bias = detail::or_undefined(bias_in), down = detail::or_undefined(down_in),
+                     up = detail::or_undefined(up_in);
     const at::ScalarType dtype = x.scalar_type();
     at::Tensor y = at::linear(x, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
     at::Tensor z;
@@ -125,7 +127,8 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
 
 at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           const at::Tensor& down, const at::Tensor& up, std::vector<LowRankSlice> slices) {
-  return AdaptedLinearFunction::apply(x, weight, bias, down, up, merge_plain_slices(std::move(slices)));
+  return AdaptedLinearFunction::apply(x, weight, detail::or_empty(bias), detail::or_empty(down),
+                                      detail::or_empty(up), merge_plain_slices(std::move(slices)));
 }
 
 Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
