@@ -20,9 +20,10 @@ struct TensorInfo {
   size_t end = 0;
 };
 
-/// A memory-mapped safetensors file. Tensors are views of the map (zero copy, kept alive by it) and must not be
-/// written to. Opening checks the whole header: length, JSON, dtypes (F64 F32 F16 BF16 I64 I32 I8 U8 BOOL), byte
-/// ranges inside the file, without gaps or overlaps, matching shape x dtype. Throws Error{kFormat} otherwise.
+/// A memory-mapped safetensors file. Tensors are views of the map (zero copy, kept alive by it) and must not
+/// be written to. Opening checks the whole header: length, JSON, dtypes (F64 F32 F16 BF16 I64 I32 I8 U8
+/// BOOL), byte ranges inside the file, without gaps or overlaps, matching shape x dtype. Throws
+/// Error{kFormat} otherwise.
 class SafetensorsFile {
  public:
   static std::shared_ptr<const SafetensorsFile> open(const std::filesystem::path& path);
@@ -41,8 +42,9 @@ class SafetensorsFile {
   size_t data_offset_ = 0;
 };
 
-/// Every tensor of a model directory: model.safetensors, or the shards that model.safetensors.index.json names.
-/// Throws Error{kIo} naming missing shards, and for pytorch_model.bin alone an Error that says how to convert it.
+/// Every tensor of a model directory: model.safetensors, or the shards that model.safetensors.index.json
+/// names. Throws Error{kIo} naming missing shards, and for pytorch_model.bin alone an Error that says how to
+/// convert it.
 class Checkpoint {
  public:
   static Checkpoint open(const std::filesystem::path& directory);
@@ -64,8 +66,8 @@ struct NamedTensor {
   at::Tensor tensor;  // any layout; written contiguous
 };
 
-/// Writes atomically; tensors sorted by dtype size, then name, as Hugging Face does. Throws Error{kUsage} on a
-/// duplicate name or a dtype that the format lacks.
+/// Writes atomically; tensors sorted by dtype size, then name, as Hugging Face does. Throws Error{kUsage} on
+/// a duplicate name or a dtype that the format lacks.
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
