@@ -10,8 +10,9 @@
 
 namespace msplora {
 
-/// config.json of a Hugging Face model, typed. Names are Hugging Face's; fields an architecture lacks keep
-/// the default.
+/// config.json of a Hugging Face model, typed. Names are Hugging Face's (BERT's and Llama's where others
+/// differ: GPT-2's n_embd is hidden_size, resid_pdrop is hidden_dropout_prob); fields an architecture lacks
+/// keep the default.
 struct ModelConfig {
   std::string model_type;
   std::vector<std::string> architectures;
@@ -24,7 +25,7 @@ struct ModelConfig {
   int64_t intermediate_size = 0;
   int64_t max_position_embeddings = 0;
   int64_t type_vocab_size = 0;
-  std::optional<int64_t> pad_token_id;
+  std::optional<int64_t> pad_token_id;  // unset also for the -1 of older files
   double layer_norm_eps = 1e-12;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
@@ -37,23 +38,29 @@ struct ModelConfig {
   std::string torch_dtype = "float32";
 
   int64_t num_labels = 2;
-  std::map<int64_t, std::string> id2label;
-  std::string problem_type;  // "", "regression", "single_label_classification"
+  std::map<int64_t, std::string> id2label;  // ids 0 to num_labels - 1 with different names, or empty
+  std::string problem_type;                 // "", "regression", "single_label_classification"
 
   /// The file as read; keys we do not know are written back unchanged.
   nlohmann::json raw = nlohmann::json::object();
 };
 
 /// Reads and checks `directory`/config.json. Throws Error{kIo} when missing, Error{kFormat} when not JSON,
-/// Error{kConfig} listing every wrong or missing key. `model_type` itself may be one we cannot run.
+/// Error{kConfig} listing every wrong or missing key, and variants of the known model types that would
+/// compute something else (relative positions of BERT, decoders made of encoders, quantised or pruned
+/// checkpoints). Known: bert, roberta, xlm-roberta, deberta-v2, llama, mistral, qwen2, qwen3, gpt2. Of any
+/// other `model_type` only model_type, architectures and raw are set.
 ModelConfig load_model_config(const std::filesystem::path& directory);
 ModelConfig parse_model_config(const nlohmann::json& json, const std::string& where);
 
-/// `raw` updated with the typed fields (labels, problem_type, architectures, ...), ready to be written.
+/// `raw` updated with the typed fields (labels, problem_type, architectures, ...), ready to be written. Keys
+/// that the file left to their default stay absent; without a file (empty `raw`) every key of the model type
+/// is written. Throws Error{kUsage} when id2label and num_labels disagree.
 nlohmann::json model_config_to_json(const ModelConfig& config);
 
-/// Shapes of well-known public models by name ("roberta-base", "llama-2-7b", ...), for `inspect --shape`.
-/// Throws Error{kUsage} with the nearest name when unknown.
+/// Shapes of well-known public models by name ("roberta-base", "llama-2-7b", ...), for `inspect --shape`;
+/// upper and lower case are the same, and an owner in front ("FacebookAI/roberta-base") is ignored. Throws
+/// Error{kUsage} with the nearest name when unknown.
 ModelConfig known_model_shape(const std::string& name);
 std::vector<std::string> known_model_shapes();
 

@@ -1,0 +1,155 @@
+#include <algorithm>
+#include <cctype>
+#include <string_view>
+
+#include "msplora/core/error.h"
+#include "msplora/io/model_config.h"
+
+namespace msplora {
+namespace {
+
+struct EncoderShape {
+  std::string_view name, model_type;
+  int64_t vocab, hidden, layers, heads, ffn, positions, types, pad;
+};
+
+constexpr EncoderShape kEncoders[] = {
+    {"bert-base-uncased", "bert", 30522, 768, 12, 12, 3072, 512, 2, 0},
+    {"bert-base-cased", "bert", 28996, 768, 12, 12, 3072, 512, 2, 0},
+    {"bert-large-uncased", "bert", 30522, 1024, 24, 16, 4096, 512, 2, 0},
+    {"bert-large-cased", "bert", 28996, 1024, 24, 16, 4096, 512, 2, 0},
+    {"distilroberta-base", "roberta", 50265, 768, 6, 12, 3072, 514, 1, 1},
+    {"roberta-base", "roberta", 50265, 768, 12, 12, 3072, 514, 1, 1},
+    {"roberta-large", "roberta", 50265, 1024, 24, 16, 4096, 514, 1, 1},
+    {"xlm-roberta-base", "xlm-roberta", 250002, 768, 12, 12, 3072, 514, 1, 1},
+    {"xlm-roberta-large", "xlm-roberta", 250002, 1024, 24, 16, 4096, 514, 1, 1},
+    {"deberta-v3-small", "deberta-v2", 128100, 768, 6, 12, 3072, 512, 0, 0},
+    {"deberta-v3-base", "deberta-v2", 128100, 768, 12, 12, 3072, 512, 0, 0},
+    {"deberta-v3-large", "deberta-v2", 128100, 1024, 24, 16, 4096, 512, 0, 0},
+};
+
+struct DecoderShape {
+  std::string_view name, model_type;
+  int64_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, positions;
+  double eps, rope_theta;
+  bool tied;
+  std::string_view dtype;
+};
+
+constexpr DecoderShape kDecoders[] = {
+    {"llama-2-7b", "llama", 32000, 4096, 32, 32, 32, 128, 11008, 4096, 1e-5, 1e4, false, "float16"},
+    {"llama-2-13b", "llama", 32000, 5120, 40, 40, 40, 128, 13824, 4096, 1e-5, 1e4, false, "float16"},
+    {"llama-2-70b", "llama", 32000, 8192, 80, 64, 8, 128, 28672, 4096, 1e-5, 1e4, false, "float16"},
+    {"llama-3-8b", "llama", 128256, 4096, 32, 32, 8, 128, 14336, 8192, 1e-5, 5e5, false, "bfloat16"},
+    {"llama-3-70b", "llama", 128256, 8192, 80, 64, 8, 128, 28672, 8192, 1e-5, 5e5, false, "bfloat16"},
+    {"llama-3.1-8b", "llama", 128256, 4096, 32, 32, 8, 128, 14336, 131072, 1e-5, 5e5, false, "bfloat16"},
+    {"llama-3.2-1b", "llama", 128256, 2048, 16, 32, 8, 64, 8192, 131072, 1e-5, 5e5, true, "bfloat16"},
+    {"llama-3.2-3b", "llama", 128256, 3072, 28, 24, 8, 128, 8192, 131072, 1e-5, 5e5, true, "bfloat16"},
+    {"tinyllama-1.1b", "llama", 32000, 2048, 22, 32, 4, 64, 5632, 2048, 1e-5, 1e4, false, "bfloat16"},
+    {"mistral-7b-v0.1", "mistral", 32000, 4096, 32, 32, 8, 128, 14336, 32768, 1e-5, 1e4, false, "bfloat16"},
+    {"qwen2-0.5b", "qwen2", 151936, 896, 24, 14, 2, 64, 4864, 131072, 1e-6, 1e6, true, "bfloat16"},
+    {"qwen2-1.5b", "qwen2", 151936, 1536, 28, 12, 2, 128, 8960, 131072, 1e-6, 1e6, true, "bfloat16"},
+    {"qwen2-7b", "qwen2", 152064, 3584, 28, 28, 4, 128, 18944, 131072, 1e-6, 1e6, false, "bfloat16"},
+    {"qwen3-0.6b", "qwen3", 151936, 1024, 28, 16, 8, 128, 3072, 40960, 1e-6, 1e6, true, "bfloat16"},
+    {"qwen3-1.7b", "qwen3", 151936, 2048, 28, 16, 8, 128, 6144, 40960, 1e-6, 1e6, true, "bfloat16"},
+    {"qwen3-8b", "qwen3", 151936, 4096, 36, 32, 8, 128, 12288, 40960, 1e-6, 1e6, false, "bfloat16"},
+};
+
+struct Gpt2Shape {
+  std::string_view name;
+  int64_t hidden, layers, heads;
+};
+
+constexpr Gpt2Shape kGpt2[] = {{"gpt2", 768, 12, 12},
+                               {"gpt2-medium", 1024, 24, 16},
+                               {"gpt2-large", 1280, 36, 20},
+                               {"gpt2-xl", 1600, 48, 25}};
+
+ModelConfig make_config(const EncoderShape& shape) {
+  ModelConfig config;
+  config.model_type = shape.model_type;
+  config.vocab_size = shape.vocab;
+  config.hidden_size = shape.hidden;
+  config.num_hidden_layers = shape.layers;
+  config.num_attention_heads = config.num_key_value_heads = shape.heads;
+  config.head_dim = shape.hidden / shape.heads;
+  config.intermediate_size = shape.ffn;
+  config.max_position_embeddings = shape.positions;
+  config.type_vocab_size = shape.types;
+  config.pad_token_id = shape.pad;
+  config.layer_norm_eps = shape.model_type == "bert" ? 1e-12 : shape.model_type == "deberta-v2" ? 1e-7 : 1e-5;
+  config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1;
+  return config;
+}
+
+ModelConfig make_config(const DecoderShape& shape) {
+  ModelConfig config;
+  config.model_type = shape.model_type;
+  config.vocab_size = shape.vocab;
+  config.hidden_size = shape.hidden;
+  config.num_hidden_layers = shape.layers;
+  config.num_attention_heads = shape.heads;
+  config.num_key_value_heads = shape.kv_heads;
+  config.head_dim = shape.head_dim;
+  config.intermediate_size = shape.ffn;
+  config.max_position_embeddings = shape.positions;
+  config.rms_norm_eps = shape.eps;
+  config.rope_theta = shape.rope_theta;
+  config.hidden_act = "silu";
+  config.tie_word_embeddings = shape.tied;
+  config.torch_dtype = shape.dtype;
+  return config;
+}
+
+ModelConfig make_config(const Gpt2Shape& shape) {
+  ModelConfig config;
+  config.model_type = "gpt2";
+  config.vocab_size = 50257;
+  config.hidden_size = shape.hidden;
+  config.num_hidden_layers = shape.layers;
+  config.num_attention_heads = config.num_key_value_heads = shape.heads;
+  config.head_dim = shape.hidden / shape.heads;
+  config.intermediate_size = 4 * shape.hidden;
+  config.max_position_embeddings = 1024;
+  config.layer_norm_eps = 1e-5;
+  config.hidden_act = "gelu_new";
+  config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1;
+  return config;
+}
+
+}  // namespace
+
+std::vector<std::string> known_model_shapes() {
+  std::vector<std::string> names;
+  for (const auto& shape : kEncoders) names.emplace_back(shape.name);
+  for (const auto& shape : kDecoders) names.emplace_back(shape.name);
+  for (const auto& shape : kGpt2) names.emplace_back(shape.name);
+  return names;
+}
+
+ModelConfig known_model_shape(const std::string& name) {
+  std::string key = name.substr(name.rfind('/') + 1);  // npos + 1 = 0
+  std::transform(key.begin(), key.end(), key.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::optional<ModelConfig> config;
+  const auto look_in = [&](const auto& table) {
+    for (const auto& shape : table) {
+      if (shape.name == key) config = make_config(shape);
+    }
+  };
+  look_in(kEncoders);
+  look_in(kDecoders);
+  look_in(kGpt2);
+  if (!config) {
+    const std::vector<std::string> names = known_model_shapes();
+    std::string hint = did_you_mean(key, names);
+    if (hint.empty()) {
+      hint = "known:";
+      for (const std::string& known : names) hint.append(" ").append(known);
+    }
+    throw Error(ErrorCode::kUsage, "model shape `" + name + "`", "no shape of this name is known", hint);
+  }
+  config->raw = model_config_to_json(*config);
+  return *config;
+}
+
+}  // namespace msplora

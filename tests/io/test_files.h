@@ -1,0 +1,80 @@
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "msplora/core/error.h"
+
+namespace msplora::io_test {
+
+/// A directory of this test, removed at its end.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    path_ = std::filesystem::temp_directory_path() / (std::string("msplora-") + info->test_suite_name() +
+                                                      "-" + info->name() + "-" + std::to_string(::getpid()));
+    std::filesystem::remove_all(path_);
+    std::filesystem::create_directories(path_);
+  }
+  ~TemporaryDirectory() {
+    std::error_code code;
+    std::filesystem::remove_all(path_, code);
+  }
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+/// The directory trees named in MSPLORA_FIXTURES (colon separated); empty when it is unset.
+inline std::vector<std::filesystem::path> fixture_roots() {
+  std::vector<std::filesystem::path> roots;
+  const char* value = std::getenv("MSPLORA_FIXTURES");
+  std::istringstream list(value != nullptr ? value : "");
+  for (std::string root; std::getline(list, root, ':');) {
+    if (!root.empty()) roots.emplace_back(root);
+  }
+  return roots;
+}
+
+/// A safetensors file by hand: length, header as given, data.
+inline std::string raw_safetensors(const std::string& header, const std::string& data = {}) {
+  const uint64_t length = header.size();
+  std::string bytes(sizeof length, '\0');
+  std::memcpy(bytes.data(), &length, sizeof length);
+  return bytes + header + data;
+}
+
+/// Runs `action`, which must throw Error{code}; returns what() for further checks.
+inline std::string error_of(ErrorCode code, const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(code)) << error.what();
+    return error.what();
+  } catch (const std::exception& error) {
+    ADD_FAILURE() << "expected msplora::Error, found: " << error.what();
+    return {};
+  }
+  ADD_FAILURE() << "expected an error, found none";
+  return {};
+}
+
+}  // namespace msplora::io_test
