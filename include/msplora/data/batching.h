@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "msplora/data/batch.h"
+
+namespace msplora {
+
+/// How sequences are grouped into batches. Both limits hold when both are given.
+struct BatchOptions {
+  int64_t batch_size = 0;    // most sequences in a batch; 0: no limit
+  int64_t token_budget = 0;  // most tokens in a batch; 0: no limit. A longer sequence gets a batch of its own
+  bool shuffle = true;
+  bool bucket = true;           // group similar lengths
+  int64_t window_batches = 50;  // batches whose sequences are sorted by length together
+  uint64_t seed = 0;
+};
+
+/// The batches of one pass over the data: indices of the sequences.
+class BatchList {
+ public:
+  size_t size() const noexcept { return offsets_.size() - 1; }
+  std::span<const uint32_t> operator[](size_t batch) const {
+    return {indices_.data() + offsets_[batch], offsets_[batch + 1] - offsets_[batch]};
+  }
+  void add(std::span<const uint32_t> batch);
+
+ private:
+  std::vector<uint32_t> indices_;
+  std::vector<size_t> offsets_ = {0};
+};
+
+/// Groups sequences of known lengths into batches.
+///
+/// An epoch is a function of (lengths, options, epoch) alone, so a resumed run needs no more state than the
+/// epoch and the number of batches done: all indices are shuffled, cut into windows of window_batches
+/// batches, sorted by length inside a window (ties in shuffled order), cut into batches, and the batches of a
+/// window are shuffled. Sorting costs randomness only inside a window, and packed batches of similar lengths
+/// keep attention balanced.
+class BatchPlan {
+ public:
+  /// `lengths` in tokens. Throws Error{kConfig} when neither limit is given or one is negative.
+  BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options);
+
+  /// The batches of epoch `epoch` (from 0). Every sequence occurs once.
+  BatchList epoch(uint64_t epoch) const;
+  /// The batches for evaluation: sorted by length (longest first, so that too large a batch fails at once),
+  /// no randomness. Indices tell where each result belongs.
+  BatchList sequential() const;
+
+  /// Number of batches of epochs 0 ... epochs-1; with a token budget they differ from epoch to epoch.
+  size_t count_batches(uint64_t epochs) const;
+
+  size_t sequences() const noexcept { return lengths_.size(); }
+  uint64_t tokens() const noexcept { return tokens_; }
+
+ private:
+  void cut(std::span<const uint32_t> order, BatchList& out) const;
+  size_t window_end(std::span<const uint32_t> order, size_t begin) const;
+
+  std::vector<uint32_t> lengths_;
+  BatchOptions options_;
+  uint64_t tokens_ = 0;
+};
+
+/// Lengths in tokens, for BatchPlan.
+std::vector<uint32_t> lengths_of(const std::vector<TokenizedExample>& examples);
+
+/// Lays the examples at `indices` end to end. `regression` fills `targets`, else `labels` gets the class
+/// indices (kIgnoredLabel where an example has none). Throws Error{kUsage} for an empty batch, an empty
+/// example, or type_ids of another length than ids.
+Batch collate(const std::vector<TokenizedExample>& examples, std::span<const uint32_t> indices,
+              bool regression);
+
+}  // namespace msplora

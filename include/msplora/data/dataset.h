@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "msplora/data/options.h"
+#include "msplora/data/reader.h"
+
+namespace msplora {
+
+enum class TaskType { kClassification, kRegression };
+
+/// "classification" or "regression"; throws Error{kConfig} for anything else.
+TaskType parse_task_type(std::string_view name);
+
+/// One example as it stands in the file.
+struct Example {
+  std::string text;
+  std::string text_pair;
+  bool has_pair = false;
+  std::string label;  // as written; "" when the data set has no labels
+  int64_t line = 0;   // line of its file, from 1
+};
+
+/// Examples of one file, with what was decided while reading it.
+class Dataset {
+ public:
+  Dataset() = default;
+  Dataset(std::filesystem::path path, std::vector<Example> examples, bool has_labels);
+
+  size_t size() const noexcept { return examples_.size(); }
+  bool empty() const noexcept { return examples_.empty(); }
+  const Example& operator[](size_t index) const { return examples_[index]; }
+  const std::vector<Example>& examples() const noexcept { return examples_; }
+  const std::filesystem::path& path() const noexcept { return path_; }
+  bool has_labels() const noexcept { return has_labels_; }
+
+  /// Column names in file order ("0", "1", ... without a header).
+  const std::vector<std::string>& columns() const noexcept { return columns_; }
+  /// Decisions a person may want to check, such as whether the file has a header, and why.
+  const std::vector<std::string>& notes() const noexcept { return notes_; }
+  void set_columns(std::vector<std::string> columns) { columns_ = std::move(columns); }
+  void add_note(std::string note) { notes_.push_back(std::move(note)); }
+
+  /// How often each label occurs, by name.
+  std::map<std::string, int64_t> label_counts() const;
+  /// The examples at `indices`, in that order; notes and columns are kept.
+  Dataset subset(const std::vector<uint32_t>& indices) const;
+  /// "file:line" of an example.
+  std::string where(size_t index) const { return file_and_line(path_, examples_[index].line); }
+
+ private:
+  std::filesystem::path path_;
+  std::vector<Example> examples_;
+  bool has_labels_ = false;
+  std::vector<std::string> columns_;
+  std::vector<std::string> notes_;
+};
+
+/// Which columns of a file to read, by name or by position counted from 0.
+struct TableSpec {
+  FileFormat format = FileFormat::kTsv;
+  std::string header = "auto";  // auto, yes, no
+  std::string text;
+  std::optional<std::string> text_pair;
+  std::string label;
+  bool label_optional = false;  // a missing label column gives a data set without labels instead of an error
+};
+
+/// Reads a file. Throws Error{kData} for a missing column (listing those found and the nearest), a row with
+/// the wrong number of fields, an empty label or a file without examples; Error{kIo} when it cannot be read.
+Dataset read_table(const std::filesystem::path& path, const TableSpec& spec);
+
+/// The number in the label of example `index`. Throws Error{kData} with file and line when it is not a finite
+/// number.
+double regression_target(const Dataset& data, size_t index);
+
+/// Splits off round(fraction * n) examples, at least one and leaving at least one, chosen by seed.
+/// Both parts keep the order of the file. Returns {rest, split off}.
+std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, uint64_t seed);
+
+/// The files of one task, read.
+struct TaskData {
+  struct Named {
+    std::string name;  // "validation", "test"; of MNLI "validation_matched", "validation_mismatched", ...
+    Dataset data;
+  };
+  Dataset train;
+  std::vector<Named> validation;
+  std::vector<Named> test;
+  std::vector<std::string> labels;  // fixed order of the classes, or empty when the data decides
+  std::vector<std::string>
+      metrics;  // the task's own metrics (metrics/metrics.h); the first chooses the best model
+};
+
+/// Which parts of the data to read.
+struct TaskParts {
+  bool train = true;
+  bool validation = true;
+  bool test = false;
+};
+
+/// Reads the parts of a task that the configuration names; a part that is asked for without being configured
+/// stays empty, except train, which must be there. With a fraction and no validation file, the validation
+/// part is split off train by `seed`. All configuration problems are thrown as one Error{kConfig}.
+TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, const TaskParts& parts = {});
+
+}  // namespace msplora

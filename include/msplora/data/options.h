@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/core/options.h"
+
+namespace msplora {
+
+/// Where labelled text comes from, as written under `data:` in a recipe. Either files (`train`, `validation`,
+/// `test`) with a column mapping, or a GLUE task (`glue_task` with `dir`), whose layout is known.
+struct DataConfig {
+  std::optional<std::string> train;
+  std::optional<std::string> validation;
+  std::optional<std::string> test;
+  std::string format = "auto";
+  std::string header = "auto";
+  std::string text = "text";
+  std::optional<std::string> text_pair;
+  std::string label = "label";
+  std::optional<std::string> glue_task;
+  std::optional<std::string> dir;
+  std::vector<std::string> labels;
+  int64_t max_length = 128;
+  double validation_fraction = 0.0;
+  bool shuffle = true;
+  bool bucket = true;
+  int64_t bucket_batches = 50;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("train", train, "File of training examples");
+    visitor("validation", validation, "File of examples to evaluate on during training");
+    visitor("test", test, "File of examples to evaluate or predict after training; labels may be absent");
+    visitor("format", format, "Form of the files; `auto` goes by the extension (.tsv, .csv, .jsonl)",
+            one_of({"auto", "tsv", "csv", "jsonl"}));
+    visitor("header", header,
+            "Whether the first row of a TSV or CSV file names the columns; `auto` decides and says why",
+            one_of({"auto", "yes", "no"}));
+    visitor("text", text, "Column of the text: a name, or a position counted from 0");
+    visitor("text_pair", text_pair, "Column of the second text of a pair");
+    visitor("label", label, "Column of the label (classification) or number (regression)");
+    visitor("glue_task", glue_task, "GLUE task; its files, columns, labels and metrics are known",
+            one_of({"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}));
+    visitor("dir", dir, "Official folder of the GLUE task, such as glue_data/SST-2");
+    visitor("labels", labels,
+            "Class names in the order of their indices; empty: sorted from the training data");
+    visitor("max_length", max_length,
+            "Longest sequence in tokens, special tokens included; the rest is cut off", at_least(1));
+    visitor("validation_fraction", validation_fraction,
+            "Share of the training examples set aside, by seed, when there is no validation file",
+            probability_below_one());
+    visitor("shuffle", shuffle, "New order of the training examples in each epoch");
+    visitor("bucket", bucket, "Batches of similar lengths (examples are sorted inside a shuffled window)");
+    visitor("bucket_batches", bucket_batches, "Size of that window in batches", at_least(1));
+  }
+};
+
+/// Where plain text for masked-language-model training comes from, as written under `data:` of a pretraining
+/// recipe.
+struct MlmDataConfig {
+  std::vector<std::string> train;
+  std::vector<std::string> validation;
+  int64_t max_length = 128;
+  double mask_probability = 0.15;
+  bool whole_word = false;
+  std::optional<std::string> cache_dir;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("train", train, "Text files to train on, one sequence a line");
+    visitor("validation", validation, "Text files to evaluate on");
+    visitor("max_length", max_length,
+            "Longest sequence in tokens, special tokens included; longer lines are split", at_least(3));
+    visitor("mask_probability", mask_probability, "Share of the tokens to predict", open_unit_interval());
+    visitor("whole_word", whole_word, "Mask all pieces of a word together");
+    visitor("cache_dir", cache_dir, "Directory that keeps the encoded text between runs");
+  }
+
+ private:
+  static OptionRange open_unit_interval() { return {{}, 0.0, 1.0, true, true}; }
+};
+
+}  // namespace msplora

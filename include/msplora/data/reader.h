@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "msplora/core/error.h"
+
+namespace msplora {
+
+enum class FileFormat { kTsv, kCsv, kJsonl };
+
+/// `format` is "tsv", "csv", "jsonl" or "auto" (by the extension; ".txt" counts as TSV, ".json" and ".ndjson"
+/// as JSONL). Throws Error{kConfig} when the extension says nothing.
+FileFormat resolve_format(const std::filesystem::path& path, std::string_view format);
+
+/// One record of a table.
+struct Record {
+  std::vector<std::string> fields;
+  std::vector<std::string> names;        // keys of the fields (JSONL only)
+  std::vector<std::string> other_names;  // keys whose values are null, arrays or objects (JSONL only)
+  int64_t line = 0;                      // where it starts, from 1
+  std::string beginning;                 // first characters of its line, for messages
+
+  void clear();
+};
+
+/// Reads lines of UTF-8 text one at a time: LF or CRLF, an optional byte order mark, a last line with or
+/// without its end. Works on pipes as well as files. Throws Error{kIo} when the file cannot be read,
+/// Error{kData} naming file, line and byte where the text is not UTF-8.
+class LineReader {
+ public:
+  explicit LineReader(const std::filesystem::path& path);
+  ~LineReader();
+  /// The next line without its LF (and without the CR of a CRLF, unless `keep_cr`). False at the end.
+  bool next(std::string& line, bool keep_cr = false);
+  int64_t line() const noexcept { return line_; }  // number of the line last read, from 1
+  const std::filesystem::path& path() const noexcept { return path_; }
+
+ private:
+  struct Stream;
+  std::filesystem::path path_;
+  std::unique_ptr<Stream> stream_;
+  int64_t line_ = 0;
+};
+
+/// Reads the records of a file one at a time, in constant memory. Blank lines are left out.
+///
+/// TSV: fields between tabs, no quoting (as GLUE). CSV: RFC 4180, with quoted fields that may hold
+/// separators, line ends and doubled quotes. JSONL: one object a line whose values are strings, numbers or
+/// booleans (which become "true" and "false"); keys with other values are only named. Throws Error{kData}
+/// naming file and line for damaged records.
+class RecordReader {
+ public:
+  static std::unique_ptr<RecordReader> open(const std::filesystem::path& path, FileFormat format);
+  virtual ~RecordReader() = default;
+  virtual bool next(Record& record) = 0;
+  const std::filesystem::path& path() const noexcept { return lines_.path(); }
+
+ protected:
+  explicit RecordReader(const std::filesystem::path& path) : lines_(path) {}
+  LineReader lines_;
+};
+
+/// "file:line", the way messages name a place.
+std::string file_and_line(const std::filesystem::path& path, int64_t line);
+
+/// Byte offset of the first byte that is not well-formed UTF-8, or npos.
+size_t find_invalid_utf8(std::string_view text);
+
+}  // namespace msplora

@@ -1,0 +1,191 @@
+#include "msplora/data/batching.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "fmt/format.h"
+#include "msplora/core/error.h"
+#include "msplora/core/random.h"
+
+namespace msplora {
+
+namespace {
+
+// Limits come from people; their product must not wrap around.
+uint64_t saturating_product(uint64_t a, uint64_t b) {
+  return a > std::numeric_limits<uint64_t>::max() / b ? std::numeric_limits<uint64_t>::max() : a * b;
+}
+
+}  // namespace
+
+void BatchList::add(std::span<const uint32_t> batch) {
+  indices_.insert(indices_.end(), batch.begin(), batch.end());
+  offsets_.push_back(indices_.size());
+}
+
+BatchPlan::BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options)
+    : lengths_(std::move(lengths)), options_(options) {
+  if (options_.batch_size < 0 || options_.token_budget < 0 || options_.window_batches < 1 ||
+      (options_.batch_size == 0 && options_.token_budget == 0)) {
+    throw Error(
+        ErrorCode::kConfig, "batching",
+        fmt::format("expected a batch size or a token budget above 0 and a window of at least 1 batch, found "
+                    "batch size {}, token budget {}, window {}",
+                    options_.batch_size, options_.token_budget, options_.window_batches));
+  }
+  if (lengths_.size() > std::numeric_limits<uint32_t>::max()) {
+    throw Error(ErrorCode::kUsage, "batching",
+                fmt::format("{} sequences are too many for one plan", lengths_.size()));
+  }
+  for (const uint32_t length : lengths_) tokens_ += length;
+}
+
+void BatchPlan::cut(std::span<const uint32_t> order, BatchList& out) const {
+  const auto limit = [](int64_t value) {
+    return value > 0 ? static_cast<uint64_t>(value) : std::numeric_limits<uint64_t>::max();
+  };
+  const uint64_t most_sequences = limit(options_.batch_size), most_tokens = limit(options_.token_budget);
+  size_t begin = 0;
+  uint64_t tokens = 0;
+  for (size_t i = 0; i < order.size(); ++i) {
+    const uint64_t length = lengths_[order[i]];
+    if (i > begin && (i - begin >= most_sequences || tokens + length > most_tokens)) {
+      out.add(order.subspan(begin, i - begin));
+      begin = i;
+      tokens = 0;
+    }
+    tokens += length;
+  }
+  if (begin < order.size()) out.add(order.subspan(begin));
+}
+
+// A window holds as much as window_batches full batches; whole batches of batch_size, so that only the last
+// of the epoch is short.
+size_t BatchPlan::window_end(std::span<const uint32_t> order, size_t begin) const {
+  size_t end = order.size();
+  const auto batches = static_cast<uint64_t>(options_.window_batches);
+  if (options_.batch_size > 0) {
+    const uint64_t most = saturating_product(batches, static_cast<uint64_t>(options_.batch_size));
+    if (most < end - begin) end = begin + most;
+  }
+  if (options_.token_budget > 0) {
+    const uint64_t budget = saturating_product(batches, static_cast<uint64_t>(options_.token_budget));
+    uint64_t tokens = 0;
+    for (size_t i = begin; i < end; ++i) {
+      tokens += lengths_[order[i]];
+      if (tokens > budget && i > begin) return i;
+    }
+  }
+  return end;
+}
+
+BatchList BatchPlan::epoch(uint64_t epoch) const {
+  std::vector<uint32_t> order(lengths_.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
+  RandomStream random(mix_seed(options_.seed, epoch), "batches");
+  if (options_.shuffle) random.shuffle(order);
+  BatchList result;
+  if (!options_.bucket) {
+    cut(order, result);
+    return result;
+  }
+  for (size_t begin = 0; begin < order.size();) {
+    const size_t end = window_end(order, begin);
+    const std::span<uint32_t> window(order.data() + begin, end - begin);
+    std::stable_sort(window.begin(), window.end(),
+                     [this](uint32_t a, uint32_t b) { return lengths_[a] < lengths_[b]; });
+    BatchList batches;
+    cut(window, batches);
+    std::vector<size_t> sequence(batches.size());
+    for (size_t i = 0; i < sequence.size(); ++i) sequence[i] = i;
+    if (options_.shuffle) random.shuffle(sequence);
+    for (const size_t i : sequence) result.add(batches[i]);
+    begin = end;
+  }
+  return result;
+}
+
+BatchList BatchPlan::sequential() const {
+  std::vector<uint32_t> order(lengths_.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
+  std::stable_sort(order.begin(), order.end(),
+                   [this](uint32_t a, uint32_t b) { return lengths_[a] > lengths_[b]; });
+  BatchList result;
+  cut(order, result);
+  return result;
+}
+
+size_t BatchPlan::count_batches(uint64_t epochs) const {
+  if (options_.token_budget == 0) {
+    const auto size = static_cast<size_t>(options_.batch_size);
+    return static_cast<size_t>(epochs) * (lengths_.size() / size + (lengths_.size() % size != 0 ? 1 : 0));
+  }
+  size_t count = 0;
+  for (uint64_t e = 0; e < epochs; ++e) count += epoch(e).size();
+  return count;
+}
+
+std::vector<uint32_t> lengths_of(const std::vector<TokenizedExample>& examples) {
+  std::vector<uint32_t> lengths;
+  lengths.reserve(examples.size());
+  for (const TokenizedExample& example : examples)
+    lengths.push_back(static_cast<uint32_t>(example.ids.size()));
+  return lengths;
+}
+
+namespace {
+
+void check_example(const std::vector<TokenizedExample>& examples, uint32_t index) {
+  if (index >= examples.size()) {
+    throw Error(ErrorCode::kUsage, "collate",
+                fmt::format("example {} of {} does not exist", index, examples.size()));
+  }
+  const TokenizedExample& example = examples[index];
+  if (example.ids.empty())
+    throw Error(ErrorCode::kUsage, "collate", fmt::format("example {} has no tokens", index));
+  if (!example.type_ids.empty() && example.type_ids.size() != example.ids.size()) {
+    throw Error(ErrorCode::kUsage, "collate",
+                fmt::format("example {} has {} tokens but {} type ids", index, example.ids.size(),
+                            example.type_ids.size()));
+  }
+}
+
+}  // namespace
+
+Batch collate(const std::vector<TokenizedExample>& examples, std::span<const uint32_t> indices,
+              bool regression) {
+  if (indices.empty()) throw Error(ErrorCode::kUsage, "collate", "the batch is empty");
+  size_t tokens = 0;
+  bool typed = false;
+  for (const uint32_t index : indices) {
+    check_example(examples, index);
+    tokens += examples[index].ids.size();
+    typed = typed || !examples[index].type_ids.empty();
+  }
+  if (tokens > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    throw Error(ErrorCode::kUsage, "collate", fmt::format("{} tokens are too many for one batch", tokens));
+  }
+  Batch batch;
+  batch.input_ids.reserve(tokens);
+  if (typed) batch.token_type_ids.reserve(tokens);
+  batch.cu_seqlens.push_back(0);
+  for (const uint32_t index : indices) {
+    const TokenizedExample& example = examples[index];
+    batch.input_ids.insert(batch.input_ids.end(), example.ids.begin(), example.ids.end());
+    if (typed) {
+      batch.token_type_ids.insert(batch.token_type_ids.end(), example.type_ids.begin(),
+                                  example.type_ids.end());
+      batch.token_type_ids.resize(batch.input_ids.size(), 0);
+    }
+    batch.cu_seqlens.push_back(static_cast<int32_t>(batch.input_ids.size()));
+    if (regression) {
+      batch.targets.push_back(static_cast<float>(example.target));
+    } else {
+      batch.labels.push_back(example.label);
+    }
+    batch.examples.push_back(index);
+  }
+  return batch;
+}
+
+}  // namespace msplora

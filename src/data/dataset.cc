@@ -1,0 +1,152 @@
+#include "msplora/data/dataset.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "fmt/format.h"
+#include "msplora/core/random.h"
+#include "msplora/data/glue.h"
+#include "text_util.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+
+TaskType parse_task_type(std::string_view name) {
+  if (name == "classification") return TaskType::kClassification;
+  if (name == "regression") return TaskType::kRegression;
+  throw Error(ErrorCode::kConfig, "task",
+              fmt::format("expected classification or regression, found `{}`", name),
+              did_you_mean(name, {"classification", "regression"}));
+}
+
+Dataset::Dataset(fs::path path, std::vector<Example> examples, bool has_labels)
+    : path_(std::move(path)), examples_(std::move(examples)), has_labels_(has_labels) {}
+
+std::map<std::string, int64_t> Dataset::label_counts() const {
+  std::map<std::string, int64_t> counts;
+  if (!has_labels_) return counts;
+  for (const Example& example : examples_) ++counts[example.label];
+  return counts;
+}
+
+Dataset Dataset::subset(const std::vector<uint32_t>& indices) const {
+  std::vector<Example> chosen;
+  chosen.reserve(indices.size());
+  for (const uint32_t index : indices) chosen.push_back(examples_.at(index));
+  Dataset result(path_, std::move(chosen), has_labels_);
+  result.columns_ = columns_;
+  result.notes_ = notes_;
+  return result;
+}
+
+double regression_target(const Dataset& data, size_t index) {
+  const std::string& label = data[index].label;
+  if (const std::optional<double> value = parse_double(label)) return *value;
+  throw Error(ErrorCode::kData, data.where(index),
+              fmt::format("expected a finite number as target, found `{}`", label),
+              "for class names, set the task to classification");
+}
+
+std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, uint64_t seed) {
+  if (data.size() < 2) {
+    throw Error(ErrorCode::kData, data.path().string(),
+                fmt::format("cannot split {} example(s) into training and validation", data.size()));
+  }
+  std::vector<uint32_t> order(data.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
+  RandomStream(seed, "validation split").shuffle(order);
+  const auto wanted = static_cast<size_t>(std::llround(fraction * static_cast<double>(data.size())));
+  const auto middle =
+      order.begin() + static_cast<std::ptrdiff_t>(std::clamp<size_t>(wanted, 1, data.size() - 1));
+  std::vector<uint32_t> taken(order.begin(), middle), rest(middle, order.end());
+  std::sort(taken.begin(), taken.end());
+  std::sort(rest.begin(), rest.end());
+  return {data.subset(rest), data.subset(taken)};
+}
+
+namespace {
+
+void check_config(const DataConfig& config, TaskType type, const TaskParts& parts) {
+  ErrorList problems;
+  if (config.glue_task) {
+    const GlueTask& task = glue_task(*config.glue_task);
+    if (!config.dir) {
+      problems.add("data.dir",
+                   fmt::format("expected the folder of GLUE task `{}`, which holds train.tsv", task.name));
+    }
+    if (config.train || config.validation || config.test) {
+      problems.add("data.glue_task",
+                   "a GLUE task brings its own files; train, validation and test must not be given",
+                   "remove either data.glue_task or the files");
+    }
+    if (config.validation_fraction > 0) {
+      problems.add("data.validation_fraction", "a GLUE task has its own validation file", "remove it");
+    }
+    if (task.type != type) {
+      problems.add("data.glue_task",
+                   fmt::format("`{}` is a {} task", task.name,
+                               task.type == TaskType::kRegression ? "regression" : "classification"),
+                   "change the task type");
+    }
+  } else {
+    if (config.dir)
+      problems.add("data.dir", "only used with data.glue_task", "set data.glue_task, or give the files");
+    if (parts.train && !config.train)
+      problems.add("data.train", "expected a file of training examples, found none");
+    if (config.validation && config.validation_fraction > 0) {
+      problems.add("data.validation_fraction", "there is a validation file; nothing is split off",
+                   "remove one of them");
+    }
+  }
+  if (type == TaskType::kRegression && !config.labels.empty()) {
+    problems.add("data.labels", "a regression task has no classes", "remove data.labels");
+  }
+  if (std::set<std::string>(config.labels.begin(), config.labels.end()).size() != config.labels.size()) {
+    problems.add("data.labels", "a class is named twice");
+  }
+  problems.throw_if_any(ErrorCode::kConfig, "data");
+}
+
+Dataset read_part(const DataConfig& config, const std::string& file, bool label_optional) {
+  TableSpec spec;
+  spec.format = resolve_format(file, config.format);
+  spec.header = config.header;
+  spec.text = config.text;
+  spec.text_pair = config.text_pair;
+  spec.label = config.label;
+  spec.label_optional = label_optional;
+  return read_table(file, spec);
+}
+
+}  // namespace
+
+TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, const TaskParts& parts) {
+  check_config(config, type, parts);
+  TaskData result;
+  if (config.glue_task) {
+    result = load_glue(glue_task(*config.glue_task), *config.dir, parts);
+    if (!config.labels.empty()) result.labels = config.labels;
+    return result;
+  }
+  result.labels = config.labels;
+  result.metrics = type == TaskType::kRegression ? std::vector<std::string>{"pearson", "spearman", "mse"}
+                                                 : std::vector<std::string>{"accuracy", "f1", "matthews"};
+  // The split needs the training file even when only the validation part is asked for.
+  const bool split = !config.validation && config.validation_fraction > 0 && config.train;
+  if (parts.train || (parts.validation && split)) result.train = read_part(config, *config.train, false);
+  if (parts.validation && config.validation) {
+    result.validation.push_back({"validation", read_part(config, *config.validation, false)});
+  }
+  if (split) {
+    auto [rest, taken] = split_dataset(result.train, config.validation_fraction, seed);
+    taken.add_note(fmt::format("{}: {} of {} examples set aside for validation (seed {})", *config.train,
+                               taken.size(), result.train.size(), seed));
+    if (parts.validation) result.validation.push_back({"validation", std::move(taken)});
+    result.train = parts.train ? std::move(rest) : Dataset();
+  }
+  if (parts.test && config.test) result.test.push_back({"test", read_part(config, *config.test, true)});
+  return result;
+}
+
+}  // namespace msplora

@@ -1,0 +1,288 @@
+#include "msplora/data/reader.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "fmt/format.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kBeginning = 60;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+// The first characters of a line, cut between code points.
+std::string beginning_of(std::string_view line) {
+  if (line.size() <= kBeginning) return std::string(line);
+  size_t end = kBeginning;
+  while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) --end;
+  return std::string(line.substr(0, end)) + "...";
+}
+
+bool is_blank(std::string_view line) {
+  return line.find_first_not_of(" \t\r") == std::string_view::npos;
+}
+
+class TsvReader : public RecordReader {
+ public:
+  explicit TsvReader(const fs::path& path) : RecordReader(path) {}
+
+  bool next(Record& record) override {
+    record.clear();
+    do {
+      if (!lines_.next(line_)) return false;
+    } while (is_blank(line_));
+    record.line = lines_.line();
+    record.beginning = beginning_of(line_);
+    size_t begin = 0;
+    for (size_t tab = line_.find('\t'); tab != std::string::npos; tab = line_.find('\t', begin)) {
+      record.fields.emplace_back(line_, begin, tab - begin);
+      begin = tab + 1;
+    }
+    record.fields.emplace_back(line_, begin);
+    return true;
+  }
+
+ private:
+  std::string line_;
+};
+
+class CsvReader : public RecordReader {
+ public:
+  explicit CsvReader(const fs::path& path) : RecordReader(path) {}
+
+  bool next(Record& record) override {
+    record.clear();
+    do {
+      if (!lines_.next(line_, /*keep_cr=*/true)) return false;
+    } while (is_blank(line_));
+    record.line = lines_.line();
+    record.beginning = beginning_of(std::string_view(line_).substr(0, line_.find('\r')));
+    size_t position = 0;
+    while (read_field(record, position)) {
+    }
+    return true;
+  }
+
+ private:
+  size_t end_of_record() const { return line_.size() - (!line_.empty() && line_.back() == '\r' ? 1 : 0); }
+
+  // Reads the field that starts at `position` and moves behind its separator; false after the last of the
+  // record.
+  bool read_field(Record& record, size_t& position) {
+    std::string field;
+    size_t end = end_of_record();
+    if (position < end && line_[position] == '"') {
+      position = read_quoted(record, position + 1, field);
+      end = end_of_record();
+      if (position < end && line_[position] != ',') {
+        throw Error(
+            ErrorCode::kData, file_and_line(path(), lines_.line()),
+            fmt::format(
+                "expected a comma or the end of the line after a closing quote, found `{}`; the record "
+                "begins \"{}\"",
+                line_[position], record.beginning),
+            "a quote inside a quoted field is written twice");
+      }
+    } else {
+      const size_t comma = std::min(line_.find(',', position), end);
+      field.assign(line_, position, comma - position);
+      position = comma;
+    }
+    record.fields.push_back(std::move(field));
+    if (position >= end) return false;
+    ++position;
+    return true;
+  }
+
+  // Reads up to the closing quote, over line ends if need be; returns the position behind it in the current
+  // line.
+  size_t read_quoted(const Record& record, size_t position, std::string& field) {
+    for (;;) {
+      const size_t quote = line_.find('"', position);
+      if (quote == std::string::npos) {
+        field.append(line_, position, std::string::npos).push_back('\n');
+        if (!lines_.next(line_, /*keep_cr=*/true)) {
+          throw Error(
+              ErrorCode::kData, file_and_line(path(), record.line),
+              fmt::format("the quoted field is never closed; the record begins \"{}\"", record.beginning));
+        }
+        position = 0;
+        continue;
+      }
+      field.append(line_, position, quote - position);
+      if (quote + 1 >= line_.size() || line_[quote + 1] != '"') return quote + 1;
+      field.push_back('"');
+      position = quote + 2;
+    }
+  }
+
+  std::string line_;
+};
+
+class JsonlReader : public RecordReader {
+ public:
+  explicit JsonlReader(const fs::path& path) : RecordReader(path) {}
+
+  bool next(Record& record) override {
+    record.clear();
+    do {
+      if (!lines_.next(line_)) return false;
+    } while (is_blank(line_));
+    record.line = lines_.line();
+    record.beginning = beginning_of(line_);
+    const nlohmann::ordered_json object = parse(record);
+    for (const auto& [name, value] : object.items()) {
+      if (value.is_structured() || value.is_null()) {
+        record.other_names.push_back(name);
+        continue;
+      }
+      record.names.push_back(name);
+      record.fields.push_back(value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    return true;
+  }
+
+ private:
+  nlohmann::ordered_json parse(const Record& record) const {
+    try {
+      nlohmann::ordered_json object = nlohmann::ordered_json::parse(line_);
+      if (object.is_object()) return object;
+      throw Error(ErrorCode::kData, file_and_line(path(), record.line),
+                  fmt::format("expected a JSON object, found {}; the line begins \"{}\"", object.type_name(),
+                              record.beginning));
+    } catch (const nlohmann::json::parse_error& error) {
+      throw Error(
+          ErrorCode::kData, file_and_line(path(), record.line),
+          fmt::format("expected one JSON object on the line, but it is damaged at byte {}; the line begins "
+                      "\"{}\"",
+                      error.byte, record.beginning));
+    }
+  }
+
+  std::string line_;
+};
+
+}  // namespace
+
+FileFormat resolve_format(const fs::path& path, std::string_view format) {
+  if (format == "tsv") return FileFormat::kTsv;
+  if (format == "csv") return FileFormat::kCsv;
+  if (format == "jsonl") return FileFormat::kJsonl;
+  if (format != "auto") {
+    throw Error(ErrorCode::kConfig, "data.format",
+                fmt::format("expected auto, tsv, csv or jsonl, found `{}`", format),
+                did_you_mean(format, {"auto", "tsv", "csv", "jsonl"}));
+  }
+  std::string extension = path.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (extension == ".tsv" || extension == ".txt" || extension == ".tab") return FileFormat::kTsv;
+  if (extension == ".csv") return FileFormat::kCsv;
+  if (extension == ".jsonl" || extension == ".ndjson" || extension == ".json") return FileFormat::kJsonl;
+  throw Error(ErrorCode::kConfig, path.string(),
+              fmt::format("the extension `{}` does not tell the form of the file", extension),
+              "set data.format to tsv, csv or jsonl");
+}
+
+void Record::clear() {
+  fields.clear();
+  names.clear();
+  other_names.clear();
+  line = 0;
+  beginning.clear();
+}
+
+struct LineReader::Stream {
+  std::vector<char> buffer = std::vector<char>(size_t{1} << 20);
+  std::ifstream in;
+};
+
+LineReader::LineReader(const fs::path& path) : path_(path), stream_(std::make_unique<Stream>()) {
+  std::error_code code;
+  if (fs::is_directory(path, code)) {
+    throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory");
+  }
+  stream_->in.rdbuf()->pubsetbuf(stream_->buffer.data(),
+                                 static_cast<std::streamsize>(stream_->buffer.size()));
+  errno = 0;
+  stream_->in.open(path, std::ios::binary);
+  if (!stream_->in) {
+    throw Error(ErrorCode::kIo, path.string(),
+                fmt::format("cannot open: {}", std::strerror(errno != 0 ? errno : ENOENT)));
+  }
+}
+
+LineReader::~LineReader() = default;
+
+bool LineReader::next(std::string& line, bool keep_cr) {
+  errno = 0;
+  if (!std::getline(stream_->in, line)) {
+    if (stream_->in.bad()) {
+      throw Error(ErrorCode::kIo, path_.string(),
+                  fmt::format("cannot read: {}", std::strerror(errno ? errno : EIO)));
+    }
+    return false;
+  }
+  ++line_;
+  if (line_ == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
+  if (const size_t bad = find_invalid_utf8(line); bad != std::string::npos) {
+    const bool utf16 = line_ == 1 && (line.starts_with("\xFF\xFE") || line.starts_with("\xFE\xFF"));
+    throw Error(ErrorCode::kData, file_and_line(path_, line_),
+                fmt::format("expected UTF-8, found the byte 0x{:02X} at position {} of the line",
+                            static_cast<unsigned char>(line[bad]), bad + 1),
+                utf16 ? "the file looks like UTF-16; convert it with `iconv -f utf-16 -t utf-8`"
+                      : "convert the file, for example with `iconv -f latin1 -t utf-8`");
+  }
+  if (!keep_cr && !line.empty() && line.back() == '\r') line.pop_back();
+  return true;
+}
+
+std::unique_ptr<RecordReader> RecordReader::open(const fs::path& path, FileFormat format) {
+  switch (format) {
+    case FileFormat::kTsv:
+      return std::make_unique<TsvReader>(path);
+    case FileFormat::kCsv:
+      return std::make_unique<CsvReader>(path);
+    case FileFormat::kJsonl:
+      break;
+  }
+  return std::make_unique<JsonlReader>(path);
+}
+
+std::string file_and_line(const fs::path& path, int64_t line) {
+  return fmt::format("{}:{}", path.string(), line);
+}
+
+size_t find_invalid_utf8(std::string_view text) {
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  size_t i = 0;
+  while (i < text.size()) {
+    uint64_t block;
+    if (i + sizeof(block) <= text.size()) {
+      std::memcpy(&block, bytes + i, sizeof(block));
+      if ((block & 0x8080808080808080ull) == 0) {
+        i += sizeof(block);
+        continue;
+      }
+    }
+    if (bytes[i] < 0x80) {
+      ++i;
+      continue;
+    }
+    utf8proc_int32_t code_point;
+    const auto length =
+        utf8proc_iterate(bytes + i, static_cast<utf8proc_ssize_t>(text.size() - i), &code_point);
+    if (length < 0) return i;
+    i += static_cast<size_t>(length);
+  }
+  return std::string_view::npos;
+}
+
+}  // namespace msplora

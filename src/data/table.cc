@@ -1,0 +1,243 @@
+#include <algorithm>
+#include <charconv>
+#include <deque>
+#include <set>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "msplora/data/dataset.h"
+#include "text_util.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kHeaderSample = 200;
+
+std::optional<size_t> position_of(const std::string& column) {
+  size_t position = 0;
+  const auto [end, code] = std::from_chars(column.data(), column.data() + column.size(), position);
+  if (code != std::errc() || end != column.data() + column.size()) return std::nullopt;
+  return position;
+}
+
+struct Verdict {
+  bool header = false;
+  std::string reason;
+};
+
+bool is_number(const std::string& text) {
+  return parse_double(text).has_value();
+}
+
+// With columns given by position nothing in the configuration tells; the label column is compared with its
+// rows.
+Verdict judge_first_row(const std::deque<Record>& sample, const TableSpec& spec) {
+  const std::optional<size_t> label = position_of(spec.label);
+  const std::vector<std::string>& first = sample.front().fields;
+  if (!label || *label >= first.size() || sample.size() < 2) {
+    return {false, "the columns are given by position"};
+  }
+  std::map<std::string, int> counts;
+  bool all_numbers = true;
+  for (size_t i = 1; i < sample.size(); ++i) {
+    if (*label >= sample[i].fields.size()) continue;
+    const std::string value(trim(sample[i].fields[*label]));
+    all_numbers = all_numbers && is_number(value);
+    ++counts[value];
+  }
+  const std::string value(trim(first[*label]));
+  if (all_numbers && !is_number(value)) {
+    return {true, fmt::format("the label column holds numbers, but `{}` in the first row", value)};
+  }
+  const bool repeated =
+      std::all_of(counts.begin(), counts.end(), [](const auto& item) { return item.second > 1; });
+  if (sample.size() > 20 && repeated && counts.count(value) == 0) {
+    return {true, fmt::format("the labels repeat, but `{}` stands in the first row alone", value)};
+  }
+  return {false,
+          fmt::format("the columns are given by position and `{}` in the first row is a label", value)};
+}
+
+Verdict judge_header(const std::deque<Record>& sample, const TableSpec& spec) {
+  if (spec.header == "yes") return {true, "the configuration says so"};
+  if (spec.header == "no") return {false, "the configuration says so"};
+  for (const std::string& column : {spec.text, spec.text_pair.value_or(spec.text), spec.label}) {
+    const auto& first = sample.front().fields;
+    if (!position_of(column) && std::find(first.begin(), first.end(), column) != first.end()) {
+      return {true, fmt::format("the first row names the column `{}`", column)};
+    }
+  }
+  // The label column of unlabelled files may be absent, so its name alone does not make a missing header an
+  // error.
+  if (!position_of(spec.text) || (spec.text_pair && !position_of(*spec.text_pair))) {
+    return {true, "columns are given by name"};
+  }
+  return judge_first_row(sample, spec);
+}
+
+// Finds the wanted columns in the rows of one file.
+class ColumnMap {
+ public:
+  ColumnMap(fs::path path, const TableSpec& spec) : path_(std::move(path)), spec_(spec) {}
+
+  void resolve(const std::vector<std::string>& columns, bool header, int64_t line) {
+    columns_ = columns;
+    header_ = header;
+    line_ = line;
+    ErrorList problems;
+    text_ = require(spec_.text, "text", problems);
+    if (spec_.text_pair) pair_ = require(*spec_.text_pair, "text_pair", problems);
+    label_ = find(spec_.label, problems);
+    if (!label_ && !spec_.label_optional) label_ = require(spec_.label, "label", problems);
+    problems.throw_if_any(ErrorCode::kData, path_.string());
+  }
+
+  // Objects of a JSONL file may list their keys in any order.
+  void resolve(const Record& record) {
+    if (record.names == columns_ && !columns_.empty()) return;
+    for (const std::string* column :
+         {&spec_.text, spec_.text_pair ? &*spec_.text_pair : nullptr, &spec_.label}) {
+      if (column == nullptr) continue;
+      const auto& others = record.other_names;
+      if (std::find(others.begin(), others.end(), *column) == others.end()) continue;
+      if (column == &spec_.label && spec_.label_optional) continue;
+      throw Error(
+          ErrorCode::kData, file_and_line(path_, record.line),
+          fmt::format(
+              "expected a string, number or boolean under `{}`, found null, an array or an object; the "
+              "line begins \"{}\"",
+              *column, record.beginning));
+    }
+    resolve(record.names, true, record.line);
+  }
+
+  Example example(Record& record) const {
+    Example example;
+    example.line = record.line;
+    // Copies: two columns of the mapping may be the same.
+    example.text = record.fields[*text_];
+    if (pair_) {
+      example.text_pair = record.fields[*pair_];
+      example.has_pair = true;
+    }
+    if (label_) example.label = std::string(trim(record.fields[*label_]));
+    return example;
+  }
+
+ private:
+  std::optional<size_t> find(const std::string& column, ErrorList& problems) const {
+    if (header_) {
+      const auto count = std::count(columns_.begin(), columns_.end(), column);
+      if (count > 1) {
+        problems.add(file_and_line(path_, line_), fmt::format("{} columns are called `{}`", count, column),
+                     "give the column by its position, counted from 0");
+      }
+      const auto found = std::find(columns_.begin(), columns_.end(), column);
+      if (found != columns_.end()) return static_cast<size_t>(found - columns_.begin());
+    }
+    const std::optional<size_t> position = position_of(column);
+    if (position && *position < columns_.size()) return position;
+    return std::nullopt;
+  }
+
+  size_t require(const std::string& column, const char* key, ErrorList& problems) const {
+    if (const std::optional<size_t> found = find(column, problems)) return *found;
+    std::string hint = did_you_mean(column, columns_);
+    if (!header_ && !position_of(column))
+      hint = "without a header, columns are given by position, counted from 0";
+    if (hint.empty()) hint = fmt::format("set data.{}, or data.header if the first row is no header", key);
+    problems.add(file_and_line(path_, line_),
+                 fmt::format("no column `{}` (data.{}); found {} columns: {}", column, key, columns_.size(),
+                             header_ ? fmt::format("`{}`", fmt::join(columns_, "`, `"))
+                                     : fmt::format("0 to {}", columns_.size() - 1)),
+                 hint);
+    return 0;
+  }
+
+  fs::path path_;
+  const TableSpec& spec_;
+  std::vector<std::string> columns_;
+  bool header_ = false;
+  int64_t line_ = 1;
+  std::optional<size_t> text_, pair_, label_;
+};
+
+void check_width(const fs::path& path, const Record& record, size_t expected, FileFormat format) {
+  if (record.fields.size() == expected) return;
+  const char* separator = format == FileFormat::kTsv ? "tab" : "comma";
+  throw Error(ErrorCode::kData, file_and_line(path, record.line),
+              fmt::format("expected {} {}-separated fields, found {}; the line begins \"{}\"", expected,
+                          separator, record.fields.size(), record.beginning));
+}
+
+// A label column that is empty throughout (unlabelled test files) is no label column.
+bool check_labels(const fs::path& path, std::vector<Example>& examples, const TableSpec& spec) {
+  const auto empty =
+      std::find_if(examples.begin(), examples.end(), [](const Example& e) { return e.label.empty(); });
+  if (empty == examples.end()) return true;
+  const bool all =
+      std::all_of(examples.begin(), examples.end(), [](const Example& e) { return e.label.empty(); });
+  if (all && spec.label_optional) return false;
+  throw Error(ErrorCode::kData, file_and_line(path, empty->line),
+              fmt::format("the label is empty; the text begins \"{}\"", empty->text.substr(0, 40)));
+}
+
+std::vector<std::string> numbered_columns(size_t count) {
+  std::vector<std::string> columns;
+  for (size_t i = 0; i < count; ++i) columns.push_back(std::to_string(i));
+  return columns;
+}
+
+}  // namespace
+
+Dataset read_table(const fs::path& path, const TableSpec& spec) {
+  const std::unique_ptr<RecordReader> reader = RecordReader::open(path, spec.format);
+  std::deque<Record> sample;
+  Record record;
+  while (sample.size() < kHeaderSample && reader->next(record)) sample.push_back(record);
+  if (sample.empty())
+    throw Error(ErrorCode::kData, path.string(), "the file is empty; expected at least one example");
+
+  ColumnMap map(path, spec);
+  const bool keyed = spec.format == FileFormat::kJsonl;
+  std::vector<std::string> columns;
+  std::string note;
+  if (!keyed) {
+    const Verdict verdict = judge_header(sample, spec);
+    columns = verdict.header ? sample.front().fields : numbered_columns(sample.front().fields.size());
+    map.resolve(columns, verdict.header, sample.front().line);
+    note = fmt::format("{}: {} header ({})", path.string(), verdict.header ? "with a" : "no", verdict.reason);
+    if (verdict.header) sample.pop_front();
+  } else {
+    columns = sample.front().names;
+  }
+
+  std::vector<Example> examples;
+  size_t empty_texts = 0;
+  for (;;) {
+    if (!sample.empty()) {
+      record = std::move(sample.front());
+      sample.pop_front();
+    } else if (!reader->next(record)) {
+      break;
+    }
+    if (keyed) {
+      map.resolve(record);
+    } else {
+      check_width(path, record, columns.size(), spec.format);
+    }
+    examples.push_back(map.example(record));
+    if (trim(examples.back().text).empty()) ++empty_texts;
+  }
+  if (examples.empty()) throw Error(ErrorCode::kData, path.string(), "the file has a header but no examples");
+  const bool has_labels = check_labels(path, examples, spec);
+  Dataset data(path, std::move(examples), has_labels);
+  data.set_columns(std::move(columns));
+  if (!note.empty()) data.add_note(std::move(note));
+  if (empty_texts > 0)
+    data.add_note(fmt::format("{}: {} examples have an empty text", path.string(), empty_texts));
+  return data;
+}
+
+}  // namespace msplora

@@ -1,0 +1,174 @@
+#include "msplora/data/batching.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "msplora/core/error.h"
+#include "msplora/core/random.h"
+
+namespace msplora {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+using Batches = std::vector<std::vector<uint32_t>>;
+
+Batches to_vectors(const BatchList& list) {
+  Batches batches;
+  for (size_t i = 0; i < list.size(); ++i) batches.emplace_back(list[i].begin(), list[i].end());
+  return batches;
+}
+
+std::vector<uint32_t> random_lengths(uint64_t seed) {
+  RandomStream random(seed, "lengths");
+  std::vector<uint32_t> lengths(random.below(700));
+  for (uint32_t& length : lengths)
+    length = 1 + static_cast<uint32_t>(random.below(random.below(8) == 0 ? 300 : 30));
+  return lengths;
+}
+
+BatchOptions random_options(uint64_t seed) {
+  RandomStream random(seed, "options");
+  BatchOptions options;
+  options.seed = seed;
+  options.batch_size = static_cast<int64_t>(random.below(3) == 0 ? 0 : 1 + random.below(40));
+  options.token_budget =
+      options.batch_size == 0 || random.below(2) == 0 ? static_cast<int64_t>(1 + random.below(600)) : 0;
+  options.shuffle = random.below(4) != 0;
+  options.bucket = random.below(4) != 0;
+  options.window_batches = static_cast<int64_t>(1 + random.below(60));
+  return options;
+}
+
+void expect_valid(const Batches& batches, const std::vector<uint32_t>& lengths, const BatchOptions& options) {
+  std::vector<uint32_t> all;
+  for (const auto& batch : batches) {
+    ASSERT_FALSE(batch.empty());
+    uint64_t tokens = 0;
+    for (const uint32_t index : batch) tokens += lengths[index];
+    if (options.batch_size > 0) {
+      EXPECT_LE(batch.size(), static_cast<size_t>(options.batch_size));
+    }
+    if (options.token_budget > 0 && batch.size() > 1) {
+      EXPECT_LE(tokens, static_cast<uint64_t>(options.token_budget));
+    }
+    all.insert(all.end(), batch.begin(), batch.end());
+  }
+  std::sort(all.begin(), all.end());
+  ASSERT_EQ(all.size(), lengths.size());
+  for (size_t i = 0; i < all.size(); ++i) ASSERT_EQ(all[i], i);
+}
+
+TEST(BatchPlan, EveryEpochIsAPermutationWithinTheLimits) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    SCOPED_TRACE(seed);
+    const std::vector<uint32_t> lengths = random_lengths(seed);
+    const BatchOptions options = random_options(seed);
+    const BatchPlan plan(lengths, options);
+    const Batches first = to_vectors(plan.epoch(0)), second = to_vectors(plan.epoch(1));
+    expect_valid(first, lengths, options);
+    expect_valid(second, lengths, options);
+    expect_valid(to_vectors(plan.sequential()), lengths, options);
+    EXPECT_EQ(plan.count_batches(2), first.size() + second.size());
+    EXPECT_EQ(to_vectors(BatchPlan(lengths, options).epoch(1)), second);
+  }
+}
+
+TEST(BatchPlan, EpochsAndSeedsDiffer) {
+  const std::vector<uint32_t> lengths(200, 5);
+  BatchOptions options;
+  options.batch_size = 8;
+  const BatchPlan plan(lengths, options);
+  options.seed = 1;
+  const BatchPlan other(lengths, options);
+  EXPECT_NE(to_vectors(plan.epoch(0)), to_vectors(plan.epoch(1)));
+  EXPECT_NE(to_vectors(plan.epoch(0)), to_vectors(other.epoch(0)));
+  options.shuffle = false;
+  const BatchPlan fixed(lengths, options);
+  EXPECT_EQ(to_vectors(fixed.epoch(0)), to_vectors(fixed.epoch(7)));
+}
+
+TEST(BatchPlan, BucketsHoldSimilarLengths) {
+  std::vector<uint32_t> lengths;
+  for (uint32_t i = 0; i < 1000; ++i) lengths.push_back(1 + i % 100);
+  const auto spread = [&lengths](const BatchList& list) {
+    uint64_t sum = 0;
+    for (size_t b = 0; b < list.size(); ++b) {
+      const auto [low, high] = std::minmax_element(
+          list[b].begin(), list[b].end(), [&](uint32_t x, uint32_t y) { return lengths[x] < lengths[y]; });
+      sum += lengths[*high] - lengths[*low];
+    }
+    return sum / list.size();
+  };
+  BatchOptions options;
+  options.batch_size = 20;
+  EXPECT_LE(spread(BatchPlan(lengths, options).epoch(0)), 2u);  // one window: 50 sorted batches
+  options.bucket = false;
+  EXPECT_GE(spread(BatchPlan(lengths, options).epoch(0)), 70u);
+}
+
+TEST(BatchPlan, OnlyTheLastWindowMayHoldAShortBatch) {
+  BatchOptions options;
+  options.batch_size = 16;
+  options.window_batches = 4;
+  const BatchList batches = BatchPlan(random_lengths(3), options).epoch(0);
+  size_t partial = 0;
+  for (size_t i = 0; i < batches.size(); ++i) partial += batches[i].size() != 16;
+  EXPECT_LE(partial, 1u);
+}
+
+TEST(BatchPlan, LongSequencesGetABatchOfTheirOwn) {
+  BatchOptions options;
+  options.token_budget = 10;
+  options.shuffle = false;
+  options.bucket = false;
+  EXPECT_EQ(to_vectors(BatchPlan({4, 6, 1, 25, 3, 7, 1}, options).epoch(0)),
+            (Batches{{0, 1}, {2}, {3}, {4, 5}, {6}}));
+  EXPECT_EQ(to_vectors(BatchPlan({4, 6, 1, 25}, options).sequential()), (Batches{{3}, {1, 0}, {2}}));
+}
+
+TEST(BatchPlan, RefusesMissingAndSurvivesHugeLimits) {
+  BatchOptions options;
+  EXPECT_THROW(BatchPlan({1}, options), Error);
+  options.token_budget = -1;
+  EXPECT_THROW(BatchPlan({1}, options), Error);
+  options.batch_size = options.token_budget = options.window_batches = INT64_MAX;
+  const std::vector<uint32_t> lengths = {3, 1, 2};
+  expect_valid(to_vectors(BatchPlan(lengths, options).epoch(0)), lengths, options);
+  EXPECT_EQ(BatchPlan({}, options).epoch(0).size(), 0u);
+  EXPECT_EQ(BatchPlan({}, options).sequential().size(), 0u);
+}
+
+TEST(Collate, LaysExamplesEndToEnd) {
+  const std::vector<TokenizedExample> examples = {
+      {{1, 2, 3}, {}, 1, 0.5}, {{4, 5}, {0, 1}, 0, -1.5}, {{6}, {}, kIgnoredLabel, 0.0}};
+  EXPECT_THAT(lengths_of(examples), ElementsAre(3, 2, 1));
+  const std::vector<uint32_t> indices = {1, 0};
+  const Batch batch = collate(examples, indices, false);
+  EXPECT_THAT(batch.input_ids, ElementsAre(4, 5, 1, 2, 3));
+  EXPECT_THAT(batch.token_type_ids, ElementsAre(0, 1, 0, 0, 0));
+  EXPECT_THAT(batch.cu_seqlens, ElementsAre(0, 2, 5));
+  EXPECT_THAT(batch.labels, ElementsAre(0, 1));
+  EXPECT_THAT(batch.targets, IsEmpty());
+  EXPECT_THAT(batch.examples, ElementsAre(1, 0));
+
+  const std::vector<uint32_t> untyped = {2, 0};
+  const Batch values = collate(examples, untyped, true);
+  EXPECT_THAT(values.token_type_ids, IsEmpty());
+  EXPECT_THAT(values.targets, ElementsAre(0.0f, 0.5f));
+  EXPECT_THAT(values.labels, IsEmpty());
+  EXPECT_THAT(collate(examples, untyped, false).labels, ElementsAre(kIgnoredLabel, 1));
+}
+
+TEST(Collate, RefusesWhatIsNoBatch) {
+  const std::vector<TokenizedExample> examples = {{{1}, {0, 0}, 0, 0.0}, {{}, {}, 0, 0.0}};
+  for (const std::vector<uint32_t>& indices : {std::vector<uint32_t>{}, {0}, {1}, {2}}) {
+    EXPECT_THROW(collate(examples, indices, false), Error);
+  }
+}
+
+}  // namespace
+}  // namespace msplora

@@ -1,0 +1,265 @@
+#include "msplora/data/dataset.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <set>
+
+#include "data/temporary_directory.h"
+#include "msplora/data/label_map.h"
+
+namespace msplora {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+TableSpec spec_of(FileFormat format, std::string text, std::string label) {
+  TableSpec spec;
+  spec.format = format;
+  spec.text = std::move(text);
+  spec.label = std::move(label);
+  return spec;
+}
+
+TEST(ReadTable, MapsColumnsByName) {
+  TemporaryDirectory dir;
+  const auto file = dir.write("a.csv", "id,label,premise,hypothesis\n7, yes ,\"p,1\",h1\n8,no,p2,h2\n");
+  TableSpec spec = spec_of(FileFormat::kCsv, "premise", "label");
+  spec.text_pair = "hypothesis";
+  const Dataset data = read_table(file, spec);
+  ASSERT_EQ(data.size(), 2u);
+  EXPECT_EQ(data[0].text, "p,1");
+  EXPECT_EQ(data[0].text_pair, "h1");
+  EXPECT_TRUE(data[0].has_pair);
+  EXPECT_EQ(data[0].label, "yes");
+  EXPECT_EQ(data.where(1), file.string() + ":3");
+  EXPECT_THAT(data.columns(), ElementsAre("id", "label", "premise", "hypothesis"));
+  EXPECT_THAT(data.notes(), ElementsAre(HasSubstr("the first row names the column `premise`")));
+}
+
+TEST(ReadTable, JsonKeysMayComeInAnyOrder) {
+  TemporaryDirectory dir;
+  const auto file = dir.write(
+      "a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"label\": 0, \"more\": [1], \"text\": \"b\"}\n");
+  const Dataset data = read_table(file, spec_of(FileFormat::kJsonl, "text", "label"));
+  ASSERT_EQ(data.size(), 2u);
+  EXPECT_EQ(data[1].text, "b");
+  EXPECT_EQ(data[1].label, "0");
+  const auto missing =
+      dir.write("b.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"txt\": \"b\", \"label\": 0}\n");
+  EXPECT_THAT(error_text(ErrorCode::kData,
+                         [&] { read_table(missing, spec_of(FileFormat::kJsonl, "text", "label")); }),
+              AllOf(HasSubstr("b.jsonl:2"), HasSubstr("did you mean `txt`?")));
+  const auto null = dir.write("c.jsonl", "{\"text\": null, \"label\": 1}\n");
+  EXPECT_THAT(
+      error_text(ErrorCode::kData, [&] { read_table(null, spec_of(FileFormat::kJsonl, "text", "label")); }),
+      AllOf(HasSubstr("c.jsonl:1"), HasSubstr("found null")));
+}
+
+TEST(ReadTable, DecidesOnHeadersAndSaysWhy) {
+  TemporaryDirectory dir;
+  std::string rows;
+  for (int i = 0; i < 30; ++i) rows += "text " + std::to_string(i) + "\t" + (i % 2 ? "pos" : "neg") + "\n";
+  const TableSpec spec = spec_of(FileFormat::kTsv, "0", "1");
+  const Dataset plain = read_table(dir.write("plain.tsv", rows), spec);
+  EXPECT_EQ(plain.size(), 30u);
+  EXPECT_THAT(plain.notes(), ElementsAre(HasSubstr("no header")));
+  const Dataset headed = read_table(dir.write("headed.tsv", "sentence\tlabel\n" + rows), spec);
+  EXPECT_EQ(headed.size(), 30u);
+  EXPECT_THAT(headed.notes(), ElementsAre(HasSubstr("with a header (the labels repeat")));
+  const Dataset numbers = read_table(dir.write("numbers.tsv", "s\tscore\na\t1.5\nb\t2\n"), spec);
+  EXPECT_EQ(numbers.size(), 2u);
+  EXPECT_THAT(numbers.notes(), ElementsAre(HasSubstr("holds numbers, but `score`")));
+
+  TableSpec forced = spec;
+  forced.header = "no";
+  EXPECT_EQ(read_table(dir.path() / "headed.tsv", forced).size(), 31u);
+  forced.header = "yes";
+  EXPECT_EQ(read_table(dir.path() / "plain.tsv", forced).size(), 29u);
+}
+
+TEST(ReadTable, ReportsWrongWidthsWithLineAndText) {
+  TemporaryDirectory dir;
+  const auto file = dir.write("a.tsv", "text\tlabel\ngood\t1\nno tab here\n");
+  EXPECT_THAT(
+      error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "text", "label")); }),
+      AllOf(HasSubstr("a.tsv:3:"), HasSubstr("expected 2 tab-separated fields, found 1"),
+            HasSubstr("\"no tab here\"")));
+}
+
+TEST(ReadTable, ReportsMissingColumnsTogether) {
+  TemporaryDirectory dir;
+  const auto file = dir.write("a.tsv", "sentense\tlabl\nx\t1\n");
+  const std::string text =
+      error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "sentence", "label")); });
+  EXPECT_THAT(text, AllOf(HasSubstr("`sentense`, `labl`"), HasSubstr("did you mean `sentense`?"),
+                          HasSubstr("did you mean `labl`?")));
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "0", "5")); }),
+              HasSubstr("no column `5`"));
+  const auto twice = dir.write("b.tsv", "text\ttext\tlabel\nx\ty\t1\n");
+  EXPECT_THAT(
+      error_text(ErrorCode::kData, [&] { read_table(twice, spec_of(FileFormat::kTsv, "text", "label")); }),
+      HasSubstr("2 columns are called `text`"));
+}
+
+TEST(ReadTable, RejectsEmptyFilesAndLabels) {
+  TemporaryDirectory dir;
+  const TableSpec spec = spec_of(FileFormat::kTsv, "text", "label");
+  for (const char* content : {"", "\n\n", "\xEF\xBB\xBF"}) {
+    const auto file = dir.write("empty.tsv", content);
+    EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(file, spec); }),
+                HasSubstr("the file is empty"));
+  }
+  const auto header = dir.write("header.tsv", "text\tlabel\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(header, spec); }), HasSubstr("no examples"));
+  const auto label = dir.write("label.tsv", "text\tlabel\na\t1\nb\t \n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(label, spec); }),
+              AllOf(HasSubstr("label.tsv:3"), HasSubstr("label is empty")));
+}
+
+TEST(ReadTable, LabelsAreOptionalWhereAllowed) {
+  TemporaryDirectory dir;
+  TableSpec spec = spec_of(FileFormat::kTsv, "text", "label");
+  spec.label_optional = true;
+  EXPECT_FALSE(read_table(dir.write("a.tsv", "text\tid\nx\t1\n"), spec).has_labels());
+  EXPECT_FALSE(read_table(dir.write("b.tsv", "text\tlabel\nx\t\n"), spec).has_labels());
+  EXPECT_TRUE(read_table(dir.write("c.tsv", "text\tlabel\nx\t1\n"), spec).has_labels());
+  spec.text = "0";
+  spec.label = "1";
+  EXPECT_FALSE(read_table(dir.write("d.tsv", "only text\nmore text\n"), spec).has_labels());
+}
+
+TEST(RegressionTarget, ParsesNumbersAndNamesTheLine) {
+  TemporaryDirectory dir;
+  const auto file = dir.write("a.tsv", "text\tlabel\na\t 3.75\nb\t1e-2\nc\tnan\nd\t1,5\n");
+  const Dataset data = read_table(file, spec_of(FileFormat::kTsv, "text", "label"));
+  EXPECT_EQ(regression_target(data, 0), 3.75);
+  EXPECT_EQ(regression_target(data, 1), 0.01);
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { regression_target(data, 2); }), HasSubstr("a.tsv:4"));
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { regression_target(data, 3); }), HasSubstr("found `1,5`"));
+}
+
+Dataset labelled(const std::vector<std::string>& labels) {
+  std::vector<Example> examples;
+  for (const std::string& label : labels) {
+    examples.push_back({"text", "", false, label, static_cast<int64_t>(examples.size()) + 1});
+  }
+  return Dataset("train.tsv", examples, true);
+}
+
+TEST(LabelMap, SortsNamesByBytesAndIntegersByValue) {
+  EXPECT_THAT(LabelMap::from_data(labelled({"b", "a", "C", "b"})).names(), ElementsAre("C", "a", "b"));
+  EXPECT_THAT(LabelMap::from_data(labelled({"10", "9", "-1", "9"})).names(), ElementsAre("-1", "9", "10"));
+  EXPECT_THAT(error_text(ErrorCode::kData,
+                         [] {
+                           LabelMap::from_data(labelled({"a", "a"}));
+                         }),
+              HasSubstr("only `a`"));
+}
+
+TEST(LabelMap, ComesFromConfigOrList) {
+  const LabelMap config = LabelMap::from_config({{0, "NEGATIVE"}, {1, "POSITIVE"}});
+  EXPECT_EQ(config.find("POSITIVE"), 1);
+  EXPECT_EQ(config.find("1"), 1);  // data may hold indices
+  EXPECT_EQ(config.find("2"), std::nullopt);
+  EXPECT_EQ(config.find("01"), std::nullopt);
+  const LabelMap list = LabelMap::from_list({"1", "0"});
+  EXPECT_EQ(list.find("1"), 0);  // a name counts before an index
+  EXPECT_EQ(list.id2label().at(0), "1");
+  EXPECT_TRUE(LabelMap::is_placeholder({{0, "LABEL_0"}, {1, "LABEL_1"}}));
+  EXPECT_FALSE(LabelMap::is_placeholder({{0, "LABEL_0"}, {1, "yes"}}));
+  EXPECT_THROW(LabelMap::from_config({{0, "a"}, {2, "b"}}), Error);
+  EXPECT_THROW(LabelMap::from_config({{0, "a"}, {1, "a"}}), Error);
+  EXPECT_THROW(LabelMap::from_list({"a", "a"}), Error);
+  EXPECT_THROW(list.name(2), Error);
+}
+
+TEST(LabelMap, UnknownLabelsAreNamedWithTheNearest) {
+  const LabelMap map = LabelMap::from_list({"positive", "negative"});
+  const Dataset data = labelled({"positive", "positve"});
+  EXPECT_EQ(map.index_of(data, 0), 0);
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { map.index_of(data, 1); }),
+              AllOf(HasSubstr("train.tsv:2"), HasSubstr("`positve`"), HasSubstr("`positive`, `negative`"),
+                    HasSubstr("did you mean `positive`?")));
+}
+
+TEST(SplitDataset, PartitionsBySeed) {
+  std::vector<std::string> labels;
+  for (int i = 0; i < 100; ++i) labels.push_back(std::to_string(i));
+  const Dataset data = labelled(labels);
+  const auto [rest, taken] = split_dataset(data, 0.2, 1);
+  EXPECT_EQ(taken.size(), 20u);
+  std::set<std::string> seen;
+  for (const auto* part : {&rest, &taken}) {
+    for (const Example& example : part->examples()) seen.insert(example.label);
+  }
+  EXPECT_EQ(seen.size(), 100u);
+  const auto same = split_dataset(data, 0.2, 1), other = split_dataset(data, 0.2, 2);
+  EXPECT_EQ(same.second.label_counts(), taken.label_counts());
+  EXPECT_NE(other.second.label_counts(), taken.label_counts());
+  EXPECT_EQ(split_dataset(data, 1e-9, 1).second.size(), 1u);
+  EXPECT_EQ(split_dataset(data, 0.999999, 1).first.size(), 1u);
+  EXPECT_THROW(split_dataset(labelled({"a"}), 0.5, 1), Error);
+}
+
+TEST(LoadTaskData, ReadsFilesAndSplits) {
+  TemporaryDirectory dir;
+  DataConfig config;
+  config.train = dir.write("train.csv", "text,label\na,1\nb,0\nc,1\nd,0\n").string();
+  config.test = dir.write("test.csv", "text\nx\n").string();
+  config.validation_fraction = 0.25;
+  const TaskData data = load_task_data(config, TaskType::kClassification, 3, {true, true, true});
+  EXPECT_EQ(data.train.size(), 3u);
+  ASSERT_EQ(data.validation.size(), 1u);
+  EXPECT_EQ(data.validation[0].data.size(), 1u);
+  EXPECT_THAT(data.validation[0].data.notes(), Contains(HasSubstr("1 of 4 examples set aside")));
+  ASSERT_EQ(data.test.size(), 1u);
+  EXPECT_FALSE(data.test[0].data.has_labels());
+  EXPECT_THAT(data.metrics, Contains("accuracy"));
+
+  const TaskData only = load_task_data(config, TaskType::kClassification, 3, {false, true, false});
+  EXPECT_TRUE(only.train.empty());
+  EXPECT_EQ(only.validation[0].data[0].text, data.validation[0].data[0].text);
+}
+
+TEST(LoadTaskData, ReportsAllContradictionsAtOnce) {
+  DataConfig config;
+  config.dir = "somewhere";
+  config.labels = {"a", "a"};
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, TaskType::kRegression, 0); }),
+              AllOf(HasSubstr("data.dir"), HasSubstr("data.train"), HasSubstr("data.labels"),
+                    HasSubstr("named twice")));
+  config = {};
+  config.glue_task = "sts-b";
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, TaskType::kRegression, 0); }),
+              HasSubstr("did you mean `stsb`?"));
+  config.glue_task = "stsb";
+  config.train = "x.tsv";
+  EXPECT_THAT(
+      error_text(ErrorCode::kConfig, [&] { load_task_data(config, TaskType::kClassification, 0); }),
+      AllOf(HasSubstr("data.dir"), HasSubstr("brings its own files"), HasSubstr("is a regression task")));
+  EXPECT_THROW(parse_task_type("clasification"), Error);
+}
+
+// Counts by awk and grep over the same files.
+TEST(RealData, Sst2AndCola) {
+  const char* root = std::getenv("MSPLORA_DATA");
+  if (root == nullptr) GTEST_SKIP() << "MSPLORA_DATA is not set";
+  const std::filesystem::path dir(root);
+  const Dataset sst2 = read_table(dir / "sst2" / "train.tsv", spec_of(FileFormat::kTsv, "0", "1"));
+  EXPECT_EQ(sst2.size(), 6920u);
+  EXPECT_THAT(sst2.label_counts(), ElementsAre(testing::Pair("0", 3310), testing::Pair("1", 3610)));
+  EXPECT_EQ(read_table(dir / "sst2" / "dev.tsv", spec_of(FileFormat::kTsv, "0", "1")).size(), 872u);
+  const Dataset cola = read_table(dir / "cola" / "in_domain_train.tsv", spec_of(FileFormat::kTsv, "3", "1"));
+  EXPECT_EQ(cola.size(), 8551u);
+  EXPECT_THAT(cola.label_counts(), ElementsAre(testing::Pair("0", 2528), testing::Pair("1", 6023)));
+  EXPECT_EQ(cola[0].text, "Our friends won't buy this analysis, let alone the next one we propose.");
+  const auto rest = read_table(dir / "cola" / "out_of_domain_dev.tsv", spec_of(FileFormat::kTsv, "3", "1"));
+  EXPECT_EQ(rest.size(), 516u);
+}
+
+}  // namespace
+}  // namespace msplora

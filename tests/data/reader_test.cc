@@ -1,0 +1,126 @@
+#include "msplora/data/reader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "data/temporary_directory.h"
+
+namespace msplora {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using Fields = std::vector<std::string>;
+
+std::vector<Record> read_all(const std::filesystem::path& path, FileFormat format) {
+  const auto reader = RecordReader::open(path, format);
+  std::vector<Record> records;
+  Record record;
+  while (reader->next(record)) records.push_back(record);
+  return records;
+}
+
+std::vector<Fields> fields_of(const std::vector<Record>& records) {
+  std::vector<Fields> fields;
+  for (const Record& record : records) fields.push_back(record.fields);
+  return fields;
+}
+
+TEST(TsvReader, SplitsAtTabsAndNothingElse) {
+  TemporaryDirectory dir;
+  const auto file = dir.write("a.tsv", "\xEF\xBB\xBF\"quoted\ttext\"\t1\r\n\n a, b \t\tlast");
+  const auto records = read_all(file, FileFormat::kTsv);
+  EXPECT_THAT(fields_of(records),
+              ElementsAre(Fields{"\"quoted", "text\"", "1"}, Fields{" a, b ", "", "last"}));
+  EXPECT_EQ(records[0].line, 1);
+  EXPECT_EQ(records[1].line, 3);
+}
+
+TEST(CsvReader, FollowsRfc4180) {
+  TemporaryDirectory dir;
+  const auto file = dir.write("a.csv",
+                              "text,label\r\n"
+                              "\"a, \"\"b\"\"\",1\r\n"
+                              "\"two\nlines\r\nthree\",\"\"\r\n"
+                              ",\r\n"
+                              "inner \"quote\" stays,x\n"
+                              "\"last\",\"y\"");
+  const auto records = read_all(file, FileFormat::kCsv);
+  EXPECT_THAT(fields_of(records),
+              ElementsAre(Fields{"text", "label"}, Fields{"a, \"b\"", "1"}, Fields{"two\nlines\r\nthree", ""},
+                          Fields{"", ""}, Fields{"inner \"quote\" stays", "x"}, Fields{"last", "y"}));
+  EXPECT_EQ(records[3].line, 6);  // embedded line ends count
+  EXPECT_EQ(records[5].line, 8);
+}
+
+TEST(CsvReader, NamesTheLineOfDamage) {
+  TemporaryDirectory dir;
+  const auto open_quote = dir.write("open.csv", "a,b\nc,\"never closed\nd,e\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(open_quote, FileFormat::kCsv); }),
+              AllOf(HasSubstr("open.csv:2:"), HasSubstr("never closed")));
+  const auto trailing = dir.write("trailing.csv", "a,b\n\"x\"y,1\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(trailing, FileFormat::kCsv); }),
+              AllOf(HasSubstr("trailing.csv:2:"), HasSubstr("found `y`")));
+}
+
+TEST(JsonlReader, ReadsScalarsAndNamesTheRest) {
+  TemporaryDirectory dir;
+  const auto file = dir.write("a.jsonl",
+                              "{\"text\": \"caf\\u00e9\", \"label\": 2, \"ok\": true, \"score\": -1.5}\n\n"
+                              "{\"meta\": {\"a\": 1}, \"none\": null, \"text\": \"\"}\n");
+  const auto records = read_all(file, FileFormat::kJsonl);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_THAT(records[0].names, ElementsAre("text", "label", "ok", "score"));
+  EXPECT_THAT(records[0].fields, ElementsAre("caf\xC3\xA9", "2", "true", "-1.5"));
+  EXPECT_THAT(records[1].names, ElementsAre("text"));
+  EXPECT_THAT(records[1].other_names, ElementsAre("meta", "none"));
+  EXPECT_EQ(records[1].line, 3);
+}
+
+TEST(JsonlReader, NamesTheLineOfDamage) {
+  TemporaryDirectory dir;
+  const auto damaged = dir.write("a.jsonl", "{\"a\": 1}\n{\"a\": \n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(damaged, FileFormat::kJsonl); }),
+              HasSubstr("a.jsonl:2:"));
+  const auto array = dir.write("b.jsonl", "[1, 2]\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(array, FileFormat::kJsonl); }),
+              AllOf(HasSubstr("b.jsonl:1:"), HasSubstr("found array")));
+}
+
+TEST(LineReader, RejectsWhatIsNotUtf8) {
+  TemporaryDirectory dir;
+  const auto latin = dir.write("latin.tsv", "fine\t1\ncaf\xE9\t0\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(latin, FileFormat::kTsv); }),
+              AllOf(HasSubstr("latin.tsv:2:"), HasSubstr("0xE9 at position 4")));
+  const auto wide = dir.write("wide.tsv", std::string_view("\xFF\xFE\x61\x00\x09\x00", 6));
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(wide, FileFormat::kTsv); }), HasSubstr("UTF-16"));
+  EXPECT_THAT(error_text(ErrorCode::kIo, [&] { read_all(dir.path() / "missing.tsv", FileFormat::kTsv); }),
+              HasSubstr("No such file"));
+  EXPECT_THAT(error_text(ErrorCode::kIo, [&] { read_all(dir.path(), FileFormat::kTsv); }),
+              HasSubstr("directory"));
+}
+
+TEST(Utf8, FindsTheFirstBadByte) {
+  const size_t none = std::string_view::npos;
+  EXPECT_EQ(find_invalid_utf8(""), none);
+  EXPECT_EQ(find_invalid_utf8("plain ascii, longer than one block"), none);
+  EXPECT_EQ(find_invalid_utf8("\xF0\x9F\x98\x80 \xE4\xB8\xAD \xC3\xA9"), none);
+  EXPECT_EQ(find_invalid_utf8("12345678\xC3"), 8u);          // cut off
+  EXPECT_EQ(find_invalid_utf8("ab\xC0\xAF"), 2u);            // overlong
+  EXPECT_EQ(find_invalid_utf8("abc\xED\xA0\x80"), 3u);       // surrogate
+  EXPECT_EQ(find_invalid_utf8("abcd\xF4\x90\x80\x80"), 4u);  // above U+10FFFF
+  EXPECT_EQ(find_invalid_utf8("\x80"), 0u);                  // lone continuation
+}
+
+TEST(ResolveFormat, GoesByExtension) {
+  EXPECT_EQ(resolve_format("x/y.TSV", "auto"), FileFormat::kTsv);
+  EXPECT_EQ(resolve_format("y.csv", "auto"), FileFormat::kCsv);
+  EXPECT_EQ(resolve_format("y.ndjson", "auto"), FileFormat::kJsonl);
+  EXPECT_EQ(resolve_format("y.csv", "jsonl"), FileFormat::kJsonl);
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [] { resolve_format("y.parquet", "auto"); }),
+              HasSubstr(".parquet"));
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [] { resolve_format("y.csv", "json"); }), HasSubstr("`jsonl`"));
+}
+
+}  // namespace
+}  // namespace msplora
