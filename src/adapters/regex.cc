@@ -36,8 +36,8 @@ MatchData run(const void* code, std::string_view text, uint32_t options) {
 Regex::Regex(const std::string& pattern) {
   int code = 0;
   PCRE2_SIZE offset = 0;
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), 0, &code,
-                                       &offset, nullptr);
+  pcre2_code* compiled =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), 0, &code, &offset, nullptr);
   if (compiled == nullptr) {
     throw std::invalid_argument(
         fmt::format("`{}` is no regular expression: {} at offset {}", pattern, pcre_message(code), offset));

@@ -7,8 +7,8 @@
 
 namespace msplora::detail {
 
-/// A regular expression with the semantics of Python's `re`, which PEFT's options are written for (PCRE2 underneath;
-/// matching effort is bounded, so a pathological pattern fails instead of hanging).
+/// A regular expression with the semantics of Python's `re`, which PEFT's options are written for (PCRE2
+/// underneath; matching effort is bounded, so a pathological pattern fails instead of hanging).
 class Regex {
  public:
   /// Throws std::invalid_argument saying what is wrong at which offset.

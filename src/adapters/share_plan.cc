@@ -1,5 +1,7 @@
 #include "adapters/share_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -9,15 +11,15 @@
 namespace msplora::detail {
 namespace {
 
-/// The path with its layer index replaced, so that the layers of one stack have one name. Sites outside the blocks,
-/// or whose path does not show the index, are a stack of their own.
+/// The path with its layer index replaced, so that the layers of one stack have one name. Sites outside the
+/// blocks, or whose path does not show the index, are a stack of their own.
 std::string stack_name(const Site& site) {
   if (site.layer < 0) return site.path;
-  const std::string marker = "." + std::to_string(site.layer) + ".";
-  const size_t at = ("." + site.path).find(marker);
+  const std::string digits = std::to_string(site.layer);
+  const size_t at = fmt::format(".{}", site.path).find(fmt::format(".{}.", digits));
   if (at == std::string::npos) return site.path;
-  // `at` counts the dot put in front; the replaced text is the digits between the dots.
-  return site.path.substr(0, at) + "*" + site.path.substr(at + marker.size() - 2);
+  // With a dot put in front of the path, the place of the dot is that of the digits in the path itself.
+  return fmt::format("{}*{}", site.path.substr(0, at), site.path.substr(at + digits.size()));
 }
 
 /// Which group of its stack a layer belongs to at a level.
@@ -57,7 +59,8 @@ SharePlan plan_from_keys(const std::vector<Site>& sites, int64_t levels,
 
 std::vector<std::vector<int64_t>> SharePlan::owner_layers(const std::vector<Site>& sites) const {
   std::vector<std::set<int64_t>> layers(static_cast<size_t>(levels));
-  for (const ShareGroup& group : groups) layers[static_cast<size_t>(group.level)].insert(sites[group.owner].layer);
+  for (const ShareGroup& group : groups)
+    layers[static_cast<size_t>(group.level)].insert(sites[group.owner].layer);
   std::vector<std::vector<int64_t>> result;
   for (const auto& level : layers) result.emplace_back(level.begin(), level.end());
   return result;
@@ -69,15 +72,16 @@ SharePlan separate_plan(const std::vector<Site>& sites) {
   return plan_from_keys(sites, 1, keys);
 }
 
-SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels, int64_t mid_groups) {
+SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels,
+                       int64_t mid_groups) {
   for (const Site& site : sites) num_layers = std::max(num_layers, site.layer + 1);
   std::vector<std::vector<std::string>> keys;
   for (const Site& site : sites) {
-    const std::string stack =
-        stack_name(site) + " " + std::to_string(site.out_features) + "x" + std::to_string(site.in_features) + " ";
+    const std::string stack = fmt::format("{} {}x{}", stack_name(site), site.out_features, site.in_features);
     std::vector<std::string> of_site;
     for (int64_t level = 0; level < levels; ++level) {
-      of_site.push_back(stack + std::to_string(group_index(site.layer, level, levels, num_layers, mid_groups)));
+      const int64_t group = group_index(site.layer, level, levels, num_layers, mid_groups);
+      of_site.push_back(fmt::format("{} {}", stack, group));
     }
     keys.push_back(std::move(of_site));
   }

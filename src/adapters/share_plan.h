@@ -32,10 +32,11 @@ struct SharePlan {
 /// Every site for itself, one level (LoRA).
 SharePlan separate_plan(const std::vector<Site>& sites);
 
-/// The pyramid of MSPLoRA (arXiv 2503.21838). Only sites of one stack share: the same path up to the layer index, and
-/// the same shape. Level 0 is shared by the whole stack; the last level (of two or more) belongs to each layer alone;
-/// between them layer l of the model's L lies in group floor(mid_groups * l / L). The owner of a group is its smallest
-/// targeted layer, so layers_to_transform may leave out any layer.
-SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels, int64_t mid_groups);
+/// The pyramid of MSPLoRA (arXiv 2503.21838). Only sites of one stack share: the same path up to the layer
+/// index, and the same shape. Level 0 is shared by the whole stack; the last level (of two or more) belongs
+/// to each layer alone; between them layer l of the model's L lies in group floor(mid_groups * l / L). The
+/// owner of a group is its smallest targeted layer, so layers_to_transform may leave out any layer.
+SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels,
+                       int64_t mid_groups);
 
 }  // namespace msplora::detail

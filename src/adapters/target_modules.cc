@@ -16,16 +16,10 @@ namespace {
 
 constexpr const char* kTargets = "adapter.target_modules";
 
-bool is_all_linear(const AdapterConfig& config) {
-  if (config.target_modules_regex || config.target_modules.size() != 1) return false;
-  std::string lower = config.target_modules.front();
-  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return lower == "all-linear";
-}
-
 /// Output embeddings and classifiers by the names that Hugging Face models give them.
 bool is_output_head(const Site& site) {
-  for (const char* name : {"lm_head", "lm_head.decoder", "cls.predictions.decoder", "embed_out", "score", "classifier"}) {
+  for (const char* name :
+       {"lm_head", "lm_head.decoder", "cls.predictions.decoder", "embed_out", "score", "classifier"}) {
     if (matches_suffix(site.path, name)) return true;
   }
   return false;
@@ -126,7 +120,8 @@ void check_options(const AdapterConfig& config, ErrorList& errors) {
   }
   for (const auto* names : {&config.target_modules, &config.exclude_modules, &config.modules_to_save}) {
     for (const std::string& name : *names) {
-      if (name.empty()) errors.add("adapter", "an empty module name in target_modules, exclude_modules or modules_to_save");
+      if (name.empty())
+        errors.add("adapter", "an empty module name in target_modules, exclude_modules or modules_to_save");
     }
   }
 }
@@ -136,7 +131,7 @@ std::vector<std::string> module_names(const std::vector<Site>& sites) {
   for (const Site& site : sites) {
     names.insert(site.module);
     // Longer suffixes inside a block are names that people write too, e.g. "attention.output.dense".
-    const std::string marker = "." + std::to_string(site.layer) + ".";
+    const std::string marker = fmt::format(".{}.", site.layer);
     const size_t at = site.path.find(marker);
     if (site.layer >= 0 && at != std::string::npos) names.insert(site.path.substr(at + marker.size()));
   }
@@ -150,23 +145,15 @@ struct EntryHits {
   std::string reason;   // why the first of the others was dropped
 };
 
-void report_entry(const std::string& where, const std::string& entry, const EntryHits& hits,
-                  const std::vector<Site>& sites, ErrorList& errors) {
-  if (hits.named > 0) {
-    errors.add(where, fmt::format("`{}` fits {} module{}, but none is left: {}", entry, hits.named,
-                                  hits.named == 1 ? "" : "s", hits.reason));
-  } else {
-    errors.add(where,
-               fmt::format("`{}` matches no linear layer of the model; it has: {}", entry, describe_sites(sites)),
-               did_you_mean(entry, module_names(sites)));
-  }
-}
-
 class Matcher {
  public:
   Matcher(const AdapterConfig& config, const std::vector<Site>& sites, const std::vector<std::string>& heads,
           ErrorList& errors)
-      : config_(config), sites_(sites), exclusion_(config, heads, errors), layers_(config, errors), errors_(errors) {}
+      : config_(config),
+        sites_(sites),
+        exclusion_(config, heads, errors),
+        layers_(config, errors),
+        errors_(errors) {}
 
   std::vector<Site> run(Strictness strictness) {
     if (config_.target_modules_regex) {
@@ -240,9 +227,10 @@ class Matcher {
                                        hits.named == 1 ? "" : "s", hits.reason));
         continue;
       }
-      unknown.push_back("`" + entry + "`");
+      unknown.push_back(fmt::format("`{}`", entry));
       const std::string nearest = nearest_name(entry, module_names(sites_));
-      if (!nearest.empty()) hint += fmt::format("{}nearest to `{}` is `{}`", hint.empty() ? "" : ", ", entry, nearest);
+      if (!nearest.empty())
+        hint += fmt::format("{}nearest to `{}` is `{}`", hint.empty() ? "" : ", ", entry, nearest);
     }
     if (unknown.empty()) return;
     errors_.add(where,
@@ -257,9 +245,10 @@ class Matcher {
       const bool used = std::any_of(sites_.begin(), sites_.end(),
                                     [&](const Site& site) { return matches_suffix(site.path, name); });
       if (used) continue;
-      errors_.add("adapter.exclude_modules",
-                  fmt::format("`{}` matches no linear layer of the model; it has: {}", name, describe_sites(sites_)),
-                  did_you_mean(name, module_names(sites_)));
+      errors_.add(
+          "adapter.exclude_modules",
+          fmt::format("`{}` matches no linear layer of the model; it has: {}", name, describe_sites(sites_)),
+          did_you_mean(name, module_names(sites_)));
     }
     if (!layers_.active()) return;
     std::set<int64_t> present;
@@ -287,8 +276,16 @@ class Matcher {
 
 }  // namespace
 
+bool is_all_linear(const AdapterConfig& config) {
+  if (config.target_modules_regex || config.target_modules.size() != 1) return false;
+  std::string lower = config.target_modules.front();
+  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return lower == "all-linear";
+}
+
 bool matches_suffix(std::string_view path, std::string_view name) {
-  if (name.empty() || path.size() < name.size() || path.substr(path.size() - name.size()) != name) return false;
+  if (name.empty() || path.size() < name.size() || path.substr(path.size() - name.size()) != name)
+    return false;
   return path.size() == name.size() || path[path.size() - name.size() - 1] == '.';
 }
 
@@ -302,7 +299,8 @@ bool contains_components(std::string_view path, std::string_view name) {
 }
 
 std::vector<Site> match_targets(const AdapterConfig& config, const std::vector<Site>& sites,
-                                const std::vector<std::string>& heads, Strictness strictness, ErrorList& errors) {
+                                const std::vector<std::string>& heads, Strictness strictness,
+                                ErrorList& errors) {
   const size_t problems = errors.size();
   check_options(config, errors);
   Matcher matcher(config, sites, heads, errors);
