@@ -19,16 +19,22 @@ enum class ParameterGroup { kAdapter, kBias, kHead };
 
 struct TrainableTensor {
   std::string name;   // stable; the key in native files and checkpoints
-  at::Tensor tensor;  // float32 leaf, requires_grad
+  at::Tensor tensor;  // float32 leaf, requires_grad (float64 in a model that computes in float64)
   ParameterGroup group = ParameterGroup::kAdapter;
   int64_t level = 0;  // level of the pyramid (0 for methods without levels)
 };
 
 /// What an adapter is put on: a model seen through its sites and parameters, without knowing the model class.
+///
+/// `parameters` must hold the very tensors that the model computes with (the same at::Tensor handle as
+/// Linear::weight and bias): parameters that are trained (heads, modules_to_save, biases) are switched to
+/// requires_grad in place and all others off. Trained matrices become float32 copies of their own (the stored
+/// ones may be views of a read-only file or of the compute dtype; layers convert on use); trained vectors
+/// (biases, norms) must be float32 already, whatever the compute dtype, or creating the adapter throws.
 struct AdapterTarget {
   std::string model_type;
   std::string base_name;          // directory or hub name of the base, recorded in adapter files
-  uint64_t base_fingerprint = 0;  // of the frozen weights; 0: unknown
+  uint64_t base_fingerprint = 0;  // of the frozen weights (fingerprint.h); 0: unknown, not checked
   std::string task_type;          // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
   int64_t num_layers = 0;
   std::vector<Site> sites;                 // every linear layer of the model
@@ -48,6 +54,8 @@ struct TrainingProgress {
 class Adapter {
  public:
   virtual ~Adapter();
+  Adapter(const Adapter&) = delete;
+  Adapter& operator=(const Adapter&) = delete;
 
   const AdapterConfig& config() const { return config_; }
   const AdapterTarget& target() const { return target_; }
@@ -69,16 +77,29 @@ class Adapter {
   /// (stage-wise training); empty for most methods.
   virtual std::vector<std::string> frozen_now(const TrainingProgress& progress) const { return {}; }
 
+  /// Which sites share which tensors, as recorded in native files and compared on load; null for most
+  /// methods.
+  virtual nlohmann::json plan() const { return nullptr; }
+
+  /// Why the update has no exact LoRA form (PEFT files), or "" when its terms are that form.
+  virtual std::string lora_form_refusal() const { return {}; }
+
   /// State beyond trainable tensors and config that a resumed run needs; null for most methods.
   virtual nlohmann::json state() const { return nullptr; }
   virtual void restore_state(const nlohmann::json& state) {}
 
-  /// Puts the updates on (off) the model's linear layers. Constructed attached.
+  /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
+  /// Throws Error{kUsage} when a layer carries another adapter.
   void attach();
   void detach();
+  bool attached() const { return !attached_.empty(); }
+
+  /// The base that the file this was loaded from names (PEFT's base_model_name_or_path); "" when created
+  /// anew.
+  const std::string& recorded_base() const { return recorded_base_; }
 
  protected:
-  Adapter(AdapterConfig config, AdapterTarget target);
+  Adapter(AdapterConfig config, AdapterTarget target, std::vector<Site> sites);
   /// Registers a trainable tensor of the method itself (called by constructors of methods).
   at::Tensor add_trainable(std::string name, at::Tensor tensor, int64_t level = 0);
 
@@ -86,6 +107,11 @@ class Adapter {
   AdapterTarget target_;
   std::vector<Site> sites_;
   std::vector<TrainableTensor> trainable_;
+
+ private:
+  friend struct AdapterBuilder;  // src/adapters/registry.h
+  std::vector<std::pair<Linear*, std::shared_ptr<const SiteUpdate>>> attached_;
+  std::string recorded_base_;
 };
 
 /// Matches, checks (all problems at once) and builds. `seed` determines the initial factors.
@@ -107,7 +133,8 @@ struct ParameterCount {
   std::vector<int64_t> per_level;
   std::vector<std::vector<int64_t>> owners;  // per level: layer indices that own a tensor
 };
+/// Throws like create_adapter. `head_modules` are never targeted.
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
-                                int64_t num_layers);
+                                int64_t num_layers, const std::vector<std::string>& head_modules = {});
 
 }  // namespace msplora

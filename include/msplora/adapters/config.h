@@ -19,8 +19,9 @@ struct AdapterConfig {
   std::vector<std::string> target_modules = {"query", "value"};
   std::optional<std::string> target_modules_regex;
   std::vector<std::string> exclude_modules;
+  std::optional<std::string> exclude_modules_regex;
   std::vector<int64_t> layers_to_transform;
-  std::optional<std::string> layers_pattern;
+  std::vector<std::string> layers_pattern;
   std::map<std::string, int64_t> rank_pattern;
   std::map<std::string, double> alpha_pattern;
   std::vector<std::string> modules_to_save;
@@ -43,19 +44,23 @@ struct AdapterConfig {
     visitor("rank", rank, "Rank r; of the first (global) level for msplora", at_least(1));
     visitor("alpha", alpha, "Scaling numerator: scaling = alpha / r, at every level", above(0));
     visitor("dropout", dropout, "Dropout on the input of the update", probability_below_one());
-    visitor("target_modules", target_modules,
-            "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer "
-            "of the blocks");
+    visitor(
+        "target_modules", target_modules,
+        "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer but "
+        "heads");
     visitor("target_modules_regex", target_modules_regex,
             "Regular expression over the full module path, instead of target_modules");
     visitor("exclude_modules", exclude_modules, "Module names (path suffixes) never adapted");
+    visitor("exclude_modules_regex", exclude_modules_regex,
+            "Regular expression over the full module path of modules never adapted");
     visitor("layers_to_transform", layers_to_transform, "Indices of the layers to adapt; empty: all",
             at_least(0));
-    visitor("layers_pattern", layers_pattern, "Name of the layer container used with layers_to_transform");
-    visitor("rank_pattern", rank_pattern, "Regular expression of a module path to its rank (lora)",
+    visitor("layers_pattern", layers_pattern, "Names of the layer containers used with layers_to_transform");
+    visitor("rank_pattern", rank_pattern,
+            "lora: regular expression of a module path (its end) to its rank; sorted, the first that matches "
+            "wins",
             at_least(1));
-    visitor("alpha_pattern", alpha_pattern, "Regular expression of a module path to its alpha (lora)",
-            above(0));
+    visitor("alpha_pattern", alpha_pattern, "lora: the same for alpha", above(0));
     visitor("modules_to_save", modules_to_save, "Further modules trained and saved whole; heads always are");
     visitor("bias", bias, "Biases trained beside the adapter", one_of({"none", "lora_only", "all"}));
     visitor("init", init, "Initialisation of the factors", one_of({"default", "gaussian"}));

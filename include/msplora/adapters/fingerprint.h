@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// Identifies a base model by its weights: a hash of names, shapes and up to 64 evenly spaced values of every
+/// floating-point parameter outside `head_modules`. Values are rounded to bfloat16 first, so that a model
+/// loaded in float32 and in bfloat16 has one fingerprint. Take it before training (biases may be trained in
+/// place). Never 0.
+uint64_t fingerprint(const std::vector<NamedParameter>& parameters,
+                     const std::vector<std::string>& head_modules);
+
+}  // namespace msplora

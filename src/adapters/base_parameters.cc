@@ -1,0 +1,136 @@
+#include "adapters/base_parameters.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <unordered_map>
+
+#include "adapters/target_modules.h"
+
+namespace msplora::detail {
+namespace {
+
+std::string module_of(const std::string& parameter) {
+  const size_t dot = parameter.rfind('.');
+  return dot == std::string::npos ? std::string() : parameter.substr(0, dot);
+}
+
+bool is_bias(const std::string& name) {
+  return matches_suffix(name, "bias");
+}
+
+bool is_saved(const AdapterConfig& config, const AdapterTarget& target, const std::string& name) {
+  if (lies_in(name, target.head_modules)) return true;
+  const std::string module = module_of(name);
+  return std::any_of(config.modules_to_save.begin(), config.modules_to_save.end(),
+                     [&](const std::string& entry) { return contains_components(module, entry); });
+}
+
+/// Modules and their last components, for suggestions.
+std::vector<std::string> module_names(const AdapterTarget& target) {
+  std::set<std::string> names;
+  for (const NamedParameter& parameter : target.parameters) {
+    for (std::string module = module_of(parameter.name); !module.empty(); module = module_of(module)) {
+      names.insert(module);
+      names.insert(module.substr(module.rfind('.') + 1));
+    }
+  }
+  return {names.begin(), names.end()};
+}
+
+void check_modules(const AdapterConfig& config, const AdapterTarget& target, bool lenient,
+                   ErrorList& errors) {
+  for (const std::string& head : target.head_modules) {
+    const bool found = std::any_of(target.parameters.begin(), target.parameters.end(),
+                                   [&](const NamedParameter& p) { return lies_in(p.name, {head}); });
+    if (!found) errors.add("model", fmt::format("the head `{}` has no parameters", head));
+  }
+  if (lenient) return;
+  for (const std::string& entry : config.modules_to_save) {
+    const bool found =
+        std::any_of(target.parameters.begin(), target.parameters.end(),
+                    [&](const NamedParameter& p) { return contains_components(module_of(p.name), entry); });
+    if (!found) {
+      errors.add("adapter.modules_to_save", fmt::format("`{}` matches no module with parameters", entry),
+                 did_you_mean(entry, module_names(target)));
+    }
+  }
+}
+
+void check_dtype(const BaseParameter& trained, ErrorList& errors) {
+  const at::Tensor& tensor = trained.parameter.tensor;
+  if (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble) return;
+  if (tensor.dim() >= 2 && tensor.is_floating_point()) return;  // becomes a float32 copy
+  const char* where = trained.group == ParameterGroup::kBias ? "adapter.bias" : "adapter.modules_to_save";
+  errors.add(where,
+             fmt::format("{} is {}, but trained biases and norms must be float32", trained.parameter.name,
+                         at::toString(tensor.scalar_type())),
+             "load the model with its vectors in float32, or with compute dtype float32");
+}
+
+}  // namespace
+
+bool lies_in(const std::string& parameter, const std::vector<std::string>& modules) {
+  return std::any_of(modules.begin(), modules.end(), [&](const std::string& module) {
+    return parameter.size() > module.size() && parameter[module.size()] == '.' &&
+           parameter.rfind(module, 0) == 0;
+  });
+}
+
+std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, const AdapterTarget& target,
+                                                  const std::vector<Site>& targeted, bool lenient,
+                                                  ErrorList& errors) {
+  check_modules(config, target, lenient, errors);
+  std::set<std::string> site_biases;
+  for (const Site& site : targeted) site_biases.insert(site.path + ".bias");
+  std::vector<BaseParameter> biases, saved;
+  for (const NamedParameter& parameter : target.parameters) {
+    if (!parameter.tensor.defined()) continue;
+    if (is_saved(config, target, parameter.name)) {
+      saved.push_back({parameter, ParameterGroup::kHead});
+    } else if (config.bias == "all" ? is_bias(parameter.name)
+                                    : config.bias == "lora_only" && site_biases.count(parameter.name) > 0) {
+      biases.push_back({parameter, ParameterGroup::kBias});
+    }
+  }
+  if (biases.empty() && !lenient &&
+      (config.bias == "all" || (config.bias == "lora_only" && !targeted.empty()))) {
+    errors.add("adapter.bias",
+               config.bias == "all" ? "`all`, but the model has no biases outside its heads"
+                                    : "`lora_only`, but no targeted module has a bias",
+               "bias: none");
+  }
+  biases.insert(biases.end(), saved.begin(), saved.end());
+  for (const BaseParameter& trained : biases) check_dtype(trained, errors);
+  return biases;
+}
+
+void prepare_base_parameters(const AdapterTarget& target, const std::vector<BaseParameter>& trained) {
+  std::unordered_map<std::string, const Linear*> layers;
+  for (const Site& site : target.sites) layers[site.path] = site.linear;
+  for (const NamedParameter& parameter : target.parameters) {
+    if (parameter.tensor.defined() && parameter.tensor.is_floating_point())
+      parameter.tensor.requires_grad_(false);
+  }
+  for (const BaseParameter& base : trained) {
+    const auto& [name, tensor] = base.parameter;
+    const auto found = layers.find(module_of(name));
+    if (found != layers.end() && found->second != nullptr) {
+      const at::Tensor& used = matches_suffix(name, "bias") ? found->second->bias : found->second->weight;
+      if (!tensor.is_same(used)) {
+        throw Error(
+            ErrorCode::kUsage, "AdapterTarget.parameters",
+            name + " is not the tensor that the layer computes with, so training it would change nothing");
+      }
+    }
+    const bool keep_dtype = tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble;
+    // set_data changes the tensor behind every handle of the model, which replacing the handle here would
+    // not.
+    tensor.set_data(tensor.detach().to(keep_dtype ? tensor.scalar_type() : at::kFloat, /*non_blocking=*/false,
+                                       /*copy=*/true));
+    tensor.requires_grad_(true);
+  }
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/core/error.h"
+
+namespace msplora::detail {
+
+/// A parameter of the base model that is trained beside the adapter.
+struct BaseParameter {
+  NamedParameter parameter;
+  ParameterGroup group = ParameterGroup::kHead;
+};
+
+/// Whether the parameter belongs to one of the modules (by full path).
+bool lies_in(const std::string& parameter, const std::vector<std::string>& modules);
+
+/// What is trained of the base: biases as config.bias says, then heads and modules_to_save. Adds to `errors`
+/// modules without parameters, a bias mode without biases, and dtypes that cannot be trained. In an adapter
+/// file made elsewhere (`lenient`) modules_to_save may name modules that this model lacks.
+std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, const AdapterTarget& target,
+                                                  const std::vector<Site>& targeted, bool lenient,
+                                                  ErrorList& errors);
+
+/// Switches gradients on for `trained` and off for every other parameter of the target, and gives trained
+/// matrices storage of their own. Throws Error{kUsage} when the target's tensors are not the model's own.
+void prepare_base_parameters(const AdapterTarget& target, const std::vector<BaseParameter>& trained);
+
+}  // namespace msplora::detail

@@ -1,0 +1,163 @@
+#include "adapters/config_json.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <map>
+#include <optional>
+#include <set>
+#include <type_traits>
+
+namespace msplora::detail {
+namespace {
+
+using nlohmann::json;
+
+template <typename T>
+struct is_vector : std::false_type {};
+template <typename T>
+struct is_vector<std::vector<T>> : std::true_type {};
+template <typename T>
+struct is_optional : std::false_type {};
+template <typename T>
+struct is_optional<std::optional<T>> : std::true_type {};
+template <typename T>
+struct is_map : std::false_type {};
+template <typename T>
+struct is_map<std::map<std::string, T>> : std::true_type {};
+
+template <typename T>
+json write(const T& value) {
+  if constexpr (is_optional<T>::value) {
+    return value ? json(*value) : json(nullptr);
+  } else {
+    return value;
+  }
+}
+
+/// Strict: no number becomes an integer by truncation, no bool a number.
+template <typename T>
+bool read(const json& from, T& to) {
+  if constexpr (std::is_same_v<T, bool>) {
+    if (!from.is_boolean()) return false;
+    to = from.get<bool>();
+  } else if constexpr (std::is_same_v<T, int64_t>) {
+    if (!from.is_number_integer()) return false;
+    to = from.get<int64_t>();
+  } else if constexpr (std::is_same_v<T, double>) {
+    if (!from.is_number()) return false;
+    to = from.get<double>();
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    if (!from.is_string()) return false;
+    to = from.get<std::string>();
+  } else if constexpr (is_optional<T>::value) {
+    to.reset();
+    return from.is_null() || read(from, to.emplace());
+  } else if constexpr (is_vector<T>::value) {
+    if (!from.is_array()) return false;
+    to.clear();
+    for (const json& entry : from) {
+      if (!read(entry, to.emplace_back())) return false;
+    }
+  } else {
+    static_assert(is_map<T>::value);
+    if (!from.is_object()) return false;
+    to.clear();
+    for (const auto& [key, entry] : from.items()) {
+      if (!read(entry, to[key])) return false;
+    }
+  }
+  return true;
+}
+
+class RangeChecker {
+ public:
+  RangeChecker(const char* name, const OptionRange& range, ErrorList& errors)
+      : name_(name), range_(range), errors_(errors) {}
+
+  template <typename T>
+  void check(const T& value) {
+    if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
+      check_number(static_cast<double>(value));
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      check_choice(value);
+    } else if constexpr (is_optional<T>::value) {
+      if (value) check(*value);
+    } else if constexpr (is_vector<T>::value) {
+      for (const auto& entry : value) check(entry);
+    } else if constexpr (is_map<T>::value) {
+      for (const auto& [key, entry] : value) check(entry);
+    }
+  }
+
+ private:
+  void check_number(double value) {
+    // Written so that NaN fails.
+    const bool above_min = !range_.min || (range_.min_excluded ? value > *range_.min : value >= *range_.min);
+    const bool below_max = !range_.max || (range_.max_excluded ? value < *range_.max : value <= *range_.max);
+    if (above_min && below_max && value - value == 0.0) return;
+    std::string expected;
+    if (range_.min) expected = fmt::format("{} {}", range_.min_excluded ? "above" : "at least", *range_.min);
+    if (range_.max) {
+      expected += fmt::format("{}{} {}", expected.empty() ? "" : " and ",
+                              range_.max_excluded ? "below" : "at most", *range_.max);
+    }
+    errors_.add(fmt::format("adapter.{}", name_),
+                fmt::format("must be {}, but is {}", expected.empty() ? "finite" : expected, value));
+  }
+
+  void check_choice(const std::string& value) {
+    if (range_.choices.empty()) return;
+    for (const std::string& choice : range_.choices) {
+      if (choice == value) return;
+    }
+    errors_.add(fmt::format("adapter.{}", name_),
+                fmt::format("must be one of {}, but is `{}`", fmt::join(range_.choices, ", "), value),
+                did_you_mean(value, range_.choices));
+  }
+
+  const char* name_;
+  const OptionRange& range_;
+  ErrorList& errors_;
+};
+
+}  // namespace
+
+json config_to_json(const AdapterConfig& config) {
+  json result = json::object();
+  AdapterConfig copy = config;
+  copy.visit([&](const char* name, auto& value, const char*, const OptionRange& = {}) {
+    result[name] = write(value);
+  });
+  return result;
+}
+
+AdapterConfig config_from_json(const json& from, const std::string& where) {
+  ErrorList errors;
+  AdapterConfig config;
+  std::set<std::string> known;
+  if (!from.is_object()) throw Error(ErrorCode::kFormat, where, "expected an object of options");
+  config.visit([&](const char* name, auto& value, const char*, const OptionRange& = {}) {
+    known.insert(name);
+    const auto found = from.find(name);
+    if (found != from.end() && !read(*found, value)) {
+      errors.add(where + "." + name, fmt::format("wrong type: {}", found->dump()));
+    }
+  });
+  for (const auto& [name, value] : from.items()) {
+    if (known.count(name) == 0) {
+      errors.add(where + "." + name, "unknown option", "the file may come from a newer version");
+    }
+  }
+  errors.throw_if_any(ErrorCode::kFormat, where);
+  return config;
+}
+
+void check_ranges(const AdapterConfig& config, ErrorList& errors) {
+  AdapterConfig copy = config;
+  copy.visit([&](const char* name, auto& value, const char*, const OptionRange& range = {}) {
+    RangeChecker(name, range, errors).check(value);
+  });
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,51 @@
+#include "msplora/adapters/fingerprint.h"
+
+#include <ATen/ops/index_select.h>
+#include <c10/util/BFloat16.h>
+
+#include "adapters/base_parameters.h"
+#include "msplora/core/random.h"
+
+namespace msplora {
+namespace {
+
+constexpr int64_t kSamples = 64;
+
+uint64_t hash_values(uint64_t hash, const at::Tensor& tensor) {
+  const int64_t count = std::min(tensor.numel(), kSamples);
+  if (count == 0) return hash;
+  std::vector<int64_t> positions;
+  for (int64_t i = 0; i < count; ++i) {
+    positions.push_back(count == 1 ? 0 : (tensor.numel() - 1) * i / (count - 1));
+  }
+  const at::Tensor index = at::tensor(positions, at::kLong).to(tensor.device());
+  const at::Tensor sample = tensor.detach()
+                                .reshape({-1})
+                                .index_select(0, index)
+                                .to(at::kCPU, at::kFloat)
+                                .to(at::kBFloat16)
+                                .contiguous();
+  const auto* values = sample.data_ptr<at::BFloat16>();
+  for (int64_t i = 0; i < count; ++i) hash = mix_seed(hash, values[i].x);
+  return hash;
+}
+
+}  // namespace
+
+uint64_t fingerprint(const std::vector<NamedParameter>& parameters,
+                     const std::vector<std::string>& head_modules) {
+  std::map<std::string, at::Tensor> sorted;
+  for (const NamedParameter& parameter : parameters) {
+    if (!parameter.tensor.is_floating_point() || detail::lies_in(parameter.name, head_modules)) continue;
+    sorted[parameter.name] = parameter.tensor;
+  }
+  uint64_t hash = hash_name("msplora base");
+  for (const auto& [name, tensor] : sorted) {
+    hash = mix_seed(hash, hash_name(name));
+    for (const int64_t size : tensor.sizes()) hash = mix_seed(hash, static_cast<uint64_t>(size));
+    hash = hash_values(hash, tensor);
+  }
+  return hash == 0 ? 1 : hash;
+}
+
+}  // namespace msplora

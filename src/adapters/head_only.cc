@@ -1,0 +1,30 @@
+// Method `none`: the base stays as it is; heads, modules_to_save and biases are trained.
+#include "adapters/method.h"
+
+namespace msplora::detail {
+namespace {
+
+class HeadOnly : public Adapter {
+ public:
+  explicit HeadOnly(MethodInput in) : Adapter(std::move(in.config), std::move(in.target), {}) {}
+
+  std::vector<LowRankTerm> terms(size_t) const override { return {}; }
+  std::string lora_form_refusal() const override { return "method `none` has no low-rank update"; }
+};
+
+}  // namespace
+
+Method head_only_method() {
+  return {{"none", "No update of the layers: heads, modules_to_save and biases alone are trained"},
+          false,
+          [](const PlanInput& input, ErrorList& errors) -> std::vector<TensorSpec> {
+            if (input.config.bias == "lora_only") {
+              errors.add("adapter.bias", "`lora_only`, but method `none` adapts no module",
+                         "bias: none or all");
+            }
+            return {};
+          },
+          [](MethodInput in) { return std::make_unique<HeadOnly>(std::move(in)); }};
+}
+
+}  // namespace msplora::detail

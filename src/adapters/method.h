@@ -1,0 +1,51 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/core/error.h"
+
+namespace msplora::detail {
+
+/// A trainable tensor before it exists.
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+  int64_t level = 0;
+  int64_t owner_layer = -1;
+};
+
+/// What a method plans with: options and shapes.
+struct PlanInput {
+  const AdapterConfig& config;
+  const std::vector<Site>& sites;  // the targeted ones
+  int64_t num_layers = 0;
+  bool check_ranks =
+      true;  // off for adapter files: PEFT allows ranks above a dimension, and concatenation makes them
+};
+
+/// What a method builds from, checked before.
+struct MethodInput {
+  AdapterConfig config;
+  AdapterTarget target;
+  std::vector<Site> sites;
+  uint64_t seed = 0;
+};
+
+/// One entry of the registry: a method is one file that provides this.
+struct Method {
+  MethodInfo info;
+  bool uses_sites = true;
+  /// Checks the options (problems go to the list) and says which tensors they make. Allocates nothing.
+  std::function<std::vector<TensorSpec>(const PlanInput&, ErrorList&)> tensors;
+  std::function<std::unique_ptr<Adapter>(MethodInput)> create;
+};
+
+Method lora_method();
+Method msplora_method();
+Method head_only_method();
+
+}  // namespace msplora::detail

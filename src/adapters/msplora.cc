@@ -1,0 +1,158 @@
+// MSPLoRA (arXiv 2503.21838): a pyramid of low-rank updates, h = W0 x + sum_k s_k B_k A_k drop_k(x), whose
+// first level is shared by all layers, whose middle levels are shared by groups of layers, and whose last
+// belongs to each layer.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "adapters/low_rank.h"
+#include "adapters/method.h"
+
+namespace msplora::detail {
+namespace {
+
+/// Ranks halve with floor from level to level; at most as many levels as stay above 0.
+std::vector<int64_t> halved_ranks(int64_t rank, int64_t levels) {
+  std::vector<int64_t> ranks;
+  for (; rank > 0 && static_cast<int64_t>(ranks.size()) < levels; rank /= 2) ranks.push_back(rank);
+  return ranks;
+}
+
+std::vector<int64_t> level_ranks(const AdapterConfig& config) {
+  return config.ranks.empty() ? halved_ranks(config.rank, config.levels) : config.ranks;
+}
+
+template <typename T>
+T level_value(const std::vector<T>& values, T common, size_t level) {
+  return level < values.size() ? values[level] : common;
+}
+
+void check_levels(const AdapterConfig& config, const std::vector<int64_t>& ranks, ErrorList& errors) {
+  const auto levels = static_cast<int64_t>(ranks.size());
+  if (config.ranks.empty()) {
+    if (levels < config.levels) {
+      errors.add("adapter.levels",
+                 fmt::format("rank {} halves into {} level{} ({}), but {} are asked for", config.rank, levels,
+                             levels == 1 ? "" : "s", fmt::join(ranks, ", "), config.levels),
+                 fmt::format("levels: {}, a larger rank, or explicit ranks", levels));
+    }
+    return;
+  }
+  // 3 is the default, so it may stand beside ranks of any number.
+  if (config.levels != AdapterConfig().levels && config.levels != levels) {
+    errors.add("adapter.levels", fmt::format("{}, but ranks has {} entries", config.levels, levels),
+               "give one of the two");
+  }
+  if (!std::is_sorted(ranks.rbegin(), ranks.rend())) {
+    std::vector<int64_t> sorted = ranks;
+    std::sort(sorted.rbegin(), sorted.rend());
+    errors.add("adapter.ranks", fmt::format("[{}] must not rise from level to level", fmt::join(ranks, ", ")),
+               fmt::format("[{}]; alphas and dropouts follow the same order", fmt::join(sorted, ", ")));
+  }
+}
+
+void check_counts(const AdapterConfig& config, size_t levels, ErrorList& errors) {
+  const auto check = [&](const char* name, size_t count) {
+    if (count != 0 && count != levels) {
+      errors.add(std::string("adapter.") + name, fmt::format("has {} entr{}, but there are {} levels", count,
+                                                             count == 1 ? "y" : "ies", levels));
+    }
+  };
+  check("alphas", config.alphas.size());
+  check("dropouts", config.dropouts.size());
+  check("stage_fractions", config.stage_fractions.size());
+  if (config.stage_fractions.empty()) return;
+  if (!config.stagewise) errors.add("adapter.stage_fractions", "has no effect without stagewise: true");
+  double sum = 0.0;
+  for (const double fraction : config.stage_fractions) sum += fraction;
+  if (!(std::abs(sum - 1.0) <= 1e-6)) {
+    errors.add("adapter.stage_fractions", fmt::format("must sum to 1, but sum to {}", sum));
+  }
+}
+
+LowRankLayout msplora_layout(const AdapterConfig& config, const std::vector<Site>& sites,
+                             int64_t num_layers) {
+  const std::vector<int64_t> ranks = level_ranks(config);
+  LowRankLayout layout;
+  layout.plan = pyramid_plan(sites, num_layers, static_cast<int64_t>(ranks.size()), config.mid_groups);
+  layout.plan.owner_only = config.sharing == "owner_only";
+  for (const ShareGroup& group : layout.plan.groups) {
+    const auto level = static_cast<size_t>(group.level);
+    const std::string& path = sites[group.owner].path;
+    layout.factors.push_back(
+        {ranks[level],
+         scaling_of(level_value(config.alphas, config.alpha, level), ranks[level], config.use_rslora),
+         level_value(config.dropouts, config.dropout, level), fmt::format("{}.lora_A.{}.weight", path, level),
+         fmt::format("{}.lora_B.{}.weight", path, level)});
+  }
+  return layout;
+}
+
+std::vector<TensorSpec> msplora_tensors(const PlanInput& input, ErrorList& errors) {
+  const AdapterConfig& config = input.config;
+  const std::vector<int64_t> ranks = level_ranks(config);
+  const size_t problems = errors.size();
+  check_levels(config, ranks, errors);
+  check_counts(config, ranks.size(), errors);
+  for (const auto& [name, is_set] : {std::pair{"rank_pattern", !config.rank_pattern.empty()},
+                                     {"alpha_pattern", !config.alpha_pattern.empty()}}) {
+    if (is_set)
+      errors.add(std::string("adapter.") + name,
+                 "belongs to method lora; levels have one rank in all layers");
+  }
+  if (input.check_ranks && !ranks.empty()) {
+    const int64_t largest = *std::max_element(ranks.begin(), ranks.end());
+    check_rank(config.ranks.empty() ? "adapter.rank" : "adapter.ranks", largest, input.sites, errors);
+  }
+  if (errors.size() > problems) return {};
+  return msplora_layout(config, input.sites, input.num_layers).tensors(input.sites);
+}
+
+class MsploraAdapter : public LowRankAdapter {
+ public:
+  using LowRankAdapter::LowRankAdapter;
+
+  /// Stage k trains level k alone; it lasts while progress is in [f_0+..+f_{k-1}, f_0+..+f_k).
+  std::vector<std::string> frozen_now(const TrainingProgress& progress) const override {
+    std::vector<std::string> frozen;
+    if (!config_.stagewise) return frozen;
+    const int64_t active = stage(progress);
+    for (const TrainableTensor& entry : trainable()) {
+      if (entry.group == ParameterGroup::kAdapter && entry.level != active) frozen.push_back(entry.name);
+    }
+    return frozen;
+  }
+
+ private:
+  int64_t stage(const TrainingProgress& progress) const {
+    const int64_t levels = layout_.plan.levels;
+    if (progress.total_steps <= 0) return 0;
+    if (config_.stage_fractions.empty()) {
+      return std::min(levels * progress.step / progress.total_steps, levels - 1);
+    }
+    const double done = static_cast<double>(progress.step) / static_cast<double>(progress.total_steps);
+    double end = 0.0;
+    for (int64_t k = 0; k < levels - 1; ++k) {
+      end += config_.stage_fractions[static_cast<size_t>(k)];
+      // A bound that is one rounding away from a step belongs to that step.
+      if (done < end - 1e-9) return k;
+    }
+    return levels - 1;
+  }
+};
+
+}  // namespace
+
+Method msplora_method() {
+  return {{"msplora", "A pyramid of factors: shared by all layers, by groups of layers, and by none (2025)"},
+          true,
+          msplora_tensors,
+          [](MethodInput in) {
+            LowRankLayout layout = msplora_layout(in.config, in.sites, in.target.num_layers);
+            return std::make_unique<MsploraAdapter>(std::move(in), std::move(layout));
+          }};
+}
+
+}  // namespace msplora::detail

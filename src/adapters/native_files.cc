@@ -1,0 +1,144 @@
+// The native form: adapter.json (method, options, sharing plan, base) and adapter.safetensors, which holds
+// every trainable tensor once under its own name. docs/adapters-format.md describes both.
+#include <fmt/format.h>
+
+#include "adapters/config_json.h"
+#include "adapters/files_detail.h"
+#include "adapters/registry.h"
+#include "adapters/stored_tensors.h"
+#include "msplora/adapters/files.h"
+#include "msplora/core/file.h"
+#include "msplora/io/safetensors.h"
+
+namespace msplora {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kFormatName = "msplora-adapter";
+constexpr int64_t kFormatVersion = 1;
+
+json base_to_json(const AdapterTarget& target) {
+  return {
+      {"model_type", target.model_type},
+      {"name", target.base_name},
+      {"num_layers", target.num_layers},
+      // As text: JSON readers keep 53 bits of a number.
+      {"fingerprint",
+       target.base_fingerprint == 0 ? json(nullptr) : json(fmt::format("{:016x}", target.base_fingerprint))}};
+}
+
+/// The part of adapter.json that says what the adapter is for.
+struct NativeHeader {
+  AdapterConfig config;
+  std::string task_type, model_type, base_name, fingerprint;
+  int64_t num_layers = 0;
+  json plan, state;
+};
+
+template <typename T>
+T field(const json& from, const char* key, const std::string& where) {
+  const auto found = from.find(key);
+  if (found == from.end()) throw Error(ErrorCode::kFormat, where + ": " + key, "missing");
+  try {
+    return found->get<T>();
+  } catch (const json::exception&) {
+    throw Error(ErrorCode::kFormat, where + ": " + key, "wrong type: " + found->dump());
+  }
+}
+
+NativeHeader read_header(const std::filesystem::path& path) {
+  const std::string where = path.string();
+  const json file = detail::read_json_object(path);
+  if (field<std::string>(file, "format", where) != kFormatName) {
+    throw Error(ErrorCode::kFormat, where + ": format", fmt::format("expected `{}`", kFormatName));
+  }
+  const auto version = field<int64_t>(file, "version", where);
+  if (version != kFormatVersion) {
+    throw Error(ErrorCode::kFormat, where + ": version",
+                fmt::format("expected {}, found {}", kFormatVersion, version), "written by a newer msplora?");
+  }
+  NativeHeader header;
+  header.config = detail::config_from_json(field<json>(file, "config", where), where + ": config");
+  header.task_type = field<std::string>(file, "task_type", where);
+  const json base = field<json>(file, "base", where);
+  header.model_type = field<std::string>(base, "model_type", where + ": base");
+  header.base_name = field<std::string>(base, "name", where + ": base");
+  header.num_layers = field<int64_t>(base, "num_layers", where + ": base");
+  if (base.contains("fingerprint") && base["fingerprint"].is_string())
+    header.fingerprint = base["fingerprint"];
+  header.plan = file.value("plan", json());
+  header.state = file.value("state", json());
+  return header;
+}
+
+void check_base(const NativeHeader& header, const AdapterTarget& target, const std::string& where) {
+  ErrorList errors;
+  const auto differ = [&](const char* what, const std::string& adapter, const std::string& model) {
+    if (!adapter.empty() && !model.empty() && adapter != model) {
+      errors.add(where,
+                 fmt::format("the adapter was made for {} `{}`, the model has `{}`", what, adapter, model));
+    }
+  };
+  differ("model_type", header.model_type, target.model_type);
+  differ("task", header.task_type, target.task_type);
+  if (header.num_layers > 0 && target.num_layers > 0) {
+    differ("num_layers", std::to_string(header.num_layers), std::to_string(target.num_layers));
+  }
+  if (errors.empty() && target.base_fingerprint != 0 && !header.fingerprint.empty() &&
+      header.fingerprint != fmt::format("{:016x}", target.base_fingerprint)) {
+    errors.add(where,
+               "the adapter was trained on another base: the model has the same type, but other weights",
+               header.base_name.empty() ? "" : fmt::format("it was trained on {}", header.base_name));
+  }
+  errors.throw_if_any(ErrorCode::kModel, where);
+}
+
+}  // namespace
+
+void save_native_adapter(const Adapter& adapter, const std::filesystem::path& directory) {
+  detail::make_directory(directory);
+  std::vector<NamedTensor> tensors;
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    tensors.push_back({entry.name, entry.tensor.detach().to(at::kCPU)});
+  }
+  const AdapterTarget& target = adapter.target();
+  json file = {{"format", kFormatName},
+               {"version", kFormatVersion},
+               {"method", adapter.config().method},
+               {"config", detail::config_to_json(adapter.config())},
+               {"task_type", target.task_type},
+               {"head_modules", target.head_modules},
+               {"base", base_to_json(target)},
+               {"plan", adapter.plan()},
+               {"state", adapter.state()}};
+  // The description last: a directory without it holds no adapter.
+  write_safetensors(directory / detail::kNativeTensors, tensors, {{"format", "pt"}});
+  detail::write_json(directory / detail::kNativeConfig, file);
+}
+
+namespace detail {
+
+std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& directory, AdapterTarget target) {
+  const std::filesystem::path config_path = directory / kNativeConfig,
+                              tensor_path = directory / kNativeTensors;
+  const NativeHeader header = read_header(config_path);
+  check_base(header, target, config_path.string());
+  const auto file = SafetensorsFile::open(tensor_path);
+  std::map<std::string, StoredTensor> stored;
+  for (const auto& [name, info] : file->tensors()) stored[name] = {name, file->tensor(name)};
+
+  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient};
+  auto adapter = builder.build(header.config, std::move(target), /*seed=*/0);
+  fill_trainable(*adapter, stored, tensor_path, [](const std::string& name) { return name; });
+  if (adapter->plan() != header.plan) {
+    throw Error(ErrorCode::kModel, config_path.string() + ": plan",
+                "the sharing plan of the file differs from the one its options give on this model");
+  }
+  if (!header.state.is_null()) adapter->restore_state(header.state);
+  AdapterBuilder::set_recorded_base(*adapter, header.base_name);
+  return adapter;
+}
+
+}  // namespace detail
+}  // namespace msplora

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/adapters/config.h"
+
+namespace msplora::detail {
+
+/// adapter_config.json of a LoRA adapter.
+struct PeftConfig {
+  AdapterConfig config;  // method lora; patterns as a map, see below
+  bool has_targets = false;
+  std::string task_type;
+  std::string base_name;
+  // In the order of the file, which is the order PEFT tries them in.
+  std::vector<std::pair<std::string, int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
+};
+
+/// Absent keys have PEFT's defaults. Throws Error{kFormat} listing wrong types, Error{kModel} listing
+/// together everything that makes the adapter something else than plain LoRA (DoRA, another peft_type, ...).
+PeftConfig read_peft_config(const std::filesystem::path& path);
+
+/// `value` as PEFT writes it: whole numbers without a fraction.
+nlohmann::json peft_number(double value);
+
+}  // namespace msplora::detail

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace msplora::detail {
+
+inline constexpr const char* kPeftPrefix = "base_model.model.";
+
+/// Where a tensor of a PEFT file belongs.
+struct PeftKey {
+  std::string
+      name;  // ours: "<path>.lora_A.weight", "<path>.bias", or a parameter's name; "" to skip the tensor
+  std::string refusal;  // why it cannot be used, or ""
+};
+
+/// Our name of a key in adapter_model.safetensors. Tolerates the spellings of other PEFT versions: the
+/// adapter name
+/// ("lora_A.default.weight"), "modules_to_save.default" and the "original_module" copies beside them
+/// (skipped).
+PeftKey parse_peft_key(const std::string& key);
+
+}  // namespace msplora::detail

@@ -1,0 +1,123 @@
+#include "adapters/registry.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+#include "adapters/config_json.h"
+
+namespace msplora {
+namespace {
+
+using detail::Method;
+
+const std::vector<Method>& methods() {
+  static const std::vector<Method> all = {detail::msplora_method(), detail::lora_method(),
+                                          detail::head_only_method()};
+  return all;
+}
+
+const Method* find_method(const std::string& name, ErrorList& errors) {
+  std::vector<std::string> names;
+  for (const Method& method : methods()) {
+    if (method.info.name == name) return &method;
+    names.push_back(method.info.name);
+  }
+  std::string known;
+  for (const std::string& n : names) known += (known.empty() ? "" : ", ") + n;
+  const std::string nearest = did_you_mean(name, names);
+  errors.add("adapter.method", fmt::format("unknown method `{}`", name),
+             nearest.empty() ? "known: " + known : nearest);
+  return nullptr;
+}
+
+/// Everything that can be said about a configuration without tensors.
+struct Checked {
+  const Method* method = nullptr;
+  std::vector<Site> sites;
+  std::vector<detail::TensorSpec> tensors;
+};
+
+Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64_t num_layers,
+              const std::vector<std::string>& heads, detail::Strictness strictness, ErrorList& errors) {
+  Checked checked;
+  const size_t problems = errors.size();
+  detail::check_ranges(config, errors);
+  const bool in_range = errors.size() == problems;
+  checked.method = find_method(config.method, errors);
+  if (checked.method == nullptr) return checked;
+  if (checked.method->uses_sites) {
+    checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
+  }
+  // Values out of range (a rank of 0) would only produce follow-up problems.
+  if (in_range) {
+    const bool strict = strictness == detail::Strictness::kStrict;
+    checked.tensors = checked.method->tensors({config, checked.sites, num_layers, strict}, errors);
+  }
+  return checked;
+}
+
+}  // namespace
+
+std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,
+                                               uint64_t seed) const {
+  ErrorList errors;
+  Checked checked = check(config, target.sites, target.num_layers, target.head_modules, strictness, errors);
+  const bool lenient = strictness == detail::Strictness::kLenient;
+  const auto base = detail::select_base_parameters(config, target, checked.sites, lenient, errors);
+  if (errors.empty() && checked.tensors.empty() && base.empty()) {
+    errors.add(
+        "adapter.method",
+        fmt::format("nothing to train: `{}` trains heads alone and this model has none", config.method),
+        "name modules in modules_to_save, or take another method");
+  }
+  errors.throw_if_any(code, title);
+  for (const Site& site : checked.sites) {
+    if (site.linear == nullptr) {
+      throw Error(ErrorCode::kUsage, site.path, "the site has no layer (only its shape is known)");
+    }
+  }
+  detail::prepare_base_parameters(target, base);
+  std::unique_ptr<Adapter> adapter =
+      checked.method->create({config, std::move(target), std::move(checked.sites), seed});
+  for (const detail::BaseParameter& entry : base) {
+    adapter->trainable_.push_back({entry.parameter.name, entry.parameter.tensor, entry.group, 0});
+  }
+  adapter->attach();
+  return adapter;
+}
+
+std::unique_ptr<Adapter> create_adapter(const AdapterConfig& config, AdapterTarget target, uint64_t seed) {
+  return AdapterBuilder().build(config, std::move(target), seed);
+}
+
+std::vector<MethodInfo> adapter_methods() {
+  std::vector<MethodInfo> infos;
+  for (const Method& method : methods()) infos.push_back(method.info);
+  return infos;
+}
+
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const std::vector<std::string>& head_modules) {
+  ErrorList errors;
+  const Checked checked = check(config, sites, num_layers, head_modules, detail::Strictness::kStrict, errors);
+  errors.throw_if_any(ErrorCode::kConfig, "adapter");
+  ParameterCount count;
+  std::vector<std::set<int64_t>> owners;
+  for (const detail::TensorSpec& tensor : checked.tensors) {
+    const auto level = static_cast<size_t>(tensor.level);
+    if (level >= owners.size()) {
+      owners.resize(level + 1);
+      count.per_level.resize(level + 1);
+    }
+    int64_t size = 1;
+    for (const int64_t extent : tensor.shape) size *= extent;
+    count.total += size;
+    count.per_level[level] += size;
+    owners[level].insert(tensor.owner_layer);
+  }
+  for (const auto& level : owners) count.owners.emplace_back(level.begin(), level.end());
+  return count;
+}
+
+}  // namespace msplora

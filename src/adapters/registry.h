@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+
+#include "adapters/base_parameters.h"
+#include "adapters/method.h"
+#include "adapters/target_modules.h"
+#include "msplora/adapters/adapter.h"
+
+namespace msplora {
+
+/// The one way adapters come into being, for recipes and for files.
+struct AdapterBuilder {
+  /// Problems go to one Error with this code and title.
+  ErrorCode code = ErrorCode::kConfig;
+  std::string title = "adapter";
+  detail::Strictness strictness = detail::Strictness::kStrict;
+
+  std::unique_ptr<Adapter> build(const AdapterConfig& config, AdapterTarget target, uint64_t seed) const;
+
+  static void set_recorded_base(Adapter& adapter, std::string name) {
+    adapter.recorded_base_ = std::move(name);
+  }
+};
+
+}  // namespace msplora

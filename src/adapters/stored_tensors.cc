@@ -1,0 +1,127 @@
+#include "adapters/stored_tensors.h"
+
+#include <ATen/ops/isfinite.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <functional>
+
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+
+namespace msplora::detail {
+namespace {
+
+bool all_finite(const at::Tensor& tensor) {
+  // max |x| carries NaN along, so one reduction answers.
+  return tensor.numel() == 0 || at::isfinite(tensor.to(at::kFloat).abs().max()).item<bool>();
+}
+
+/// What to do about a head or a layer of another size.
+std::string hint_for(const TrainableTensor& entry, const at::Tensor& stored) {
+  if (entry.group == ParameterGroup::kHead && stored.dim() == entry.tensor.dim() && stored.dim() > 0 &&
+      stored.size(0) != entry.tensor.size(0)) {
+    return fmt::format(
+        "the adapter was trained with a head of {} outputs, the model has {}: load the model with as "
+        "many labels as the adapter",
+        stored.size(0), entry.tensor.size(0));
+  }
+  return "the adapter was made for a base of another shape";
+}
+
+struct Comparison {
+  std::vector<std::string> missing, misshaped, unexpected, not_finite;
+  std::string hint;
+};
+
+Comparison compare(const Adapter& adapter, const std::map<std::string, StoredTensor>& stored,
+                   const std::function<std::string(const std::string&)>& key_of) {
+  Comparison result;
+  std::map<std::string, bool> expected;
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    expected[entry.name] = true;
+    const auto found = stored.find(entry.name);
+    if (found == stored.end()) {
+      result.missing.push_back(key_of(entry.name));
+      continue;
+    }
+    const auto& [key, tensor] = found->second;
+    if (!tensor.is_floating_point()) {
+      result.misshaped.push_back(fmt::format("{}: expected floating-point numbers, found {}", key,
+                                             at::toString(tensor.scalar_type())));
+    } else if (tensor.sizes() != entry.tensor.sizes()) {
+      result.misshaped.push_back(fmt::format("{}: expected [{}], found [{}]", key,
+                                             fmt::join(entry.tensor.sizes(), ", "),
+                                             fmt::join(tensor.sizes(), ", ")));
+      result.hint = hint_for(entry, tensor);
+    } else if (!all_finite(tensor)) {
+      result.not_finite.push_back(key);
+    }
+  }
+  for (const auto& [name, entry] : stored) {
+    if (expected.count(name) == 0) result.unexpected.push_back(entry.key);
+  }
+  return result;
+}
+
+}  // namespace
+
+void fill_trainable(const Adapter& adapter, const std::map<std::string, StoredTensor>& stored,
+                    const std::filesystem::path& file,
+                    const std::function<std::string(const std::string&)>& key_of) {
+  const Comparison found = compare(adapter, stored, key_of);
+  if (!found.missing.empty() || !found.misshaped.empty() || !found.unexpected.empty()) {
+    throw Error(ErrorCode::kModel, file.string(),
+                "the adapter does not fit the model" + list_entries("missing", found.missing) +
+                    list_entries("mis-shaped", found.misshaped) +
+                    list_entries("unexpected", found.unexpected),
+                found.hint);
+  }
+  if (!found.not_finite.empty()) {
+    throw Error(ErrorCode::kNumerics, file.string(),
+                "the adapter holds NaN or infinity" + list_entries("tensors", found.not_finite),
+                "take an earlier checkpoint");
+  }
+  const torch::NoGradGuard no_grad;
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    at::Tensor target = entry.tensor;
+    target.copy_(stored.at(entry.name).tensor);
+  }
+}
+
+std::string list_entries(const std::string& title, const std::vector<std::string>& entries) {
+  if (entries.empty()) return {};
+  constexpr size_t kShown = 20;
+  std::string text = fmt::format("\n  {} ({}):", title, entries.size());
+  for (size_t i = 0; i < std::min(kShown, entries.size()); ++i) text += "\n    " + entries[i];
+  if (entries.size() > kShown) text += fmt::format("\n    ... and {} more", entries.size() - kShown);
+  return text;
+}
+
+nlohmann::ordered_json read_json_object(const std::filesystem::path& path) {
+  nlohmann::ordered_json json;
+  try {
+    json = nlohmann::ordered_json::parse(read_file(path));
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorCode::kFormat, path.string(), std::string("not valid JSON: ") + error.what());
+  }
+  if (!json.is_object()) throw Error(ErrorCode::kFormat, path.string(), "expected a JSON object");
+  return json;
+}
+
+void make_directory(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw Error(ErrorCode::kIo, path.string(), "cannot create the directory: " + error.message());
+}
+
+void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
+  try {
+    write_file_atomically(path, json.dump(2) + "\n");
+  } catch (const nlohmann::json::exception& error) {  // a name that is not UTF-8
+    throw Error(ErrorCode::kUsage, path.string(), error.what());
+  }
+}
+
+}  // namespace msplora::detail
