@@ -43,33 +43,32 @@ clean_and_cap() {
     for (sort { $a->[0] cmp $b->[0] } @line) { last if ($total += length $_->[1]) > $limit; print $_->[1]; }' "$1"
 }
 
+newest_deb() { ls "$work/debs/${1}"_*.deb 2> /dev/null | tail -n 1 || true; }
+
 # Unpacks one package and writes its clean text to clean/PACKAGE.txt.
 read_package() {
-  local package=$1 format=$2 cap=$3 globs=$4 deb
-  deb=$(ls "$work/debs/${package}"_*.deb 2> /dev/null | tail -n 1 || true)
-  if [ -z "$deb" ]; then
-    (cd "$work/debs" && apt-get "${apt_options[@]}" -qq download "$package") 2> "$work/download.log" || true
-    deb=$(ls "$work/debs/${package}"_*.deb 2> /dev/null | tail -n 1 || true)
-  fi
-  if [ -z "$deb" ]; then
-    say "make-corpus: $package: cannot be downloaded, left out"
+  local package=$1 format=$2 cap=$3 globs=$4 deb dir clean row
+  deb=$(newest_deb "$package")
+  dir=$work/files/$package
+  clean=$work/clean/$package
+  # Kept from an earlier run, unless the package, its row or the readers have changed since.
+  row="$(basename "$deb") $format $cap $globs"
+  if [ -s "$clean.txt" ] && [ "$(cat "$clean.row" 2> /dev/null)" = "$row" ] &&
+     [ "$clean.txt" -nt "$here/corpus/extract.pl" ] && [ "$clean.txt" -nt "$here/corpus/clean.pl" ]; then
     return 0
   fi
-  # Kept from an earlier run, unless the readers have changed since.
-  local done=$work/clean/$package.txt
-  if [ "$done" -nt "$here/corpus/extract.pl" ] && [ "$done" -nt "$here/corpus/clean.pl" ] && [ -s "$done" ]; then return 0; fi
-  local dir=$work/files/$package
   rm -rf "$dir" && mkdir -p "$dir"
   set -f
   # shellcheck disable=SC2086  # the globs are meant to be words
-  dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir" --no-same-owner --wildcards $globs 2> "$work/tar.log" || true
+  dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir" --no-same-owner --wildcards $globs 2> "$clean.log" || true
   set +f
   find "$dir" -type f | sort | perl "$here/corpus/extract.pl" "$format" > "$work/raw/$package.txt"
-  dpkg-deb -f "$deb" Version > "$work/clean/$package.version"
-  clean_and_cap "$cap" < "$work/raw/$package.txt" > "$work/clean/$package.part"
-  mv "$work/clean/$package.part" "$work/clean/$package.txt"
+  clean_and_cap "$cap" < "$work/raw/$package.txt" > "$clean.part"
+  mv "$clean.part" "$clean.txt"
+  printf '%s' "$row" > "$clean.row"
+  dpkg-deb -f "$deb" Version > "$clean.version"
   rm -rf "$dir"
-  if [ ! -s "$work/clean/$package.txt" ]; then say "make-corpus: $package: no text found"; fi
+  if [ ! -s "$clean.txt" ]; then say "make-corpus: $package: no text found"; fi
 }
 
 names=()
@@ -77,19 +76,31 @@ declare -A licences
 while IFS='|' read -r package licence format cap globs _; do
   package=$(trim "$package")
   case $package in ''|'#'*) continue ;; esac
+  if [ -z "$(newest_deb "$package")" ]; then
+    (cd "$work/debs" && apt-get "${apt_options[@]}" -qq download "$package") 2> "$work/download.log" || true
+  fi
+  if [ -z "$(newest_deb "$package")" ]; then
+    say "make-corpus: $package: cannot be downloaded, left out"
+    continue
+  fi
+  say "make-corpus: $package"
   names+=("$package")
   licences[$package]=$(trim "$licence")
-  say "make-corpus: $package"
-  read_package "$package" "$(trim "$format")" "$(trim "$cap")" "$(trim "$globs")"
+  while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+  read_package "$package" "$(trim "$format")" "$(trim "$cap")" "$(trim "$globs")" &
 done < "$here/corpus/sources.txt"
+while [ "$(jobs -p | wc -l)" -gt 0 ]; do wait -n; done
 
 say "make-corpus: package descriptions"
 names+=(package-descriptions)
 licences[package-descriptions]="as the packages"
-# One text per source package: its binary packages mostly repeat each other.
-"$here/package-descriptions.sh" "$lists" |
-  awk -F '\t' '$1 == "train" { print $5 "."; n = split($6, part, / \| /); for (i = 1; i <= n; i++) print part[i] }' \
-  > "$work/raw/package-descriptions.txt"
+# A paragraph that a held-out package has too, as siblings from another source often do, stays out with it.
+"$here/package-descriptions.sh" "$lists" > "$work/descriptions.tsv"
+awk -F '\t' '
+  { n = split($6, part, / \| /); part[++n] = $5 }
+  NR == FNR { if ($1 != "train") for (i = 1; i <= n; i++) held[part[i]] = 1; next }
+  $1 == "train" { for (i = 1; i <= n; i++) if (!(part[i] in held)) print part[i] (i == n ? "." : "") }
+  ' "$work/descriptions.tsv" "$work/descriptions.tsv" > "$work/raw/package-descriptions.txt"
 clean_and_cap 30 < "$work/raw/package-descriptions.txt" > "$work/clean/package-descriptions.txt"
 date -u +%Y-%m-%d > "$work/clean/package-descriptions.version"
 
@@ -104,8 +115,10 @@ done | perl -MDigest::MD5=md5,md5_hex -ne '
   $letters =~ tr/a-z//cd;
   next if $seen{md5($letters)}++;
   print md5_hex($text), "\t", $_;' | sort -S 512M > "$work/all.tsv"
-awk -F '\t' -v train="$output/train.txt" -v heldout="$output/heldout.txt" '
+awk -F '\t' -v train="$work/train.part" -v heldout="$work/heldout.part" '
   { print $3 > (substr($1, 31, 2) ~ /^(00|55|aa)$/ ? heldout : train) }' "$work/all.tsv"
+mv "$work/train.part" "$output/train.txt"
+mv "$work/heldout.part" "$output/heldout.txt"
 
 printf 'source\tversion\tlicence\tlines\tbytes\n' > "$output/sources.tsv"
 awk -F '\t' '{ lines[$2]++; bytes[$2] += length($3) + 1 } END { for (s in lines) print s "\t" lines[s] "\t" bytes[s] }' \
