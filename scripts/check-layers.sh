@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Fails if a file includes a header of a layer it must not know, or if a layer without libtorch includes libtorch.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e '
+  use strict; use warnings;
+  # What each layer may include besides itself. The layer of a file is the folder below include/msplora or src.
+  my @core = ("core");
+  my @torch = (@core, "kernels", "nn");
+  my @text = (@core, "tokenizers", "data", "metrics");
+  my %allowed = (
+    core => [],
+    tokenizers => [@core],
+    metrics => [@core],
+    data => [@core, "tokenizers"],
+    kernels => [@core],
+    nn => [@core, "kernels"],
+    io => [@torch],
+    models => [@torch, "io"],
+    adapters => [@torch, "io", "models"],
+    train => [@torch, @text, "io", "models", "adapters"],
+    eval => [@torch, @text, "io", "models", "adapters", "train"],
+  );
+  my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics);
+  my ($files, $includes, @wrong) = (0, 0);
+  while (my $file = <STDIN>) {
+    chomp $file;
+    $files++;
+    my ($layer) = $file =~ m{^(?:include/msplora|src)/([^/]+)/};
+    if (defined $layer && !$allowed{$layer}) {
+      push @wrong, "$file: \"$layer\" is no layer; known: " . join(", ", sort keys %allowed);
+      next;
+    }
+    # Tests of a layer without libtorch are linked without it.
+    my ($tested) = $file =~ m{^tests/([^/]+)/};
+    my $torch_free = $torch_free{$layer // $tested // ""};
+    my %may = $layer ? map { $_ => 1 } $layer, @{$allowed{$layer}} : ();
+    open(my $in, "<", $file) or die "check-layers: $file: $!\n";
+    while (my $line = <$in>) {
+      next unless $line =~ /^\s*#\s*include\s*[<"]([^>"]+)[>"]/;
+      my $header = $1;
+      $includes++;
+      if ($torch_free && $header =~ m{^(torch|ATen|c10|caffe2)/}) {
+        push @wrong, "$file:$.: includes $header, but this layer is built without libtorch";
+      }
+      # Both public headers (msplora/io/x.h) and private ones (io/x.h, ../io/x.h) name the layer.
+      my ($other) = $header =~ m{(?:^|/)(?:msplora/)?([a-z]+)/[^/]+$};
+      next unless defined $other && $allowed{$other} && $header !~ m{^(torch|ATen|c10)/};
+      if ($layer && !$may{$other}) {
+        push @wrong, "$file:$.: includes $header, but layer \"$layer\" may only include: "
+            . join(", ", sort keys %may);
+      }
+      if ($torch_free && !$layer && !$torch_free{$other}) {
+        push @wrong, "$file:$.: includes $header, which needs libtorch";
+      }
+    }
+  }
+  if (!$files) { print STDERR "check-layers: no C++ files are tracked\n"; exit 1; }
+  if (@wrong) {
+    print STDERR "$_\n" for @wrong;
+    print STDERR "check-layers: FAILED, ", scalar(@wrong), " wrong includes\n";
+    exit 1;
+  }
+  print "check-layers: $includes includes in $files files point downwards\n";'
