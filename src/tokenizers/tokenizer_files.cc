@@ -1,0 +1,278 @@
+#include "tokenizers/tokenizer_files.h"
+
+#include <algorithm>
+#include <cctype>
+#include <unordered_map>
+
+#include "msplora/core/file.h"
+#include "tokenizers/json_view.h"
+#include "tokenizers/unicode.h"
+
+namespace msplora::detail {
+namespace fs = std::filesystem;
+using nlohmann::json;
+namespace {
+
+json read_json_if_any(const fs::path& path, std::string* text = nullptr) {
+  if (!fs::exists(path)) return json::object();
+  std::string content = read_file(path);
+  json document = parse_json_object(content, path);
+  if (text) *text = std::move(content);
+  return document;
+}
+
+// A special token in tokenizer_config.json is a string or {"content": string, ...}.
+std::string token_or(const json& config, const char* key, const std::string& otherwise) {
+  const auto found = config.find(key);
+  if (found == config.end()) return otherwise;
+  if (found->is_string()) return found->get<std::string>();
+  if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) {
+    return (*found)["content"].get<std::string>();
+  }
+  return otherwise;
+}
+
+std::vector<std::string> read_lines(const fs::path& path) {
+  const std::string text = read_file(path);
+  std::vector<std::string> lines;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string line = text.substr(at, end - at);
+    if (line.size() > 1 && line.back() == '\r') line.pop_back();
+    std::string buffer;
+    if (valid_utf8(line, buffer).data() != line.data()) {
+      throw Error(ErrorCode::kFormat, path.string() + ":" + std::to_string(lines.size() + 1),
+                  "the line is not well-formed UTF-8");
+    }
+    lines.push_back(std::move(line));
+    at = end + 1;
+  }
+  return lines;
+}
+
+json added_token(int64_t id, const std::string& content, bool special, bool lstrip = false) {
+  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", lstrip},
+          {"rstrip", false}, {"normalized", false}, {"special", special}};
+}
+
+json bert_from_vocabulary(const fs::path& path, const TokenizerFiles& files) {
+  const JsonView config(files.config, (path.parent_path() / "tokenizer_config.json").string());
+  BertParts parts;
+  parts.vocabulary = read_lines(path);
+  if (parts.vocabulary.empty()) throw Error(ErrorCode::kFormat, path.string(), "the vocabulary is empty");
+  const auto token = [&](const char* key, const char* usual) {
+    return token_or(files.config, key, token_or(files.special_tokens_map, key, usual));
+  };
+  parts.unk = token("unk_token", "[UNK]");
+  parts.cls = token("cls_token", "[CLS]");
+  parts.sep = token("sep_token", "[SEP]");
+  parts.special_tokens = {token("pad_token", "[PAD]"), parts.unk, parts.cls, parts.sep,
+                          token("mask_token", "[MASK]")};
+  parts.lowercase = config.boolean_or("do_lower_case", true);
+  if (const auto strip = config.find("strip_accents")) parts.strip_accents = strip->boolean();
+  parts.handle_chinese_chars = config.boolean_or("tokenize_chinese_chars", true);
+  return make_bert_json(parts, path.string());
+}
+
+json read_merge_lines(const fs::path& path) {
+  if (!fs::exists(path)) {
+    throw Error(ErrorCode::kIo, path.string(), "vocab.json is there, but merges.txt is missing",
+                "byte-level BPE needs both");
+  }
+  json merges = json::array();
+  const auto lines = read_lines(path);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].empty() || (i == 0 && lines[i].starts_with("#version"))) continue;
+    const size_t space = lines[i].find(' ');
+    if (space == std::string::npos || space == 0 || space + 1 == lines[i].size() ||
+        lines[i].find(' ', space + 1) != std::string::npos) {
+      throw Error(ErrorCode::kFormat, path.string() + ":" + std::to_string(i + 1),
+                  "expected two tokens and a space between them, found \"" + lines[i] + "\"");
+    }
+    merges.push_back({lines[i].substr(0, space), lines[i].substr(space + 1)});
+  }
+  return merges;
+}
+
+// RoBERTa and its descendants use <s> and </s>; GPT-2 adds nothing.
+bool is_roberta_like(const TokenizerFiles& files, const json& model_config) {
+  std::string names;
+  const auto add_name = [&names](const json& document, const char* key) {
+    const auto found = document.find(key);
+    if (found != document.end() && found->is_string()) names += found->get<std::string>() + " ";
+  };
+  add_name(files.config, "tokenizer_class");
+  add_name(model_config, "model_type");
+  for (char& c : names) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const char* name : {"roberta", "bart", "longformer"}) {
+    if (names.find(name) != std::string::npos) return true;
+  }
+  return false;
+}
+
+json byte_level_from_vocabulary(const fs::path& path, const TokenizerFiles& files) {
+  const fs::path directory = path.parent_path();
+  const json vocabulary = parse_json_object(read_file(path), path);
+  const bool roberta = is_roberta_like(files, read_json_if_any(directory / "config.json"));
+  const JsonView config(files.config, (directory / "tokenizer_config.json").string());
+  const bool prefix_space = config.boolean_or("add_prefix_space", false);
+  const auto token = [&](const char* key, const char* usual) {
+    return token_or(files.config, key, token_or(files.special_tokens_map, key, usual));
+  };
+  std::vector<std::string> special;
+  if (roberta) {
+    special = {token("cls_token", "<s>"), token("pad_token", "<pad>"), token("sep_token", "</s>"),
+               token("unk_token", "<unk>"), token("mask_token", "<mask>")};
+  } else {
+    special = {token("bos_token", "<|endoftext|>"), token("eos_token", "<|endoftext|>"),
+               token("unk_token", "<|endoftext|>"), token("pad_token", "<|endoftext|>")};
+  }
+  json added = json::array();
+  std::vector<std::string> seen;
+  for (size_t i = 0; i < special.size(); ++i) {
+    if (!vocabulary.contains(special[i]) || std::find(seen.begin(), seen.end(), special[i]) != seen.end())
+      continue;
+    seen.push_back(special[i]);
+    if (!vocabulary[special[i]].is_number_integer())
+      continue;  // reported with its path by the vocabulary reader
+    added.push_back(added_token(vocabulary[special[i]].get<int64_t>(), special[i], true, roberta && i == 4));
+  }
+  json result = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"normalizer", nullptr}};
+  result["added_tokens"] = added;
+  result["pre_tokenizer"] = {
+      {"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"trim_offsets", true}};
+  result["decoder"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}};
+  result["model"] = {{"type", "BPE"},
+                     {"dropout", nullptr},
+                     {"unk_token", nullptr},
+                     {"continuing_subword_prefix", ""},
+                     {"end_of_word_suffix", ""},
+                     {"fuse_unk", false},
+                     {"vocab", vocabulary},
+                     {"merges", read_merge_lines(directory / "merges.txt")}};
+  if (!roberta) {
+    result["post_processor"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}};
+    return result;
+  }
+  for (const size_t i : {0, 2}) {
+    if (!vocabulary.contains(special[i])) {
+      throw Error(ErrorCode::kFormat, path.string(), "the special token \"" + special[i] + "\" is missing",
+                  "RoBERTa's tokenizer puts it around every text");
+    }
+  }
+  result["post_processor"] = {{"type", "RobertaProcessing"},
+                              {"sep", {special[2], vocabulary[special[2]]}},
+                              {"cls", {special[0], vocabulary[special[0]]}},
+                              {"trim_offsets", true},
+                              {"add_prefix_space", prefix_space}};
+  return result;
+}
+
+// added_tokens.json of the older layout: {"token": id}.
+void append_added_tokens(const fs::path& path, json& tokenizer) {
+  const json extra = read_json_if_any(path);
+  for (const auto& item : extra.items()) {
+    const auto& known = tokenizer["added_tokens"];
+    const bool has = std::any_of(known.begin(), known.end(),
+                                 [&](const json& token) { return token["content"] == item.key(); });
+    if (has) continue;
+    if (!item.value().is_number_integer()) {
+      throw Error(ErrorCode::kFormat, path.string() + ": " + item.key(), "expected an integer id");
+    }
+    tokenizer["added_tokens"].push_back(added_token(item.value().get<int64_t>(), item.key(), false));
+  }
+}
+
+}  // namespace
+
+json make_bert_json(const BertParts& parts, const std::string& source) {
+  std::unordered_map<std::string, size_t> ids;
+  json vocabulary = json::object();
+  for (size_t i = 0; i < parts.vocabulary.size(); ++i) {
+    // Of a repeated line the last counts, as in Hugging Face's reader.
+    ids[parts.vocabulary[i]] = i;
+    vocabulary[parts.vocabulary[i]] = i;
+  }
+  const auto id_of = [&](const std::string& token) {
+    const auto found = ids.find(token);
+    if (found == ids.end()) {
+      throw Error(ErrorCode::kFormat, source, "the special token \"" + token + "\" is not in the vocabulary");
+    }
+    return found->second;
+  };
+  std::vector<std::pair<size_t, std::string>> special;
+  for (const auto& token : parts.special_tokens) {
+    if (const auto found = ids.find(token); found != ids.end()) special.emplace_back(found->second, token);
+  }
+  std::sort(special.begin(), special.end());
+  special.erase(std::unique(special.begin(), special.end()), special.end());
+  json added = json::array();
+  for (const auto& [id, token] : special) added.push_back(added_token(static_cast<int64_t>(id), token, true));
+
+  const auto special_item = [](const std::string& id, int type) {
+    return json{{"SpecialToken", {{"id", id}, {"type_id", type}}}};
+  };
+  const auto text_item = [](const char* id, int type) {
+    return json{{"Sequence", {{"id", id}, {"type_id", type}}}};
+  };
+  const auto definition = [&](const std::string& token) {
+    return json{{"id", token}, {"ids", json::array({id_of(token)})}, {"tokens", json::array({token})}};
+  };
+  id_of(parts.unk);
+  json result = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added}};
+  result["normalizer"] = {{"type", "BertNormalizer"},
+                          {"clean_text", true},
+                          {"handle_chinese_chars", parts.handle_chinese_chars},
+                          {"strip_accents", parts.strip_accents},
+                          {"lowercase", parts.lowercase}};
+  result["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
+  result["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single", json::array({special_item(parts.cls, 0), text_item("A", 0), special_item(parts.sep, 0)})},
+      {"pair", json::array({special_item(parts.cls, 0), text_item("A", 0), special_item(parts.sep, 0),
+                            text_item("B", 1), special_item(parts.sep, 1)})},
+      {"special_tokens", {{parts.cls, definition(parts.cls)}, {parts.sep, definition(parts.sep)}}}};
+  result["decoder"] = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
+  result["model"] = {{"type", "WordPiece"},
+                     {"unk_token", parts.unk},
+                     {"continuing_subword_prefix", "##"},
+                     {"max_input_chars_per_word", parts.max_input_chars_per_word},
+                     {"vocab", std::move(vocabulary)}};
+  return result;
+}
+
+TokenizerFiles read_tokenizer_files(const fs::path& path) {
+  if (!fs::exists(path)) {
+    throw Error(ErrorCode::kIo, path.string(), "there is no such file or directory",
+                "expected a directory with tokenizer.json, or such a file");
+  }
+  const bool is_directory = fs::is_directory(path);
+  const fs::path directory = is_directory ? path : path.parent_path();
+  TokenizerFiles files;
+  files.source = is_directory ? path / "tokenizer.json" : path;
+  files.config = read_json_if_any(directory / "tokenizer_config.json", &files.config_text);
+  files.special_tokens_map = read_json_if_any(directory / "special_tokens_map.json");
+  if (!is_directory || fs::exists(files.source)) {
+    files.tokenizer_text = read_file(files.source);
+    files.tokenizer = parse_json_object(files.tokenizer_text, files.source);
+    return files;
+  }
+  if (fs::exists(path / "vocab.txt")) {
+    files.source = path / "vocab.txt";
+    files.tokenizer = bert_from_vocabulary(files.source, files);
+  } else if (fs::exists(path / "vocab.json")) {
+    files.source = path / "vocab.json";
+    files.tokenizer = byte_level_from_vocabulary(files.source, files);
+  } else {
+    throw Error(
+        ErrorCode::kIo, path.string(), "the directory has no tokenizer",
+        "expected tokenizer.json, vocab.txt, or vocab.json with merges.txt" +
+            std::string(fs::exists(path / "tokenizer.model")
+                            ? "; tokenizer.model alone (SentencePiece) must be converted to tokenizer.json"
+                            : ""));
+  }
+  append_added_tokens(directory / "added_tokens.json", files.tokenizer);
+  return files;
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,222 @@
+#include "tokenizers/unicode.h"
+
+#include <utf8proc.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+namespace msplora::detail {
+namespace {
+
+bool is_ascii_punctuation(char32_t c) {
+  return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+}
+
+// Length of the well-formed sequence at `p`, or minus the length of the maximal ill-formed part there.
+int sequence_length(const unsigned char* p, const unsigned char* end) {
+  const unsigned char first = *p;
+  if (first < 0x80) return 1;
+  int length = 0;
+  unsigned char low = 0x80, high = 0xBF;  // allowed range of the second byte
+  if (first >= 0xC2 && first <= 0xDF) {
+    length = 2;
+  } else if (first >= 0xE0 && first <= 0xEF) {
+    length = 3;
+    if (first == 0xE0) low = 0xA0;
+    if (first == 0xED) high = 0x9F;
+  } else if (first >= 0xF0 && first <= 0xF4) {
+    length = 4;
+    if (first == 0xF0) low = 0x90;
+    if (first == 0xF4) high = 0x8F;
+  } else {
+    return -1;
+  }
+  for (int i = 1; i < length; ++i) {
+    if (p + i >= end || p[i] < low || p[i] > high) return -i;
+    low = 0x80;
+    high = 0xBF;
+  }
+  return length;
+}
+
+// The first byte at or after `p` that is not ASCII.
+const unsigned char* skip_ascii(const unsigned char* p, const unsigned char* end) {
+  constexpr uint64_t kHighBits = 0x8080808080808080ULL;
+  while (end - p >= 8) {
+    uint64_t word;
+    std::memcpy(&word, p, 8);
+    if (word & kHighBits) break;
+    p += 8;
+  }
+  while (p < end && *p < 0x80) ++p;
+  return p;
+}
+
+}  // namespace
+
+uint16_t char_class_slow(char32_t c) {
+  uint16_t bits = 0;
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+      bits = kLetter | kWord;
+      break;
+    case UTF8PROC_CATEGORY_MN:
+      bits = kMarkNonspacing | kMark | kWord;
+      break;
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+      bits = kMark | kWord;
+      break;
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+      bits = kNumber | kWord;
+      break;
+    case UTF8PROC_CATEGORY_NO:
+      bits = kNumber;
+      break;
+    case UTF8PROC_CATEGORY_PC:
+      bits = kPunctuation | kWord;
+      break;
+    case UTF8PROC_CATEGORY_PD:
+    case UTF8PROC_CATEGORY_PS:
+    case UTF8PROC_CATEGORY_PE:
+    case UTF8PROC_CATEGORY_PI:
+    case UTF8PROC_CATEGORY_PF:
+    case UTF8PROC_CATEGORY_PO:
+      bits = kPunctuation;
+      break;
+    case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+      bits = kSpace;
+      break;
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CO:
+      bits = kOther;
+      break;
+    default:
+      break;
+  }
+  if ((c >= 0x9 && c <= 0xD) || c == 0x85) bits |= kSpace;
+  if (c == 0x200C || c == 0x200D) bits |= kWord;
+  if (is_ascii_punctuation(c)) bits |= kPunctuation;
+  return bits;
+}
+
+const std::vector<uint16_t>& bmp_classes() {
+  static const std::vector<uint16_t> classes = [] {
+    std::vector<uint16_t> table(0x10000);
+    for (char32_t c = 0; c < 0x10000; ++c) table[c] = char_class_slow(c);
+    return table;
+  }();
+  return classes;
+}
+
+size_t count_code_points(std::string_view text) {
+  size_t count = 0;
+  for (const char byte : text) count += !is_continuation(byte);
+  return count;
+}
+
+void append_utf8(std::string& out, char32_t c) {
+  if (c < 0x80) {
+    out.push_back(static_cast<char>(c));
+    return;
+  }
+  char bytes[4];
+  size_t size = 0;
+  if (c < 0x800) {
+    bytes[size++] = static_cast<char>(0xC0 | c >> 6);
+  } else {
+    if (c < 0x10000) {
+      bytes[size++] = static_cast<char>(0xE0 | c >> 12);
+    } else {
+      bytes[size++] = static_cast<char>(0xF0 | c >> 18);
+      bytes[size++] = static_cast<char>(0x80 | (c >> 12 & 0x3F));
+    }
+    bytes[size++] = static_cast<char>(0x80 | (c >> 6 & 0x3F));
+  }
+  bytes[size++] = static_cast<char>(0x80 | (c & 0x3F));
+  out.append(bytes, size);
+}
+
+bool is_ascii(std::string_view text) {
+  const auto* begin = reinterpret_cast<const unsigned char*>(text.data());
+  return skip_ascii(begin, begin + text.size()) == begin + text.size();
+}
+
+std::string_view valid_utf8(std::string_view text, std::string& buffer) {
+  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
+  const auto* end = p + text.size();
+  const unsigned char* copied = p;  // everything before it is in the buffer, once there is one
+  bool replaced = false;
+  while ((p = skip_ascii(p, end)) < end) {
+    const int length = sequence_length(p, end);
+    if (length > 0) {
+      p += length;
+      continue;
+    }
+    if (!replaced) buffer.clear();
+    replaced = true;
+    buffer.append(reinterpret_cast<const char*>(copied), static_cast<size_t>(p - copied));
+    buffer.append("\xEF\xBF\xBD");
+    p -= length;
+    copied = p;
+  }
+  if (!replaced) return text;
+  buffer.append(reinterpret_cast<const char*>(copied), static_cast<size_t>(end - copied));
+  return buffer;
+}
+
+void append_normalized(std::string& out, std::string_view text, NormalForm form) {
+  int options = UTF8PROC_STABLE;
+  options |= form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
+  utf8proc_uint8_t* result = nullptr;
+  const utf8proc_ssize_t size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                             static_cast<utf8proc_ssize_t>(text.size()), &result,
+                                             static_cast<utf8proc_option_t>(options));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
+  if (size < 0) throw std::bad_alloc();  // the input is well-formed, so only memory can be missing
+  out.append(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
+}
+
+void append_lowercase(std::string& out, char32_t c) {
+  append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+  // utf8proc maps one character to one; this is the only one whose full lower case has two.
+  if (c == 0x130) append_utf8(out, 0x307);
+}
+
+const std::array<char32_t, 256>& byte_level_alphabet() {
+  static const std::array<char32_t, 256> alphabet = [] {
+    std::array<char32_t, 256> table{};
+    char32_t next = 256;
+    for (char32_t byte = 0; byte < 256; ++byte) {
+      const bool printable =
+          (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || (byte >= 0xAE && byte <= 0xFF);
+      table[byte] = printable ? byte : next++;
+    }
+    return table;
+  }();
+  return alphabet;
+}
+
+int byte_of_alphabet(char32_t c) {
+  static const std::vector<int16_t> inverse = [] {
+    std::vector<int16_t> table(512, -1);
+    for (int byte = 0; byte < 256; ++byte) {
+      table[byte_level_alphabet()[static_cast<size_t>(byte)]] = static_cast<int16_t>(byte);
+    }
+    return table;
+  }();
+  return c < inverse.size() ? inverse[c] : -1;
+}
+
+}  // namespace msplora::detail
