@@ -42,6 +42,7 @@ struct TaskOptions {
 struct TrainOptions {
   int64_t epochs = 3;
   int64_t max_steps = 0;
+  int64_t stop_at = 0;
   std::optional<int64_t> batch_size;
   std::optional<int64_t> token_budget;
   int64_t accumulation = 1;
@@ -76,6 +77,11 @@ struct TrainOptions {
     visitor("epochs", epochs, "Passes over the training data", at_least(1));
     visitor("max_steps", max_steps,
             "Stop after this many optimizer steps, whatever `epochs` says; 0: no limit", at_least(0));
+    visitor(
+        "stop_at", stop_at,
+        "Pause after this step with a checkpoint, to be continued with --resume; 0: never. The schedule does "
+        "not know of it",
+        at_least(0));
     visitor("batch_size", batch_size, "Sequences in a micro-batch; 32 when token_budget is not given either",
             at_least(1));
     visitor("token_budget", token_budget, "Tokens in a micro-batch, instead of batch_size", at_least(1));
