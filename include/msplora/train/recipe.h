@@ -33,8 +33,7 @@ struct TaskOptions {
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
-    visitor("type", type, "What the model learns to predict",
-            one_of({"classification", "regression", "masked_lm"}));
+    visitor("type", type, "What the model learns to predict", one_of({"classification", "regression"}));
   }
 };
 
@@ -136,7 +135,7 @@ struct OutputOptions {
   }
 };
 
-/// Everything that a run depends on, as written in a recipe file.
+/// Everything that a run of `train` depends on, as written in a recipe file.
 struct Recipe {
   ModelOptions model;
   TaskOptions task;
@@ -150,7 +149,24 @@ struct Recipe {
     visitor("model", model, "The base model");
     visitor("task", task, "What is learned");
     visitor("data", data, "The text");
-    visitor("adapter", adapter, "The method of adaptation (unused by pretrain)");
+    visitor("adapter", adapter, "The method of adaptation");
+    visitor("train", train, "The training");
+    visitor("output", output, "The results");
+  }
+};
+
+/// Everything that a run of `pretrain` depends on: masked-language-model training of all parameters.
+/// model.path may hold no weights when model.random_init is set.
+struct PretrainRecipe {
+  ModelOptions model;
+  MlmDataConfig data;
+  TrainOptions train;
+  OutputOptions output;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("model", model, "The model: its shape and tokenizer, and its weights unless random_init is set");
+    visitor("data", data, "The text");
     visitor("train", train, "The training");
     visitor("output", output, "The results");
   }
@@ -159,6 +175,7 @@ struct Recipe {
 /// Adds every problem that no single option's range shows: options that exclude each other or miss a partner.
 /// `where` is the name of the recipe file.
 void check_recipe(const Recipe& recipe, ErrorList& errors, const std::string& where = "recipe");
+void check_recipe(const PretrainRecipe& recipe, ErrorList& errors, const std::string& where = "recipe");
 
 /// The same for a training configuration alone (used by check_recipe).
 void check_train_options(const TrainOptions& train, ErrorList& errors, const std::string& where = "recipe");
@@ -168,9 +185,11 @@ inline constexpr int64_t kDefaultBatchSize = 32;
 
 /// Every option with its value, nested as in the file: what checkpoints and metrics.json record.
 nlohmann::json recipe_to_json(const Recipe& recipe);
+nlohmann::json recipe_to_json(const PretrainRecipe& recipe);
 
 /// Keys of `after` (dotted) that differ from `before` and matter for continuing a run: where output goes, how
-/// often it is logged or saved, and the number of threads may change; everything else may not.
+/// often it is logged or saved, and the number of threads may change, and so
+/// may the length of the run (whose schedule then spans the new length); everything else may not.
 std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after);
 
 }  // namespace msplora
