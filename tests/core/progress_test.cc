@@ -74,7 +74,9 @@ TEST(Interrupt, ASecondSignalEndsTheProcess) {
       testing::KilledBySignal(SIGINT), "");
 }
 
-TEST(Threads, AtLeastOne) { EXPECT_GE(machine_threads(), 1); }
+TEST(Threads, AtLeastOne) {
+  EXPECT_GE(machine_threads(), 1);
+}
 
 }  // namespace
 }  // namespace msplora

@@ -36,8 +36,8 @@ TEST(Gradients, NamesTensorsThatAreNotFinite) {
 
 TEST(GradientWatch, StopsForATensorThatNeverGetsAGradient) {
   at::Tensor absent = at::zeros({2}).requires_grad_(true);
-  GradientWatch watch({with_gradient("used", at::ones({2})), {"absent", absent},
-                       with_gradient("zero", at::zeros({2}))});
+  GradientWatch watch(
+      {with_gradient("used", at::ones({2})), {"absent", absent}, with_gradient("zero", at::zeros({2}))});
   watch.examine({}, 0.0);  // warm-up: nothing moves, so nothing is known
   watch.examine({}, 0.0);
   watch.examine({}, 0.5);

@@ -125,13 +125,15 @@ TEST(AdamW, ContinuesFromItsState) {
 TEST(AdamW, NamesEveryStateEntryThatDoesNotFit) {
   at::Tensor a = parameter({1.0, 2.0});
   AdamW optimizer({}, {{"group", 0.1, 0.0, {{"a", a}}}});
-  std::vector<NamedTensor> state = {{"a.exp_avg", at::zeros({3}, at::kDouble)}, {"b.exp_avg", at::zeros({1})}};
+  std::vector<NamedTensor> state = {{"a.exp_avg", at::zeros({3}, at::kDouble)},
+                                    {"b.exp_avg", at::zeros({1})}};
   try {
     optimizer.load_state(state, "here");
     FAIL();
   } catch (const Error& error) {
     const std::string text = error.what();
-    for (const char* part : {"a.exp_avg", "[3]", "[2]", "a.exp_avg_sq", "a.step", "missing", "b.exp_avg", "unexpected"}) {
+    for (const char* part :
+         {"a.exp_avg", "[3]", "[2]", "a.exp_avg_sq", "a.step", "missing", "b.exp_avg", "unexpected"}) {
       EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
     }
   }

@@ -24,7 +24,9 @@ std::string problems(const Recipe& recipe) {
   return "";
 }
 
-TEST(Recipe, DefaultsAreValid) { EXPECT_EQ(problems(valid()), ""); }
+TEST(Recipe, DefaultsAreValid) {
+  EXPECT_EQ(problems(valid()), "");
+}
 
 TEST(Recipe, ReportsEveryProblemAtOnce) {
   Recipe recipe;
@@ -36,8 +38,9 @@ TEST(Recipe, ReportsEveryProblemAtOnce) {
   recipe.train.stop_at = 60;
   recipe.output.save_peft = recipe.output.save_native = false;
   const std::string text = problems(recipe);
-  for (const char* key : {"r.yaml: model.path", "r.yaml: output.dir", "train.token_budget", "train.warmup_ratio",
-                          "train.warmup_steps", "train.stop_at", "output.save_native"}) {
+  for (const char* key :
+       {"r.yaml: model.path", "r.yaml: output.dir", "train.token_budget", "train.warmup_ratio",
+        "train.warmup_steps", "train.stop_at", "output.save_native"}) {
     EXPECT_THAT(text, testing::HasSubstr(key));
   }
 }

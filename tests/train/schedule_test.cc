@@ -27,7 +27,8 @@ TEST(Schedule, CosineWithWarmup) {
                              0.14644660940672627,
                              0.03806023374435663,
                              0.0};
-  for (int64_t step = 0; step <= 10; ++step) EXPECT_NEAR(schedule.factor(step), expected[step], 1e-15) << step;
+  for (int64_t step = 0; step <= 10; ++step)
+    EXPECT_NEAR(schedule.factor(step), expected[step], 1e-15) << step;
 }
 
 TEST(Schedule, ConstantAndRatio) {

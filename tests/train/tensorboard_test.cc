@@ -63,7 +63,8 @@ TEST(TensorBoard, AResumedRunDropsLaterSteps) {
   }
   const auto records = read_records(read_file(path));
   ASSERT_EQ(records.size(), 2u);
-  EXPECT_EQ(records[1].substr(9), std::string("\x10\x06\x3A\x02\x08\x01", 6));  // step 6, session_log { status: START }
+  EXPECT_EQ(records[1].substr(9),
+            std::string("\x10\x06\x3A\x02\x08\x01", 6));  // step 6, session_log { status: START }
 }
 
 }  // namespace
