@@ -1,0 +1,19 @@
+#pragma once
+
+namespace msplora {
+
+/// Makes SIGINT and SIGTERM ask for a stop instead of ending the process. A second signal ends it at once,
+/// for when stopping takes too long. Programs call this; the library alone never touches signals.
+void install_interrupt_handler();
+
+/// Whether a stop was asked for. Long work looks at it between steps, saves its state and throws
+/// Error{kInterrupted}.
+bool interrupt_requested() noexcept;
+
+/// Asks for a stop from code, e.g. from another thread.
+void request_interrupt() noexcept;
+
+/// Forgets a request (tests, programs that go on).
+void clear_interrupt() noexcept;
+
+}  // namespace msplora

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "msplora/io/model_config.h"
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// What the estimate is made for.
+struct MemoryQuestion {
+  int64_t trainable_parameters = 0;  // of adapter, biases and head
+  int64_t adapted_inputs = 0;        // sum of in_features over the adapted sites of one layer, on average
+  int64_t tokens_per_batch = 4096;   // T: tokens of a micro-batch
+  int64_t bytes_per_weight = 4;      // 4: float32, 2: bfloat16; of frozen weights and activations
+  bool is_causal_lm = false;         // logits for every token
+};
+
+/// Bytes by purpose.
+struct MemoryEstimate {
+  int64_t model_parameters = 0;  // count, not bytes
+  int64_t weights = 0;
+  int64_t trainable = 0;
+  int64_t activations = 0;
+  int64_t total() const { return weights + trainable + activations; }
+};
+
+/// Parameters of the base model without heads: all linear layers of the blocks, embeddings, norms and biases.
+/// `sites` are those of sites_of_shape().
+int64_t count_base_parameters(const ModelConfig& config, const std::vector<Site>& sites);
+
+/// Memory of one training step on a CPU.
+///
+///   weights      = P b                P base parameters of b bytes
+///   trainable    = 16 n               n trained float32 values with gradient and two moments
+///   activations  = T b (L s + 2 d) + logits
+///     s = 2 d + 2 d_kv                query, attention output; key and value (d_kv = kv heads x head size)
+///       + 2 d                         inputs of the two norms
+///       + m f                         f feed-forward width; m = 2 (input and output of the activation), 4
+///       when gated
+///       + a                           inputs kept for the gradients of adapted layers
+///     logits = 8 T vocab for causal language models, else small and left out
+///
+/// No padding and no [T, T] scores are in it, as batches are packed and attention works row by row.
+MemoryEstimate estimate_memory(const ModelConfig& config, const std::vector<Site>& sites,
+                               const MemoryQuestion& question);
+
+}  // namespace msplora

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// The sum of squares of a float32 or float64 tensor, in double and in a fixed order, so that the thread
+/// count does not change it. Not finite when an element is not.
+double sum_of_squares(const at::Tensor& tensor);
+
+/// What torch.nn.utils.clip_grad_norm_ multiplies gradients of this global norm by: max_norm / (norm + 1e-6),
+/// at most 1. `max_norm` 0 means no clipping.
+double clip_factor(double norm, double max_norm);
+
+/// The gradients of one step.
+struct GradientReport {
+  double norm = 0.0;                    // global 2-norm over the tensors that are not frozen
+  std::vector<std::string> not_finite;  // tensors whose gradient has an infinity or NaN
+};
+
+/// Measures gradients and finds trainable tensors that are not connected to the loss.
+///
+/// The first step of a low-rank pair has a zero gradient for the factor beside the zero one, and with a
+/// warm-up the first update has the learning rate 0. So a tensor is judged only after it took part in
+/// kProbation steps that followed an update with a learning rate above 0: if its gradient was absent or zero
+/// in all steps until then, it is dead.
+class GradientWatch {
+ public:
+  static constexpr int kProbation = 2;
+
+  explicit GradientWatch(std::vector<NamedParameter> tensors);
+
+  /// Looks at the gradients before the optimizer step. `lr_factor` is the one of the coming update.
+  /// Throws Error{kConfig} naming the dead tensors.
+  GradientReport examine(const std::set<std::string>& frozen, double lr_factor);
+
+ private:
+  struct Entry {
+    NamedParameter parameter;
+    bool alive = false;
+    int updates = 0;  // with a learning rate above 0
+    int misses = 0;   // zero gradients after the first such update
+  };
+  std::vector<Entry> entries_;
+};
+
+}  // namespace msplora

@@ -1,0 +1,195 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/config.h"
+#include "msplora/core/error.h"
+#include "msplora/core/options.h"
+#include "msplora/data/options.h"
+
+namespace msplora {
+
+/// The base model of a run.
+struct ModelOptions {
+  std::string path;
+  bool random_init = false;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("path", path, "Hugging Face model directory (config.json, safetensors, tokenizer files)");
+    visitor(
+        "random_init", random_init,
+        "Ignore the weights of the directory and draw all of them from the seed (pretraining, control runs)");
+  }
+};
+
+/// What is learned.
+struct TaskOptions {
+  std::string type = "classification";
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("type", type, "What the model learns to predict", one_of({"classification", "regression"}));
+  }
+};
+
+/// How it is learned. Counts of steps are optimizer steps.
+struct TrainOptions {
+  int64_t epochs = 3;
+  int64_t max_steps = 0;
+  int64_t stop_at = 0;
+  std::optional<int64_t> batch_size;
+  std::optional<int64_t> token_budget;
+  int64_t accumulation = 1;
+
+  double lr = 5e-4;
+  std::optional<double> head_lr;
+  double weight_decay = 0.01;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  std::string schedule = "linear";
+  int64_t warmup_steps = 0;
+  double warmup_ratio = 0.0;
+  double clip_norm = 1.0;
+
+  std::string dtype = "float32";
+  std::optional<double> dropout;
+  int64_t seed = 42;
+  int64_t threads = 0;
+
+  int64_t log_every = 10;
+  int64_t eval_every = 0;
+  int64_t eval_batch_tokens = 4096;
+  int64_t save_every = 0;
+  int64_t keep_checkpoints = 1;
+  std::string best_metric;
+  bool load_best_at_end = true;
+  int64_t early_stopping_patience = 0;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("epochs", epochs, "Passes over the training data", at_least(1));
+    visitor("max_steps", max_steps,
+            "Stop after this many optimizer steps, whatever `epochs` says; 0: no limit", at_least(0));
+    visitor(
+        "stop_at", stop_at,
+        "Pause after this step with a checkpoint, to be continued with --resume; 0: never. The schedule does "
+        "not know of it",
+        at_least(0));
+    visitor("batch_size", batch_size, "Sequences in a micro-batch; 32 when token_budget is not given either",
+            at_least(1));
+    visitor("token_budget", token_budget, "Tokens in a micro-batch, instead of batch_size", at_least(1));
+    visitor("accumulation", accumulation, "Micro-batches of one optimizer step", at_least(1));
+    visitor("lr", lr, "Peak learning rate (AdamW)", above(0));
+    visitor("head_lr", head_lr, "Peak learning rate of the head; default: lr", above(0));
+    visitor("weight_decay", weight_decay, "Decoupled weight decay; biases and norms have none", at_least(0));
+    visitor("beta1", beta1, "Decay of the first moment", probability_below_one());
+    visitor("beta2", beta2, "Decay of the second moment", probability_below_one());
+    visitor("eps", eps, "Added to the root of the second moment", above(0));
+    visitor("schedule", schedule, "Learning rate after the warm-up: down to 0 (linear, cosine) or kept",
+            one_of({"linear", "cosine", "constant"}));
+    visitor("warmup_steps", warmup_steps, "Steps over which the learning rate rises from 0", at_least(0));
+    visitor("warmup_ratio", warmup_ratio, "The same as a share of all steps", probability_below_one());
+    visitor("clip_norm", clip_norm, "Largest global norm of the gradients; 0: no clipping", at_least(0));
+    visitor("dtype", dtype, "Type of activations and frozen weights; trained tensors are always float32",
+            one_of({"float32", "bfloat16"}));
+    visitor("dropout", dropout, "Dropout of the base model, instead of what its config.json says",
+            probability_below_one());
+    visitor("seed", seed, "Seed of fresh weights, shuffling, dropout and masking", at_least(0));
+    visitor("threads", threads, "Threads; 0: as many as the machine has", at_least(0));
+    visitor("log_every", log_every, "Steps between log lines", at_least(1));
+    visitor("eval_every", eval_every, "Steps between evaluations; 0: after each epoch", at_least(0));
+    visitor("eval_batch_tokens", eval_batch_tokens, "Tokens in a batch of evaluation", at_least(1));
+    visitor("save_every", save_every, "Steps between checkpoints; 0: with each evaluation", at_least(0));
+    visitor("keep_checkpoints", keep_checkpoints, "Newest checkpoints kept (the best one is kept besides)",
+            at_least(1));
+    visitor("best_metric", best_metric,
+            "Metric of the evaluation that picks the best checkpoint; empty: the task's first one");
+    visitor("load_best_at_end", load_best_at_end,
+            "End with the weights of the best evaluation, not the last ones");
+    visitor("early_stopping_patience", early_stopping_patience,
+            "Stop after this many evaluations in a row without a better metric; 0: never", at_least(0));
+  }
+};
+
+/// Where the results go.
+struct OutputOptions {
+  std::string dir;
+  bool overwrite = false;
+  bool save_peft = true;
+  bool save_native = true;
+  bool tensorboard = true;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("dir", dir, "Directory of the run: metrics, checkpoints, adapter");
+    visitor("overwrite", overwrite, "Write into `dir` even when it exists and is not empty");
+    visitor("save_peft", save_peft, "Write the adapter in PEFT's LoRA form (where the method has one)");
+    visitor("save_native", save_native, "Write the adapter in the native form");
+    visitor("tensorboard", tensorboard, "Write a TensorBoard event file");
+  }
+};
+
+/// Everything that a run of `train` depends on, as written in a recipe file.
+struct Recipe {
+  ModelOptions model;
+  TaskOptions task;
+  DataConfig data;
+  AdapterConfig adapter;
+  TrainOptions train;
+  OutputOptions output;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("model", model, "The base model");
+    visitor("task", task, "What is learned");
+    visitor("data", data, "The text");
+    visitor("adapter", adapter, "The method of adaptation");
+    visitor("train", train, "The training");
+    visitor("output", output, "The results");
+  }
+};
+
+/// Everything that a run of `pretrain` depends on: masked-language-model training of all parameters.
+/// model.path may hold no weights when model.random_init is set.
+struct PretrainRecipe {
+  ModelOptions model;
+  MlmDataConfig data;
+  TrainOptions train;
+  OutputOptions output;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("model", model, "The model: its shape and tokenizer, and its weights unless random_init is set");
+    visitor("data", data, "The text");
+    visitor("train", train, "The training");
+    visitor("output", output, "The results");
+  }
+};
+
+/// Adds every problem that no single option's range shows: options that exclude each other or miss a partner.
+/// `where` is the name of the recipe file.
+void check_recipe(const Recipe& recipe, ErrorList& errors, const std::string& where = "recipe");
+void check_recipe(const PretrainRecipe& recipe, ErrorList& errors, const std::string& where = "recipe");
+
+/// The same for a training configuration alone (used by check_recipe).
+void check_train_options(const TrainOptions& train, ErrorList& errors, const std::string& where = "recipe");
+
+/// Sequences in a micro-batch when no token budget is given.
+inline constexpr int64_t kDefaultBatchSize = 32;
+
+/// Every option with its value, nested as in the file: what checkpoints and metrics.json record.
+nlohmann::json recipe_to_json(const Recipe& recipe);
+nlohmann::json recipe_to_json(const PretrainRecipe& recipe);
+
+/// Keys of `after` (dotted) that differ from `before` and matter for continuing a run: where output goes, how
+/// often it is logged or saved, and the number of threads may change, and so
+/// may the length of the run (whose schedule then spans the new length); everything else may not.
+std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after);
+
+}  // namespace msplora

@@ -1,0 +1,132 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/train/checkpoint.h"
+#include "msplora/train/events.h"
+#include "msplora/train/gradients.h"
+#include "msplora/train/optimizer.h"
+#include "msplora/train/recipe.h"
+#include "msplora/train/schedule.h"
+#include "msplora/train/task.h"
+
+namespace msplora {
+
+/// What is trained and how.
+struct TrainerSetup {
+  TrainOptions options;
+  std::filesystem::path directory;  // of the run; must exist (prepare_output_directory)
+  bool resume = false;              // continue from the newest checkpoint in `directory`, if there is one
+  std::string method;               // for reports: "msplora", "full", ...
+  std::vector<TrainableTensor> trainable;
+  Adapter* adapter = nullptr;  // asked for frozen tensors and state; not owned, may be null
+  nlohmann::json recipe;       // recipe_to_json: a resumed run must have the same; may be null
+  uint64_t base_fingerprint = 0;
+  std::vector<std::unique_ptr<EventSink>> sinks;
+};
+
+/// What came out.
+struct TrainingResult {
+  int64_t steps = 0;
+  int64_t total_steps = 0;
+  bool stopped_early = false;
+  bool paused = false;  // by train.stop_at: not finished
+  double last_loss = 0.0;
+  std::string best_metric;
+  std::optional<Evaluation> best;  // and of these weights the model ends with, if train.load_best_at_end
+  std::optional<Evaluation> last;
+  int64_t best_step = -1;
+  double seconds = 0.0;        // training, evaluation and saving; all parts of a resumed run together
+  double train_seconds = 0.0;  // optimizer steps alone
+  int64_t tokens = 0;
+  double tokens_per_second = 0.0;  // over train_seconds
+  int64_t peak_memory_bytes = 0;
+};
+
+/// The training loop: AdamW over micro-batches with a schedule, clipping, evaluation, checkpoints and early
+/// stopping.
+///
+/// Gradients are those of the mean loss over all targets of an optimizer step, however it is cut into
+/// micro-batches. A resumed run does exactly what the uninterrupted one would have done, bit for bit with the
+/// same thread count.
+class Trainer {
+ public:
+  /// Checks the setup. Throws Error{kConfig} when nothing is trainable.
+  Trainer(TrainerSetup setup, TrainingTask& task);
+  ~Trainer();
+
+  /// Trains to the end (or to train.stop_at).
+  /// Throws Error{kInterrupted} after a checkpoint when interrupt_requested(); Error{kNumerics} when a loss
+  /// or gradient is not finite, naming step, micro-batch and examples (nothing is saved then); Error{kConfig}
+  /// when trainable tensors get no gradient, or when the checkpoint to resume from was made with other
+  /// options or data.
+  TrainingResult run();
+
+  const RunState& state() const { return state_; }
+
+ private:
+  // trainer.cc: the loop.
+  void do_step();
+  double backward(const std::vector<Batch>& batches, int64_t targets);
+  std::set<std::string> freeze();
+  void after_step();
+  bool evaluate();
+  void log();
+  StepReport report() const;
+
+  // trainer_state.cc: starting, saving and restoring.
+  void start();
+  void start_fresh();
+  void restore(const TrainingCheckpoint& checkpoint);
+  void check_same_run(const TrainingCheckpoint& checkpoint) const;
+  void save_checkpoint();
+  void load_best();
+  TrainingResult result(bool paused) const;
+  double total_seconds() const;
+
+  bool at_epoch_end() const { return state_.batch >= epoch_batches_; }
+  bool finished() const { return state_.stopped_early || state_.step >= schedule_.total_steps(); }
+  std::string best_metric() const;
+  template <class Call>
+  void tell(Call&& call) {
+    for (const auto& sink : setup_.sinks) call(*sink);
+  }
+
+  TrainerSetup setup_;
+  TrainingTask& task_;
+  Schedule schedule_;
+  AdamW optimizer_;
+  GradientWatch watch_;
+  CheckpointStore checkpoints_;
+  RunState state_;
+  int64_t epoch_batches_ = 0;  // micro-batches of the current epoch
+  int64_t saved_step_ = -1;    // step of the newest checkpoint
+  double last_lr_ = 0.0;
+  double last_grad_norm_ = 0.0;
+  double seconds_before_ = 0.0;  // of the parts before this process
+  std::chrono::steady_clock::time_point began_;
+};
+
+/// The parameters of a model as trainable tensors, with gradients switched on: training without an adapter.
+std::vector<TrainableTensor> all_trainable(const std::vector<NamedParameter>& parameters);
+
+/// Optimizer steps of the whole run.
+int64_t count_steps(const TrainOptions& options, TrainingTask& task);
+
+/// Groups with their learning rates: head and the rest, each split into matrices (decayed) and vectors (not
+/// decayed).
+std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
+                                             const std::vector<TrainableTensor>& trainable);
+
+/// The content of metrics.json: method, trainable parameters by group, result, memory, versions.
+nlohmann::json training_summary(const TrainingResult& result, const TrainOptions& options,
+                                const std::string& method, const std::vector<TrainableTensor>& trainable);
+
+}  // namespace msplora

@@ -1,0 +1,42 @@
+#include "msplora/core/threads.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace msplora {
+namespace {
+
+int processors_of_affinity() {
+#ifdef __linux__
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+#endif
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+/// cpu.max of the version 2 hierarchy: "QUOTA PERIOD" in microseconds, or "max PERIOD". 0: no limit.
+int processors_of_control_group() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 0;
+  return static_cast<int>(std::ceil(std::strtod(quota.c_str(), nullptr) / period));
+}
+
+}  // namespace
+
+int machine_threads() {
+  int count = std::max(1, processors_of_affinity());
+  if (const int quota = processors_of_control_group(); quota > 0) count = std::min(count, quota);
+  return count;
+}
+
+}  // namespace msplora

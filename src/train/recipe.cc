@@ -1,0 +1,147 @@
+#include "msplora/train/recipe.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <set>
+#include <type_traits>
+
+namespace msplora {
+namespace {
+
+/// Writes every visited option into a JSON object.
+class JsonWriter {
+ public:
+  explicit JsonWriter(nlohmann::json& out) : out_(out) {}
+
+  template <class T, class... Rest>
+  void operator()(const char* name, T& value, const Rest&...) {
+    if constexpr (requires { value.visit(*this); }) {
+      nlohmann::json nested = nlohmann::json::object();
+      value.visit(JsonWriter(nested));
+      out_[name] = std::move(nested);
+    } else {
+      write(name, value);
+    }
+  }
+
+ private:
+  template <class T>
+  void write(const char* name, const T& value) {
+    out_[name] = value;
+  }
+  template <class T>
+  void write(const char* name, const std::optional<T>& value) {
+    out_[name] = value ? nlohmann::json(*value) : nlohmann::json();
+  }
+
+  nlohmann::json& out_;
+};
+
+template <class Options>
+nlohmann::json options_to_json(Options options) {  // a copy: visit() serves readers too and so is not const
+  nlohmann::json json = nlohmann::json::object();
+  options.visit(JsonWriter(json));
+  return json;
+}
+
+void check_paths(const ModelOptions& model, const OutputOptions& output, ErrorList& errors,
+                 const std::string& where) {
+  if (model.path.empty())
+    errors.add(where + ": model.path", "missing", "the directory of a Hugging Face model");
+  if (output.dir.empty())
+    errors.add(where + ": output.dir", "missing", "the directory that the run writes to");
+}
+
+/// "/train/lr" -> "train.lr", the way `--set` writes it.
+std::string dotted(const std::string& pointer) {
+  std::string key = pointer.substr(pointer.empty() ? 0 : 1);
+  for (char& c : key) {
+    if (c == '/') c = '.';
+  }
+  return key;
+}
+
+bool may_change(const std::string& key) {
+  static const std::set<std::string> kFree = {
+      "train.stop_at",          "train.log_every", "train.save_every",
+      "train.keep_checkpoints", "train.threads",   "train.load_best_at_end",
+      "train.epochs",           "train.max_steps", "train.eval_batch_tokens"};
+  return key.starts_with("output.") || kFree.contains(key);
+}
+
+}  // namespace
+
+void check_train_options(const TrainOptions& train, ErrorList& errors, const std::string& where) {
+  const auto at = [&](const char* key) { return fmt::format("{}: train.{}", where, key); };
+  if (train.batch_size && train.token_budget) {
+    errors.add(
+        at("token_budget"),
+        fmt::format("given together with train.batch_size ({} and {}); a micro-batch is cut by one of them",
+                    *train.token_budget, *train.batch_size),
+        "remove one");
+  }
+  if (train.warmup_steps > 0 && train.warmup_ratio > 0) {
+    errors.add(at("warmup_ratio"),
+               fmt::format("given together with train.warmup_steps ({} and {})", train.warmup_ratio,
+                           train.warmup_steps),
+               "remove one");
+  }
+  if (train.max_steps > 0 && train.warmup_steps >= train.max_steps) {
+    errors.add(at("warmup_steps"),
+               fmt::format("{} steps of warm-up, but the run has only train.max_steps = {}",
+                           train.warmup_steps, train.max_steps));
+  }
+  if (train.max_steps > 0 && train.stop_at > train.max_steps) {
+    errors.add(at("stop_at"),
+               fmt::format("{} lies behind train.max_steps = {}", train.stop_at, train.max_steps));
+  }
+}
+
+void check_recipe(const Recipe& recipe, ErrorList& errors, const std::string& where) {
+  check_train_options(recipe.train, errors, where);
+  check_paths(recipe.model, recipe.output, errors, where);
+  if (!recipe.output.save_peft && !recipe.output.save_native) {
+    errors.add(where + ": output.save_native",
+               "false together with output.save_peft: the adapter would be lost", "set one of them to true");
+  }
+}
+
+void check_recipe(const PretrainRecipe& recipe, ErrorList& errors, const std::string& where) {
+  check_train_options(recipe.train, errors, where);
+  check_paths(recipe.model, recipe.output, errors, where);
+  if (recipe.data.train.empty())
+    errors.add(where + ": data.train", "missing", "text files, one sequence a line");
+  if (recipe.train.head_lr) {
+    errors.add(where + ": train.head_lr", "pretraining has no separate head", "remove it");
+  }
+}
+
+nlohmann::json recipe_to_json(const Recipe& recipe) {
+  return options_to_json(recipe);
+}
+nlohmann::json recipe_to_json(const PretrainRecipe& recipe) {
+  return options_to_json(recipe);
+}
+
+std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after) {
+  std::map<std::string, nlohmann::json> old_values;
+  std::map<std::string, nlohmann::json> new_values;
+  for (const auto& [key, value] : before.flatten().items()) old_values[dotted(key)] = value;
+  for (const auto& [key, value] : after.flatten().items()) new_values[dotted(key)] = value;
+  std::set<std::string> changed;
+  for (const auto& [key, value] : old_values) {
+    const auto found = new_values.find(key);
+    if (found == new_values.end() || found->second != value) changed.insert(key);
+  }
+  for (const auto& [key, value] : new_values) {
+    if (!old_values.contains(key)) changed.insert(key);
+  }
+  std::vector<std::string> keys;
+  for (const std::string& key : changed) {
+    if (!may_change(key)) keys.push_back(key);
+  }
+  return keys;
+}
+
+}  // namespace msplora

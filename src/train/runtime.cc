@@ -1,0 +1,28 @@
+#include "msplora/train/runtime.h"
+
+#include <ATen/Parallel.h>
+#include <omp.h>
+#include <sys/resource.h>
+
+#include "msplora/core/threads.h"
+
+namespace msplora {
+
+int use_threads(int64_t requested) {
+  const int threads = requested > 0 ? static_cast<int>(requested) : machine_threads();
+  omp_set_num_threads(threads);
+  at::set_num_threads(threads);
+  return threads;
+}
+
+int64_t peak_memory_bytes() {
+  rusage usage{};
+  if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
+#ifdef __APPLE__
+  return static_cast<int64_t>(usage.ru_maxrss);
+#else
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+}  // namespace msplora

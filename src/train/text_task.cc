@@ -1,0 +1,197 @@
+#include "msplora/train/text_task.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "msplora/core/random.h"
+#include "msplora/eval/inputs.h"
+#include "msplora/nn/functional.h"
+
+namespace msplora {
+namespace {
+
+int64_t count_labels(const Batch& batch) {
+  return std::count_if(batch.labels.begin(), batch.labels.end(),
+                       [](int64_t label) { return label != kIgnoredLabel; });
+}
+
+uint64_t fingerprint_of(const std::vector<TokenizedExample>& examples) {
+  uint64_t hash = mix_seed(0, examples.size());
+  for (const TokenizedExample& example : examples) {
+    for (const int32_t id : example.ids) hash = mix_seed(hash, static_cast<uint64_t>(id));
+    hash = mix_seed(hash, static_cast<uint64_t>(example.label));
+    hash = mix_seed(hash, static_cast<uint64_t>(std::llround(example.target * 1e6)));
+  }
+  return hash;
+}
+
+uint64_t fingerprint_of(const MlmCorpus& corpus) {
+  uint64_t hash = mix_seed(1, corpus.size());
+  std::vector<int64_t> ids;
+  for (size_t i = 0; i < corpus.size(); ++i) {
+    ids.clear();
+    corpus.append_sequence(i, ids);
+    for (const int64_t id : ids) hash = mix_seed(hash, static_cast<uint64_t>(id));
+  }
+  return hash;
+}
+
+const std::vector<TokenizedExample>& not_empty(const std::vector<TokenizedExample>& examples) {
+  if (examples.empty()) throw Error(ErrorCode::kData, "training", "there are no examples to train on");
+  return examples;
+}
+
+}  // namespace
+
+TextTask::TextTask(Model& model, const std::vector<TokenizedExample>& train,
+                   const std::vector<ValidationSet>& validation, TextTaskOptions options)
+    : model_(model),
+      train_(not_empty(train)),
+      options_(std::move(options)),
+      plan_(lengths_of(train), options_.batches),
+      fingerprint_(fingerprint_of(train)) {
+  for (const ValidationSet& set : validation) {
+    set_names_.push_back(set.name);
+    evaluators_.emplace_back(
+        model, *set.examples,
+        EvaluatorOptions{options_.is_regression, options_.metrics, options_.eval_batch_tokens});
+  }
+}
+
+const BatchList& TextTask::batches_of(int64_t epoch) {
+  if (batches_epoch_ != epoch) {
+    batches_ = plan_.epoch(static_cast<uint64_t>(epoch));
+    batches_epoch_ = epoch;
+  }
+  return batches_;
+}
+
+int64_t TextTask::num_batches(int64_t epoch) {
+  return static_cast<int64_t>(batches_of(epoch).size());
+}
+
+Batch TextTask::batch(int64_t epoch, int64_t index) {
+  return collate(train_, batches_of(epoch)[static_cast<size_t>(index)], options_.is_regression);
+}
+
+int64_t TextTask::num_targets(const Batch& batch) const {
+  return options_.is_regression ? static_cast<int64_t>(batch.targets.size()) : count_labels(batch);
+}
+
+at::Tensor TextTask::loss_sum(const Batch& batch, const ForwardContext& context) {
+  const at::Tensor logits = model_.forward(packed_input(batch), context);
+  if (options_.is_regression) return squared_error_sum(logits, target_tensor(batch));
+  return cross_entropy_sum(logits, label_tensor(batch));
+}
+
+std::string TextTask::prefix(size_t set) const {
+  return evaluators_.size() > 1 ? set_names_[set] + "_" : "";
+}
+
+std::vector<std::string> TextTask::metric_names() const {
+  std::vector<std::string> names;
+  for (size_t set = 0; set < evaluators_.size(); ++set) {
+    for (const std::string& name : evaluators_[set].metric_names()) names.push_back(prefix(set) + name);
+  }
+  return names;
+}
+
+Evaluation TextTask::evaluate() {
+  Evaluation all;
+  for (size_t set = 0; set < evaluators_.size(); ++set) {
+    const Evaluation one = evaluators_[set].run();
+    for (const auto& [name, value] : one.metrics) all.metrics.emplace_back(prefix(set) + name, value);
+    all.examples += one.examples;
+    all.tokens += one.tokens;
+    all.seconds += one.seconds;
+  }
+  return all;
+}
+
+std::string TextTask::describe(const Batch& batch) const {
+  constexpr size_t kShown = 8;
+  std::string text = "the examples of the batch are ";
+  for (size_t i = 0; i < std::min(kShown, batch.examples.size()); ++i) {
+    if (i > 0) text += ", ";
+    text +=
+        options_.where ? options_.where(batch.examples[i]) : fmt::format("number {}", batch.examples[i] + 1);
+  }
+  if (batch.examples.size() > kShown) text += fmt::format(" and {} more", batch.examples.size() - kShown);
+  return text;
+}
+
+MlmTask::MlmTask(Model& model, const MlmCorpus& train, const MlmCorpus* validation, const MaskOptions& mask,
+                 const BatchOptions& batches, int64_t eval_batch_tokens)
+    : model_(model),
+      train_(train),
+      mask_(mask),
+      plan_(train.lengths(), batches),
+      fingerprint_(fingerprint_of(train)) {
+  if (validation != nullptr) {
+    evaluator_ = std::make_unique<MlmEvaluator>(model, *validation, mask, eval_batch_tokens);
+  }
+}
+
+const BatchList& MlmTask::batches_of(int64_t epoch) {
+  if (batches_epoch_ != epoch) {
+    batches_ = plan_.epoch(static_cast<uint64_t>(epoch));
+    batches_epoch_ = epoch;
+  }
+  return batches_;
+}
+
+int64_t MlmTask::num_batches(int64_t epoch) {
+  return static_cast<int64_t>(batches_of(epoch).size());
+}
+
+Batch MlmTask::batch(int64_t epoch, int64_t index) {
+  return collate_mlm(train_, batches_of(epoch)[static_cast<size_t>(index)], mask_,
+                     static_cast<uint64_t>(epoch));
+}
+
+int64_t MlmTask::num_targets(const Batch& batch) const {
+  return count_labels(batch);
+}
+
+at::Tensor MlmTask::loss_sum(const Batch& batch, const ForwardContext& context) {
+  at::Tensor labels;
+  const PackedInput input = packed_input_with_labels(batch, labels);
+  return cross_entropy_sum(model_.forward(input, context), labels);
+}
+
+Evaluation MlmTask::evaluate() {
+  return evaluator_->run();
+}
+
+std::string MlmTask::describe(const Batch& batch) const {
+  return batch.examples.empty()
+             ? std::string("an empty batch")
+             : fmt::format("the batch starts with sequence {} of the text", batch.examples.front() + 1);
+}
+
+BatchOptions batch_options(const TrainOptions& train) {
+  BatchOptions options;
+  options.token_budget = train.token_budget.value_or(0);
+  options.batch_size = train.batch_size.value_or(train.token_budget ? 0 : kDefaultBatchSize);
+  options.seed = static_cast<uint64_t>(train.seed);
+  return options;
+}
+
+BatchOptions batch_options(const TrainOptions& train, const DataConfig& data) {
+  BatchOptions options = batch_options(train);
+  options.shuffle = data.shuffle;
+  options.bucket = data.bucket;
+  options.window_batches = data.bucket_batches;
+  return options;
+}
+
+void apply_dropout(const TrainOptions& train, ModelConfig& config) {
+  if (!train.dropout) return;
+  config.hidden_dropout_prob = *train.dropout;
+  config.attention_probs_dropout_prob = *train.dropout;
+  config.classifier_dropout = *train.dropout;
+}
+
+}  // namespace msplora

@@ -1,0 +1,281 @@
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <map>
+
+#include "msplora/core/interrupt.h"
+#include "msplora/train/runtime.h"
+#include "msplora/train/trainer.h"
+
+namespace msplora {
+namespace {
+
+std::vector<NamedParameter> named(const std::vector<TrainableTensor>& trainable) {
+  std::vector<NamedParameter> parameters;
+  for (const TrainableTensor& tensor : trainable) parameters.push_back({tensor.name, tensor.tensor});
+  return parameters;
+}
+
+/// Copies values by name; every tensor must have exactly one counterpart of its shape.
+void copy_values(const std::vector<TrainableTensor>& trainable, const std::vector<NamedTensor>& values,
+                 const std::string& where) {
+  std::map<std::string, at::Tensor> by_name;
+  for (const NamedTensor& value : values) by_name[value.name] = value.tensor;
+  ErrorList errors;
+  for (const TrainableTensor& target : trainable) {
+    const auto found = by_name.find(target.name);
+    if (found == by_name.end()) {
+      errors.add(target.name, "missing");
+    } else if (found->second.sizes() != target.tensor.sizes()) {
+      errors.add(target.name, fmt::format("expected [{}], found [{}]", fmt::join(target.tensor.sizes(), ", "),
+                                          fmt::join(found->second.sizes(), ", ")));
+    }
+  }
+  for (const NamedTensor& value : values) {
+    const bool known = std::any_of(trainable.begin(), trainable.end(),
+                                   [&](const TrainableTensor& target) { return target.name == value.name; });
+    if (!known) errors.add(value.name, "unexpected");
+  }
+  errors.throw_if_any(ErrorCode::kModel, where + ": the trained tensors do not fit");
+  c10::NoGradGuard no_grad;
+  for (const TrainableTensor& target : trainable) at::Tensor(target.tensor).copy_(by_name[target.name]);
+}
+
+void remove_files_of_earlier_run(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("events.out.tfevents.") || name == "metrics.jsonl" || name == "metrics.json") {
+      found.push_back(entry.path());
+    }
+  }
+  for (const auto& path : found) std::filesystem::remove(path);
+}
+
+TrainerSetup checked(TrainerSetup setup) {
+  if (setup.trainable.empty()) {
+    throw Error(ErrorCode::kConfig, "training", "nothing is trainable",
+                "name modules in adapter.target_modules or adapter.modules_to_save");
+  }
+  ErrorList errors;
+  check_train_options(setup.options, errors);
+  errors.throw_if_any(ErrorCode::kConfig, "the training options are wrong");
+  return setup;
+}
+
+}  // namespace
+
+Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
+    : setup_(checked(std::move(setup))),
+      task_(task),
+      schedule_(setup_.options.schedule, count_steps(setup_.options, task), setup_.options.warmup_steps,
+                setup_.options.warmup_ratio),
+      optimizer_({setup_.options.beta1, setup_.options.beta2, setup_.options.eps},
+                 optimizer_groups(setup_.options, setup_.trainable)),
+      watch_(named(setup_.trainable)),
+      checkpoints_(setup_.directory) {
+  const auto names = task_.metric_names();
+  const std::string& wanted = setup_.options.best_metric;
+  if (task_.can_evaluate() && !wanted.empty() &&
+      std::find(names.begin(), names.end(), wanted) == names.end()) {
+    throw Error(ErrorCode::kConfig, "train.best_metric",
+                fmt::format("the task has no metric `{}`; it has {}", wanted, fmt::join(names, ", ")),
+                did_you_mean(wanted, names));
+  }
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::start() {
+  began_ = std::chrono::steady_clock::now();
+  checkpoints_.remove_leftovers();
+  const std::vector<int64_t> steps = setup_.resume ? checkpoints_.steps() : std::vector<int64_t>();
+  const bool resumed = !steps.empty();
+  if (resumed) {
+    restore(checkpoints_.load(steps.back()));
+  } else {
+    start_fresh();
+  }
+  epoch_batches_ = task_.num_batches(state_.epoch);
+  RunInfo info{setup_.method, schedule_.total_steps(), state_.step, resumed, 0};
+  for (const TrainableTensor& tensor : setup_.trainable) info.trainable_parameters += tensor.tensor.numel();
+  tell([&](EventSink& sink) { sink.on_start(info); });
+  if (setup_.resume) {
+    const std::string text = resumed ? fmt::format("resumed from {}", checkpoints_.path(state_.step).string())
+                                     : "no checkpoint to resume from; starting at the beginning";
+    tell([&](EventSink& sink) { sink.on_message(text); });
+  }
+}
+
+void Trainer::start_fresh() {
+  checkpoints_.remove_all();
+  remove_files_of_earlier_run(setup_.directory);
+  state_ = {};
+}
+
+void Trainer::check_same_run(const TrainingCheckpoint& checkpoint) const {
+  const std::string where = checkpoints_.path(checkpoint.state.step).string();
+  if (!setup_.recipe.is_null() && !checkpoint.recipe.is_null()) {
+    const auto keys = changed_keys(checkpoint.recipe, setup_.recipe);
+    ErrorList errors;
+    for (const std::string& key : keys) errors.add(key, "differs from the run to be resumed");
+    errors.throw_if_any(ErrorCode::kConfig, where + ": made with other options");
+  }
+  if (checkpoint.data_fingerprint != task_.fingerprint()) {
+    throw Error(ErrorCode::kConfig, where, "the training data has changed since the checkpoint was made",
+                "resume with the same data, or start anew in another directory");
+  }
+  if (checkpoint.base_fingerprint != setup_.base_fingerprint) {
+    throw Error(ErrorCode::kConfig, where, "the base model has changed since the checkpoint was made",
+                "resume with the same model, or start anew in another directory");
+  }
+}
+
+void Trainer::restore(const TrainingCheckpoint& checkpoint) {
+  check_same_run(checkpoint);
+  const std::string where = checkpoints_.path(checkpoint.state.step).string();
+  copy_values(setup_.trainable, checkpoint.trainable, where);
+  optimizer_.load_state(checkpoint.optimizer, where);
+  if (setup_.adapter != nullptr && !checkpoint.adapter_state.is_null()) {
+    setup_.adapter->restore_state(checkpoint.adapter_state);
+  }
+  state_ = checkpoint.state;
+  saved_step_ = state_.step;
+  seconds_before_ = state_.total_seconds;
+}
+
+void Trainer::save_checkpoint() {
+  if (saved_step_ == state_.step) return;
+  TrainingCheckpoint checkpoint;
+  state_.total_seconds = total_seconds();
+  checkpoint.state = state_;
+  for (const TrainableTensor& tensor : setup_.trainable) {
+    checkpoint.trainable.push_back({tensor.name, tensor.tensor.detach()});
+  }
+  checkpoint.optimizer = optimizer_.state();
+  if (setup_.adapter != nullptr) checkpoint.adapter_state = setup_.adapter->state();
+  checkpoint.recipe = setup_.recipe;
+  checkpoint.data_fingerprint = task_.fingerprint();
+  checkpoint.base_fingerprint = setup_.base_fingerprint;
+  checkpoints_.save(checkpoint);
+  saved_step_ = state_.step;
+  checkpoints_.prune(setup_.options.keep_checkpoints, state_.best_step);
+}
+
+void Trainer::load_best() {
+  if (!setup_.options.load_best_at_end || state_.best_step < 0 || state_.best_step == state_.step) return;
+  copy_values(setup_.trainable, checkpoints_.load_trainable(state_.best_step),
+              checkpoints_.path(state_.best_step).string());
+  const std::string text = fmt::format("took the weights of step {}, the best evaluation", state_.best_step);
+  tell([&](EventSink& sink) { sink.on_message(text); });
+}
+
+double Trainer::total_seconds() const {
+  return seconds_before_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+}
+
+TrainingResult Trainer::result(bool paused) const {
+  TrainingResult result;
+  result.steps = state_.step;
+  result.total_steps = schedule_.total_steps();
+  result.stopped_early = state_.stopped_early;
+  result.paused = paused;
+  result.last_loss = state_.last_loss;
+  result.best_metric = best_metric();
+  result.best = state_.best_evaluation;
+  result.last = state_.last_evaluation;
+  result.best_step = state_.best_step;
+  result.seconds = total_seconds();
+  result.train_seconds = state_.train_seconds;
+  result.tokens = state_.tokens;
+  if (state_.train_seconds > 0)
+    result.tokens_per_second = static_cast<double>(state_.tokens) / state_.train_seconds;
+  result.peak_memory_bytes = peak_memory_bytes();
+  return result;
+}
+
+std::vector<TrainableTensor> all_trainable(const std::vector<NamedParameter>& parameters) {
+  std::vector<TrainableTensor> trainable;
+  for (const NamedParameter& parameter : parameters) {
+    parameter.tensor.requires_grad_(true);
+    trainable.push_back({parameter.name, parameter.tensor, ParameterGroup::kAdapter, 0});
+  }
+  return trainable;
+}
+
+int64_t count_steps(const TrainOptions& options, TrainingTask& task) {
+  if (options.max_steps > 0) return options.max_steps;
+  int64_t steps = 0;
+  for (int64_t epoch = 0; epoch < options.epochs; ++epoch) {
+    steps += (task.num_batches(epoch) + options.accumulation - 1) / options.accumulation;
+  }
+  return steps;
+}
+
+std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
+                                             const std::vector<TrainableTensor>& trainable) {
+  const double head_lr = options.head_lr.value_or(options.lr);
+  std::vector<OptimizerGroup> groups = {{"matrices", options.lr, options.weight_decay, {}},
+                                        {"vectors", options.lr, 0.0, {}},
+                                        {"head matrices", head_lr, options.weight_decay, {}},
+                                        {"head vectors", head_lr, 0.0, {}}};
+  for (const TrainableTensor& tensor : trainable) {
+    const size_t head = tensor.group == ParameterGroup::kHead ? 2 : 0;
+    const size_t vector = tensor.tensor.dim() < 2 ? 1 : 0;
+    groups[head + vector].tensors.push_back({tensor.name, tensor.tensor});
+  }
+  return groups;
+}
+
+namespace {
+
+nlohmann::json evaluation_summary(const std::optional<Evaluation>& evaluation) {
+  if (!evaluation) return nullptr;
+  nlohmann::json json = nlohmann::json::object();
+  for (const auto& [name, value] : evaluation->metrics) json[name] = value;
+  return json;
+}
+
+}  // namespace
+
+nlohmann::json training_summary(const TrainingResult& result, const TrainOptions& options,
+                                const std::string& method, const std::vector<TrainableTensor>& trainable) {
+  std::map<ParameterGroup, int64_t> counts;
+  std::map<std::string, int64_t> levels;
+  int64_t total = 0;
+  for (const TrainableTensor& tensor : trainable) {
+    counts[tensor.group] += tensor.tensor.numel();
+    if (tensor.group == ParameterGroup::kAdapter)
+      levels[std::to_string(tensor.level)] += tensor.tensor.numel();
+    total += tensor.tensor.numel();
+  }
+  return {{"method", method},
+          {"trainable_parameters",
+           {{"total", total},
+            {"adapter", counts[ParameterGroup::kAdapter]},
+            {"bias", counts[ParameterGroup::kBias]},
+            {"head", counts[ParameterGroup::kHead]},
+            {"adapter_by_level", levels}}},
+          {"steps", result.steps},
+          {"total_steps", result.total_steps},
+          {"stopped_early", result.stopped_early},
+          {"last_loss", result.last_loss},
+          {"best_metric", result.best_metric},
+          {"best", evaluation_summary(result.best)},
+          {"best_step", result.best_step},
+          {"last", evaluation_summary(result.last)},
+          {"seconds", result.seconds},
+          {"train_seconds", result.train_seconds},
+          {"tokens", result.tokens},
+          {"tokens_per_second", result.tokens_per_second},
+          {"peak_memory_bytes", result.peak_memory_bytes},
+          {"seed", options.seed},
+          {"dtype", options.dtype},
+          {"threads", at::get_num_threads()},
+          {"versions", {{"libtorch", TORCH_VERSION}}}};
+}
+
+}  // namespace msplora

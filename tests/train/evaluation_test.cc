@@ -1,0 +1,116 @@
+#include <ATen/Functions.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "msplora/eval/evaluator.h"
+#include "msplora/eval/inputs.h"
+#include "msplora/eval/memory_estimate.h"
+#include "train/tiny_run.h"
+
+namespace msplora {
+namespace {
+
+TEST(Evaluator, AgreesWithOneExampleAtATime) {
+  TinyRun run;
+  ExampleEvaluator evaluator(*run.model, run.validation, {false, {"accuracy"}, 30});
+  const Evaluation evaluation = evaluator.run();
+  int64_t right = 0;
+  double loss = 0.0;
+  at::NoGradGuard no_grad;
+  for (uint32_t i = 0; i < run.validation.size(); ++i) {
+    const Batch batch = collate(run.validation, std::vector<uint32_t>{i}, false);
+    const at::Tensor logits = run.model->forward(packed_input(batch), {});
+    right += logits.argmax(1).item<int64_t>() == run.validation[i].label;
+    loss -= at::log_softmax(logits.to(at::kDouble), 1)[0][run.validation[i].label].item<double>();
+  }
+  const auto count = static_cast<double>(run.validation.size());
+  EXPECT_DOUBLE_EQ(evaluation.value("accuracy"), static_cast<double>(right) / count);
+  EXPECT_NEAR(evaluation.value("loss"), loss / count, 1e-5);
+  EXPECT_EQ(evaluation.examples, static_cast<int64_t>(run.validation.size()));
+  EXPECT_THAT(evaluator.metric_names(), testing::ElementsAre("accuracy", "loss"));
+}
+
+TEST(Evaluator, RefusesMetricsThatDoNotSuit) {
+  TinyRun run;
+  EXPECT_THROW(ExampleEvaluator(*run.model, run.validation, {false, {"pearson"}, 30}), Error);
+  EXPECT_THROW(ExampleEvaluator(*run.model, {}, {}), Error);
+}
+
+TEST(Predictions, ComeInTheOrderOfTheExamples) {
+  TinyRun run;
+  const at::Tensor logits = predict_logits(*run.model, run.validation, 25);
+  at::NoGradGuard no_grad;
+  for (uint32_t i = 0; i < run.validation.size(); ++i) {
+    const Batch batch = collate(run.validation, std::vector<uint32_t>{i}, false);
+    const at::Tensor alone = run.model->forward(packed_input(batch), {});
+    EXPECT_LT((alone[0] - logits[i]).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST(Predictions, AreWrittenAsTsvAndJsonl) {
+  at::Tensor logits = at::zeros({2, 2});
+  logits[0][1] = 3.0f;
+  logits[1][0] = 1.0f;
+  std::ostringstream tsv;
+  write_predictions(tsv, logits, {"no", "y\tes"}, PredictionFormat::kTsv);
+  EXPECT_EQ(tsv.str(), "prediction\tno\ty es\ny es\t0.047426\t0.952574\nno\t0.731059\t0.268941\n");
+  std::ostringstream jsonl;
+  write_predictions(jsonl, logits, {"no", "yes"}, PredictionFormat::kJsonl);
+  std::istringstream lines(jsonl.str());
+  std::string line;
+  std::getline(lines, line);
+  const auto json = nlohmann::json::parse(line);
+  EXPECT_EQ(json.at("prediction"), "yes");
+  EXPECT_NEAR(json.at("probabilities").at("no").get<double>(), 0.0474259, 1e-6);
+  std::ostringstream values;
+  write_predictions(values, at::full({1, 1}, 2.5), {}, PredictionFormat::kTsv);
+  EXPECT_EQ(values.str(), "prediction\n2.5\n");
+  EXPECT_THROW(write_predictions(values, logits, {"one"}, PredictionFormat::kTsv), Error);
+}
+
+ModelConfig shape(const std::string& type, int64_t vocab, int64_t hidden, int64_t layers, int64_t heads,
+                  int64_t wide, int64_t positions) {
+  ModelConfig config;
+  config.model_type = type;
+  config.vocab_size = vocab;
+  config.hidden_size = hidden;
+  config.num_hidden_layers = layers;
+  config.num_attention_heads = config.num_key_value_heads = heads;
+  config.head_dim = hidden / heads;
+  config.intermediate_size = wide;
+  config.max_position_embeddings = positions;
+  return config;
+}
+
+// Counts published with the models (encoders without pooler).
+TEST(MemoryEstimate, CountsTheParametersOfKnownModels) {
+  ModelConfig roberta = shape("roberta", 50265, 768, 12, 12, 3072, 514);
+  roberta.type_vocab_size = 1;
+  EXPECT_EQ(count_base_parameters(roberta, sites_of_shape(roberta, ModelTask::kMaskedLm)), 124055040);
+  ModelConfig bert = shape("bert", 30522, 768, 12, 12, 3072, 512);
+  bert.type_vocab_size = 2;
+  EXPECT_EQ(count_base_parameters(bert, sites_of_shape(bert, ModelTask::kMaskedLm)), 108891648);
+  ModelConfig llama = shape("llama", 32000, 4096, 32, 32, 11008, 4096);
+  llama.tie_word_embeddings = false;
+  EXPECT_EQ(count_base_parameters(llama, sites_of_shape(llama, ModelTask::kCausalLm)), 6738415616);
+}
+
+TEST(MemoryEstimate, FollowsItsFormula) {
+  const ModelConfig config = shape("roberta", 100, 8, 2, 2, 16, 20);
+  const auto sites = sites_of_shape(config, ModelTask::kSequenceClassification);
+  MemoryQuestion question;
+  question.trainable_parameters = 10;
+  question.adapted_inputs = 16;
+  question.tokens_per_batch = 5;
+  question.bytes_per_weight = 2;
+  const MemoryEstimate estimate = estimate_memory(config, sites, question);
+  EXPECT_EQ(estimate.weights, 2 * estimate.model_parameters);
+  EXPECT_EQ(estimate.trainable, 160);
+  EXPECT_EQ(estimate.activations, 5 * 2 * (2 * (16 + 16 + 16 + 32 + 16) + 16));
+  EXPECT_EQ(estimate.total(), estimate.weights + estimate.trainable + estimate.activations);
+}
+
+}  // namespace
+}  // namespace msplora

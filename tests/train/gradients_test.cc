@@ -1,0 +1,72 @@
+#include "msplora/train/gradients.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "msplora/core/error.h"
+
+namespace msplora {
+namespace {
+
+NamedParameter with_gradient(const std::string& name, const at::Tensor& gradient) {
+  at::Tensor tensor = at::zeros(gradient.sizes(), gradient.scalar_type()).requires_grad_(true);
+  tensor.mutable_grad() = gradient;
+  return {name, tensor};
+}
+
+TEST(Gradients, NormAndClipping) {
+  EXPECT_DOUBLE_EQ(sum_of_squares(at::full({100000}, 2.0, at::kFloat)), 400000.0);
+  EXPECT_DOUBLE_EQ(clip_factor(5.0, 1.0), 1.0 / (5.0 + 1e-6));
+  EXPECT_DOUBLE_EQ(clip_factor(0.5, 1.0), 1.0);
+  EXPECT_DOUBLE_EQ(clip_factor(5.0, 0.0), 1.0);
+  GradientWatch watch({with_gradient("a", at::full({2}, 3.0, at::kFloat)),
+                       with_gradient("b", at::full({2, 1}, 4.0, at::kDouble))});
+  EXPECT_DOUBLE_EQ(watch.examine({}, 1.0).norm, std::sqrt(2 * 9.0 + 2 * 16.0));
+  EXPECT_DOUBLE_EQ(watch.examine({"b"}, 1.0).norm, std::sqrt(18.0));
+}
+
+TEST(Gradients, NamesTensorsThatAreNotFinite) {
+  at::Tensor bad = at::zeros({3});
+  bad[1] = std::numeric_limits<float>::infinity();
+  GradientWatch watch({with_gradient("good", at::ones({3})), with_gradient("bad", bad)});
+  EXPECT_EQ(watch.examine({}, 1.0).not_finite, std::vector<std::string>{"bad"});
+}
+
+TEST(GradientWatch, StopsForATensorThatNeverGetsAGradient) {
+  at::Tensor absent = at::zeros({2}).requires_grad_(true);
+  GradientWatch watch(
+      {with_gradient("used", at::ones({2})), {"absent", absent}, with_gradient("zero", at::zeros({2}))});
+  watch.examine({}, 0.0);  // warm-up: nothing moves, so nothing is known
+  watch.examine({}, 0.0);
+  watch.examine({}, 0.5);
+  watch.examine({}, 1.0);
+  try {
+    watch.examine({}, 1.0);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConfig);
+    EXPECT_NE(error.message().find("absent, zero"), std::string::npos) << error.what();
+    EXPECT_EQ(error.message().find("used"), std::string::npos);
+  }
+}
+
+TEST(GradientWatch, GivesFactorsBehindAZeroTimeToStart) {
+  NamedParameter late = with_gradient("lora_A", at::zeros({2}));
+  GradientWatch watch({late});
+  watch.examine({}, 1.0);
+  watch.examine({}, 1.0);
+  late.tensor.mutable_grad() = at::ones({2});
+  watch.examine({}, 1.0);
+  late.tensor.mutable_grad() = at::zeros({2});
+  for (int i = 0; i < 5; ++i) EXPECT_NO_THROW(watch.examine({}, 1.0));
+}
+
+TEST(GradientWatch, DoesNotJudgeFrozenTensors) {
+  GradientWatch watch({with_gradient("late_stage", at::zeros({2}))});
+  for (int i = 0; i < 10; ++i) EXPECT_NO_THROW(watch.examine({"late_stage"}, 1.0));
+}
+
+}  // namespace
+}  // namespace msplora

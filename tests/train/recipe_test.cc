@@ -1,0 +1,92 @@
+#include "msplora/train/recipe.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace msplora {
+namespace {
+
+Recipe valid() {
+  Recipe recipe;
+  recipe.model.path = "model";
+  recipe.output.dir = "out";
+  return recipe;
+}
+
+std::string problems(const Recipe& recipe) {
+  ErrorList errors;
+  check_recipe(recipe, errors, "r.yaml");
+  try {
+    errors.throw_if_any(ErrorCode::kConfig, "wrong");
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Recipe, DefaultsAreValid) {
+  EXPECT_EQ(problems(valid()), "");
+}
+
+TEST(Recipe, ReportsEveryProblemAtOnce) {
+  Recipe recipe;
+  recipe.train.batch_size = 8;
+  recipe.train.token_budget = 1024;
+  recipe.train.warmup_steps = 100;
+  recipe.train.warmup_ratio = 0.1;
+  recipe.train.max_steps = 50;
+  recipe.train.stop_at = 60;
+  recipe.output.save_peft = recipe.output.save_native = false;
+  const std::string text = problems(recipe);
+  for (const char* key :
+       {"r.yaml: model.path", "r.yaml: output.dir", "train.token_budget", "train.warmup_ratio",
+        "train.warmup_steps", "train.stop_at", "output.save_native"}) {
+    EXPECT_THAT(text, testing::HasSubstr(key));
+  }
+}
+
+TEST(Recipe, PretrainingNeedsText) {
+  PretrainRecipe recipe;
+  recipe.model.path = "model";
+  recipe.output.dir = "out";
+  ErrorList errors;
+  check_recipe(recipe, errors);
+  EXPECT_EQ(errors.size(), 1u);
+  recipe.data.train = {"text.txt"};
+  recipe.train.head_lr = 1e-3;
+  ErrorList again;
+  check_recipe(recipe, again);
+  EXPECT_EQ(again.size(), 1u);
+}
+
+TEST(Recipe, JsonHoldsEveryOption) {
+  Recipe recipe = valid();
+  recipe.adapter.ranks = {8, 4};
+  const nlohmann::json json = recipe_to_json(recipe);
+  EXPECT_EQ(json.at("model").at("path"), "model");
+  EXPECT_EQ(json.at("train").at("lr"), 5e-4);
+  EXPECT_TRUE(json.at("train").at("head_lr").is_null());
+  EXPECT_EQ(json.at("adapter").at("ranks"), (std::vector<int64_t>{8, 4}));
+  EXPECT_EQ(json.at("task").at("type"), "classification");
+}
+
+TEST(Recipe, FindsTheKeysThatForbidResuming) {
+  const Recipe before = valid();
+  Recipe after = before;
+  EXPECT_THAT(changed_keys(recipe_to_json(before), recipe_to_json(after)), testing::IsEmpty());
+  after.output.dir = "elsewhere";
+  after.train.epochs = 20;
+  after.train.log_every = 1;
+  after.train.threads = 8;
+  EXPECT_THAT(changed_keys(recipe_to_json(before), recipe_to_json(after)), testing::IsEmpty());
+  after.train.lr = 1e-3;
+  after.train.head_lr = 1e-2;
+  after.adapter.target_modules.push_back("key");
+  after.adapter.rank_pattern["query"] = 3;
+  EXPECT_THAT(changed_keys(recipe_to_json(before), recipe_to_json(after)),
+              testing::UnorderedElementsAre("train.lr", "train.head_lr", "adapter.target_modules.2",
+                                            "adapter.rank_pattern", "adapter.rank_pattern.query"));
+}
+
+}  // namespace
+}  // namespace msplora

@@ -1,0 +1,138 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/core/random.h"
+#include "msplora/models/model.h"
+#include "msplora/train/text_task.h"
+#include "msplora/train/trainer.h"
+
+namespace msplora {
+
+inline ModelConfig tiny_config(double dropout = 0.0) {
+  ModelConfig config;
+  config.model_type = "roberta";
+  config.vocab_size = 60;
+  config.hidden_size = 32;
+  config.num_hidden_layers = 3;
+  config.num_attention_heads = 4;
+  config.num_key_value_heads = 4;
+  config.head_dim = 8;
+  config.intermediate_size = 64;
+  config.max_position_embeddings = 40;
+  config.type_vocab_size = 1;
+  config.pad_token_id = 1;
+  config.layer_norm_eps = 1e-5;
+  config.hidden_dropout_prob = dropout;
+  config.attention_probs_dropout_prob = dropout;
+  config.initializer_range = 0.2;
+  return config;
+}
+
+/// Sequences of random tokens; the class says whether token 7 stands among them.
+inline std::vector<TokenizedExample> tiny_examples(size_t count, uint64_t seed) {
+  RandomStream random(seed, "tiny examples");
+  std::vector<TokenizedExample> examples(count);
+  for (TokenizedExample& example : examples) {
+    const uint64_t length = 4 + random.below(9);
+    for (uint64_t i = 0; i < length; ++i) example.ids.push_back(static_cast<int32_t>(10 + random.below(40)));
+    example.label = static_cast<int64_t>(random.below(2));
+    if (example.label == 1) example.ids[random.below(length)] = 7;
+    example.target = static_cast<double>(length) / 10.0;
+  }
+  return examples;
+}
+
+/// A small model with low-rank terms put on by hand, so that these tests need no adapter method.
+struct TinyRun {
+  explicit TinyRun(double dropout = 0.1, bool is_regression = false) {
+    ModelLoadOptions load;
+    load.num_labels = is_regression ? 1 : 2;
+    load.seed = 5;
+    model = create_model(tiny_config(dropout), load);
+    for (const Site& site : model->sites()) {
+      if (site.module == "query" || site.module == "value") add_low_rank(site, dropout);
+    }
+    for (const NamedParameter& parameter : model->parameters()) {
+      if (!parameter.name.starts_with("classifier")) continue;
+      parameter.tensor.requires_grad_(true);
+      trainable.push_back({parameter.name, parameter.tensor, ParameterGroup::kHead, 0});
+    }
+    options.lr = 5e-3;
+    options.max_steps = 0;
+    options.epochs = 2;
+    options.batch_size = 6;
+    options.seed = 3;
+    options.log_every = 2;
+    task_options.is_regression = is_regression;
+  }
+
+  void add_low_rank(const Site& site, double dropout) {
+    RandomStream random(1, site.path);
+    at::Tensor down = at::empty({4, site.in_features});
+    for (int64_t i = 0; i < down.numel(); ++i)
+      down.data_ptr<float>()[i] = static_cast<float>(0.2 * random.normal());
+    at::Tensor up = at::zeros({site.out_features, 4});
+    down.requires_grad_(true);
+    up.requires_grad_(true);
+    auto update = std::make_shared<SiteUpdate>();
+    update->low_rank = {{down, up, 2.0, dropout, hash_name(site.path)}};
+    site.linear->update = update;
+    trainable.push_back({site.path + ".lora_A", down});
+    trainable.push_back({site.path + ".lora_B", up});
+  }
+
+  TextTask& make_task() {
+    task_options.batches = batch_options(options);
+    task_options.batches.window_batches = 3;
+    std::vector<ValidationSet> sets;
+    if (validate) sets.push_back({"validation", &validation});
+    task = std::make_unique<TextTask>(*model, train, sets, task_options);
+    return *task;
+  }
+
+  TrainerSetup setup(const std::filesystem::path& directory, bool resume = false) {
+    TrainerSetup setup;
+    setup.options = options;
+    setup.directory = directory;
+    setup.resume = resume;
+    setup.method = "by hand";
+    setup.trainable = trainable;
+    setup.recipe = {{"train", {{"lr", options.lr}, {"stop_at", options.stop_at}}}};
+    setup.sinks.push_back(make_jsonl_sink(directory / "metrics.jsonl"));
+    return setup;
+  }
+
+  TrainingResult run(const std::filesystem::path& directory, bool resume = false) {
+    TextTask& task = make_task();
+    return Trainer(setup(directory, resume), task).run();
+  }
+
+  std::vector<at::Tensor> values() const {
+    std::vector<at::Tensor> values;
+    for (const TrainableTensor& tensor : trainable) values.push_back(tensor.tensor.detach().clone());
+    return values;
+  }
+
+  std::unique_ptr<Model> model;
+  std::vector<TrainableTensor> trainable;
+  std::vector<TokenizedExample> train = tiny_examples(50, 1);
+  std::vector<TokenizedExample> validation = tiny_examples(20, 2);
+  bool validate = true;
+  TrainOptions options;
+  TextTaskOptions task_options;
+  std::unique_ptr<TextTask> task;
+};
+
+inline bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!at::equal(a[i], b[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace msplora

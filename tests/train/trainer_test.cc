@@ -1,0 +1,323 @@
+#include "msplora/train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "msplora/core/file.h"
+#include "msplora/core/interrupt.h"
+#include "train/temporary_directory.h"
+#include "train/tiny_run.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(Trainer, LearnsATaskThatCanBeLearned) {
+  TemporaryDirectory directory;
+  TinyRun run(0.0);
+  run.train = tiny_examples(200, 1);
+  run.options.epochs = 8;
+  const TrainingResult result = run.run(directory.path());
+  EXPECT_EQ(result.steps, 8 * 34);
+  ASSERT_TRUE(result.best);
+  EXPECT_GT(result.best->value("accuracy"), 0.9);
+  EXPECT_LT(result.last_loss, 0.3);
+  EXPECT_EQ(result.best_metric, "accuracy");
+  EXPECT_GT(result.tokens_per_second, 0.0);
+}
+
+TEST(Trainer, RegressionRunsTheSameEngine) {
+  TemporaryDirectory directory;
+  TinyRun run(0.0, /*is_regression=*/true);
+  run.options.epochs = 6;
+  const TrainingResult result = run.run(directory.path());
+  EXPECT_EQ(result.best_metric, run.task->metric_names().front());
+  EXPECT_LT(result.last->value("loss"), 0.08);  // the variance of the targets
+}
+
+TEST(Trainer, MicroBatchesEqualOneBigBatch) {
+  TinyRun big(0.0);
+  TinyRun small(0.0);
+  big.options.batch_size = 12;
+  small.options.batch_size = 3;
+  small.options.accumulation = 4;
+  for (TinyRun* run : {&big, &small}) {
+    run->validate = false;
+    run->options.max_steps = 5;
+  }
+  // Unequal micro-batches: the order is that of the data, so both see the same twelve examples a step.
+  TemporaryDirectory directory;
+  for (TinyRun* run : {&big, &small}) {
+    run->task_options.batches = batch_options(run->options);
+    run->task_options.batches.shuffle = false;
+    run->task_options.batches.bucket = false;
+    run->task =
+        std::make_unique<TextTask>(*run->model, run->train, std::vector<ValidationSet>{}, run->task_options);
+    Trainer(run->setup(directory.path()), *run->task).run();
+  }
+  const auto a = big.values();
+  const auto b = small.values();
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_LT((a[i] - b[i]).abs().max().item<double>(), 2e-5) << i;
+}
+
+TEST(Trainer, NothingTrainableIsAnError) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  run.trainable.clear();
+  EXPECT_THROW(run.run(directory.path()), Error);
+}
+
+TEST(Trainer, ATensorOutsideTheModelStopsTheRun) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  run.trainable.push_back({"stray.lora_A", at::ones({2, 2}).requires_grad_(true)});
+  try {
+    run.run(directory.path());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConfig);
+    EXPECT_THAT(error.message(), testing::HasSubstr("never got a gradient"));
+    EXPECT_THAT(error.message(), testing::HasSubstr("stray.lora_A"));
+    EXPECT_THAT(error.message(), testing::Not(testing::HasSubstr("query")));
+  }
+}
+
+TEST(Trainer, AnInfiniteLossStopsTheRunAndKeepsTheCheckpoint) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  run.options.save_every = 2;
+  run.options.stop_at = 4;
+  run.run(directory.path());
+  ASSERT_TRUE(fs::exists(directory.path() / "checkpoint-4"));
+  TinyRun again;
+  again.options.save_every = 2;
+  again.task_options.where = [](uint32_t example) { return "train.tsv:" + std::to_string(example + 2); };
+  TextTask& task = again.make_task();
+  TrainerSetup setup = again.setup(directory.path(), /*resume=*/true);
+  Trainer trainer(std::move(setup), task);
+  {
+    at::NoGradGuard no_grad;  // not a trained tensor, so the checkpoint does not mend it
+    again.model->parameters().front().tensor.fill_(std::numeric_limits<float>::quiet_NaN());
+  }
+  try {
+    trainer.run();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kNumerics);
+    EXPECT_THAT(error.what(), testing::HasSubstr("step 5, micro-batch 1"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("train.tsv:"));
+  }
+  EXPECT_TRUE(fs::exists(directory.path() / "checkpoint-4"));
+}
+
+TEST(Trainer, AnInterruptSavesACheckpoint) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  request_interrupt();
+  try {
+    run.run(directory.path());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInterrupted);
+    EXPECT_THAT(error.what(), testing::HasSubstr("checkpoint-1"));
+  }
+  clear_interrupt();
+  EXPECT_TRUE(fs::exists(directory.path() / "checkpoint-1" / "state.json"));
+  TinyRun rest;
+  rest.run(directory.path(), /*resume=*/true);
+  TemporaryDirectory whole_directory("-whole");
+  TinyRun whole;
+  whole.run(whole_directory.path());
+  EXPECT_TRUE(all_equal(rest.values(), whole.values()));
+}
+
+/// Plays a list of metric values, so that choices can be checked against known ones.
+class ScriptedTask : public TextTask {
+ public:
+  using TextTask::TextTask;
+  bool can_evaluate() const override { return true; }
+  std::vector<std::string> metric_names() const override { return {"score", "loss"}; }
+  Evaluation evaluate() override {
+    const double score = script[std::min(calls++, script.size() - 1)];
+    seen.push_back(model_values());
+    return Evaluation{{{"score", score}, {"loss", -score}}, 1, 1, 0.0};
+  }
+  std::function<std::vector<at::Tensor>()> model_values;
+  std::vector<double> script;
+  std::vector<std::vector<at::Tensor>> seen;
+  size_t calls = 0;
+};
+
+TrainingResult run_script(TinyRun& run, ScriptedTask& task, const fs::path& directory) {
+  task.model_values = [&run] { return run.values(); };
+  run.options.eval_every = 1;
+  return Trainer(run.setup(directory), task).run();
+}
+
+TEST(Trainer, EndsWithTheBestWeightsAndKeepsTheirCheckpoint) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  run.options.max_steps = 5;
+  run.task_options.batches = batch_options(run.options);
+  ScriptedTask task(*run.model, run.train, {}, run.task_options);
+  task.script = {0.1, 0.5, std::nan(""), 0.5, 0.2};
+  const TrainingResult result = run_script(run, task, directory.path());
+  EXPECT_EQ(result.best_step, 2);
+  EXPECT_EQ(result.best->value("score"), 0.5);
+  EXPECT_EQ(result.last->value("score"), 0.2);
+  EXPECT_TRUE(all_equal(run.values(), task.seen[1]));
+  EXPECT_FALSE(all_equal(run.values(), task.seen[4]));
+  EXPECT_THAT(CheckpointStore(directory.path()).steps(), testing::ElementsAre(2, 5));
+}
+
+TEST(Trainer, SmallerLossesAreBetterAndLastWeightsStayOnRequest) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  run.options.max_steps = 3;
+  run.options.best_metric = "loss";
+  run.options.load_best_at_end = false;
+  run.task_options.batches = batch_options(run.options);
+  ScriptedTask task(*run.model, run.train, {}, run.task_options);
+  task.script = {0.1, 0.7, 0.3};
+  const TrainingResult result = run_script(run, task, directory.path());
+  EXPECT_EQ(result.best_step, 2);
+  EXPECT_TRUE(all_equal(run.values(), task.seen[2]));
+}
+
+TEST(Trainer, StopsEarly) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  run.options.max_steps = 20;
+  run.options.early_stopping_patience = 3;
+  run.task_options.batches = batch_options(run.options);
+  ScriptedTask task(*run.model, run.train, {}, run.task_options);
+  task.script = {0.1, 0.2, 0.1, 0.15, 0.2, 0.9};
+  const TrainingResult result = run_script(run, task, directory.path());
+  EXPECT_TRUE(result.stopped_early);
+  EXPECT_EQ(result.steps, 5);
+  EXPECT_EQ(result.best_step, 2);
+}
+
+TEST(Trainer, AnUnknownBestMetricIsReportedBeforeTraining) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  run.options.best_metric = "acuracy";
+  try {
+    run.run(directory.path());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("`accuracy`"));
+  }
+  EXPECT_FALSE(fs::exists(directory.path() / "metrics.jsonl"));
+}
+
+TEST(Trainer, WritesOneJsonObjectPerLogLineAndEvaluation) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  const TrainingResult result = run.run(directory.path());
+  std::istringstream lines(read_file(directory.path() / "metrics.jsonl"));
+  int logs = 0;
+  int evaluations = 0;
+  double last_lr = 1.0;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (json.at("kind") == "train") {
+      ++logs;
+      EXPECT_LT(json.at("lr").get<double>(), last_lr);
+      last_lr = json.at("lr");
+    } else {
+      ++evaluations;
+      EXPECT_TRUE(json.contains("accuracy") && json.contains("loss"));
+    }
+  }
+  EXPECT_EQ(result.steps, 18);  // 50 examples by 6, twice
+  EXPECT_EQ(logs, 9);
+  EXPECT_EQ(evaluations, 2);
+}
+
+TEST(Trainer, SummaryHasTheParametersByGroup) {
+  TemporaryDirectory directory;
+  TinyRun run;
+  const TrainingResult result = run.run(directory.path());
+  const auto summary = training_summary(result, run.options, "by hand", run.trainable);
+  const int64_t adapter = 3 * 2 * (4 * 32 + 32 * 4);
+  const int64_t head = 32 * 32 + 32 + 2 * 32 + 2;
+  EXPECT_EQ(summary.at("trainable_parameters").at("adapter"), adapter);
+  EXPECT_EQ(summary.at("trainable_parameters").at("head"), head);
+  EXPECT_EQ(summary.at("trainable_parameters").at("total"), adapter + head);
+  EXPECT_EQ(summary.at("steps"), 18);
+  EXPECT_GT(summary.at("peak_memory_bytes").get<int64_t>(), 0);
+}
+
+TEST(OptimizerGroups, HeadHasItsOwnRateAndVectorsAreNotDecayed) {
+  TinyRun run;
+  run.options.head_lr = 0.25;
+  run.options.weight_decay = 0.1;
+  const auto groups = optimizer_groups(run.options, run.trainable);
+  for (const OptimizerGroup& group : groups) {
+    for (const NamedParameter& tensor : group.tensors) {
+      EXPECT_EQ(group.weight_decay, tensor.tensor.dim() < 2 ? 0.0 : 0.1) << tensor.name;
+      EXPECT_EQ(group.lr, tensor.name.starts_with("classifier") ? 0.25 : run.options.lr) << tensor.name;
+    }
+  }
+}
+
+TEST(Trainer, PretrainingTrainsEveryParameter) {
+  TemporaryDirectory directory;
+  MlmVocabulary vocabulary;
+  vocabulary.mask_id = 3;
+  vocabulary.special.assign(60, 0);
+  for (int i = 0; i < 5; ++i) vocabulary.special[static_cast<size_t>(i)] = 1;
+  vocabulary.continuation.assign(60, 0);
+  vocabulary.prefix = {0};
+  vocabulary.suffix = {2};
+  MlmCorpus corpus(vocabulary);
+  RandomStream random(1, "corpus");
+  for (int line = 0; line < 60; ++line) {  // runs of consecutive ids: a neighbour tells the masked token
+    std::vector<int32_t> ids;
+    const auto start = static_cast<int32_t>(5 + random.below(40));
+    for (int32_t i = 0; i < 8; ++i) ids.push_back(start + i);
+    corpus.add_line(ids, 32);
+  }
+  ModelLoadOptions load;
+  load.task = ModelTask::kMaskedLm;
+  load.keep_float32 = true;
+  load.seed = 1;
+  const auto model = create_model(tiny_config(0.1), load);
+  const auto before = [&] {
+    std::vector<at::Tensor> values;
+    for (const auto& parameter : model->parameters()) values.push_back(parameter.tensor.detach().clone());
+    return values;
+  }();
+  TrainOptions options;
+  options.lr = 3e-3;
+  options.epochs = 15;
+  options.token_budget = 100;
+  options.schedule = "cosine";
+  options.warmup_steps = 5;
+  MaskOptions mask;
+  mask.seed = 3;
+  MlmTask task(*model, corpus, &corpus, mask, batch_options(options), 500);
+  const double loss_before = task.evaluate().value("loss");
+  TrainerSetup setup;
+  setup.options = options;
+  setup.directory = directory.path();
+  setup.method = "full";
+  setup.trainable = all_trainable(model->parameters());
+  const TrainingResult result = Trainer(std::move(setup), task).run();
+  EXPECT_EQ(result.best_metric, "loss");
+  EXPECT_LT(result.best->value("loss"), 0.7 * loss_before);
+  EXPECT_NEAR(result.best->value("perplexity"), std::exp(result.best->value("loss")), 1e-9);
+  size_t index = 0;
+  for (const auto& parameter : model->parameters()) {
+    EXPECT_FALSE(at::equal(parameter.tensor, before[index++])) << parameter.name << " was not trained";
+  }
+}
+
+}  // namespace
+}  // namespace msplora
