@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
+#include <limits>
 
 #include "io/config_fields.h"
 #include "io/strict_json.h"
@@ -35,6 +35,13 @@ namespace {
 // Larger values are mistakes; the bound keeps products of two sizes within 64 bits.
 constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
 
+// An integer as int64, values above its range as its maximum.
+int64_t saturated(const json& value) {
+  constexpr int64_t kLargest = std::numeric_limits<int64_t>::max();
+  const bool above = value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(kLargest);
+  return above ? kLargest : value.get<int64_t>();
+}
+
 // The visitor that reads. A key that is missing or null takes the default.
 class Reader {
  public:
@@ -51,11 +58,10 @@ class Reader {
       return;
     }
     if (!value->is_number_integer()) return wrong(key, expected, *value);
-    // Above int64, get<int64_t> would wrap.
-    const bool huge = value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(kMaxSize);
-    if (huge) return wrong(key, fmt::format("at most {}", kMaxSize), *value);
-    if (value->get<int64_t>() < min) return wrong(key, expected, *value);
-    field = value->get<int64_t>();
+    const int64_t number = saturated(*value);
+    if (number > kMaxSize) return wrong(key, fmt::format("at most {}", kMaxSize), *value);
+    if (number < min) return wrong(key, expected, *value);
+    field = number;
   }
 
   void real(const std::string& key, double& field, double fallback, const detail::RealRange& range) {
@@ -235,18 +241,26 @@ void read_labels(Reader& reader, ModelConfig& config) {
   }
 }
 
+// What Hugging Face's classes take when the key is missing.
+std::optional<int64_t> default_pad_token(const std::string& model_type) {
+  if (model_type == "roberta" || model_type == "xlm-roberta") return 1;
+  if (model_type == "bert" || model_type == "deberta-v2") return 0;
+  return std::nullopt;
+}
+
 void read_pad_token(Reader& reader, ModelConfig& config) {
   const json* value = reader.find("pad_token_id");
+  config.pad_token_id = default_pad_token(config.model_type);
   if (value == nullptr) return;
   if (!value->is_number_integer()) return reader.wrong("pad_token_id", "an integer or null", *value);
-  const bool negative = !value->is_number_unsigned();
-  if (negative) return;  // -1 in older Llama files: no padding token
-  const auto id = value->get<uint64_t>();
-  if (config.vocab_size > 0 && id >= static_cast<uint64_t>(config.vocab_size)) {
+  const int64_t id = saturated(*value);
+  config.pad_token_id = std::nullopt;
+  if (id < 0) return;  // -1 in older Llama files: no padding token
+  if (config.vocab_size > 0 && id >= config.vocab_size) {
     return reader.wrong("pad_token_id", fmt::format("an id below vocab_size = {}", config.vocab_size),
                         *value);
   }
-  config.pad_token_id = static_cast<int64_t>(id);
+  config.pad_token_id = id;
 }
 
 // Variants of a known architecture that would load and compute something else.
@@ -402,11 +416,11 @@ json model_config_to_json(const ModelConfig& config) {
   if (family == ConfigFamily::kUnknown) return out;
   detail::visit_fields(config, family, writer);
   writer.set(dtype_key(out), config.torch_dtype, config.torch_dtype == "float32");
-  const bool had_pad = out.contains("pad_token_id") && out["pad_token_id"].is_number_unsigned();
   if (config.pad_token_id) {
-    out["pad_token_id"] = *config.pad_token_id;
-  } else if (had_pad) {
-    out["pad_token_id"] = nullptr;
+    writer.set("pad_token_id", *config.pad_token_id,
+               config.pad_token_id == default_pad_token(config.model_type));
+  } else if (const auto pad = out.find("pad_token_id"); pad != out.end() && pad->is_number() && *pad >= 0) {
+    *pad = nullptr;
   }
   if (!config.problem_type.empty()) {
     out["problem_type"] = config.problem_type;

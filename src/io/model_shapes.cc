@@ -82,6 +82,17 @@ ModelConfig make_config(const EncoderShape& shape) {
   return config;
 }
 
+// They decide which weights there are: keys and queries of positions share the projections of tokens.
+void add_deberta_v3_keys(nlohmann::json& raw) {
+  raw["relative_attention"] = true;
+  raw["position_buckets"] = 256;
+  raw["max_relative_positions"] = -1;
+  raw["norm_rel_ebd"] = "layer_norm";
+  raw["share_att_key"] = true;
+  raw["pos_att_type"] = {"p2c", "c2p"};
+  raw["position_biased_input"] = false;
+}
+
 ModelConfig make_config(const DecoderShape& shape) {
   ModelConfig config;
   config.model_type = shape.model_type;
@@ -149,6 +160,7 @@ ModelConfig known_model_shape(const std::string& name) {
     throw Error(ErrorCode::kUsage, "model shape `" + name + "`", "no shape of this name is known", hint);
   }
   config->raw = model_config_to_json(*config);
+  if (config->model_type == "deberta-v2") add_deberta_v3_keys(config->raw);
   return *config;
 }
 

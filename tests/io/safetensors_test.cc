@@ -284,7 +284,7 @@ TEST(Safetensors, SurvivesRandomDamage) {
   RandomStream random(7, "safetensors damage");
   const std::string tokens = "{}[]\",:0123456789-e.\\ \xff";
   int loaded = 0, refused = 0;
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     std::string bytes = whole;
     const auto flips = 1 + random.below(4);
     for (uint64_t flip = 0; flip < flips; ++flip) {
@@ -302,8 +302,8 @@ TEST(Safetensors, SurvivesRandomDamage) {
       ++refused;
     }
   }
-  EXPECT_GT(loaded, 100);
-  EXPECT_GT(refused, 1000);
+  EXPECT_GT(loaded, 50);
+  EXPECT_GT(refused, 300);
 }
 
 }  // namespace
