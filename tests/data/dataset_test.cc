@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <set>
 
-#include "data/temporary_directory.h"
+#include "data/scratch_directory.h"
 #include "msplora/data/label_map.h"
 
 namespace msplora {
@@ -25,7 +25,7 @@ TableSpec spec_of(FileFormat format, std::string text, std::string label) {
 }
 
 TEST(ReadTable, MapsColumnsByName) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write("a.csv", "id,label,premise,hypothesis\n7, yes ,\"p,1\",h1\n8,no,p2,h2\n");
   TableSpec spec = spec_of(FileFormat::kCsv, "premise", "label");
   spec.text_pair = "hypothesis";
@@ -41,7 +41,7 @@ TEST(ReadTable, MapsColumnsByName) {
 }
 
 TEST(ReadTable, JsonKeysMayComeInAnyOrder) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write(
       "a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"label\": 0, \"more\": [1], \"text\": \"b\"}\n");
   const Dataset data = read_table(file, spec_of(FileFormat::kJsonl, "text", "label"));
@@ -60,7 +60,7 @@ TEST(ReadTable, JsonKeysMayComeInAnyOrder) {
 }
 
 TEST(ReadTable, DecidesOnHeadersAndSaysWhy) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   std::string rows;
   for (int i = 0; i < 30; ++i) rows += "text " + std::to_string(i) + "\t" + (i % 2 ? "pos" : "neg") + "\n";
   const TableSpec spec = spec_of(FileFormat::kTsv, "0", "1");
@@ -82,7 +82,7 @@ TEST(ReadTable, DecidesOnHeadersAndSaysWhy) {
 }
 
 TEST(ReadTable, ReportsWrongWidthsWithLineAndText) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write("a.tsv", "text\tlabel\ngood\t1\nno tab here\n");
   EXPECT_THAT(
       error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "text", "label")); }),
@@ -91,7 +91,7 @@ TEST(ReadTable, ReportsWrongWidthsWithLineAndText) {
 }
 
 TEST(ReadTable, ReportsMissingColumnsTogether) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write("a.tsv", "sentense\tlabl\nx\t1\n");
   const std::string text =
       error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "sentence", "label")); });
@@ -106,7 +106,7 @@ TEST(ReadTable, ReportsMissingColumnsTogether) {
 }
 
 TEST(ReadTable, RejectsEmptyFilesAndLabels) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const TableSpec spec = spec_of(FileFormat::kTsv, "text", "label");
   for (const char* content : {"", "\n\n", "\xEF\xBB\xBF"}) {
     const auto file = dir.write("empty.tsv", content);
@@ -121,7 +121,7 @@ TEST(ReadTable, RejectsEmptyFilesAndLabels) {
 }
 
 TEST(ReadTable, LabelsAreOptionalWhereAllowed) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   TableSpec spec = spec_of(FileFormat::kTsv, "text", "label");
   spec.label_optional = true;
   EXPECT_FALSE(read_table(dir.write("a.tsv", "text\tid\nx\t1\n"), spec).has_labels());
@@ -133,7 +133,7 @@ TEST(ReadTable, LabelsAreOptionalWhereAllowed) {
 }
 
 TEST(RegressionTarget, ParsesNumbersAndNamesTheLine) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write("a.tsv", "text\tlabel\na\t 3.75\nb\t1e-2\nc\tnan\nd\t1,5\n");
   const Dataset data = read_table(file, spec_of(FileFormat::kTsv, "text", "label"));
   EXPECT_EQ(regression_target(data, 0), 3.75);
@@ -206,7 +206,7 @@ TEST(SplitDataset, PartitionsBySeed) {
 }
 
 TEST(LoadTaskData, ReadsFilesAndSplits) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   DataConfig config;
   config.train = dir.write("train.csv", "text,label\na,1\nb,0\nc,1\nd,0\n").string();
   config.test = dir.write("test.csv", "text\nx\n").string();

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "data/temporary_directory.h"
+#include "data/scratch_directory.h"
 #include "msplora/core/file.h"
 
 namespace msplora {
@@ -60,7 +60,7 @@ TEST(MlmCorpus, KeepsLinesAndSplitsLongOnesEvenly) {
 }
 
 TEST(MlmCorpus, CacheGivesTheSameAndRefusesDamage) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   for (const size_t vocabulary : {size_t{200}, size_t{70000}}) {  // two and four bytes an id
     MlmCorpus corpus(make_vocabulary(vocabulary));
     const auto last = static_cast<int32_t>(vocabulary) - 1;

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "data/temporary_directory.h"
+#include "data/scratch_directory.h"
 
 namespace msplora {
 namespace {
@@ -27,7 +27,7 @@ std::vector<Fields> fields_of(const std::vector<Record>& records) {
 }
 
 TEST(TsvReader, SplitsAtTabsAndNothingElse) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write("a.tsv", "\xEF\xBB\xBF\"quoted\ttext\"\t1\r\n\n a, b \t\tlast");
   const auto records = read_all(file, FileFormat::kTsv);
   EXPECT_THAT(fields_of(records),
@@ -37,7 +37,7 @@ TEST(TsvReader, SplitsAtTabsAndNothingElse) {
 }
 
 TEST(CsvReader, FollowsRfc4180) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write("a.csv",
                               "text,label\r\n"
                               "\"a, \"\"b\"\"\",1\r\n"
@@ -54,7 +54,7 @@ TEST(CsvReader, FollowsRfc4180) {
 }
 
 TEST(CsvReader, NamesTheLineOfDamage) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto open_quote = dir.write("open.csv", "a,b\nc,\"never closed\nd,e\n");
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(open_quote, FileFormat::kCsv); }),
               AllOf(HasSubstr("open.csv:2:"), HasSubstr("never closed")));
@@ -64,7 +64,7 @@ TEST(CsvReader, NamesTheLineOfDamage) {
 }
 
 TEST(JsonlReader, ReadsScalarsAndNamesTheRest) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto file = dir.write("a.jsonl",
                               "{\"text\": \"caf\\u00e9\", \"label\": 2, \"ok\": true, \"score\": -1.5}\n\n"
                               "{\"meta\": {\"a\": 1}, \"none\": null, \"text\": \"\"}\n");
@@ -78,7 +78,7 @@ TEST(JsonlReader, ReadsScalarsAndNamesTheRest) {
 }
 
 TEST(JsonlReader, NamesTheLineOfDamage) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto damaged = dir.write("a.jsonl", "{\"a\": 1}\n{\"a\": \n");
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(damaged, FileFormat::kJsonl); }),
               HasSubstr("a.jsonl:2:"));
@@ -88,7 +88,7 @@ TEST(JsonlReader, NamesTheLineOfDamage) {
 }
 
 TEST(LineReader, RejectsWhatIsNotUtf8) {
-  TemporaryDirectory dir;
+  ScratchDirectory dir;
   const auto latin = dir.write("latin.tsv", "fine\t1\ncaf\xE9\t0\n");
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(latin, FileFormat::kTsv); }),
               AllOf(HasSubstr("latin.tsv:2:"), HasSubstr("0xE9 at position 4")));

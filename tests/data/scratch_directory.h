@@ -13,18 +13,18 @@
 namespace msplora {
 
 /// A directory of its own for one test, removed at the end.
-class TemporaryDirectory {
+class ScratchDirectory {
  public:
-  TemporaryDirectory() {
+  ScratchDirectory() {
     std::string name = (std::filesystem::temp_directory_path() / "msplora-test-XXXXXX").string();
     if (::mkdtemp(name.data()) != nullptr) path_ = name;
   }
-  ~TemporaryDirectory() {
+  ~ScratchDirectory() {
     std::error_code ignored;
     if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
   }
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  ScratchDirectory(const ScratchDirectory&) = delete;
+  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path write(const std::string& name, std::string_view content) const {

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "msplora/data/batch.h"
+#include "msplora/data/dataset.h"
+#include "msplora/data/label_map.h"
+#include "msplora/tokenizers/tokenizer.h"
+
+namespace msplora {
+
+/// What encoding did to a data set. Lengths are in tokens, special tokens included.
+struct EncodeSummary {
+  int64_t examples = 0;
+  int64_t tokens = 0;
+  int64_t shortest = 0;
+  int64_t longest = 0;
+  int64_t truncated_examples = 0;
+  int64_t dropped_tokens = 0;
+
+  double mean() const {
+    return examples == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(examples);
+  }
+  /// One line for logs; states truncation whenever there was any.
+  std::string text() const;
+};
+
+struct EncodedDataset {
+  std::vector<TokenizedExample> examples;  // in the order of the data set
+  EncodeSummary summary;
+};
+
+/// Turns text into tokens and labels into class indices (`labels`, needed for a classification data set that
+/// has labels) or targets. `max_length` (0: no limit) cuts longer sequences. `threads` 0: all. Throws
+/// Error{kData} with file and line for an unknown label, a target that is not a number, or a text that gives
+/// no tokens at all.
+EncodedDataset encode_dataset(const Dataset& data, TaskType type, const LabelMap* labels,
+                              const Tokenizer& tokenizer, int64_t max_length, int threads = 0);
+
+}  // namespace msplora

@@ -1,0 +1,169 @@
+#include "msplora/data/encode.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "data/scratch_directory.h"
+#include "msplora/core/file.h"
+#include "msplora/data/batching.h"
+#include "msplora/data/mlm.h"
+
+namespace msplora {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// Ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, the 5, cat 6, ##s 7, sat 8, a 9, dog 10.
+std::shared_ptr<const Tokenizer> small_tokenizer(const ScratchDirectory& dir) {
+  dir.write("tok/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n##s\nsat\na\ndog\n");
+  return Tokenizer::load(dir.path() / "tok");
+}
+
+Dataset make_data(std::vector<Example> examples, bool has_labels = true) {
+  for (size_t i = 0; i < examples.size(); ++i) examples[i].line = static_cast<int64_t>(i) + 1;
+  return Dataset("data.tsv", std::move(examples), has_labels);
+}
+
+TEST(EncodeDataset, SinglesPairsAndLabels) {
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  const LabelMap labels = LabelMap::from_list({"no", "yes"});
+  const Dataset data =
+      make_data({{"The cats sat", "", false, "yes", 0}, {"the dog", "a cat", true, "no", 0}});
+  const EncodedDataset encoded = encode_dataset(data, TaskType::kClassification, &labels, *tokenizer, 0);
+  ASSERT_EQ(encoded.examples.size(), 2u);
+  EXPECT_THAT(encoded.examples[0].ids, ElementsAre(2, 5, 6, 7, 8, 3));
+  EXPECT_THAT(encoded.examples[0].type_ids, IsEmpty());
+  EXPECT_EQ(encoded.examples[0].label, 1);
+  EXPECT_THAT(encoded.examples[1].ids, ElementsAre(2, 5, 10, 3, 9, 6, 3));
+  EXPECT_THAT(encoded.examples[1].type_ids, ElementsAre(0, 0, 0, 0, 1, 1, 1));
+  EXPECT_EQ(encoded.examples[1].label, 0);
+  EXPECT_EQ(encoded.summary.tokens, 13);
+  EXPECT_EQ(encoded.summary.shortest, 6);
+  EXPECT_EQ(encoded.summary.longest, 7);
+  EXPECT_EQ(encoded.summary.mean(), 6.5);
+  EXPECT_EQ(encoded.summary.truncated_examples, 0);
+  EXPECT_EQ(encoded.summary.text().find("truncated"), std::string::npos);
+}
+
+TEST(EncodeDataset, TruncationIsCounted) {
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  const Dataset data =
+      make_data({{"the cat sat the cat sat", "", false, "1.5", 0}, {"a dog", "", false, "-2", 0}});
+  const EncodedDataset encoded = encode_dataset(data, TaskType::kRegression, nullptr, *tokenizer, 5);
+  EXPECT_THAT(encoded.examples[0].ids, ElementsAre(2, 5, 6, 8, 3));
+  EXPECT_EQ(encoded.examples[0].target, 1.5);
+  EXPECT_EQ(encoded.examples[1].target, -2.0);
+  EXPECT_EQ(encoded.summary.truncated_examples, 1);
+  EXPECT_EQ(encoded.summary.dropped_tokens, 3);
+  EXPECT_THAT(encoded.summary.text(), HasSubstr("1 examples (50.0%) were truncated, 3 tokens dropped"));
+}
+
+TEST(EncodeDataset, UnlabelledDataAndWrongLabels) {
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  const LabelMap labels = LabelMap::from_list({"no", "yes"});
+  const Dataset unlabelled = make_data({{"", "", false, "", 0}}, false);
+  const EncodedDataset encoded =
+      encode_dataset(unlabelled, TaskType::kClassification, nullptr, *tokenizer, 8);
+  EXPECT_THAT(encoded.examples[0].ids, ElementsAre(2, 3));
+  EXPECT_EQ(encoded.examples[0].label, kIgnoredLabel);
+  const Dataset wrong = make_data({{"a", "", false, "yes", 0}, {"a", "", false, "yess", 0}});
+  EXPECT_THAT(error_text(ErrorCode::kData,
+                         [&] { encode_dataset(wrong, TaskType::kClassification, &labels, *tokenizer, 8); }),
+              AllOf(HasSubstr("data.tsv:2"), HasSubstr("`yess`"), HasSubstr("did you mean `yes`?")));
+  EXPECT_THROW(encode_dataset(wrong, TaskType::kRegression, nullptr, *tokenizer, 8), Error);
+  EXPECT_THROW(encode_dataset(wrong, TaskType::kClassification, nullptr, *tokenizer, 8), Error);
+}
+
+TEST(MlmVocabulary, IsReadOffTheTokenizer) {
+  ScratchDirectory dir;
+  const MlmVocabulary vocabulary = MlmVocabulary::from_tokenizer(*small_tokenizer(dir));
+  EXPECT_EQ(vocabulary.mask_id, 4);
+  EXPECT_EQ(vocabulary.size(), 11);
+  EXPECT_THAT(vocabulary.special, ElementsAre(1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0));
+  EXPECT_THAT(vocabulary.continuation, ElementsAre(0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0));
+  EXPECT_THAT(vocabulary.prefix, ElementsAre(2));
+  EXPECT_THAT(vocabulary.suffix, ElementsAre(3));
+}
+
+TEST(MlmCorpus, BuildsFromFilesAndKeepsACache) {
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  const std::vector<std::filesystem::path> files = {dir.write("a.txt", "the cats sat\r\n\n  \na dog\n"),
+                                                    dir.write("b.txt", "zzz\nthe the the the the cat")};
+  MlmCorpusOptions options;
+  options.max_length = 6;
+  const MlmCorpus plain = MlmCorpus::build(files, *tokenizer, options);
+  EXPECT_THAT(plain.lengths(), ElementsAre(6, 4, 5, 5));
+  EXPECT_EQ(plain.summary().lines, 4);
+  EXPECT_EQ(plain.summary().unusable_lines, 1);
+  EXPECT_EQ(plain.summary().split_lines, 1);
+  std::vector<int64_t> ids;
+  plain.append_sequence(0, ids);
+  EXPECT_THAT(ids, ElementsAre(2, 5, 6, 7, 8, 3));
+
+  options.cache_dir = dir.path() / "cache";
+  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), IsEmpty());
+  const MlmCorpus cached = MlmCorpus::build(files, *tokenizer, options);
+  EXPECT_THAT(cached.notes(), ElementsAre(HasSubstr("comes from")));
+  EXPECT_EQ(cached.lengths(), plain.lengths());
+  EXPECT_EQ(cached.summary().text(), plain.summary().text());
+  options.max_length = 5;  // another key
+  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), IsEmpty());
+  dir.write("a.txt", "the cats sat\na cat\n");  // other text
+  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), IsEmpty());
+
+  options.cache_dir = dir.write("file", "");  // not a directory: the run goes on
+  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), Contains(HasSubstr("was not kept")));
+}
+
+TEST(MlmCorpus, RefusesFilesWithoutText) {
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  EXPECT_THROW(MlmCorpus::build({}, *tokenizer, {}), Error);
+  EXPECT_THROW(MlmCorpus::build({dir.write("a.txt", "\n zzz\n")}, *tokenizer, {}), Error);
+  EXPECT_THROW(MlmCorpus::build({dir.path() / "none.txt"}, *tokenizer, {}), Error);
+  EXPECT_THAT(error_text(ErrorCode::kData,
+                         [&] { MlmCorpus::build({dir.write("b.txt", "fine\n\xFF\n")}, *tokenizer, {}); }),
+              HasSubstr("b.txt:2"));
+}
+
+// The whole way from a file to batches on published data.
+TEST(RealData, Sst2FromFileToBatches) {
+  const char* root = std::getenv("MSPLORA_DATA");
+  if (root == nullptr) GTEST_SKIP() << "MSPLORA_DATA is not set";
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  DataConfig config;
+  config.train = (std::filesystem::path(root) / "sst2" / "train.tsv").string();
+  config.text = "0";
+  config.label = "1";
+  const TaskData data = load_task_data(config, TaskType::kClassification, 1);
+  const LabelMap labels = LabelMap::from_data(data.train);
+  const EncodedDataset encoded =
+      encode_dataset(data.train, TaskType::kClassification, &labels, *tokenizer, 64);
+  BatchOptions options;
+  options.token_budget = 2048;
+  const BatchPlan plan(lengths_of(encoded.examples), options);
+  EXPECT_EQ(plan.tokens(), static_cast<uint64_t>(encoded.summary.tokens));
+  const BatchList batches = plan.epoch(0);
+  size_t sequences = 0, positive = 0;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const Batch batch = collate(encoded.examples, batches[i], false);
+    EXPECT_LE(batch.tokens(), 2048u);
+    sequences += batch.sequences();
+    for (const int64_t label : batch.labels) positive += static_cast<size_t>(label);
+  }
+  EXPECT_EQ(sequences, 6920u);
+  EXPECT_EQ(positive, 3610u);
+}
+
+}  // namespace
+}  // namespace msplora
