@@ -1,0 +1,130 @@
+#include "adapters/fake_model.h"
+
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/grad_mode.h>
+#include <unistd.h>
+
+#include <stdexcept>
+
+namespace msplora::testing {
+namespace {
+
+Site make_site(const std::string& path, int64_t layer, int64_t in, int64_t out) {
+  return {path, path.substr(path.rfind('.') + 1), layer, in, out, nullptr};
+}
+
+at::Tensor draw(const std::string& name, std::vector<int64_t> shape, uint64_t seed, double scale) {
+  at::Tensor tensor = at::empty(shape, at::kFloat);
+  RandomStream stream(seed, name);
+  for (int64_t i = 0; i < tensor.numel(); ++i)
+    tensor.data_ptr<float>()[i] = static_cast<float>(stream.normal() * scale);
+  return tensor;
+}
+
+}  // namespace
+
+std::vector<Site> roberta_sites(int64_t layers, int64_t hidden, int64_t wide) {
+  if (wide == 0) wide = 4 * hidden;
+  std::vector<Site> sites;
+  for (int64_t l = 0; l < layers; ++l) {
+    const std::string block = fmt::format("roberta.encoder.layer.{}.", l);
+    for (const char* name :
+         {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"})
+      sites.push_back(make_site(block + name, l, hidden, hidden));
+    sites.push_back(make_site(block + "intermediate.dense", l, hidden, wide));
+    sites.push_back(make_site(block + "output.dense", l, wide, hidden));
+  }
+  sites.push_back(make_site("classifier.dense", -1, hidden, hidden));
+  sites.push_back(make_site("classifier.out_proj", -1, hidden, 3));
+  return sites;
+}
+
+std::vector<Site> llama_sites(int64_t layers, int64_t hidden, int64_t wide) {
+  if (wide == 0) wide = 11008 * hidden / 4096;
+  std::vector<Site> sites;
+  for (int64_t l = 0; l < layers; ++l) {
+    const std::string block = fmt::format("model.layers.{}.", l);
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+      sites.push_back(make_site(block + "self_attn." + name, l, hidden, hidden));
+    sites.push_back(make_site(block + "mlp.gate_proj", l, hidden, wide));
+    sites.push_back(make_site(block + "mlp.up_proj", l, hidden, wide));
+    sites.push_back(make_site(block + "mlp.down_proj", l, wide, hidden));
+  }
+  return sites;
+}
+
+FakeModel::FakeModel(const Options& options) : options_(options) {
+  sites_ = options.llama ? llama_sites(options.layers, options.hidden, options.wide)
+                         : roberta_sites(options.layers, options.hidden, options.wide);
+  for (Site& site : sites_) {
+    const bool head = site.layer < 0;
+    if (site.path == "classifier.out_proj") site.out_features = options.labels;
+    auto linear = std::make_unique<Linear>();
+    linear->weight = draw(site.path + ".weight", {site.out_features, site.in_features}, options.seed, 0.2)
+                         .to(head ? at::kFloat : options.dtype);
+    if (!options.llama) {
+      linear->bias = draw(site.path + ".bias", {site.out_features}, options.seed, 0.1)
+                         .to(head ? at::kFloat : options.bias_dtype);
+    }
+    add_parameter(site.path + ".weight", linear->weight);
+    if (linear->bias.defined()) add_parameter(site.path + ".bias", linear->bias);
+    site.linear = linear.get();
+    linears_.push_back(std::move(linear));
+  }
+  if (options.llama) return;
+  const std::string norm = "roberta.embeddings.LayerNorm.";
+  add_parameter(norm + "weight", draw(norm + "weight", {options.hidden}, options.seed, 1.0));
+  add_parameter(norm + "bias", draw(norm + "bias", {options.hidden}, options.seed, 1.0));
+}
+
+void FakeModel::add_parameter(const std::string& name, at::Tensor tensor) {
+  parameters_.push_back({name, std::move(tensor)});
+}
+
+AdapterTarget FakeModel::target() const {
+  AdapterTarget target;
+  target.model_type = options_.llama ? "llama" : "roberta";
+  target.base_name = "base-model";
+  target.task_type = options_.llama ? "CAUSAL_LM" : "SEQ_CLS";
+  target.num_layers = options_.layers;
+  target.sites = sites_;
+  target.parameters = parameters_;
+  if (!options_.llama) target.head_modules = {"classifier"};
+  return target;
+}
+
+at::Tensor FakeModel::parameter(const std::string& name) const {
+  for (const NamedParameter& parameter : parameters_) {
+    if (parameter.name == name) return parameter.tensor;
+  }
+  throw std::out_of_range(name);
+}
+
+Linear& FakeModel::linear(const std::string& path) {
+  for (const Site& site : sites_) {
+    if (site.path == path) return *site.linear;
+  }
+  throw std::out_of_range(path);
+}
+
+TemporaryDirectory::TemporaryDirectory() {
+  static int counter = 0;
+  path_ = std::filesystem::temp_directory_path() / fmt::format("msplora-adapters-{}-{}", getpid(), counter++);
+  std::filesystem::create_directories(path_);
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+void randomize(const Adapter& adapter, double scale) {
+  const torch::NoGradGuard no_grad;
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    at::Tensor target = entry.tensor;
+    target.copy_(draw("test." + entry.name, target.sizes().vec(), 99, scale));
+  }
+}
+
+}  // namespace msplora::testing

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <ATen/ops/randn.h>
+#include <torch/types.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/core/error.h"
+#include "msplora/core/random.h"
+
+namespace msplora::testing {
+
+/// Shapes of an encoder's sites under RoBERTa's names, with its classification head.
+std::vector<Site> roberta_sites(int64_t layers, int64_t hidden, int64_t wide = 0);
+/// Shapes of a decoder's sites under LLaMA's names.
+std::vector<Site> llama_sites(int64_t layers, int64_t hidden, int64_t wide = 0);
+
+/// Linear layers without a network around them: what an adapter sees of a model.
+class FakeModel {
+ public:
+  struct Options {
+    int64_t layers = 12;
+    int64_t hidden = 16;
+    int64_t wide = 32;
+    int64_t labels = 3;
+    at::ScalarType dtype = at::kFloat;  // of the blocks' matrices
+    at::ScalarType bias_dtype = at::kFloat;
+    uint64_t seed = 1;
+    bool llama = false;  // no biases, no head
+  };
+  explicit FakeModel(const Options& options);
+  FakeModel() : FakeModel(Options()) {}
+
+  AdapterTarget target() const;
+  std::vector<NamedParameter> parameters() const { return parameters_; }
+  at::Tensor parameter(const std::string& name) const;
+  Linear& linear(const std::string& path);
+
+ private:
+  void add_parameter(const std::string& name, at::Tensor tensor);
+
+  Options options_;
+  std::vector<std::unique_ptr<Linear>> linears_;
+  std::vector<Site> sites_;
+  std::vector<NamedParameter> parameters_;
+};
+
+/// A fresh directory below the test's temporary directory, removed at the end.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// Gives every trainable tensor of the adapter numbers that depend on its name.
+void randomize(const Adapter& adapter, double scale = 0.1);
+
+/// The text of the Error that `body` throws, or "no error".
+template <typename Body>
+std::string error_text(Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace msplora::testing

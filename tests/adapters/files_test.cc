@@ -1,0 +1,567 @@
+#include "msplora/adapters/files.h"
+
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <set>
+
+#include "adapters/fake_model.h"
+#include "msplora/adapters/fingerprint.h"
+#include "msplora/core/file.h"
+#include "msplora/io/safetensors.h"
+
+namespace msplora {
+namespace {
+
+using nlohmann::json;
+using testing::error_text;
+using testing::FakeModel;
+using ::testing::HasSubstr;
+using testing::TemporaryDirectory;
+
+const std::string kBlock = "roberta.encoder.layer.";
+const std::string kPrefix = "base_model.model.";
+
+AdapterConfig config_of(const std::string& method) {
+  AdapterConfig config;
+  config.method = method;
+  config.rank = 8;
+  config.alpha = 12.0;
+  return config;
+}
+
+std::vector<at::Tensor> deltas(const Adapter& adapter) {
+  std::map<std::string, at::Tensor> by_path;
+  for (const Site& site : adapter.target().sites) {
+    by_path[site.path] = at::zeros({site.out_features, site.in_features});
+  }
+  for (size_t i = 0; i < adapter.sites().size(); ++i)
+    by_path[adapter.sites()[i].path] = adapter.delta_weight(i);
+  std::vector<at::Tensor> result;
+  for (auto& [path, delta] : by_path) result.push_back(delta);
+  return result;
+}
+
+void expect_same_update(const Adapter& a, const Adapter& b) {
+  const auto left = deltas(a), right = deltas(b);
+  ASSERT_EQ(left.size(), right.size());
+  double largest = 0;
+  for (size_t i = 0; i < left.size(); ++i) {
+    EXPECT_LT((left[i] - right[i]).abs().max().item<double>(), 1e-6);
+    largest = std::max(largest, left[i].abs().max().item<double>());
+  }
+  EXPECT_GT(largest, 0.01);
+}
+
+void expect_same_base_parameters(const FakeModel& a, const FakeModel& b) {
+  for (const NamedParameter& parameter : a.parameters()) {
+    EXPECT_TRUE(at::equal(parameter.tensor, b.parameter(parameter.name))) << parameter.name;
+  }
+}
+
+json read_json(const std::filesystem::path& path) {
+  return json::parse(read_file(path));
+}
+
+void write_text(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream(path) << text;
+}
+
+/// Writes the tensors of a safetensors file again with a change.
+template <typename Change>
+void rewrite(const std::filesystem::path& path, Change&& change) {
+  std::map<std::string, at::Tensor> tensors;
+  {
+    const auto file = SafetensorsFile::open(path);
+    for (const auto& [name, info] : file->tensors()) tensors[name] = file->tensor(name).clone();
+  }
+  change(tensors);
+  std::vector<NamedTensor> list;
+  for (const auto& [name, tensor] : tensors) list.push_back({name, tensor});
+  write_safetensors(path, list, {{"format", "pt"}});
+}
+
+template <typename Change>
+void rewrite_json(const std::filesystem::path& path, Change&& change) {
+  json file = read_json(path);
+  change(file);
+  write_text(path, file.dump());
+}
+
+/// Saves an adapter of `config` on a fresh model with drawn numbers.
+std::unique_ptr<Adapter> make_saved(FakeModel& model, const AdapterConfig& config,
+                                    const std::filesystem::path& directory, bool peft) {
+  auto adapter = create_adapter(config, model.target(), 3);
+  testing::randomize(*adapter);
+  peft ? save_peft_adapter(*adapter, directory) : save_native_adapter(*adapter, directory);
+  return adapter;
+}
+
+std::vector<AdapterConfig> all_kinds() {
+  std::vector<AdapterConfig> configs = {config_of("msplora"), config_of("lora")};
+  AdapterConfig config = config_of("msplora");
+  config.sharing = "owner_only";
+  configs.push_back(config);
+  config.levels = 1;  // eleven layers without any update
+  configs.push_back(config);
+  config = config_of("msplora");
+  config.ranks = {6, 5};
+  config.alphas = {3, 10};
+  config.dropouts = {0.1, 0.2};
+  config.target_modules = {"all-linear"};
+  config.bias = "all";
+  configs.push_back(config);
+  config = config_of("lora");
+  config.rank_pattern = {{"query", 4}, {"layer.1.attention.self.value", 2}};
+  config.alpha_pattern = {{"value", 3.5}};
+  config.use_rslora = true;
+  config.bias = "lora_only";
+  config.modules_to_save = {"layer.2.output"};
+  configs.push_back(config);
+  config = config_of("lora");
+  config.target_modules_regex = R"(.*\.[0-4]\.attention\.self\.(query|key))";
+  config.exclude_modules = {"layer.1.attention.self.key"};
+  configs.push_back(config);
+  config = config_of("msplora");
+  config.layers_to_transform = {1, 2, 3, 7};
+  config.init = "gaussian";
+  configs.push_back(config);
+  return configs;
+}
+
+TEST(NativeFiles, EveryBitComesBack) {
+  for (const AdapterConfig& config : all_kinds()) {
+    TemporaryDirectory directory;
+    FakeModel model, other;
+    const auto saved = make_saved(model, config, directory.path(), /*peft=*/false);
+    ASSERT_EQ(adapter_form(directory.path()), AdapterForm::kNative);
+    const auto loaded = load_adapter(directory.path(), other.target());
+    ASSERT_EQ(loaded->trainable().size(), saved->trainable().size());
+    for (size_t i = 0; i < saved->trainable().size(); ++i) {
+      EXPECT_EQ(loaded->trainable()[i].name, saved->trainable()[i].name);
+      EXPECT_EQ(loaded->trainable()[i].group, saved->trainable()[i].group);
+      EXPECT_EQ(loaded->trainable()[i].level, saved->trainable()[i].level);
+      EXPECT_TRUE(at::equal(loaded->trainable()[i].tensor, saved->trainable()[i].tensor));
+    }
+    EXPECT_TRUE(loaded->attached());
+    EXPECT_EQ(loaded->recorded_base(), "base-model");
+    EXPECT_EQ(loaded->config().sharing, config.sharing);
+    EXPECT_EQ(loaded->config().alphas, config.alphas);
+    expect_same_base_parameters(model, other);
+    expect_same_update(*saved, *loaded);
+  }
+}
+
+TEST(NativeFiles, SharedTensorsAreStoredOnce) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  make_saved(model, config_of("msplora"), directory.path(), false);
+  const auto file = SafetensorsFile::open(directory.path() / "adapter.safetensors");
+  EXPECT_EQ(file->tensors().size(), 64u + 4u);
+  EXPECT_TRUE(file->tensors().count(kBlock + "8.attention.self.query.lora_B.1.weight"));
+  EXPECT_FALSE(file->tensors().count(kBlock + "9.attention.self.query.lora_B.1.weight"));
+  const json header = read_json(directory.path() / "adapter.json");
+  EXPECT_EQ(header["plan"]["groups"].size(), 32u);
+  EXPECT_EQ(header["config"]["rank"], 8);
+}
+
+TEST(NativeFiles, HeadOnlyRoundTrip) {
+  TemporaryDirectory directory;
+  FakeModel model, other;
+  make_saved(model, config_of("none"), directory.path(), false);
+  load_adapter(directory.path(), other.target());
+  expect_same_base_parameters(model, other);
+  const auto adapter = create_adapter(config_of("none"), model.target(), 1);
+  EXPECT_THAT(error_text([&] { save_peft_adapter(*adapter, directory.path()); }),
+              HasSubstr("method `none` has no low-rank update"));
+}
+
+TEST(NativeFiles, AnotherBaseIsRefused) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  AdapterTarget target = model.target();
+  target.base_fingerprint = fingerprint(model.parameters(), target.head_modules);
+  save_native_adapter(*create_adapter(config_of("msplora"), target, 1), directory.path());
+  EXPECT_EQ(error_text([&] { load_adapter(directory.path(), target); }), "no error");
+
+  FakeModel::Options options;
+  options.seed = 2;
+  FakeModel other(options);
+  AdapterTarget wrong = other.target();
+  wrong.base_fingerprint = fingerprint(other.parameters(), wrong.head_modules);
+  EXPECT_THAT(error_text([&] { load_adapter(directory.path(), wrong); }),
+              HasSubstr("trained on another base"));
+  wrong = other.target();
+  wrong.model_type = "bert";
+  wrong.task_type = "CAUSAL_LM";
+  std::string text = error_text([&] { load_adapter(directory.path(), wrong); });
+  EXPECT_THAT(text, HasSubstr("made for model_type `roberta`, the model has `bert`"));
+  EXPECT_THAT(text, HasSubstr("made for task `SEQ_CLS`, the model has `CAUSAL_LM`"));
+  options.layers = 6;
+  FakeModel shallow(options);
+  EXPECT_THAT(error_text([&] { load_adapter(directory.path(), shallow.target()); }),
+              HasSubstr("num_layers `12`, the model has `6`"));
+}
+
+TEST(NativeFiles, AnotherNumberOfLabels) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  make_saved(model, config_of("msplora"), directory.path(), false);
+  FakeModel::Options options;
+  options.labels = 2;
+  FakeModel other(options);
+  const at::Tensor before = other.parameter("classifier.dense.weight").clone();
+  const std::string text = error_text([&] { load_adapter(directory.path(), other.target()); });
+  EXPECT_THAT(text, HasSubstr("classifier.out_proj.weight: expected [2, 16], found [3, 16]"));
+  EXPECT_THAT(text, HasSubstr("a head of 3 outputs, the model has 2"));
+  // Nothing was half loaded.
+  EXPECT_TRUE(at::equal(other.parameter("classifier.dense.weight"), before));
+  EXPECT_EQ(other.linear(kBlock + "0.attention.self.query").update, nullptr);
+}
+
+TEST(NativeFiles, DamagedFiles) {
+  TemporaryDirectory directory;
+  const auto& path = directory.path();
+  FakeModel model;
+  make_saved(model, config_of("msplora"), path, false);
+  const std::string good = read_file(path / "adapter.json");
+  const auto load = [&] {
+    FakeModel other;
+    return error_text([&] { load_adapter(path, other.target()); });
+  };
+
+  write_text(path / "adapter.json", good.substr(0, good.size() / 2));
+  EXPECT_THAT(load(), HasSubstr("not valid JSON"));
+  write_text(path / "adapter.json", "[]");
+  EXPECT_THAT(load(), HasSubstr("expected a JSON object"));
+  json header = json::parse(good);
+  header["config"]["ranq"] = 3;
+  header["config"]["alpha"] = "high";
+  write_text(path / "adapter.json", header.dump());
+  EXPECT_THAT(load(), HasSubstr("config.ranq: unknown option"));
+  EXPECT_THAT(load(), HasSubstr("config.alpha: wrong type"));
+  header = json::parse(good);
+  header["version"] = 9;
+  write_text(path / "adapter.json", header.dump());
+  EXPECT_THAT(load(), HasSubstr("expected 1, found 9"));
+  header = json::parse(good);
+  header["plan"]["groups"][0]["scaling"] = 1.0;
+  write_text(path / "adapter.json", header.dump());
+  EXPECT_THAT(load(), HasSubstr("the sharing plan of the file differs"));
+  header = json::parse(good);
+  header["config"]["rank"] = 4;
+  write_text(path / "adapter.json", header.dump());
+  EXPECT_THAT(load(), HasSubstr("mis-shaped (64)"));
+  write_text(path / "adapter.json", good);
+
+  rewrite(path / "adapter.safetensors", [](auto& tensors) {
+    tensors.erase(kBlock + "0.attention.self.query.lora_A.0.weight");
+    tensors["extra"] = at::zeros({2});
+    tensors[kBlock + "1.attention.self.value.lora_B.2.weight"] = at::zeros({3, 3});
+  });
+  const std::string text = load();
+  EXPECT_THAT(text, HasSubstr("missing (1):\n    " + kBlock + "0.attention.self.query.lora_A.0.weight"));
+  EXPECT_THAT(text, HasSubstr("unexpected (1):\n    extra"));
+  EXPECT_THAT(text, HasSubstr("1.attention.self.value.lora_B.2.weight: expected [16, 2], found [3, 3]"));
+
+  FakeModel again;
+  make_saved(again, config_of("msplora"), path, false);
+  rewrite(path / "adapter.safetensors",
+          [](auto& tensors) { tensors["classifier.dense.bias"][3] = std::nan(""); });
+  EXPECT_THAT(load(), HasSubstr("NaN or infinity"));
+  EXPECT_THAT(load(), HasSubstr("classifier.dense.bias"));
+  std::filesystem::remove(path / "adapter.safetensors");
+  EXPECT_NE(load(), "no error");
+}
+
+TEST(AdapterFiles, MissingDirectoryAndEmptyDirectory) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  EXPECT_EQ(adapter_form(directory.path()), AdapterForm::kNone);
+  EXPECT_THAT(error_text([&] { load_adapter(directory.path(), model.target()); }),
+              HasSubstr("holds no adapter"));
+  EXPECT_THAT(error_text([&] { load_adapter(directory.path() / "x", model.target()); }),
+              HasSubstr("no such directory"));
+}
+
+TEST(PeftFiles, UpdatesAndHeadsComeBack) {
+  for (const AdapterConfig& config : all_kinds()) {
+    TemporaryDirectory directory;
+    FakeModel model, other;
+    const auto saved = make_saved(model, config, directory.path(), /*peft=*/true);
+    ASSERT_EQ(adapter_form(directory.path()), AdapterForm::kPeft);
+    const auto loaded = load_adapter(directory.path(), other.target());
+    EXPECT_EQ(loaded->config().method, "lora");
+    expect_same_update(*saved, *loaded);
+    expect_same_base_parameters(model, other);
+    // Written again, it is the same update still.
+    TemporaryDirectory second;
+    FakeModel third;
+    save_peft_adapter(*loaded, second.path());
+    expect_same_update(*saved, *load_adapter(second.path(), third.target()));
+  }
+}
+
+TEST(PeftFiles, LevelsAreConcatenatedWithScalingsFolded) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  const auto adapter = make_saved(model, config_of("msplora"), directory.path(), true);
+  const auto file = SafetensorsFile::open(directory.path() / "adapter_model.safetensors");
+  std::set<std::string> keys, expected;
+  for (const auto& [key, info] : file->tensors()) keys.insert(key);
+  for (int layer = 0; layer < 12; ++layer) {
+    for (const char* module : {"query", "value"}) {
+      for (const char* factor : {"A", "B"}) {
+        expected.insert(
+            fmt::format("base_model.model.roberta.encoder.layer.{}.attention.self.{}.lora_{}.weight", layer,
+                        module, factor));
+      }
+    }
+  }
+  for (const char* head : {"dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias"}) {
+    expected.insert(std::string("base_model.model.classifier.") + head);
+  }
+  EXPECT_EQ(keys, expected);
+  const std::string site = kPrefix + kBlock + "5.attention.self.query.";
+  EXPECT_EQ(file->tensors().at(site + "lora_A.weight").shape, (std::vector<int64_t>{14, 16}));
+  EXPECT_EQ(file->tensors().at(site + "lora_B.weight").shape, (std::vector<int64_t>{16, 14}));
+  EXPECT_EQ(file->metadata().at("format"), "pt");
+  const auto terms = adapter->terms(10);
+  EXPECT_TRUE(at::equal(file->tensor(site + "lora_B.weight"),
+                        at::cat({terms[0].up * 1.5, terms[1].up * 3.0, terms[2].up * 6.0}, 1)));
+  EXPECT_EQ(read_json(directory.path() / "adapter_config.json"), json::parse(R"({
+    "peft_type": "LORA", "task_type": "SEQ_CLS", "base_model_name_or_path": "base-model", "revision": null,
+    "inference_mode": true, "r": 14, "lora_alpha": 14, "lora_dropout": 0.0, "use_rslora": false, "use_dora": false,
+    "target_modules": ["query", "value"], "exclude_modules": null, "layers_to_transform": null, "layers_pattern": null,
+    "rank_pattern": {}, "alpha_pattern": {}, "bias": "none", "lora_bias": false, "fan_in_fan_out": false,
+    "modules_to_save": ["classifier"], "init_lora_weights": true})"));
+}
+
+TEST(PeftFiles, OwnerOnlyWritesPatternsOfFullPaths) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  AdapterConfig config = config_of("msplora");
+  config.sharing = "owner_only";
+  make_saved(model, config, directory.path(), true);
+  const json file = read_json(directory.path() / "adapter_config.json");
+  EXPECT_EQ(file["r"], 2);
+  EXPECT_EQ(file["lora_alpha"], 2);
+  EXPECT_EQ(file["rank_pattern"].size(), 6u);
+  EXPECT_EQ(file["rank_pattern"], file["alpha_pattern"]);
+  EXPECT_EQ(file["rank_pattern"][R"(^roberta\.encoder\.layer\.0\.attention\.self\.query)"], 14);
+  EXPECT_EQ(file["rank_pattern"][R"(^roberta\.encoder\.layer\.8\.attention\.self\.value)"], 6);
+  EXPECT_EQ(file["target_modules"], json({"query", "value"}));
+}
+
+TEST(PeftFiles, ModulesWithoutAnUpdateAreNotTargeted) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  AdapterConfig config = config_of("msplora");
+  config.sharing = "owner_only";
+  config.levels = 1;
+  make_saved(model, config, directory.path(), true);
+  EXPECT_EQ(read_json(directory.path() / "adapter_config.json")["target_modules"],
+            json({kBlock + "0.attention.self.query", kBlock + "0.attention.self.value"}));
+}
+
+TEST(PeftFiles, PlainLoraIsWrittenUnchanged) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  AdapterConfig config = config_of("lora");
+  config.use_rslora = true;
+  config.dropout = 0.05;
+  config.bias = "all";
+  const auto adapter = make_saved(model, config, directory.path(), true);
+  const json file = read_json(directory.path() / "adapter_config.json");
+  EXPECT_EQ(file["r"], 8);
+  EXPECT_EQ(file["lora_alpha"], 12);
+  EXPECT_EQ(file["use_rslora"], true);
+  EXPECT_EQ(file["lora_dropout"], 0.05);
+  EXPECT_EQ(file["bias"], "all");
+  const auto tensors = SafetensorsFile::open(directory.path() / "adapter_model.safetensors");
+  EXPECT_TRUE(at::equal(tensors->tensor(kPrefix + kBlock + "0.attention.self.query.lora_B.weight"),
+                        adapter->terms(0)[0].up));
+  // The bias of a wrapped layer moves into base_layer.
+  EXPECT_TRUE(tensors->tensors().count(kPrefix + kBlock + "0.attention.self.query.base_layer.bias"));
+  EXPECT_TRUE(tensors->tensors().count(kPrefix + kBlock + "0.attention.self.key.bias"));
+  EXPECT_TRUE(tensors->tensors().count(kPrefix + "roberta.embeddings.LayerNorm.bias"));
+  EXPECT_TRUE(tensors->tensors().count(kPrefix + "classifier.dense.bias"));
+}
+
+TEST(PeftFiles, AllLinearIsSpelledOut) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  AdapterConfig config = config_of("lora");
+  config.target_modules = {"all-linear"};
+  make_saved(model, config, directory.path(), true);
+  EXPECT_EQ(read_json(directory.path() / "adapter_config.json")["target_modules"],
+            json({"dense", "key", "query", "value"}));
+}
+
+TEST(PeftFiles, CausalModelsHaveNoHead) {
+  TemporaryDirectory directory;
+  FakeModel::Options options;
+  options.llama = true;
+  options.layers = 4;
+  FakeModel model(options), other(options);
+  AdapterConfig config = config_of("msplora");
+  config.target_modules = {"q_proj", "down_proj"};
+  const auto saved = make_saved(model, config, directory.path(), true);
+  const json file = read_json(directory.path() / "adapter_config.json");
+  EXPECT_EQ(file["task_type"], "CAUSAL_LM");
+  EXPECT_EQ(file["modules_to_save"], nullptr);
+  const auto tensors = SafetensorsFile::open(directory.path() / "adapter_model.safetensors");
+  EXPECT_TRUE(tensors->tensors().count("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"));
+  expect_same_update(*saved, *load_adapter(directory.path(), other.target()));
+}
+
+/// An adapter as PEFT 0.x and others write them: fewer keys, half precision, other spellings.
+class ForeignAdapter {
+ public:
+  explicit ForeignAdapter(json config) {
+    for (int layer = 0; layer < 12; ++layer) {
+      const std::string site = kPrefix + kBlock + std::to_string(layer) + ".attention.self.query.";
+      tensors_.push_back({site + "lora_A.weight", at::full({4, 16}, 0.25).to(at::kHalf)});
+      tensors_.push_back({site + "lora_B.weight", at::full({16, 4}, 0.5).to(at::kBFloat16)});
+    }
+    config.update({{"peft_type", "LORA"}});
+    write_text(path() / "adapter_config.json", config.dump());
+  }
+  void add(const std::string& name, at::Tensor tensor) { tensors_.push_back({name, std::move(tensor)}); }
+  void add_head() {
+    add(kPrefix + "classifier.modules_to_save.dense.weight", at::full({16, 16}, 0.5));
+    add(kPrefix + "classifier.modules_to_save.dense.bias", at::full({16}, 0.5));
+    add(kPrefix + "classifier.modules_to_save.default.out_proj.weight", at::full({3, 16}, 0.5));
+    add(kPrefix + "classifier.out_proj.bias", at::full({3}, 0.5));
+    add(kPrefix + "classifier.original_module.out_proj.bias", at::full({3}, 9.0));
+  }
+  const std::filesystem::path& path() const { return directory_.path(); }
+  std::unique_ptr<Adapter> load(const AdapterTarget& target) {
+    write_safetensors(path() / "adapter_model.safetensors", tensors_, {{"format", "pt"}});
+    return load_adapter(path(), target);
+  }
+  std::string load_error() {
+    FakeModel model;
+    return error_text([&] { load(model.target()); });
+  }
+
+ private:
+  TemporaryDirectory directory_;
+  std::vector<NamedTensor> tensors_;
+};
+
+TEST(PeftFiles, ForeignAdapterWithDefaultsHalfPrecisionAndOldSpellings) {
+  ForeignAdapter foreign({{"r", 4},
+                          {"target_modules", {"query"}},
+                          {"task_type", "SEQ_CLS"},
+                          {"modules_to_save", {"classifier", "score"}},
+                          {"base_model_name_or_path", "hub/name"},
+                          {"some_future_option", 3}});
+  foreign.add_head();
+  FakeModel model;
+  const auto adapter = foreign.load(model.target());
+  EXPECT_EQ(adapter->recorded_base(), "hub/name");
+  EXPECT_EQ(adapter->config().alpha, 8.0);  // PEFT's default
+  EXPECT_EQ(adapter->terms(0)[0].down.scalar_type(), at::kFloat);
+  EXPECT_TRUE(at::allclose(adapter->delta_weight(3), at::full({16, 16}, 4 * 0.25 * 0.5 * 2.0)));
+  EXPECT_TRUE(at::equal(model.parameter("classifier.out_proj.bias"), at::full({3}, 0.5)));
+  EXPECT_TRUE(at::equal(model.parameter("classifier.dense.weight"), at::full({16, 16}, 0.5)));
+}
+
+TEST(PeftFiles, NullTargetsAreTakenFromTheTensors) {
+  ForeignAdapter foreign({{"r", 4}, {"lora_alpha", 4}, {"target_modules", nullptr}});
+  foreign.add_head();
+  FakeModel model;
+  EXPECT_EQ(foreign.load(model.target())->sites().size(), 12u);
+}
+
+TEST(PeftFiles, PatternsApplyInTheOrderOfTheFile) {
+  // Sorted, "layer.1.attention.self.query" comes before "query"; in the file it comes after, so "query" wins.
+  TemporaryDirectory directory;
+  write_text(directory.path() / "adapter_config.json",
+             R"({"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["query"],
+                 "rank_pattern": {"query": 4, "layer.1.attention.self.query": 2}})");
+  ForeignAdapter tensors({{"r", 4}, {"target_modules", {"query"}}});
+  tensors.add_head();
+  FakeModel model;
+  tensors.load(model.target());
+  std::filesystem::copy(tensors.path() / "adapter_model.safetensors",
+                        directory.path() / "adapter_model.safetensors");
+  FakeModel other;
+  const auto adapter = load_adapter(directory.path(), other.target());
+  EXPECT_EQ(adapter->terms(1)[0].down.size(0), 4);
+  EXPECT_DOUBLE_EQ(adapter->terms(1)[0].scaling, 2.0);
+}
+
+TEST(PeftFiles, ReasonsForRefusal) {
+  const auto error = [](json config) { return ForeignAdapter(std::move(config)).load_error(); };
+  const std::string text = error({{"use_dora", true},
+                                  {"lora_bias", true},
+                                  {"init_lora_weights", "pissa_niter_4"},
+                                  {"layer_replication", {{0, 4}}},
+                                  {"target_modules", {"query"}}});
+  EXPECT_THAT(text, HasSubstr("use_dora: DoRA"));
+  EXPECT_THAT(text, HasSubstr("lora_bias: biases of lora_B"));
+  EXPECT_THAT(text, HasSubstr("init_lora_weights: `pissa_niter_4` also changed the base weights"));
+  EXPECT_THAT(text, HasSubstr("layer_replication"));
+  EXPECT_THAT(error({{"r", "four"}, {"target_modules", 3}}),
+              HasSubstr("r: expected a whole number, found \"four\""));
+  EXPECT_THAT(error({{"r", "four"}, {"target_modules", 3}}),
+              HasSubstr("target_modules: expected a list of names"));
+  EXPECT_THAT(error({{"r", -4}, {"target_modules", {"query"}}}),
+              HasSubstr("adapter.rank: must be at least 1, but is -4"));
+  EXPECT_THAT(error({{"r", 4}, {"target_modules", {"q_proj"}}}),
+              HasSubstr("`q_proj` matches no linear layer"));
+  EXPECT_THAT(error({{"r", 4}, {"target_modules", {"query"}}, {"task_type", "CAUSAL_LM"}}),
+              HasSubstr("made for CAUSAL_LM"));
+
+  ForeignAdapter other({{"r", 4}, {"target_modules", {"query"}}});
+  rewrite_json(other.path() / "adapter_config.json", [](json& file) { file["peft_type"] = "VERA"; });
+  EXPECT_THAT(other.load_error(), HasSubstr("`VERA` adapters cannot be read"));
+  rewrite_json(other.path() / "adapter_config.json", [](json& file) { file.erase("peft_type"); });
+  EXPECT_THAT(other.load_error(), HasSubstr("peft_type: missing"));
+}
+
+TEST(PeftFiles, TensorsThatDoNotFitAreListedTogether) {
+  ForeignAdapter foreign({{"r", 4}, {"target_modules", {"query", "value"}}});
+  foreign.add(kPrefix + "roberta.encoder.layer.12.attention.self.query.lora_A.weight", at::zeros({4, 16}));
+  foreign.add(kPrefix + kBlock + "0.attention.self.value.lora_A.weight", at::zeros({4, 8}));
+  const std::string text = foreign.load_error();
+  EXPECT_THAT(text, HasSubstr("missing (27)"));  // 23 of value, 4 of the head
+  EXPECT_THAT(text, HasSubstr(kPrefix + "classifier.dense.bias"));
+  EXPECT_THAT(text, HasSubstr("mis-shaped (1)"));
+  EXPECT_THAT(text, HasSubstr("unexpected (1):\n    base_model.model.roberta.encoder.layer.12"));
+}
+
+TEST(PeftFiles, TensorsOfOtherMethods) {
+  ForeignAdapter foreign({{"r", 4}, {"target_modules", {"query"}}});
+  foreign.add(kPrefix + kBlock + "0.attention.self.query.lora_magnitude_vector", at::zeros({16}));
+  foreign.add(kPrefix + "roberta.embeddings.word_embeddings.lora_embedding_A", at::zeros({4, 100}));
+  foreign.add(kPrefix + kBlock + "0.attention.self.value.lora_A_0.weight", at::zeros({4, 16}));
+  foreign.add(kBlock + "0.attention.self.query.lora_A.weight", at::zeros({4, 16}));
+  const std::string text = foreign.load_error();
+  EXPECT_THAT(text, HasSubstr("DoRA magnitudes"));
+  EXPECT_THAT(text, HasSubstr("factors of an embedding"));
+  EXPECT_THAT(text, HasSubstr("MSPLoRA authors' released code"));
+  EXPECT_THAT(text, HasSubstr("does not begin with base_model.model."));
+}
+
+TEST(PeftFiles, PickledWeightsAreNotRead) {
+  TemporaryDirectory directory;
+  write_text(directory.path() / "adapter_config.json", R"({"peft_type": "LORA"})");
+  write_text(directory.path() / "adapter_model.bin", "x");
+  FakeModel model;
+  EXPECT_THAT(error_text([&] { load_adapter(directory.path(), model.target()); }),
+              HasSubstr("safe_serialization=True"));
+}
+
+}  // namespace
+}  // namespace msplora
