@@ -55,7 +55,6 @@ nlohmann::json run_state_to_json(const RunState& state) {
             {"tokens", state.window.tokens},
             {"seconds", state.window.seconds}}},
           {"last_loss", state.last_loss},
-          {"last_log_step", state.last_log_step},
           {"last_evaluation_step", state.last_evaluation_step},
           {"last_evaluation", evaluation_to_json(state.last_evaluation)},
           {"best_evaluation", evaluation_to_json(state.best_evaluation)},
@@ -79,7 +78,6 @@ RunState run_state_from_json(const nlohmann::json& json, const std::string& wher
     json.at("window").at("tokens").get_to(state.window.tokens);
     json.at("window").at("seconds").get_to(state.window.seconds);
     json.at("last_loss").get_to(state.last_loss);
-    json.at("last_log_step").get_to(state.last_log_step);
     json.at("last_evaluation_step").get_to(state.last_evaluation_step);
     state.last_evaluation = evaluation_from_json(json.at("last_evaluation"));
     state.best_evaluation = evaluation_from_json(json.at("best_evaluation"));

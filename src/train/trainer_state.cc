@@ -207,6 +207,7 @@ std::vector<TrainableTensor> all_trainable(const std::vector<NamedParameter>& pa
 }
 
 int64_t count_steps(const TrainOptions& options, TrainingTask& task) {
+  if (task.num_batches(0) < 1) throw Error(ErrorCode::kData, "training", "there is nothing to train on");
   if (options.max_steps > 0) return options.max_steps;
   int64_t steps = 0;
   for (int64_t epoch = 0; epoch < options.epochs; ++epoch) {

@@ -28,7 +28,6 @@ struct RunState {
   } window;
 
   double last_loss = 0.0;
-  int64_t last_log_step = 0;
   int64_t last_evaluation_step = -1;
   std::optional<Evaluation> last_evaluation;
   std::optional<Evaluation> best_evaluation;

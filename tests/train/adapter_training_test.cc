@@ -1,0 +1,202 @@
+#include <ATen/Functions.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/core/file.h"
+#include "msplora/eval/inputs.h"
+#include "msplora/eval/merge.h"
+#include "train/temporary_directory.h"
+#include "train/tiny_run.h"
+
+namespace msplora {
+namespace {
+
+struct AdaptedRun {
+  explicit AdaptedRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat) {
+    ModelLoadOptions load;
+    load.num_labels = 2;
+    load.seed = 5;
+    load.compute_dtype = dtype;
+    model = create_model(tiny_config(0.1), load);
+    AdapterTarget target;
+    target.model_type = model->config().model_type;
+    target.task_type = "SEQ_CLS";
+    target.num_layers = model->config().num_hidden_layers;
+    target.sites = model->sites();
+    target.parameters = model->parameters();
+    target.head_modules = model->head_modules();
+    adapter = create_adapter(config, target, 7);
+    options.batch_size = 5;
+    options.lr = 1e-2;
+    options.save_every = 1;
+    options.keep_checkpoints = 100;
+  }
+
+  TrainingResult run(const std::filesystem::path& directory, bool resume = false) {
+    TextTaskOptions task_options;
+    task_options.batches = batch_options(options);
+    task = std::make_unique<TextTask>(*model, train, std::vector<ValidationSet>{{"validation", &validation}},
+                                      task_options);
+    TrainerSetup setup;
+    setup.options = options;
+    setup.directory = directory;
+    setup.resume = resume;
+    setup.method = adapter->config().method;
+    setup.trainable = adapter->trainable();
+    setup.adapter = adapter.get();
+    return Trainer(std::move(setup), *task).run();
+  }
+
+  at::Tensor logits() {
+    at::NoGradGuard no_grad;
+    return predict_logits(*model, validation);
+  }
+
+  std::vector<at::Tensor> values() const {
+    std::vector<at::Tensor> values;
+    for (const TrainableTensor& tensor : adapter->trainable())
+      values.push_back(tensor.tensor.detach().clone());
+    return values;
+  }
+
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Adapter> adapter;
+  std::vector<TokenizedExample> train = tiny_examples(45, 1);
+  std::vector<TokenizedExample> validation = tiny_examples(12, 2);
+  TrainOptions options;
+  std::unique_ptr<TextTask> task;
+};
+
+AdapterConfig pyramid() {
+  AdapterConfig config;
+  config.method = "msplora";
+  config.rank = 4;
+  config.levels = 3;
+  config.alpha = 6.0;
+  config.dropout = 0.1;
+  return config;
+}
+
+TEST(AdapterTraining, StagesTrainOneLevelAtATime) {
+  TemporaryDirectory directory;
+  AdapterConfig config = pyramid();
+  config.stagewise = true;
+  AdaptedRun run(config);
+  run.options.max_steps = 12;
+  run.options.load_best_at_end = false;
+  const auto before = run.values();
+  run.run(directory.path());
+  const CheckpointStore store(directory.path());
+  const auto& trainable = run.adapter->trainable();
+  const auto stage_of = [](int64_t step) { return (step - 1) / 4; };
+  std::map<std::string, at::Tensor> last;
+  for (size_t i = 0; i < trainable.size(); ++i) last[trainable[i].name] = before[i];
+  std::map<std::pair<std::string, int64_t>, bool> moved;
+  for (int64_t step = 1; step <= 12; ++step) {
+    for (const NamedTensor& now : store.load_trainable(step)) {
+      if (!at::equal(now.tensor, last[now.name])) moved[{now.name, stage_of(step)}] = true;
+      last[now.name] = now.tensor;
+    }
+  }
+  for (const TrainableTensor& tensor : trainable) {
+    for (int64_t stage = 0; stage < 3; ++stage) {
+      const bool expected = tensor.group == ParameterGroup::kHead || tensor.level == stage;
+      EXPECT_EQ((moved[{tensor.name, stage}]), expected) << tensor.name << " in stage " << stage;
+    }
+  }
+}
+
+TEST(AdapterTraining, StagesResumeBitForBit) {
+  AdapterConfig config = pyramid();
+  config.stagewise = true;
+  TemporaryDirectory whole_directory("-whole");
+  AdaptedRun whole(config);
+  whole.options.max_steps = 12;
+  whole.run(whole_directory.path());
+  for (const int64_t pause : {3, 4, 7}) {
+    TemporaryDirectory directory;
+    AdaptedRun first(config);
+    first.options.max_steps = 12;
+    first.options.stop_at = pause;
+    first.run(directory.path());
+    AdaptedRun second(config);
+    second.options.max_steps = 12;
+    second.run(directory.path(), /*resume=*/true);
+    EXPECT_TRUE(all_equal(second.values(), whole.values())) << pause;
+  }
+}
+
+TEST(AdapterTraining, Bfloat16ComputesWithFloat32Adapters) {
+  TemporaryDirectory directory;
+  AdaptedRun run(pyramid(), at::kBFloat16);
+  run.options.epochs = 4;
+  const TrainingResult result = run.run(directory.path());
+  EXPECT_LT(result.last_loss, 0.9);
+  for (const TrainableTensor& tensor : run.adapter->trainable()) {
+    EXPECT_EQ(tensor.tensor.scalar_type(), at::kFloat) << tensor.name;
+  }
+}
+
+class MergeMethods : public testing::TestWithParam<std::string> {};
+
+TEST_P(MergeMethods, GivesTheSameLogits) {
+  TemporaryDirectory directory;
+  AdapterConfig config = pyramid();
+  config.method = GetParam();
+  AdaptedRun run(config);
+  run.options.epochs = 3;
+  run.run(directory.path());
+  const at::Tensor adapted = run.logits();
+  std::vector<PackedInput> samples = {packed_input(run.task->batch(0, 0)),
+                                      packed_input(run.task->batch(0, 1))};
+  const MergeReport report = merge_adapter(*run.model, *run.adapter, at::kFloat, samples);
+  const at::Tensor merged = run.logits();
+  EXPECT_EQ(report.sites, 6);
+  ASSERT_TRUE(report.largest_difference && report.largest_logit);
+  EXPECT_LT(*report.largest_difference, 1e-5 * std::max(1.0, *report.largest_logit));
+  EXPECT_GT(*report.largest_logit, 0.0);
+  EXPECT_LT((adapted - merged).abs().max().item<double>(), 1e-5 * adapted.abs().max().item<double>() + 1e-6);
+  for (const Site& site : run.model->sites()) EXPECT_EQ(site.linear->update, nullptr);
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, MergeMethods, testing::Values("msplora", "lora"));
+
+TEST(Merge, RoundsOnceToTheStoredType) {
+  AdapterConfig config = pyramid();
+  AdaptedRun run(config);
+  for (const TrainableTensor& tensor : run.adapter->trainable()) {
+    at::NoGradGuard no_grad;
+    if (tensor.group == ParameterGroup::kAdapter) at::Tensor(tensor.tensor).fill_(0.01);
+  }
+  const Site site = run.adapter->sites()[1];
+  const at::Tensor exact = site.linear->weight.to(at::kDouble) + run.adapter->delta_weight(1).to(at::kDouble);
+  const at::Tensor before = site.linear->weight;
+  const at::Tensor kept = before.clone();
+  const MergeReport report = merge_adapter(*run.model, *run.adapter, at::kBFloat16);
+  EXPECT_FALSE(report.largest_difference);
+  EXPECT_EQ(site.linear->weight.scalar_type(), at::kFloat);
+  EXPECT_TRUE(at::equal(site.linear->weight, exact.to(at::kFloat).to(at::kBFloat16).to(at::kFloat)));
+  EXPECT_TRUE(at::equal(before, kept)) << "the old weight may be a view of a file";
+}
+
+TEST(Merge, RefusesWeightsThatAreNotFinite) {
+  AdaptedRun run(pyramid());
+  const at::Tensor before = run.adapter->sites()[0].linear->weight;
+  for (const TrainableTensor& tensor : run.adapter->trainable()) {
+    at::NoGradGuard no_grad;
+    if (tensor.group == ParameterGroup::kAdapter) at::Tensor(tensor.tensor).fill_(1e30);
+  }
+  try {
+    merge_adapter(*run.model, *run.adapter, at::kFloat);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kNumerics);
+    EXPECT_THAT(error.what(), testing::HasSubstr("query"));
+  }
+  EXPECT_TRUE(at::equal(run.adapter->sites()[0].linear->weight, before));
+  EXPECT_NE(run.adapter->sites()[0].linear->update, nullptr);
+}
+
+}  // namespace
+}  // namespace msplora
