@@ -12,7 +12,7 @@ namespace {
 using Kind = OptionNode::Kind;
 
 std::string not_a(const std::string& expected, const OptionNode& node) {
-  return "expected " + expected + ", found " + detail::describe_node(node);
+  return fmt::format("expected {}, found {}", expected, detail::describe_node(node));
 }
 
 std::string out_of_range(const OptionRange& range, const std::string& text) {
@@ -66,7 +66,7 @@ void write_map(const nlohmann::ordered_json& json, const std::string& indent, st
       out += "\n";
       write_map(value, indent + "  ", out);
     } else {
-      out += " " + detail::to_yaml_value(value) + "\n";
+      out += fmt::format(" {}\n", detail::to_yaml_value(value));
     }
   }
 }
@@ -102,7 +102,7 @@ std::string describe_node(const OptionNode& node) {
     case Kind::kNull:
       return "nothing";
     case Kind::kScalar:
-      return (node.quoted ? "the text `" : "`") + node.text + "`";
+      return fmt::format("{}`{}`", node.quoted ? "the text " : "", node.text);
     case Kind::kList:
       return "a list";
     case Kind::kMap:
@@ -116,7 +116,7 @@ std::string range_text(const OptionRange& range) {
     std::string text;
     for (size_t i = 0; i < range.choices.size(); ++i) {
       if (i > 0) text += i + 1 == range.choices.size() ? " or " : ", ";
-      text += "`" + range.choices[i] + "`";
+      text += fmt::format("`{}`", range.choices[i]);
     }
     return text;
   }
@@ -168,7 +168,8 @@ std::string read_value(const OptionNode& node, const OptionRange& range, std::st
   const auto& choices = range.choices;
   if (choices.empty() || std::find(choices.begin(), choices.end(), value) != choices.end()) return "";
   const std::string nearest = did_you_mean(value, choices);
-  return out_of_range(range, "`" + value + "`") + (nearest.empty() ? "" : "; " + nearest);
+  return out_of_range(range, fmt::format("`{}`", value)) +
+         (nearest.empty() ? "" : fmt::format("; {}", nearest));
 }
 
 std::vector<std::pair<std::string, const OptionNode*>> map_entries(const OptionNode& node) {
@@ -189,14 +190,14 @@ std::string to_yaml_value(const nlohmann::ordered_json& json) {
   if (json.is_array()) {
     std::string text;
     for (const auto& item : json) text += (text.empty() ? "" : ", ") + to_yaml_value(item);
-    return "[" + text + "]";
+    return fmt::format("[{}]", text);
   }
   if (json.is_object()) {
     std::string text;
     for (const auto& [key, value] : json.items()) {
       text += (text.empty() ? "" : ", ") + quoted(key) + ": " + to_yaml_value(value);
     }
-    return "{" + text + "}";
+    return fmt::format("{{{}}}", text);
   }
   return json.dump();
 }
@@ -224,7 +225,8 @@ bool OptionReader::expect_map(const OptionNode& node, const std::string& key) {
 bool OptionReader::expect_list(const OptionNode& node, const std::string& key) {
   if (node.kind == Kind::kList) return true;
   const bool is_scalar = node.kind == Kind::kScalar;
-  add(node, key, not_a("a list", node), is_scalar ? "write `[" + node.text + "]`" : "an empty list is `[]`");
+  add(node, key, not_a("a list", node),
+      is_scalar ? fmt::format("write `[{}]`", node.text) : "an empty list is `[]`");
   return false;
 }
 
@@ -234,8 +236,8 @@ void OptionReader::report_unknown_keys() {
     std::string hint = did_you_mean(name, known_);
     for (const std::string& key : all_keys_) {
       // The right word in the wrong section is a likelier slip than a misspelling.
-      const bool is_elsewhere = key == name || key.ends_with("." + name);
-      if (is_elsewhere) hint = "did you mean `" + key + "`?";
+      const bool is_elsewhere = key == name || key.ends_with(fmt::format(".{}", name));
+      if (is_elsewhere) hint = fmt::format("did you mean `{}`?", key);
     }
     if (hint.empty()) {
       for (const std::string& known : known_) hint += (hint.empty() ? "known are " : ", ") + known;
@@ -260,7 +262,8 @@ std::string options_to_markdown(const std::vector<OptionDoc>& docs) {
       out += "\n| key | type | default | values | meaning |\n|---|---|---|---|---|\n";
       open = section_of(doc.key);
     }
-    const std::string value = doc.default_value.empty() ? "" : "`" + doc.default_value + "`";
+    const std::string value =
+        doc.default_value.empty() ? std::string() : fmt::format("`{}`", doc.default_value);
     out += fmt::format("| `{}` | {} | {} | {} | {} |\n", doc.key, doc.type, cell(value), cell(doc.range),
                        cell(doc.help));
   }

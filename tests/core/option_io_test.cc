@@ -1,5 +1,6 @@
 #include "msplora/core/option_io.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 namespace msplora {
@@ -157,8 +158,8 @@ TEST(ReadYaml, NamesTheLineOfBadSyntax) {
 TEST(ReadYaml, SurvivesAliasesThatMultiply) {
   std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
   for (int i = 1; i < 8; ++i) {
-    bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
-    for (int k = 0; k < 10; ++k) bomb += (k ? ", *a" : "*a") + std::to_string(i - 1);
+    bomb += fmt::format("a{0}: &a{0} [", i);
+    for (int k = 0; k < 10; ++k) bomb += fmt::format("{}*a{}", k > 0 ? ", " : "", i - 1);
     bomb += "]\n";
   }
   EXPECT_THAT(problems_of(bomb), HasSubstr("repeated too often"));
