@@ -1,0 +1,24 @@
+#pragma once
+
+#include <CLI/App.hpp>
+#include <string>
+#include <vector>
+
+#include "msplora/data/options.h"
+
+namespace msplora {
+
+/// Columns and form of data files on the command line; what is not given comes from the adapter's task.json.
+struct DataArguments {
+  std::vector<std::string> files;
+  std::string text, text_pair, label, format, header, glue_task;
+  int64_t max_length = 0;
+  int64_t batch_tokens = 4096;
+};
+
+void add_data_arguments(CLI::App& command, DataArguments& arguments, bool with_labels);
+
+/// `known` with everything that was given replaced.
+DataConfig merged_data_config(const DataConfig& known, const DataArguments& arguments);
+
+}  // namespace msplora

@@ -1,0 +1,91 @@
+#include <fmt/format.h>
+
+#include <iostream>
+
+#include "data_arguments.h"
+#include "msplora/core/progress.h"
+#include "msplora/data/glue.h"
+#include "msplora/eval/evaluator.h"
+#include "msplora/train/runtime.h"
+#include "program.h"
+#include "session.h"
+
+namespace msplora {
+namespace {
+
+struct EvalArguments {
+  ModelArguments model;
+  DataArguments data;
+};
+
+Dataset read_labelled(const std::string& file, const DataConfig& config) {
+  if (config.glue_task) return read_glue_file(glue_task(*config.glue_task), file, /*labelled=*/true);
+  TableSpec spec;
+  spec.format = resolve_format(file, config.format);
+  spec.header = config.header;
+  spec.text = config.text;
+  spec.text_pair = config.text_pair;
+  spec.label = config.label;
+  return read_table(file, spec);
+}
+
+Evaluation evaluate_file(const std::string& file, const Session& session, const Tokenizer& tokenizer,
+                         const DataArguments& arguments) {
+  const DataConfig config = merged_data_config(session.facts.data, arguments);
+  const TaskType type = parse_task_type(session.facts.type);
+  const auto labels = session_labels(session);
+  int64_t max_length = session.facts.max_length;
+  if (arguments.max_length > 0)
+    max_length = effective_max_length(arguments.max_length, session.model->config());
+  const EncodedDataset encoded =
+      encode_dataset(read_labelled(file, config), type, labels ? &*labels : nullptr, tokenizer, max_length);
+  if (encoded.summary.truncated_examples > 0) std::cerr << file << ": " << encoded.summary.text() << "\n";
+  EvaluatorOptions options;
+  options.is_regression = session.facts.is_regression();
+  options.batch_tokens = arguments.batch_tokens;
+  if (config.glue_task) options.metrics = glue_task(*config.glue_task).metrics;
+  Progress progress(file, encoded.summary.examples);
+  return ExampleEvaluator(*session.model, encoded.examples, options).run([&](int64_t done, int64_t) {
+    progress.update(done);
+  });
+}
+
+void eval(const EvalArguments& arguments, const CommonOptions& common) {
+  use_threads(common.threads);
+  const Session session = open_session(arguments.model);
+  const auto tokenizer = load_tokenizer(arguments.model.model, session.model->config());
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  for (const std::string& file : arguments.data.files) {
+    const Evaluation evaluation = evaluate_file(file, session, *tokenizer, arguments.data);
+    nlohmann::ordered_json result = {{"file", file}, {"examples", evaluation.examples}};
+    for (const auto& [name, value] : evaluation.metrics) result["metrics"][name] = value;
+    result["seconds"] = evaluation.seconds;
+    result["tokens_per_second"] =
+        evaluation.seconds > 0 ? static_cast<double>(evaluation.tokens) / evaluation.seconds : 0.0;
+    if (!common.json) {
+      std::cout << fmt::format("{}: {}  ({} examples, {:.1f} s)\n", file, format_metrics(evaluation),
+                               evaluation.examples, evaluation.seconds);
+    }
+    results.push_back(std::move(result));
+  }
+  if (common.json) {
+    print_json(
+        {{"model", arguments.model.model}, {"adapter", arguments.model.adapter}, {"results", results}});
+  }
+}
+
+}  // namespace
+
+Command add_eval(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand("eval", "Score a model and its adapter on labelled files");
+  auto arguments = std::make_shared<EvalArguments>();
+  add_model_arguments(*command, arguments->model, /*adapter_required=*/false);
+  command->add_option("--data", arguments->data.files, "Labelled files")->required()->type_name("FILE...");
+  command->add_option("--format", arguments->data.format, "Form of the files")
+      ->check(CLI::IsMember({"auto", "tsv", "csv", "jsonl"}));
+  add_data_arguments(*command, arguments->data, /*with_labels=*/true);
+  add_common(*command, common);
+  return {command, [arguments, &common] { eval(*arguments, common); }};
+}
+
+}  // namespace msplora

@@ -1,0 +1,59 @@
+#include <fmt/format.h>
+
+#include <iostream>
+
+#include "msplora/adapters/files.h"
+#include "msplora/core/file.h"
+#include "msplora/train/runtime.h"
+#include "program.h"
+#include "session.h"
+
+namespace msplora {
+namespace {
+
+struct ExportArguments {
+  ModelArguments model;
+  std::string to = "peft";
+  std::string output;
+  bool overwrite = false;
+};
+
+void export_adapter(const ExportArguments& arguments, const CommonOptions& common) {
+  use_threads(common.threads);
+  prepare_output_directory(arguments.output, arguments.overwrite);
+  const Session session = open_session(arguments.model);
+  if (arguments.to == "peft") {
+    save_peft_adapter(*session.adapter, arguments.output);
+  } else {
+    save_native_adapter(*session.adapter, arguments.output);
+  }
+  save_task_facts(session.facts, arguments.output);
+  const int64_t count = session.adapter->trainable_count(ParameterGroup::kAdapter);
+  if (common.json) {
+    print_json({{"output", arguments.output},
+                {"form", arguments.to},
+                {"method", session.adapter->config().method},
+                {"adapted_layers", session.adapter->sites().size()},
+                {"adapter_parameters", count}});
+    return;
+  }
+  std::cout << fmt::format("wrote {} ({} form, method {}, {} adapted layers)\n", arguments.output,
+                           arguments.to, session.adapter->config().method, session.adapter->sites().size());
+}
+
+}  // namespace
+
+Command add_export(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand("export", "Write an adapter in PEFT's or the native form");
+  auto arguments = std::make_shared<ExportArguments>();
+  add_model_arguments(*command, arguments->model, /*adapter_required=*/true);
+  command->add_option("--to", arguments->to, "Form to write")
+      ->required()
+      ->check(CLI::IsMember({"peft", "native"}));
+  command->add_option("--output", arguments->output, "Directory to write")->required()->type_name("DIR");
+  command->add_flag("--overwrite", arguments->overwrite, "Write into a directory that is not empty");
+  add_common(*command, common);
+  return {command, [arguments, &common] { export_adapter(*arguments, common); }};
+}
+
+}  // namespace msplora

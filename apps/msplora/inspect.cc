@@ -1,0 +1,243 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <iostream>
+#include <map>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/eval/memory_estimate.h"
+#include "msplora/models/model.h"
+#include "panel.h"
+#include "program.h"
+
+namespace msplora {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct InspectArguments {
+  std::string shape;
+  std::string model;
+  std::string method;
+  int64_t rank = 8;
+  int64_t levels = 3;
+  int64_t mid_groups = 3;
+  double alpha = 16.0;
+  std::string ranks;
+  std::string target_modules;
+  int64_t tokens = 4096;
+  std::string dtype = "float32";
+};
+
+/// The modules that papers and PEFT adapt when nothing else is said: query and value.
+std::vector<std::string> default_targets(const std::string& model_type) {
+  if (model_type == "gpt2") return {"c_attn"};
+  if (model_type == "deberta-v2") return {"query_proj", "value_proj"};
+  if (model_type == "bert" || model_type == "roberta" || model_type == "xlm-roberta")
+    return {"query", "value"};
+  return {"q_proj", "v_proj"};
+}
+
+AdapterConfig adapter_config(const InspectArguments& arguments, const std::string& method,
+                             const ModelConfig& config) {
+  AdapterConfig adapter;
+  adapter.method = method;
+  adapter.rank = arguments.rank;
+  adapter.levels = arguments.levels;
+  adapter.mid_groups = arguments.mid_groups;
+  adapter.alpha = arguments.alpha;
+  adapter.target_modules = arguments.target_modules.empty() ? default_targets(config.model_type)
+                                                            : split_commas(arguments.target_modules);
+  for (const std::string& rank : split_commas(arguments.ranks)) {
+    try {
+      adapter.ranks.push_back(std::stoll(rank));
+    } catch (const std::exception&) {
+      throw Error(ErrorCode::kUsage, "--ranks", "expected integers, found `" + rank + "`",
+                  "for example 8,4,2");
+    }
+  }
+  return adapter;
+}
+
+Json modules_of(const std::vector<Site>& sites) {
+  std::map<std::string, Json> kinds;
+  std::vector<std::string> order;
+  for (const Site& site : sites) {
+    const std::string key = fmt::format("{} {} {}", site.module, site.out_features, site.in_features);
+    if (!kinds.contains(key)) {
+      order.push_back(key);
+      kinds[key] = {{"module", site.module},
+                    {"out_features", site.out_features},
+                    {"in_features", site.in_features},
+                    {"count", 0},
+                    {"first", site.path}};
+    }
+    kinds[key]["count"] = kinds[key]["count"].get<int64_t>() + 1;
+  }
+  Json modules = Json::array();
+  for (const std::string& key : order) modules.push_back(kinds[key]);
+  return modules;
+}
+
+MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& config,
+                         const std::vector<Site>& sites, const AdapterConfig& adapter, int64_t trainable) {
+  MemoryQuestion question;
+  question.trainable_parameters = trainable;
+  for (const Site& site : sites) {
+    const bool is_adapted = std::find(adapter.target_modules.begin(), adapter.target_modules.end(),
+                                      site.module) != adapter.target_modules.end();
+    if (is_adapted) question.adapted_inputs += site.in_features;
+  }
+  question.adapted_inputs /= std::max<int64_t>(1, config.num_hidden_layers);
+  question.tokens_per_batch = arguments.tokens;
+  question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
+  question.is_causal_lm =
+      default_targets(config.model_type).front() == "q_proj" || config.model_type == "gpt2";
+  return estimate_memory(config, sites, question);
+}
+
+Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
+                 const std::string& method) {
+  const AdapterConfig adapter = adapter_config(arguments, method, config);
+  const ParameterCount count = count_parameters(adapter, sites, config.num_hidden_layers);
+  const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
+  const double share =
+      100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);
+  return {{"method", method},
+          {"ranks", level_ranks(adapter)},
+          {"target_modules", adapter.target_modules},
+          {"trainable_parameters", count.total},
+          {"percent_of_model", share},
+          {"per_level", count.per_level},
+          {"owners", count.owners},
+          {"memory",
+           {{"tokens_per_batch", arguments.tokens},
+            {"dtype", arguments.dtype},
+            {"model_parameters", memory.model_parameters},
+            {"weights_bytes", memory.weights},
+            {"trainable_bytes", memory.trainable},
+            {"activation_bytes", memory.activations},
+            {"total_bytes", memory.total()}}}};
+}
+
+/// "0, 11, 22"; every layer is "all".
+std::string owners_text(const Json& owners, int64_t layers) {
+  if (static_cast<int64_t>(owners.size()) == layers) return fmt::format("all {}", layers);
+  return fmt::format("{}", fmt::join(owners.get<std::vector<int64_t>>(), ", "));
+}
+
+void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
+  TextTable table({"method", "level", "rank", "owned by layers", "parameters", "memory"},
+                  {false, true, true, false, true, true});
+  for (const Json& method : methods) {
+    const std::string name = method["method"].get<std::string>();
+    const auto levels = method["per_level"].get<std::vector<int64_t>>();
+    const bool has_levels = levels.size() > 1;
+    for (size_t i = 0; has_levels && i < levels.size(); ++i) {
+      const auto rank = method["ranks"].at(i).get<int64_t>();
+      table.add({name, std::to_string(i), std::to_string(rank), owners_text(method["owners"][i], layers),
+                 with_commas(levels[i]), ""});
+    }
+    const auto total = method["trainable_parameters"].get<int64_t>();
+    const std::string rank = has_levels || method["ranks"].empty() || total == 0
+                                 ? ""
+                                 : std::to_string(method["ranks"][0].get<int64_t>());
+    const std::string owners = has_levels || levels.empty() ? "" : owners_text(method["owners"][0], layers);
+    table.add({name, has_levels ? "all" : "", rank, owners, with_commas(total),
+               bytes_text(method["memory"]["total_bytes"].get<int64_t>())});
+  }
+  out << table.text("  ");
+}
+
+void print_report(const InspectArguments& arguments, const ModelConfig& config, const Json& report) {
+  std::ostream& out = std::cout;
+  const Json& first = report["methods"][0];
+  out << fmt::format("{}: {}, {} layers, hidden size {}, {:.1f}M parameters\n\n",
+                     report["shape"].get<std::string>(), config.model_type, config.num_hidden_layers,
+                     config.hidden_size, first["memory"]["model_parameters"].get<double>() / 1e6);
+  TextTable modules({"module", "shape [out, in]", "count", "first"}, {false, false, true, false});
+  for (const Json& module : report["modules"]) {
+    modules.add(
+        {module["module"].get<std::string>(),
+         fmt::format("[{}, {}]", module["out_features"].get<int64_t>(), module["in_features"].get<int64_t>()),
+         std::to_string(module["count"].get<int64_t>()), module["first"].get<std::string>()});
+  }
+  out << modules.text("  ") << "\n";
+  const auto targets = first["target_modules"].get<std::vector<std::string>>();
+  out << fmt::format("adapting {} with alpha {} (heads come on top):\n", fmt::join(targets, ", "),
+                     arguments.alpha);
+  print_methods(report["methods"], config.num_hidden_layers, out);
+  out << fmt::format("\nmemory of one training step on {} tokens in {}: an estimate\n", arguments.tokens,
+                     arguments.dtype);
+}
+
+void inspect(const InspectArguments& arguments, const CommonOptions& common) {
+  if (arguments.shape.empty() == arguments.model.empty()) {
+    throw Error(ErrorCode::kUsage, "inspect", "expected either --model DIR or --shape NAME",
+                fmt::format("shapes: {}", fmt::join(known_model_shapes(), ", ")));
+  }
+  const bool is_known = !arguments.shape.empty();
+  const ModelConfig config =
+      is_known ? known_model_shape(arguments.shape) : load_model_config(arguments.model);
+  // Without a head: its size depends on the task.
+  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kMaskedLm);
+  const std::vector<std::string> methods =
+      arguments.method.empty() ? std::vector<std::string>{"msplora", "lora"} : split_commas(arguments.method);
+  Json report = {{"shape", is_known ? arguments.shape : arguments.model},
+                 {"model_type", config.model_type},
+                 {"num_layers", config.num_hidden_layers},
+                 {"modules", modules_of(sites)},
+                 {"methods", Json::array()}};
+  for (const std::string& method : methods)
+    report["methods"].push_back(method_json(arguments, config, sites, method));
+  if (!common.json) return print_report(arguments, config, report);
+  if (methods.size() == 1) {
+    // One method: its keys at the top level, as scripts want them.
+    const Json only = report["methods"][0];
+    report.erase("methods");
+    report.update(only);
+  }
+  print_json(report);
+}
+
+}  // namespace
+
+Command add_inspect(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand(
+      "inspect", "Modules, trainable parameters and memory of a model, without its weights");
+  auto arguments = std::make_shared<InspectArguments>();
+  command->add_option("--model", arguments->model, "Model directory (config.json is enough)")
+      ->type_name("DIR");
+  command->add_option("--shape", arguments->shape, "Well-known model, e.g. roberta-base")->type_name("NAME");
+  command->add_option("--method", arguments->method, "Method, or several with commas; default: msplora,lora")
+      ->type_name("NAME");
+  command->add_option("--rank", arguments->rank, "Rank (msplora: of the first level)")
+      ->check(CLI::PositiveNumber)
+      ->type_name("R")
+      ->capture_default_str();
+  command->add_option("--levels", arguments->levels, "msplora: number of levels")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--ranks", arguments->ranks, "msplora: rank of each level, e.g. 8,4,2")
+      ->type_name("R,R,...");
+  command->add_option("--mid-groups", arguments->mid_groups, "msplora: groups of the mid levels")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--alpha", arguments->alpha, "Scaling numerator")
+      ->check(CLI::PositiveNumber)
+      ->type_name("A");
+  command->add_option("--target-modules", arguments->target_modules, "Modules to adapt, e.g. query,value")
+      ->type_name("A,B,...");
+  command->add_option("--tokens", arguments->tokens, "Tokens of a batch, for the memory estimate")
+      ->check(CLI::PositiveNumber)
+      ->type_name("T")
+      ->capture_default_str();
+  command->add_option("--dtype", arguments->dtype, "Type of activations and frozen weights")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  add_common(*command, common);
+  return {command, [arguments, &common] { inspect(*arguments, common); }};
+}
+
+}  // namespace msplora

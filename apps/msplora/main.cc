@@ -1,0 +1,171 @@
+#include <c10/util/Exception.h>
+#include <cxxabi.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <new>
+
+#include "msplora/core/interrupt.h"
+#include "program.h"
+
+namespace msplora {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitInterrupted = 130;
+
+int exit_code(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kUsage:
+    case ErrorCode::kConfig:
+      return kExitUsage;
+    case ErrorCode::kInterrupted:
+      return kExitInterrupted;
+    default:
+      return kExitFailure;
+  }
+}
+
+const char* code_name(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kUsage:
+      return "usage";
+    case ErrorCode::kConfig:
+      return "config";
+    case ErrorCode::kData:
+      return "data";
+    case ErrorCode::kFormat:
+      return "format";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kModel:
+      return "model";
+    case ErrorCode::kNumerics:
+      return "numerics";
+    case ErrorCode::kInterrupted:
+      return "interrupted";
+  }
+  return "unknown";
+}
+
+int report(const CommonOptions& common, const Error& error) {
+  // An interruption that was handled is news, not an error.
+  const bool is_error = error.code() != ErrorCode::kInterrupted;
+  std::cerr << "msplora: " << (is_error ? "error: " : "") << error.what() << "\n";
+  if (common.json) {
+    print_json({{"error",
+                 {{"kind", code_name(error.code())},
+                  {"where", error.where()},
+                  {"message", error.message()},
+                  {"hint", error.hint()}}}});
+  }
+  return exit_code(error.code());
+}
+
+std::string type_of(const std::exception& error) {
+  int status = 0;
+  char* name = abi::__cxa_demangle(typeid(error).name(), nullptr, nullptr, &status);
+  const std::string text = status == 0 ? name : typeid(error).name();
+  std::free(name);
+  return text;
+}
+
+int run_command(const CommonOptions& common, const Command& command) {
+  try {
+    if (common.device != "cpu") {
+      throw Error(ErrorCode::kUsage, "--device", "`" + common.device + "` is not built into this program",
+                  "only `cpu` is");
+    }
+    install_interrupt_handler();
+    command.run();
+    std::cout.flush();
+    if (!std::cout) throw Error(ErrorCode::kIo, "standard output", "cannot write", "is the disk full?");
+    return 0;
+  } catch (const Error& error) {
+    if (common.debug) std::cerr << "msplora: debug: msplora::Error, kind " << code_name(error.code()) << "\n";
+    return report(common, error);
+  } catch (const std::bad_alloc&) {
+    return report(common, Error(ErrorCode::kIo, "memory", "the system has no more of it",
+                                "smaller batches (train.token_budget) or bfloat16 (train.dtype) need less"));
+  } catch (const c10::Error& error) {
+    const std::string text = common.debug ? error.what() : error.what_without_backtrace();
+    return report(common, Error(ErrorCode::kModel, "libtorch", text));
+  } catch (const std::exception& error) {
+    if (common.debug) std::cerr << "msplora: debug: " << type_of(error) << "\n";
+    return report(common, Error(ErrorCode::kIo, "", error.what()));
+  }
+}
+
+std::vector<std::string> names_of(const std::vector<CLI::App*>& commands) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : commands) {
+    if (!command->get_name().empty() && !command->get_group().empty()) names.push_back(command->get_name());
+  }
+  return names;
+}
+
+/// The innermost subcommand that the arguments name.
+const CLI::App& innermost(const CLI::App& app) {
+  const auto parsed = app.get_subcommands();
+  return parsed.empty() ? app : innermost(*parsed.front());
+}
+
+/// What the user may have meant by a word that fits nowhere.
+std::string hint_for(const CLI::App& program, int argc, char** argv) {
+  const CLI::App& at = innermost(program);
+  std::vector<std::string> known = names_of(at.get_subcommands([](const CLI::App*) { return true; }));
+  std::vector<std::string> options;
+  for (const CLI::Option* option : at.get_options()) {
+    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+    const auto& names = word.starts_with("-") ? options : known;
+    if (std::find(names.begin(), names.end(), word) != names.end()) continue;
+    const std::string hint = did_you_mean(word, names);
+    if (!hint.empty()) return hint;
+  }
+  const std::string command = &at == &program ? std::string() : " " + at.get_name();
+  return "see `msplora" + command + " --help`";
+}
+
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+
+}  // namespace
+}  // namespace msplora
+
+int main(int argc, char** argv) {
+  using namespace msplora;
+  CLI::App program("Low-rank adaptation of pretrained transformers: MSPLoRA, LoRA and relatives.", "msplora");
+  program.set_version_flag("--version", "msplora " MSPLORA_VERSION);
+  program.require_subcommand(1);
+  program.get_formatter()->column_width(34);
+  CommonOptions common;
+  std::vector<Command> commands;
+  for (const auto add :
+       {add_train, add_eval, add_predict, add_merge, add_export, add_inspect, add_validate}) {
+    commands.push_back(add(program, common));
+  }
+  CLI::App& data = *program.add_subcommand("data", "Look at data");
+  data.require_subcommand(1);
+  commands.push_back(add_data_preview(data, common));
+  for (const auto add : {add_tokenize, add_pretrain, add_results, add_docs}) {
+    commands.push_back(add(program, common));
+  }
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return program.exit(error);  // --help, --version
+    return report(common,
+                  Error(ErrorCode::kUsage, "", first_line(error.what()), hint_for(program, argc, argv)));
+  }
+  for (const Command& command : commands) {
+    if (command.arguments->parsed()) return run_command(common, command);
+  }
+  return kExitUsage;
+}

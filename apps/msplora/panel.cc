@@ -1,0 +1,133 @@
+#include "panel.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <map>
+
+#include "msplora/eval/memory_estimate.h"
+#include "msplora/train/text_task.h"
+#include "program.h"
+
+namespace msplora {
+
+std::string Panel::text() const {
+  std::string out;
+  for (const Line& line : lines_) out += fmt::format("  {:<11} {}\n", line.subject, line.text);
+  return out;
+}
+
+std::string model_line(const Model& model, const std::string& path, bool random_init) {
+  int64_t count = 0;
+  for (const NamedParameter& parameter : const_cast<Model&>(model).parameters())
+    count += parameter.tensor.numel();
+  const ModelConfig& config = model.config();
+  return fmt::format("{} of {}, {} layers, hidden size {}, {:.1f}M parameters{}", config.model_type, path,
+                     config.num_hidden_layers, config.hidden_size, static_cast<double>(count) / 1e6,
+                     random_init ? ", weights drawn at random" : "");
+}
+
+std::vector<int64_t> level_ranks(const AdapterConfig& config) {
+  if (config.method != "msplora") return {config.rank};
+  if (!config.ranks.empty()) return config.ranks;
+  std::vector<int64_t> ranks;
+  for (int64_t rank = config.rank; rank > 0 && static_cast<int64_t>(ranks.size()) < config.levels;
+       rank /= 2) {
+    ranks.push_back(rank);
+  }
+  return ranks;
+}
+
+std::string method_line(const AdapterConfig& config) {
+  if (config.method == "none") return "none: the layers stay as they are, the head is trained";
+  const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
+  if (config.method != "msplora") {
+    return fmt::format("{}, rank {}, alpha {}{}{}", config.method, config.rank, config.alpha, dropout,
+                       config.use_rslora ? ", rank-stabilised" : "");
+  }
+  const auto ranks = level_ranks(config);
+  const std::string alpha = config.alphas.empty() ? fmt::format("{}", config.alpha)
+                                                  : fmt::format("{}", fmt::join(config.alphas, " "));
+  return fmt::format("msplora, {} levels, ranks {}, alpha {}, sharing {}{}{}", ranks.size(),
+                     fmt::join(ranks, " "), alpha, config.sharing, dropout,
+                     config.stagewise ? ", one level after the other" : "");
+}
+
+std::string sites_line(const std::vector<Site>& sites) {
+  if (sites.empty()) return "none";
+  std::map<std::string, int64_t> counts;
+  for (const Site& site : sites) {
+    ++counts[fmt::format("{} [{}, {}]", site.module, site.out_features, site.in_features)];
+  }
+  std::vector<std::string> kinds;
+  for (const auto& [kind, count] : counts) kinds.push_back(fmt::format("{} x {}", kind, count));
+  return fmt::format("{} layers: {}", sites.size(), fmt::join(kinds, ", "));
+}
+
+std::string trainable_line(const std::vector<TrainableTensor>& trainable) {
+  int64_t total = 0, bias = 0, head = 0;
+  std::map<int64_t, int64_t> levels;
+  for (const TrainableTensor& tensor : trainable) {
+    const int64_t count = tensor.tensor.numel();
+    total += count;
+    if (tensor.group == ParameterGroup::kAdapter) levels[tensor.level] += count;
+    if (tensor.group == ParameterGroup::kBias) bias += count;
+    if (tensor.group == ParameterGroup::kHead) head += count;
+  }
+  int64_t adapter = 0;
+  std::vector<std::string> by_level;
+  for (const auto& [level, count] : levels) {
+    adapter += count;
+    by_level.push_back(with_commas(count));
+  }
+  std::string text = fmt::format("{}: adapter {}", with_commas(total), with_commas(adapter));
+  if (by_level.size() > 1) text += fmt::format(" (levels {})", fmt::join(by_level, " + "));
+  if (bias > 0) text += fmt::format(", biases {}", with_commas(bias));
+  return text + fmt::format(", head {}", with_commas(head));
+}
+
+std::string part_line(const EncodedPart& part) {
+  return part.summary.text();
+}
+
+std::string optimizer_line(const TrainOptions& train) {
+  std::string text = fmt::format("AdamW, lr {}", train.lr);
+  if (train.head_lr) text += fmt::format(" (head {})", *train.head_lr);
+  text += fmt::format(", {}", train.schedule);
+  if (train.warmup_steps > 0) text += fmt::format(" after {} warm-up steps", train.warmup_steps);
+  if (train.warmup_ratio > 0) text += fmt::format(" after {:.0f}% warm-up", 100 * train.warmup_ratio);
+  text += fmt::format(", weight decay {}", train.weight_decay);
+  return text + (train.clip_norm > 0 ? fmt::format(", clipped at {}", train.clip_norm) : "");
+}
+
+std::string batch_line(const TrainOptions& train, double mean_length) {
+  std::string text;
+  if (train.token_budget) {
+    text = fmt::format("up to {} tokens (about {:.0f} sequences)", *train.token_budget,
+                       static_cast<double>(*train.token_budget) / std::max(1.0, mean_length));
+  } else {
+    const int64_t size = batch_options(train).batch_size;
+    text = fmt::format("{} sequences (about {:.0f} tokens)", size, static_cast<double>(size) * mean_length);
+  }
+  return train.accumulation > 1 ? fmt::format("{}, {} of them for a step", text, train.accumulation) : text;
+}
+
+std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_sites,
+                        const std::vector<Site>& adapted, int64_t trainable, const TrainOptions& train,
+                        double mean_length) {
+  MemoryQuestion question;
+  question.trainable_parameters = trainable;
+  for (const Site& site : adapted) question.adapted_inputs += site.in_features;
+  question.adapted_inputs /= std::max<int64_t>(1, config.num_hidden_layers);
+  const double tokens = train.token_budget
+                            ? static_cast<double>(*train.token_budget)
+                            : static_cast<double>(batch_options(train).batch_size) * mean_length;
+  question.tokens_per_batch = static_cast<int64_t>(tokens);
+  question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
+  const MemoryEstimate estimate = estimate_memory(config, all_sites, question);
+  return fmt::format("about {} (weights {}, trained part {}, activations {})", bytes_text(estimate.total()),
+                     bytes_text(estimate.weights), bytes_text(estimate.trainable),
+                     bytes_text(estimate.activations));
+}
+
+}  // namespace msplora

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "session.h"
+
+namespace msplora {
+
+/// What is about to happen, one line a subject, printed before training.
+class Panel {
+ public:
+  void add(std::string subject, std::string text) { lines_.push_back({std::move(subject), std::move(text)}); }
+  std::string text() const;
+
+ private:
+  struct Line {
+    std::string subject, text;
+  };
+  std::vector<Line> lines_;
+};
+
+/// "roberta, 12 layers, hidden size 768, 124.6M parameters (DIR)".
+std::string model_line(const Model& model, const std::string& path, bool random_init);
+/// "msplora, 3 levels, ranks 8 4 2, alpha 16, sharing published".
+std::string method_line(const AdapterConfig& config);
+/// "24 layers: query [768, 768] x 12, value [768, 768] x 12".
+std::string sites_line(const std::vector<Site>& sites);
+/// "430,082: adapter 135,168 (levels 24,576 + ...), head 294,914".
+std::string trainable_line(const std::vector<TrainableTensor>& trainable);
+/// "8551 examples, 96,123 tokens, lengths 4 to 47 (mean 11.2); 3 cut to 128 tokens, 57 tokens dropped".
+std::string part_line(const EncodedPart& part);
+/// "AdamW, lr 0.0005, linear with 6% warm-up, ...".
+std::string optimizer_line(const TrainOptions& train);
+std::string batch_line(const TrainOptions& train, double mean_length);
+/// The memory of a training step.
+std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_sites,
+                        const std::vector<Site>& adapted, int64_t trainable, const TrainOptions& train,
+                        double mean_length);
+
+/// Ranks of the levels as msplora will use them.
+std::vector<int64_t> level_ranks(const AdapterConfig& config);
+
+}  // namespace msplora

@@ -1,0 +1,114 @@
+#include "program.h"
+
+#include <fmt/format.h>
+
+#include <iostream>
+
+namespace msplora {
+namespace {
+
+/// Characters on the screen, counting each UTF-8 sequence as one.
+size_t width_of(const std::string& text) {
+  return static_cast<size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+}  // namespace
+
+void add_common(CLI::App& command, CommonOptions& common) {
+  command.add_flag("--json", common.json, "Machine-readable output on standard output");
+  command.add_option("--threads", common.threads, "Threads; 0: as many as this process may use")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
+  command.add_option("--device", common.device, "Where to compute; only `cpu` is built in")
+      ->type_name("NAME");
+  command.add_flag("--debug", common.debug, "Show details of errors");
+}
+
+std::string with_commas(int64_t number) {
+  std::string digits = std::to_string(number);
+  const size_t begin = digits.front() == '-' ? 1 : 0;
+  for (size_t at = digits.size(); at > begin + 3;) digits.insert(at -= 3, ",");
+  return digits;
+}
+
+std::string bytes_text(int64_t bytes) {
+  const double kib = static_cast<double>(bytes) / 1024.0;
+  if (kib < 1024) return fmt::format("{:.0f} KiB", kib);
+  if (kib < 1024 * 1024) return fmt::format("{:.1f} MiB", kib / 1024);
+  return fmt::format("{:.2f} GiB", kib / (1024 * 1024));
+}
+
+std::string shortened(const std::vector<std::string>& names, size_t shown) {
+  std::string text;
+  for (size_t i = 0; i < std::min(shown, names.size()); ++i) text += (i > 0 ? ", " : "") + names[i];
+  if (names.size() > shown) text += fmt::format(" and {} more", names.size() - shown);
+  return text;
+}
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t comma = std::min(text.find(',', begin), text.size());
+    if (comma > begin) parts.push_back(text.substr(begin, comma - begin));
+    begin = comma + 1;
+  }
+  return parts;
+}
+
+TextTable::TextTable(std::vector<std::string> header, std::vector<bool> right) : right_(std::move(right)) {
+  right_.resize(header.size(), false);
+  rows_.push_back(std::move(header));
+}
+
+void TextTable::add(std::vector<std::string> row) {
+  row.resize(rows_.front().size());
+  rows_.push_back(std::move(row));
+}
+
+std::vector<size_t> TextTable::widths() const {
+  std::vector<size_t> widths(rows_.front().size(), 3);
+  for (const auto& row : rows_) {
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
+  }
+  return widths;
+}
+
+std::string TextTable::padded(const std::string& cell, size_t column, size_t width) const {
+  const std::string space(width - width_of(cell), ' ');
+  return right_[column] ? space + cell : cell + space;
+}
+
+std::string TextTable::text(const std::string& indent) const {
+  const std::vector<size_t> widths = this->widths();
+  std::string out;
+  for (const auto& row : rows_) {
+    std::string line = indent;
+    for (size_t i = 0; i < row.size(); ++i) line += (i > 0 ? "  " : "") + padded(row[i], i, widths[i]);
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string TextTable::markdown() const {
+  const std::vector<size_t> widths = this->widths();
+  std::string out;
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    for (size_t i = 0; i < rows_[r].size(); ++i)
+      out += fmt::format("| {} ", padded(rows_[r][i], i, widths[i]));
+    out += "|\n";
+    if (r > 0) continue;
+    for (size_t i = 0; i < widths.size(); ++i) {
+      out += fmt::format("|{}{}", std::string(widths[i] + 1, '-'), right_[i] ? ":" : "-");
+    }
+    out += "|\n";
+  }
+  return out;
+}
+
+void print_json(const nlohmann::ordered_json& json) {
+  std::cout << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+}
+
+}  // namespace msplora

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "msplora/core/error.h"
+
+namespace msplora {
+
+/// Options that every subcommand has.
+struct CommonOptions {
+  bool json = false;
+  bool debug = false;
+  int64_t threads = 0;
+  std::string device = "cpu";
+};
+
+/// One subcommand: its arguments and what it does with them.
+struct Command {
+  CLI::App* arguments = nullptr;
+  std::function<void()> run;
+};
+
+/// Adds --json, --threads, --device and --debug.
+void add_common(CLI::App& command, CommonOptions& common);
+
+Command add_train(CLI::App& program, CommonOptions& common);
+Command add_eval(CLI::App& program, CommonOptions& common);
+Command add_predict(CLI::App& program, CommonOptions& common);
+Command add_merge(CLI::App& program, CommonOptions& common);
+Command add_export(CLI::App& program, CommonOptions& common);
+Command add_inspect(CLI::App& program, CommonOptions& common);
+Command add_validate(CLI::App& program, CommonOptions& common);
+Command add_data_preview(CLI::App& data, CommonOptions& common);
+Command add_tokenize(CLI::App& program, CommonOptions& common);
+Command add_pretrain(CLI::App& program, CommonOptions& common);
+Command add_results(CLI::App& program, CommonOptions& common);
+Command add_docs(CLI::App& program, CommonOptions& common);
+
+/// "135,168".
+std::string with_commas(int64_t number);
+/// "512 KiB", "1.4 GiB".
+std::string bytes_text(int64_t bytes);
+/// "a, b and 3 more".
+std::string shortened(const std::vector<std::string>& names, size_t shown = 8);
+std::vector<std::string> split_commas(const std::string& text);
+
+/// Rows of text in aligned columns, or as a Markdown table.
+class TextTable {
+ public:
+  explicit TextTable(std::vector<std::string> header, std::vector<bool> right = {});
+  void add(std::vector<std::string> row);
+  std::string text(const std::string& indent = "") const;
+  std::string markdown() const;
+
+ private:
+  std::vector<size_t> widths() const;
+  std::string padded(const std::string& cell, size_t column, size_t width) const;
+
+  std::vector<std::vector<std::string>> rows_;  // the header first
+  std::vector<bool> right_;
+};
+
+/// One JSON document on standard output. Text that is not UTF-8 is written with replacement characters.
+void print_json(const nlohmann::ordered_json& json);
+
+}  // namespace msplora

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <CLI/App.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "msplora/core/file.h"
+#include "msplora/core/option_io.h"
+#include "msplora/train/recipe.h"
+#include "program.h"
+
+namespace msplora {
+
+/// A recipe on the command line: the file and what replaces its values.
+struct RecipeArguments {
+  std::string file;
+  std::vector<std::string> overrides;  // of --set, in order
+  bool overwrite = false;
+};
+
+/// Adds RECIPE and --set; with `writes` also --overwrite.
+void add_recipe_arguments(CLI::App& command, RecipeArguments& arguments, bool writes);
+
+/// Reads the file and the overrides into `options`, every problem into `errors`. Later ones win:
+/// defaults < file < --set < --threads, --overwrite.
+template <class Options>
+void read_recipe(const RecipeArguments& arguments, const CommonOptions& common, Options& options,
+                 ErrorList& errors) {
+  read_yaml(options, read_file(arguments.file), arguments.file, errors);
+  for (const std::string& text : arguments.overrides) apply_override(options, text, errors);
+  if (common.threads > 0) options.train.threads = common.threads;
+  if (arguments.overwrite) options.output.overwrite = true;
+  // Options that exclude each other can be judged only when each of them is readable.
+  if (errors.empty()) check_recipe(options, errors, arguments.file);
+}
+
+/// The same, all problems in one Error{kConfig}.
+template <class Options>
+Options load_recipe(const RecipeArguments& arguments, const CommonOptions& common) {
+  Options options;
+  ErrorList errors;
+  read_recipe(arguments, common, options, errors);
+  errors.throw_if_any(ErrorCode::kConfig, arguments.file);
+  return options;
+}
+
+/// The run directory: made, or found empty, or to be continued or overwritten. Throws Error{kIo} otherwise.
+void prepare_run_directory(const std::filesystem::path& directory, bool overwrite, bool resume);
+
+}  // namespace msplora

@@ -1,0 +1,108 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "msplora/core/file.h"
+#include "program.h"
+
+namespace msplora {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct ResultsArguments {
+  std::vector<std::string> runs;
+  std::string metric;
+};
+
+/// The metric to show: the one asked for, else the one that picked the best checkpoint, on test where there
+/// is one.
+Json metric_of(const Json& metrics, const std::string& wanted) {
+  const std::string name = !wanted.empty() ? wanted : metrics.value("best_metric", std::string());
+  for (const char* source : {"test", "best", "last"}) {
+    const auto found = metrics.find(source);
+    if (found != metrics.end() && found->is_object() && found->contains(name)) {
+      return {{"name", name},
+              {"on", std::string(source) == "test" ? "test" : "validation"},
+              {"value", (*found)[name]}};
+    }
+  }
+  return nullptr;
+}
+
+Json read_run(const std::string& run, const std::string& metric) {
+  const std::filesystem::path path = std::filesystem::path(run) / "metrics.json";
+  std::error_code code;
+  if (!std::filesystem::exists(path, code)) {
+    throw Error(ErrorCode::kIo, path.string(),
+                "missing: the run did not finish, or this is no run directory");
+  }
+  try {
+    const Json metrics = Json::parse(read_file(path));
+    Json row = {{"run", run},
+                {"method", metrics.at("method")},
+                {"trainable_parameters", metrics.at("trainable_parameters").at("total")},
+                {"adapter_parameters", metrics.at("trainable_parameters").at("adapter")},
+                {"metric", metric_of(metrics, metric)},
+                {"steps", metrics.at("steps")},
+                {"seconds", metrics.at("seconds")},
+                {"tokens_per_second", metrics.at("tokens_per_second")},
+                {"seed", metrics.value("seed", Json())}};
+    row["adapter"] = metrics.value("adapter", Json::object());
+    return row;
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorCode::kFormat, path.string(), error.what(),
+                "the file is damaged or from another program");
+  }
+}
+
+std::string metric_text(const Json& metric) {
+  return metric.is_null() ? "" : fmt::format("{:.4f}", metric["value"].get<double>());
+}
+
+std::string adapter_text(const Json& row) {
+  for (const char* form : {"peft", "native"}) {
+    if (row["adapter"].contains(form)) return row["adapter"][form].get<std::string>();
+  }
+  return row["run"].get<std::string>();
+}
+
+void results(const ResultsArguments& arguments, const CommonOptions& common) {
+  Json rows = Json::array();
+  for (const std::string& run : arguments.runs) rows.push_back(read_run(run, arguments.metric));
+  if (common.json) return print_json(rows);
+  std::string title = "metric";
+  for (const Json& row : rows) {
+    if (row["metric"].is_null()) continue;
+    const std::string name = fmt::format("{} ({})", row["metric"]["name"].get<std::string>(),
+                                         row["metric"]["on"].get<std::string>());
+    title = title == "metric" || title == name ? name : "metric (mixed)";
+  }
+  TextTable table(
+      {"method", "adapter parameters", "trained with head", title, "seconds", "tokens/s", "adapter"},
+      {false, true, true, true, true, true, false});
+  for (const Json& row : rows) {
+    table.add({row["method"].get<std::string>(), with_commas(row["adapter_parameters"].get<int64_t>()),
+               with_commas(row["trainable_parameters"].get<int64_t>()), metric_text(row["metric"]),
+               fmt::format("{:.1f}", row["seconds"].get<double>()),
+               with_commas(static_cast<int64_t>(row["tokens_per_second"].get<double>())), adapter_text(row)});
+  }
+  std::cout << table.markdown();
+}
+
+}  // namespace
+
+Command add_results(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand("results", "One table over finished runs");
+  auto arguments = std::make_shared<ResultsArguments>();
+  command->add_option("runs", arguments->runs, "Run directories")->required()->type_name("DIR...");
+  command
+      ->add_option("--metric", arguments->metric,
+                   "Metric to show; default: the one that picked the best checkpoint")
+      ->type_name("NAME");
+  add_common(*command, common);
+  return {command, [arguments, &common] { results(*arguments, common); }};
+}
+
+}  // namespace msplora

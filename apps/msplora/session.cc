@@ -1,0 +1,202 @@
+#include "session.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "msplora/adapters/files.h"
+#include "msplora/adapters/fingerprint.h"
+#include "msplora/core/file.h"
+#include "msplora/io/safetensors.h"
+#include "program.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+namespace {
+
+/// Rows of the trained head that an adapter's file holds, 0 when it holds none: adapters made elsewhere do
+/// not come with class names.
+int64_t head_rows(const fs::path& directory) {
+  for (const char* name : {"adapter_model.safetensors", "adapter.safetensors"}) {
+    std::error_code code;
+    if (!fs::exists(directory / name, code)) continue;
+    const auto file = SafetensorsFile::open(directory / name);
+    for (const char* suffix : {"classifier.out_proj.weight", "classifier.weight", "score.weight"}) {
+      for (const auto& [tensor, info] : file->tensors()) {
+        if (tensor.ends_with(suffix) && info.shape.size() == 2) return info.shape[0];
+      }
+    }
+  }
+  return 0;
+}
+
+std::vector<std::string> labels_of_config(const ModelConfig& config) {
+  std::vector<std::string> names;
+  const bool is_useful = !config.id2label.empty() && !LabelMap::is_placeholder(config.id2label);
+  for (int64_t i = 0; i < config.num_labels; ++i) {
+    const auto found = config.id2label.find(i);
+    names.push_back(is_useful && found != config.id2label.end() ? found->second : std::to_string(i));
+  }
+  return names;
+}
+
+EncodedPart encode_part(const std::string& name, Dataset data, const PreparedData& prepared,
+                        const Tokenizer& tokenizer, int threads) {
+  EncodedPart part;
+  part.name = name;
+  const LabelMap* labels = prepared.labels ? &*prepared.labels : nullptr;
+  EncodedDataset encoded =
+      encode_dataset(data, prepared.type, labels, tokenizer, prepared.max_length, threads);
+  part.data = std::move(data);
+  part.examples = std::move(encoded.examples);
+  part.summary = encoded.summary;
+  return part;
+}
+
+}  // namespace
+
+at::ScalarType parse_dtype(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  throw Error(ErrorCode::kUsage, "dtype",
+              fmt::format("expected float32, bfloat16 or float16, found `{}`", name),
+              did_you_mean(name, {"float32", "bfloat16", "float16"}));
+}
+
+AdapterTarget adapter_target(Model& model, const std::string& base_name) {
+  AdapterTarget target;
+  target.model_type = model.config().model_type;
+  target.base_name = base_name;
+  target.task_type = model.task() == ModelTask::kSequenceClassification ? "SEQ_CLS"
+                     : model.task() == ModelTask::kCausalLm             ? "CAUSAL_LM"
+                                                                        : "";
+  target.num_layers = model.config().num_hidden_layers;
+  target.sites = model.sites();
+  target.parameters = model.parameters();
+  target.head_modules = model.head_modules();
+  target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
+  return target;
+}
+
+int64_t longest_sequence(const ModelConfig& config) {
+  // RoBERTa counts positions from pad_token_id + 1.
+  const bool has_offset = config.model_type == "roberta" || config.model_type == "xlm-roberta";
+  return config.max_position_embeddings - (has_offset ? config.pad_token_id.value_or(1) + 1 : 0);
+}
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& directory, const ModelConfig& config) {
+  auto tokenizer = Tokenizer::load(directory);
+  if (static_cast<int64_t>(tokenizer->vocab_size()) > config.vocab_size) {
+    throw Error(ErrorCode::kModel, directory.string(),
+                fmt::format("the tokenizer has {} tokens, the model only {} rows for them",
+                            tokenizer->vocab_size(), config.vocab_size),
+                "tokenizer and config.json belong to different models");
+  }
+  return tokenizer;
+}
+
+std::unique_ptr<Model> open_model(const ModelOptions& model, const ModelConfig& config,
+                                  const ModelLoadOptions& options, ModelLoadReport* report) {
+  if (!model.random_init) return load_model(model.path, options, report);
+  return create_model(config, options);
+}
+
+int64_t effective_max_length(int64_t wanted, const ModelConfig& config) {
+  const int64_t longest = longest_sequence(config);
+  return wanted > 0 ? std::min(wanted, longest) : longest;
+}
+
+LabelMap choose_labels(const DataConfig& data, const TaskData& read, const ModelConfig& config) {
+  if (!data.labels.empty()) return LabelMap::from_list(data.labels);
+  if (!read.labels.empty()) return LabelMap::from_list(read.labels);
+  const auto counts = read.train.label_counts();
+  if (!config.id2label.empty() && !LabelMap::is_placeholder(config.id2label)) {
+    const LabelMap map = LabelMap::from_config(config.id2label);
+    const bool fits = std::all_of(counts.begin(), counts.end(),
+                                  [&](const auto& entry) { return map.find(entry.first).has_value(); });
+    if (fits && map.size() == static_cast<int64_t>(counts.size())) return map;
+  }
+  return LabelMap::from_data(read.train);
+}
+
+PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const Tokenizer& tokenizer) {
+  PreparedData prepared;
+  prepared.type = parse_task_type(recipe.task.type);
+  const TaskParts parts{true, true, recipe.data.test.has_value()};
+  TaskData read = load_task_data(recipe.data, prepared.type, static_cast<uint64_t>(recipe.train.seed), parts);
+  if (prepared.type == TaskType::kClassification) prepared.labels = choose_labels(recipe.data, read, config);
+  prepared.metrics = read.metrics;
+  prepared.max_length = effective_max_length(recipe.data.max_length, config);
+  prepared.is_shortened = prepared.max_length < recipe.data.max_length;
+  const int threads = static_cast<int>(recipe.train.threads);
+  prepared.train = encode_part("train", std::move(read.train), prepared, tokenizer, threads);
+  for (auto& part : read.validation) {
+    prepared.validation.push_back(encode_part(part.name, std::move(part.data), prepared, tokenizer, threads));
+  }
+  for (auto& part : read.test) {
+    prepared.test.push_back(encode_part(part.name, std::move(part.data), prepared, tokenizer, threads));
+  }
+  return prepared;
+}
+
+void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required) {
+  command.add_option("--model", arguments.model, "Hugging Face model directory")
+      ->required()
+      ->type_name("DIR");
+  auto* adapter =
+      command.add_option("--adapter", arguments.adapter, "Adapter directory (native or PEFT form)")
+          ->type_name("DIR");
+  if (adapter_required) adapter->required();
+  command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+}
+
+Session open_session(const ModelArguments& arguments) {
+  Session session;
+  const ModelConfig config = load_model_config(arguments.model);
+  ModelLoadOptions options;
+  options.compute_dtype = parse_dtype(arguments.dtype);
+  std::optional<TaskFacts> facts;
+  if (!arguments.adapter.empty()) {
+    if (adapter_form(arguments.adapter) == AdapterForm::kNone) {
+      throw Error(
+          ErrorCode::kIo, arguments.adapter, "holds no adapter",
+          "expected adapter.json or adapter_config.json; `train` writes RUN/adapter and RUN/adapter-native");
+    }
+    facts = load_task_facts(arguments.adapter);
+    options.num_labels = facts ? (facts->is_regression() ? 1 : static_cast<int64_t>(facts->labels.size()))
+                               : head_rows(arguments.adapter);
+  }
+  session.model = load_model(arguments.model, options, &session.report);
+  if (facts) {
+    session.facts = *facts;
+  } else {
+    session.facts.type = session.model->config().num_labels == 1 ? "regression" : "classification";
+    if (!session.facts.is_regression()) session.facts.labels = labels_of_config(session.model->config());
+  }
+  session.facts.max_length = effective_max_length(session.facts.max_length, config);
+  if (!arguments.adapter.empty()) {
+    session.adapter = load_adapter(arguments.adapter, adapter_target(*session.model, arguments.model));
+  } else if (!session.report.fresh.empty()) {
+    throw Error(ErrorCode::kModel, arguments.model,
+                fmt::format("has no trained head: {} would be random", shortened(session.report.fresh)),
+                "name the adapter that was trained on it with --adapter");
+  }
+  return session;
+}
+
+std::optional<LabelMap> session_labels(const Session& session) {
+  if (session.facts.is_regression()) return std::nullopt;
+  return LabelMap::from_list(session.facts.labels);
+}
+
+void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"}) {
+    std::error_code code;
+    if (fs::exists(from / name, code)) write_file_atomically(to / name, read_file(from / name));
+  }
+}
+
+}  // namespace msplora

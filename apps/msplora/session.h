@@ -1,0 +1,92 @@
+#pragma once
+
+#include <CLI/App.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/data/dataset.h"
+#include "msplora/data/encode.h"
+#include "msplora/data/label_map.h"
+#include "msplora/models/model.h"
+#include "msplora/tokenizers/tokenizer.h"
+#include "msplora/train/recipe.h"
+#include "task_facts.h"
+
+namespace msplora {
+
+at::ScalarType parse_dtype(const std::string& name);
+
+/// The model as an adapter sees it; the fingerprint is taken here, before training.
+AdapterTarget adapter_target(Model& model, const std::string& base_name);
+
+/// The longest sequence that the model takes, in tokens.
+int64_t longest_sequence(const ModelConfig& config);
+
+/// Reads the tokenizer of a model directory. Throws Error{kModel} when it has ids that the model has no rows
+/// for.
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& directory,
+                                                const ModelConfig& config);
+
+/// A model directory, or with random_init only its shape.
+std::unique_ptr<Model> open_model(const ModelOptions& model, const ModelConfig& config,
+                                  const ModelLoadOptions& options, ModelLoadReport* report);
+
+/// One encoded part of the data.
+struct EncodedPart {
+  std::string name;  // "train", "validation", "test"
+  Dataset data;
+  std::vector<TokenizedExample> examples;
+  EncodeSummary summary;
+};
+
+/// The text of a recipe, read and encoded.
+struct PreparedData {
+  TaskType type = TaskType::kClassification;
+  std::optional<LabelMap> labels;  // unset for regression
+  int64_t max_length = 0;
+  bool is_shortened = false;  // max_length was lowered to what the model takes
+  EncodedPart train;
+  std::vector<EncodedPart> validation;
+  std::vector<EncodedPart> test;
+  std::vector<std::string> metrics;
+
+  int64_t num_labels() const { return labels ? labels->size() : 1; }
+};
+
+/// Reads every part that the recipe names and chooses the class names: data.labels, else the task's, else
+/// those of config.json when they fit the data, else the sorted labels of the training data.
+PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const Tokenizer& tokenizer);
+/// The choice of class names alone.
+LabelMap choose_labels(const DataConfig& data, const TaskData& read, const ModelConfig& config);
+int64_t effective_max_length(int64_t wanted, const ModelConfig& config);
+
+/// --model, --adapter, --dtype of the commands that use a trained model.
+struct ModelArguments {
+  std::string model;
+  std::string adapter;
+  std::string dtype = "float32";
+};
+void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required);
+
+/// A model ready to predict. Members are destroyed in reverse order: the adapter before its model.
+struct Session {
+  TaskFacts facts;
+  ModelLoadReport report;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Adapter> adapter;  // null without --adapter
+};
+
+/// Loads model and adapter; class names come from task.json, else from config.json, else are numbers.
+/// Throws Error{kModel} when neither brings a trained head.
+Session open_session(const ModelArguments& arguments);
+
+/// The label map of a session; unset for regression.
+std::optional<LabelMap> session_labels(const Session& session);
+
+/// Copies the tokenizer's files of a model directory, as they are.
+void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
+
+}  // namespace msplora

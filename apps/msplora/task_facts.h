@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/data/options.h"
+#include "msplora/train/recipe.h"
+
+namespace msplora {
+
+/// What an adapter needs to be used again and no adapter format has a place for: names of the classes and how
+/// text was read. Written as task.json beside the adapter.
+struct TaskFacts {
+  std::string type = "classification";
+  std::vector<std::string> labels;  // by class index; empty for regression
+  int64_t max_length = 0;           // 0: what the model takes
+  std::string base_model;           // path as given in training
+  DataConfig data;                  // columns, form and header of the files; no file names
+
+  bool is_regression() const { return type == "regression"; }
+};
+
+void save_task_facts(const TaskFacts& facts, const std::filesystem::path& directory);
+
+/// std::nullopt when the directory has none (an adapter made elsewhere). Throws Error{kFormat} when it is
+/// damaged.
+std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory);
+
+}  // namespace msplora

@@ -1,0 +1,187 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <fstream>
+#include <iostream>
+
+#include "msplora/core/file.h"
+#include "msplora/core/threads.h"
+#include "msplora/data/reader.h"
+#include "msplora/tokenizers/tokenizer.h"
+#include "msplora/tokenizers/trainer.h"
+#include "program.h"
+
+namespace msplora {
+namespace {
+
+struct TokenizeArguments {
+  std::string model;
+  std::vector<std::string> files;
+  bool decode = false;
+  bool ids = false;
+  bool bench = false;
+  bool train = false;
+  std::string output;
+  int64_t vocab_size = 8192;
+  bool cased = false;
+  bool overwrite = false;
+};
+
+/// Calls `use` with every line of the files, or of standard input without files.
+template <class Use>
+void for_each_line(const std::vector<std::string>& files, Use&& use) {
+  std::string line;
+  if (files.empty()) {
+    for (int64_t number = 1; std::getline(std::cin, line); ++number)
+      use(line, file_and_line("standard input", number));
+  }
+  for (const std::string& file : files) {
+    LineReader reader(file);
+    while (reader.next(line)) use(line, file_and_line(file, reader.line()));
+  }
+}
+
+void encode(const TokenizeArguments& arguments, const CommonOptions& common) {
+  const auto tokenizer = Tokenizer::load(arguments.model);
+  for_each_line(arguments.files, [&](const std::string& line, const std::string&) {
+    const Encoding encoding = tokenizer->encode({line, std::nullopt});
+    nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
+    std::string text;
+    for (const int32_t id : encoding.ids) {
+      const std::string& token = tokenizer->id_to_token(id);
+      tokens.push_back(token);
+      text += (text.empty() ? "" : " ") + (arguments.ids ? std::to_string(id) : token);
+    }
+    if (common.json) {
+      const nlohmann::ordered_json json = {
+          {"ids", encoding.ids}, {"type_ids", encoding.type_ids}, {"tokens", tokens}};
+      text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    }
+    std::cout << text << "\n";
+  });
+}
+
+void decode(const TokenizeArguments& arguments, const CommonOptions& common) {
+  const auto tokenizer = Tokenizer::load(arguments.model);
+  for_each_line(arguments.files, [&](const std::string& line, const std::string& where) {
+    std::vector<int32_t> ids;
+    size_t end = 0;
+    for (size_t begin = line.find_first_not_of(" \t,[]"); begin != std::string::npos;
+         begin = line.find_first_not_of(" \t,[]", end)) {
+      end = std::min(line.find_first_of(" \t,[]", begin), line.size());
+      const std::string word = line.substr(begin, end - begin);
+      const bool is_number = word.size() < 10 && word.find_first_not_of("0123456789") == std::string::npos;
+      if (!is_number || std::stoul(word) >= tokenizer->vocab_size()) {
+        throw Error(ErrorCode::kData, where,
+                    fmt::format("expected ids below {}, found `{}`", tokenizer->vocab_size(), word));
+      }
+      ids.push_back(std::stoi(word));
+    }
+    const std::string text = tokenizer->decode(ids);
+    std::cout << (common.json
+                      ? nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
+                      : text)
+              << "\n";
+  });
+}
+
+/// MB/s of encoding all lines at once, the best of three.
+double speed(const Tokenizer& tokenizer, const std::vector<TextPair>& texts, size_t bytes, int threads) {
+  double best = 0.0;
+  for (int i = 0; i < 3; ++i) {
+    const auto began = std::chrono::steady_clock::now();
+    tokenizer.encode_batch(texts, {}, threads);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
+    best = std::max(best, static_cast<double>(bytes) / 1e6 / seconds.count());
+  }
+  return best;
+}
+
+void bench(const TokenizeArguments& arguments, const CommonOptions& common) {
+  const auto tokenizer = Tokenizer::load(arguments.model);
+  std::vector<std::string> lines;
+  size_t bytes = 0;
+  for_each_line(arguments.files, [&](const std::string& line, const std::string&) {
+    bytes += line.size() + 1;
+    lines.push_back(line);
+  });
+  if (lines.empty()) throw Error(ErrorCode::kData, "--bench", "there is no text to measure on");
+  std::vector<TextPair> texts;
+  for (const std::string& line : lines) texts.push_back({line, std::nullopt});
+  size_t tokens = 0;
+  for (const Encoding& encoding : tokenizer->encode_batch(texts)) tokens += encoding.ids.size();
+  const int all = common.threads > 0 ? static_cast<int>(common.threads) : machine_threads();
+  const double one = speed(*tokenizer, texts, bytes, 1);
+  const double many = speed(*tokenizer, texts, bytes, all);
+  if (common.json) {
+    print_json({{"bytes", bytes},
+                {"lines", lines.size()},
+                {"tokens", tokens},
+                {"mb_per_second", one},
+                {"threads", all},
+                {"mb_per_second_all_threads", many}});
+    return;
+  }
+  std::cout << fmt::format(
+      "{} lines, {:.1f} MB, {} tokens\n  1 thread   {:6.1f} MB/s\n  {} threads  {:6.1f} MB/s\n", lines.size(),
+      static_cast<double>(bytes) / 1e6, tokens, one, all, many);
+}
+
+void train_vocabulary(const TokenizeArguments& arguments, const CommonOptions& common) {
+  if (arguments.files.empty() || arguments.output.empty()) {
+    throw Error(ErrorCode::kUsage, "tokenize --train", "expected text files and --output DIR");
+  }
+  WordPieceTrainerOptions options;
+  options.vocab_size = static_cast<size_t>(arguments.vocab_size);
+  options.lowercase = !arguments.cased;
+  std::error_code code;
+  const std::filesystem::path output = arguments.output;
+  if (std::filesystem::exists(output / "tokenizer.json", code) && !arguments.overwrite) {
+    throw Error(ErrorCode::kIo, (output / "tokenizer.json").string(), "exists already",
+                "pass --overwrite to replace it");
+  }
+  train_wordpiece(options, {arguments.files.begin(), arguments.files.end()}, output);
+  const size_t size = Tokenizer::load(output)->vocab_size();
+  if (common.json) {
+    print_json({{"output", arguments.output}, {"vocab_size", size}});
+  } else {
+    std::cout << fmt::format("wrote {} with {} tokens\n", arguments.output, size);
+  }
+}
+
+void tokenize(const TokenizeArguments& arguments, const CommonOptions& common) {
+  if (arguments.train) return train_vocabulary(arguments, common);
+  if (arguments.model.empty()) {
+    throw Error(ErrorCode::kUsage, "tokenize", "expected --model DIR",
+                "the directory that holds tokenizer.json");
+  }
+  if (arguments.bench) return bench(arguments, common);
+  if (arguments.decode) return decode(arguments, common);
+  encode(arguments, common);
+}
+
+}  // namespace
+
+Command add_tokenize(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand("tokenize", "Encode, decode, measure or train a tokenizer");
+  auto arguments = std::make_shared<TokenizeArguments>();
+  command->add_option("files", arguments->files, "Text files; default: standard input")->type_name("FILE...");
+  command->add_option("--model", arguments->model, "Model directory or tokenizer.json")->type_name("DIR");
+  command->add_flag("--ids", arguments->ids, "Write ids in place of tokens");
+  auto* decode = command->add_flag("--decode", arguments->decode, "Read ids, write text");
+  auto* bench = command->add_flag("--bench", arguments->bench, "Measure MB/s, with one thread and with all");
+  auto* train = command->add_flag("--train", arguments->train, "Learn a WordPiece vocabulary from the files");
+  decode->excludes(bench)->excludes(train);
+  bench->excludes(train);
+  command->add_option("--output", arguments->output, "--train: directory to write")->type_name("DIR");
+  command->add_option("--vocab-size", arguments->vocab_size, "--train: entries in all")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_flag("--cased", arguments->cased, "--train: keep case and accents");
+  command->add_flag("--overwrite", arguments->overwrite, "--train: replace a tokenizer.json");
+  add_common(*command, common);
+  return {command, [arguments, &common] { tokenize(*arguments, common); }};
+}
+
+}  // namespace msplora

@@ -1,0 +1,229 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <iostream>
+
+#include "msplora/adapters/files.h"
+#include "msplora/core/log.h"
+#include "msplora/eval/evaluator.h"
+#include "msplora/train/runtime.h"
+#include "msplora/train/text_task.h"
+#include "msplora/train/trainer.h"
+#include "panel.h"
+#include "program.h"
+#include "recipe_file.h"
+#include "session.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct TrainArguments {
+  RecipeArguments recipe;
+  bool resume = false;
+};
+
+/// Everything a run works on. The adapter is destroyed before the model it sits on.
+struct Run {
+  Recipe recipe;
+  int threads = 0;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  PreparedData data;
+  ModelLoadReport report;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Adapter> adapter;
+};
+
+Run load_run(const Recipe& recipe) {
+  Run run;
+  run.recipe = recipe;
+  run.threads = use_threads(recipe.train.threads);
+  const ModelConfig config = load_model_config(recipe.model.path);
+  run.tokenizer = load_tokenizer(recipe.model.path, config);
+  run.data = prepare_data(recipe, config, *run.tokenizer);
+  ModelLoadOptions options;
+  options.num_labels = run.data.num_labels();
+  options.compute_dtype = parse_dtype(recipe.train.dtype);
+  options.seed = static_cast<uint64_t>(recipe.train.seed);
+  options.random_init = recipe.model.random_init;
+  run.model = open_model(recipe.model, config, options, &run.report);
+  apply_dropout(recipe.train, run.model->mutable_config());
+  run.adapter = create_adapter(recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
+  return run;
+}
+
+std::string panel_of(const Run& run) {
+  const Recipe& recipe = run.recipe;
+  const PreparedData& data = run.data;
+  const double mean = data.train.summary.mean();
+  int64_t trainable = 0;
+  for (const TrainableTensor& tensor : run.adapter->trainable()) trainable += tensor.tensor.numel();
+  Panel panel;
+  panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
+  if (!run.report.fresh.empty()) {
+    panel.add("head",
+              fmt::format("fresh, drawn with seed {}: {}", recipe.train.seed, shortened(run.report.fresh)));
+  }
+  panel.add("method", method_line(recipe.adapter));
+  panel.add("adapted", sites_line(run.adapter->sites()));
+  panel.add("trainable", trainable_line(run.adapter->trainable()));
+  if (data.labels) {
+    panel.add("labels", fmt::format("{}: {}", data.labels->size(), shortened(data.labels->names(), 12)));
+  }
+  for (const std::string& note : data.train.data.notes()) panel.add("data", note);
+  panel.add("train", part_line(data.train));
+  for (const auto* parts : {&data.validation, &data.test}) {
+    for (const EncodedPart& part : *parts) panel.add(part.name, part_line(part));
+  }
+  if (data.is_shortened) {
+    panel.add("length", fmt::format("data.max_length {} is more than the model takes; {} is used",
+                                    recipe.data.max_length, data.max_length));
+  }
+  panel.add("optimizer", optimizer_line(recipe.train));
+  panel.add("batch", batch_line(recipe.train, mean));
+  panel.add("compute",
+            fmt::format("{} on {} threads, seed {}", recipe.train.dtype, run.threads, recipe.train.seed));
+  panel.add("memory", memory_line(run.model->config(), run.model->sites(), run.adapter->sites(), trainable,
+                                  recipe.train, mean));
+  panel.add("output", recipe.output.dir);
+  return panel.text();
+}
+
+TextTask make_task(Run& run) {
+  std::vector<ValidationSet> validation;
+  for (const EncodedPart& part : run.data.validation) validation.push_back({part.name, &part.examples});
+  TextTaskOptions options;
+  options.is_regression = run.data.type == TaskType::kRegression;
+  options.batches = batch_options(run.recipe.train, run.recipe.data);
+  options.metrics = run.data.metrics;
+  options.eval_batch_tokens = run.recipe.train.eval_batch_tokens;
+  options.where = [&data = run.data.train.data](uint32_t example) { return data.where(example); };
+  return TextTask(*run.model, run.data.train.examples, validation, std::move(options));
+}
+
+TrainerSetup make_setup(const Run& run, bool resume) {
+  TrainerSetup setup;
+  setup.options = run.recipe.train;
+  setup.directory = run.recipe.output.dir;
+  setup.resume = resume;
+  setup.method = run.recipe.adapter.method;
+  setup.trainable = run.adapter->trainable();
+  setup.adapter = run.adapter.get();
+  setup.recipe = recipe_to_json(run.recipe);
+  setup.base_fingerprint = run.adapter->target().base_fingerprint;
+  setup.sinks.push_back(make_console_sink());
+  setup.sinks.push_back(make_jsonl_sink(setup.directory / "metrics.jsonl"));
+  if (run.recipe.output.tensorboard) setup.sinks.push_back(make_tensorboard_sink(setup.directory));
+  return setup;
+}
+
+TaskFacts facts_of(const Run& run) {
+  TaskFacts facts;
+  facts.type = run.recipe.task.type;
+  if (run.data.labels) facts.labels = run.data.labels->names();
+  facts.max_length = run.data.max_length;
+  facts.base_model = run.recipe.model.path;
+  facts.data = run.recipe.data;
+  return facts;
+}
+
+/// Saved adapters by form.
+Json save_adapters(const Run& run) {
+  const fs::path directory = run.recipe.output.dir;
+  const std::string refusal = run.adapter->lora_form_refusal();
+  Json saved = Json::object();
+  if (run.recipe.output.save_peft && refusal.empty()) {
+    save_peft_adapter(*run.adapter, directory / "adapter");
+    save_task_facts(facts_of(run), directory / "adapter");
+    saved["peft"] = (directory / "adapter").string();
+  } else if (run.recipe.output.save_peft) {
+    log_info(fmt::format("no PEFT adapter is written: {}", refusal));
+  }
+  if (run.recipe.output.save_native || saved.empty()) {
+    save_native_adapter(*run.adapter, directory / "adapter-native");
+    save_task_facts(facts_of(run), directory / "adapter-native");
+    saved["native"] = (directory / "adapter-native").string();
+  }
+  return saved;
+}
+
+Json evaluate_test(Run& run) {
+  Json results = Json::object();
+  for (const EncodedPart& part : run.data.test) {
+    if (!part.data.has_labels()) continue;
+    EvaluatorOptions options;
+    options.is_regression = run.data.type == TaskType::kRegression;
+    options.metrics = run.data.metrics;
+    options.batch_tokens = run.recipe.train.eval_batch_tokens;
+    const Evaluation evaluation = ExampleEvaluator(*run.model, part.examples, options).run();
+    log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
+    for (const auto& [name, value] : evaluation.metrics) {
+      results[run.data.test.size() > 1 ? part.name + "_" + name : name] = value;
+    }
+  }
+  return results;
+}
+
+/// A new run in a directory that is overwritten must not end beside the adapter of the old one.
+void remove_earlier_adapters(const fs::path& directory) {
+  for (const char* name : {"adapter", "adapter-native"}) fs::remove_all(directory / name);
+}
+
+std::string closing_lines(const Json& summary, const std::string& directory) {
+  std::string text;
+  for (const auto& [form, path] : summary["adapter"].items()) {
+    text += fmt::format("  {:<15} {}\n", form + " adapter", path.get<std::string>());
+  }
+  return text + fmt::format("  {:<15} {}\n  {:<15} {}\n", "metrics", directory + "/metrics.json", "recipe",
+                            directory + "/recipe.yaml");
+}
+
+void train(const TrainArguments& arguments, const CommonOptions& common) {
+  const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
+  prepare_run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
+  Run run = load_run(recipe);
+  std::ostream& out = common.json ? std::cerr : std::cout;
+  out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
+
+  const fs::path directory = recipe.output.dir;
+  if (!arguments.resume) remove_earlier_adapters(directory);
+  write_file_atomically(directory / "recipe.yaml", to_yaml(recipe));
+  TextTask task = make_task(run);
+  const TrainingResult result = Trainer(make_setup(run, arguments.resume), task).run();
+  if (result.paused) {
+    out << fmt::format("paused after step {} of {}; continue with --resume\n", result.steps,
+                       result.total_steps);
+    if (common.json) print_json({{"run", recipe.output.dir}, {"paused", true}, {"steps", result.steps}});
+    return;
+  }
+
+  Json summary = training_summary(result, recipe.train, recipe.adapter.method, run.adapter->trainable());
+  summary["test"] = evaluate_test(run);
+  summary["adapter"] = save_adapters(run);
+  summary["run"] = recipe.output.dir;
+  summary["model"] = recipe.model.path;
+  write_file_atomically(directory / "metrics.json", summary.dump(2) + "\n");
+  if (common.json) {
+    print_json(summary);
+  } else {
+    std::cout << fmt::format("done: {} steps in {:.1f} s, {:.0f} tokens/s\n", result.steps, result.seconds,
+                             result.tokens_per_second)
+              << closing_lines(summary, recipe.output.dir);
+  }
+}
+
+}  // namespace
+
+Command add_train(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand("train", "Fine-tune a model as a recipe says");
+  auto arguments = std::make_shared<TrainArguments>();
+  add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
+  command->add_flag("--resume", arguments->resume,
+                    "Continue from the newest checkpoint of the run directory");
+  add_common(*command, common);
+  return {command, [arguments, &common] { train(*arguments, common); }};
+}
+
+}  // namespace msplora

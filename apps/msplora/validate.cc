@@ -1,0 +1,129 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/io/safetensors.h"
+#include "panel.h"
+#include "program.h"
+#include "recipe_file.h"
+#include "session.h"
+
+namespace msplora {
+namespace {
+
+/// Runs one check and keeps its problem, so that the next checks still run.
+template <class Check>
+bool attempt(ErrorList& errors, Check&& check) {
+  try {
+    check();
+    return true;
+  } catch (const Error& error) {
+    errors.add(error.where(), error.message(), error.hint());
+    return false;
+  }
+}
+
+/// config.json, the architecture, the headers of the weights and the tokenizer: no weight is read.
+std::optional<ModelConfig> check_model(const ModelOptions& model, std::shared_ptr<const Tokenizer>& tokenizer,
+                                       ErrorList& errors) {
+  std::optional<ModelConfig> config;
+  if (!attempt(errors, [&] { config = load_model_config(model.path); })) return std::nullopt;
+  const auto types = supported_model_types();
+  if (std::find(types.begin(), types.end(), config->model_type) == types.end()) {
+    errors.add(model.path + "/config.json: model_type",
+               fmt::format("`{}` is not supported; supported are {}", config->model_type, shortened(types)),
+               did_you_mean(config->model_type, types));
+  }
+  if (!model.random_init) attempt(errors, [&] { Checkpoint::open(model.path); });
+  attempt(errors, [&] { tokenizer = load_tokenizer(model.path, *config); });
+  return config;
+}
+
+/// Target modules, ranks and the other adapter options against the shapes that config.json gives.
+std::optional<int64_t> check_adapter(const AdapterConfig& adapter, const ModelConfig& config,
+                                     ErrorList& errors) {
+  std::optional<int64_t> count;
+  attempt(errors, [&] {
+    const auto sites = sites_of_shape(config, ModelTask::kMaskedLm);
+    count = count_parameters(adapter, sites, config.num_hidden_layers).total;
+  });
+  return count;
+}
+
+std::optional<PreparedData> check_data(const Recipe& recipe, const std::optional<ModelConfig>& config,
+                                       const Tokenizer* tokenizer, ErrorList& errors) {
+  std::optional<PreparedData> prepared;
+  attempt(errors, [&] {
+    if (config && tokenizer != nullptr) {
+      prepared = prepare_data(recipe, *config, *tokenizer);
+      return;
+    }
+    // Without a tokenizer the files can still be read.
+    const TaskParts parts{true, true, recipe.data.test.has_value()};
+    load_task_data(recipe.data, parse_task_type(recipe.task.type), static_cast<uint64_t>(recipe.train.seed),
+                   parts);
+  });
+  return prepared;
+}
+
+void check_output(const OutputOptions& output, ErrorList& errors) {
+  std::error_code code;
+  const std::filesystem::path directory = output.dir;
+  if (directory.empty() || !std::filesystem::exists(directory, code)) return;
+  if (!std::filesystem::is_directory(directory, code)) {
+    errors.add("output.dir: " + output.dir, "expected a directory, found a file");
+  } else if (!output.overwrite && !std::filesystem::is_empty(directory, code)) {
+    errors.add("output.dir: " + output.dir, "the output directory exists and is not empty",
+               "choose another one, or pass --overwrite (or --resume) to train");
+  }
+}
+
+std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& data,
+                       const std::optional<int64_t>& count) {
+  Panel panel;
+  panel.add("method", method_line(recipe.adapter));
+  if (count) panel.add("trainable", with_commas(*count) + " without the head");
+  if (data && data->labels) panel.add("labels", shortened(data->labels->names(), 12));
+  if (data) {
+    panel.add("train", part_line(data->train));
+    for (const EncodedPart& part : data->validation) panel.add(part.name, part_line(part));
+    for (const EncodedPart& part : data->test) panel.add(part.name, part_line(part));
+  }
+  return panel.text();
+}
+
+void validate(const RecipeArguments& arguments, const CommonOptions& common) {
+  Recipe recipe;
+  ErrorList errors;
+  read_recipe(arguments, common, recipe, errors);
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::optional<ModelConfig> config;
+  std::optional<int64_t> count;
+  if (!recipe.model.path.empty()) config = check_model(recipe.model, tokenizer, errors);
+  if (config) count = check_adapter(recipe.adapter, *config, errors);
+  const auto data = check_data(recipe, config, tokenizer.get(), errors);
+  check_output(recipe.output, errors);
+  errors.throw_if_any(ErrorCode::kConfig, arguments.file);
+  if (common.json) {
+    nlohmann::ordered_json json = {{"recipe", arguments.file}, {"valid", true}};
+    if (count) json["trainable_parameters"] = *count;
+    print_json(json);
+    return;
+  }
+  std::cout << arguments.file << ": no problem found\n" << summary_of(recipe, data, count);
+}
+
+}  // namespace
+
+Command add_validate(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand(
+      "validate", "Check a recipe, its model directory and its data, without training");
+  auto arguments = std::make_shared<RecipeArguments>();
+  add_recipe_arguments(*command, *arguments, /*writes=*/true);
+  add_common(*command, common);
+  return {command, [arguments, &common] { validate(*arguments, common); }};
+}
+
+}  // namespace msplora
