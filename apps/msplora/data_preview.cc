@@ -77,7 +77,7 @@ void print_text(const Json& report) {
     if (example.contains("text_pair"))
       std::cout << fmt::format("  pair     {}\n", example["text_pair"].get<std::string>());
     std::string tokens;
-    for (const Json& token : example["tokens"]) tokens += " " + token.get<std::string>();
+    for (const Json& token : example["tokens"]) tokens.append(" ").append(token.get<std::string>());
     std::cout << fmt::format("  tokens  {}\n  decoded  {}\n", tokens, example["decoded"].get<std::string>());
     if (example.contains("label")) {
       std::cout << fmt::format("  label    {} (class {})\n", example["label"].get<std::string>(),

@@ -99,7 +99,7 @@ int run_command(const CommonOptions& common, const Command& command) {
   }
 }
 
-std::vector<std::string> names_of(const std::vector<CLI::App*>& commands) {
+std::vector<std::string> names_of(const std::vector<const CLI::App*>& commands) {
   std::vector<std::string> names;
   for (const CLI::App* command : commands) {
     if (!command->get_name().empty() && !command->get_group().empty()) names.push_back(command->get_name());

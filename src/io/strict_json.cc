@@ -1,5 +1,7 @@
 #include "io/strict_json.h"
 
+#include <fmt/format.h>
+
 #include <unordered_set>
 #include <vector>
 
@@ -14,7 +16,7 @@ json parse_strict_json(std::string_view text, const std::string& where, int max_
   // nlohmann takes a zero byte for the end of the input and would ignore whatever follows.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {
     throw Error(ErrorCode::kFormat, where,
-                "expected JSON, found a zero byte at position " + std::to_string(zero), hint);
+                fmt::format("expected JSON, found a zero byte at position {}", zero), hint);
   }
   std::vector<std::unordered_set<std::string>> keys;
   const auto check = [&](int depth, json::parse_event_t event, json& value) {
@@ -23,7 +25,7 @@ json parse_strict_json(std::string_view text, const std::string& where, int max_
       case json::parse_event_t::array_start:
         if (depth >= max_depth) {
           throw Error(ErrorCode::kFormat, where,
-                      "expected JSON nested at most " + std::to_string(max_depth) + " levels deep", hint);
+                      fmt::format("expected JSON nested at most {} levels deep", max_depth), hint);
         }
         if (event == json::parse_event_t::object_start) keys.emplace_back();
         break;
@@ -32,7 +34,7 @@ json parse_strict_json(std::string_view text, const std::string& where, int max_
         break;
       case json::parse_event_t::key:
         if (const auto& key = value.get_ref<const std::string&>(); !keys.back().insert(key).second) {
-          throw Error(ErrorCode::kFormat, where, "the key `" + key + "` appears twice in one object", hint);
+          throw Error(ErrorCode::kFormat, where, fmt::format("the key `{}` appears twice in one object", key), hint);
         }
         break;
       default:
@@ -49,7 +51,10 @@ json parse_strict_json(std::string_view text, const std::string& where, int max_
 
 std::string json_excerpt(const json& value) {
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  if (text.size() > 80) text = text.substr(0, 77) + "...";
+  if (text.size() > 80) {
+    text.resize(77);
+    text.append("...");
+  }
   return text;
 }
 

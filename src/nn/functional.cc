@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "msplora/core/ignored_label.h"
 #include "msplora/core/random.h"
-#include "msplora/data/batch.h"
 #include "nn/dispatch.h"
 
 namespace msplora {

@@ -4,10 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace msplora {
+#include "msplora/core/ignored_label.h"
 
-/// Marks a label that takes no part in the loss (the Hugging Face convention).
-inline constexpr int64_t kIgnoredLabel = -100;
+namespace msplora {
 
 /// One example as the model sees it.
 struct TokenizedExample {
