@@ -1,0 +1,19 @@
+# `cmake --install` gives lib/, include/msplora/ and lib/cmake/msplora/, so that other projects write
+#   find_package(msplora REQUIRED)
+#   target_link_libraries(app PRIVATE msplora::msplora)   # or msplora::base, the part without libtorch
+# examples/embed is such a project.
+include(CMakePackageConfigHelpers)
+
+target_compile_features(msplora_base PUBLIC cxx_std_20)
+install(TARGETS msplora_base msplora msplora_torch EXPORT msploraTargets
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY include/msplora DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+install(EXPORT msploraTargets NAMESPACE msplora:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)
+
+configure_package_config_file(cmake/msploraConfig.cmake.in ${PROJECT_BINARY_DIR}/msploraConfig.cmake
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/msploraConfigVersion.cmake
+  VERSION ${PROJECT_VERSION} COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/msploraConfig.cmake ${PROJECT_BINARY_DIR}/msploraConfigVersion.cmake
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)

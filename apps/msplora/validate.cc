@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "msplora/adapters/adapter.h"
+#include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
 #include "panel.h"
 #include "program.h"
@@ -94,6 +95,27 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
   return panel.text();
 }
 
+struct ValidateArguments {
+  RecipeArguments recipe;
+  bool pretrain = false;
+};
+
+/// A pretraining recipe: model directory, text files, output.
+void validate_pretraining(const RecipeArguments& arguments, const CommonOptions& common) {
+  PretrainRecipe recipe;
+  ErrorList errors;
+  read_recipe(arguments, common, recipe, errors);
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (!recipe.model.path.empty()) check_model(recipe.model, tokenizer, errors);
+  for (const auto* files : {&recipe.data.train, &recipe.data.validation}) {
+    for (const std::string& file : *files) attempt(errors, [&] { LineReader{file}; });
+  }
+  check_output(recipe.output, errors);
+  errors.throw_if_any(ErrorCode::kConfig, arguments.file);
+  if (common.json) return print_json({{"recipe", arguments.file}, {"valid", true}});
+  std::cout << arguments.file << ": no problem found\n";
+}
+
 void validate(const RecipeArguments& arguments, const CommonOptions& common) {
   Recipe recipe;
   ErrorList errors;
@@ -120,10 +142,14 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
 Command add_validate(CLI::App& program, CommonOptions& common) {
   CLI::App* command = program.add_subcommand(
       "validate", "Check a recipe, its model directory and its data, without training");
-  auto arguments = std::make_shared<RecipeArguments>();
-  add_recipe_arguments(*command, *arguments, /*writes=*/true);
+  auto arguments = std::make_shared<ValidateArguments>();
+  add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
+  command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
   add_common(*command, common);
-  return {command, [arguments, &common] { validate(*arguments, common); }};
+  return {command, [arguments, &common] {
+            if (arguments->pretrain) return validate_pretraining(arguments->recipe, common);
+            validate(arguments->recipe, common);
+          }};
 }
 
 }  // namespace msplora

@@ -1,0 +1,83 @@
+// Classifies texts with a base model and an adapter, through the library alone.
+//   embed MODEL_DIR ADAPTER_DIR TEXT...
+#include <ATen/Functions.h>
+
+#include <cstdio>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/adapters/files.h"
+#include "msplora/adapters/fingerprint.h"
+#include "msplora/core/file.h"
+#include "msplora/eval/evaluator.h"
+#include "msplora/models/model.h"
+#include "msplora/tokenizers/tokenizer.h"
+#include "msplora/train/runtime.h"
+
+namespace {
+
+msplora::AdapterTarget target_of(msplora::Model& model, const std::string& name) {
+  msplora::AdapterTarget target;
+  target.model_type = model.config().model_type;
+  target.base_name = name;
+  target.task_type = "SEQ_CLS";
+  target.num_layers = model.config().num_hidden_layers;
+  target.sites = model.sites();
+  target.parameters = model.parameters();
+  target.head_modules = model.head_modules();
+  target.base_fingerprint = msplora::fingerprint(target.parameters, target.head_modules);
+  return target;
+}
+
+/// The class names that `msplora train` writes beside an adapter.
+std::vector<std::string> class_names(const std::string& adapter) {
+  const auto task = nlohmann::json::parse(msplora::read_file(adapter + "/task.json"));
+  std::vector<std::string> names;
+  for (size_t i = 0; i < task.at("id2label").size(); ++i)
+    names.push_back(task["id2label"].at(std::to_string(i)));
+  return names;
+}
+
+void classify(const std::string& model_path, const std::string& adapter_path,
+              const std::vector<std::string>& texts) {
+  msplora::use_threads(0);
+  const std::vector<std::string> names = class_names(adapter_path);
+  msplora::ModelLoadOptions options;
+  options.num_labels = static_cast<int64_t>(names.size());
+  const auto model = msplora::load_model(model_path, options);
+  const auto adapter = msplora::load_adapter(adapter_path, target_of(*model, model_path));
+  const auto tokenizer = msplora::Tokenizer::load(model_path);
+
+  std::vector<msplora::TokenizedExample> examples;
+  for (const std::string& text : texts) {
+    msplora::EncodeOptions encode;
+    encode.max_length = 64;
+    examples.push_back({tokenizer->encode({text, std::nullopt}, encode).ids, {}});
+  }
+  const at::Tensor probabilities = at::softmax(msplora::predict_logits(*model, examples), 1);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const at::Tensor row = probabilities[static_cast<int64_t>(i)];
+    const auto best = row.argmax().item<int64_t>();
+    std::printf("%s\t%.6f\t%s\n", names[static_cast<size_t>(best)].c_str(), row[best].item<double>(),
+                texts[i].c_str());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 4) {
+    std::fprintf(stderr, "usage: embed MODEL_DIR ADAPTER_DIR TEXT...\n");
+    return 2;
+  }
+  try {
+    classify(argv[1], argv[2], {argv + 3, argv + argc});
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "embed: error: %s\n", error.what());
+    return 1;
+  }
+}

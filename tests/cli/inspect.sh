@@ -1,0 +1,29 @@
+# Counts that are known from the paper's tables and by hand; no weights are needed.
+. "$(dirname "$0")/lib.sh"
+
+count() { # EXPECTED ARGUMENTS...
+  local expected=$1
+  shift
+  expect 0 "\"trainable_parameters\": $expected," -- "$MSPLORA" inspect --json "$@"
+}
+per_level() {
+  tr -d ' \n' < out.txt | grep -qF "\"per_level\":$1" || { cat out.txt >&2; fail "expected per_level $1"; }
+}
+
+count 135168 --shape roberta-base --method msplora --rank 8
+per_level "[24576,36864,73728]"
+count 294912 --shape roberta-base --method lora --rank 8 --target-modules query,value
+count 24576 --shape roberta-base --method msplora --rank 8 --levels 1
+count 172032 --shape roberta-base --method msplora --rank 8 --levels 2
+count 116736 --shape roberta-base --method msplora --rank 8 --levels 4
+count 11010048 --shape llama-2-7b --method msplora --rank 64 --target-modules q_proj,v_proj
+tr -d ' \n' < out.txt | grep -qF '"owners":[[0],[0,11,22],[0,1,2,' || fail "owners of the mid groups of 32 layers"
+count 33554432 --shape llama-2-7b --method lora --rank 64 --target-modules q_proj,v_proj
+count 0 --shape roberta-base --method none
+expect 0 -- "$MSPLORA" inspect --json --shape tinyllama-1.1b --method msplora
+tr -d ' \n' < out.txt | grep -qF '"owners":[[0],[0,8,15],' || fail "owners of the mid groups of 22 layers"
+expect 0 "135,168" "294,912" "124." "query" "intermediate" "memory" -- "$MSPLORA" inspect --shape roberta-base
+for shape in roberta-large bert-base-uncased deberta-v3-base llama-3-8b; do
+  expect 0 "msplora" "lora" -- "$MSPLORA" inspect --shape $shape
+done
+expect 2 "quary" -- "$MSPLORA" inspect --shape roberta-base --target-modules quary

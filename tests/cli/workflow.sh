@@ -1,0 +1,73 @@
+# From a recipe to a merged model: every command on the way, and numbers that must agree between them.
+. "$(dirname "$0")/lib.sh"
+
+recipe > recipe.yaml
+expect 0 "no problem found" "negative, positive" "1,344" -- "$MSPLORA" validate recipe.yaml
+expect 0 '"valid": true' -- "$MSPLORA" validate recipe.yaml --json
+expect 0 "train.tsv:2" "[CLS] the" "lengths in tokens" "positive" -- "$MSPLORA" data preview recipe.yaml
+expect 0 '"lengths"' '"part": "test"' -- "$MSPLORA" data preview recipe.yaml --part test --json
+
+expect 0 "msplora, 3 levels, ranks 8 4 2" "6 layers: query [32, 32] x 3, value [32, 32] x 3" "fresh" \
+  "adapter" "run/metrics.json" -- "$MSPLORA" train recipe.yaml
+for file in recipe.yaml metrics.json metrics.jsonl adapter/adapter_config.json adapter/adapter_model.safetensors \
+  adapter/task.json adapter-native/adapter.json adapter-native/adapter.safetensors; do
+  [ -s "run/$file" ] || fail "train did not write $file"
+done
+accuracy=$(sed -n '/"test"/,/}/p' run/metrics.json | json_number /dev/stdin accuracy)
+perl -e 'exit($ARGV[0] > 0.9 ? 0 : 1)' "$accuracy" || fail "test accuracy $accuracy on separable data"
+
+# The resolved recipe gives the same run again, bit for bit.
+expect 0 -- "$MSPLORA" train run/recipe.yaml --set output.dir=run2
+cmp run/adapter/adapter_model.safetensors run2/adapter/adapter_model.safetensors
+cmp run/adapter-native/adapter.safetensors run2/adapter-native/adapter.safetensors
+
+# eval agrees with what train reported, in both forms of the adapter.
+for form in adapter adapter-native; do
+  expect 0 "\"accuracy\": $accuracy" -- \
+    "$MSPLORA" eval --model "$model" --adapter run/$form --data "$data/test.tsv" --json
+done
+
+# predict: names of the classes, order of the input, streaming from standard input.
+cut -f 1 "$data/test.tsv" | tail -n +2 > lines.txt
+expect 0 "prediction" -- "$MSPLORA" predict --model "$model" --adapter run/adapter --data "$data/test.tsv" --output tsv.out
+"$MSPLORA" predict --model "$model" --adapter run/adapter < lines.txt > lines.out
+cmp tsv.out lines.out
+[ "$(wc -l < lines.out)" = 65 ] || fail "expected a header and 64 predictions"
+right=$(paste <(tail -n +2 lines.out | cut -f 1) <(tail -n +2 "$data/test.tsv" | cut -f 2) | awk '$1 == $2' | wc -l)
+perl -e 'exit(abs($ARGV[0] / 64 - $ARGV[1]) < 1e-9 ? 0 : 1)' "$right" "$accuracy" || fail "predictions and accuracy differ"
+expect 0 '"probabilities"' -- "$MSPLORA" predict --model "$model" --adapter run/adapter --data lines.txt --json
+
+# merge: a model directory of its own that says the same without the adapter.
+expect 0 "merged 6 layers" "largest logit difference" -- \
+  "$MSPLORA" merge --model "$model" --adapter run/adapter-native --output merged
+for file in config.json model.safetensors tokenizer.json; do
+  [ -s merged/$file ] || fail "merge did not write $file"
+done
+grep -q '"positive"' merged/config.json || fail "config.json has no class names"
+expect 0 "\"accuracy\": $accuracy" -- \
+  "$MSPLORA" eval --model merged --data "$data/test.tsv" --text sentence --json
+"$MSPLORA" predict --model merged < lines.txt | cut -f 1 > merged.out
+cut -f 1 lines.out | cmp - merged.out
+
+# export: native to PEFT is what train wrote; PEFT is read back as LoRA.
+expect 0 -- "$MSPLORA" export --model "$model" --adapter run/adapter-native --to peft --output peft
+cmp peft/adapter_model.safetensors run/adapter/adapter_model.safetensors
+expect 0 "method lora" -- "$MSPLORA" export --model "$model" --adapter run/adapter --to native --output native
+"$MSPLORA" predict --model "$model" --adapter native < lines.txt | cut -f 1 | cmp - merged.out
+
+# The other methods, and one table over all runs.
+expect 0 "lora, rank 8" -- "$MSPLORA" train recipe.yaml --set adapter.method=lora --set output.dir=lora
+expect 0 "no PEFT adapter is written" -- "$MSPLORA" train recipe.yaml --set adapter.method=none --set output.dir=head
+expect 0 "| msplora |" "| lora    |" "| none    |" "accuracy (test)" "run/adapter" "head/adapter-native" "1,344" -- \
+  "$MSPLORA" results run lora head
+expect 0 '"adapter_parameters": 1344' -- "$MSPLORA" results run --json
+expect 0 "accuracy" -- "$MSPLORA" eval --model "$model" --adapter head/adapter-native --data "$data/test.tsv"
+
+# bfloat16, a token budget, machine-readable output.
+expect 0 '"dtype": "bfloat16"' -- "$MSPLORA" train recipe.yaml --json --set train.dtype=bfloat16 \
+  --set train.batch_size=null --set train.token_budget=256 --set output.dir=bf16 --set train.epochs=1
+
+# tokenize: there and back.
+echo "the film was lovely" | "$MSPLORA" tokenize --model "$model" --ids > ids.txt
+[ "$("$MSPLORA" tokenize --model "$model" --decode < ids.txt)" = "the film was lovely" ] || fail "decode(encode) differs"
+expect 0 "MB/s" -- "$MSPLORA" tokenize --model "$model" --bench "$data/text.txt"
