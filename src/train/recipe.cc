@@ -127,8 +127,11 @@ nlohmann::json recipe_to_json(const PretrainRecipe& recipe) {
 std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after) {
   std::map<std::string, nlohmann::json> old_values;
   std::map<std::string, nlohmann::json> new_values;
-  for (const auto& [key, value] : before.flatten().items()) old_values[dotted(key)] = value;
-  for (const auto& [key, value] : after.flatten().items()) new_values[dotted(key)] = value;
+  // Named: a temporary would be gone before the loop that walks over it.
+  const nlohmann::json old_flat = before.flatten();
+  const nlohmann::json new_flat = after.flatten();
+  for (const auto& [key, value] : old_flat.items()) old_values[dotted(key)] = value;
+  for (const auto& [key, value] : new_flat.items()) new_values[dotted(key)] = value;
   std::set<std::string> changed;
   for (const auto& [key, value] : old_values) {
     const auto found = new_values.find(key);
