@@ -6,7 +6,9 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -90,11 +92,40 @@ class Parity : public ::testing::TestWithParam<FixtureCase> {
       GTEST_SKIP() << "architecture not built yet: " << config.model_type;
     file_ = SafetensorsFile::open(GetParam().model / (GetParam().name + ".safetensors"));
     is_causal_ = settings_.at("task") == "CAUSAL_LM";
-    ModelLoadOptions options;
-    options.task = is_causal_ ? ModelTask::kCausalLm : ModelTask::kSequenceClassification;
-    model_ = load_model(GetParam().model, options);
+    load(at::kFloat);
     batch_ = pack(*file_);
     std::cout << "case " << GetParam().model.filename().string() << "/" << GetParam().name << "\n";
+  }
+
+  void load(at::ScalarType dtype) {
+    ModelLoadOptions options;
+    options.task = is_causal_ ? ModelTask::kCausalLm : ModelTask::kSequenceClassification;
+    options.compute_dtype = dtype;
+    adapter_.reset();
+    model_ = load_model(GetParam().model, options);
+  }
+
+  /// Every tensor by name after `run` in float64: what float32 runs are an approximation of.
+  std::map<std::string, at::Tensor> in_float64(
+      const std::function<std::map<std::string, at::Tensor>()>& run) {
+    load(at::kDouble);
+    std::map<std::string, at::Tensor> exact = run();
+    load(at::kFloat);
+    return exact;
+  }
+
+  /// `got` agrees with the fixture to `tolerance`; where the fixture itself is further than that from the
+  /// float64 result (differences of nearly equal numbers, as in the gradients of an almost uniform
+  /// attention), `got` must be as close to float64 as the fixture is, within a factor of 8 (other orders of
+  /// summation).
+  void expect_agreement(const std::string& name, const at::Tensor& got, const at::Tensor& fixture,
+                        const at::Tensor& exact, double tolerance) {
+    if (relative_error(got, fixture) < tolerance) return;
+    const double own = relative_error(fixture, exact);
+    EXPECT_LT(relative_error(got, exact), std::max(tolerance, 8 * own))
+        << name << "; the fixture's own error: " << own;
+    EXPECT_LT(relative_error(got, fixture), 1e-3) << name;
+    ++limited_by_float32_;
   }
 
   at::Tensor logits() { return model_->forward(batch_.input, {}); }
@@ -170,6 +201,7 @@ class Parity : public ::testing::TestWithParam<FixtureCase> {
   std::unique_ptr<Adapter> adapter_;
   PackedFixture batch_;
   bool is_causal_ = false;
+  int limited_by_float32_ = 0;
 };
 
 TEST_P(Parity, BaseAndAdaptedLogitsAndLosses) {
@@ -185,33 +217,47 @@ TEST_P(Parity, BaseAndAdaptedLogitsAndLosses) {
 }
 
 TEST_P(Parity, EveryGradient) {
-  attach();
-  loss().backward();
-  ASSERT_EQ(adapter_->trainable().size(), static_cast<size_t>(count_with_prefix("grad.")));
-  for (const TrainableTensor& trainable : adapter_->trainable()) {
-    // In the modes where a factor takes part nowhere its gradient is zero or absent on both sides.
-    const at::Tensor expected = stored("grad.", trainable.name);
-    ASSERT_TRUE(trainable.tensor.grad().defined()) << trainable.name;
-    EXPECT_LT(relative_error(trainable.tensor.grad(), expected), 1e-5) << trainable.name;
-  }
+  const auto gradients = [this] {
+    attach();
+    loss().backward();
+    std::map<std::string, at::Tensor> result;
+    for (const TrainableTensor& trainable : adapter_->trainable()) {
+      EXPECT_TRUE(trainable.tensor.grad().defined()) << trainable.name;
+      result[trainable.name] = trainable.tensor.grad().clone();
+    }
+    return result;
+  };
+  const std::map<std::string, at::Tensor> exact = in_float64(gradients), got = gradients();
+  ASSERT_EQ(got.size(), static_cast<size_t>(count_with_prefix("grad.")));
+  for (const auto& [name, gradient] : got)
+    expect_agreement(name, gradient, stored("grad.", name), exact.at(name), 1e-5);
+  std::cout << "  " << got.size() << " gradients, " << limited_by_float32_ << " of them limited by float32\n";
 }
 
 TEST_P(Parity, FiveStepsOfAdamW) {
-  attach();
-  OptimizerGroup group{"all", settings_.at("lr"), settings_.at("weight_decay"), {}};
-  for (const TrainableTensor& trainable : adapter_->trainable())
-    group.tensors.push_back({trainable.name, trainable.tensor});
-  AdamW optimizer({settings_.at("betas")[0], settings_.at("betas")[1], settings_.at("eps")}, {group});
-  const at::Tensor expected = file_->tensor("train.losses");
-  for (int64_t step = 0; step < settings_.at("steps").get<int64_t>(); ++step) {
-    optimizer.zero_grad();
-    const at::Tensor value = loss();
-    EXPECT_LT(relative_error(value, expected[step]), 1e-4) << "step " << step;
-    value.backward();
-    optimizer.step(1.0);
-  }
-  for (const TrainableTensor& trainable : adapter_->trainable())
-    EXPECT_LT(relative_error(trainable.tensor, stored("final.", trainable.name)), 1e-4) << trainable.name;
+  const auto train = [this] {
+    attach();
+    OptimizerGroup group{"all", settings_.at("lr"), settings_.at("weight_decay"), {}};
+    for (const TrainableTensor& trainable : adapter_->trainable())
+      group.tensors.push_back({trainable.name, trainable.tensor});
+    AdamW optimizer({settings_.at("betas")[0], settings_.at("betas")[1], settings_.at("eps")}, {group});
+    const at::Tensor expected = file_->tensor("train.losses");
+    for (int64_t step = 0; step < settings_.at("steps").get<int64_t>(); ++step) {
+      optimizer.zero_grad();
+      const at::Tensor value = loss();
+      EXPECT_LT(relative_error(value, expected[step]), 1e-4) << "step " << step;
+      value.backward();
+      optimizer.step(1.0);
+    }
+    std::map<std::string, at::Tensor> result;
+    for (const TrainableTensor& trainable : adapter_->trainable())
+      result[trainable.name] = trainable.tensor.detach().clone();
+    return result;
+  };
+  const std::map<std::string, at::Tensor> exact = in_float64(train), got = train();
+  for (const auto& [name, tensor] : got)
+    expect_agreement(name, tensor, stored("final.", name), exact.at(name), 1e-4);
+  std::cout << "  " << got.size() << " tensors, " << limited_by_float32_ << " of them limited by float32\n";
 }
 
 INSTANTIATE_TEST_SUITE_P(Parity, Parity, ::testing::ValuesIn(find_cases()), case_name);

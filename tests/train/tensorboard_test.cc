@@ -51,7 +51,7 @@ TEST(TensorBoard, WritesScalarEvents) {
   EXPECT_NE(records[0].find("brain.Event:2"), std::string::npos);
   // wall_time (9 bytes), step = 300 as a varint, summary { value { tag: "loss" simple_value: 0.5 } }
   const std::string event = records[1].substr(9);
-  EXPECT_EQ(event, std::string("\x10\xAC\x02\x2A\x0D\x0A\x0B\x0A\x04loss\x15\x00\x00\x00\x3F", 20));
+  EXPECT_EQ(event, std::string("\x10\xAC\x02\x2A\x0D\x0A\x0B\x0A\x04loss\x15\x00\x00\x00\x3F", 18));
 }
 
 TEST(TensorBoard, AResumedRunDropsLaterSteps) {

@@ -212,32 +212,28 @@ BackwardScratch backward_scratch(const Tile& tile, bool dropout) {
           dropout ? thread_scratch(kMaskSlot, kRowBlock * wide + 128) : nullptr};
 }
 
-// dS = P * (M * dO Vᵀ - delta), delta_i = dO_i . O_i (Dao et al. 2022, Algorithm 4). On return p holds the
-// masked probabilities M * P, which dV needs.
-template <typename T>
-void score_gradients(const SegmentAttentionBackward<T>& op, const Tile& tile, int64_t i0, int64_t rows,
+// dS = P * (dP - delta), dP = M * dO Vᵀ, delta_i = Σ_j P_ij dP_ij / Σ_j P_ij. Dao et al. 2022 (Algorithm 4)
+// take the equal dO_i . O_i; where dP hardly varies along a row, that loses the digits that the difference
+// needs. On return p holds the masked probabilities M * P, which dV needs.
+void score_gradients(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows,
                      const BackwardScratch& t) {
-  const int64_t wide = tile.padded_length, deep = tile.padded_dim, dim = tile.dim;
-  const SegmentAttention<T>& f = op.forward;
-  if (t.factors) mask_block(f.mask, tile, i0, rows, t.factors);
+  const int64_t wide = tile.padded_length;
+  if (t.factors) {
+    mask_block(mask, tile, i0, rows, t.factors);
+    multiply(t.ds, t.factors, rows * wide);
+  }
   for (int64_t r = 0; r < rows; ++r) {
-    const T* o = f.o + (tile.first_token + i0 + r) * f.o_stride + tile.head * dim;
-    float delta = 0.0f;
-    for (int64_t c = 0; c < dim; ++c) delta += t.d_o[r * deep + c] * to_float(o[c]);
     float* p = t.p + r * wide;
     float* ds = t.ds + r * wide;
-    const float* m = t.factors ? t.factors + r * wide : nullptr;
+    VecF weighted = splat(0.0f), total = splat(0.0f);
     for (int64_t j = 0; j < wide; j += kLanes) {
-      const VecF probability = load(p + j);
-      VecF dp = load(ds + j);
-      if (m) {
-        const VecF factor = load(m + j);
-        dp = dp * factor;
-        store(p + j, probability * factor);
-      }
-      store(ds + j, probability * (dp - delta));
+      weighted += load(p + j) * load(ds + j);
+      total += load(p + j);
     }
+    const float delta = sum_lanes(weighted) / sum_lanes(total);
+    for (int64_t j = 0; j < wide; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
   }
+  if (t.factors) multiply(t.p, t.factors, rows * wide);
 }
 
 template <typename T>
@@ -254,7 +250,7 @@ void backward_head(const SegmentAttentionBackward<T>& op, const Tile& tile, cons
     gemm(rows, wide, dim, t.q, deep, 1, t.kt, wide, t.p, wide, false);
     probability_rows(tile, f.causal, i0, rows, t.p, f.lse + token * f.heads + tile.head, f.heads);
     gemm(rows, wide, dim, t.d_o, deep, 1, t.vt, wide, t.ds, wide, false);
-    score_gradients(op, tile, i0, rows, t);
+    score_gradients(f.mask, tile, i0, rows, t);
     gemm(keys, deep, rows, t.p, 1, wide, t.d_o, deep, t.dv, deep, true);
     gemm(keys, deep, rows, t.ds, 1, wide, t.q, deep, t.dk, deep, true);
     gemm(rows, deep, keys, t.ds, wide, 1, t.k, deep, t.out, deep, false);
