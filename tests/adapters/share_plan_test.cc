@@ -53,6 +53,15 @@ TEST(CountParameters, Llama2) {
   EXPECT_EQ(count_parameters(all, sites, 32).total, 39976960);
 }
 
+TEST(CountParameters, HeadsAreNotTargeted) {
+  AdapterConfig config = qv("lora", 4, 3);
+  config.target_modules = {"all-linear"};
+  // Four square matrices and two of 8 x 32 in each of the two layers; classifier.dense is left out.
+  EXPECT_EQ(count_parameters(config, testing::roberta_sites(2, 8), 2).total, 2 * 4 * (4 * 16 + 2 * 40));
+  config.target_modules = {"dense"};
+  EXPECT_EQ(count_parameters(config, testing::roberta_sites(2, 8), 2).total, 2 * 4 * (16 + 2 * 40));
+}
+
 TEST(CountParameters, Owners) {
   const auto owners = [](int64_t layers) {
     return count_parameters(qv("msplora", 8, 3, true), testing::llama_sites(layers, 64), layers).owners;

@@ -133,8 +133,11 @@ struct ParameterCount {
   std::vector<int64_t> per_level;
   std::vector<std::vector<int64_t>> owners;  // per level: layer indices that own a tensor
 };
-/// Throws like create_adapter. `head_modules` are never targeted.
+/// Throws like create_adapter. `head_modules` are never targeted; the default
+/// names the heads of Hugging Face models.
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
-                                int64_t num_layers, const std::vector<std::string>& head_modules = {});
+                                int64_t num_layers,
+                                const std::vector<std::string>& head_modules = {"classifier", "score",
+                                                                                "lm_head", "cls"});
 
 }  // namespace msplora
