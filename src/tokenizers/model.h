@@ -1,11 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tokenizers/json_view.h"
@@ -45,32 +48,29 @@ std::unique_ptr<const Model> make_model(const JsonView& json);
 /// Reads {"token": id, ...}.
 Vocabulary read_vocabulary(const JsonView& json);
 
-/// Remembers the tokens of recent short words; each entry fills one cache line. Belongs to one thread.
+/// Remembers the tokens of recent short words, in sets of two of which the older goes first; each entry fills
+/// one cache line. Belongs to one thread.
 class WordCache {
  public:
   /// Appends the tokens of `word` to `ids`, asking `model` when they are not known.
   void tokenize(const Model& model, std::string_view word, ModelScratch& scratch, std::vector<int32_t>& ids) {
     if (word.size() > kWordBytes) return model.tokenize(word, scratch, ids);
-    Entry& entry = entries_[hash_bytes(word) & (kEntries - 1)];
-    if (entry.word_size == word.size() && std::memcmp(entry.word, word.data(), word.size()) == 0) {
-      // Copying all six and cutting back is cheaper than a loop of unknown length.
-      const size_t before = ids.size();
-      ids.insert(ids.end(), entry.ids, entry.ids + kTokens);
-      ids.resize(before + entry.token_count);
-      return;
-    }
+    Entry* const set = entries_.data() + 2 * (hash_bytes(word) & (kSets - 1));
+    if (set[0].holds(word)) return set[0].append_to(ids);
+    std::swap(set[0], set[1]);
+    if (set[0].holds(word)) return set[0].append_to(ids);
     const size_t before = ids.size();
     model.tokenize(word, scratch, ids);
     const size_t count = ids.size() - before;
     if (count > kTokens) return;
-    entry.word_size = static_cast<uint8_t>(word.size());
-    entry.token_count = static_cast<uint8_t>(count);
-    std::memcpy(entry.word, word.data(), word.size());
-    std::copy(ids.end() - static_cast<std::ptrdiff_t>(count), ids.end(), entry.ids);
+    set[0].word_size = static_cast<uint8_t>(word.size());
+    set[0].token_count = static_cast<uint8_t>(count);
+    std::memcpy(set[0].word, word.data(), word.size());
+    std::copy(ids.end() - static_cast<std::ptrdiff_t>(count), ids.end(), set[0].ids);
   }
 
  private:
-  static constexpr size_t kEntries = 1 << 14;
+  static constexpr size_t kSets = 1 << 14;
   static constexpr size_t kTokens = 6;
   static constexpr size_t kWordBytes = 38;
   struct alignas(64) Entry {
@@ -78,9 +78,19 @@ class WordCache {
     uint8_t word_size = 255;  // more than kWordBytes: empty
     uint8_t token_count = 0;
     char word[kWordBytes] = {};
+
+    bool holds(std::string_view text) const {
+      return word_size == text.size() && std::memcmp(word, text.data(), text.size()) == 0;
+    }
+    void append_to(std::vector<int32_t>& to) const {
+      // Copying all six and cutting back is cheaper than a loop of unknown length.
+      const size_t before = to.size();
+      to.insert(to.end(), ids, ids + kTokens);
+      to.resize(before + token_count);
+    }
   };
   static_assert(sizeof(Entry) == 64);
-  std::vector<Entry> entries_ = std::vector<Entry>(kEntries);
+  std::vector<Entry> entries_ = std::vector<Entry>(2 * kSets);
 };
 
 }  // namespace msplora::detail
