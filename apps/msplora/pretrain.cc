@@ -86,7 +86,7 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
   prepare_run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
   const fs::path directory = recipe.output.dir;
   const int threads = use_threads(recipe.train.threads);
-  const ModelConfig config = load_model_config(recipe.model.path);
+  const ModelConfig config = load_supported_config(recipe.model.path);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
   const MlmCorpus corpus = build_corpus(recipe.data.train, recipe, *tokenizer, config);
   std::optional<MlmCorpus> validation;

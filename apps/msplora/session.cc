@@ -84,6 +84,18 @@ int64_t longest_sequence(const ModelConfig& config) {
   return config.max_position_embeddings - (has_offset ? config.pad_token_id.value_or(1) + 1 : 0);
 }
 
+ModelConfig load_supported_config(const fs::path& directory) {
+  ModelConfig config = load_model_config(directory);
+  const auto types = supported_model_types();
+  if (std::find(types.begin(), types.end(), config.model_type) == types.end()) {
+    throw Error(
+        ErrorCode::kModel, (directory / "config.json").string() + ": model_type",
+        fmt::format("`{}` is not supported; supported are {}", config.model_type, fmt::join(types, ", ")),
+        did_you_mean(config.model_type, types));
+  }
+  return config;
+}
+
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& directory, const ModelConfig& config) {
   auto tokenizer = Tokenizer::load(directory);
   if (static_cast<int64_t>(tokenizer->vocab_size()) > config.vocab_size) {
@@ -153,7 +165,7 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adap
 
 Session open_session(const ModelArguments& arguments) {
   Session session;
-  const ModelConfig config = load_model_config(arguments.model);
+  const ModelConfig config = load_supported_config(arguments.model);
   ModelLoadOptions options;
   options.compute_dtype = parse_dtype(arguments.dtype);
   std::optional<TaskFacts> facts;

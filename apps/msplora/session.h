@@ -25,6 +25,9 @@ AdapterTarget adapter_target(Model& model, const std::string& base_name);
 /// The longest sequence that the model takes, in tokens.
 int64_t longest_sequence(const ModelConfig& config);
 
+/// config.json of a model that can be run. Throws Error{kModel} with the nearest name for another model_type.
+ModelConfig load_supported_config(const std::filesystem::path& directory);
+
 /// Reads the tokenizer of a model directory. Throws Error{kModel} when it has ids that the model has no rows
 /// for.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& directory,

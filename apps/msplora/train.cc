@@ -40,7 +40,7 @@ Run load_run(const Recipe& recipe) {
   Run run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
-  const ModelConfig config = load_model_config(recipe.model.path);
+  const ModelConfig config = load_supported_config(recipe.model.path);
   run.tokenizer = load_tokenizer(recipe.model.path, config);
   run.data = prepare_data(recipe, config, *run.tokenizer);
   ModelLoadOptions options;

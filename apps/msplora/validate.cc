@@ -30,13 +30,7 @@ bool attempt(ErrorList& errors, Check&& check) {
 std::optional<ModelConfig> check_model(const ModelOptions& model, std::shared_ptr<const Tokenizer>& tokenizer,
                                        ErrorList& errors) {
   std::optional<ModelConfig> config;
-  if (!attempt(errors, [&] { config = load_model_config(model.path); })) return std::nullopt;
-  const auto types = supported_model_types();
-  if (std::find(types.begin(), types.end(), config->model_type) == types.end()) {
-    errors.add(model.path + "/config.json: model_type",
-               fmt::format("`{}` is not supported; supported are {}", config->model_type, shortened(types)),
-               did_you_mean(config->model_type, types));
-  }
+  if (!attempt(errors, [&] { config = load_supported_config(model.path); })) return std::nullopt;
   if (!model.random_init) attempt(errors, [&] { Checkpoint::open(model.path); });
   attempt(errors, [&] { tokenizer = load_tokenizer(model.path, *config); });
   return config;

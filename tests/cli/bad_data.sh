@@ -5,7 +5,7 @@ recipe > recipe.yaml
 train() { "$MSPLORA" train recipe.yaml --set output.dir=out "$@"; }
 
 { cat "$data/dev.tsv"; printf 'the film was odd\tneutral\n'; } > unseen.tsv
-expect 1 "unseen.tsv:66" "neutral" "negative, positive" -- train --set data.validation=unseen.tsv
+expect 1 "unseen.tsv:66" "neutral" "\`negative\`, \`positive\`" -- train --set data.validation=unseen.tsv
 { head -3 "$data/train.tsv"; printf 'one\ttwo\tthree\n'; } > fields.tsv
 expect 1 "fields.tsv:4" -- train --set data.train=fields.tsv
 : > empty.tsv

@@ -296,7 +296,7 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
   }();
   TrainOptions options;
   options.lr = 3e-3;
-  options.epochs = 15;
+  options.epochs = 30;
   options.token_budget = 100;
   options.schedule = "cosine";
   options.warmup_steps = 5;
