@@ -19,8 +19,8 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     io => [@torch],
     models => [@torch, "io"],
     adapters => [@torch, "io", "models"],
-    train => [@torch, @text, "io", "models", "adapters"],
-    eval => [@torch, @text, "io", "models", "adapters", "train"],
+    eval => [@torch, @text, "io", "models", "adapters"],
+    train => [@torch, @text, "io", "models", "adapters", "eval"],
   );
   my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics);
   my ($files, $includes, @wrong) = (0, 0);

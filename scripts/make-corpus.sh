@@ -5,7 +5,7 @@
 # per line, UTF-8, no line twice, in an order that depends on nothing but the text.
 #
 # Needs a Debian 12 with apt, dpkg, perl and the network; neither root nor any installation: the packages listed in
-# corpus/sources.txt are downloaded and unpacked below OUTPUT_DIR/work, which can be deleted afterwards (about 3 GB).
+# corpus/sources.txt are downloaded and unpacked below OUTPUT_DIR/work, which can be deleted afterwards (about 4 GB).
 # A package that cannot be had is reported and left out. Descriptions of Debian packages are part of the corpus, except
 # those in the validation and test splits of the demo task (see package-descriptions.sh).
 set -euo pipefail
