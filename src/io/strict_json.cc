@@ -34,7 +34,8 @@ json parse_strict_json(std::string_view text, const std::string& where, int max_
         break;
       case json::parse_event_t::key:
         if (const auto& key = value.get_ref<const std::string&>(); !keys.back().insert(key).second) {
-          throw Error(ErrorCode::kFormat, where, fmt::format("the key `{}` appears twice in one object", key), hint);
+          throw Error(ErrorCode::kFormat, where, fmt::format("the key `{}` appears twice in one object", key),
+                      hint);
         }
         break;
       default:
