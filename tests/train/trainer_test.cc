@@ -295,8 +295,8 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
     return values;
   }();
   TrainOptions options;
-  options.lr = 3e-3;
-  options.epochs = 30;
+  options.lr = 5e-3;
+  options.epochs = 50;
   options.token_budget = 100;
   options.schedule = "cosine";
   options.warmup_steps = 5;
