@@ -83,7 +83,7 @@ TrainerSetup make_setup(const PretrainRecipe& recipe, Model& model, bool resume)
 
 void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
   const PretrainRecipe recipe = load_recipe<PretrainRecipe>(arguments.recipe, common);
-  prepare_run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
+  const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
   const fs::path directory = recipe.output.dir;
   const int threads = use_threads(recipe.train.threads);
   const ModelConfig config = load_supported_config(recipe.model.path);

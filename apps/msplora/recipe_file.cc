@@ -18,15 +18,22 @@ void add_recipe_arguments(CLI::App& command, RecipeArguments& arguments, bool wr
     command.add_flag("--overwrite", arguments.overwrite, "Write into a run directory that is not empty");
 }
 
-void prepare_run_directory(const std::filesystem::path& directory, bool overwrite, bool resume) {
+RunDirectory::RunDirectory(std::filesystem::path path, bool overwrite, bool resume)
+    : path_(std::move(path)), existed_(std::filesystem::exists(path_)) {
   try {
-    prepare_output_directory(directory, overwrite || resume);
+    prepare_output_directory(path_, overwrite || resume);
   } catch (const Error& error) {
     if (error.message().find("not empty") == std::string::npos) throw;
     throw Error(
-        error.code(), directory.string(), error.message(),
+        error.code(), path_.string(), error.message(),
         "choose another output.dir, or pass --resume to continue that run or --overwrite to replace it");
   }
+}
+
+RunDirectory::~RunDirectory() {
+  // Fails, as it should, when the directory is not empty.
+  std::error_code ignored;
+  if (!existed_) std::filesystem::remove(path_, ignored);
 }
 
 }  // namespace msplora

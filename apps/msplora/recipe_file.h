@@ -45,7 +45,19 @@ Options load_recipe(const RecipeArguments& arguments, const CommonOptions& commo
   return options;
 }
 
-/// The run directory: made, or found empty, or to be continued or overwritten. Throws Error{kIo} otherwise.
-void prepare_run_directory(const std::filesystem::path& directory, bool overwrite, bool resume);
+/// The directory of a run. Created at once, so that a wrong place is reported before anything is loaded; a
+/// run that is refused before it wrote anything takes it away again.
+class RunDirectory {
+ public:
+  /// Throws Error{kIo} when `path` exists and is not empty, unless `overwrite` or `resume`.
+  RunDirectory(std::filesystem::path path, bool overwrite, bool resume);
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+
+ private:
+  std::filesystem::path path_;
+  bool existed_;
+};
 
 }  // namespace msplora

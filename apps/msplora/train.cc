@@ -182,7 +182,7 @@ std::string closing_lines(const Json& summary, const std::string& directory) {
 
 void train(const TrainArguments& arguments, const CommonOptions& common) {
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
-  prepare_run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
+  const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
   Run run = load_run(recipe);
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;

@@ -56,7 +56,7 @@ expect 1 "nowhere" -- "$MSPLORA" train recipe.yaml --set model.path=nowhere
 [ ! -e out/adapter ] || fail "a failed run left an adapter"
 
 # What does not fit the model: all of it is found by validate too.
-expect 2 "quary" "did you mean" "query" "[32, 32]" -- \
+expect 2 "quary" "nearest to" "query" "[32, 32]" -- \
   "$MSPLORA" train recipe.yaml --set "adapter.target_modules=[quary]"
 expect 2 "rank" "100" "32" -- "$MSPLORA" train recipe.yaml --set adapter.rank=100
 expect 2 "quary" -- "$MSPLORA" validate recipe.yaml --set "adapter.target_modules=[quary]"
