@@ -1,18 +1,21 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
 
 namespace msplora {
 
-/// A fresh directory named after the running test, removed at the end.
+/// A fresh directory named after the running test and process (builds may be tested side by side), removed at
+/// the end.
 class TemporaryDirectory {
  public:
   explicit TemporaryDirectory(const std::string& suffix = "") {
     const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    std::string name = std::string("msplora-") + info->test_suite_name() + "-" + info->name() + suffix;
+    std::string name = std::string("msplora-") + info->test_suite_name() + "-" + info->name() + suffix + "-" +
+                       std::to_string(::getpid());
     for (char& c : name) {
       if (c == '/') c = '-';
     }
