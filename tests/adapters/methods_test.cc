@@ -92,7 +92,8 @@ TEST(Msplora, OwnerOnlyRanksAreThoseOfTheReleasedCode) {
   config.sharing = "owner_only";
   const auto adapter = create_adapter(config, model.target(), 1);
   EXPECT_THAT(query_ranks(*adapter), ElementsAre(14, 2, 2, 2, 6, 2, 2, 2, 6, 2, 2, 2));
-  const auto published = create_adapter(msplora_config(), FakeModel().target(), 1);
+  FakeModel other;
+  const auto published = create_adapter(msplora_config(), other.target(), 1);
   EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter),
             published->trainable_count(ParameterGroup::kAdapter));
 }
