@@ -144,6 +144,7 @@ Command add_pretrain(CLI::App& program, CommonOptions& common) {
                     "Continue from the newest checkpoint of the run directory");
   command->add_option("--save-dtype", arguments->save_dtype, "Type of the saved weights")
       ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
+  add_recipe_help<PretrainRecipe>(*command);
   add_common(*command, common);
   return {command, [arguments, &common] { pretrain(*arguments, common); }};
 }

@@ -22,6 +22,13 @@ struct RecipeArguments {
 /// Adds RECIPE and --set; with `writes` also --overwrite.
 void add_recipe_arguments(CLI::App& command, RecipeArguments& arguments, bool writes);
 
+/// Lists the keys of the recipe behind the help of a command, from the declarations that read them.
+template <class Options>
+void add_recipe_help(CLI::App& command) {
+  command.footer(
+      [] { return "\nKeys of the recipe, with their defaults:\n" + options_to_text(describe(Options{})); });
+}
+
 /// Reads the file and the overrides into `options`, every problem into `errors`. Later ones win:
 /// defaults < file < --set < --threads, --overwrite.
 template <class Options>

@@ -222,6 +222,7 @@ Command add_train(CLI::App& program, CommonOptions& common) {
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
   command->add_flag("--resume", arguments->resume,
                     "Continue from the newest checkpoint of the run directory");
+  add_recipe_help<Recipe>(*command);
   add_common(*command, common);
   return {command, [arguments, &common] { train(*arguments, common); }};
 }

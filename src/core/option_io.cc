@@ -248,6 +248,17 @@ void OptionReader::report_unknown_keys() {
 
 }  // namespace detail
 
+std::string options_to_text(const std::vector<OptionDoc>& docs) {
+  std::string out;
+  for (const OptionDoc& doc : docs) {
+    if (doc.type.empty()) continue;
+    const std::string value = doc.default_value.empty() ? "unset" : doc.default_value;
+    const std::string range = doc.range.empty() ? "" : fmt::format("; {}", doc.range);
+    out += fmt::format("  {} = {}\n      {} ({}{})\n", doc.key, value, doc.help, doc.type, range);
+  }
+  return out;
+}
+
 std::string options_to_markdown(const std::vector<OptionDoc>& docs) {
   std::string out;
   std::string open = "\n";  // no section yet

@@ -3,7 +3,7 @@
 
 recipe > recipe.yaml
 expect 0 "train" "predict" "inspect" -- "$MSPLORA" --help
-expect 0 "RECIPE.yaml" "--set" "--resume" -- "$MSPLORA" train --help
+expect 0 "RECIPE.yaml" "--set" "--resume" "adapter.rank = 8" "Peak learning rate" -- "$MSPLORA" train --help
 expect 0 "msplora 0." -- "$MSPLORA" --version
 expect 2 "msplora: error:" -- "$MSPLORA"
 expect 2 "did you mean \`train\`?" -- "$MSPLORA" trian recipe.yaml

@@ -221,6 +221,8 @@ TEST(Describe, ListsKeysTypesDefaultsAndRanges) {
   EXPECT_EQ(docs[5].default_value, "[query, value]");
   EXPECT_EQ(docs[7].type, "map from text to integer");
   EXPECT_EQ(docs[8].default_value, "");
+  EXPECT_THAT(options_to_text(docs), HasSubstr("  inner.rank = 8\n      Rank (integer; at least 1)\n"));
+  EXPECT_THAT(options_to_text(docs), HasSubstr("  inner.head_lr = unset\n"));
   const std::string markdown = options_to_markdown(docs);
   EXPECT_THAT(markdown, HasSubstr("### `inner`"));
   EXPECT_THAT(markdown, HasSubstr("| `inner.shape` | text | `linear` | `linear` or `cosine` | Shape |"));

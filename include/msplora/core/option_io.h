@@ -307,6 +307,8 @@ std::string to_yaml(Options options) {
   return detail::to_yaml_document(json);
 }
 
+/// The reference as plain text, for --help.
+std::string options_to_text(const std::vector<OptionDoc>& docs);
 /// The reference as Markdown: one table per section.
 std::string options_to_markdown(const std::vector<OptionDoc>& docs);
 
