@@ -34,6 +34,12 @@ at::Tensor Adapter::delta_weight(size_t site_index) const {
   return delta;
 }
 
+SiteUpdate Adapter::update_of(size_t site_index) const {
+  SiteUpdate update;
+  update.low_rank = terms(site_index);
+  return update;
+}
+
 void Adapter::attach() {
   detach();
   for (const Site& site : sites_) {
@@ -46,9 +52,11 @@ void Adapter::attach() {
     }
   }
   for (size_t i = 0; i < sites_.size(); ++i) {
-    auto update = std::make_shared<SiteUpdate>();
-    update->low_rank = terms(i);
-    if (update->low_rank.empty()) continue;
+    auto update = std::make_shared<SiteUpdate>(update_of(i));
+    if (update->low_rank.empty() && !update->computed_low_rank && !update->affine &&
+        !update->transform_output && !update->observe_input) {
+      continue;
+    }
     sites_[i].linear->update = update;
     attached_.emplace_back(sites_[i].linear, std::move(update));
   }

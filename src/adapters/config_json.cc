@@ -72,8 +72,8 @@ bool read(const json& from, T& to) {
 
 class RangeChecker {
  public:
-  RangeChecker(const char* name, const OptionRange& range, ErrorList& errors)
-      : name_(name), range_(range), errors_(errors) {}
+  RangeChecker(std::string name, const OptionRange& range, ErrorList& errors)
+      : name_(std::move(name)), range_(range), errors_(errors) {}
 
   template <typename T>
   void check(const T& value) {
@@ -102,8 +102,7 @@ class RangeChecker {
       expected += fmt::format("{}{} {}", expected.empty() ? "" : " and ",
                               range_.max_excluded ? "below" : "at most", *range_.max);
     }
-    errors_.add(fmt::format("adapter.{}", name_),
-                fmt::format("must be {}, but is {}", expected.empty() ? "finite" : expected, value));
+    errors_.add(name_, fmt::format("must be {}, but is {}", expected.empty() ? "finite" : expected, value));
   }
 
   void check_choice(const std::string& value) {
@@ -111,53 +110,98 @@ class RangeChecker {
     for (const std::string& choice : range_.choices) {
       if (choice == value) return;
     }
-    errors_.add(fmt::format("adapter.{}", name_),
-                fmt::format("must be one of {}, but is `{}`", fmt::join(range_.choices, ", "), value),
+    errors_.add(name_, fmt::format("must be one of {}, but is `{}`", fmt::join(range_.choices, ", "), value),
                 did_you_mean(value, range_.choices));
   }
 
-  const char* name_;
+  std::string name_;
   const OptionRange& range_;
   ErrorList& errors_;
+};
+
+/// Options of one method are a struct of their own, an object in the file.
+template <typename T>
+concept HasOptions = requires(T& value) {
+  value.visit([](const char*, auto&, const char*, auto...) {});
+};
+
+struct Writer {
+  json result = json::object();
+  template <typename T>
+  void operator()(const char* name, T& value, const char*, const OptionRange& = {}) {
+    if constexpr (HasOptions<T>) {
+      Writer nested;
+      value.visit(nested);
+      result[name] = std::move(nested.result);
+    } else {
+      result[name] = write(value);
+    }
+  }
+};
+
+struct Reader {
+  const json& from;
+  std::string where;
+  ErrorList& errors;
+  std::set<std::string> known = {};
+
+  template <typename T>
+  void operator()(const char* name, T& value, const char*, const OptionRange& = {}) {
+    known.insert(name);
+    const auto found = from.find(name);
+    if (found == from.end()) return;
+    if constexpr (HasOptions<T>) {
+      if (found->is_object()) return Reader{*found, where + "." + name, errors}.read_all(value);
+    } else if (read(*found, value)) {
+      return;
+    }
+    errors.add(where + "." + name, fmt::format("wrong type: {}", found->dump()));
+  }
+
+  template <typename Options>
+  void read_all(Options& options) {
+    options.visit(*this);
+    for (const auto& [name, value] : from.items()) {
+      if (known.count(name) == 0)
+        errors.add(where + "." + name, "unknown option", "the file may come from a newer version");
+    }
+  }
+};
+
+struct AllRanges {
+  std::string prefix;
+  ErrorList& errors;
+  template <typename T>
+  void operator()(const char* name, T& value, const char*, const OptionRange& range = {}) {
+    if constexpr (HasOptions<T>) {
+      value.visit(AllRanges{fmt::format("{}.{}", prefix, name), errors});
+    } else {
+      RangeChecker(fmt::format("{}.{}", prefix, name), range, errors).check(value);
+    }
+  }
 };
 
 }  // namespace
 
 json config_to_json(const AdapterConfig& config) {
-  json result = json::object();
   AdapterConfig copy = config;
-  copy.visit([&](const char* name, auto& value, const char*, const OptionRange& = {}) {
-    result[name] = write(value);
-  });
-  return result;
+  Writer writer;
+  copy.visit(writer);
+  return std::move(writer.result);
 }
 
 AdapterConfig config_from_json(const json& from, const std::string& where) {
+  if (!from.is_object()) throw Error(ErrorCode::kFormat, where, "expected an object of options");
   ErrorList errors;
   AdapterConfig config;
-  std::set<std::string> known;
-  if (!from.is_object()) throw Error(ErrorCode::kFormat, where, "expected an object of options");
-  config.visit([&](const char* name, auto& value, const char*, const OptionRange& = {}) {
-    known.insert(name);
-    const auto found = from.find(name);
-    if (found != from.end() && !read(*found, value)) {
-      errors.add(where + "." + name, fmt::format("wrong type: {}", found->dump()));
-    }
-  });
-  for (const auto& [name, value] : from.items()) {
-    if (known.count(name) == 0) {
-      errors.add(where + "." + name, "unknown option", "the file may come from a newer version");
-    }
-  }
+  Reader{from, where, errors}.read_all(config);
   errors.throw_if_any(ErrorCode::kFormat, where);
   return config;
 }
 
 void check_ranges(const AdapterConfig& config, ErrorList& errors) {
   AdapterConfig copy = config;
-  copy.visit([&](const char* name, auto& value, const char*, const OptionRange& range = {}) {
-    RangeChecker(name, range, errors).check(value);
-  });
+  copy.visit(AllRanges{"adapter", errors});
 }
 
 }  // namespace msplora::detail

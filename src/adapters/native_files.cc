@@ -102,6 +102,9 @@ void save_native_adapter(const Adapter& adapter, const std::filesystem::path& di
   for (const TrainableTensor& entry : adapter.trainable()) {
     tensors.push_back({entry.name, entry.tensor.detach().to(at::kCPU)});
   }
+  for (const NamedTensor& entry : adapter.state_tensors()) {
+    tensors.push_back({entry.name, entry.tensor.detach().to(at::kCPU)});
+  }
   const AdapterTarget& target = adapter.target();
   json file = {{"format", kFormatName},
                {"version", kFormatVersion},

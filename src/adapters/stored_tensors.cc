@@ -39,7 +39,9 @@ Comparison compare(const Adapter& adapter, const std::map<std::string, StoredTen
                    const std::function<std::string(const std::string&)>& key_of) {
   Comparison result;
   std::map<std::string, bool> expected;
-  for (const TrainableTensor& entry : adapter.trainable()) {
+  std::vector<TrainableTensor> wanted = adapter.trainable();
+  for (const NamedTensor& entry : adapter.state_tensors()) wanted.push_back({entry.name, entry.tensor});
+  for (const TrainableTensor& entry : wanted) {
     expected[entry.name] = true;
     const auto found = stored.find(entry.name);
     if (found == stored.end()) {
@@ -47,7 +49,7 @@ Comparison compare(const Adapter& adapter, const std::map<std::string, StoredTen
       continue;
     }
     const auto& [key, tensor] = found->second;
-    if (!tensor.is_floating_point()) {
+    if (!tensor.is_floating_point() && entry.tensor.is_floating_point()) {
       result.misshaped.push_back(fmt::format("{}: expected floating-point numbers, found {}", key,
                                              at::toString(tensor.scalar_type())));
     } else if (tensor.sizes() != entry.tensor.sizes()) {
@@ -55,7 +57,7 @@ Comparison compare(const Adapter& adapter, const std::map<std::string, StoredTen
                                              fmt::join(entry.tensor.sizes(), ", "),
                                              fmt::join(tensor.sizes(), ", ")));
       result.hint = hint_for(entry, tensor);
-    } else if (!all_finite(tensor)) {
+    } else if (tensor.is_floating_point() && !all_finite(tensor)) {
       result.not_finite.push_back(key);
     }
   }
@@ -85,6 +87,10 @@ void fill_trainable(const Adapter& adapter, const std::map<std::string, StoredTe
   }
   const torch::NoGradGuard no_grad;
   for (const TrainableTensor& entry : adapter.trainable()) {
+    at::Tensor target = entry.tensor;
+    target.copy_(stored.at(entry.name).tensor);
+  }
+  for (const NamedTensor& entry : adapter.state_tensors()) {
     at::Tensor target = entry.tensor;
     target.copy_(stored.at(entry.name).tensor);
   }

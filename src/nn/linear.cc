@@ -123,6 +123,25 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
   }
 };
 
+// Stacks the terms into one down and one up product.
+at::Tensor with_terms(const at::Tensor& x, const AffineMap& map, const std::vector<LowRankTerm>& terms,
+                      const ForwardContext& context) {
+  if (terms.empty()) return adapted_linear(x, map.weight, map.bias, {}, {}, {});
+  std::vector<at::Tensor> downs, ups;
+  std::vector<LowRankSlice> slices;
+  int64_t rows = 0;
+  for (const LowRankTerm& term : terms) {
+    downs.push_back(term.down);
+    ups.push_back(term.scaling == 1.0 ? term.up : term.up * term.scaling);
+    const int64_t rank = term.down.size(0);
+    slices.push_back({rows, rows + rank, dropout_mask(context, term.dropout, term.dropout_stream)});
+    rows += rank;
+  }
+  const bool is_one = downs.size() == 1;
+  return adapted_linear(x, map.weight, map.bias, is_one ? downs[0] : at::cat(downs, 0),
+                        is_one ? ups[0] : at::cat(ups, 1), std::move(slices));
+}
+
 }  // namespace
 
 at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -135,20 +154,18 @@ Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
     : weight(std::move(weight)), bias(std::move(bias)), name_(std::move(name)) {}
 
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
-  if (!update || update->low_rank.empty()) return adapted_linear(x, weight, bias, {}, {}, {});
-  std::vector<at::Tensor> downs, ups;
-  std::vector<LowRankSlice> slices;
-  int64_t rows = 0;
-  for (const LowRankTerm& term : update->low_rank) {
-    downs.push_back(term.down);
-    ups.push_back(term.scaling == 1.0 ? term.up : term.up * term.scaling);
-    const int64_t rank = term.down.size(0);
-    slices.push_back({rows, rows + rank, dropout_mask(context, term.dropout, term.dropout_stream)});
-    rows += rank;
+  if (!update) return adapted_linear(x, weight, bias, {}, {}, {});
+  if (update->observe_input && context.training) update->observe_input(x);
+  const AffineMap map = update->affine ? update->affine(*this, context) : AffineMap{weight, bias};
+  at::Tensor y;
+  if (update->computed_low_rank) {
+    std::vector<LowRankTerm> terms = update->low_rank;
+    for (LowRankTerm& term : update->computed_low_rank()) terms.push_back(std::move(term));
+    y = with_terms(x, map, terms, context);
+  } else {
+    y = with_terms(x, map, update->low_rank, context);
   }
-  const bool is_one = downs.size() == 1;
-  return adapted_linear(x, weight, bias, is_one ? downs[0] : at::cat(downs, 0),
-                        is_one ? ups[0] : at::cat(ups, 1), std::move(slices));
+  return update->transform_output ? update->transform_output(*this, x, y, context) : y;
 }
 
 }  // namespace msplora

@@ -103,6 +103,17 @@ void AdamW::step(double lr_factor, double gradient_scale, const std::set<std::st
   }
 }
 
+void AdamW::reset(const std::string& name) {
+  for (Slot& slot : slots_) {
+    if (slot.name != name) continue;
+    slot.first.zero_();
+    slot.second.zero_();
+    slot.steps = 0;
+    return;
+  }
+  throw Error(ErrorCode::kUsage, name, "the optimizer has no such tensor");
+}
+
 void AdamW::zero_grad() {
   for (Slot& slot : slots_) slot.parameter.mutable_grad().reset();
 }

@@ -46,7 +46,10 @@ TrainingResult Trainer::run() {
 
 void Trainer::do_step() {
   const auto began = std::chrono::steady_clock::now();
-  const std::set<std::string> frozen = freeze();
+  Adapter* adapter = setup_.adapter;
+  const TrainingProgress progress{state_.step, schedule_.total_steps()};
+  if (adapter != nullptr) adapter->on_step_begin(progress);
+  std::set<std::string> frozen = freeze();
   std::vector<Batch> batches;
   int64_t targets = 0;
   while (static_cast<int64_t>(batches.size()) < setup_.options.accumulation && !at_epoch_end()) {
@@ -55,6 +58,7 @@ void Trainer::do_step() {
   }
   const double loss = backward(batches, targets);
   const double lr_factor = schedule_.factor(state_.step);
+  if (adapter != nullptr) adapter->on_gradients(progress);
   const GradientReport gradients = watch_.examine(frozen, lr_factor);
   if (!gradients.not_finite.empty()) {
     throw Error(
@@ -63,8 +67,7 @@ void Trainer::do_step() {
                     task_.describe(batches.front())),
         "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
   }
-  optimizer_.step(lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), frozen);
-  optimizer_.zero_grad();
+  update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), std::move(frozen));
 
   const double seconds = seconds_since(began);
   ++state_.step;
@@ -80,6 +83,21 @@ void Trainer::do_step() {
   ++state_.window.steps;
   last_lr_ = setup_.options.lr * lr_factor;
   last_grad_norm_ = gradients.norm;
+}
+
+void Trainer::update(TrainingProgress progress, double lr_factor, double gradient_scale,
+                     std::set<std::string> frozen) {
+  Adapter* adapter = setup_.adapter;
+  if (adapter != nullptr) frozen.merge(adapter->updated_by_method());
+  optimizer_.step(lr_factor, gradient_scale, frozen);
+  if (adapter != nullptr) {
+    const TrainOptions& o = setup_.options;
+    adapter->own_update(progress,
+                        {o.lr * lr_factor, o.weight_decay, o.beta1, o.beta2, o.eps, gradient_scale});
+  }
+  optimizer_.zero_grad();
+  ++progress.step;
+  if (adapter != nullptr) adapter->on_step_end(progress, optimizer_);
 }
 
 double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {

@@ -20,12 +20,12 @@ std::vector<NamedParameter> named(const std::vector<TrainableTensor>& trainable)
 }
 
 /// Copies values by name; every tensor must have exactly one counterpart of its shape.
-void copy_values(const std::vector<TrainableTensor>& trainable, const std::vector<NamedTensor>& values,
+void copy_values(const std::vector<NamedTensor>& targets, const std::vector<NamedTensor>& values,
                  const std::string& where) {
   std::map<std::string, at::Tensor> by_name;
   for (const NamedTensor& value : values) by_name[value.name] = value.tensor;
   ErrorList errors;
-  for (const TrainableTensor& target : trainable) {
+  for (const NamedTensor& target : targets) {
     const auto found = by_name.find(target.name);
     if (found == by_name.end()) {
       errors.add(target.name, "missing");
@@ -35,13 +35,13 @@ void copy_values(const std::vector<TrainableTensor>& trainable, const std::vecto
     }
   }
   for (const NamedTensor& value : values) {
-    const bool known = std::any_of(trainable.begin(), trainable.end(),
-                                   [&](const TrainableTensor& target) { return target.name == value.name; });
+    const bool known = std::any_of(targets.begin(), targets.end(),
+                                   [&](const NamedTensor& target) { return target.name == value.name; });
     if (!known) errors.add(value.name, "unexpected");
   }
   errors.throw_if_any(ErrorCode::kModel, where + ": the trained tensors do not fit");
   c10::NoGradGuard no_grad;
-  for (const TrainableTensor& target : trainable) at::Tensor(target.tensor).copy_(by_name[target.name]);
+  for (const NamedTensor& target : targets) at::Tensor(target.tensor).copy_(by_name[target.name]);
 }
 
 void remove_files_of_earlier_run(const std::filesystem::path& directory) {
@@ -137,7 +137,7 @@ void Trainer::check_same_run(const TrainingCheckpoint& checkpoint) const {
 void Trainer::restore(const TrainingCheckpoint& checkpoint) {
   check_same_run(checkpoint);
   const std::string where = checkpoints_.path(checkpoint.state.step).string();
-  copy_values(setup_.trainable, checkpoint.trainable, where);
+  copy_values(stored_tensors(), checkpoint.trainable, where);
   optimizer_.load_state(checkpoint.optimizer, where);
   if (setup_.adapter != nullptr && !checkpoint.adapter_state.is_null()) {
     setup_.adapter->restore_state(checkpoint.adapter_state);
@@ -147,14 +147,22 @@ void Trainer::restore(const TrainingCheckpoint& checkpoint) {
   seconds_before_ = state_.total_seconds;
 }
 
+std::vector<NamedTensor> Trainer::stored_tensors() const {
+  std::vector<NamedTensor> tensors;
+  for (const TrainableTensor& tensor : setup_.trainable)
+    tensors.push_back({tensor.name, tensor.tensor.detach()});
+  if (setup_.adapter != nullptr) {
+    for (NamedTensor& tensor : setup_.adapter->state_tensors()) tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
 void Trainer::save_checkpoint() {
   if (saved_step_ == state_.step) return;
   TrainingCheckpoint checkpoint;
   state_.total_seconds = total_seconds();
   checkpoint.state = state_;
-  for (const TrainableTensor& tensor : setup_.trainable) {
-    checkpoint.trainable.push_back({tensor.name, tensor.tensor.detach()});
-  }
+  checkpoint.trainable = stored_tensors();
   checkpoint.optimizer = optimizer_.state();
   if (setup_.adapter != nullptr) checkpoint.adapter_state = setup_.adapter->state();
   checkpoint.recipe = setup_.recipe;
@@ -167,8 +175,10 @@ void Trainer::save_checkpoint() {
 
 void Trainer::load_best() {
   if (!setup_.options.load_best_at_end || state_.best_step < 0 || state_.best_step == state_.step) return;
-  copy_values(setup_.trainable, checkpoints_.load_trainable(state_.best_step),
-              checkpoints_.path(state_.best_step).string());
+  const TrainingCheckpoint best = checkpoints_.load(state_.best_step);
+  copy_values(stored_tensors(), best.trainable, checkpoints_.path(state_.best_step).string());
+  if (setup_.adapter != nullptr && !best.adapter_state.is_null())
+    setup_.adapter->restore_state(best.adapter_state);
   const std::string text = fmt::format("took the weights of step {}, the best evaluation", state_.best_step);
   tell([&](EventSink& sink) { sink.on_message(text); });
 }
@@ -219,14 +229,19 @@ int64_t count_steps(const TrainOptions& options, TrainingTask& task) {
 std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
                                              const std::vector<TrainableTensor>& trainable) {
   const double head_lr = options.head_lr.value_or(options.lr);
-  std::vector<OptimizerGroup> groups = {{"matrices", options.lr, options.weight_decay, {}},
-                                        {"vectors", options.lr, 0.0, {}},
-                                        {"head matrices", head_lr, options.weight_decay, {}},
-                                        {"head vectors", head_lr, 0.0, {}}};
+  std::vector<OptimizerGroup> groups;
   for (const TrainableTensor& tensor : trainable) {
-    const size_t head = tensor.group == ParameterGroup::kHead ? 2 : 0;
-    const size_t vector = tensor.tensor.dim() < 2 ? 1 : 0;
-    groups[head + vector].tensors.push_back({tensor.name, tensor.tensor});
+    const bool is_head = tensor.group == ParameterGroup::kHead, is_matrix = tensor.tensor.dim() >= 2;
+    std::string name = fmt::format("{}{}", is_head ? "head " : "", is_matrix ? "matrices" : "vectors");
+    if (tensor.lr_scale != 1.0) name += fmt::format(" at {} of the rate", tensor.lr_scale);
+    auto found = std::find_if(groups.begin(), groups.end(),
+                              [&](const OptimizerGroup& group) { return group.name == name; });
+    if (found == groups.end()) {
+      const double lr = (is_head ? head_lr : options.lr) * tensor.lr_scale;
+      groups.push_back({name, lr, is_matrix ? options.weight_decay : 0.0, {}});
+      found = groups.end() - 1;
+    }
+    found->tensors.push_back({tensor.name, tensor.tensor});
   }
   return groups;
 }

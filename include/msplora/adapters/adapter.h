@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "msplora/adapters/config.h"
+#include "msplora/io/safetensors.h"
 #include "msplora/nn/linear.h"
 
 namespace msplora {
@@ -21,7 +23,8 @@ struct TrainableTensor {
   std::string name;   // stable; the key in native files and checkpoints
   at::Tensor tensor;  // float32 leaf, requires_grad (float64 in a model that computes in float64)
   ParameterGroup group = ParameterGroup::kAdapter;
-  int64_t level = 0;  // level of the pyramid (0 for methods without levels)
+  int64_t level = 0;      // level of the pyramid (0 for methods without levels)
+  double lr_scale = 1.0;  // multiplies the learning rate (LoRA+)
 };
 
 /// What an adapter is put on: a model seen through its sites and parameters, without knowing the model class.
@@ -46,6 +49,22 @@ struct AdapterTarget {
 struct TrainingProgress {
   int64_t step = 0;         // optimizer steps done
   int64_t total_steps = 0;  // of the whole run
+};
+
+/// What a method may do to the optimizer's state of its tensors.
+class OptimizerControl {
+ public:
+  virtual ~OptimizerControl() = default;
+  /// Moments and step count of the tensor back to zero (a factor that starts anew).
+  virtual void reset(const std::string& name) = 0;
+};
+
+/// Learning rate and constants of the coming optimizer step, for methods that make their own.
+struct StepRule {
+  double lr = 0.0;
+  double weight_decay = 0.0;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double gradient_scale = 1.0;  // of clipping; multiplies every gradient
 };
 
 /// A method applied to a model. Creating one checks the options against the sites, makes the trainable
@@ -84,9 +103,28 @@ class Adapter {
   /// Why the update has no exact LoRA form (PEFT files), or "" when its terms are that form.
   virtual std::string lora_form_refusal() const { return {}; }
 
-  /// State beyond trainable tensors and config that a resumed run needs; null for most methods.
+  /// State beyond trainable tensors and config that a resumed run and an adapter file need; null for most
+  /// methods. restore_state is called after the values of trainable tensors and state_tensors are back.
   virtual nlohmann::json state() const { return nullptr; }
   virtual void restore_state(const nlohmann::json& state) {}
+  /// Tensors of that state, live (aliasing the adapter's own): checkpoints and native files hold them, and
+  /// loading copies into them. Names must not collide with trainable ones. The set may not change after
+  /// creation.
+  virtual std::vector<NamedTensor> state_tensors() const { return {}; }
+
+  /// The events of an optimizer step, in their order. Called by the trainer alone.
+  /// Before the forward passes of the step.
+  virtual void on_step_begin(const TrainingProgress& progress) {}
+  /// Gradients are complete (all micro-batches) and not yet clipped; the method may change them in place.
+  virtual void on_gradients(const TrainingProgress& progress) {}
+  /// Names of the tensors that the method updates itself in `own_update`; the optimizer leaves them alone.
+  virtual std::set<std::string> updated_by_method() const { return {}; }
+  virtual void own_update(const TrainingProgress& progress, const StepRule& rule) {}
+  /// After the optimizer step; progress.step counts it.
+  virtual void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) {}
+
+  /// The update of one site; by default its terms.
+  virtual SiteUpdate update_of(size_t site_index) const;
 
   /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
   /// Throws Error{kUsage} when a layer carries another adapter.

@@ -3,6 +3,7 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,9 +24,35 @@ struct LowRankTerm {
   uint64_t dropout_stream = 0;  // names the mask; different streams draw independent masks
 };
 
-/// Everything an adapter does to one linear layer.
+/// A linear map that takes the place of the stored one for one forward pass.
+struct AffineMap {
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out] or undefined
+};
+
+class Linear;
+
+/// Everything an adapter does to one linear layer. A method fills what it needs; the parts combine: the
+/// low-rank terms are added to the map that `affine` gives. Nothing here ever writes to the stored weight.
 struct SiteUpdate {
   std::vector<LowRankTerm> low_rank;
+
+  /// Further terms, made anew in every forward pass because they are computed from smaller tensors (LoRTA,
+  /// TT-LoRA). Autograd carries their gradients on to those.
+  std::function<std::vector<LowRankTerm>()> computed_low_rank;
+
+  /// The map to use instead of (weight, bias): float32 deltas of earlier boosting rounds, GLoRA's supports,
+  /// noise on the weight. Differentiable in whatever it is computed from; called in every forward pass.
+  std::function<AffineMap(const Linear& layer, const ForwardContext& context)> affine;
+
+  /// Makes the layer's output out of y, the output so far (bias included), and x, its input (DoRA's
+  /// magnitudes).
+  std::function<at::Tensor(const Linear& layer, const at::Tensor& x, const at::Tensor& y,
+                           const ForwardContext& context)>
+      transform_output;
+
+  /// Sees the layer's input in training forward passes (statistics for pruning); must not change it.
+  std::function<void(const at::Tensor& x)> observe_input;
 };
 
 /// y = x Wᵀ + b + Σ_k scaling_k · dropout_k(x) A_kᵀ B_kᵀ, the one adapted linear operation.

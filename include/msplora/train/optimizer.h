@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/adapter.h"
 #include "msplora/io/safetensors.h"
 #include "msplora/nn/linear.h"
 
@@ -32,7 +33,7 @@ struct AdamWOptions {
 ///   m <- beta1 m + (1 - beta1) g          v <- beta2 v + (1 - beta2) g²
 ///   p <- p - lr / (1 - beta1^t) · m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 /// in one pass over memory for each tensor.
-class AdamW {
+class AdamW : public OptimizerControl {
  public:
   /// Throws Error{kUsage} on another dtype, a layout that is not contiguous or a name given twice.
   AdamW(AdamWOptions options, std::vector<OptimizerGroup> groups);
@@ -40,6 +41,9 @@ class AdamW {
   /// One step with every learning rate multiplied by `lr_factor` and every gradient by `gradient_scale`.
   /// Tensors without a gradient and those named in `frozen` are left alone: value, moments and step count.
   void step(double lr_factor, double gradient_scale = 1.0, const std::set<std::string>& frozen = {});
+
+  /// Moments and step count of one tensor back to zero. Throws Error{kUsage} on an unknown name.
+  void reset(const std::string& name) override;
 
   /// Drops every gradient, so that the next backward pass writes instead of adding.
   void zero_grad();

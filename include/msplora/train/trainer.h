@@ -75,6 +75,8 @@ class Trainer {
   // trainer.cc: the loop.
   void do_step();
   double backward(const std::vector<Batch>& batches, int64_t targets);
+  void update(TrainingProgress progress, double lr_factor, double gradient_scale,
+              std::set<std::string> frozen);
   std::set<std::string> freeze();
   void after_step();
   bool evaluate();
@@ -86,6 +88,7 @@ class Trainer {
   void start_fresh();
   void restore(const TrainingCheckpoint& checkpoint);
   void check_same_run(const TrainingCheckpoint& checkpoint) const;
+  std::vector<NamedTensor> stored_tensors() const;  // what a checkpoint holds beside the optimizer
   void save_checkpoint();
   void load_best();
   TrainingResult result(bool paused) const;
@@ -121,7 +124,7 @@ std::vector<TrainableTensor> all_trainable(const std::vector<NamedParameter>& pa
 int64_t count_steps(const TrainOptions& options, TrainingTask& task);
 
 /// Groups with their learning rates: head and the rest, each split into matrices (decayed) and vectors (not
-/// decayed).
+/// decayed), and by TrainableTensor::lr_scale.
 std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
                                              const std::vector<TrainableTensor>& trainable);
 
