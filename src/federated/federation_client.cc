@@ -1,8 +1,8 @@
 // What passes between the server and one client, and what the client does.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <map>
 
@@ -43,7 +43,7 @@ std::unique_ptr<Federation::AttachedAdapter> Federation::attach(const AdapterCon
   for (const auto* tensors : {&message.adapter, &message.others}) {
     for (const NamedTensor& entry : *tensors) values[entry.name] = entry.tensor;
   }
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (const TrainableTensor& entry : adapter->trainable()) {
     const auto found = values.find(entry.name);
     if (found != values.end()) at::Tensor(entry.tensor).copy_(found->second);

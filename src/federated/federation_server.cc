@@ -2,7 +2,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/mm.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
@@ -88,7 +88,7 @@ std::unique_ptr<Adapter> Federation::global_adapter() const {
     }
   }
   auto adapter = create_adapter(config, setup_.target, static_cast<uint64_t>(setup_.train.seed));
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const auto pairs = detail::pairs_of(*adapter);
   for (size_t i = 0; i < pairs.size(); ++i) {
     at::Tensor(pairs[i].down).copy_(products[i].down);

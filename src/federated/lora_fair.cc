@@ -2,7 +2,7 @@
 #include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/where.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>

@@ -2,6 +2,7 @@
 // adds it to the base, and FlexLoRA (Bai et al., arXiv 2402.11505), which gives back its best approximation.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "federated/aggregators.h"
 

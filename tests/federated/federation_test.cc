@@ -1,5 +1,5 @@
 // The round loop against training without a server.
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

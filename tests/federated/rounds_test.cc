@@ -1,5 +1,7 @@
 // What passes over the wire, what is kept on disk, and continuing from it.
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

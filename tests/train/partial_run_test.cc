@@ -1,5 +1,7 @@
 // Runs that are parts of longer ones, and gradient descent without moments.
-#include <ATen/Functions.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
