@@ -1,5 +1,9 @@
 #include "run_outputs.h"
 
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
 #include <fmt/format.h>
 
 #include "msplora/adapters/files.h"

@@ -1,11 +1,18 @@
 #include "msplora/federated/aggregator.h"
 
+#include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
+#include <fmt/ranges.h>
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <memory>
 #include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "federated/aggregators.h"
 

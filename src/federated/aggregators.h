@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "federated/low_rank_algebra.h"
 #include "msplora/federated/aggregator.h"

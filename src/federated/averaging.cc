@@ -1,6 +1,11 @@
 // Aggregators that average factors: FedIT (Zhang et al., arXiv 2305.05644), FFA-LoRA (Sun et al., arXiv
 // 2403.12313) and FedEx-LoRA (Singhal et al., arXiv 2410.09432).
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "federated/aggregators.h"
 

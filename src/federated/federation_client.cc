@@ -1,10 +1,16 @@
 // What passes between the server and one client, and what the client does.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "federated/federation_detail.h"
 #include "msplora/core/random.h"

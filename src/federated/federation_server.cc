@@ -1,10 +1,16 @@
 // How the server takes over an aggregate and what it hands out in the end.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "adapters/regex.h"
 #include "federated/federation_detail.h"

@@ -1,4 +1,5 @@
 // LoRA-FAIR (Bian et al., ICCV 2025, arXiv 2411.14961): averaged factors with a correction C of B, eq. 8.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/where.h>
@@ -6,6 +7,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "federated/aggregators.h"
 

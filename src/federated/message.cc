@@ -1,5 +1,9 @@
 #include "msplora/federated/message.h"
 
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "msplora/io/safetensors_bytes.h"
 
 namespace msplora {

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <nlohmann/json.hpp>
 #include <set>
+#include <string>
 
 #include "federated/check_options.h"
 #include "msplora/core/option_io.h"

@@ -1,6 +1,11 @@
 #include "msplora/federated/report.h"
 
 #include <cmath>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace msplora {
 namespace {

@@ -1,8 +1,15 @@
 // Aggregators that form the exact sum of the clients' products: FLoRA (Wang et al., arXiv 2409.05976), which
 // adds it to the base, and FlexLoRA (Bai et al., arXiv 2402.11505), which gives back its best approximation.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "federated/aggregators.h"
 

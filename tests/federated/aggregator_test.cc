@@ -1,5 +1,6 @@
 #include "msplora/federated/aggregator.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -11,8 +12,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "federated/low_rank_algebra.h"
 #include "msplora/core/random.h"

@@ -1,7 +1,15 @@
 // The round loop against training without a server.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "federated/tiny_federation.h"
 #include "msplora/adapters/files.h"
@@ -52,9 +60,7 @@ TEST_P(EveryRoundLoop, OneClientEqualsLocalTraining) {
   const auto expected =
       trained_alone(alone, alone.make_clients()[0].train, name == "flora" ? seed : 3, seed, name != "ffa");
   EXPECT_LT(largest_difference(together, expected), 2e-6);
-  double size = 0.0;
-  for (const at::Tensor& effect : expected) size = std::max(size, effect.abs().max().item<double>());
-  EXPECT_GT(size, 0.02);  // something was learned
+  for (size_t site = 0; site < 6; ++site) EXPECT_GT(expected[site].abs().max().item<double>(), 1e-4);
   EXPECT_LT(run.reports[0].aggregation.error, 1e-6);
 }
 
@@ -77,7 +83,7 @@ TEST_P(EveryRoundLoop, EqualClientsAreOne) {
 
 TEST_P(EveryRoundLoop, TheGlobalAdapterIsWhatWasEvaluated) {
   TinyFederation run(GetParam());
-  run.options.rounds = 3;
+  run.options.rounds = 5;  // what FLoRA's clients stack up is then of a larger rank than the modules
   run.options.fraction = 0.67;
   run.options.held_out = 0.2;
   run.validate = true;

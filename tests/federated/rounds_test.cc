@@ -1,12 +1,21 @@
 // What passes over the wire, what is kept on disk, and continuing from it.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "federated/tiny_federation.h"
 #include "msplora/core/file.h"
@@ -86,7 +95,7 @@ TEST(Traffic, OfFfaIsHalfAndASeed) {
 /// The stacks of a round hold `stack_rank`; a client receives those since the round before its last one, or
 /// the dense sum where that is smaller.
 void expect_stacks(TinyFederation& run, int64_t stack_rank, int64_t factors_down) {
-  run.options.rounds = 7;
+  run.options.rounds = 12;
   run.options.fraction = 0.67;
   std::vector<int64_t> last(kClients);
   int64_t dense = 0, waited = 0;

@@ -1,8 +1,12 @@
 #pragma once
 
+#include <ATen/TensorOperators.h>
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "msplora/federated/federation.h"

@@ -1,9 +1,15 @@
 // Runs that are parts of longer ones, and gradient descent without moments.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "train/temporary_directory.h"
 #include "train/tiny_run.h"
