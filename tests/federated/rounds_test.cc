@@ -116,7 +116,9 @@ void expect_stacks(TinyFederation& run, int64_t stack_rank, int64_t factors_down
     }
   }
   EXPECT_GT(waited, 0);  // the case that is easily forgotten
-  if (stack_rank == 2 * kRank) EXPECT_GT(dense, 0);
+  if (stack_rank == 2 * kRank) {
+    EXPECT_GT(dense, 0);
+  }
 }
 
 TEST(Traffic, OfFloraCountsTheStacksOfMissedRounds) {
