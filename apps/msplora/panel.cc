@@ -94,7 +94,7 @@ std::string part_line(const EncodedPart& part) {
 }
 
 std::string optimizer_line(const TrainOptions& train) {
-  std::string text = fmt::format("AdamW, lr {}", train.lr);
+  std::string text = fmt::format("{}, lr {}", train.optimizer == "sgd" ? "SGD" : "AdamW", train.lr);
   if (train.head_lr) text += fmt::format(" (head {})", *train.head_lr);
   text += fmt::format(", {}", train.schedule);
   if (train.warmup_steps > 0) text += fmt::format(" after {} warm-up steps", train.warmup_steps);

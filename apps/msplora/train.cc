@@ -8,15 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "msplora/adapters/files.h"
-#include "msplora/core/log.h"
-#include "msplora/eval/evaluator.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 #include "msplora/train/trainer.h"
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
+#include "run_outputs.h"
 #include "session.h"
 
 namespace msplora {
@@ -124,67 +122,6 @@ TrainerSetup make_setup(const Run& run, bool resume) {
   return setup;
 }
 
-TaskFacts facts_of(const Run& run) {
-  TaskFacts facts;
-  facts.type = run.recipe.task.type;
-  if (run.data.labels) facts.labels = run.data.labels->names();
-  facts.max_length = run.data.max_length;
-  facts.base_model = run.recipe.model.path;
-  facts.data = run.recipe.data;
-  return facts;
-}
-
-/// Saved adapters by form.
-Json save_adapters(const Run& run) {
-  const fs::path directory = run.recipe.output.dir;
-  const std::string refusal = run.adapter->lora_form_refusal();
-  Json saved = Json::object();
-  if (run.recipe.output.save_peft && refusal.empty()) {
-    save_peft_adapter(*run.adapter, directory / "adapter");
-    save_task_facts(facts_of(run), directory / "adapter");
-    saved["peft"] = (directory / "adapter").string();
-  } else if (run.recipe.output.save_peft) {
-    log_info(fmt::format("no PEFT adapter is written: {}", refusal));
-  }
-  if (run.recipe.output.save_native || saved.empty()) {
-    save_native_adapter(*run.adapter, directory / "adapter-native");
-    save_task_facts(facts_of(run), directory / "adapter-native");
-    saved["native"] = (directory / "adapter-native").string();
-  }
-  return saved;
-}
-
-Json evaluate_test(Run& run) {
-  Json results = Json::object();
-  for (const EncodedPart& part : run.data.test) {
-    if (!part.data.has_labels()) continue;
-    EvaluatorOptions options;
-    options.is_regression = run.data.type == TaskType::kRegression;
-    options.metrics = run.data.metrics;
-    options.batch_tokens = run.recipe.train.eval_batch_tokens;
-    const Evaluation evaluation = ExampleEvaluator(*run.model, part.examples, options).run();
-    log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
-    for (const auto& [name, value] : evaluation.metrics) {
-      results[run.data.test.size() > 1 ? part.name + "_" + name : name] = value;
-    }
-  }
-  return results;
-}
-
-/// A new run in a directory that is overwritten must not end beside the adapter of the old one.
-void remove_earlier_adapters(const fs::path& directory) {
-  for (const char* name : {"adapter", "adapter-native"}) fs::remove_all(directory / name);
-}
-
-std::string closing_lines(const Json& summary, const std::string& directory) {
-  std::string text;
-  for (const auto& [form, path] : summary["adapter"].items()) {
-    text += fmt::format("  {:<15} {}\n", form + " adapter", path.get<std::string>());
-  }
-  return text + fmt::format("  {:<15} {}\n  {:<15} {}\n", "metrics", directory + "/metrics.json", "recipe",
-                            directory + "/recipe.yaml");
-}
-
 void train(const TrainArguments& arguments, const CommonOptions& common) {
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
   const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
@@ -205,8 +142,8 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   }
 
   Json summary = training_summary(result, recipe.train, recipe.adapter.method, run.adapter->trainable());
-  summary["test"] = evaluate_test(run);
-  summary["adapter"] = save_adapters(run);
+  summary["test"] = evaluate_test(*run.model, run.data, recipe);
+  summary["adapter"] = save_adapters(*run.adapter, recipe, facts_of(recipe, run.data));
   summary["run"] = recipe.output.dir;
   summary["model"] = recipe.model.path;
   write_file_atomically(directory / "metrics.json", summary.dump(2) + "\n");

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "federated_data.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
@@ -96,7 +97,14 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
 struct ValidateArguments {
   RecipeArguments recipe;
   bool pretrain = false;
+  bool federate = false;
 };
+
+/// What the recipe needs beside a plain one.
+void check_rest(const Recipe&, const std::optional<PreparedData>&, ErrorList&) {}
+void check_rest(const FederateRecipe& recipe, const std::optional<PreparedData>& data, ErrorList& errors) {
+  if (data && !data->train.examples.empty()) attempt(errors, [&] { split_clients(recipe, *data); });
+}
 
 /// A pretraining recipe: model directory, text files, output.
 void validate_pretraining(const RecipeArguments& arguments, const CommonOptions& common) {
@@ -114,8 +122,9 @@ void validate_pretraining(const RecipeArguments& arguments, const CommonOptions&
   std::cout << arguments.file << ": no problem found\n";
 }
 
+template <class AnyRecipe>
 void validate(const RecipeArguments& arguments, const CommonOptions& common) {
-  Recipe recipe;
+  AnyRecipe recipe;
   ErrorList errors;
   read_recipe(arguments, common, recipe, errors);
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -124,6 +133,7 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
   if (!recipe.model.path.empty()) config = check_model(recipe.model, tokenizer, errors);
   if (config) count = check_adapter(recipe.adapter, *config, errors);
   const auto data = check_data(recipe, config, tokenizer.get(), errors);
+  check_rest(recipe, data, errors);
   check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);
   if (common.json) {
@@ -142,11 +152,13 @@ Command add_validate(CLI::App& program, CommonOptions& common) {
       "validate", "Check a recipe, its model directory and its data, without training");
   auto arguments = std::make_shared<ValidateArguments>();
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
-  command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
+  auto* pretrain = command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
+  command->add_flag("--federate", arguments->federate, "The recipe is one of `federate`")->excludes(pretrain);
   add_common(*command, common);
   return {command, [arguments, &common] {
             if (arguments->pretrain) return validate_pretraining(arguments->recipe, common);
-            validate(arguments->recipe, common);
+            if (arguments->federate) return validate<FederateRecipe>(arguments->recipe, common);
+            validate<Recipe>(arguments->recipe, common);
           }};
 }
 

@@ -38,9 +38,10 @@ TrainingResult Trainer::run() {
       save_checkpoint();
       tell([](EventSink& sink) { sink.on_end(); });
       throw Error(ErrorCode::kInterrupted, "training",
-                  fmt::format("stopped at step {}; everything is saved in {}", state_.step,
-                              checkpoints_.path(state_.step).string()),
-                  "continue with --resume");
+                  setup_.keeps_checkpoints ? fmt::format("stopped at step {}; everything is saved in {}",
+                                                         state_.step, checkpoints_.path(state_.step).string())
+                                           : fmt::format("stopped at step {}", state_.step),
+                  setup_.keeps_checkpoints ? "continue with --resume" : "");
     }
   }
   load_best();
@@ -51,7 +52,7 @@ TrainingResult Trainer::run() {
 void Trainer::do_step() {
   const auto began = std::chrono::steady_clock::now();
   Adapter* adapter = setup_.adapter;
-  const TrainingProgress progress{state_.step, schedule_.total_steps()};
+  const TrainingProgress progress{state_.step, total_steps_};
   if (adapter != nullptr) adapter->on_step_begin(progress);
   std::set<std::string> frozen = freeze();
   std::vector<Batch> batches;
@@ -61,7 +62,7 @@ void Trainer::do_step() {
     targets += task_.num_targets(batches.back());
   }
   const double loss = backward(batches, targets);
-  const double lr_factor = schedule_.factor(state_.step);
+  const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
   if (adapter != nullptr) adapter->on_gradients(progress);
   const GradientReport gradients = watch_.examine(frozen, lr_factor);
   if (!gradients.not_finite.empty()) {
@@ -93,15 +94,15 @@ void Trainer::update(TrainingProgress progress, double lr_factor, double gradien
                      std::set<std::string> frozen) {
   Adapter* adapter = setup_.adapter;
   if (adapter != nullptr) frozen.merge(adapter->updated_by_method());
-  optimizer_.step(lr_factor, gradient_scale, frozen);
+  optimizer_->step(lr_factor, gradient_scale, frozen);
   if (adapter != nullptr) {
     const TrainOptions& o = setup_.options;
     adapter->own_update(progress,
                         {o.lr * lr_factor, o.weight_decay, o.beta1, o.beta2, o.eps, gradient_scale});
   }
-  optimizer_.zero_grad();
+  optimizer_->zero_grad();
   ++progress.step;
-  if (adapter != nullptr) adapter->on_step_end(progress, optimizer_);
+  if (adapter != nullptr) adapter->on_step_end(progress, *optimizer_);
 }
 
 double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
@@ -134,7 +135,7 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
 
 std::set<std::string> Trainer::freeze() {
   if (setup_.adapter == nullptr) return {};
-  const auto names = setup_.adapter->frozen_now({state_.step, schedule_.total_steps()});
+  const auto names = setup_.adapter->frozen_now({state_.step, total_steps_});
   const std::set<std::string> frozen(names.begin(), names.end());
   size_t free_count = 0;
   for (const TrainableTensor& trainable : setup_.trainable) {
@@ -175,7 +176,7 @@ void Trainer::log() {
 
 void Trainer::after_step() {
   const TrainOptions& options = setup_.options;
-  const bool is_last = state_.step >= schedule_.total_steps();
+  const bool is_last = state_.step >= total_steps_;
   const StepReport now = report();
   tell([&](EventSink& sink) { sink.on_step(now); });
   if (state_.step % options.log_every == 0 || is_last) log();
@@ -216,7 +217,7 @@ bool Trainer::evaluate() {
     ++state_.evaluations_without_gain;
   }
   const int64_t patience = setup_.options.early_stopping_patience;
-  if (patience > 0 && state_.evaluations_without_gain >= patience && state_.step < schedule_.total_steps()) {
+  if (patience > 0 && state_.evaluations_without_gain >= patience && state_.step < total_steps_) {
     state_.stopped_early = true;
   }
   const double epoch = report().epoch;

@@ -79,10 +79,10 @@ TrainerSetup checked(TrainerSetup setup) {
 Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
     : setup_(checked(std::move(setup))),
       task_(task),
-      schedule_(setup_.options.schedule, count_steps(setup_.options, task), setup_.options.warmup_steps,
-                setup_.options.warmup_ratio),
-      optimizer_({setup_.options.beta1, setup_.options.beta2, setup_.options.eps},
-                 optimizer_groups(setup_.options, setup_.trainable)),
+      total_steps_(count_steps(setup_.options, task)),
+      schedule_(setup_.options.schedule, setup_.schedule_steps > 0 ? setup_.schedule_steps : total_steps_,
+                setup_.options.warmup_steps, setup_.options.warmup_ratio),
+      optimizer_(make_optimizer(setup_.options, optimizer_groups(setup_.options, setup_.trainable))),
       watch_(named(setup_.trainable)),
       checkpoints_(setup_.directory) {
   const auto names = task_.metric_names();
@@ -99,8 +99,9 @@ Trainer::~Trainer() = default;
 
 void Trainer::start() {
   began_ = std::chrono::steady_clock::now();
-  checkpoints_.remove_leftovers();
-  const std::vector<int64_t> steps = setup_.resume ? checkpoints_.steps() : std::vector<int64_t>();
+  const bool resumes = setup_.resume && setup_.keeps_checkpoints;
+  if (setup_.keeps_checkpoints) checkpoints_.remove_leftovers();
+  const std::vector<int64_t> steps = resumes ? checkpoints_.steps() : std::vector<int64_t>();
   const bool resumed = !steps.empty();
   if (resumed) {
     restore(checkpoints_.load(steps.back()));
@@ -108,10 +109,10 @@ void Trainer::start() {
     start_fresh();
   }
   epoch_batches_ = task_.num_batches(state_.epoch);
-  RunInfo info{setup_.method, schedule_.total_steps(), state_.step, resumed, 0};
+  RunInfo info{setup_.method, total_steps_, state_.step, resumed, 0};
   for (const TrainableTensor& tensor : setup_.trainable) info.trainable_parameters += tensor.tensor.numel();
   tell([&](EventSink& sink) { sink.on_start(info); });
-  if (setup_.resume) {
+  if (resumes) {
     const std::string text = resumed ? fmt::format("resumed from {}", checkpoints_.path(state_.step).string())
                                      : "no checkpoint to resume from; starting at the beginning";
     tell([&](EventSink& sink) { sink.on_message(text); });
@@ -119,8 +120,10 @@ void Trainer::start() {
 }
 
 void Trainer::start_fresh() {
-  checkpoints_.remove_all();
-  remove_files_of_earlier_run(setup_.directory);
+  if (setup_.keeps_checkpoints) {
+    checkpoints_.remove_all();
+    remove_files_of_earlier_run(setup_.directory);
+  }
   state_ = {};
 }
 
@@ -146,7 +149,7 @@ void Trainer::restore(const TrainingCheckpoint& checkpoint) {
   check_same_run(checkpoint);
   const std::string where = checkpoints_.path(checkpoint.state.step).string();
   copy_values(stored_tensors(), checkpoint.trainable, where);
-  optimizer_.load_state(checkpoint.optimizer, where);
+  optimizer_->load_state(checkpoint.optimizer, where);
   if (setup_.adapter != nullptr && !checkpoint.adapter_state.is_null()) {
     setup_.adapter->restore_state(checkpoint.adapter_state);
   }
@@ -166,12 +169,12 @@ std::vector<NamedTensor> Trainer::stored_tensors() const {
 }
 
 void Trainer::save_checkpoint() {
-  if (saved_step_ == state_.step) return;
+  if (saved_step_ == state_.step || !setup_.keeps_checkpoints) return;
   TrainingCheckpoint checkpoint;
   state_.total_seconds = total_seconds();
   checkpoint.state = state_;
   checkpoint.trainable = stored_tensors();
-  checkpoint.optimizer = optimizer_.state();
+  checkpoint.optimizer = optimizer_->state();
   if (setup_.adapter != nullptr) checkpoint.adapter_state = setup_.adapter->state();
   checkpoint.recipe = setup_.recipe;
   checkpoint.data_fingerprint = task_.fingerprint();
@@ -182,7 +185,8 @@ void Trainer::save_checkpoint() {
 }
 
 void Trainer::load_best() {
-  if (!setup_.options.load_best_at_end || state_.best_step < 0 || state_.best_step == state_.step) return;
+  if (!setup_.options.load_best_at_end || !setup_.keeps_checkpoints) return;
+  if (state_.best_step < 0 || state_.best_step == state_.step) return;
   const TrainingCheckpoint best = checkpoints_.load(state_.best_step);
   copy_values(stored_tensors(), best.trainable, checkpoints_.path(state_.best_step).string());
   if (setup_.adapter != nullptr && !best.adapter_state.is_null())
@@ -198,7 +202,7 @@ double Trainer::total_seconds() const {
 TrainingResult Trainer::result(bool paused) const {
   TrainingResult result;
   result.steps = state_.step;
-  result.total_steps = schedule_.total_steps();
+  result.total_steps = total_steps_;
   result.stopped_early = state_.stopped_early;
   result.paused = paused;
   result.last_loss = state_.last_loss;
@@ -252,6 +256,11 @@ std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
     found->tensors.push_back({tensor.name, tensor.tensor});
   }
   return groups;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, std::vector<OptimizerGroup> groups) {
+  if (options.optimizer == "sgd") return std::make_unique<Sgd>(std::move(groups));
+  return std::make_unique<AdamW>(AdamWOptions{options.beta1, options.beta2, options.eps}, std::move(groups));
 }
 
 namespace {

@@ -30,6 +30,12 @@ struct TrainerSetup {
   nlohmann::json recipe;       // recipe_to_json: a resumed run must have the same; may be null
   uint64_t base_fingerprint = 0;
   std::vector<std::unique_ptr<EventSink>> sinks;
+  /// Without checkpoints nothing is written and nothing resumed; `directory` is not looked at.
+  bool keeps_checkpoints = true;
+  /// A run that is a part of a longer one (a client's round): the steps before it and those of the whole, for
+  /// the learning-rate schedule. 0: the run is the whole.
+  int64_t schedule_begin = 0;
+  int64_t schedule_steps = 0;
 };
 
 /// What came out.
@@ -50,8 +56,8 @@ struct TrainingResult {
   int64_t peak_memory_bytes = 0;
 };
 
-/// The training loop: AdamW over micro-batches with a schedule, clipping, evaluation, checkpoints and early
-/// stopping.
+/// The training loop: an optimizer over micro-batches with a schedule, clipping, evaluation, checkpoints and
+/// early stopping.
 ///
 /// Gradients are those of the mean loss over all targets of an optimizer step, however it is cut into
 /// micro-batches. A resumed run does exactly what the uninterrupted one would have done, bit for bit with the
@@ -95,7 +101,7 @@ class Trainer {
   double total_seconds() const;
 
   bool at_epoch_end() const { return state_.batch >= epoch_batches_; }
-  bool finished() const { return state_.stopped_early || state_.step >= schedule_.total_steps(); }
+  bool finished() const { return state_.stopped_early || state_.step >= total_steps_; }
   std::string best_metric() const;
   template <class Call>
   void tell(Call&& call) {
@@ -104,8 +110,9 @@ class Trainer {
 
   TrainerSetup setup_;
   TrainingTask& task_;
+  int64_t total_steps_;  // of this run
   Schedule schedule_;
-  AdamW optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   GradientWatch watch_;
   CheckpointStore checkpoints_;
   RunState state_;
@@ -127,6 +134,9 @@ int64_t count_steps(const TrainOptions& options, TrainingTask& task);
 /// decayed), and by TrainableTensor::lr_scale.
 std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
                                              const std::vector<TrainableTensor>& trainable);
+
+/// The optimizer that train.optimizer names.
+std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, std::vector<OptimizerGroup> groups);
 
 /// The content of metrics.json: method, trainable parameters by group, result, memory, versions.
 nlohmann::json training_summary(const TrainingResult& result, const TrainOptions& options,
