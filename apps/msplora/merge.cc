@@ -1,6 +1,6 @@
 #include "msplora/eval/merge.h"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <iostream>

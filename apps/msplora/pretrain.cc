@@ -40,6 +40,7 @@ std::unique_ptr<Model> load_for_pretraining(const PretrainRecipe& recipe, const 
   options.seed = static_cast<uint64_t>(recipe.train.seed);
   options.random_init = recipe.model.random_init;
   options.keep_float32 = true;
+  options.dropout = recipe.train.dropout;
   return open_model(recipe.model, config, options, nullptr);
 }
 
@@ -93,8 +94,6 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
   if (!recipe.data.validation.empty())
     validation = build_corpus(recipe.data.validation, recipe, *tokenizer, config);
   const std::unique_ptr<Model> model = load_for_pretraining(recipe, config);
-  const ModelConfig loaded = model->config();
-  apply_dropout(recipe.train, model->mutable_config());
 
   std::ostream& out = common.json ? std::cerr : std::cout;
   const MlmCorpus* held_out = validation ? &*validation : nullptr;
@@ -103,7 +102,7 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
   write_file_atomically(directory / "recipe.yaml", to_yaml(recipe));
 
   const MaskOptions mask{recipe.data.mask_probability, recipe.data.whole_word,
-                         static_cast<uint64_t>(recipe.train.seed)};
+                         static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
   MlmTask task(*model, corpus, held_out, mask, batch_options(recipe.train), recipe.train.eval_batch_tokens);
   TrainerSetup setup = make_setup(recipe, *model, arguments.resume);
   const std::vector<TrainableTensor> trainable = setup.trainable;
@@ -115,8 +114,6 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
     return;
   }
 
-  // The dropout of this run is no property of the model that is saved.
-  model->mutable_config() = loaded;
   const fs::path saved = directory / "model";
   save_model(*model, saved, parse_dtype(arguments.save_dtype));
   tokenizer->save(saved);

@@ -48,8 +48,8 @@ Run load_run(const Recipe& recipe) {
   options.compute_dtype = parse_dtype(recipe.train.dtype);
   options.seed = static_cast<uint64_t>(recipe.train.seed);
   options.random_init = recipe.model.random_init;
+  options.dropout = recipe.train.dropout;
   run.model = open_model(recipe.model, config, options, &run.report);
-  apply_dropout(recipe.train, run.model->mutable_config());
   run.adapter = create_adapter(recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
   return run;
 }

@@ -1,7 +1,7 @@
 // Classifies texts with a base model and an adapter, through the library alone.
 //   embed MODEL_DIR ADAPTER_DIR TEXT...
-#include <ATen/Functions.h>
 
+#include <ATen/ops/softmax.h>
 #include <cstdio>
 #include <exception>
 #include <nlohmann/json.hpp>

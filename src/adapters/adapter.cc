@@ -2,7 +2,7 @@
 
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <c10/core/GradMode.h>
 
 #include "msplora/core/error.h"
 
@@ -24,7 +24,7 @@ int64_t Adapter::trainable_count(ParameterGroup group) const {
 }
 
 at::Tensor Adapter::delta_weight(size_t site_index) const {
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const Site& site = sites_.at(site_index);
   at::Tensor delta = at::zeros({site.out_features, site.in_features}, at::kFloat);
   for (const LowRankTerm& term : terms(site_index)) {

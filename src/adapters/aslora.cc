@@ -4,9 +4,9 @@
 //   at t = start_step + k interval:  the lower of the pair with the smallest ‖mean_i - mean_j‖ takes the
 //   upper one's B                                                                        (Eq. 4)
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -257,7 +257,7 @@ class AsloraAdapter : public Adapter {
   }
 
   void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) override {
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     const AsloraOptions& o = config_.aslora;
     bool has_merged = false;
     for (size_t f = 0; f < structure_.families.size(); ++f) {

@@ -2,7 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/mm.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <c10/core/GradMode.h>
 
 #include "msplora/nn/functional.h"
 
@@ -26,13 +26,13 @@ at::ScalarType wide_type(const at::Tensor& tensor) {
 }  // namespace
 
 at::Tensor row_squares(const at::Tensor& weight) {
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   return weight.detach().to(wide_type(weight)).square().sum(1);
 }
 
 at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& weight_squares,
                      const std::vector<LowRankTerm>& terms) {
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const auto [down, up] = stacked(terms);
   const at::Tensor cross = at::mm(weight.detach().to(down.scalar_type()), down.t());
   const at::Tensor own = at::mm(up, at::mm(down, down.t()));

@@ -1,6 +1,7 @@
 #include "msplora/adapters/fingerprint.h"
 
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
 #include <c10/util/BFloat16.h>
 
 #include "adapters/base_parameters.h"

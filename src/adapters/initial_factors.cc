@@ -5,8 +5,8 @@
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <cmath>
 
@@ -80,7 +80,7 @@ Factors zero_factors(int64_t rank, const Site& site) {
 }
 
 Factors initial_factors(const FactorRequest& request, const Site& site) {
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const at::TensorOptions options = factor_options(site);
   Factors factors;
   if (is_weight_init(request.init)) {

@@ -1,7 +1,8 @@
 // LoRA (Hu et al., arXiv 2106.09685) as PEFT computes it: y += scaling B A dropout(x), scaling = alpha / r;
 // with the initialisations of initial_factors.h and DoRA's magnitudes (dora.h).
+#include <ATen/ops/mm.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <map>
 #include <stdexcept>
@@ -107,7 +108,7 @@ struct SiteFactors {
 class LoraAdapter : public LowRankAdapter {
  public:
   LoraAdapter(MethodInput input, LowRankLayout layout) : LowRankAdapter(std::move(input), std::move(layout)) {
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     if (is_weight_init(config_.init)) {
       for (size_t i = 0; i < sites_.size(); ++i) {
         down_starts_.push_back(factors(i).term.down.detach().clone());
@@ -149,7 +150,7 @@ class LoraAdapter : public LowRankAdapter {
   }
 
   at::Tensor delta_weight(size_t site_index) const override {
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     const std::vector<LowRankTerm> change = factors(site_index).change();
     at::Tensor delta = at::mm(change[0].up, change[0].down).mul_(change[0].scaling);
     for (size_t k = 1; k < change.size(); ++k)

@@ -1,7 +1,7 @@
 // Writes any adapter whose update is a sum of low-rank terms as an adapter of PEFT's LoRA.
 #include <ATen/ops/cat.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -206,7 +206,7 @@ std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<
 }  // namespace
 
 void save_peft_adapter(const Adapter& adapter, const std::filesystem::path& directory) {
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const std::string refusal = adapter.lora_form_refusal();
   const std::vector<ExportedSite> sites =
       refusal.empty() ? export_sites(adapter) : std::vector<ExportedSite>();

@@ -5,8 +5,8 @@
 // gradients may revive what was pruned.
 #include <ATen/ops/topk.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -97,7 +97,7 @@ class PriloraAdapter : public LowRankAdapter {
     if (config_.prilora.prune_every == 0) return update;
     update.observe_input = [norms = input_norms_[site_index],
                             beta = config_.prilora.beta](const at::Tensor& x) {
-      const torch::NoGradGuard no_grad;
+      const c10::NoGradGuard no_grad;
       // Not corrected for the start at 0: a common factor changes no order within a row.
       at::Tensor(norms).mul_(beta).add_(x.detach().to(at::kFloat).square().sum(0).sqrt_(), 1.0 - beta);
     };
@@ -121,7 +121,7 @@ class PriloraAdapter : public LowRankAdapter {
 
  private:
   void prune() {
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < sites_.size(); ++i) {
       at::Tensor down = downs_[layout_.plan.group_of[i][0]];
       const auto count = static_cast<int64_t>(

@@ -1,9 +1,9 @@
 #include "adapters/stored_tensors.h"
 
 #include <ATen/ops/isfinite.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <functional>
 
@@ -85,7 +85,7 @@ void fill_trainable(const Adapter& adapter, const std::map<std::string, StoredTe
                 "the adapter holds NaN or infinity" + list_entries("tensors", found.not_finite),
                 "take an earlier checkpoint");
   }
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (const TrainableTensor& entry : adapter.trainable()) {
     at::Tensor target = entry.tensor;
     target.copy_(stored.at(entry.name).tensor);

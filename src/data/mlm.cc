@@ -127,6 +127,8 @@ void mask_tokens(std::span<int64_t> ids, std::span<int64_t> labels, const MlmVoc
                 fmt::format("sequence {} has no token that could be masked", example));
   }
   RandomStream random(mix_seed(mix_seed(options.seed, epoch), example), "mlm");
+  const bool has_first = vocabulary.special[static_cast<size_t>(ids[0])] != 0;
+  if (options.first_token && has_first) labels[0] = ids[units[random.below(units.size())].begin];
   std::vector<Unit> chosen;
   for (const Unit& unit : units) {
     if (random.uniform() < options.probability) chosen.push_back(unit);

@@ -1,6 +1,6 @@
 #include "msplora/eval/evaluator.h"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -94,7 +94,7 @@ Evaluation ExampleEvaluator::run(const EvaluationProgress& progress) {
 MlmEvaluator::MlmEvaluator(Model& model, const MlmCorpus& corpus, MaskOptions mask, int64_t batch_tokens)
     : model_(model),
       corpus_(corpus),
-      mask_(mask),
+      mask_{mask.probability, mask.whole_word, mask.seed},  // words alone: the first token is not measured
       batches_(evaluation_batches(corpus.lengths(), batch_tokens)) {}
 
 Evaluation MlmEvaluator::run(const EvaluationProgress& progress) {

@@ -1,7 +1,6 @@
 #include "msplora/eval/inputs.h"
 
-#include <ATen/Functions.h>
-
+#include <ATen/ops/empty.h>
 #include <cstring>
 
 namespace msplora {

@@ -1,6 +1,6 @@
 #include "msplora/eval/merge.h"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/isfinite.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>

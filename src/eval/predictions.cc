@@ -1,4 +1,4 @@
-#include <ATen/Functions.h>
+#include <ATen/ops/softmax.h>
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>

@@ -18,12 +18,13 @@ class BertForSequenceClassification : public Model {
         // A checkpoint of a masked language model has no pooler; a drawn one must not stay frozen.
         has_fresh_pooler_(!store.contains("bert.pooler.dense.weight") || options.random_init),
         pooler_(store.linear("bert.pooler.dense", config.hidden_size, config.hidden_size, Role::kHead)),
-        classifier_(store.linear("classifier", config.hidden_size, config.num_labels, Role::kHead)) {}
+        classifier_(store.linear("classifier", config.hidden_size, config.num_labels, Role::kHead)),
+        dropout_(head_dropout(config)) {}
 
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) override {
     at::Tensor x = encoder_.forward(input, context).index_select(0, first_token_rows(input));
     x = activation(pooler_.forward(x.to(pooler_.weight.scalar_type()), context), kernels::Activation::kTanh);
-    x = dropout(x, dropout_mask(context, head_dropout(config()), hash_name("classifier.dropout")));
+    x = dropout(x, dropout_mask(context, dropout_, hash_name("classifier.dropout")));
     return classifier_.forward(x, context);
   }
 
@@ -52,6 +53,7 @@ class BertForSequenceClassification : public Model {
   Encoder encoder_;
   bool has_fresh_pooler_;
   Linear pooler_, classifier_;
+  double dropout_;
 };
 
 // BertLMPredictionHead: transform (dense, activation, norm), decoder tied to the word embeddings with a bias.

@@ -1,5 +1,8 @@
 #include "models/encoder.h"
 
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include "msplora/core/random.h"

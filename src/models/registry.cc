@@ -57,7 +57,13 @@ std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& op
   ModelConfig config = with_labels(read, options);
   config.architectures = {architecture.class_name(options.task)};
   ParameterStore store(checkpoint, options, config.initializer_range, architecture.base_prefix);
-  std::unique_ptr<Model> model = architecture.build(config, options, store);
+  ModelConfig built = config;
+  if (options.dropout) {
+    built.hidden_dropout_prob = built.attention_probs_dropout_prob = *options.dropout;
+    built.classifier_dropout = *options.dropout;
+  }
+  std::unique_ptr<Model> model = architecture.build(built, options, store);
+  model->mutable_config() = config;  // the dropout of a run is no property of the model that is saved
   store.finish(where, architecture.ignorable(options.task), report);
   return model;
 }

@@ -16,15 +16,15 @@ class RobertaForSequenceClassification : public Model {
       : Model(config, ModelTask::kSequenceClassification, options.compute_dtype),
         encoder_(config, names, store, options.compute_dtype),
         dense_(store.linear("classifier.dense", config.hidden_size, config.hidden_size, Role::kHead)),
-        out_proj_(store.linear("classifier.out_proj", config.hidden_size, config.num_labels, Role::kHead)) {}
+        out_proj_(store.linear("classifier.out_proj", config.hidden_size, config.num_labels, Role::kHead)),
+        dropout_(head_dropout(config)) {}
 
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) override {
     at::Tensor x = encoder_.forward(input, context).index_select(0, first_token_rows(input));
     x = x.to(dense_.weight.scalar_type());
-    const double p = head_dropout(config());
-    x = dropout(x, dropout_mask(context, p, hash_name("classifier.dropout.0")));
+    x = dropout(x, dropout_mask(context, dropout_, hash_name("classifier.dropout.0")));
     x = activation(dense_.forward(x, context), kernels::Activation::kTanh);
-    x = dropout(x, dropout_mask(context, p, hash_name("classifier.dropout.1")));
+    x = dropout(x, dropout_mask(context, dropout_, hash_name("classifier.dropout.1")));
     return out_proj_.forward(x, context);
   }
 
@@ -49,6 +49,7 @@ class RobertaForSequenceClassification : public Model {
  private:
   Encoder encoder_;
   Linear dense_, out_proj_;
+  double dropout_;
 };
 
 // RobertaLMHead: dense, gelu, norm, decoder tied to the word embeddings with a bias of its own.

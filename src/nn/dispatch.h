@@ -1,6 +1,7 @@
 #pragma once
 
-#include <torch/types.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include "msplora/core/error.h"
 #include "msplora/kernels/kernels.h"

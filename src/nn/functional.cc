@@ -1,5 +1,11 @@
 #include "msplora/nn/functional.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/nll_loss.h>
 #include <cmath>
 
 #include "msplora/core/ignored_label.h"

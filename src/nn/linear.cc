@@ -1,5 +1,13 @@
 #include "msplora/nn/linear.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+
 #include "msplora/core/error.h"
 #include "msplora/nn/functional.h"
 #include "nn/dispatch.h"

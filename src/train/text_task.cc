@@ -187,11 +187,4 @@ BatchOptions batch_options(const TrainOptions& train, const DataConfig& data) {
   return options;
 }
 
-void apply_dropout(const TrainOptions& train, ModelConfig& config) {
-  if (!train.dropout) return;
-  config.hidden_dropout_prob = *train.dropout;
-  config.attention_probs_dropout_prob = *train.dropout;
-  config.classifier_dropout = *train.dropout;
-}
-
 }  // namespace msplora

@@ -1,4 +1,7 @@
-#include <ATen/Functions.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -55,7 +58,7 @@ at::Tensor tensor_of(Adapter& adapter, const std::string& name) {
 
 /// B of a layer: zeros but for the first numbers.
 void set_up(Adapter& adapter, int64_t layer, std::vector<float> first) {
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   at::Tensor up = tensor_of(adapter, up_of(layer));
   up.zero_();
   for (size_t i = 0; i < first.size(); ++i) up.view({-1})[static_cast<int64_t>(i)] = first[i];
@@ -232,7 +235,7 @@ TEST(Aslora, JointDecisionsMergeTheSameLayersEverywhere) {
   config.aslora.decision = "joint";
   const auto adapter = create_adapter(config, model.target(), 1);
   const auto set = [&](const char* module, int64_t layer, float value) {
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     tensor_of(*adapter, up_of(layer, module)).zero_().view({-1})[0] = value;
   };
   // Query alone would merge 0 and 1 (0.1 against 0.5), both together 1 and 2 (0.5 against about 3).

@@ -1,8 +1,8 @@
 #include "adapters/fake_model.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/grad_mode.h>
 #include <unistd.h>
 
 #include <stdexcept>
@@ -120,7 +120,7 @@ TemporaryDirectory::~TemporaryDirectory() {
 }
 
 void randomize(const Adapter& adapter, double scale) {
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (const TrainableTensor& entry : adapter.trainable()) {
     at::Tensor target = entry.tensor;
     target.copy_(draw("test." + entry.name, target.sizes().vec(), 99, scale));

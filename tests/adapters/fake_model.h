@@ -1,7 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/ops/randn.h>
-#include <torch/types.h>
 
 #include <filesystem>
 #include <memory>

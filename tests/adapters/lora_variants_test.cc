@@ -1,5 +1,11 @@
 // Initialisations, DoRA and LoRA+ of method lora.
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -80,7 +86,7 @@ TEST(LoraInit, PissaTakesTheLargestSingularValues) {
   for (int64_t i = 0; i < 16; ++i) query.weight[15 - i][i] = 17.0 - static_cast<double>(i);
   const auto adapter = create_adapter(lora_with("pissa"), model.target(), 1);
   const LowRankTerm term = adapter->terms(index_of(*adapter, kQuery))[0];
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   at::Tensor expected = at::zeros({16, 16}, at::kDouble);
   for (int64_t i = 0; i < 4; ++i) expected[15 - i][i] = 17.0 - static_cast<double>(i);
   EXPECT_DOUBLE_EQ(term.scaling, 1.5);
@@ -93,7 +99,7 @@ TEST(LoraInit, OloraTakesColumnsOfQAndRowsOfR) {
   FakeModel model(in_double());
   const auto adapter = create_adapter(lora_with("olora"), model.target(), 1);
   const LowRankTerm term = adapter->terms(index_of(*adapter, kQuery))[0];
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const at::Tensor& weight = model.linear(kQuery).weight;
   EXPECT_LT(largest(at::mm(term.up.t(), term.up) - at::eye(4, at::kDouble)), 1e-12);
   // Q_r R_r is the projection of W onto its first r columns, which it leaves as they are.
@@ -147,7 +153,7 @@ TEST(LoraInit, ForwardIsTheChangeOfTheProduct) {
     const at::Tensor start =
         at::mm(tensor_of(*adapter, kQuery + ".lora_B.start"), tensor_of(*adapter, kQuery + ".lora_A.start"));
     randomize(*adapter, 0.5);
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     const LowRankTerm term = adapter->terms(site)[0];
     const at::Tensor delta = 1.5 * (at::mm(term.up, term.down) - start);
     EXPECT_LT(largest(adapter->delta_weight(site) - delta), 1e-12);
@@ -165,7 +171,7 @@ template <typename Loss, typename Reference>
 void expect_gradients(const std::vector<at::Tensor>& tensors, const Loss& loss, const Reference& reference) {
   for (at::Tensor tensor : tensors) tensor.mutable_grad().reset();
   loss().backward();
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   EXPECT_NEAR(loss().template item<double>(), reference().template item<double>(), 1e-10);
   for (const at::Tensor& tensor : tensors) {
     at::Tensor flat = tensor.view({-1});
@@ -210,7 +216,8 @@ TEST(Dora, StartsAtTheBaseToTheBit) {
     EXPECT_LT(largest(tensor_of(*adapter, kQuery + ".lora_magnitude_vector") -
                       model.linear(kQuery).weight.norm(2, 1)),
               1e-6);
-    EXPECT_EQ(tensor_of(*adapter, kQuery + ".lora_magnitude_vector").sizes(), (std::vector<int64_t>{16}));
+    EXPECT_EQ(tensor_of(*adapter, kQuery + ".lora_magnitude_vector").sizes().vec(),
+              (std::vector<int64_t>{16}));
   }
 }
 
@@ -219,12 +226,12 @@ struct DoraReference {
   DoraReference(const Linear& layer, const at::Tensor& x, const LowRankTerm& term,
                 const at::Tensor& magnitude)
       : layer(layer), x(x), term(term), magnitude(magnitude) {
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     norms = (layer.weight + term.scaling * at::mm(term.up, term.down)).norm(2, 1);
   }
 
   at::Tensor operator()(const ForwardContext& context) const {
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     const at::Tensor dropped = dropout(x, dropout_mask(context, term.dropout, term.dropout_stream));
     const at::Tensor gain = magnitude / norms;
     return at::linear(x, layer.weight, layer.bias) + (gain - 1.0) * at::linear(dropped, layer.weight) +
@@ -265,7 +272,7 @@ TEST(Dora, MergedRowsHaveTheMagnitudesAsNorms) {
     config.use_dora = true;
     const auto adapter = create_adapter(config, model.target(), 1);
     randomize(*adapter, 0.4);
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     const Linear& query = model.linear(kQuery);
     const at::Tensor merged = query.weight + adapter->delta_weight(index_of(*adapter, kQuery));
     const at::Tensor magnitude = tensor_of(*adapter, kQuery + ".lora_magnitude_vector");

@@ -2,9 +2,9 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/grad_mode.h>
 
 #include <cmath>
 #include <set>
@@ -118,7 +118,7 @@ TEST(Msplora, DeltaIsTheSumOfScaledProducts) {
   config.alphas = {5.0, 7.0, 11.0};
   const auto adapter = create_adapter(config, model.target(), 1);
   testing::randomize(*adapter);
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const std::string path = kBlock + "6.attention.self.value";
   const auto factor = [&](int layer, const char* which, int level) {
     return tensor_of(*adapter, kBlock + std::to_string(layer) + ".attention.self.value.lora_" + which + "." +

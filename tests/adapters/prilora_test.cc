@@ -1,4 +1,8 @@
-#include <ATen/Functions.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -144,7 +148,7 @@ TEST(Prilora, EachRowLosesTheShareAskedForAndMayReviveIt) {
     }
     if (per_row == 0) continue;
     // No mask: a step with gradients everywhere brings the entries back.
-    const torch::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < adapter->sites().size(); ++i) adapter->terms(i)[0].down.add_(1e-3);
     end_step(*adapter, 6);
     EXPECT_EQ(zeros(adapter->terms(3)[0].down), 0);
@@ -157,7 +161,7 @@ TEST(Prilora, ImportanceIsTheProductOfEntryAndNorm) {
   config.prilora.prune_every = 1;
   config.prilora.prune_fraction = 0.25;
   const auto adapter = create_adapter(config, model.target(), 1);
-  const torch::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const at::Tensor places = at::arange(16, at::kFloat);
   // Equal norms: the smallest entries go, whatever their sign.
   at::Tensor down = adapter->terms(0)[0].down;

@@ -1,6 +1,11 @@
-#include <ATen/ATen.h>
 
 #include "io/test_files.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include "msplora/io/safetensors.h"
 
 namespace msplora {

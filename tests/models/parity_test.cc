@@ -2,6 +2,8 @@
 // found below the directories named in MSPLORA_FIXTURES (colon separated), each a model directory with
 // NAME.json and NAME.safetensors pairs beside config.json and model.safetensors.
 
+#include <ATen/ops/full_like.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -171,7 +173,7 @@ class Parity : public ::testing::TestWithParam<FixtureCase> {
     if (!is_causal_) target.head_modules = model_->head_modules();
     adapter_ = create_adapter(config, std::move(target), 0);
     for (const TrainableTensor& trainable : adapter_->trainable()) {
-      at::NoGradGuard no_grad;
+      c10::NoGradGuard no_grad;
       at::Tensor tensor = trainable.tensor;
       tensor.copy_(stored("init.", trainable.name));
     }

@@ -1,5 +1,13 @@
 #include "msplora/nn/linear.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include "msplora/core/random.h"
@@ -52,7 +60,7 @@ TEST(AdaptedLinear, GradientsMatchFiniteDifferencesWithDropout) {
   const at::Tensor weights = normals({7, 5}, "loss", at::kDouble);
   const auto loss = [&] { return (c.linear.forward(c.x, context) * weights).sum(); };
   loss().backward();
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   for (at::Tensor* input : c.inputs()) {
     at::Tensor flat = input->view({-1});
     const at::Tensor gradient = input->grad().reshape({-1});

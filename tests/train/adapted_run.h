@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/GradMode.h>
+
 #include <filesystem>
 #include <memory>
 #include <vector>
@@ -48,7 +50,7 @@ struct AdaptedRun {
   }
 
   at::Tensor logits() {
-    at::NoGradGuard no_grad;
+    c10::NoGradGuard no_grad;
     return predict_logits(*model, validation);
   }
 

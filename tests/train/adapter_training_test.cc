@@ -1,4 +1,5 @@
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
+#include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -109,7 +110,7 @@ TEST(Merge, RoundsOnceToTheStoredType) {
   AdapterConfig config = pyramid();
   AdaptedRun run(config);
   for (const TrainableTensor& tensor : run.adapter->trainable()) {
-    at::NoGradGuard no_grad;
+    c10::NoGradGuard no_grad;
     if (tensor.group == ParameterGroup::kAdapter) at::Tensor(tensor.tensor).fill_(0.01);
   }
   const Site site = run.adapter->sites()[1];
@@ -127,7 +128,7 @@ TEST(Merge, RefusesWeightsThatAreNotFinite) {
   AdaptedRun run(pyramid());
   const at::Tensor before = run.adapter->sites()[0].linear->weight;
   for (const TrainableTensor& tensor : run.adapter->trainable()) {
-    at::NoGradGuard no_grad;
+    c10::NoGradGuard no_grad;
     if (tensor.group == ParameterGroup::kAdapter) at::Tensor(tensor.tensor).fill_(1e30);
   }
   try {

@@ -1,4 +1,7 @@
-#include <ATen/Functions.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,7 +21,7 @@ TEST(Evaluator, AgreesWithOneExampleAtATime) {
   const Evaluation evaluation = evaluator.run();
   int64_t right = 0;
   double loss = 0.0;
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   for (uint32_t i = 0; i < run.validation.size(); ++i) {
     const Batch batch = collate(run.validation, std::vector<uint32_t>{i}, false);
     const at::Tensor logits = run.model->forward(packed_input(batch), {});
@@ -41,7 +44,7 @@ TEST(Evaluator, RefusesMetricsThatDoNotSuit) {
 TEST(Predictions, ComeInTheOrderOfTheExamples) {
   TinyRun run;
   const at::Tensor logits = predict_logits(*run.model, run.validation, 25);
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   for (uint32_t i = 0; i < run.validation.size(); ++i) {
     const Batch batch = collate(run.validation, std::vector<uint32_t>{i}, false);
     const at::Tensor alone = run.model->forward(packed_input(batch), {});

@@ -1,7 +1,9 @@
 // Training runs of LoRA's variants, ASLoRA and PRILoRA: pausing anywhere changes nothing.
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <set>
 
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
 #include <filesystem>
 #include <memory>
 #include <string>

@@ -1,5 +1,8 @@
 #include "msplora/train/trainer.h"
 
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -101,7 +104,7 @@ TEST(Trainer, AnInfiniteLossStopsTheRunAndKeepsTheCheckpoint) {
   TrainerSetup setup = again.setup(directory.path(), /*resume=*/true);
   Trainer trainer(std::move(setup), task);
   {
-    at::NoGradGuard no_grad;  // not a trained tensor, so the checkpoint does not mend it
+    c10::NoGradGuard no_grad;  // not a trained tensor, so the checkpoint does not mend it
     again.model->parameters().front().tensor.fill_(std::numeric_limits<float>::quiet_NaN());
   }
   try {

@@ -66,6 +66,7 @@ struct MlmDataConfig {
   int64_t max_length = 128;
   double mask_probability = 0.15;
   bool whole_word = false;
+  bool first_token = false;
   std::optional<std::string> cache_dir;
 
   template <class Visitor>
@@ -76,6 +77,8 @@ struct MlmDataConfig {
             "Longest sequence in tokens, special tokens included; longer lines are split", at_least(3));
     visitor("mask_probability", mask_probability, "Share of the tokens to predict", open_unit_interval());
     visitor("whole_word", whole_word, "Mask all pieces of a word together");
+    visitor("first_token", first_token,
+            "Let the first token predict a random token of its text, so that it becomes a summary for heads");
     visitor("cache_dir", cache_dir, "Directory that keeps the encoded text between runs");
   }
 

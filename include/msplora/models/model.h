@@ -1,9 +1,10 @@
 #pragma once
 
-#include <torch/types.h>
+#include <ATen/core/Tensor.h>
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,7 @@ struct ModelLoadOptions {
   at::ScalarType compute_dtype = at::kFloat;
   uint64_t seed = 0;          // of fresh weights
   bool random_init = false;   // ignore the checkpoint's weights and draw all of them
+  std::optional<double> dropout;  // of hidden states, attention and head, instead of what config.json says
   bool keep_float32 = false;  // keep parameters in float32 (full training) and convert on use
 };
 

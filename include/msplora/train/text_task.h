@@ -94,7 +94,4 @@ class MlmTask : public TrainingTask {
 BatchOptions batch_options(const TrainOptions& train);
 BatchOptions batch_options(const TrainOptions& train, const DataConfig& data);
 
-/// config.json's dropout probabilities replaced by train.dropout, if it is set.
-void apply_dropout(const TrainOptions& train, ModelConfig& config);
-
 }  // namespace msplora
