@@ -108,21 +108,24 @@ Json method_json(const InspectArguments& arguments, const ModelConfig& config, c
   const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);
-  return {{"method", method},
-          {"ranks", level_ranks(adapter)},
-          {"target_modules", adapter.target_modules},
-          {"trainable_parameters", count.total},
-          {"percent_of_model", share},
-          {"per_level", count.per_level},
-          {"owners", count.owners},
-          {"memory",
-           {{"tokens_per_batch", arguments.tokens},
-            {"dtype", arguments.dtype},
-            {"model_parameters", memory.model_parameters},
-            {"weights_bytes", memory.weights},
-            {"trainable_bytes", memory.trainable},
-            {"activation_bytes", memory.activations},
-            {"total_bytes", memory.total()}}}};
+  Json json = {{"method", method},
+               {"ranks", level_ranks(adapter)},
+               {"target_modules", adapter.target_modules},
+               {"trainable_parameters", count.total},
+               {"percent_of_model", share},
+               {"per_level", count.per_level},
+               {"owners", count.owners},
+               {"memory",
+                {{"tokens_per_batch", arguments.tokens},
+                 {"dtype", arguments.dtype},
+                 {"model_parameters", memory.model_parameters},
+                 {"weights_bytes", memory.weights},
+                 {"trainable_bytes", memory.trainable},
+                 {"activation_bytes", memory.activations},
+                 {"total_bytes", memory.total()}}}};
+  // What is left after the merges of aslora.
+  if (count.total_at_end != count.total) json["trainable_parameters_at_end"] = count.total_at_end;
+  return json;
 }
 
 /// "0, 11, 22"; every layer is "all".
@@ -150,6 +153,10 @@ void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
     const std::string owners = has_levels || levels.empty() ? "" : owners_text(method["owners"][0], layers);
     table.add({name, has_levels ? "all" : "", rank, owners, with_commas(total),
                bytes_text(method["memory"]["total_bytes"].get<int64_t>())});
+    if (method.contains("trainable_parameters_at_end")) {
+      const auto at_end = method["trainable_parameters_at_end"].get<int64_t>();
+      table.add({name + " at the end", "", rank, "", with_commas(at_end), ""});
+    }
   }
   out << table.text("  ");
 }

@@ -45,8 +45,12 @@ std::string method_line(const AdapterConfig& config) {
   if (config.method == "none") return "none: the layers stay as they are, the head is trained";
   const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
   if (config.method != "msplora") {
-    return fmt::format("{}, rank {}, alpha {}{}{}", config.method, config.rank, config.alpha, dropout,
-                       config.use_rslora ? ", rank-stabilised" : "");
+    std::string text =
+        fmt::format("{}, rank {}, alpha {}{}", config.method, config.rank, config.alpha, dropout);
+    if (config.use_rslora) text += ", rank-stabilised";
+    if (config.init != "default") text += fmt::format(", init {}", config.init);
+    if (config.use_dora) text += ", DoRA";
+    return text + (config.lora_plus_ratio == 1.0 ? "" : fmt::format(", LoRA+ {}", config.lora_plus_ratio));
   }
   const auto ranks = level_ranks(config);
   const std::string alpha = config.alphas.empty() ? fmt::format("{}", config.alpha)

@@ -184,6 +184,27 @@ struct AllRanges {
   }
 };
 
+/// Compares the groups of other methods with their defaults.
+struct ForeignOptions {
+  const std::string& method;
+  ErrorList& errors;
+  template <typename T>
+  void operator()(const char* name, T& value, const char*, const OptionRange& = {}) {
+    if constexpr (HasOptions<T>) {
+      if (name == method) return;
+      T defaults;
+      Writer given, usual;
+      value.visit(given);
+      defaults.visit(usual);
+      for (const auto& [key, entry] : given.result.items()) {
+        if (entry == usual.result.at(key)) continue;
+        errors.add(fmt::format("adapter.{}.{}", name, key),
+                   fmt::format("belongs to method {}; {} would ignore it", name, method));
+      }
+    }
+  }
+};
+
 }  // namespace
 
 json config_to_json(const AdapterConfig& config) {
@@ -205,6 +226,11 @@ AdapterConfig config_from_json(const json& from, const std::string& where) {
 void check_ranges(const AdapterConfig& config, ErrorList& errors) {
   AdapterConfig copy = config;
   copy.visit(AllRanges{"adapter", errors});
+}
+
+void check_foreign_options(const AdapterConfig& config, ErrorList& errors) {
+  AdapterConfig copy = config;
+  copy.visit(ForeignOptions{config.method, errors});
 }
 
 }  // namespace msplora::detail

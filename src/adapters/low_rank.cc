@@ -1,7 +1,5 @@
 #include "adapters/low_rank.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <ATen/TensorOperators.h>
@@ -11,37 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "adapters/initial_factors.h"
 #include "adapters/target_modules.h"
 #include "msplora/core/random.h"
 
 namespace msplora::detail {
-namespace {
-
-at::Tensor initial_down(const std::string& name, int64_t rank, int64_t in, const std::string& init,
-                        uint64_t seed) {
-  at::Tensor tensor = at::empty({rank, in}, at::kFloat);
-  float* values = tensor.data_ptr<float>();
-  RandomStream stream(seed, name);
-  const double bound = 1.0 / std::sqrt(static_cast<double>(in));
-  const double deviation = 1.0 / static_cast<double>(rank);
-  const bool gaussian = init == "gaussian";
-  for (int64_t i = 0; i < rank * in; ++i) {
-    const double value = gaussian ? stream.normal() * deviation : (2.0 * stream.uniform() - 1.0) * bound;
-    values[i] = static_cast<float>(value);
-  }
-  return tensor;
-}
-
-/// Factors are float32 beside a model of any compute type, and float64 beside one in float64.
-at::TensorOptions factor_options(const Site& site) {
-  const at::Tensor& weight = site.linear->weight;
-  return at::TensorOptions()
-      .device(weight.device())
-      .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-}
-
-}  // namespace
-
 double scaling_of(double alpha, int64_t rank, bool use_rslora) {
   const auto r = static_cast<double>(rank);
   return alpha / (use_rslora ? std::sqrt(r) : r);
@@ -59,6 +31,27 @@ void check_rank(const std::string& where, int64_t rank, const std::vector<Site>&
   if (narrow.empty()) return;
   errors.add(where, fmt::format("rank {} is larger than a dimension of {}", rank, describe_sites(narrow)),
              fmt::format("at most {}", limit));
+}
+
+void refuse_level_options(const AdapterConfig& config, ErrorList& errors) {
+  const auto refuse = [&](bool is_set, const char* name) {
+    if (!is_set) return;
+    errors.add(fmt::format("adapter.{}", name),
+               fmt::format("belongs to method msplora; {} would ignore it", config.method),
+               fmt::format("rank, alpha and dropout are those of {}", config.method));
+  };
+  refuse(!config.ranks.empty(), "ranks");
+  refuse(!config.alphas.empty(), "alphas");
+  refuse(!config.dropouts.empty(), "dropouts");
+  refuse(config.stagewise, "stagewise");
+  refuse(!config.stage_fractions.empty(), "stage_fractions");
+}
+
+void refuse_patterns(const AdapterConfig& config, const std::string& reason, ErrorList& errors) {
+  for (const auto& [name, is_set] : {std::pair{"rank_pattern", !config.rank_pattern.empty()},
+                                     {"alpha_pattern", !config.alpha_pattern.empty()}}) {
+    if (is_set) errors.add(fmt::format("adapter.{}", name), "belongs to method lora; " + reason);
+  }
 }
 
 std::vector<TensorSpec> LowRankLayout::tensors(const std::vector<Site>& sites) const {
@@ -79,10 +72,13 @@ LowRankAdapter::LowRankAdapter(MethodInput input, LowRankLayout layout)
     const ShareGroup& group = layout_.plan.groups[i];
     const GroupFactors& f = layout_.factors[i];
     const Site& owner = sites_[group.owner];
-    const at::Tensor down = initial_down(f.down_name, f.rank, owner.in_features, config_.init, input.seed);
-    const at::TensorOptions options = factor_options(owner);
-    downs_.push_back(add_trainable(f.down_name, down.to(options), group.level));
-    ups_.push_back(add_trainable(f.up_name, at::zeros({owner.out_features, f.rank}, options), group.level));
+    const Factors factors =
+        input.values_follow
+            ? zero_factors(f.rank, owner)
+            : initial_factors({config_.init, f.down_name, f.rank, f.scaling, input.seed}, owner);
+    downs_.push_back(add_trainable(f.down_name, factors.down, group.level));
+    ups_.push_back(add_trainable(f.up_name, factors.up, group.level));
+    trainable_.back().lr_scale = config_.lora_plus_ratio;
   }
 }
 

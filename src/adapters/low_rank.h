@@ -34,9 +34,14 @@ double scaling_of(double alpha, int64_t rank, bool use_rslora);
 /// Adds one error listing compactly the sites with a dimension below `rank`.
 void check_rank(const std::string& where, int64_t rank, const std::vector<Site>& sites, ErrorList& errors);
 
-/// Adapter of a LowRankLayout. Initial factors: down ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default, Kaiming
-/// with a = sqrt(5)) or N(0, 1/r) (standard deviation 1/r, "gaussian"), up = 0; drawn from (seed, tensor
-/// name).
+/// Adds an error for every option of MSPLoRA's levels that is set.
+void refuse_level_options(const AdapterConfig& config, ErrorList& errors);
+
+/// Adds an error for rank_pattern and alpha_pattern; `reason` says why the method has none.
+void refuse_patterns(const AdapterConfig& config, const std::string& reason, ErrorList& errors);
+
+/// Adapter of a LowRankLayout. Initial factors are those of initial_factors.h, drawn from (seed, tensor
+/// name); with lora_plus_ratio, `up` learns faster by that factor (LoRA+, arXiv 2402.12354).
 class LowRankAdapter : public Adapter {
  public:
   LowRankAdapter(MethodInput input, LowRankLayout layout);
@@ -46,8 +51,6 @@ class LowRankAdapter : public Adapter {
 
  protected:
   LowRankLayout layout_;
-
- private:
   std::vector<at::Tensor> downs_, ups_;  // parallel to layout_.plan.groups
 };
 

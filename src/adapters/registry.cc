@@ -16,6 +16,7 @@ using detail::Method;
 
 const std::vector<Method>& methods() {
   static const std::vector<Method> all = {detail::msplora_method(), detail::lora_method(),
+                                          detail::aslora_method(), detail::prilora_method(),
                                           detail::head_only_method()};
   return all;
 }
@@ -34,6 +35,21 @@ const Method* find_method(const std::string& name, ErrorList& errors) {
   return nullptr;
 }
 
+void check_family_options(const Method& method, const AdapterConfig& config, ErrorList& errors) {
+  const auto refuse = [&](bool is_refused, const char* option, const std::string& hint) {
+    if (is_refused) {
+      errors.add(option, fmt::format("has no meaning for method `{}`", method.info.name), hint);
+    }
+  };
+  const detail::FamilyOptions& knows = method.family;
+  refuse(config.use_dora && !knows.dora, "adapter.use_dora", "method: lora");
+  refuse(config.lora_plus_ratio != 1.0 && !knows.lora_plus, "adapter.lora_plus_ratio",
+         "it is for methods with pairs A and B: lora, msplora, aslora, prilora");
+  const bool is_lora_init = config.init == "pissa" || config.init == "olora" || config.init == "orthogonal";
+  refuse(is_lora_init && !knows.lora_inits, "adapter.init",
+         fmt::format("`{}` is for method lora; default or gaussian", config.init));
+}
+
 /// Everything that can be said about a configuration without tensors.
 struct Checked {
   const Method* method = nullptr;
@@ -49,6 +65,8 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
   const bool in_range = errors.size() == problems;
   checked.method = find_method(config.method, errors);
   if (checked.method == nullptr) return checked;
+  check_family_options(*checked.method, config, errors);
+  detail::check_foreign_options(config, errors);
   if (checked.method->uses_sites) {
     checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
   }
@@ -82,7 +100,7 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
   }
   detail::prepare_base_parameters(target, base);
   std::unique_ptr<Adapter> adapter =
-      checked.method->create({config, std::move(target), std::move(checked.sites), seed});
+      checked.method->create({config, std::move(target), std::move(checked.sites), seed, values_follow});
   for (const detail::BaseParameter& entry : base) {
     adapter->trainable_.push_back({entry.parameter.name, entry.parameter.tensor, entry.group, 0});
   }
@@ -116,6 +134,7 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
     int64_t size = 1;
     for (const int64_t extent : tensor.shape) size *= extent;
     count.total += size;
+    if (!tensor.is_dropped) count.total_at_end += size;
     count.per_level[level] += size;
     owners[level].insert(tensor.owner_layer);
   }

@@ -82,7 +82,8 @@ class Adapter {
   const std::vector<Site>& sites() const { return sites_; }
 
   /// Every trainable tensor once: the method's own, then biases, then heads and modules_to_save. A shared
-  /// tensor is one entry under its owner's name.
+  /// tensor is one entry under its owner's name. A method may drop entries in the course of training; from
+  /// then on `frozen_now` names them.
   const std::vector<TrainableTensor>& trainable() const { return trainable_; }
   int64_t trainable_count(ParameterGroup group) const;
 
@@ -107,10 +108,16 @@ class Adapter {
   /// methods. restore_state is called after the values of trainable tensors and state_tensors are back.
   virtual nlohmann::json state() const { return nullptr; }
   virtual void restore_state(const nlohmann::json& state) {}
+  /// Called before values of an adapter file are filled in: brings the set of trainable tensors to what the
+  /// state says (ties of ASLoRA). Throws Error{kFormat} when the state does not fit this adapter.
+  virtual void restore_structure(const nlohmann::json& state) {}
   /// Tensors of that state, live (aliasing the adapter's own): checkpoints and native files hold them, and
   /// loading copies into them. Names must not collide with trainable ones. The set may not change after
   /// creation.
   virtual std::vector<NamedTensor> state_tensors() const { return {}; }
+  /// Tensors that a resumed run alone needs (running means): checkpoints hold them, adapter files do not.
+  /// Otherwise as state_tensors.
+  virtual std::vector<NamedTensor> training_tensors() { return {}; }
 
   /// The events of an optimizer step, in their order. Called by the trainer alone.
   /// Before the forward passes of the step.
@@ -170,6 +177,7 @@ struct ParameterCount {
   int64_t total = 0;
   std::vector<int64_t> per_level;
   std::vector<std::vector<int64_t>> owners;  // per level: layer indices that own a tensor
+  int64_t total_at_end = 0;                  // after what the method drops during training (merges of ASLoRA)
 };
 /// Throws like create_adapter. `head_modules` are never targeted; the default
 /// names the heads of Hugging Face models.
