@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "adapters/initial.h"
 #include "adapters/target_modules.h"
 #include "msplora/core/random.h"
 
@@ -25,14 +26,6 @@ at::Tensor initial_down(const std::string& name, int64_t rank, int64_t in, const
     values[i] = static_cast<float>(value);
   }
   return tensor;
-}
-
-/// Factors are float32 beside a model of any compute type, and float64 beside one in float64.
-at::TensorOptions factor_options(const Site& site) {
-  const at::Tensor& weight = site.linear->weight;
-  return at::TensorOptions()
-      .device(weight.device())
-      .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct PlanInput {
   int64_t num_layers = 0;
   bool check_ranks =
       true;  // off for adapter files: PEFT allows ranks above a dimension, and concatenation makes them
+  AttentionHeads heads = {};
 };
 
 /// What a method builds from, checked before.

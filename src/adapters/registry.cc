@@ -39,20 +39,22 @@ struct Checked {
 };
 
 Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64_t num_layers,
-              const std::vector<std::string>& heads, detail::Strictness strictness, ErrorList& errors) {
+              const AttentionHeads& attention, const std::vector<std::string>& heads,
+              detail::Strictness strictness, ErrorList& errors) {
   Checked checked;
   const size_t problems = errors.size();
   detail::check_ranges(config, errors);
   const bool in_range = errors.size() == problems;
   checked.method = find_method(config.method, errors);
   if (checked.method == nullptr) return checked;
+  detail::check_foreign_options(config, errors);
   if (checked.method->uses_sites) {
     checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
   }
   // Values out of range (a rank of 0) would only produce follow-up problems.
   if (in_range) {
     const bool strict = strictness == detail::Strictness::kStrict;
-    checked.tensors = checked.method->tensors({config, checked.sites, num_layers, strict}, errors);
+    checked.tensors = checked.method->tensors({config, checked.sites, num_layers, strict, attention}, errors);
   }
   return checked;
 }
@@ -62,7 +64,8 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
 std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,
                                                uint64_t seed) const {
   ErrorList errors;
-  Checked checked = check(config, target.sites, target.num_layers, target.head_modules, strictness, errors);
+  Checked checked =
+      check(config, target.sites, target.num_layers, target.heads, target.head_modules, strictness, errors);
   const bool lenient = strictness == detail::Strictness::kLenient;
   const auto base = detail::select_base_parameters(config, target, checked.sites, lenient, errors);
   if (errors.empty() && checked.tensors.empty() && base.empty()) {
@@ -99,8 +102,15 @@ std::vector<MethodInfo> adapter_methods() {
 
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const std::vector<std::string>& head_modules) {
+  return count_parameters(config, sites, num_layers, AttentionHeads(), head_modules);
+}
+
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const AttentionHeads& heads,
+                                const std::vector<std::string>& head_modules) {
   ErrorList errors;
-  const Checked checked = check(config, sites, num_layers, head_modules, detail::Strictness::kStrict, errors);
+  const Checked checked =
+      check(config, sites, num_layers, heads, head_modules, detail::Strictness::kStrict, errors);
   errors.throw_if_any(ErrorCode::kConfig, "adapter");
   ParameterCount count;
   std::vector<std::set<int64_t>> owners;
