@@ -48,5 +48,8 @@ struct Method {
 Method lora_method();
 Method msplora_method();
 Method head_only_method();
+Method lorta_method();
+Method ttlora_method();
+Method glora_method();
 
 }  // namespace msplora::detail

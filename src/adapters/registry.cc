@@ -13,7 +13,8 @@ using detail::Method;
 
 const std::vector<Method>& methods() {
   static const std::vector<Method> all = {detail::msplora_method(), detail::lora_method(),
-                                          detail::head_only_method()};
+                                          detail::lorta_method(),   detail::ttlora_method(),
+                                          detail::glora_method(),   detail::head_only_method()};
   return all;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/method_options.h"
 #include "msplora/core/options.h"
 
 namespace msplora {
@@ -37,6 +38,10 @@ struct AdapterConfig {
   std::string sharing = "published";
   bool stagewise = false;
   std::vector<double> stage_fractions;
+
+  LortaOptions lorta;
+  TtloraOptions ttlora;
+  GloraOptions glora;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
@@ -80,6 +85,9 @@ struct AdapterConfig {
     visitor("stagewise", stagewise, "msplora: train one level at a time, global first");
     visitor("stage_fractions", stage_fractions,
             "msplora: share of the training for each stage; default equal", above(0));
+    visitor("lorta", lorta, "Options of method lorta");
+    visitor("ttlora", ttlora, "Options of method ttlora, whose update adapter.alpha multiplies directly");
+    visitor("glora", glora, "Options of method glora");
   }
 };
 
