@@ -224,9 +224,9 @@ TEST(Glora, EveryStepTrainsTheDrawnFormsAlone) {
   }
   std::set<std::string> trained;
   std::set<std::vector<std::string>> sets;
-  for (int64_t step = 0; step < 12; ++step) {
-    adapter.on_step_begin({step, 12});
-    const auto names = adapter.frozen_now({step, 12});
+  for (int64_t step = 0; step < 60; ++step) {
+    adapter.on_step_begin({step, 60});
+    const auto names = adapter.frozen_now({step, 60});
     const std::set<std::string> frozen(names.begin(), names.end());
     sets.insert(names);
     const auto gradients = testing::gradients_of(adapter);
@@ -236,13 +236,13 @@ TEST(Glora, EveryStepTrainsTheDrawnFormsAlone) {
       if (moves) trained.insert(name);
     }
   }
-  EXPECT_GT(sets.size(), 10u);
+  EXPECT_GT(sets.size(), 50u);
   EXPECT_EQ(trained, all);
   // A step's draw depends on the seed and the step alone.
   Made again(searching());
-  again.adapter->on_step_begin({7, 12});
-  adapter.on_step_begin({7, 12});
-  EXPECT_EQ(again.adapter->frozen_now({7, 12}), adapter.frozen_now({7, 12}));
+  again.adapter->on_step_begin({7, 60});
+  adapter.on_step_begin({7, 60});
+  EXPECT_EQ(again.adapter->frozen_now({7, 60}), adapter.frozen_now({7, 60}));
 }
 
 SearchOptions small_search() {
