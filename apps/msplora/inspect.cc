@@ -14,6 +14,7 @@
 #include "msplora/models/model.h"
 #include "panel.h"
 #include "program.h"
+#include "session.h"
 
 namespace msplora {
 namespace {
@@ -104,7 +105,8 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
                  const std::string& method) {
   const AdapterConfig adapter = adapter_config(arguments, method, config);
-  const ParameterCount count = count_parameters(adapter, sites, config.num_hidden_layers);
+  const ParameterCount count =
+      count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config));
   const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);

@@ -44,6 +44,20 @@ std::vector<int64_t> level_ranks(const AdapterConfig& config) {
 std::string method_line(const AdapterConfig& config) {
   if (config.method == "none") return "none: the layers stay as they are, the head is trained";
   const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
+  if (config.method == "glora") {
+    const GloraOptions& o = config.glora;
+    if (!o.search) {
+      return fmt::format("glora, rank {}, supports A {}, B {}, C {}, D {}, E {}", config.rank, o.choice_a,
+                         o.choice_b, o.choice_c, o.choice_d, o.choice_e);
+    }
+    return fmt::format("glora, rank {}, then a search: {} generations of {}, at most {} parameters",
+                       config.rank, o.generations, o.population, o.max_parameters);
+  }
+  if (config.method == "lorta") {
+    return fmt::format("lorta, rank {}, alpha {}, {} orientation{}{}", config.rank,
+                       config.lorta.alpha.value_or(static_cast<double>(config.rank)),
+                       config.lorta.orientation, dropout, config.use_rslora ? ", rank-stabilised" : "");
+  }
   if (config.method != "msplora") {
     std::string text =
         fmt::format("{}, rank {}, alpha {}{}", config.method, config.rank, config.alpha, dropout);

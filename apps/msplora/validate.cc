@@ -47,7 +47,7 @@ std::optional<int64_t> check_adapter(const AdapterConfig& adapter, const ModelCo
   std::optional<int64_t> count;
   attempt(errors, [&] {
     const auto sites = sites_of_shape(config, ModelTask::kMaskedLm);
-    count = count_parameters(adapter, sites, config.num_hidden_layers).total;
+    count = count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config)).total;
   });
   return count;
 }

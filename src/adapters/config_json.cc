@@ -184,24 +184,12 @@ struct AllRanges {
   }
 };
 
-/// Compares the groups of other methods with their defaults.
-struct ForeignOptions {
-  const std::string& method;
-  ErrorList& errors;
+/// Names of the groups that methods have for themselves.
+struct GroupNames {
+  std::vector<std::string> names = {};
   template <typename T>
-  void operator()(const char* name, T& value, const char*, const OptionRange& = {}) {
-    if constexpr (HasOptions<T>) {
-      if (name == method) return;
-      T defaults;
-      Writer given, usual;
-      value.visit(given);
-      defaults.visit(usual);
-      for (const auto& [key, entry] : given.result.items()) {
-        if (entry == usual.result.at(key)) continue;
-        errors.add(fmt::format("adapter.{}.{}", name, key),
-                   fmt::format("belongs to method {}; {} would ignore it", name, method));
-      }
-    }
+  void operator()(const char* name, T&, const char*, const OptionRange& = {}) {
+    if constexpr (HasOptions<T>) names.push_back(name);
   }
 };
 
@@ -229,8 +217,26 @@ void check_ranges(const AdapterConfig& config, ErrorList& errors) {
 }
 
 void check_foreign_options(const AdapterConfig& config, ErrorList& errors) {
-  AdapterConfig copy = config;
-  copy.visit(ForeignOptions{config.method, errors});
+  AdapterConfig plain;
+  GroupNames groups;
+  plain.visit(groups);
+  const json set = config_to_json(config), defaults = config_to_json(plain);
+  for (const std::string& group : groups.names) {
+    if (group == config.method) continue;
+    for (const auto& [name, value] : set[group].items()) {
+      if (value == defaults[group][name]) continue;
+      errors.add(fmt::format("adapter.{}.{}", group, name),
+                 fmt::format("belongs to method {}; {} would ignore it", group, config.method));
+    }
+  }
+}
+
+void refuse_options(const AdapterConfig& config, const std::vector<std::string>& names, ErrorList& errors) {
+  const json set = config_to_json(config), defaults = config_to_json(AdapterConfig());
+  for (const std::string& name : names) {
+    if (set.at(name) == defaults.at(name)) continue;
+    errors.add(fmt::format("adapter.{}", name), fmt::format("has no effect with method {}", config.method));
+  }
 }
 
 }  // namespace msplora::detail

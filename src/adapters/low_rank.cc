@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/initial.h"
 #include "adapters/initial_factors.h"
 #include "adapters/target_modules.h"
 #include "msplora/core/random.h"

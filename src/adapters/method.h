@@ -26,6 +26,7 @@ struct PlanInput {
   int64_t num_layers = 0;
   bool check_ranks =
       true;  // off for adapter files: PEFT allows ranks above a dimension, and concatenation makes them
+  AttentionHeads heads = {};
 };
 
 /// What a method builds from, checked before.
@@ -59,5 +60,8 @@ Method msplora_method();
 Method aslora_method();
 Method prilora_method();
 Method head_only_method();
+Method lorta_method();
+Method ttlora_method();
+Method glora_method();
 
 }  // namespace msplora::detail

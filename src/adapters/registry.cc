@@ -15,9 +15,9 @@ namespace {
 using detail::Method;
 
 const std::vector<Method>& methods() {
-  static const std::vector<Method> all = {detail::msplora_method(), detail::lora_method(),
-                                          detail::aslora_method(), detail::prilora_method(),
-                                          detail::head_only_method()};
+  static const std::vector<Method> all = {
+      detail::msplora_method(), detail::lora_method(),   detail::aslora_method(), detail::prilora_method(),
+      detail::lorta_method(),   detail::ttlora_method(), detail::glora_method(),  detail::head_only_method()};
   return all;
 }
 
@@ -58,7 +58,8 @@ struct Checked {
 };
 
 Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64_t num_layers,
-              const std::vector<std::string>& heads, detail::Strictness strictness, ErrorList& errors) {
+              const AttentionHeads& attention, const std::vector<std::string>& heads,
+              detail::Strictness strictness, ErrorList& errors) {
   Checked checked;
   const size_t problems = errors.size();
   detail::check_ranges(config, errors);
@@ -73,7 +74,7 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
   // Values out of range (a rank of 0) would only produce follow-up problems.
   if (in_range) {
     const bool strict = strictness == detail::Strictness::kStrict;
-    checked.tensors = checked.method->tensors({config, checked.sites, num_layers, strict}, errors);
+    checked.tensors = checked.method->tensors({config, checked.sites, num_layers, strict, attention}, errors);
   }
   return checked;
 }
@@ -83,7 +84,8 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
 std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,
                                                uint64_t seed) const {
   ErrorList errors;
-  Checked checked = check(config, target.sites, target.num_layers, target.head_modules, strictness, errors);
+  Checked checked =
+      check(config, target.sites, target.num_layers, target.heads, target.head_modules, strictness, errors);
   const bool lenient = strictness == detail::Strictness::kLenient;
   const auto base = detail::select_base_parameters(config, target, checked.sites, lenient, errors);
   if (errors.empty() && checked.tensors.empty() && base.empty()) {
@@ -120,8 +122,15 @@ std::vector<MethodInfo> adapter_methods() {
 
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const std::vector<std::string>& head_modules) {
+  return count_parameters(config, sites, num_layers, AttentionHeads(), head_modules);
+}
+
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const AttentionHeads& heads,
+                                const std::vector<std::string>& head_modules) {
   ErrorList errors;
-  const Checked checked = check(config, sites, num_layers, head_modules, detail::Strictness::kStrict, errors);
+  const Checked checked =
+      check(config, sites, num_layers, heads, head_modules, detail::Strictness::kStrict, errors);
   errors.throw_if_any(ErrorCode::kConfig, "adapter");
   ParameterCount count;
   std::vector<std::set<int64_t>> owners;

@@ -45,6 +45,7 @@ TrainingResult Trainer::run() {
     }
   }
   load_best();
+  search();
   tell([](EventSink& sink) { sink.on_end(); });
   return result(/*paused=*/false);
 }

@@ -93,6 +93,12 @@ Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
                 fmt::format("the task has no metric `{}`; it has {}", wanted, fmt::join(names, ", ")),
                 did_you_mean(wanted, names));
   }
+  if (setup_.adapter != nullptr && setup_.adapter->has_search() && !task_.can_evaluate()) {
+    throw Error(ErrorCode::kConfig, "training",
+                fmt::format("method {} ends with a search on validation data, but there is none",
+                            setup_.adapter->config().method),
+                "data.validation or data.validation_fraction");
+  }
 }
 
 Trainer::~Trainer() = default;
@@ -196,6 +202,27 @@ void Trainer::load_best() {
   tell([&](EventSink& sink) { sink.on_message(text); });
 }
 
+void Trainer::search() {
+  Adapter* adapter = setup_.adapter;
+  if (adapter == nullptr || !adapter->has_search()) return;
+  const std::string metric = best_metric();
+  const auto say = [this](const std::string& text) { tell([&](EventSink& sink) { sink.on_message(text); }); };
+  const auto score = [&] {
+    if (interrupt_requested()) {
+      throw Error(ErrorCode::kInterrupted, "search",
+                  "stopped; the training is saved, and the search is repeated when it is continued",
+                  "continue with --resume");
+    }
+    const double value = task_.evaluate().value(metric);
+    return smaller_is_better(metric) ? -value : value;
+  };
+  search_ = adapter->search(score, say);
+  const Evaluation evaluation = task_.evaluate();
+  search_["metric"] = metric;
+  for (const auto& [name, value] : evaluation.metrics) search_["evaluation"][name] = value;
+  say(fmt::format("searched: {}", format_metrics(evaluation)));
+}
+
 double Trainer::total_seconds() const {
   return seconds_before_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
 }
@@ -217,6 +244,7 @@ TrainingResult Trainer::result(bool paused) const {
   if (state_.train_seconds > 0)
     result.tokens_per_second = static_cast<double>(state_.tokens) / state_.train_seconds;
   result.peak_memory_bytes = peak_memory_bytes();
+  result.search = search_;
   return result;
 }
 
@@ -286,30 +314,32 @@ nlohmann::json training_summary(const TrainingResult& result, const TrainOptions
       levels[std::to_string(tensor.level)] += tensor.tensor.numel();
     total += tensor.tensor.numel();
   }
-  return {{"method", method},
-          {"trainable_parameters",
-           {{"total", total},
-            {"adapter", counts[ParameterGroup::kAdapter]},
-            {"bias", counts[ParameterGroup::kBias]},
-            {"head", counts[ParameterGroup::kHead]},
-            {"adapter_by_level", levels}}},
-          {"steps", result.steps},
-          {"total_steps", result.total_steps},
-          {"stopped_early", result.stopped_early},
-          {"last_loss", result.last_loss},
-          {"best_metric", result.best_metric},
-          {"best", evaluation_summary(result.best)},
-          {"best_step", result.best_step},
-          {"last", evaluation_summary(result.last)},
-          {"seconds", result.seconds},
-          {"train_seconds", result.train_seconds},
-          {"tokens", result.tokens},
-          {"tokens_per_second", result.tokens_per_second},
-          {"peak_memory_bytes", result.peak_memory_bytes},
-          {"seed", options.seed},
-          {"dtype", options.dtype},
-          {"threads", at::get_num_threads()},
-          {"versions", {{"libtorch", TORCH_VERSION}}}};
+  nlohmann::json summary = {{"method", method},
+                            {"trainable_parameters",
+                             {{"total", total},
+                              {"adapter", counts[ParameterGroup::kAdapter]},
+                              {"bias", counts[ParameterGroup::kBias]},
+                              {"head", counts[ParameterGroup::kHead]},
+                              {"adapter_by_level", levels}}},
+                            {"steps", result.steps},
+                            {"total_steps", result.total_steps},
+                            {"stopped_early", result.stopped_early},
+                            {"last_loss", result.last_loss},
+                            {"best_metric", result.best_metric},
+                            {"best", evaluation_summary(result.best)},
+                            {"best_step", result.best_step},
+                            {"last", evaluation_summary(result.last)},
+                            {"seconds", result.seconds},
+                            {"train_seconds", result.train_seconds},
+                            {"tokens", result.tokens},
+                            {"tokens_per_second", result.tokens_per_second},
+                            {"peak_memory_bytes", result.peak_memory_bytes},
+                            {"seed", options.seed},
+                            {"dtype", options.dtype},
+                            {"threads", at::get_num_threads()},
+                            {"versions", {{"libtorch", TORCH_VERSION}}}};
+  if (!result.search.is_null()) summary["search"] = result.search;
+  return summary;
 }
 
 }  // namespace msplora

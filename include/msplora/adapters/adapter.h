@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -27,6 +28,12 @@ struct TrainableTensor {
   double lr_scale = 1.0;  // multiplies the learning rate (LoRA+)
 };
 
+/// Heads of the attention, for methods whose factors know of them; 0: unknown.
+struct AttentionHeads {
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;  // = num_attention_heads without grouped-query attention
+};
+
 /// What an adapter is put on: a model seen through its sites and parameters, without knowing the model class.
 ///
 /// `parameters` must hold the very tensors that the model computes with (the same at::Tensor handle as
@@ -40,6 +47,7 @@ struct AdapterTarget {
   uint64_t base_fingerprint = 0;  // of the frozen weights (fingerprint.h); 0: unknown, not checked
   std::string task_type;          // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
   int64_t num_layers = 0;
+  AttentionHeads heads;
   std::vector<Site> sites;                 // every linear layer of the model
   std::vector<NamedParameter> parameters;  // every parameter of the model, aliasing its storage
   std::vector<std::string> head_modules;   // trained and saved whole, e.g. {"classifier"}
@@ -92,6 +100,9 @@ class Adapter {
 
   /// The dense change of one site's weight in float32, [out, in].
   virtual at::Tensor delta_weight(size_t site_index) const;
+  /// The change of its bias, [out]; undefined when the method leaves biases alone. Both changes are those of
+  /// the stored weight: ask for both before either is applied.
+  virtual at::Tensor delta_bias(size_t site_index) const { return {}; }
 
   /// Called before each optimizer step's forward passes. Returns the names of the tensors that are frozen now
   /// (stage-wise training); empty for most methods.
@@ -129,6 +140,16 @@ class Adapter {
   virtual void own_update(const TrainingProgress& progress, const StepRule& rule) {}
   /// After the optimizer step; progress.step counts it.
   virtual void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) {}
+
+  /// Methods that end training by choosing among the parts they have trained (GLoRA). `score` evaluates the
+  /// model as it is at the moment, larger is better; `say` tells the user how it goes. The outcome depends on
+  /// the weights, the seed and the scores alone, so a resumed run repeats it, and becomes part of state().
+  /// Returns what metrics.json records. Called by the trainer once, with the weights that the run ends with.
+  virtual bool has_search() const { return false; }
+  virtual nlohmann::json search(const std::function<double()>& score,
+                                const std::function<void(const std::string&)>& say) {
+    return nullptr;
+  }
 
   /// The update of one site; by default its terms.
   virtual SiteUpdate update_of(size_t site_index) const;
@@ -179,8 +200,12 @@ struct ParameterCount {
   std::vector<std::vector<int64_t>> owners;  // per level: layer indices that own a tensor
   int64_t total_at_end = 0;                  // after what the method drops during training (merges of ASLoRA)
 };
-/// Throws like create_adapter. `head_modules` are never targeted; the default
-/// names the heads of Hugging Face models.
+/// Throws like create_adapter. `head_modules` are never targeted; the default names the heads of Hugging Face
+/// models. `heads` is needed by methods whose factors know of attention heads.
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const AttentionHeads& heads,
+                                const std::vector<std::string>& head_modules = {"classifier", "score",
+                                                                                "lm_head", "cls"});
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers,
                                 const std::vector<std::string>& head_modules = {"classifier", "score",

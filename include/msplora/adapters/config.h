@@ -43,6 +43,9 @@ struct AdapterConfig {
 
   AsloraOptions aslora;
   PriloraOptions prilora;
+  LortaOptions lorta;
+  TtloraOptions ttlora;
+  GloraOptions glora;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
@@ -95,6 +98,9 @@ struct AdapterConfig {
             "msplora: share of the training for each stage; default equal", above(0));
     visitor("aslora", aslora, "Options of method aslora");
     visitor("prilora", prilora, "Options of method prilora");
+    visitor("lorta", lorta, "Options of method lorta");
+    visitor("ttlora", ttlora, "Options of method ttlora, whose update adapter.alpha multiplies directly");
+    visitor("glora", glora, "Options of method glora");
   }
 };
 

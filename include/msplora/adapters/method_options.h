@@ -1,12 +1,15 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "msplora/core/options.h"
 
-/// Options of single methods, each group under the method's name: `adapter.aslora.interval`.
+/// Options of single methods, each a group of its own below `adapter:` under the method's name:
+/// `adapter.aslora.interval`.
 namespace msplora {
 
 /// ASLoRA (arXiv 2412.10135): one A for all layers, one B for each, and a schedule that ties the B of similar
@@ -60,6 +63,105 @@ struct PriloraOptions {
             probability_below_one());
     visitor("beta", beta, "Decay of the running mean of the input norms", probability_below_one());
     visitor("final_prune", final_prune, "Prune once more after the last step");
+  }
+};
+
+/// LoRTA: one CP tensor for the attention of the whole model.
+struct LortaOptions {
+  std::optional<double> alpha;
+  double init_scale = 0.0;
+  std::string orientation = "semantic";
+  bool grouped_query = false;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("alpha", alpha,
+            "Scaling numerator of lorta, instead of adapter.alpha; default: the rank, so that "
+            "the scaling is 1",
+            above(0));
+    visitor("init_scale", init_scale,
+            "Initial factors of heads, layers and matrices are uniform within sqrt(6 / ((1 + 5 s^2) r)), "
+            "s = init_scale: a larger value starts smaller",
+            at_least(0));
+    visitor("orientation", orientation,
+            "Side of the heads: `semantic` outputs of q, k, v and inputs of o; `peft_compat` inputs of all, "
+            "`litgpt_compat` outputs of all, as the authors' two programs do",
+            one_of({"semantic", "peft_compat", "litgpt_compat"}));
+    visitor("grouped_query", grouped_query,
+            "A head factor of their own for keys and values, for models with fewer key-value heads");
+  }
+};
+
+/// TT-LoRA: the update of each module is a tensor train.
+struct TtloraOptions {
+  std::vector<int64_t> shape;
+  std::map<std::string, std::vector<int64_t>> shape_pattern;
+  std::string init = "direct";
+  std::string convention = "canonical";
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor(
+        "shape", shape,
+        "Sizes of the cores: factors of the input dimension, then factors of the output dimension; empty: "
+        "factors of at most 16",
+        at_least(2));
+    visitor("shape_pattern", shape_pattern,
+            "Regular expression of a module path (its end) to its shape; sorted, the first that matches wins",
+            at_least(2));
+    visitor(
+        "init", init,
+        "Initial cores: `direct` uniform with norm 1, `zero_last` the same with the last core 0 (training "
+        "starts at the base model), `tt_svd` the decomposition of a drawn matrix (as first published)",
+        one_of({"direct", "zero_last", "tt_svd"}));
+    visitor("convention", convention,
+            "How cores become a matrix: `canonical`, or as the authors' programs do: `orig_reconstruct` "
+            "(output factors first), `lanl_contract` (input factors reversed)",
+            one_of({"canonical", "orig_reconstruct", "lanl_contract"}));
+  }
+};
+
+/// GLoRA: weight W + W*A + B and bias b + b*D + E + W C, each support low-rank, a vector, a number or absent.
+struct GloraOptions {
+  bool search = true;
+  int64_t population = 50;
+  int64_t generations = 20;
+  int64_t parents = 10;
+  double mutation_probability = 0.2;
+  int64_t max_parameters = 1000000;
+  int64_t min_parameters = 0;
+  std::string choice_a = "lora";
+  std::string choice_b = "lora";
+  std::string choice_c = "lora";
+  std::string choice_d = "constant";
+  std::string choice_e = "constant";
+  bool add_bias = false;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("search", search,
+            "Train all choices at once, then search the best ones on the validation data; false: train the "
+            "choices below");
+    visitor("population", population, "Candidates of one generation of the search", at_least(1));
+    visitor("generations", generations, "Generations after the first, random one", at_least(0));
+    visitor("parents", parents, "Best candidates so far that the next generation is made from", at_least(1));
+    visitor("mutation_probability", mutation_probability,
+            "Chance of each choice to be drawn anew in a mutant", between(0, 1));
+    visitor("max_parameters", max_parameters, "Most parameters of a candidate, heads not counted",
+            at_least(0));
+    visitor("min_parameters", min_parameters, "Fewest parameters of a candidate", at_least(0));
+    visitor("choice_a", choice_a, "Without search: support A, which scales the weight",
+            one_of({"lora", "vector", "constant", "none"}));
+    visitor("choice_b", choice_b, "Without search: support B, which is added to the weight",
+            one_of({"lora", "vector", "constant", "none"}));
+    visitor("choice_c", choice_c, "Without search: support C, which shifts the input",
+            one_of({"lora", "vector", "none"}));
+    visitor("choice_d", choice_d, "Without search: support D, which scales the bias",
+            one_of({"vector", "constant", "none"}));
+    visitor("choice_e", choice_e, "Without search: support E, which is added to the bias",
+            one_of({"vector", "constant", "none"}));
+    visitor("add_bias", add_bias,
+            "Layers without a bias get one out of C and E, instead of doing without C, D and E");
   }
 };
 

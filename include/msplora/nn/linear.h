@@ -91,6 +91,7 @@ struct Site {
   int64_t in_features = 0;
   int64_t out_features = 0;
   Linear* linear = nullptr;  // null when only shapes are known (inspect --shape)
+  bool has_bias = true;      // read only when `linear` is null
 };
 
 /// A parameter of the base model under its Hugging Face name, e.g. "roberta.pooler.dense.weight".

@@ -54,17 +54,21 @@ struct TrainingResult {
   int64_t tokens = 0;
   double tokens_per_second = 0.0;  // over train_seconds
   int64_t peak_memory_bytes = 0;
+  nlohmann::json search;  // what the method's search found and its evaluation (Adapter::search); else null
 };
 
 /// The training loop: an optimizer over micro-batches with a schedule, clipping, evaluation, checkpoints and
 /// early stopping.
+/// A method that ends with a search (Adapter::has_search) runs it on the weights that the run ends with:
+/// those of the best evaluation, with train.load_best_at_end.
 ///
 /// Gradients are those of the mean loss over all targets of an optimizer step, however it is cut into
 /// micro-batches. A resumed run does exactly what the uninterrupted one would have done, bit for bit with the
 /// same thread count.
 class Trainer {
  public:
-  /// Checks the setup. Throws Error{kConfig} when nothing is trainable.
+  /// Checks the setup. Throws Error{kConfig} when nothing is trainable, or the method searches on validation
+  /// data and there is none.
   Trainer(TrainerSetup setup, TrainingTask& task);
   ~Trainer();
 
@@ -97,6 +101,7 @@ class Trainer {
   std::vector<NamedTensor> stored_tensors() const;  // what a checkpoint holds beside the optimizer
   void save_checkpoint();
   void load_best();
+  void search();
   TrainingResult result(bool paused) const;
   double total_seconds() const;
 
@@ -120,6 +125,7 @@ class Trainer {
   int64_t saved_step_ = -1;    // step of the newest checkpoint
   double last_lr_ = 0.0;
   double last_grad_norm_ = 0.0;
+  nlohmann::json search_;
   double seconds_before_ = 0.0;  // of the parts before this process
   std::chrono::steady_clock::time_point began_;
 };
