@@ -147,7 +147,11 @@ at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, co
 at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& context) const {
   check(input);
   at::Tensor x = embed(input, context);
-  for (const EncoderLayer& layer : layers_) x = run_layer(layer, x, input, context);
+  if (context.observe_hidden) context.observe_hidden(0, x);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    x = run_layer(layers_[i], x, input, context);
+    if (context.observe_hidden) context.observe_hidden(static_cast<int64_t>(i) + 1, x);
+  }
   return x;
 }
 

@@ -134,17 +134,55 @@ MSPLORA_INLINE VecF exp(VecF x) {
   return select(original == original, result, original);
 }
 
-/// Sixteen-lane Philox: fills `numbers` with the 16-bit numbers of the 128 elements of one block (see
-/// DropoutMask).
-MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers) {
-  uint32_t c0[16], c1[16], c2[16], c3[16];
-  const uint64_t first = block * 16;
+/// ln x to about 1 ulp for normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), degree-8 polynomial in m
+/// - 1.
+MSPLORA_INLINE VecF log(VecF x) {
+  const VecI bits = (VecI)x;
+  VecI exponent = ((bits >> 23) & 0xFF) - 126;
+  VecF m = (VecF)((bits & 0x007FFFFF) | 0x3F000000);
+  const VecI is_low = (VecI)(m < splat(0.707106781186547524f));
+  exponent = exponent + is_low;  // minus one where true
+  m = m + select(is_low, m, splat(0.0f)) - 1.0f;
+  VecF p = splat(7.0376836292e-2f);
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const VecF square = m * m, e = __builtin_convertvector(exponent, VecF);
+  const VecF correction = p * m * square - e * 2.12194440e-4f - square * 0.5f;
+  return m + correction + e * 0.693359375f;
+}
+
+/// sin and cos of 2 pi t for t in [0, 1], to about 1 ulp: t is reduced to a quarter turn around 0.
+MSPLORA_INLINE void sin_cos_turns(VecF t, VecF& sine, VecF& cosine) {
+  const VecF shifter = splat(12582912.0f);  // as in exp
+  const VecF quarters = t * 4.0f;
+  const VecF nearest = (quarters + shifter) - shifter;
+  const VecF x = (quarters - nearest) * 1.57079632679489662f;
+  const VecF z = x * x;
+  const VecF s = ((z * -1.9515295891e-4f + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * x + x;
+  const VecF c = ((z * 2.443315711809948e-5f - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z -
+                 z * 0.5f + 1.0f;
+  const VecI quadrant = __builtin_convertvector(nearest, VecI);
+  const VecI is_swapped = (VecI)((quadrant & 1) != 0);
+  const VecI sine_sign = (quadrant & 2) << 30, cosine_sign = ((quadrant + 1) & 2) << 30;
+  sine = (VecF)((VecI)select(is_swapped, c, s) ^ sine_sign);
+  cosine = (VecF)((VecI)select(is_swapped, s, c) ^ cosine_sign);
+}
+
+/// Sixteen lanes of Philox: the words of the counters (first .. first + 15, high).
+MSPLORA_INLINE void philox_lanes(uint64_t key, uint64_t first, uint64_t high, uint32_t* c0, uint32_t* c1,
+                                 uint32_t* c2, uint32_t* c3) {
   for (int i = 0; i < 16; ++i) {
     const uint64_t counter = first + static_cast<uint64_t>(i);
     c0[i] = static_cast<uint32_t>(counter);
     c1[i] = static_cast<uint32_t>(counter >> 32);
-    c2[i] = 0;
-    c3[i] = 0;
+    c2[i] = static_cast<uint32_t>(high);
+    c3[i] = static_cast<uint32_t>(high >> 32);
   }
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -159,6 +197,12 @@ MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
+}
+
+/// Fills `numbers` with the 16-bit numbers of the 128 elements of one block (see DropoutMask).
+MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers) {
+  uint32_t c0[16], c1[16], c2[16], c3[16];
+  philox_lanes(key, block * 16, 0, c0, c1, c2, c3);
   for (int i = 0; i < 16; ++i) {
     numbers[i] = static_cast<uint16_t>(c0[i]);
     numbers[16 + i] = static_cast<uint16_t>(c0[i] >> 16);
