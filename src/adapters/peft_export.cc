@@ -29,11 +29,11 @@ struct ExportedSite {
   double alpha = 0.0;
 };
 
-/// LoRA keeps its own alpha and its tensors bit for bit; other methods are concatenated, scalings folded into
-/// `up`.
+/// What keeps LoRA's options keeps its alpha and its tensors bit for bit; other methods are concatenated,
+/// scalings folded into `up`.
 std::vector<ExportedSite> export_sites(const Adapter& adapter) {
   std::vector<ExportedSite> exported;
-  const bool is_lora = adapter.config().method == "lora";
+  const bool is_lora = adapter.keeps_lora_options();
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const std::vector<LowRankTerm> terms = adapter.terms(i);
     if (terms.empty()) continue;
@@ -113,14 +113,14 @@ json peft_task_type(const AdapterTarget& target) {
 
 double common_dropout(const Adapter& adapter) {
   const AdapterConfig& config = adapter.config();
-  if (config.method == "lora" || config.dropouts.empty()) return config.dropout;
+  if (config.dropouts.empty()) return config.dropout;
   const bool equal = std::all_of(config.dropouts.begin(), config.dropouts.end(),
                                  [&](double p) { return p == config.dropouts.front(); });
   return equal ? config.dropouts.front() : 0.0;
 }
 
 json peft_config(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
-  const bool is_lora = adapter.config().method == "lora";
+  const bool is_lora = adapter.keeps_lora_options();
   const int64_t rank = is_lora ? adapter.config().rank : most_common_rank(sites);
   const double alpha = is_lora ? adapter.config().alpha : static_cast<double>(rank);
   json rank_pattern = json::object(), alpha_pattern = json::object();

@@ -153,6 +153,7 @@ std::vector<NamedTensor> Trainer::stored_tensors() const {
     tensors.push_back({tensor.name, tensor.tensor.detach()});
   if (setup_.adapter != nullptr) {
     for (NamedTensor& tensor : setup_.adapter->state_tensors()) tensors.push_back(std::move(tensor));
+    for (NamedTensor& tensor : setup_.adapter->training_tensors()) tensors.push_back(std::move(tensor));
   }
   return tensors;
 }

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -38,9 +39,11 @@ class AdamW : public OptimizerControl {
   /// Throws Error{kUsage} on another dtype, a layout that is not contiguous or a name given twice.
   AdamW(AdamWOptions options, std::vector<OptimizerGroup> groups);
 
-  /// One step with every learning rate multiplied by `lr_factor` and every gradient by `gradient_scale`.
-  /// Tensors without a gradient and those named in `frozen` are left alone: value, moments and step count.
-  void step(double lr_factor, double gradient_scale = 1.0, const std::set<std::string>& frozen = {});
+  /// One step with every learning rate multiplied by `lr_factor` and every gradient by `gradient_scale`;
+  /// tensors named in `lr_factors` have a further factor. Tensors without a gradient and those named in
+  /// `frozen` are left alone: value, moments and step count.
+  void step(double lr_factor, double gradient_scale = 1.0, const std::set<std::string>& frozen = {},
+            const std::map<std::string, double>& lr_factors = {});
 
   /// Moments and step count of one tensor back to zero. Throws Error{kUsage} on an unknown name.
   void reset(const std::string& name) override;
