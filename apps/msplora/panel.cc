@@ -28,6 +28,10 @@ std::string model_line(const Model& model, const std::string& path, bool random_
 }
 
 std::vector<int64_t> level_ranks(const AdapterConfig& config) {
+  if (config.method == "xgblora") return {config.xgblora.booster_rank};
+  if (config.method == "gelora") {
+    return config.gelora.layer_ranks.empty() ? std::vector<int64_t>{1} : config.gelora.layer_ranks;
+  }
   if (config.method != "msplora") return {config.rank};
   if (!config.ranks.empty()) return config.ranks;
   std::vector<int64_t> ranks;
@@ -38,12 +42,48 @@ std::vector<int64_t> level_ranks(const AdapterConfig& config) {
   return ranks;
 }
 
+namespace {
+
+std::string gelora_line(const AdapterConfig& config) {
+  const GeLoraOptions& options = config.gelora;
+  return fmt::format("gelora, {}, scaling {}",
+                     options.layer_ranks.empty()
+                         ? fmt::format("ranks to be estimated from {} examples", options.samples)
+                         : fmt::format("ranks {}", fmt::join(options.layer_ranks, " ")),
+                     options.alpha_ratio);
+}
+
+std::string xgblora_line(const AdapterConfig& config) {
+  const XgbLoraOptions& options = config.xgblora;
+  return fmt::format("xgblora, {}, {} in each, boosters of rank {}, scaling {}",
+                     options.rounds > 0 ? fmt::format("{} rounds", options.rounds)
+                                        : fmt::format("rounds for a total rank of {}", config.rank),
+                     options.layers_per_round > 0 ? fmt::format("{} layers", options.layers_per_round)
+                                                  : std::string("a third of the layers"),
+                     options.booster_rank, options.scaling);
+}
+
+/// What flatlora and lorapro add to LoRA.
+std::string method_details(const AdapterConfig& config) {
+  if (config.method == "flatlora") {
+    return fmt::format(", noise {} ({})", config.flatlora.rho, config.flatlora.schedule);
+  }
+  if (config.method == "lorapro") {
+    return fmt::format(", {} moments, split {}", config.lorapro.mode, config.lorapro.split);
+  }
+  return "";
+}
+
+}  // namespace
+
 std::string method_line(const AdapterConfig& config) {
   if (config.method == "none") return "none: the layers stay as they are, the head is trained";
+  if (config.method == "gelora") return gelora_line(config);
+  if (config.method == "xgblora") return xgblora_line(config);
   const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
   if (config.method != "msplora") {
-    return fmt::format("{}, rank {}, alpha {}{}{}", config.method, config.rank, config.alpha, dropout,
-                       config.use_rslora ? ", rank-stabilised" : "");
+    return fmt::format("{}, rank {}, alpha {}{}{}{}", config.method, config.rank, config.alpha, dropout,
+                       config.use_rslora ? ", rank-stabilised" : "", method_details(config));
   }
   const auto ranks = level_ranks(config);
   const std::string alpha = config.alphas.empty() ? fmt::format("{}", config.alpha)
@@ -84,6 +124,14 @@ std::string trainable_line(const std::vector<TrainableTensor>& trainable) {
   if (by_level.size() > 1) text += fmt::format(" (levels {})", fmt::join(by_level, " + "));
   if (bias > 0) text += fmt::format(", biases {}", with_commas(bias));
   return text + fmt::format(", head {}", with_commas(head));
+}
+
+std::string method_state_line(Adapter& adapter) {
+  int64_t bytes = 0;
+  for (const auto& tensors : {adapter.state_tensors(), adapter.training_tensors()}) {
+    for (const NamedTensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.tensor.nbytes());
+  }
+  return bytes == 0 ? "" : fmt::format("{} kept by the method, in every checkpoint", bytes_text(bytes));
 }
 
 std::string part_line(const EncodedPart& part) {

@@ -3,6 +3,7 @@
 
 #include <iostream>
 
+#include "layer_ranks.h"
 #include "msplora/adapters/files.h"
 #include "msplora/core/log.h"
 #include "msplora/eval/evaluator.h"
@@ -33,10 +34,11 @@ struct Run {
   PreparedData data;
   ModelLoadReport report;
   std::unique_ptr<Model> model;
+  LayerRanks ranks;
   std::unique_ptr<Adapter> adapter;
 };
 
-Run load_run(const Recipe& recipe) {
+Run load_run(const Recipe& recipe, bool resume) {
   Run run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
@@ -50,7 +52,9 @@ Run load_run(const Recipe& recipe) {
   options.random_init = recipe.model.random_init;
   options.dropout = recipe.train.dropout;
   run.model = open_model(recipe.model, config, options, &run.report);
-  run.adapter = create_adapter(recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
+  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.examples, resume);
+  run.adapter =
+      create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
   return run;
 }
 
@@ -67,6 +71,7 @@ std::string panel_of(const Run& run) {
               fmt::format("fresh, drawn with seed {}: {}", recipe.train.seed, shortened(run.report.fresh)));
   }
   panel.add("method", method_line(recipe.adapter));
+  if (!run.ranks.text.empty()) panel.add("ranks", run.ranks.text);
   panel.add("adapted", sites_line(run.adapter->sites()));
   panel.add("trainable", trainable_line(run.adapter->trainable()));
   if (data.labels) {
@@ -82,6 +87,8 @@ std::string panel_of(const Run& run) {
                                     recipe.data.max_length, data.max_length));
   }
   panel.add("optimizer", optimizer_line(recipe.train));
+  const std::string state = method_state_line(*run.adapter);
+  if (!state.empty()) panel.add("state", state);
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute",
             fmt::format("{} on {} threads, seed {}", recipe.train.dtype, run.threads, recipe.train.seed));
@@ -183,13 +190,13 @@ std::string closing_lines(const Json& summary, const std::string& directory) {
 void train(const TrainArguments& arguments, const CommonOptions& common) {
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
   const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
-  Run run = load_run(recipe);
+  Run run = load_run(recipe, arguments.resume);
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
 
   const fs::path directory = recipe.output.dir;
   if (!arguments.resume) remove_earlier_adapters(directory);
-  write_file_atomically(directory / "recipe.yaml", to_yaml(recipe));
+  write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
   TextTask task = make_task(run);
   const TrainingResult result = Trainer(make_setup(run, arguments.resume), task).run();
   if (result.paused) {
@@ -200,6 +207,7 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   }
 
   Json summary = training_summary(result, recipe.train, recipe.adapter.method, run.adapter->trainable());
+  if (run.ranks.seconds) summary["rank_estimation_seconds"] = *run.ranks.seconds;
   summary["test"] = evaluate_test(run);
   summary["adapter"] = save_adapters(run);
   summary["run"] = recipe.output.dir;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -181,6 +182,15 @@ struct AllRanges {
   }
 };
 
+/// Calls back with the name of every nested struct.
+struct OptionStructs {
+  std::function<void(const std::string&)> call;
+  template <typename T>
+  void operator()(const char* name, T&, const char*, const OptionRange& = {}) {
+    if constexpr (HasOptions<T>) call(name);
+  }
+};
+
 }  // namespace
 
 json config_to_json(const AdapterConfig& config) {
@@ -202,6 +212,20 @@ AdapterConfig config_from_json(const json& from, const std::string& where) {
 void check_ranges(const AdapterConfig& config, ErrorList& errors) {
   AdapterConfig copy = config;
   copy.visit(AllRanges{"adapter", errors});
+}
+
+void check_foreign_options(const AdapterConfig& config, ErrorList& errors) {
+  const json set = config_to_json(config), defaults = config_to_json(AdapterConfig());
+  AdapterConfig copy = config;
+  copy.visit(OptionStructs{[&](const std::string& method) {
+    if (method == config.method) return;
+    for (const auto& [name, value] : set.at(method).items()) {
+      if (value == defaults.at(method).at(name)) continue;
+      errors.add(fmt::format("adapter.{}.{}", method, name),
+                 fmt::format("is set, but the method is `{}`", config.method),
+                 fmt::format("method: {}, or remove it", method));
+    }
+  }});
 }
 
 }  // namespace msplora::detail

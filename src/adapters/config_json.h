@@ -18,4 +18,7 @@ AdapterConfig config_from_json(const nlohmann::json& json, const std::string& wh
 /// Adds every option whose value lies outside its declared range or choices.
 void check_ranges(const AdapterConfig& config, ErrorList& errors);
 
+/// Adds every option that is set in the struct of another method than the chosen one.
+void check_foreign_options(const AdapterConfig& config, ErrorList& errors);
+
 }  // namespace msplora::detail

@@ -9,14 +9,12 @@
 #include "adapters/target_modules.h"
 
 namespace msplora::detail {
-namespace {
 
-void check_options(const AdapterConfig& config, ErrorList& errors) {
+void refuse_level_options(const AdapterConfig& config, ErrorList& errors) {
   const auto only_msplora = [&](bool is_set, const char* name) {
-    if (is_set) {
-      errors.add(std::string("adapter.") + name, "belongs to method msplora; lora would ignore it",
-                 "rank, alpha and dropout are those of lora");
-    }
+    if (!is_set) return;
+    errors.add(std::string("adapter.") + name,
+               fmt::format("belongs to method msplora; {} would ignore it", config.method));
   };
   only_msplora(!config.ranks.empty(), "ranks");
   only_msplora(!config.alphas.empty(), "alphas");
@@ -24,6 +22,8 @@ void check_options(const AdapterConfig& config, ErrorList& errors) {
   only_msplora(config.stagewise, "stagewise");
   only_msplora(!config.stage_fractions.empty(), "stage_fractions");
 }
+
+namespace {
 
 /// Every pattern must be a regular expression, and one that matches no targeted module is a typing error.
 template <typename T>
@@ -48,8 +48,11 @@ bool check_patterns(const char* name, const std::map<std::string, T>& patterns,
   return valid;
 }
 
+}  // namespace
+
 LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& sites) {
   LowRankLayout layout;
+  layout.keeps_lora_options = true;
   layout.plan = separate_plan(sites);
   for (const ShareGroup& group : layout.plan.groups) {
     const std::string& path = sites[group.owner].path;
@@ -62,7 +65,7 @@ LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& 
 }
 
 std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors) {
-  check_options(input.config, errors);
+  refuse_level_options(input.config, errors);
   const bool ranks_valid =
       check_patterns("rank_pattern", input.config.rank_pattern, input.sites, input.check_ranks, errors);
   const bool alphas_valid =
@@ -80,8 +83,6 @@ std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors) 
   }
   return layout.tensors(input.sites);
 }
-
-}  // namespace
 
 Method lora_method() {
   return {{"lora", "One pair of low-rank factors per module (Hu et al. 2021)"},

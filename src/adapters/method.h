@@ -46,6 +46,10 @@ struct Method {
 
 Method lora_method();
 Method msplora_method();
+Method flatlora_method();
+Method lorapro_method();
+Method xgblora_method();
+Method gelora_method();
 Method head_only_method();
 
 }  // namespace msplora::detail

@@ -12,8 +12,9 @@ namespace {
 using detail::Method;
 
 const std::vector<Method>& methods() {
-  static const std::vector<Method> all = {detail::msplora_method(), detail::lora_method(),
-                                          detail::head_only_method()};
+  static const std::vector<Method> all = {
+      detail::msplora_method(), detail::lora_method(),   detail::flatlora_method(), detail::lorapro_method(),
+      detail::xgblora_method(), detail::gelora_method(), detail::head_only_method()};
   return all;
 }
 
@@ -46,6 +47,7 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
   const bool in_range = errors.size() == problems;
   checked.method = find_method(config.method, errors);
   if (checked.method == nullptr) return checked;
+  detail::check_foreign_options(config, errors);
   if (checked.method->uses_sites) {
     checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
   }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/method_options.h"
 #include "msplora/core/options.h"
 
 namespace msplora {
@@ -37,6 +38,11 @@ struct AdapterConfig {
   std::string sharing = "published";
   bool stagewise = false;
   std::vector<double> stage_fractions;
+
+  FlatLoraOptions flatlora;
+  LoraProOptions lorapro;
+  XgbLoraOptions xgblora;
+  GeLoraOptions gelora;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
@@ -80,6 +86,10 @@ struct AdapterConfig {
     visitor("stagewise", stagewise, "msplora: train one level at a time, global first");
     visitor("stage_fractions", stage_fractions,
             "msplora: share of the training for each stage; default equal", above(0));
+    visitor("flatlora", flatlora, "Options of method flatlora");
+    visitor("lorapro", lorapro, "Options of method lorapro");
+    visitor("xgblora", xgblora, "Options of method xgblora");
+    visitor("gelora", gelora, "Options of method gelora");
   }
 };
 
