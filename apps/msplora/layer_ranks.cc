@@ -15,7 +15,6 @@ namespace msplora {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 std::vector<int64_t> recorded_ranks(const fs::path& run) {
   const fs::path file = run / "recipe.yaml";
