@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "layer_ranks.h"
 #include "msplora/adapters/adapter.h"

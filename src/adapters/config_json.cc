@@ -5,9 +5,12 @@
 
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 namespace msplora::detail {
 namespace {

@@ -29,10 +29,18 @@ MSPLORA_INLINE void box_muller(const uint32_t* words_r, const uint32_t* words_a,
 }
 
 MSPLORA_INLINE void normals(uint64_t key, uint64_t block, uint64_t row, float* numbers) {
-  uint32_t c0[16], c1[16], c2[16], c3[16];
-  philox_lanes(key, block * 16, row, c0, c1, c2, c3);
-  box_muller(c0, c1, numbers, numbers + 16);
-  box_muller(c2, c3, numbers + 32, numbers + 48);
+  VecL c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
+  philox_words(key, block * 16, row, c0, c1, c2, c3);
+  const VecL* lanes[4] = {c0, c1, c2, c3};
+  alignas(64) uint32_t words[4][16];
+  for (int w = 0; w < 4; ++w) {
+    for (int g = 0; g < kGroups; ++g) {
+      const VecUHalf word = __builtin_convertvector(lanes[w][g], VecUHalf);
+      std::memcpy(words[w] + g * kWide, &word, sizeof(word));
+    }
+  }
+  box_muller(words[0], words[1], numbers, numbers + 16);
+  box_muller(words[2], words[3], numbers + 32, numbers + 48);
 }
 
 }  // namespace
