@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "layer_ranks.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/eval/memory_estimate.h"
 #include "msplora/models/model.h"
@@ -22,6 +23,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct InspectArguments {
+  std::string profile;
   std::string shape;
   std::string model;
   std::string method;
@@ -136,6 +138,14 @@ std::string owners_text(const Json& owners, int64_t layers) {
   return fmt::format("{}", fmt::join(owners.get<std::vector<int64_t>>(), ", "));
 }
 
+/// "8", or "1 to 4" when the layers differ.
+std::string ranks_text(const Json& ranks) {
+  const auto values = ranks.get<std::vector<int64_t>>();
+  if (values.empty()) return "";
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  return *low == *high ? std::to_string(*low) : fmt::format("{} to {}", *low, *high);
+}
+
 void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
   TextTable table({"method", "level", "rank", "owned by layers", "parameters", "memory"},
                   {false, true, true, false, true, true});
@@ -149,9 +159,7 @@ void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
                  with_commas(levels[i]), ""});
     }
     const auto total = method["trainable_parameters"].get<int64_t>();
-    const std::string rank = has_levels || method["ranks"].empty() || total == 0
-                                 ? ""
-                                 : std::to_string(method["ranks"][0].get<int64_t>());
+    const std::string rank = has_levels || total == 0 ? "" : ranks_text(method["ranks"]);
     const std::string owners = has_levels || levels.empty() ? "" : owners_text(method["owners"][0], layers);
     table.add({name, has_levels ? "all" : "", rank, owners, with_commas(total),
                bytes_text(method["memory"]["total_bytes"].get<int64_t>())});
@@ -186,8 +194,9 @@ void print_report(const InspectArguments& arguments, const ModelConfig& config, 
 }
 
 void inspect(const InspectArguments& arguments, const CommonOptions& common) {
+  if (!arguments.profile.empty()) return print_dimension_profile(arguments.profile, common);
   if (arguments.shape.empty() == arguments.model.empty()) {
-    throw Error(ErrorCode::kUsage, "inspect", "expected either --model DIR or --shape NAME",
+    throw Error(ErrorCode::kUsage, "inspect", "expected --model DIR, --shape NAME or --profile RECIPE.yaml",
                 fmt::format("shapes: {}", fmt::join(known_model_shapes(), ", ")));
   }
   const bool is_known = !arguments.shape.empty();
@@ -223,6 +232,12 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
   command->add_option("--model", arguments->model, "Model directory (config.json is enough)")
       ->type_name("DIR");
   command->add_option("--shape", arguments->shape, "Well-known model, e.g. roberta-base")->type_name("NAME");
+  command
+      ->add_option(
+          "--profile", arguments->profile,
+          "Instead: intrinsic dimension of the hidden states behind every layer, on the model and training "
+          "data of a recipe, and GeLoRA's ranks")
+      ->type_name("RECIPE.yaml");
   command->add_option("--method", arguments->method, "Method, or several with commas; default: msplora,lora")
       ->type_name("NAME");
   command->add_option("--rank", arguments->rank, "Rank (msplora: of the first level)")

@@ -31,6 +31,10 @@ std::string model_line(const Model& model, const std::string& path, bool random_
 }
 
 std::vector<int64_t> level_ranks(const AdapterConfig& config) {
+  if (config.method == "xgblora") return {config.xgblora.booster_rank};
+  if (config.method == "gelora") {
+    return config.gelora.layer_ranks.empty() ? std::vector<int64_t>{1} : config.gelora.layer_ranks;
+  }
   if (config.method != "msplora") return {config.rank};
   if (!config.ranks.empty()) return config.ranks;
   std::vector<int64_t> ranks;
@@ -41,8 +45,44 @@ std::vector<int64_t> level_ranks(const AdapterConfig& config) {
   return ranks;
 }
 
+namespace {
+
+std::string gelora_line(const AdapterConfig& config) {
+  const GeLoraOptions& options = config.gelora;
+  return fmt::format("gelora, {}, scaling {}",
+                     options.layer_ranks.empty()
+                         ? fmt::format("ranks to be estimated from {} examples", options.samples)
+                         : fmt::format("ranks {}", fmt::join(options.layer_ranks, " ")),
+                     options.alpha_ratio);
+}
+
+std::string xgblora_line(const AdapterConfig& config) {
+  const XgbLoraOptions& options = config.xgblora;
+  return fmt::format("xgblora, {}, {} in each, boosters of rank {}, scaling {}",
+                     options.rounds > 0 ? fmt::format("{} rounds", options.rounds)
+                                        : fmt::format("rounds for a total rank of {}", config.rank),
+                     options.layers_per_round > 0 ? fmt::format("{} layers", options.layers_per_round)
+                                                  : std::string("a third of the layers"),
+                     options.booster_rank, options.scaling);
+}
+
+/// What flatlora and lorapro add to LoRA.
+std::string method_details(const AdapterConfig& config) {
+  if (config.method == "flatlora") {
+    return fmt::format(", noise {} ({})", config.flatlora.rho, config.flatlora.schedule);
+  }
+  if (config.method == "lorapro") {
+    return fmt::format(", {} moments, split {}", config.lorapro.mode, config.lorapro.split);
+  }
+  return "";
+}
+
+}  // namespace
+
 std::string method_line(const AdapterConfig& config) {
   if (config.method == "none") return "none: the layers stay as they are, the head is trained";
+  if (config.method == "gelora") return gelora_line(config);
+  if (config.method == "xgblora") return xgblora_line(config);
   const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
   if (config.method == "glora") {
     const GloraOptions& o = config.glora;
@@ -64,6 +104,7 @@ std::string method_line(const AdapterConfig& config) {
     if (config.use_rslora) text += ", rank-stabilised";
     if (config.init != "default") text += fmt::format(", init {}", config.init);
     if (config.use_dora) text += ", DoRA";
+    text += method_details(config);
     return text + (config.lora_plus_ratio == 1.0 ? "" : fmt::format(", LoRA+ {}", config.lora_plus_ratio));
   }
   const auto ranks = level_ranks(config);
@@ -105,6 +146,14 @@ std::string trainable_line(const std::vector<TrainableTensor>& trainable) {
   if (by_level.size() > 1) text += fmt::format(" (levels {})", fmt::join(by_level, " + "));
   if (bias > 0) text += fmt::format(", biases {}", with_commas(bias));
   return text + fmt::format(", head {}", with_commas(head));
+}
+
+std::string method_state_line(Adapter& adapter) {
+  int64_t bytes = 0;
+  for (const auto& tensors : {adapter.state_tensors(), adapter.training_tensors()}) {
+    for (const NamedTensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.tensor.nbytes());
+  }
+  return bytes == 0 ? "" : fmt::format("{} kept by the method, in every checkpoint", bytes_text(bytes));
 }
 
 std::string part_line(const EncodedPart& part) {

@@ -8,6 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "layer_ranks.h"
+#include "msplora/adapters/files.h"
+#include "msplora/core/log.h"
+#include "msplora/eval/evaluator.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 #include "msplora/train/trainer.h"
@@ -36,10 +40,11 @@ struct Run {
   PreparedData data;
   ModelLoadReport report;
   std::unique_ptr<Model> model;
+  LayerRanks ranks;
   std::unique_ptr<Adapter> adapter;
 };
 
-Run load_run(const Recipe& recipe) {
+Run load_run(const Recipe& recipe, bool resume) {
   Run run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
@@ -53,7 +58,9 @@ Run load_run(const Recipe& recipe) {
   options.random_init = recipe.model.random_init;
   options.dropout = recipe.train.dropout;
   run.model = open_model(recipe.model, config, options, &run.report);
-  run.adapter = create_adapter(recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
+  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.examples, resume);
+  run.adapter =
+      create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
   return run;
 }
 
@@ -70,6 +77,7 @@ std::string panel_of(const Run& run) {
               fmt::format("fresh, drawn with seed {}: {}", recipe.train.seed, shortened(run.report.fresh)));
   }
   panel.add("method", method_line(recipe.adapter));
+  if (!run.ranks.text.empty()) panel.add("ranks", run.ranks.text);
   panel.add("adapted", sites_line(run.adapter->sites()));
   panel.add("trainable", trainable_line(run.adapter->trainable()));
   if (data.labels) {
@@ -85,6 +93,8 @@ std::string panel_of(const Run& run) {
                                     recipe.data.max_length, data.max_length));
   }
   panel.add("optimizer", optimizer_line(recipe.train));
+  const std::string state = method_state_line(*run.adapter);
+  if (!state.empty()) panel.add("state", state);
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute",
             fmt::format("{} on {} threads, seed {}", recipe.train.dtype, run.threads, recipe.train.seed));
@@ -125,13 +135,13 @@ TrainerSetup make_setup(const Run& run, bool resume) {
 void train(const TrainArguments& arguments, const CommonOptions& common) {
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
   const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
-  Run run = load_run(recipe);
+  Run run = load_run(recipe, arguments.resume);
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
 
   const fs::path directory = recipe.output.dir;
   if (!arguments.resume) remove_earlier_adapters(directory);
-  write_file_atomically(directory / "recipe.yaml", to_yaml(recipe));
+  write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
   TextTask task = make_task(run);
   const TrainingResult result = Trainer(make_setup(run, arguments.resume), task).run();
   if (result.paused) {
@@ -142,6 +152,7 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   }
 
   Json summary = training_summary(result, recipe.train, recipe.adapter.method, run.adapter->trainable());
+  if (run.ranks.seconds) summary["rank_estimation_seconds"] = *run.ranks.seconds;
   summary["test"] = evaluate_test(*run.model, run.data, recipe);
   summary["adapter"] = save_adapters(*run.adapter, recipe, facts_of(recipe, run.data));
   summary["run"] = recipe.output.dir;

@@ -84,7 +84,11 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
                        const std::optional<int64_t>& count) {
   Panel panel;
   panel.add("method", method_line(recipe.adapter));
-  if (count) panel.add("trainable", with_commas(*count) + " without the head");
+  if (count) {
+    const bool is_least = recipe.adapter.method == "gelora" && recipe.adapter.gelora.layer_ranks.empty();
+    panel.add("trainable",
+              fmt::format("{}{} without the head", is_least ? "at least " : "", with_commas(*count)));
+  }
   if (data && data->labels) panel.add("labels", shortened(data->labels->names(), 12));
   if (data) {
     panel.add("train", part_line(data->train));

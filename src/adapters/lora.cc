@@ -17,7 +17,6 @@
 #include "adapters/target_modules.h"
 
 namespace msplora::detail {
-namespace {
 
 /// Every pattern must be a regular expression, and one that matches no targeted module is a typing error.
 template <typename T>
@@ -42,8 +41,11 @@ bool check_patterns(const char* name, const std::map<std::string, T>& patterns,
   return valid;
 }
 
+}  // namespace
+
 LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& sites) {
   LowRankLayout layout;
+  layout.keeps_lora_options = true;
   layout.plan = separate_plan(sites);
   for (const ShareGroup& group : layout.plan.groups) {
     const std::string& path = sites[group.owner].path;
@@ -187,8 +189,6 @@ class LoraAdapter : public LowRankAdapter {
   std::vector<at::Tensor> down_starts_, up_starts_;  // of pissa and olora
   std::vector<at::Tensor> magnitudes_;               // of DoRA
 };
-
-}  // namespace
 
 Method lora_method() {
   return {{"lora", "One pair of low-rank factors per module (Hu et al. 2021)"},

@@ -15,6 +15,18 @@
 #include "msplora/core/random.h"
 
 namespace msplora::detail {
+
+at::TensorOptions factor_options(const Site& site) {
+  const at::Tensor& weight = site.linear->weight;
+  return at::TensorOptions()
+      .device(weight.device())
+      .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+}
+
+uint64_t dropout_stream(const Site& site, int64_t level) {
+  return hash_name(fmt::format("{}.lora_dropout.{}", site.path, level));
+}
+
 double scaling_of(double alpha, int64_t rank, bool use_rslora) {
   const auto r = static_cast<double>(rank);
   return alpha / (use_rslora ? std::sqrt(r) : r);
@@ -85,14 +97,12 @@ LowRankAdapter::LowRankAdapter(MethodInput input, LowRankLayout layout)
 
 std::vector<LowRankTerm> LowRankAdapter::terms(size_t site_index) const {
   std::vector<LowRankTerm> terms;
-  const std::string& path = sites_.at(site_index).path;
   for (int64_t level = 0; level < layout_.plan.levels; ++level) {
     if (!layout_.plan.acts(site_index, level)) continue;
     const size_t group = layout_.plan.group_of[site_index][static_cast<size_t>(level)];
     const GroupFactors& f = layout_.factors[group];
-    // The stream is named after the site, not the owner: layers that share factors draw masks of their own.
-    terms.push_back({downs_[group], ups_[group], f.scaling, f.dropout,
-                     hash_name(fmt::format("{}.lora_dropout.{}", path, level))});
+    terms.push_back(
+        {downs_[group], ups_[group], f.scaling, f.dropout, dropout_stream(sites_[site_index], level)});
   }
   return terms;
 }

@@ -42,12 +42,12 @@ double lora_alpha(const AdapterConfig& config, double alpha, size_t terms) {
   return alpha * (config.use_rslora ? std::sqrt(growth) : growth);
 }
 
-/// LoRA keeps its own alpha and its tensors bit for bit; where a part of the weight is subtracted (PiSSA,
-/// OLoRA), it becomes one of twice the rank and the same scaling. Other methods are concatenated, scalings
-/// folded into `up`.
+/// What keeps LoRA's options keeps its alpha and its tensors bit for bit; where a part of the weight is
+/// subtracted (PiSSA, OLoRA), it becomes one of twice the rank and the same scaling. Other methods are
+/// concatenated, scalings folded into `up`.
 std::vector<ExportedSite> export_sites(const Adapter& adapter) {
   std::vector<ExportedSite> exported;
-  const bool is_lora = adapter.config().method == "lora";
+  const bool is_lora = adapter.keeps_lora_options();
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const std::vector<LowRankTerm> terms = adapter.terms(i);
     if (terms.empty()) continue;
@@ -130,14 +130,14 @@ json peft_task_type(const AdapterTarget& target) {
 
 double common_dropout(const Adapter& adapter) {
   const AdapterConfig& config = adapter.config();
-  if (config.method == "lora" || config.dropouts.empty()) return config.dropout;
+  if (config.dropouts.empty()) return config.dropout;
   const bool equal = std::all_of(config.dropouts.begin(), config.dropouts.end(),
                                  [&](double p) { return p == config.dropouts.front(); });
   return equal ? config.dropouts.front() : 0.0;
 }
 
 json peft_config(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
-  const bool is_lora = adapter.config().method == "lora";
+  const bool is_lora = adapter.keeps_lora_options();
   const size_t terms = adapter.terms(0).size();
   const int64_t rank =
       is_lora ? adapter.config().rank * static_cast<int64_t>(terms) : most_common_rank(sites);

@@ -16,8 +16,10 @@ using detail::Method;
 
 const std::vector<Method>& methods() {
   static const std::vector<Method> all = {
-      detail::msplora_method(), detail::lora_method(),   detail::aslora_method(), detail::prilora_method(),
-      detail::lorta_method(),   detail::ttlora_method(), detail::glora_method(),  detail::head_only_method()};
+      detail::msplora_method(), detail::lora_method(),     detail::aslora_method(),
+      detail::prilora_method(), detail::lorta_method(),    detail::ttlora_method(),
+      detail::glora_method(),   detail::flatlora_method(), detail::lorapro_method(),
+      detail::xgblora_method(), detail::gelora_method(),   detail::head_only_method()};
   return all;
 }
 

@@ -152,11 +152,16 @@ at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, co
 at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& context) const {
   check(input);
   at::Tensor x = embed(input, context);
-  for (const EncoderLayer& layer : layers_) x = run_layer(layer, x, {}, input, context);
+  if (context.observe_hidden) context.observe_hidden(0, x);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    x = run_layer(layers_[i], x, {}, input, context);
+    if (context.observe_hidden) context.observe_hidden(static_cast<int64_t>(i) + 1, x);
+  }
   return x;
 }
 
 at::Tensor Encoder::forward_first_tokens(const PackedInput& input, const ForwardContext& context) const {
+  if (context.observe_hidden) return forward(input, context).index_select(0, first_token_rows(input));
   check(input);
   at::Tensor x = embed(input, context);
   for (size_t i = 0; i + 1 < layers_.size(); ++i) x = run_layer(layers_[i], x, {}, input, context);

@@ -270,7 +270,11 @@ at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& ta
 }
 
 uint64_t ForwardContext::dropout_key(uint64_t stream) const {
-  return mix_seed(mix_seed(mix_seed(seed, stream), step), micro_batch);
+  return mix_seed(step_key(stream), micro_batch);
+}
+
+uint64_t ForwardContext::step_key(uint64_t stream) const {
+  return mix_seed(mix_seed(seed, stream), step);
 }
 
 }  // namespace msplora

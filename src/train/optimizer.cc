@@ -102,18 +102,20 @@ AdamW::AdamW(AdamWOptions options, std::vector<OptimizerGroup> groups)
   }
 }
 
-void AdamW::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen) {
+void AdamW::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen,
+                 const std::map<std::string, double>& lr_factors) {
   for (Slot& slot : slots_) {
     const at::Tensor& gradient = slot.parameter.grad();
     if (!gradient.defined() || frozen.contains(slot.name)) continue;
     const OptimizerGroup& group = groups_[slot.group];
+    const auto found = lr_factors.find(slot.name);
+    const double lr = group.lr * lr_factor * (found == lr_factors.end() ? 1.0 : found->second);
     ++slot.steps;
     at::Tensor value = slot.parameter.detach();
     const at::Tensor dense = gradient.contiguous();
     const auto run =
         slot.parameter.scalar_type() == at::kFloat ? update_tensor<float> : update_tensor<double>;
-    run(value, dense, slot.first, slot.second, options_, group.lr * lr_factor, group.weight_decay,
-        gradient_scale, slot.steps);
+    run(value, dense, slot.first, slot.second, options_, lr, group.weight_decay, gradient_scale, slot.steps);
   }
 }
 
@@ -184,12 +186,14 @@ int64_t AdamW::state_bytes() const {
 
 Sgd::Sgd(std::vector<OptimizerGroup> groups) : groups_(checked(std::move(groups))) {}
 
-void Sgd::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen) {
+void Sgd::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen,
+               const std::map<std::string, double>& lr_factors) {
   for (const OptimizerGroup& group : groups_) {
-    const double lr = group.lr * lr_factor;
     for (const NamedParameter& parameter : group.tensors) {
       const at::Tensor& gradient = parameter.tensor.grad();
       if (!gradient.defined() || frozen.contains(parameter.name)) continue;
+      const auto found = lr_factors.find(parameter.name);
+      const double lr = group.lr * lr_factor * (found == lr_factors.end() ? 1.0 : found->second);
       parameter.tensor.detach().mul_(1.0 - lr * group.weight_decay).sub_(gradient, lr * gradient_scale);
     }
   }

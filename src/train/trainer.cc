@@ -64,7 +64,6 @@ void Trainer::do_step() {
   }
   const double loss = backward(batches, targets);
   const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
-  if (adapter != nullptr) adapter->on_gradients(progress);
   const GradientReport gradients = watch_.examine(frozen, lr_factor);
   if (!gradients.not_finite.empty()) {
     throw Error(
@@ -73,6 +72,7 @@ void Trainer::do_step() {
                     task_.describe(batches.front())),
         "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
   }
+  if (adapter != nullptr) adapter->on_gradients(progress);
   update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), std::move(frozen));
 
   const double seconds = seconds_since(began);
@@ -95,7 +95,8 @@ void Trainer::update(TrainingProgress progress, double lr_factor, double gradien
                      std::set<std::string> frozen) {
   Adapter* adapter = setup_.adapter;
   if (adapter != nullptr) frozen.merge(adapter->updated_by_method());
-  optimizer_->step(lr_factor, gradient_scale, frozen);
+  optimizer_->step(lr_factor, gradient_scale, frozen,
+                   adapter != nullptr ? adapter->lr_factors_now(progress) : std::map<std::string, double>());
   if (adapter != nullptr) {
     const TrainOptions& o = setup_.options;
     adapter->own_update(progress,

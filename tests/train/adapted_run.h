@@ -4,15 +4,17 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/eval/inputs.h"
+#include "msplora/eval/merge.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
 
-/// A tiny model with an adapter, and data to train it on.
+/// A small model with the adapter of a configuration, and what it takes to train it.
 struct AdaptedRun {
   explicit AdaptedRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat) {
     ModelLoadOptions load;

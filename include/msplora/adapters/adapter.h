@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -133,7 +134,8 @@ class Adapter {
   /// The events of an optimizer step, in their order. Called by the trainer alone.
   /// Before the forward passes of the step.
   virtual void on_step_begin(const TrainingProgress& progress) {}
-  /// Gradients are complete (all micro-batches) and not yet clipped; the method may change them in place.
+  /// Gradients are complete (all micro-batches), finite and measured; the method may change them in place.
+  /// The factor that clips the gradients as they were before is applied afterwards.
   virtual void on_gradients(const TrainingProgress& progress) {}
   /// Names of the tensors that the method updates itself in `own_update`; the optimizer leaves them alone.
   virtual std::set<std::string> updated_by_method() const { return {}; }
@@ -153,6 +155,18 @@ class Adapter {
 
   /// The update of one site; by default its terms.
   virtual SiteUpdate update_of(size_t site_index) const;
+
+  /// Factors on the learning rates of this step, by name; absent names have 1. For methods with a warm-up of
+  /// their own.
+  virtual std::map<std::string, double> lr_factors_now(const TrainingProgress& progress) const { return {}; }
+
+  /// Whether rank, alpha, their patterns and use_rslora describe the terms as they do for LoRA, so that PEFT
+  /// files keep them; otherwise scalings are folded into the factors.
+  virtual bool keeps_lora_options() const { return false; }
+
+  /// Tensors that a resumed run alone needs (moments that the method keeps): checkpoints hold them, adapter
+  /// files do not. Made when first asked for; otherwise as state_tensors.
+  virtual std::vector<NamedTensor> training_tensors() { return {}; }
 
   /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
   /// Throws Error{kUsage} when a layer carries another adapter.

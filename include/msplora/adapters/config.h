@@ -46,6 +46,10 @@ struct AdapterConfig {
   LortaOptions lorta;
   TtloraOptions ttlora;
   GloraOptions glora;
+  FlatLoraOptions flatlora;
+  LoraProOptions lorapro;
+  XgbLoraOptions xgblora;
+  GeLoraOptions gelora;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
@@ -101,6 +105,10 @@ struct AdapterConfig {
     visitor("lorta", lorta, "Options of method lorta");
     visitor("ttlora", ttlora, "Options of method ttlora, whose update adapter.alpha multiplies directly");
     visitor("glora", glora, "Options of method glora");
+    visitor("flatlora", flatlora, "Options of method flatlora");
+    visitor("lorapro", lorapro, "Options of method lorapro");
+    visitor("xgblora", xgblora, "Options of method xgblora");
+    visitor("gelora", gelora, "Options of method gelora");
   }
 };
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -30,9 +31,11 @@ struct AdamWOptions {
 /// What the training loop asks of an optimizer.
 class Optimizer : public OptimizerControl {
  public:
-  /// One step with every learning rate multiplied by `lr_factor` and every gradient by `gradient_scale`.
-  /// Tensors without a gradient and those named in `frozen` are left alone: value, moments and step count.
-  virtual void step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen) = 0;
+  /// One step with every learning rate multiplied by `lr_factor` and every gradient by `gradient_scale`;
+  /// tensors named in `lr_factors` have a further factor. Tensors without a gradient and those named in
+  /// `frozen` are left alone: value, moments and step count.
+  virtual void step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen,
+                    const std::map<std::string, double>& lr_factors) = 0;
   /// Drops every gradient, so that the next backward pass writes instead of adding.
   virtual void zero_grad() = 0;
   /// What a resumed run needs; empty when there is nothing.
@@ -52,7 +55,8 @@ class AdamW : public Optimizer {
   /// Throws Error{kUsage} on another dtype, a layout that is not contiguous or a name given twice.
   AdamW(AdamWOptions options, std::vector<OptimizerGroup> groups);
 
-  void step(double lr_factor, double gradient_scale = 1.0, const std::set<std::string>& frozen = {}) override;
+  void step(double lr_factor, double gradient_scale = 1.0, const std::set<std::string>& frozen = {},
+            const std::map<std::string, double>& lr_factors = {}) override;
 
   /// Moments and step count of one tensor back to zero. Throws Error{kUsage} on an unknown name.
   void reset(const std::string& name) override;
@@ -90,7 +94,8 @@ class Sgd : public Optimizer {
   /// Throws Error{kUsage} as AdamW does.
   explicit Sgd(std::vector<OptimizerGroup> groups);
 
-  void step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen) override;
+  void step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen,
+            const std::map<std::string, double>& lr_factors = {}) override;
   void reset(const std::string& name) override;
   void zero_grad() override;
   std::vector<NamedTensor> state() const override { return {}; }
