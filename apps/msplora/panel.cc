@@ -27,7 +27,17 @@ std::string model_line(const Model& model, const std::string& path, bool random_
                      random_init ? ", weights drawn at random" : "");
 }
 
+namespace {
+
+/// Methods without factors.
+bool trains_base_alone(const std::string& method) {
+  return method == "none" || method == "full" || method == "bitfit";
+}
+
+}  // namespace
+
 std::vector<int64_t> level_ranks(const AdapterConfig& config) {
+  if (trains_base_alone(config.method)) return {};
   if (config.method != "msplora") return {config.rank};
   if (!config.ranks.empty()) return config.ranks;
   std::vector<int64_t> ranks;
@@ -40,6 +50,8 @@ std::vector<int64_t> level_ranks(const AdapterConfig& config) {
 
 std::string method_line(const AdapterConfig& config) {
   if (config.method == "none") return "none: the layers stay as they are, the head is trained";
+  if (config.method == "full") return "full: every parameter is trained";
+  if (config.method == "bitfit") return "bitfit: the biases are trained, and the head";
   const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
   if (config.method != "msplora") {
     return fmt::format("{}, rank {}, alpha {}{}{}", config.method, config.rank, config.alpha, dropout,

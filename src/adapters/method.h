@@ -42,10 +42,15 @@ struct Method {
   /// Checks the options (problems go to the list) and says which tensors they make. Allocates nothing.
   std::function<std::vector<TensorSpec>(const PlanInput&, ErrorList&)> tensors;
   std::function<std::unique_ptr<Adapter>(MethodInput)> create;
+  /// Whether a parameter of the base is trained by the method itself; unset for methods that leave the base
+  /// alone. Heads and modules_to_save are trained in any case and not asked for.
+  std::function<bool(const std::string& name)> trains_parameter = {};
 };
 
 Method lora_method();
 Method msplora_method();
 Method head_only_method();
+Method full_method();
+Method bitfit_method();
 
 }  // namespace msplora::detail
