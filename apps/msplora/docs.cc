@@ -1,7 +1,7 @@
 #include <iostream>
 
 #include "msplora/core/option_io.h"
-#include "msplora/train/recipe.h"
+#include "msplora/train/compare.h"
 #include "program.h"
 
 namespace msplora {
@@ -21,6 +21,13 @@ An empty default means that the key is unset; `key: null` unsets it.
 `msplora validate RECIPE.yaml` checks a recipe with its model directory and data without training.
 )";
 
+/// What a recipe of `compare` has besides the keys of `train`.
+std::vector<OptionDoc> comparison_keys() {
+  std::vector<OptionDoc> keys = describe(CompareRecipe{});
+  keys.erase(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(describe(Recipe{}).size()));
+  return keys;
+}
+
 }  // namespace
 
 Command add_docs(CLI::App& program, CommonOptions&) {
@@ -29,7 +36,9 @@ Command add_docs(CLI::App& program, CommonOptions&) {
   return {command, [] {
             std::cout << kIntroduction << "\n## Fine-tuning: `msplora train`\n"
                       << options_to_markdown(describe(Recipe{})) << "\n## Pretraining: `msplora pretrain`\n"
-                      << options_to_markdown(describe(PretrainRecipe{}));
+                      << options_to_markdown(describe(PretrainRecipe{}))
+                      << "\n## Comparing: `msplora compare`\n\nThe keys of `msplora train`, and:\n"
+                      << options_to_markdown(comparison_keys());
           }};
 }
 

@@ -3,9 +3,11 @@
 #include <filesystem>
 #include <iostream>
 
-#include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/models/shapes.h"
+#include "msplora/train/compare.h"
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
@@ -42,7 +44,8 @@ std::optional<int64_t> check_adapter(const AdapterConfig& adapter, const ModelCo
   std::optional<int64_t> count;
   attempt(errors, [&] {
     const auto sites = sites_of_shape(config, ModelTask::kMaskedLm);
-    count = count_parameters(adapter, sites, config.num_hidden_layers).total;
+    const auto parameters = parameters_of_shape(config, ModelTask::kSequenceClassification);
+    count = count_parameters(adapter, sites, config.num_hidden_layers, kDefaultHeadModules, parameters).total;
   });
   return count;
 }
@@ -91,6 +94,7 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
 
 struct ValidateArguments {
   RecipeArguments recipe;
+  bool compare = false;
   bool pretrain = false;
 };
 
@@ -110,15 +114,23 @@ void validate_pretraining(const RecipeArguments& arguments, const CommonOptions&
   std::cout << arguments.file << ": no problem found\n";
 }
 
-void validate(const RecipeArguments& arguments, const CommonOptions& common) {
-  Recipe recipe;
+void validate(const RecipeArguments& arguments, const CommonOptions& common, bool is_comparison) {
+  CompareRecipe recipe;
   ErrorList errors;
-  read_recipe(arguments, common, recipe, errors);
+  if (is_comparison) {
+    read_recipe(arguments, common, recipe, errors);
+  } else {
+    read_recipe<Recipe>(arguments, common, recipe, errors);
+  }
   std::shared_ptr<const Tokenizer> tokenizer;
   std::optional<ModelConfig> config;
   std::optional<int64_t> count;
   if (!recipe.model.path.empty()) config = check_model(recipe.model, tokenizer, errors);
-  if (config) count = check_adapter(recipe.adapter, *config, errors);
+  if (config && is_comparison) {
+    attempt(errors, [&] { plan_comparison(recipe, comparison_base(*config)); });
+  } else if (config) {
+    count = check_adapter(recipe.adapter, *config, errors);
+  }
   const auto data = check_data(recipe, config, tokenizer.get(), errors);
   check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);
@@ -139,10 +151,11 @@ Command add_validate(CLI::App& program, CommonOptions& common) {
   auto arguments = std::make_shared<ValidateArguments>();
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
   command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
+  command->add_flag("--compare", arguments->compare, "The recipe is one of `compare`");
   add_common(*command, common);
   return {command, [arguments, &common] {
             if (arguments->pretrain) return validate_pretraining(arguments->recipe, common);
-            validate(arguments->recipe, common);
+            validate(arguments->recipe, common, arguments->compare);
           }};
 }
 
