@@ -7,6 +7,9 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <algorithm>
+#include <string>
+#include <vector>
 
 #include "msplora/core/random.h"
 

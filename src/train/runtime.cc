@@ -3,7 +3,11 @@
 #include <ATen/Parallel.h>
 #include <omp.h>
 #include <sys/resource.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
+#include <climits>
 #include <cstdlib>
 #include <fstream>
 #include <string>
@@ -17,6 +21,14 @@ int use_threads(int64_t requested) {
   omp_set_num_threads(threads);
   at::set_num_threads(threads);
   return threads;
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
 }
 
 int64_t peak_memory_bytes() {
