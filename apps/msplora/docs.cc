@@ -2,6 +2,7 @@
 
 #include "msplora/core/option_io.h"
 #include "msplora/federated/options.h"
+#include "msplora/train/compare.h"
 #include "msplora/train/recipe.h"
 #include "program.h"
 
@@ -29,6 +30,13 @@ std::vector<OptionDoc> federated_keys() {
   return docs;
 }
 
+/// What a recipe of `compare` has besides the keys of `train`.
+std::vector<OptionDoc> comparison_keys() {
+  std::vector<OptionDoc> keys = describe(CompareRecipe{});
+  keys.erase(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(describe(Recipe{}).size()));
+  return keys;
+}
+
 }  // namespace
 
 Command add_docs(CLI::App& program, CommonOptions&) {
@@ -41,7 +49,9 @@ Command add_docs(CLI::App& program, CommonOptions&) {
                       << "\n## Federated fine-tuning: `msplora federate`\n\n"
                          "The keys of fine-tuning, where `train` is the work of one client in one round "
                          "([federated.md](federated.md)), and these:\n"
-                      << options_to_markdown(federated_keys());
+                      << options_to_markdown(federated_keys())
+                      << "\n## Comparing: `msplora compare`\n\nThe keys of `msplora train`, and:\n"
+                      << options_to_markdown(comparison_keys());
           }};
 }
 

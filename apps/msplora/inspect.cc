@@ -11,8 +11,10 @@
 
 #include "layer_ranks.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/eval/memory_estimate.h"
 #include "msplora/models/model.h"
+#include "msplora/models/shapes.h"
 #include "panel.h"
 #include "program.h"
 #include "session.h"
@@ -104,11 +106,19 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   return estimate_memory(config, sites, question);
 }
 
+/// Of model types that can be run; of others the linear layers alone are known.
+std::vector<NamedParameter> known_parameters(const ModelConfig& config) {
+  const std::vector<std::string> types = supported_model_types();
+  if (std::find(types.begin(), types.end(), config.model_type) == types.end()) return {};
+  return parameters_of_shape(config, ModelTask::kSequenceClassification);
+}
+
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
                  const std::string& method) {
   const AdapterConfig adapter = adapter_config(arguments, method, config);
   const ParameterCount count =
-      count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config));
+      count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config), kDefaultHeadModules,
+                       known_parameters(config));
   const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);

@@ -159,7 +159,7 @@ int main(int argc, char** argv) {
   CLI::App& data = *program.add_subcommand("data", "Look at data");
   data.require_subcommand(1);
   commands.push_back(add_data_preview(data, common));
-  for (const auto add : {add_tokenize, add_pretrain, add_federate, add_results, add_docs}) {
+  for (const auto add : {add_tokenize, add_pretrain, add_federate, add_compare, add_results, add_docs}) {
     commands.push_back(add(program, common));
   }
   try {

@@ -30,11 +30,21 @@ std::string model_line(const Model& model, const std::string& path, bool random_
                      random_init ? ", weights drawn at random" : "");
 }
 
+namespace {
+
+/// Methods without factors.
+bool trains_base_alone(const std::string& method) {
+  return method == "none" || method == "full" || method == "bitfit";
+}
+
+}  // namespace
+
 std::vector<int64_t> level_ranks(const AdapterConfig& config) {
   if (config.method == "xgblora") return {config.xgblora.booster_rank};
   if (config.method == "gelora") {
     return config.gelora.layer_ranks.empty() ? std::vector<int64_t>{1} : config.gelora.layer_ranks;
   }
+  if (trains_base_alone(config.method)) return {};
   if (config.method != "msplora") return {config.rank};
   if (!config.ranks.empty()) return config.ranks;
   std::vector<int64_t> ranks;
@@ -83,6 +93,8 @@ std::string method_line(const AdapterConfig& config) {
   if (config.method == "none") return "none: the layers stay as they are, the head is trained";
   if (config.method == "gelora") return gelora_line(config);
   if (config.method == "xgblora") return xgblora_line(config);
+  if (config.method == "full") return "full: every parameter is trained";
+  if (config.method == "bitfit") return "bitfit: the biases are trained, and the head";
   const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
   if (config.method == "glora") {
     const GloraOptions& o = config.glora;

@@ -70,6 +70,9 @@ std::string panel_of(const Run& run) {
   const double mean = data.train.summary.mean();
   int64_t trainable = 0;
   for (const TrainableTensor& tensor : run.adapter->trainable()) trainable += tensor.tensor.numel();
+  // Gradients of a weight need the input of its layer, adapted or not.
+  const bool trains_all = recipe.adapter.method == "full";
+  const std::vector<Site> adapted = trains_all ? run.model->sites() : run.adapter->sites();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
   if (!run.report.fresh.empty()) {
@@ -98,8 +101,8 @@ std::string panel_of(const Run& run) {
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute",
             fmt::format("{} on {} threads, seed {}", recipe.train.dtype, run.threads, recipe.train.seed));
-  panel.add("memory", memory_line(run.model->config(), run.model->sites(), run.adapter->sites(), trainable,
-                                  recipe.train, mean));
+  panel.add("memory",
+            memory_line(run.model->config(), run.model->sites(), adapted, trainable, recipe.train, mean));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }

@@ -6,11 +6,15 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "federated_data.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/models/shapes.h"
+#include "msplora/train/compare.h"
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
@@ -47,7 +51,10 @@ std::optional<int64_t> check_adapter(const AdapterConfig& adapter, const ModelCo
   std::optional<int64_t> count;
   attempt(errors, [&] {
     const auto sites = sites_of_shape(config, ModelTask::kMaskedLm);
-    count = count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config)).total;
+    const auto parameters = parameters_of_shape(config, ModelTask::kSequenceClassification);
+    count = count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config),
+                             kDefaultHeadModules, parameters)
+                .total;
   });
   return count;
 }
@@ -100,6 +107,7 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
 
 struct ValidateArguments {
   RecipeArguments recipe;
+  bool compare = false;
   bool pretrain = false;
   bool federate = false;
 };
@@ -135,7 +143,11 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
   std::optional<ModelConfig> config;
   std::optional<int64_t> count;
   if (!recipe.model.path.empty()) config = check_model(recipe.model, tokenizer, errors);
-  if (config) count = check_adapter(recipe.adapter, *config, errors);
+  if constexpr (std::is_same_v<AnyRecipe, CompareRecipe>) {
+    if (config) attempt(errors, [&] { plan_comparison(recipe, comparison_base(*config)); });
+  } else if (config) {
+    count = check_adapter(recipe.adapter, *config, errors);
+  }
   const auto data = check_data(recipe, config, tokenizer.get(), errors);
   check_rest(recipe, data, errors);
   check_output(recipe.output, errors);
@@ -157,11 +169,16 @@ Command add_validate(CLI::App& program, CommonOptions& common) {
   auto arguments = std::make_shared<ValidateArguments>();
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
   auto* pretrain = command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
-  command->add_flag("--federate", arguments->federate, "The recipe is one of `federate`")->excludes(pretrain);
+  auto* federate = command->add_flag("--federate", arguments->federate, "The recipe is one of `federate`")
+                       ->excludes(pretrain);
+  command->add_flag("--compare", arguments->compare, "The recipe is one of `compare`")
+      ->excludes(pretrain)
+      ->excludes(federate);
   add_common(*command, common);
   return {command, [arguments, &common] {
             if (arguments->pretrain) return validate_pretraining(arguments->recipe, common);
             if (arguments->federate) return validate<FederateRecipe>(arguments->recipe, common);
+            if (arguments->compare) return validate<CompareRecipe>(arguments->recipe, common);
             validate<Recipe>(arguments->recipe, common);
           }};
 }

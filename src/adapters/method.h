@@ -53,6 +53,9 @@ struct Method {
   std::function<std::vector<TensorSpec>(const PlanInput&, ErrorList&)> tensors;
   std::function<std::unique_ptr<Adapter>(MethodInput)> create;
   FamilyOptions family = {};
+  /// Whether a parameter of the base is trained by the method itself; unset for methods that leave the base
+  /// alone. Heads and modules_to_save are trained in any case and not asked for.
+  std::function<bool(const std::string& name)> trains_parameter = {};
 };
 
 Method lora_method();
@@ -67,5 +70,7 @@ Method head_only_method();
 Method lorta_method();
 Method ttlora_method();
 Method glora_method();
+Method full_method();
+Method bitfit_method();
 
 }  // namespace msplora::detail

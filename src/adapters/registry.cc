@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "adapters/config_json.h"
+#include "msplora/adapters/planning.h"
 
 namespace msplora {
 namespace {
@@ -16,10 +17,10 @@ using detail::Method;
 
 const std::vector<Method>& methods() {
   static const std::vector<Method> all = {
-      detail::msplora_method(), detail::lora_method(),     detail::aslora_method(),
-      detail::prilora_method(), detail::lorta_method(),    detail::ttlora_method(),
-      detail::glora_method(),   detail::flatlora_method(), detail::lorapro_method(),
-      detail::xgblora_method(), detail::gelora_method(),   detail::head_only_method()};
+      detail::msplora_method(), detail::lora_method(),    detail::aslora_method(), detail::prilora_method(),
+      detail::lorta_method(),   detail::ttlora_method(),  detail::glora_method(),  detail::flatlora_method(),
+      detail::lorapro_method(), detail::xgblora_method(), detail::gelora_method(), detail::head_only_method(),
+      detail::full_method(),    detail::bitfit_method()};
   return all;
 }
 
@@ -81,6 +82,25 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
   return checked;
 }
 
+/// Adds the parameters of the base that the method trains itself.
+void count_base(const Method& method, const AdapterConfig& config, const std::vector<std::string>& heads,
+                const std::vector<NamedParameter>& parameters, ParameterCount& count) {
+  if (parameters.empty()) {
+    throw Error(ErrorCode::kUsage, "count_parameters",
+                fmt::format("method `{}` trains parameters of the base, whose shapes are not known here",
+                            method.info.name),
+                "name a model of a supported type");
+  }
+  count.per_level.resize(1);
+  count.owners.resize(1);
+  for (const NamedParameter& parameter : parameters) {
+    if (detail::is_saved_whole(config, heads, parameter.name) || !method.trains_parameter(parameter.name))
+      continue;
+    count.total += parameter.tensor.numel();
+    count.per_level[0] += parameter.tensor.numel();
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,
@@ -89,7 +109,9 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
   Checked checked =
       check(config, target.sites, target.num_layers, target.heads, target.head_modules, strictness, errors);
   const bool lenient = strictness == detail::Strictness::kLenient;
-  const auto base = detail::select_base_parameters(config, target, checked.sites, lenient, errors);
+  const detail::ParameterFilter trains =
+      checked.method != nullptr ? checked.method->trains_parameter : nullptr;
+  const auto base = detail::select_base_parameters(config, target, checked.sites, trains, lenient, errors);
   if (errors.empty() && checked.tensors.empty() && base.empty()) {
     errors.add(
         "adapter.method",
@@ -124,12 +146,19 @@ std::vector<MethodInfo> adapter_methods() {
 
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const std::vector<std::string>& head_modules) {
-  return count_parameters(config, sites, num_layers, AttentionHeads(), head_modules);
+  return count_parameters(config, sites, num_layers, AttentionHeads(), head_modules, {});
 }
 
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const AttentionHeads& heads,
                                 const std::vector<std::string>& head_modules) {
+  return count_parameters(config, sites, num_layers, heads, head_modules, {});
+}
+
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const AttentionHeads& heads,
+                                const std::vector<std::string>& head_modules,
+                                const std::vector<NamedParameter>& parameters) {
   ErrorList errors;
   const Checked checked =
       check(config, sites, num_layers, heads, head_modules, detail::Strictness::kStrict, errors);
@@ -150,6 +179,7 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
     owners[level].insert(tensor.owner_layer);
   }
   for (const auto& level : owners) count.owners.emplace_back(level.begin(), level.end());
+  if (checked.method->trains_parameter) count_base(*checked.method, config, head_modules, parameters, count);
   return count;
 }
 
