@@ -1,11 +1,17 @@
 // LoRA (Hu et al., arXiv 2106.09685) as PEFT computes it: y += scaling B A dropout(x), scaling = alpha / r;
 // with the initialisations of initial_factors.h and DoRA's magnitudes (dora.h).
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <cstdint>
+#include <utility>
 
 #include <map>
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "adapters/dora.h"
 #include "adapters/initial_factors.h"

@@ -1,8 +1,14 @@
 #include "adapters/low_rank.h"
 
 #include <fmt/format.h>
+#include <utility>
 
+#include <ATen/TensorOperators.h>
+#include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "adapters/initial_factors.h"
 #include "adapters/target_modules.h"
