@@ -287,8 +287,8 @@ TEST(Aslora, FilesHoldEachBOnce) {
   const auto saved = merged(model);
   save_native_adapter(*saved, directory.path());
   std::set<std::string> names;
-  for (const auto& [name, info] :
-       SafetensorsFile::open(directory.path() / "adapter.safetensors")->tensors()) {
+  const auto file = SafetensorsFile::open(directory.path() / "adapter.safetensors");
+  for (const auto& [name, info] : file->tensors()) {
     if (!name.starts_with("classifier")) names.insert(name);
   }
   EXPECT_THAT(names, ElementsAre(kBlock + "0.attention.self.query.lora_A.weight", up_of(2), up_of(3)));
