@@ -117,8 +117,9 @@ class LoraAdapter : public LowRankAdapter {
     const c10::NoGradGuard no_grad;
     if (is_weight_init(config_.init)) {
       for (size_t i = 0; i < sites_.size(); ++i) {
-        down_starts_.push_back(factors(i).term.down.detach().clone());
-        up_starts_.push_back(factors(i).term.up.detach().clone());
+        const LowRankTerm term = LowRankAdapter::terms(i).front();
+        down_starts_.push_back(term.down.detach().clone());
+        up_starts_.push_back(term.up.detach().clone());
       }
     }
     if (!config_.use_dora) return;
