@@ -3,10 +3,17 @@
 //   mean_l(t) = (1/t) sum over k <= t of B_l(k)                                          (Eq. 3)
 //   at t = start_step + k interval:  the lower of the pair with the smallest ‖mean_i - mean_j‖ takes the
 //   upper one's B                                                                        (Eq. 4)
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <algorithm>
 #include <cmath>

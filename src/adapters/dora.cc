@@ -1,8 +1,11 @@
 #include "adapters/dora.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
+#include <utility>
+#include <vector>
 
 #include "msplora/nn/functional.h"
 

@@ -1,5 +1,6 @@
 #include "adapters/initial_factors.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/linalg_svd.h>
@@ -7,6 +8,9 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <cstdint>
+#include <string>
+#include <tuple>
 
 #include <cmath>
 

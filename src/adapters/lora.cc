@@ -1,8 +1,11 @@
 // LoRA (Hu et al., arXiv 2106.09685) as PEFT computes it: y += scaling B A dropout(x), scaling = alpha / r;
 // with the initialisations of initial_factors.h and DoRA's magnitudes (dora.h).
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <cstdint>
+#include <utility>
 
 #include <map>
 #include <memory>
@@ -116,8 +119,9 @@ class LoraAdapter : public LowRankAdapter {
     const c10::NoGradGuard no_grad;
     if (is_weight_init(config_.init)) {
       for (size_t i = 0; i < sites_.size(); ++i) {
-        down_starts_.push_back(factors(i).term.down.detach().clone());
-        up_starts_.push_back(factors(i).term.up.detach().clone());
+        const LowRankTerm term = LowRankAdapter::terms(i).front();
+        down_starts_.push_back(term.down.detach().clone());
+        up_starts_.push_back(term.up.detach().clone());
       }
     }
     if (!config_.use_dora) return;

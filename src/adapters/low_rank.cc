@@ -1,6 +1,7 @@
 #include "adapters/low_rank.h"
 
 #include <fmt/format.h>
+#include <utility>
 
 #include <ATen/TensorOperators.h>
 #include <algorithm>

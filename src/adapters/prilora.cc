@@ -3,10 +3,16 @@
 // and A pruned by importance while it is trained: every K steps the entries of each row with the smallest
 // |A_ij| n_j become zero, where n_j is a running mean of the norm of input j. No mask is kept: the next
 // gradients may revive what was pruned.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/topk.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <algorithm>
 #include <cmath>

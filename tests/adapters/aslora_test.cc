@@ -1,3 +1,4 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
@@ -5,6 +6,13 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include <set>
 
@@ -279,8 +287,8 @@ TEST(Aslora, FilesHoldEachBOnce) {
   const auto saved = merged(model);
   save_native_adapter(*saved, directory.path());
   std::set<std::string> names;
-  for (const auto& [name, info] :
-       SafetensorsFile::open(directory.path() / "adapter.safetensors")->tensors()) {
+  const auto file = SafetensorsFile::open(directory.path() / "adapter.safetensors");
+  for (const auto& [name, info] : file->tensors()) {
     if (!name.starts_with("classifier")) names.insert(name);
   }
   EXPECT_THAT(names, ElementsAre(kBlock + "0.attention.self.query.lora_A.weight", up_of(2), up_of(3)));

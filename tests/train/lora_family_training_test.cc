@@ -1,7 +1,11 @@
 // Training runs of LoRA's variants, ASLoRA and PRILoRA: pausing anywhere changes nothing.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include <set>
 
