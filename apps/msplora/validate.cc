@@ -2,6 +2,10 @@
 
 #include <filesystem>
 #include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 
 #include "federated_data.h"
 #include "msplora/adapters/adapter.h"
