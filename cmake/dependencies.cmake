@@ -9,6 +9,14 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
+# Packed products with frozen weights. The Debian package is the library that libtorch itself links.
+option(MSPLORA_ONEDNN "Use oneDNN for products with frozen weights" ON)
+if(MSPLORA_ONEDNN)
+  # Debian's dnnl-config.cmake asks for OpenCL, which a CPU build does not need.
+  find_library(DNNL_LIBRARY dnnl REQUIRED)
+  find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
+endif()
+
 # CMAKE_PREFIX_PATH selects another libtorch (1.13 or any 2.x).
 find_package(Torch REQUIRED)
 add_library(msplora_torch INTERFACE)

@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
 
 #include "data_arguments.h"
 #include "msplora/core/progress.h"

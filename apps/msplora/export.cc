@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <memory>
+#include <string>
 
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"

@@ -2,12 +2,16 @@
 #include <cxxabi.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "msplora/core/interrupt.h"
+#include "msplora/train/runtime.h"
 #include "program.h"
 
 namespace msplora {
@@ -141,6 +145,7 @@ std::string first_line(const std::string& text) {
 
 int main(int argc, char** argv) {
   using namespace msplora;
+  keep_freed_memory();
   CLI::App program("Low-rank adaptation of pretrained transformers: MSPLoRA, LoRA and relatives.", "msplora");
   program.set_version_flag("--version", "msplora " MSPLORA_VERSION);
   program.require_subcommand(1);

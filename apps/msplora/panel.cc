@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "msplora/eval/memory_estimate.h"
 #include "msplora/train/text_task.h"

@@ -1,8 +1,13 @@
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "data_arguments.h"
 #include "msplora/core/interrupt.h"

@@ -1,5 +1,8 @@
 #include "recipe_file.h"
 
+#include <filesystem>
+#include <string>
+
 namespace msplora {
 
 void add_recipe_arguments(CLI::App& command, RecipeArguments& arguments, bool writes) {

@@ -2,6 +2,10 @@
 
 #include <filesystem>
 #include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "msplora/core/file.h"
 #include "program.h"

@@ -2,6 +2,12 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/fingerprint.h"

@@ -1,6 +1,9 @@
 #include "task_facts.h"
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 
 #include "msplora/core/file.h"
 

@@ -2,6 +2,10 @@
 
 #include <filesystem>
 #include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/data/reader.h"

@@ -1,8 +1,12 @@
 #include "msplora/adapters/adapter.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 

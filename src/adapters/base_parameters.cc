@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <set>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "adapters/target_modules.h"
 

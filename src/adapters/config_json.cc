@@ -4,9 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 namespace msplora::detail {
 namespace {

@@ -1,5 +1,8 @@
 #include "msplora/adapters/files.h"
 
+#include <filesystem>
+#include <memory>
+
 #include "adapters/files_detail.h"
 #include "msplora/core/error.h"
 

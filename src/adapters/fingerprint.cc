@@ -1,8 +1,13 @@
 #include "msplora/adapters/fingerprint.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 #include <c10/util/BFloat16.h>
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "adapters/base_parameters.h"
 #include "msplora/core/random.h"

@@ -1,6 +1,10 @@
 // Method `none`: the base stays as it is; heads, modules_to_save and biases are trained.
 #include "adapters/method.h"
 
+#include <memory>
+#include <string>
+#include <vector>
+
 namespace msplora::detail {
 namespace {
 

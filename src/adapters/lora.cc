@@ -2,7 +2,10 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "adapters/low_rank.h"
 #include "adapters/method.h"

@@ -4,7 +4,12 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
+#include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "adapters/initial.h"
 #include "adapters/target_modules.h"

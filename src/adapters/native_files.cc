@@ -1,6 +1,12 @@
 // The native form: adapter.json (method, options, sharing plan, base) and adapter.safetensors, which holds
 // every trainable tensor once under its own name. docs/adapters-format.md describes both.
 #include <fmt/format.h>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "adapters/config_json.h"
 #include "adapters/files_detail.h"

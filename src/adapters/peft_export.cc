@@ -3,8 +3,14 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "adapters/files_detail.h"
 #include "adapters/peft_config.h"

@@ -1,5 +1,6 @@
 #include "adapters/peft_names.h"
 
+#include <string>
 #include <string_view>
 
 namespace msplora::detail {

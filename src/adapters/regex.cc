@@ -5,7 +5,11 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
+#include <memory>
+#include <optional>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 
 namespace msplora::detail {
 namespace {

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <memory>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "adapters/config_json.h"
 

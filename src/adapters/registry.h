@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "adapters/base_parameters.h"
 #include "adapters/method.h"

@@ -5,7 +5,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <ATen/TensorOperators.h>
+#include <algorithm>
+#include <filesystem>
 #include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"

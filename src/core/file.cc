@@ -8,8 +8,12 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <memory>
 #include <sstream>
+#include <string>
+#include <string_view>
 
 namespace msplora {
 namespace fs = std::filesystem;

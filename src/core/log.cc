@@ -2,6 +2,8 @@
 
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <memory>
+#include <string_view>
 
 namespace msplora {
 namespace {

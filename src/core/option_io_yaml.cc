@@ -2,6 +2,8 @@
 #include <yaml-cpp/yaml.h>
 
 #include <set>
+#include <string>
+#include <vector>
 
 #include "msplora/core/option_io.h"
 

@@ -1,6 +1,7 @@
 #include "msplora/core/random.h"
 
 #include <cmath>
+#include <string_view>
 
 namespace msplora {
 

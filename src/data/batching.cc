@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "fmt/format.h"
 #include "msplora/core/error.h"

@@ -1,6 +1,8 @@
 #include "msplora/data/encode.h"
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "fmt/format.h"
 

@@ -1,7 +1,13 @@
 #include "msplora/data/glue.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
 #include <set>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"

@@ -1,6 +1,11 @@
 #include "msplora/data/label_map.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"

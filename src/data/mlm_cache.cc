@@ -1,8 +1,12 @@
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include "fmt/format.h"
 #include "hash.h"

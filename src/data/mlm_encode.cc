@@ -1,4 +1,9 @@
 #include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "fmt/format.h"
 #include "hash.h"

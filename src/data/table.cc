@@ -1,7 +1,13 @@
 #include <algorithm>
 #include <charconv>
 #include <deque>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"

@@ -1,6 +1,11 @@
 #include "msplora/eval/evaluation.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "msplora/core/error.h"
 

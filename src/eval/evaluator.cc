@@ -3,9 +3,12 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/eval/inputs.h"

@@ -1,7 +1,9 @@
 #include "msplora/eval/inputs.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <cstring>
+#include <vector>
 
 namespace msplora {
 namespace {

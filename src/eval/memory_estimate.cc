@@ -1,5 +1,7 @@
 #include "msplora/eval/memory_estimate.h"
 
+#include <vector>
+
 namespace msplora {
 namespace {
 

@@ -3,7 +3,9 @@
 #include <ATen/ops/isfinite.h>
 #include <c10/core/GradMode.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
+#include <vector>
 
 #include "msplora/core/error.h"
 

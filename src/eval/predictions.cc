@@ -1,8 +1,11 @@
 #include <ATen/ops/softmax.h>
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <nlohmann/json.hpp>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/eval/evaluator.h"

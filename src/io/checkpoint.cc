@@ -1,6 +1,14 @@
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "io/strict_json.h"
 #include "msplora/io/safetensors.h"

@@ -1,6 +1,10 @@
 #include <algorithm>
 #include <cctype>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/io/model_config.h"

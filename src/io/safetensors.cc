@@ -4,10 +4,19 @@
 #include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
+#include <fmt/ranges.h>
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <filesystem>
 #include <limits>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "io/safetensors_dtype.h"
 #include "io/strict_json.h"

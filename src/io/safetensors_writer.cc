@@ -1,10 +1,15 @@
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "io/safetensors_dtype.h"
 #include "msplora/io/safetensors.h"

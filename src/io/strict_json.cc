@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 

@@ -1,6 +1,8 @@
 #include <atomic>
 #include <memory>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "kernels/reference.h"
 #include "kernels/table.h"
@@ -21,6 +23,8 @@ bool supported(Isa isa) {
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512cd");
+    case Isa::kAvx512Bf16:
+      return supported(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
   }
 #endif
   return isa == Isa::kPortable;
@@ -33,6 +37,7 @@ std::atomic<Isa>& chosen_isa() {
 
 const KernelTable<float>& float_table() {
 #ifdef MSPLORA_KERNELS_X86
+  if (active_isa() == Isa::kAvx512Bf16) return avx512bf16::kFloatTable;
   if (active_isa() == Isa::kAvx512) return avx512::kFloatTable;
   if (active_isa() == Isa::kAvx2) return avx2::kFloatTable;
 #endif
@@ -41,6 +46,7 @@ const KernelTable<float>& float_table() {
 
 const KernelTable<Bfloat16>& bf16_table() {
 #ifdef MSPLORA_KERNELS_X86
+  if (active_isa() == Isa::kAvx512Bf16) return avx512bf16::kBf16Table;
   if (active_isa() == Isa::kAvx512) return avx512::kBf16Table;
   if (active_isa() == Isa::kAvx2) return avx2::kBf16Table;
 #endif
@@ -74,7 +80,7 @@ Isa active_isa() {
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> result;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512})
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16})
     if (supported(isa)) result.push_back(isa);
   return result;
 }
@@ -94,17 +100,18 @@ std::string to_string(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
   }
   return "unknown";
 }
 
 float* thread_scratch(int slot, int64_t floats) {
-  constexpr int kSlots = 16;
   struct Buffer {
     std::unique_ptr<float[], AlignedFree> memory;
     int64_t size = 0;
   };
-  thread_local Buffer buffers[kSlots];
+  thread_local Buffer buffers[kScratchSlots];
   Buffer& buffer = buffers[slot];
   if (buffer.size < floats) {
     buffer.size = (floats + floats / 2 + 15) / 16 * 16;
@@ -139,6 +146,14 @@ void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_
   table<T>().activation_backward(kind, x, dy, dx, n);
 }
 template <typename T>
+void low_rank(const LowRank<T>& op) {
+  table<T>().low_rank(op);
+}
+template <typename T>
+void low_rank_backward(const LowRankBackward<T>& op) {
+  table<T>().low_rank_backward(op);
+}
+template <typename T>
 void segment_attention(const SegmentAttention<T>& op) {
   table<T>().segment_attention(op);
 }
@@ -153,6 +168,8 @@ void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
   template void residual_layer_norm_backward(const ResidualLayerNormBackward<T>&); \
   template void activation(Activation, const T*, T*, int64_t);                     \
   template void activation_backward(Activation, const T*, const T*, T*, int64_t);  \
+  template void low_rank(const LowRank<T>&);                                       \
+  template void low_rank_backward(const LowRankBackward<T>&);                      \
   template void segment_attention(const SegmentAttention<T>&);                     \
   template void segment_attention_backward(const SegmentAttentionBackward<T>&);
 MSPLORA_INSTANTIATE(float)

@@ -14,6 +14,8 @@ struct KernelTable {
   void (*residual_layer_norm_backward)(const ResidualLayerNormBackward<T>&);
   void (*activation)(Activation, const T*, T*, int64_t);
   void (*activation_backward)(Activation, const T*, const T*, T*, int64_t);
+  void (*low_rank)(const LowRank<T>&);
+  void (*low_rank_backward)(const LowRankBackward<T>&);
   void (*segment_attention)(const SegmentAttention<T>&);
   void (*segment_attention_backward)(const SegmentAttentionBackward<T>&);
 };
@@ -26,10 +28,12 @@ struct KernelTable {
 MSPLORA_DECLARE_TABLES(portable)
 MSPLORA_DECLARE_TABLES(avx2)
 MSPLORA_DECLARE_TABLES(avx512)
+MSPLORA_DECLARE_TABLES(avx512bf16)
 #undef MSPLORA_DECLARE_TABLES
 
 /// Scratch memory of the calling thread, 64-byte aligned, kept between calls and grown on demand; `slot`
-/// tells apart buffers that are alive together.
+/// (below kScratchSlots) tells apart buffers that are alive together.
+inline constexpr int kScratchSlots = 24;
 float* thread_scratch(int slot, int64_t floats);
 
 /// The key of the attention mask of one (segment, head).

@@ -1,4 +1,8 @@
 #include "models/encoder.h"
+
+#include <memory>
+#include <string>
+#include <vector>
 #include "models/registry.h"
 #include "msplora/core/random.h"
 
@@ -22,7 +26,7 @@ class BertForSequenceClassification : public Model {
         dropout_(head_dropout(config)) {}
 
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) override {
-    at::Tensor x = encoder_.forward(input, context).index_select(0, first_token_rows(input));
+    at::Tensor x = encoder_.forward_first_tokens(input, context);
     x = activation(pooler_.forward(x.to(pooler_.weight.scalar_type()), context), kernels::Activation::kTanh);
     x = dropout(x, dropout_mask(context, dropout_, hash_name("classifier.dropout")));
     return classifier_.forward(x, context);

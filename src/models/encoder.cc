@@ -1,9 +1,13 @@
 #include "models/encoder.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
+#include <algorithm>
+#include <string>
+#include <vector>
 
 #include "msplora/core/random.h"
 
@@ -125,18 +129,19 @@ at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& contex
   return dropout(x, dropout_mask(context, config_.hidden_dropout_prob, hash_name("embeddings.dropout")));
 }
 
-at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, const PackedInput& input,
-                              const ForwardContext& context) const {
+at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
+                              const PackedInput& input, const ForwardContext& context) const {
   const AttentionShape shape{config_.num_attention_heads, config_.num_attention_heads, config_.head_dim,
-                             false};
+                             false, rows.defined()};
+  const at::Tensor queried = rows.defined() ? x.index_select(0, rows) : x;
   const double hidden_p = config_.hidden_dropout_prob;
   at::Tensor attended =
-      segment_attention(layer.query.forward(x, context), layer.key.forward(x, context),
+      segment_attention(layer.query.forward(queried, context), layer.key.forward(x, context),
                         layer.value.forward(x, context), input.cu_seqlens, shape,
                         dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream));
   const at::Tensor middle =
-      residual_layer_norm(layer.attention_output.forward(attended, context), x, layer.attention_norm.weight,
-                          layer.attention_norm.bias, config_.layer_norm_eps,
+      residual_layer_norm(layer.attention_output.forward(attended, context), queried,
+                          layer.attention_norm.weight, layer.attention_norm.bias, config_.layer_norm_eps,
                           dropout_mask(context, hidden_p, layer.attention_output_stream));
   const at::Tensor inner = activation(layer.intermediate.forward(middle, context), activation_);
   return residual_layer_norm(layer.output.forward(inner, context), middle, layer.output_norm.weight,
@@ -147,8 +152,15 @@ at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, co
 at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& context) const {
   check(input);
   at::Tensor x = embed(input, context);
-  for (const EncoderLayer& layer : layers_) x = run_layer(layer, x, input, context);
+  for (const EncoderLayer& layer : layers_) x = run_layer(layer, x, {}, input, context);
   return x;
+}
+
+at::Tensor Encoder::forward_first_tokens(const PackedInput& input, const ForwardContext& context) const {
+  check(input);
+  at::Tensor x = embed(input, context);
+  for (size_t i = 0; i + 1 < layers_.size(); ++i) x = run_layer(layers_[i], x, {}, input, context);
+  return run_layer(layers_.back(), x, first_token_rows(input), input, context);
 }
 
 void Encoder::append_sites(std::vector<Site>& sites) {

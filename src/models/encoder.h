@@ -38,6 +38,9 @@ class Encoder {
   Encoder& operator=(const Encoder&) = delete;
 
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) const;
+  /// Hidden states of the first token of every sequence, [B, hidden_size]: what a classifier reads. The last
+  /// block computes queries, feed-forward and norms for those rows alone; the result is that of forward().
+  at::Tensor forward_first_tokens(const PackedInput& input, const ForwardContext& context) const;
 
   void append_sites(std::vector<Site>& sites);
   void append_parameters(std::vector<NamedParameter>& parameters) const;
@@ -45,8 +48,9 @@ class Encoder {
 
  private:
   at::Tensor embed(const PackedInput& input, const ForwardContext& context) const;
-  at::Tensor run_layer(const EncoderLayer& layer, const at::Tensor& x, const PackedInput& input,
-                       const ForwardContext& context) const;
+  /// `rows` (undefined: all) are the first tokens when the block is computed for them alone.
+  at::Tensor run_layer(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
+                       const PackedInput& input, const ForwardContext& context) const;
   void check(const PackedInput& input) const;
 
   ModelConfig config_;

@@ -1,10 +1,14 @@
 #include "models/parameter_store.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <algorithm>
+#include <string>
+#include <vector>
 
 #include "msplora/core/random.h"
 

@@ -2,6 +2,8 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "models/parameter_store.h"
 #include "msplora/models/model.h"

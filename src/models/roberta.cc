@@ -1,4 +1,9 @@
 #include "models/encoder.h"
+
+#include <ATen/TensorOperators.h>
+#include <memory>
+#include <string>
+#include <vector>
 #include "models/registry.h"
 #include "msplora/core/random.h"
 
@@ -20,7 +25,7 @@ class RobertaForSequenceClassification : public Model {
         dropout_(head_dropout(config)) {}
 
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) override {
-    at::Tensor x = encoder_.forward(input, context).index_select(0, first_token_rows(input));
+    at::Tensor x = encoder_.forward_first_tokens(input, context);
     x = x.to(dense_.weight.scalar_type());
     x = dropout(x, dropout_mask(context, dropout_, hash_name("classifier.dropout.0")));
     x = activation(dense_.forward(x, context), kernels::Activation::kTanh);

@@ -1,4 +1,6 @@
 #include <fmt/format.h>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/models/model.h"

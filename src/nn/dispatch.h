@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <string>
 
 #include "msplora/core/error.h"
 #include "msplora/kernels/kernels.h"

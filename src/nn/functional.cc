@@ -1,12 +1,16 @@
 #include "msplora/nn/functional.h"
 
+#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/nll_loss.h>
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "msplora/core/ignored_label.h"
 #include "msplora/core/random.h"
@@ -155,6 +159,7 @@ kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor&
   op.o_stride = o.size(1);
   op.scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
   op.causal = shape.causal;
+  op.first_query_only = shape.first_query_only;
   op.mask = mask;
   op.q = data<T>(q);
   op.k = data<T>(k);
@@ -180,6 +185,7 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     ctx->saved_data["kv_heads"] = shape.kv_heads;
     ctx->saved_data["head_dim"] = shape.head_dim;
     ctx->saved_data["causal"] = shape.causal;
+    ctx->saved_data["first_query_only"] = shape.first_query_only;
     save_mask(ctx, mask);
     return o;
   }
@@ -188,7 +194,8 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor d_o = grads[0].contiguous();
     const AttentionShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["kv_heads"].toInt(),
-                               ctx->saved_data["head_dim"].toInt(), ctx->saved_data["causal"].toBool()};
+                               ctx->saved_data["head_dim"].toInt(), ctx->saved_data["causal"].toBool(),
+                               ctx->saved_data["first_query_only"].toBool()};
     at::Tensor dq = at::empty_like(saved[0]), dk = at::empty_like(saved[1]), dv = at::empty_like(saved[2]);
     dispatch(d_o, "segment_attention", [&](auto t) {
       using T = decltype(t);

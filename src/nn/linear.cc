@@ -1,6 +1,9 @@
 #include "msplora/nn/linear.h"
 
+#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <string>
+#include <vector>
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -11,6 +14,7 @@
 #include "msplora/core/error.h"
 #include "msplora/nn/functional.h"
 #include "nn/dispatch.h"
+#include "nn/packed_linear.h"
 
 namespace msplora {
 namespace {
@@ -19,24 +23,14 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-at::Tensor masked(const at::Tensor& x, const kernels::DropoutMask& mask) {
-  if (!mask.active()) return x;
-  at::Tensor y = at::empty_like(x);
-  detail::dispatch(x, "adapted_linear", [&](auto t) {
-    using T = decltype(t);
-    kernels::dropout<T>(detail::data<T>(x), detail::data<T>(y), x.numel(), mask);
-  });
-  return y;
-}
-
 at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
 }
 
 // Slices without dropout share one input, so neighbours of that kind are one product.
-std::vector<LowRankSlice> merge_plain_slices(std::vector<LowRankSlice> slices) {
-  std::vector<LowRankSlice> merged;
-  for (const LowRankSlice& slice : slices) {
+std::vector<kernels::LowRankSlice> merge_plain_slices(std::vector<kernels::LowRankSlice> slices) {
+  std::vector<kernels::LowRankSlice> merged;
+  for (const kernels::LowRankSlice& slice : slices) {
     const bool joins = !merged.empty() && !merged.back().mask.active() && !slice.mask.active() &&
                        merged.back().end == slice.begin;
     if (joins) {
@@ -48,130 +42,186 @@ std::vector<LowRankSlice> merge_plain_slices(std::vector<LowRankSlice> slices) {
   return merged;
 }
 
-void save_slices(AutogradContext* ctx, const std::vector<LowRankSlice>& slices) {
-  std::vector<int64_t> numbers;
-  std::vector<double> probabilities;
-  for (const LowRankSlice& slice : slices) {
-    numbers.insert(numbers.end(), {slice.begin, slice.end, static_cast<int64_t>(slice.mask.key)});
-    probabilities.push_back(slice.mask.p);
-  }
-  ctx->saved_data["slices"] = numbers;
-  ctx->saved_data["p"] = probabilities;
+// What backward needs beside tensors.
+struct Saved : torch::CustomClassHolder {
+  std::vector<kernels::LowRankSlice> slices;
+  c10::intrusive_ptr<detail::PackedLinear> packed;
+  bool need_x = false, need_weight = false, need_bias = false;
+  at::ScalarType bias_dtype = at::kFloat;
+};
+
+Saved& saved_of(AutogradContext* ctx) {
+  return static_cast<Saved&>(*ctx->saved_data["saved"].toCapsule());
 }
 
-std::vector<LowRankSlice> saved_slices(AutogradContext* ctx) {
-  const std::vector<int64_t> numbers = ctx->saved_data["slices"].toIntVector();
-  const std::vector<double> probabilities = ctx->saved_data["p"].toDoubleVector();
-  std::vector<LowRankSlice> slices;
-  for (size_t i = 0; i < probabilities.size(); ++i) {
-    slices.push_back(
-        {numbers[3 * i], numbers[3 * i + 1], {static_cast<uint64_t>(numbers[3 * i + 2]), probabilities[i]}});
-  }
-  return slices;
+at::ScalarType factor_dtype(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+template <typename T>
+kernels::LowRank<T> low_rank_op(const at::Tensor& x, const at::Tensor& down, const at::Tensor& up_t,
+                                const at::Tensor& z, const std::vector<kernels::LowRankSlice>& slices) {
+  using Factor = typename kernels::FactorType<T>::type;
+  kernels::LowRank<T> op;
+  op.rows = x.size(0);
+  op.in = x.size(1);
+  op.out = up_t.size(1);
+  op.rank = down.size(0);
+  op.slices = slices.data();
+  op.num_slices = static_cast<int64_t>(slices.size());
+  op.x = detail::data<T>(x);
+  op.down = detail::data<Factor>(down);
+  op.up_t = detail::data<Factor>(up_t);
+  op.z = detail::data<Factor>(z);
+  return op;
 }
 
 struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight,
                             const at::Tensor& bias_in, const at::Tensor& down_in, const at::Tensor& up_in,
-                            std::vector<LowRankSlice> slices) {
+                            std::vector<kernels::LowRankSlice> slices,
+                            c10::intrusive_ptr<detail::PackedLinear> packed) {
     const at::Tensor x = x_in.contiguous();
-    const at::Tensor bias = detail::or_undefined(bias_in), down = detail::or_undefined(down_in),
-                     up = detail::or_undefined(up_in);
+    const at::Tensor bias = detail::or_undefined(bias_in), down_given = detail::or_undefined(down_in);
     const at::ScalarType dtype = x.scalar_type();
-    at::Tensor y = at::linear(x, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
-    at::Tensor z;
-    if (down.defined()) {
-      const at::Tensor down_x = as(down, dtype);
-      z = at::empty({x.size(0), down.size(0)}, x.options());
-      for (const LowRankSlice& slice : slices) {
-        at::Tensor part = z.slice(1, slice.begin, slice.end);
-        part.copy_(at::mm(masked(x, slice.mask), down_x.slice(0, slice.begin, slice.end).t()));
-      }
-      y.addmm_(z, as(up, dtype).t());
+    at::Tensor y;
+    if (packed) {
+      y = packed->forward(x, bias.defined() ? as(bias, at::kFloat) : bias);
+    } else {
+      y = at::linear(x, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
     }
-    ctx->save_for_backward({x, weight, down, up, z});
-    save_slices(ctx, slices);
-    ctx->saved_data["need_x"] = x_in.requires_grad();
-    ctx->saved_data["need_weight"] = weight.requires_grad();
-    ctx->saved_data["need_bias"] = bias.defined() && bias.requires_grad();
-    if (bias.defined()) ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias.scalar_type());
+    auto saved = c10::make_intrusive<Saved>();
+    at::Tensor down, up_t, z;
+    if (down_given.defined()) {
+      const at::ScalarType factors = factor_dtype(x);
+      down = as(down_given, factors).contiguous();
+      up_t = as(up_in, factors).t().contiguous();
+      z = at::empty({x.size(0), down.size(0)}, down.options());
+      detail::dispatch(x, "adapted_linear", [&](auto t) {
+        using T = decltype(t);
+        kernels::LowRank<T> op = low_rank_op<T>(x, down, up_t, z, slices);
+        op.y = detail::data<T>(y);
+        kernels::low_rank<T>(op);
+      });
+    }
+    saved->need_x = x_in.requires_grad();
+    saved->need_weight = weight.requires_grad();
+    saved->need_bias = bias.defined() && bias.requires_grad();
+    if (bias.defined()) saved->bias_dtype = bias.scalar_type();
+    saved->slices = std::move(slices);
+    saved->packed = std::move(packed);
+    // A frozen layer without terms does not need its input again.
+    const bool keeps_x = saved->need_weight || down.defined();
+    ctx->save_for_backward({keeps_x ? x : at::Tensor(), weight, down, up_t, z});
+    ctx->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &down = saved[2], &up = saved[3], &z = saved[4];
+    const variable_list tensors = ctx->get_saved_variables();
+    const at::Tensor &x = tensors[0], &weight = tensors[1], &down = tensors[2], &up_t = tensors[3];
+    const Saved& saved = saved_of(ctx);
     const at::Tensor dy = grads[0].contiguous();
     const at::ScalarType dtype = dy.scalar_type();
-    const bool need_x = ctx->saved_data["need_x"].toBool();
     at::Tensor dx, d_weight, d_bias, d_down, d_up;
-    if (need_x) dx = at::mm(dy, as(weight, dtype));
-    if (ctx->saved_data["need_weight"].toBool()) d_weight = as(at::mm(dy.t(), x), weight.scalar_type());
-    if (ctx->saved_data["need_bias"].toBool()) {
-      const auto bias_dtype = static_cast<at::ScalarType>(ctx->saved_data["bias_dtype"].toInt());
-      d_bias = as(dy.sum(0, false, dtype == at::kDouble ? at::kDouble : at::kFloat), bias_dtype);
+    if (saved.need_x) dx = saved.packed ? saved.packed->backward(dy) : at::mm(dy, as(weight, dtype));
+    if (saved.need_weight) d_weight = as(at::mm(dy.t(), x), weight.scalar_type());
+    if (saved.need_bias) {
+      d_bias = as(dy.sum(0, false, dtype == at::kDouble ? at::kDouble : at::kFloat), saved.bias_dtype);
     }
     if (down.defined()) {
-      d_up = as(at::mm(dy.t(), z), up.scalar_type());
-      const at::Tensor dz = at::mm(dy, as(up, dtype));
-      const at::Tensor down_x = as(down, dtype);
       d_down = at::empty_like(down);
-      for (const LowRankSlice& slice : saved_slices(ctx)) {
-        const at::Tensor dz_slice = dz.slice(1, slice.begin, slice.end).contiguous();
-        d_down.slice(0, slice.begin, slice.end).copy_(at::mm(dz_slice.t(), masked(x, slice.mask)));
-        if (!need_x) continue;
-        if (slice.mask.active()) {
-          dx += masked(at::mm(dz_slice, down_x.slice(0, slice.begin, slice.end)), slice.mask);
-        } else {
-          dx.addmm_(dz_slice, down_x.slice(0, slice.begin, slice.end));
-        }
-      }
+      at::Tensor d_up_t = at::empty_like(up_t);
+      detail::dispatch(dy, "adapted_linear", [&](auto t) {
+        using T = decltype(t);
+        using Factor = typename kernels::FactorType<T>::type;
+        kernels::LowRankBackward<T> op;
+        op.forward = low_rank_op<T>(x, down, up_t, tensors[4], saved.slices);
+        op.dy = detail::data<T>(dy);
+        op.dx = detail::data<T>(dx);
+        op.d_down = detail::data<Factor>(d_down);
+        op.d_up_t = detail::data<Factor>(d_up_t);
+        kernels::low_rank_backward<T>(op);
+      });
+      d_up = d_up_t.t();
     }
-    return {dx, d_weight, d_bias, d_down, d_up, Variable()};
+    return {dx, d_weight, d_bias, d_down, d_up, Variable(), Variable()};
   }
 };
 
-// Stacks the terms into one down and one up product.
-at::Tensor with_terms(const at::Tensor& x, const AffineMap& map, const std::vector<LowRankTerm>& terms,
-                      const ForwardContext& context) {
-  if (terms.empty()) return adapted_linear(x, map.weight, map.bias, {}, {}, {});
+// Stacked factors, scalings folded into `up`.
+struct Stacked {
+  at::Tensor down, up;
+  std::vector<kernels::LowRankSlice> slices;
+};
+
+Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& context) {
+  Stacked stacked;
   std::vector<at::Tensor> downs, ups;
-  std::vector<LowRankSlice> slices;
   int64_t rows = 0;
   for (const LowRankTerm& term : terms) {
     downs.push_back(term.down);
     ups.push_back(term.scaling == 1.0 ? term.up : term.up * term.scaling);
     const int64_t rank = term.down.size(0);
-    slices.push_back({rows, rows + rank, dropout_mask(context, term.dropout, term.dropout_stream)});
+    stacked.slices.push_back({rows, rows + rank, dropout_mask(context, term.dropout, term.dropout_stream)});
     rows += rank;
   }
-  const bool is_one = downs.size() == 1;
-  return adapted_linear(x, map.weight, map.bias, is_one ? downs[0] : at::cat(downs, 0),
-                        is_one ? ups[0] : at::cat(ups, 1), std::move(slices));
+  if (terms.empty()) return stacked;
+  stacked.down = downs.size() == 1 ? downs[0] : at::cat(downs, 0);
+  stacked.up = ups.size() == 1 ? ups[0] : at::cat(ups, 1);
+  return stacked;
+}
+
+at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Stacked stacked,
+                 c10::intrusive_ptr<detail::PackedLinear> packed) {
+  return AdaptedLinearFunction::apply(x, weight, detail::or_empty(bias), detail::or_empty(stacked.down),
+                                      detail::or_empty(stacked.up),
+                                      merge_plain_slices(std::move(stacked.slices)), std::move(packed));
+}
+
+// The kept product of a frozen weight, or null where the plain one serves.
+c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const at::Tensor& weight,
+                                                    c10::intrusive_ptr<detail::PackedLinear>& kept) {
+  const bool suits = !weight.requires_grad() && weight.scalar_type() == x.scalar_type() &&
+                     x.size(0) >= detail::PackedLinear::kFewestRows;
+  if (!suits) return {};
+  if (!kept || !kept->is_of(weight)) kept = detail::PackedLinear::make(weight);
+  return kept;
 }
 
 }  // namespace
 
 at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                          const at::Tensor& down, const at::Tensor& up, std::vector<LowRankSlice> slices) {
-  return AdaptedLinearFunction::apply(x, weight, detail::or_empty(bias), detail::or_empty(down),
-                                      detail::or_empty(up), merge_plain_slices(std::move(slices)));
+                          const at::Tensor& down, const at::Tensor& up,
+                          std::vector<kernels::LowRankSlice> slices) {
+  return apply(x, weight, bias, {down, up, std::move(slices)}, {});
 }
 
+struct Linear::Packed {
+  c10::intrusive_ptr<detail::PackedLinear> product;
+};
+
+Linear::Linear() : packed_(std::make_shared<Packed>()) {}
+
 Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
-    : weight(std::move(weight)), bias(std::move(bias)), name_(std::move(name)) {}
+    : weight(std::move(weight)),
+      bias(std::move(bias)),
+      name_(std::move(name)),
+      packed_(std::make_shared<Packed>()) {}
 
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
-  if (!update) return adapted_linear(x, weight, bias, {}, {}, {});
+  if (!update) return apply(x, weight, bias, {}, packed_for(x, weight, packed_->product));
   if (update->observe_input && context.training) update->observe_input(x);
-  const AffineMap map = update->affine ? update->affine(*this, context) : AffineMap{weight, bias};
-  at::Tensor y;
+  std::vector<LowRankTerm> terms = update->low_rank;
   if (update->computed_low_rank) {
-    std::vector<LowRankTerm> terms = update->low_rank;
     for (LowRankTerm& term : update->computed_low_rank()) terms.push_back(std::move(term));
-    y = with_terms(x, map, terms, context);
+  }
+  at::Tensor y;
+  if (update->affine) {
+    const AffineMap map = update->affine(*this, context);
+    y = apply(x, map.weight, map.bias, stack(terms, context), {});
   } else {
-    y = with_terms(x, map, update->low_rank, context);
+    y = apply(x, weight, bias, stack(terms, context), packed_for(x, weight, packed_->product));
   }
   return update->transform_output ? update->transform_output(*this, x, y, context) : y;
 }

@@ -1,6 +1,9 @@
 #include "tokenizers/added_tokens.h"
 
 #include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "tokenizers/unicode.h"
 #include "tokenizers/vocabulary.h"

@@ -1,7 +1,13 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <queue>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "tokenizers/model.h"
 #include "tokenizers/unicode.h"

@@ -1,6 +1,10 @@
 #include "tokenizers/decoders.h"
 
 #include <charconv>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "tokenizers/regex.h"
 #include "tokenizers/unicode.h"

@@ -1,5 +1,12 @@
 #include "tokenizers/json_view.h"
 
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "tokenizers/regex.h"
 #include "tokenizers/unicode.h"

@@ -1,5 +1,9 @@
 #include "tokenizers/post_processors.h"
 
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "tokenizers/vocabulary.h"
 
 namespace msplora::detail {

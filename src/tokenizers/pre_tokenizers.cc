@@ -1,7 +1,12 @@
 #include "tokenizers/pre_tokenizers.h"
 
+#include <algorithm>
 #include <array>
+#include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "tokenizers/regex.h"
 #include "tokenizers/unicode.h"

@@ -4,7 +4,10 @@
 #include <pcre2.h>
 
 #include <array>
+#include <memory>
 #include <new>
+#include <string>
+#include <string_view>
 
 #include "tokenizers/unicode.h"
 

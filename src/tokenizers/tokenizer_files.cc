@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "msplora/core/file.h"
 #include "tokenizers/json_view.h"

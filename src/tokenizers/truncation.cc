@@ -1,6 +1,8 @@
 #include "tokenizers/truncation.h"
 
 #include <algorithm>
+#include <optional>
+#include <string>
 
 #include "tokenizers/vocabulary.h"
 

@@ -1,5 +1,8 @@
 #include "tokenizers/vocabulary.h"
 
+#include <string_view>
+#include <vector>
+
 namespace msplora::detail {
 
 bool StringTable::set(std::string_view key, int32_t value) {

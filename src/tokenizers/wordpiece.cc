@@ -1,4 +1,11 @@
 #include "tokenizers/model.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {

@@ -1,7 +1,13 @@
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <queue>
+#include <string>
+#include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"

@@ -7,6 +7,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"

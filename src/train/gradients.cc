@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
+#include <fmt/ranges.h>
 #include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 

@@ -5,8 +5,12 @@
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
+#include <fmt/ranges.h>
 #include <cmath>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 

@@ -3,8 +3,12 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 namespace msplora {
 namespace {

@@ -2,6 +2,9 @@
 
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 
 #include "msplora/core/error.h"
 

@@ -4,6 +4,11 @@
 #include <omp.h>
 #include <sys/resource.h>
 
+#include <climits>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "msplora/core/threads.h"
 
 namespace msplora {
@@ -13,6 +18,14 @@ int use_threads(int64_t requested) {
   omp_set_num_threads(threads);
   at::set_num_threads(threads);
   return threads;
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
 }
 
 int64_t peak_memory_bytes() {

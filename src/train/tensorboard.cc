@@ -9,6 +9,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
 
 #include "msplora/core/error.h"
 

@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "msplora/core/random.h"
 #include "msplora/eval/inputs.h"

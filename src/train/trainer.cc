@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "msplora/core/interrupt.h"
 

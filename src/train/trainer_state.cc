@@ -4,7 +4,15 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
+#include <ATen/TensorOperators.h>
+#include <fmt/ranges.h>
+#include <algorithm>
+#include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "msplora/core/interrupt.h"
 #include "msplora/train/runtime.h"

@@ -5,7 +5,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <ATen/TensorOperators.h>
+#include <filesystem>
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 namespace msplora::testing {
 namespace {

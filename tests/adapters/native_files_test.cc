@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ATen/TensorOperators.h>
 #include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
 
 #include "adapters/file_helpers.h"
 #include "msplora/adapters/fingerprint.h"

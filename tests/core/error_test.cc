@@ -1,6 +1,7 @@
 #include "msplora/core/error.h"
 
 #include <gtest/gtest.h>
+#include <string>
 
 namespace msplora {
 namespace {

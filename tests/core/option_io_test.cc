@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace msplora {
 namespace {

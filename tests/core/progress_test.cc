@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <string>
 
 #include "msplora/core/interrupt.h"
 #include "msplora/core/threads.h"

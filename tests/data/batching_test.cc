@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"

@@ -2,6 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "data/scratch_directory.h"
 

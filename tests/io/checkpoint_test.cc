@@ -6,6 +6,9 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
+#include <filesystem>
+#include <string>
+#include <vector>
 #include "msplora/io/safetensors.h"
 
 namespace msplora {

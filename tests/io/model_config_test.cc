@@ -1,5 +1,10 @@
 #include "msplora/io/model_config.h"
 
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
 #include "io/test_files.h"
 #include "msplora/core/file.h"
 

@@ -1,4 +1,7 @@
 #include "io/test_files.h"
+
+#include <map>
+#include <string>
 #include "msplora/io/model_config.h"
 
 namespace msplora {

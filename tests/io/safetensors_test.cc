@@ -1,5 +1,6 @@
 #include "msplora/io/safetensors.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -7,6 +8,10 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <fmt/format.h>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "io/test_files.h"
 #include "msplora/core/random.h"

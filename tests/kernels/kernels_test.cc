@@ -3,65 +3,18 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
+#include <vector>
 
+#include "kernels/kernel_helpers.h"
 #include "kernels/reference.h"
 #include "msplora/core/random.h"
 
 namespace msplora::kernels {
 namespace {
-
-std::vector<float> normals(size_t n, const std::string& name) {
-  RandomStream stream(11, name);
-  std::vector<float> values(n);
-  for (float& value : values) value = static_cast<float>(stream.normal());
-  return values;
-}
-
-Bfloat16 to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return {static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)};
-}
-float to_float(Bfloat16 value) {
-  const uint32_t bits = uint32_t{value.bits} << 16;
-  float result;
-  std::memcpy(&result, &bits, 4);
-  return result;
-}
-std::vector<Bfloat16> to_bf16(const std::vector<float>& values) {
-  std::vector<Bfloat16> result;
-  for (const float value : values) result.push_back(to_bf16(value));
-  return result;
-}
-std::vector<float> to_float(const std::vector<Bfloat16>& values) {
-  std::vector<float> result;
-  for (const Bfloat16 value : values) result.push_back(to_float(value));
-  return result;
-}
-
-// Largest difference relative to the largest magnitude expected.
-double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
-  double largest = 1e-6, difference = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-    difference = std::max(difference, std::abs(static_cast<double>(got[i]) - expected[i]));
-  }
-  return difference / largest;
-}
-
-class KernelsOfEveryIsa : public ::testing::TestWithParam<Isa> {
- protected:
-  void SetUp() override {
-    best_ = active_isa();
-    set_isa(GetParam());
-  }
-  void TearDown() override { set_isa(best_); }
-
- private:
-  Isa best_ = Isa::kPortable;
-};
 
 TEST_P(KernelsOfEveryIsa, DropoutMaskIsTheDefinedOne) {
   for (const int64_t n : {1, 15, 127, 128, 129, 1000, 40001}) {
@@ -195,6 +148,11 @@ struct AttentionCase {
   int64_t heads, kv_heads, dim;
   bool causal;
   double p;
+  bool first_query_only = false;
+
+  int64_t queries() const {
+    return first_query_only ? static_cast<int64_t>(cu_seqlens.size()) - 1 : cu_seqlens.back();
+  }
 };
 
 struct AttentionResult {
@@ -204,7 +162,7 @@ struct AttentionResult {
 template <typename T, typename Forward, typename Backward>
 AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward backward) {
   const int64_t tokens = c.cu_seqlens.back();
-  const size_t nq = static_cast<size_t>(tokens * c.heads * c.dim),
+  const size_t nq = static_cast<size_t>(c.queries() * c.heads * c.dim),
                nk = static_cast<size_t>(tokens * c.kv_heads * c.dim);
   const auto make = [](size_t n, const char* name) {
     if constexpr (std::is_same_v<T, float>) {
@@ -216,7 +174,7 @@ AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward 
   const std::vector<T> q = make(nq, "q"), k = make(nk, "k"), v = make(nk, "v"), d_o = make(nq, "do");
   std::vector<T> o(nq), dq(nq), dk(nk), dv(nk);
   AttentionResult result;
-  result.lse.resize(static_cast<size_t>(tokens * c.heads));
+  result.lse.resize(static_cast<size_t>(c.queries() * c.heads));
   SegmentAttention<T> op;
   op.cu_seqlens = c.cu_seqlens.data();
   op.segments = static_cast<int64_t>(c.cu_seqlens.size()) - 1;
@@ -224,6 +182,7 @@ AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward 
   op.q_stride = op.o_stride = c.heads * c.dim, op.k_stride = op.v_stride = c.kv_heads * c.dim;
   op.scale = 1.0 / std::sqrt(static_cast<double>(c.dim));
   op.causal = c.causal;
+  op.first_query_only = c.first_query_only;
   op.mask = {31, c.p};
   op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data(), op.lse = result.lse.data();
   forward(op);
@@ -239,9 +198,10 @@ AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward 
 TEST_P(KernelsOfEveryIsa, SegmentAttention) {
   const auto& reference = ref::float_table();
   const std::vector<AttentionCase> cases = {
-      {{0, 1, 3}, 1, 1, 8, false, 0.0},         {{0, 5, 22, 31}, 4, 4, 8, false, 0.0},
-      {{0, 33, 34, 130}, 2, 2, 64, false, 0.1}, {{0, 7, 80}, 4, 2, 24, true, 0.0},
-      {{0, 65, 100}, 6, 2, 16, true, 0.2},      {{0, 17}, 3, 1, 5, false, 0.0}};
+      {{0, 1, 3}, 1, 1, 8, false, 0.0},          {{0, 5, 22, 31}, 4, 4, 8, false, 0.0},
+      {{0, 33, 34, 130}, 2, 2, 64, false, 0.1},  {{0, 7, 80}, 4, 2, 24, true, 0.0},
+      {{0, 65, 100}, 6, 2, 16, true, 0.2},       {{0, 17}, 3, 1, 5, false, 0.0},
+      {{0, 40, 41}, 2, 1, 32, false, 0.1, true}, {{0, 9, 70}, 2, 2, 6, false, 0.0, true}};
   for (const AttentionCase& c : cases) {
     const AttentionResult expected =
         run_attention<float>(c, reference.segment_attention, reference.segment_attention_backward);
@@ -261,6 +221,27 @@ TEST_P(KernelsOfEveryIsa, SegmentAttention) {
   }
 }
 
+// The last layer of a classifier: the same numbers as from all queries, at the first rows.
+TEST_P(KernelsOfEveryIsa, AttentionOfFirstQueriesIsPartOfAll) {
+  const std::vector<int32_t> bounds = {0, 5, 6, 53};
+  const std::vector<float> q = normals(53 * 32, "q"), k = normals(53 * 32, "k"), v = normals(53 * 32, "v");
+  std::vector<float> q_first, o(q.size()), o_first(3 * 32);
+  for (const int32_t row : {0, 5, 6}) q_first.insert(q_first.end(), &q[row * 32], &q[row * 32] + 32);
+  SegmentAttention<float> op;
+  op.cu_seqlens = bounds.data();
+  op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
+  op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+  op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
+  segment_attention(op);
+  op.first_query_only = true;
+  op.q = q_first.data(), op.o = o_first.data();
+  segment_attention(op);
+  for (size_t s = 0; s < 3; ++s) {
+    const size_t row = static_cast<size_t>(bounds[s]);
+    for (size_t c = 0; c < 32; ++c) EXPECT_FLOAT_EQ(o_first[s * 32 + c], o[row * 32 + c]);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, KernelsOfEveryIsa, ::testing::ValuesIn(available_isas()),
                          [](const auto& info) { return to_string(info.param); });
 
@@ -277,7 +258,7 @@ TEST(ReferenceKernels, AttentionBackwardMatchesFiniteDifferences) {
   std::vector<double> o(q.size()), dq(q.size()), dk(q.size()), dv(q.size());
   std::vector<float> lse(7 * heads);
   SegmentAttention<double> op{
-      cu_seqlens.data(), 2,        heads,    heads,    dim,      6,         6, 6, 6, 0.5, true,
+      cu_seqlens.data(), 2,        heads,    heads,    dim,      6,         6, 6, 6, 0.5, true, false,
       {9, 0.2},          q.data(), k.data(), v.data(), o.data(), lse.data()};
   const auto loss = [&] {
     segment_attention<double>(op);

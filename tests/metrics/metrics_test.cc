@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"

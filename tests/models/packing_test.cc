@@ -1,7 +1,10 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/models/model.h"

@@ -6,13 +6,18 @@
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include <ATen/TensorOperators.h>
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/file.h"

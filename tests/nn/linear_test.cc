@@ -9,6 +9,9 @@
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "msplora/core/random.h"
 #include "msplora/nn/functional.h"

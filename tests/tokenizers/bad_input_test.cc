@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "tokenizers/small_tokenizer.h"

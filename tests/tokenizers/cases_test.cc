@@ -2,11 +2,16 @@
 // tokenizers gave for the tokenizer.json beside them, with the truncation and padding that the file asks for.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/tokenizer.h"

@@ -1,7 +1,14 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/file.h"

@@ -5,7 +5,11 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <ATen/TensorOperators.h>
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"

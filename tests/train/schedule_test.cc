@@ -1,6 +1,7 @@
 #include "msplora/train/schedule.h"
 
 #include <gtest/gtest.h>
+#include <string>
 
 #include "msplora/core/error.h"
 

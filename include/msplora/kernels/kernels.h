@@ -19,7 +19,7 @@ struct Bfloat16 {
 };
 
 /// Instruction sets that the SIMD sources are built for.
-enum class Isa { kPortable, kAvx2, kAvx512 };
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 /// The best one that this processor runs, or what set_isa chose.
 Isa active_isa();
 /// Chooses a lower instruction set (tests, benchmarks). Throws Error{kUsage} when the processor lacks it.
@@ -85,6 +85,53 @@ struct ResidualLayerNormBackward {
 template <typename T>
 void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op);
 
+/// Rows [begin, end) of stacked low-rank factors, with a dropout mask of their own on the input.
+struct LowRankSlice {
+  int64_t begin = 0, end = 0;
+  DropoutMask mask;
+};
+
+/// Type of adapter factors beside activations of type T: float32, float64 beside float64.
+template <typename T>
+struct FactorType {
+  using type = float;
+};
+template <>
+struct FactorType<double> {
+  using type = double;
+};
+
+/// y += Σ over slices of mask(x) downᵀ up_t, all slices and the terms of all levels in one pass over x and y.
+/// x [rows, in], y [rows, out]; down [rank, in]; up_t [rank, out], transposed and with scalings folded in;
+/// z [rows, rank] = mask(x) downᵀ is kept for backward. Element t * in + i of a slice's mask belongs to x[t,
+/// i].
+template <typename T>
+struct LowRank {
+  using Factor = typename FactorType<T>::type;
+  int64_t rows = 0, in = 0, out = 0, rank = 0;
+  const LowRankSlice* slices = nullptr;  // cover [0, rank) in order
+  int64_t num_slices = 0;
+  const T* x = nullptr;
+  const Factor* down = nullptr;
+  const Factor* up_t = nullptr;
+  T* y = nullptr;
+  Factor* z = nullptr;
+};
+template <typename T>
+void low_rank(const LowRank<T>& op);
+
+/// Backward of low_rank: d_down and d_up_t are overwritten; dx [rows, in], when not null, is added to.
+template <typename T>
+struct LowRankBackward {
+  LowRank<T> forward;  // with z; y is not used
+  const T* dy = nullptr;
+  T* dx = nullptr;
+  typename LowRank<T>::Factor* d_down = nullptr;
+  typename LowRank<T>::Factor* d_up_t = nullptr;
+};
+template <typename T>
+void low_rank_backward(const LowRankBackward<T>& op);
+
 /// Hugging Face names: gelu (erf), gelu_new / gelu_pytorch_tanh (tanh), relu, silu, tanh.
 enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
 template <typename T>
@@ -98,7 +145,8 @@ void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_
 /// h reads key head h / (heads / kv_heads)). q_stride etc. are the distances between tokens in elements. lse:
 /// float [T, heads], log-sum-exp of the scaled scores, saved for backward. Element (i, j) of the mask of
 /// (segment, head) is i * round_up(S, 16) + j in the stream mixed from the key, the segment's first token and
-/// the head. Memory: O(32 S) per thread.
+/// the head. Memory: O(32 S) per thread. With first_query_only, each segment has one query, its first
+/// token's: q, o and lse have one row per segment (a classifier reads nothing else of the last layer).
 template <typename T>
 struct SegmentAttention {
   const int32_t* cu_seqlens = nullptr;  // [segments + 1]
@@ -107,12 +155,20 @@ struct SegmentAttention {
   int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;
   double scale = 1.0;
   bool causal = false;
+  bool first_query_only = false;
   DropoutMask mask;
   const T* q = nullptr;
   const T* k = nullptr;
   const T* v = nullptr;
   T* o = nullptr;
   float* lse = nullptr;
+
+  /// Row of the segment's first query in q, o and lse, and how many it has.
+  int64_t query_begin(int64_t segment) const { return first_query_only ? segment : cu_seqlens[segment]; }
+  int64_t queries(int64_t segment) const {
+    const int64_t length = cu_seqlens[segment + 1] - cu_seqlens[segment];
+    return first_query_only && length > 1 ? 1 : length;
+  }
 };
 template <typename T>
 void segment_attention(const SegmentAttention<T>& op);

@@ -31,6 +31,7 @@ struct AttentionShape {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   bool causal = false;
+  bool first_query_only = false;  // q and the result have one row per segment, its first token's
 };
 /// Attention inside each segment; q [T, heads * head_dim], k and v [T, kv_heads * head_dim] -> [T, heads *
 /// head_dim]. Scores are scaled by 1 / sqrt(head_dim).
@@ -38,17 +39,13 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask);
 
-/// A slice of the stacked factors with a mask of its own: rows [begin, end) of `down`.
-struct LowRankSlice {
-  int64_t begin = 0, end = 0;
-  kernels::DropoutMask mask;
-};
 /// y = x Wᵀ + b + Σ_slices dropout_slice(x) down_sliceᵀ up_sliceᵀ, hand-written backward.
-/// weight [out, in], bias [out] or undefined; down [R, in] and up [out, R] float32 with scalings folded into
-/// `up`, or undefined. Parameters of another dtype than x are converted, and their gradients come back in
-/// their own dtype.
+/// weight [out, in], bias [out] or undefined; down [R, in] and up [out, R] with scalings folded into `up`, or
+/// undefined; slices as kernels::LowRank takes them. Parameters of another dtype than x are converted, and
+/// their gradients come back in their own dtype.
 at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                          const at::Tensor& down, const at::Tensor& up, std::vector<LowRankSlice> slices);
+                          const at::Tensor& down, const at::Tensor& up,
+                          std::vector<kernels::LowRankSlice> slices);
 
 /// Σ over rows whose label is not kIgnoredLabel of -log softmax(logits)[label], a float32 (float64) scalar.
 /// logits [N, classes], labels int64 [N]. Throws Error{kData} when a label is out of range.

@@ -60,7 +60,7 @@ struct SiteUpdate {
 /// No gradient of W is formed unless W requires one.
 class Linear {
  public:
-  Linear() = default;
+  Linear();
   /// `name` is the Hugging Face module path; weight [out, in]; bias [out] or undefined.
   Linear(std::string name, at::Tensor weight, at::Tensor bias);
 
@@ -77,7 +77,10 @@ class Linear {
   std::shared_ptr<const SiteUpdate> update;  // null: the plain layer
 
  private:
+  struct Packed;  // the weight in the layout of fast products, made on first use while the weight is frozen
+
   std::string name_;
+  std::shared_ptr<Packed> packed_;
 };
 
 /// One adaptable linear layer of a model. `linear` stays owned by the model.

@@ -7,13 +7,13 @@ namespace {
 // derivative of GELU needs as well.
 MSPLORA_INLINE VecF erf(VecF x, VecF* gauss) {
   const VecF ax = vmax(x, -x);
-  const VecF t = 1.0f / (1.0f + 0.3275911f * ax);
+  const VecF t = reciprocal(1.0f + 0.3275911f * ax);
   VecF p = splat(1.061405429f);
   p = p * t - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  *gauss = exp(-ax * ax);
+  *gauss = exp<true>(-ax * ax);
   const VecF magnitude = 1.0f - p * t * *gauss;
   return select(x < 0.0f, -magnitude, magnitude);
 }

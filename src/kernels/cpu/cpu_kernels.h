@@ -18,6 +18,10 @@ void residual_layer_norm(const ResidualLayerNorm<T>& op);
 template <typename T>
 void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op);
 template <typename T>
+void low_rank(const LowRank<T>& op);
+template <typename T>
+void low_rank_backward(const LowRankBackward<T>& op);
+template <typename T>
 void segment_attention(const SegmentAttention<T>& op);
 template <typename T>
 void segment_attention_backward(const SegmentAttentionBackward<T>& op);

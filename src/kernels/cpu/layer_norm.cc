@@ -5,15 +5,6 @@ namespace {
 
 constexpr int kSumSlot = 0, kNumbersSlot = 1;
 
-// The 16-bit mask numbers of elements [first, first + width); `buffer` holds width + 256 numbers.
-const uint16_t* row_numbers(uint64_t key, int64_t first, int64_t width, uint16_t* buffer) {
-  const int64_t first_block = first / 128;
-  const int64_t last_block = (first + width + 127) / 128;
-  for (int64_t block = first_block; block < last_block; ++block)
-    philox_block(key, static_cast<uint64_t>(block), buffer + (block - first_block) * 128);
-  return buffer + (first - first_block * 128);
-}
-
 template <typename T>
 struct RowReader {
   const T* x;

@@ -8,9 +8,13 @@
 
 #include "kernels/table.h"
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace msplora::kernels::MSPLORA_ISA {
 
-#if defined(MSPLORA_ISA_avx512)
+#if defined(MSPLORA_ISA_avx512) || defined(MSPLORA_ISA_avx512bf16)
 inline constexpr int kLanes = 16;
 #elif defined(MSPLORA_ISA_avx2)
 inline constexpr int kLanes = 8;
@@ -22,6 +26,8 @@ typedef float VecF __attribute__((vector_size(kLanes * 4)));
 typedef int32_t VecI __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t VecU __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t VecH __attribute__((vector_size(kLanes * 2)));
+typedef uint64_t VecL __attribute__((vector_size(kLanes * 4)));  // kLanes / 2 lanes
+typedef uint32_t VecUHalf __attribute__((vector_size(kLanes * 2)));
 
 #define MSPLORA_INLINE static inline __attribute__((always_inline))
 
@@ -44,15 +50,24 @@ MSPLORA_INLINE void store(float* p, VecF v) {
 MSPLORA_INLINE VecF load(const Bfloat16* p) {
   VecH h;
   std::memcpy(&h, p, sizeof(h));
+#if defined(__AVX512F__)  // GCC 12 splits the conversion in two
+  return (VecF)((VecU)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h) << 16);
+#else
   return (VecF)(__builtin_convertvector(h, VecU) << 16);
+#endif
 }
 MSPLORA_INLINE void store(Bfloat16* p, VecF v) {
   // Round to nearest even; a NaN keeps its quiet bit and stays one.
+#if defined(__AVX512BF16__)
+  const __m256bh packed = _mm512_cvtneps_pbh((__m512)v);
+  std::memcpy(p, &packed, sizeof(packed));
+#else
   const VecU bits = (VecU)v;
   const VecU rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const VecU is_nan = (VecU)(v != v);
   const VecH h = __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7FC0u), VecH);
   std::memcpy(p, &h, sizeof(h));
+#endif
 }
 
 MSPLORA_INLINE float to_float(float value) {
@@ -89,35 +104,80 @@ MSPLORA_INLINE void store_part(T* p, VecF v, int n) {
 }
 
 MSPLORA_INLINE VecF select(VecI condition, VecF yes, VecF no) {
-  return (VecF)((condition & (VecI)yes) | (~condition & (VecI)no));
+  return condition ? yes : no;
 }
+/// b where either is NaN.
 MSPLORA_INLINE VecF vmax(VecF a, VecF b) {
-  return select(a > b, a, b);
+#if defined(__AVX512F__)
+  return (VecF)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
+#endif
 }
 MSPLORA_INLINE VecF vmin(VecF a, VecF b) {
-  return select(a < b, a, b);
+#if defined(__AVX512F__)
+  return (VecF)_mm512_maskz_min_ps(0xFFFF, (__m512)a, (__m512)b);
+#else
+  return a < b ? a : b;
+#endif
 }
 
+/// Sums and maxima over lanes add the upper half to the lower until one lane is left, in every build.
+#if defined(__SSE2__)
+MSPLORA_INLINE __m128 quarter(VecF v, [[maybe_unused]] bool is_sum) {
+#if defined(__AVX512F__)
+  const __m256 low = _mm512_castps512_ps256((__m512)v);
+  const __m256 high = _mm512_castps512_ps256(_mm512_maskz_shuffle_f32x4(0xFFFF, (__m512)v, (__m512)v, 0x4E));
+  const __m256 half = is_sum ? _mm256_add_ps(low, high) : _mm256_max_ps(low, high);
+#elif defined(__AVX2__)
+  const __m256 half = (__m256)v;
+#endif
+#if defined(__AVX2__)
+  const __m128 a = _mm256_castps256_ps128(half), b = _mm256_extractf128_ps(half, 1);
+  return is_sum ? _mm_add_ps(a, b) : _mm_max_ps(a, b);
+#else
+  return (__m128)v;
+#endif
+}
 MSPLORA_INLINE float sum_lanes(VecF v) {
-  float buffer[kLanes];
-  store(buffer, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) buffer[i] += buffer[i + width];
-  return buffer[0];
+  __m128 q = quarter(v, true);
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
 }
 MSPLORA_INLINE float max_lanes(VecF v) {
-  float buffer[kLanes];
-  store(buffer, v);
-  float best = buffer[0];
-  for (int i = 1; i < kLanes; ++i) best = buffer[i] > best ? buffer[i] : best;
+  __m128 q = quarter(v, false);
+  q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(q, _mm_shuffle_ps(q, q, 1)));
+}
+#else
+MSPLORA_INLINE float sum_lanes(VecF v) {
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) v[i] += v[i + width];
+  return v[0];
+}
+MSPLORA_INLINE float max_lanes(VecF v) {
+  float best = v[0];
+  for (int i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
   return best;
+}
+#endif
+
+/// 1 / x to about 1 ulp, for finite x that are not tiny.
+MSPLORA_INLINE VecF reciprocal(VecF x) {
+#if defined(__AVX512F__)
+  const VecF guess = (VecF)_mm512_rcp14_ps((__m512)x);
+  return guess * (2.0f - x * guess);  // one Newton step: 14 bits become 28
+#else
+  return 1.0f / x;
+#endif
 }
 
 /// e^x to about 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, degree-6 polynomial; clamped to the range of float.
-/// NaN stays NaN, so that a broken model is noticed.
+/// NaN stays NaN, so that a broken model is noticed. `kNegative`: no argument is above 88.
+template <bool kNegative = false>
 MSPLORA_INLINE VecF exp(VecF x) {
-  const VecF original = x;
-  x = vmin(vmax(x, splat(-87.3f)), splat(88.0f));
+  x = vmax(splat(-87.3f), x);
+  if (!kNegative) x = vmin(splat(88.0f), x);
   const VecF shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const VecF n = (x * 1.44269504088896341f + shifter) - shifter;
   VecF r = x - n * 0.693359375f;
@@ -130,53 +190,81 @@ MSPLORA_INLINE VecF exp(VecF x) {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   const VecI exponent = (__builtin_convertvector(n, VecI) + 127) << 23;
-  const VecF result = p * (VecF)exponent;
-  return select(original == original, result, original);
+  return p * (VecF)exponent;
 }
 
-/// Sixteen-lane Philox: fills `numbers` with the 16-bit numbers of the 128 elements of one block (see
-/// DropoutMask).
+/// Product of the low 32 bits of each 64-bit lane.
+MSPLORA_INLINE VecL multiply_low(VecL a, VecL b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(VecL) == 64) return (VecL)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(VecL) == 32) return (VecL)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(VecL) == 16) return (VecL)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#endif
+  return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+}
+
+/// Philox 4x32-10 over sixteen counters: fills `numbers` with the 16-bit numbers of the 128 elements of one
+/// block (see DropoutMask). Each 32-bit word of the state lies in the low half of a 64-bit lane, as products
+/// leave it; the high halves hold rubbish that no product reads.
 MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers) {
-  uint32_t c0[16], c1[16], c2[16], c3[16];
-  const uint64_t first = block * 16;
-  for (int i = 0; i < 16; ++i) {
-    const uint64_t counter = first + static_cast<uint64_t>(i);
-    c0[i] = static_cast<uint32_t>(counter);
-    c1[i] = static_cast<uint32_t>(counter >> 32);
-    c2[i] = 0;
-    c3[i] = 0;
+  constexpr int kWide = kLanes / 2, kGroups = 16 / kWide;
+  VecL c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
+  VecL lane;
+  for (int i = 0; i < kWide; ++i) lane[i] = static_cast<uint64_t>(i);
+  for (int g = 0; g < kGroups; ++g) {
+    c0[g] = lane + (block * 16 + static_cast<uint64_t>(g * kWide));
+    c1[g] = c0[g] >> 32;
+    c2[g] = c3[g] = VecL{};
   }
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+  const VecL m0 = VecL{} + 0xD2511F53u, m1 = VecL{} + 0xCD9E8D57u;
   for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < 16; ++i) {
-      const uint64_t p0 = uint64_t{0xD2511F53u} * c0[i];
-      const uint64_t p1 = uint64_t{0xCD9E8D57u} * c2[i];
-      c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
-      c2[i] = static_cast<uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
-      c1[i] = static_cast<uint32_t>(p1);
-      c3[i] = static_cast<uint32_t>(p0);
+    const VecL key0 = VecL{} + k0, key1 = VecL{} + k1;
+    for (int g = 0; g < kGroups; ++g) {
+      const VecL p0 = multiply_low(c0[g], m0), p1 = multiply_low(c2[g], m1);
+      c0[g] = (p1 >> 32) ^ c1[g] ^ key0;
+      c2[g] = (p0 >> 32) ^ c3[g] ^ key1;
+      c1[g] = p1;
+      c3[g] = p0;
     }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  for (int i = 0; i < 16; ++i) {
-    numbers[i] = static_cast<uint16_t>(c0[i]);
-    numbers[16 + i] = static_cast<uint16_t>(c0[i] >> 16);
-    numbers[32 + i] = static_cast<uint16_t>(c1[i]);
-    numbers[48 + i] = static_cast<uint16_t>(c1[i] >> 16);
-    numbers[64 + i] = static_cast<uint16_t>(c2[i]);
-    numbers[80 + i] = static_cast<uint16_t>(c2[i] >> 16);
-    numbers[96 + i] = static_cast<uint16_t>(c3[i]);
-    numbers[112 + i] = static_cast<uint16_t>(c3[i] >> 16);
+  typedef uint16_t Numbers __attribute__((vector_size(kWide * 2)));
+  const VecL* words[4] = {c0, c1, c2, c3};
+  for (int w = 0; w < 4; ++w) {
+    for (int g = 0; g < kGroups; ++g) {
+      const VecUHalf word = __builtin_convertvector(words[w][g], VecUHalf);
+      const Numbers low = __builtin_convertvector(word, Numbers),
+                    high = __builtin_convertvector(word >> 16, Numbers);
+      std::memcpy(numbers + 32 * w + g * kWide, &low, sizeof(low));
+      std::memcpy(numbers + 32 * w + 16 + g * kWide, &high, sizeof(high));
+    }
   }
+}
+
+/// The 16-bit mask numbers of elements [first, first + width); `buffer` holds width + 256 numbers.
+inline const uint16_t* row_numbers(uint64_t key, int64_t first, int64_t width, uint16_t* buffer) {
+  const int64_t first_block = first / 128;
+  const int64_t last_block = (first + width + 127) / 128;
+  for (int64_t block = first_block; block < last_block; ++block)
+    philox_block(key, static_cast<uint64_t>(block), buffer + (block - first_block) * 128);
+  return buffer + (first - first_block * 128);
 }
 
 /// The factors (0 or scale) of kLanes consecutive elements, given their 16-bit numbers.
 MSPLORA_INLINE VecF mask_factors(const uint16_t* numbers, uint32_t threshold, float scale) {
   VecH h;
   std::memcpy(&h, numbers, sizeof(h));
-  const VecI keep = (VecI)(__builtin_convertvector(h, VecI) >= splat_int(static_cast<int32_t>(threshold)));
-  return (VecF)(keep & (VecI)splat(scale));
+#if defined(__AVX512F__)
+  const VecI wide = (VecI)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h);
+#else
+  const VecI wide = __builtin_convertvector(h, VecI);
+#endif
+  const VecI keep = wide >= splat_int(static_cast<int32_t>(threshold));
+  return keep ? splat(scale) : splat(0.0f);
 }
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -136,9 +136,10 @@ struct Row {
 };
 
 template <typename T>
-Row attention_row(const SegmentAttention<T>& op, int64_t begin, int64_t length, int64_t head, int64_t i) {
+Row attention_row(const SegmentAttention<T>& op, int64_t segment, int64_t head, int64_t i) {
+  const int64_t begin = op.cu_seqlens[segment], length = op.cu_seqlens[segment + 1] - begin;
   const int64_t n = op.causal ? i + 1 : length, kv = head / (op.heads / op.kv_heads), d = op.head_dim;
-  const T* q = op.q + (begin + i) * op.q_stride + head * d;
+  const T* q = op.q + (op.query_begin(segment) + i) * op.q_stride + head * d;
   Row row{std::vector<double>(static_cast<size_t>(n)), std::vector<double>(static_cast<size_t>(n), 1.0), 0};
   double top = -INFINITY, total = 0;
   for (int64_t j = 0; j < n; ++j) {
@@ -162,17 +163,18 @@ Row attention_row(const SegmentAttention<T>& op, int64_t begin, int64_t length, 
 template <typename T, typename Body>
 void for_each_row(const SegmentAttention<T>& op, Body body) {
   for (int64_t segment = 0; segment < op.segments; ++segment) {
-    const int64_t begin = op.cu_seqlens[segment], length = op.cu_seqlens[segment + 1] - begin;
+    const int64_t begin = op.cu_seqlens[segment], query = op.query_begin(segment);
     for (int64_t head = 0; head < op.heads; ++head)
-      for (int64_t i = 0; i < length; ++i) body(begin, head, i, attention_row(op, begin, length, head, i));
+      for (int64_t i = 0; i < op.queries(segment); ++i)
+        body(begin, query + i, head, attention_row(op, segment, head, i));
   }
 }
 
 template <typename T>
 void segment_attention(const SegmentAttention<T>& op) {
-  for_each_row(op, [&](int64_t begin, int64_t head, int64_t i, const Row& row) {
+  for_each_row(op, [&](int64_t begin, int64_t query, int64_t head, const Row& row) {
     const int64_t kv = head / (op.heads / op.kv_heads);
-    T* o = op.o + (begin + i) * op.o_stride + head * op.head_dim;
+    T* o = op.o + query * op.o_stride + head * op.head_dim;
     for (int64_t c = 0; c < op.head_dim; ++c) {
       double sum = 0;
       for (size_t j = 0; j < row.p.size(); ++j)
@@ -180,7 +182,7 @@ void segment_attention(const SegmentAttention<T>& op) {
                op.v[(begin + static_cast<int64_t>(j)) * op.v_stride + kv * op.head_dim + c];
       o[c] = static_cast<T>(sum);
     }
-    if (op.lse) op.lse[(begin + i) * op.heads + head] = static_cast<float>(row.lse);
+    if (op.lse) op.lse[query * op.heads + head] = static_cast<float>(row.lse);
   });
 }
 
@@ -193,11 +195,11 @@ template <typename T>
 void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
   const SegmentAttention<T>& f = op.forward;
   const int64_t tokens = f.cu_seqlens[f.segments], d = f.head_dim;
-  clear(op.dq, tokens, f.heads * d, f.q_stride);
+  clear(op.dq, f.first_query_only ? f.segments : tokens, f.heads * d, f.q_stride);
   clear(op.dk, tokens, f.kv_heads * d, f.k_stride);
   clear(op.dv, tokens, f.kv_heads * d, f.v_stride);
-  for_each_row(f, [&](int64_t begin, int64_t head, int64_t i, const Row& row) {
-    const int64_t kv = head / (f.heads / f.kv_heads), at = begin + i;
+  for_each_row(f, [&](int64_t begin, int64_t at, int64_t head, const Row& row) {
+    const int64_t kv = head / (f.heads / f.kv_heads);
     const T* d_o = op.d_o + at * f.o_stride + head * d;
     const T* q = f.q + at * f.q_stride + head * d;
     std::vector<double> dp(row.p.size());
@@ -221,14 +223,67 @@ void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
 }
 
 template <typename T>
+double masked_input(const LowRank<T>& op, const LowRankSlice& slice, int64_t t, int64_t i) {
+  const int64_t element = t * op.in + i;
+  const double factor = slice.mask.active() ? mask_factor(slice.mask, static_cast<uint64_t>(element)) : 1.0;
+  return factor * static_cast<double>(op.x[element]);
+}
+
+template <typename T>
+void low_rank(const LowRank<T>& op) {
+  using Factor = typename LowRank<T>::Factor;
+  for (int64_t t = 0; t < op.rows; ++t) {
+    for (int64_t s = 0; s < op.num_slices; ++s) {
+      for (int64_t r = op.slices[s].begin; r < op.slices[s].end; ++r) {
+        double sum = 0;
+        for (int64_t i = 0; i < op.in; ++i)
+          sum += masked_input(op, op.slices[s], t, i) * op.down[r * op.in + i];
+        op.z[t * op.rank + r] = static_cast<Factor>(sum);
+      }
+    }
+    for (int64_t o = 0; o < op.out; ++o) {
+      double sum = 0;
+      for (int64_t r = 0; r < op.rank; ++r)
+        sum += static_cast<double>(op.z[t * op.rank + r]) * op.up_t[r * op.out + o];
+      op.y[t * op.out + o] = static_cast<T>(static_cast<double>(op.y[t * op.out + o]) + sum);
+    }
+  }
+}
+
+template <typename T>
+void low_rank_backward(const LowRankBackward<T>& op) {
+  using Factor = typename LowRank<T>::Factor;
+  const LowRank<T>& f = op.forward;
+  std::fill(op.d_down, op.d_down + f.rank * f.in, Factor{0});
+  std::fill(op.d_up_t, op.d_up_t + f.rank * f.out, Factor{0});
+  for (int64_t t = 0; t < f.rows; ++t) {
+    for (int64_t s = 0; s < f.num_slices; ++s) {
+      const LowRankSlice& slice = f.slices[s];
+      for (int64_t r = slice.begin; r < slice.end; ++r) {
+        double dz = 0;
+        for (int64_t o = 0; o < f.out; ++o) {
+          const double dy = static_cast<double>(op.dy[t * f.out + o]);
+          dz += dy * f.up_t[r * f.out + o];
+          op.d_up_t[r * f.out + o] += static_cast<Factor>(dy * f.z[t * f.rank + r]);
+        }
+        for (int64_t i = 0; i < f.in; ++i) {
+          op.d_down[r * f.in + i] += static_cast<Factor>(dz * masked_input(f, slice, t, i));
+          if (op.dx == nullptr) continue;
+          const int64_t element = t * f.in + i;
+          const double factor =
+              slice.mask.active() ? mask_factor(slice.mask, static_cast<uint64_t>(element)) : 1.0;
+          op.dx[element] += static_cast<T>(factor * dz * f.down[r * f.in + i]);
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
 constexpr KernelTable<T> make_table() {
-  return {&dropout<T>,
-          &residual_layer_norm<T>,
-          &residual_layer_norm_backward<T>,
-          &activation<T>,
-          &activation_backward<T>,
-          &segment_attention<T>,
-          &segment_attention_backward<T>};
+  return {&dropout<T>,           &residual_layer_norm<T>, &residual_layer_norm_backward<T>,
+          &activation<T>,        &activation_backward<T>, &low_rank<T>,
+          &low_rank_backward<T>, &segment_attention<T>,   &segment_attention_backward<T>};
 }
 
 }  // namespace

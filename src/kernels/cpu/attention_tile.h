@@ -1,0 +1,138 @@
+#pragma once
+
+// What the attention kernels of all types share: the tile of one head, softmax rows, masks.
+
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace msplora::kernels::MSPLORA_ISA {
+
+inline constexpr int64_t kRowBlock =
+    32;  // query rows handled at a time; 32 * round_up(S, 16) is a multiple of 128
+inline constexpr int kQSlot = 2, kKSlot = 3, kKtSlot = 4, kVSlot = 5, kPSlot = 6, kDoSlot = 7, kDsSlot = 8,
+                     kDkSlot = 9, kDvSlot = 10, kOutSlot = 11, kVtSlot = 12, kMaskSlot = 13;
+
+inline int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+template <typename T>
+inline void scatter(const float* from, int64_t padded, int64_t rows, int64_t width, float scale, T* to,
+                    int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* source = from + r * padded;
+    T* target = to + r * stride;
+    int64_t i = 0;
+    for (; i + kLanes <= width; i += kLanes) store(target + i, load(source + i) * scale);
+    for (; i < width; ++i) set(target[i], source[i] * scale);
+  }
+}
+
+// One head of one segment, converted to float and padded.
+struct Tile {
+  int64_t length, padded_length, dim, padded_dim;
+  int64_t first_token, head;
+  int64_t first_query, queries;  // rows of q, o and lse
+};
+
+template <typename T>
+inline Tile make_tile(const SegmentAttention<T>& op, int64_t segment, int64_t head) {
+  const int64_t begin = op.cu_seqlens[segment];
+  const int64_t length = op.cu_seqlens[segment + 1] - begin;
+  return {length, round_up(length, 16),    op.head_dim,        round_up(op.head_dim, 16), begin,
+          head,   op.query_begin(segment), op.queries(segment)};
+}
+
+// Number of keys that query row i sees.
+MSPLORA_INLINE int64_t visible(const Tile& tile, bool causal, int64_t i) {
+  return causal ? i + 1 : tile.length;
+}
+
+// Scores of rows [i0, i0 + rows) -> probabilities in place; writes the log-sum-exp of each row.
+inline void softmax_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, float* p, float* lse,
+                         int64_t lse_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = p + r * tile.padded_length;
+    const int64_t n = visible(tile, causal, i0 + r);
+    for (int64_t j = n; j < tile.padded_length; ++j) row[j] = -1e30f;
+    VecF best = load(row);
+    for (int64_t j = kLanes; j < tile.padded_length; j += kLanes) best = vmax(load(row + j), best);
+    const float top = max_lanes(best);
+    VecF total = splat(0.0f);
+    for (int64_t j = 0; j < tile.padded_length; j += kLanes) {
+      const VecF e = exp<true>(load(row + j) - top);
+      store(row + j, e);
+      total += e;
+    }
+    // exp clamps, so hidden keys leave a tiny positive number: take it away exactly.
+    for (int64_t j = n; j < tile.padded_length; ++j) row[j] = 0.0f;
+    VecF sum = splat(0.0f);
+    for (int64_t j = 0; j < tile.padded_length; j += kLanes) sum += load(row + j);
+    const float denominator = sum_lanes(sum);
+    const float inverse = 1.0f / denominator;
+    for (int64_t j = 0; j < tile.padded_length; j += kLanes) store(row + j, load(row + j) * inverse);
+    if (lse) lse[r * lse_stride] = top + __builtin_logf(denominator);
+  }
+}
+
+// Probabilities again from the saved log-sum-exp.
+inline void probability_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, float* p,
+                             const float* lse, int64_t lse_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = p + r * tile.padded_length;
+    const int64_t n = visible(tile, causal, i0 + r);
+    const float shift = lse[r * lse_stride];
+    for (int64_t j = 0; j < tile.padded_length; j += kLanes) store(row + j, exp(load(row + j) - shift));
+    for (int64_t j = n; j < tile.padded_length; ++j) row[j] = 0.0f;
+  }
+}
+
+// The mask factors of rows [i0, i0 + rows) as a float block; i0 is a multiple of kRowBlock.
+inline void mask_block(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows, float* factors) {
+  const uint64_t key = attention_mask_key(mask.key, tile.first_token, tile.head);
+  const uint32_t threshold = mask.threshold();
+  const float scale = static_cast<float>(mask.scale());
+  const int64_t elements = rows * tile.padded_length;
+  const uint64_t first = static_cast<uint64_t>(i0 * tile.padded_length / 128);
+  for (int64_t block = 0; block * 128 < elements; ++block) {
+    alignas(64) uint16_t numbers[128];
+    philox_block(key, first + static_cast<uint64_t>(block), numbers);
+    for (int i = 0; i < 128; i += kLanes)
+      store(factors + block * 128 + i, mask_factors(numbers + i, threshold, scale));
+  }
+}
+
+inline void multiply(float* p, const float* factors, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) store(p + i, load(p + i) * load(factors + i));
+}
+
+// dS = P * (dP - delta), dP = M * dO Vᵀ, delta_i = Σ_j P_ij dP_ij / Σ_j P_ij. Dao et al. 2022 (Algorithm 4)
+// take the equal dO_i . O_i; where dP hardly varies along a row, that loses the digits that the difference
+// needs. On return p holds the masked probabilities M * P, which dV needs.
+inline void score_gradients(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows,
+                            float* p_rows, float* ds_rows, float* factors) {
+  const int64_t wide = tile.padded_length;
+  if (factors) {
+    mask_block(mask, tile, i0, rows, factors);
+    multiply(ds_rows, factors, rows * wide);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    float* p = p_rows + r * wide;
+    float* ds = ds_rows + r * wide;
+    VecF weighted = splat(0.0f), total = splat(0.0f);
+    for (int64_t j = 0; j < wide; j += kLanes) {
+      weighted += load(p + j) * load(ds + j);
+      total += load(p + j);
+    }
+    const float delta = sum_lanes(weighted) / sum_lanes(total);
+    for (int64_t j = 0; j < wide; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
+  }
+  if (factors) multiply(p_rows, factors, rows * wide);
+}
+
+/// bfloat16 attention on the processor's bfloat16 dot products (attention_bf16.cc). Return false, having done
+/// nothing, where the instruction set has none or the shape does not suit; attention.cc then computes in
+/// float.
+bool attention_in_pairs(const SegmentAttention<Bfloat16>& op);
+bool attention_in_pairs_backward(const SegmentAttentionBackward<Bfloat16>& op);
+
+}  // namespace msplora::kernels::MSPLORA_ISA

@@ -1,0 +1,165 @@
+#include "nn/packed_linear.h"
+
+#include <ATen/ops/empty.h>
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#ifdef MSPLORA_WITH_ONEDNN
+#include <oneapi/dnnl/dnnl.hpp>
+#endif
+
+namespace msplora::detail {
+
+#ifdef MSPLORA_WITH_ONEDNN
+namespace {
+
+using dnnl::memory;
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+memory::data_type type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+// One direction: [T, inner] times [inner, width].
+class Product {
+ public:
+  // `plain` describes the stored weight as [inner, width].
+  Product(memory::desc plain, const void* weight, memory::data_type type, bool with_bias)
+      : inner_(plain.dims()[0]), width_(plain.dims()[1]), type_(type), with_bias_(with_bias) {
+    // The layout is the one that a typical number of rows wants; all others use it too.
+    constexpr int64_t kTypicalRows = 2048;
+    const memory::desc any({inner_, width_}, type, memory::format_tag::any);
+    const dnnl::matmul::primitive_desc typical = describe(kTypicalRows, any);
+    memory stored(plain, engine(), const_cast<void*>(weight));
+    packed_ = memory(typical.weights_desc(), engine());
+    dnnl::stream stream(engine());
+    dnnl::reorder(stored, packed_).execute(stream, stored, packed_);
+    stream.wait();
+  }
+
+  void run(const void* x, int64_t rows, const void* bias, void* y) {
+    std::unordered_map<int, memory> arguments = {
+        {DNNL_ARG_SRC, memory(rows_desc(rows, inner_), engine(), const_cast<void*>(x))},
+        {DNNL_ARG_WEIGHTS, packed_},
+        {DNNL_ARG_DST, memory(rows_desc(rows, width_), engine(), y)}};
+    if (with_bias_) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc(), engine(), const_cast<void*>(bias)));
+    dnnl::stream stream(engine());
+    primitive(rows).execute(stream, arguments);
+    stream.wait();
+  }
+
+  int64_t bytes() const { return static_cast<int64_t>(packed_.get_desc().get_size()); }
+
+ private:
+  memory::desc rows_desc(int64_t rows, int64_t columns) const {
+    return {{rows, columns}, type_, memory::format_tag::ab};
+  }
+  memory::desc bias_desc() const { return {{1, width_}, memory::data_type::f32, memory::format_tag::ab}; }
+
+  dnnl::matmul::primitive_desc describe(int64_t rows, const memory::desc& weights) const {
+    const memory::desc x = rows_desc(rows, inner_), y = rows_desc(rows, width_);
+#if DNNL_VERSION_MAJOR >= 3
+    if (with_bias_) return {engine(), x, weights, bias_desc(), y};
+    return {engine(), x, weights, y};
+#else
+    const dnnl::matmul::desc op =
+        with_bias_ ? dnnl::matmul::desc(x, weights, bias_desc(), y) : dnnl::matmul::desc(x, weights, y);
+    return {op, engine()};
+#endif
+  }
+
+  // Making a primitive costs more than a small product; batches come in many lengths, so a few are kept.
+  const dnnl::matmul& primitive(int64_t rows) {
+    constexpr size_t kKept = 256;
+    const auto found = primitives_.find(rows);
+    if (found != primitives_.end()) return found->second;
+    if (primitives_.size() >= kKept) primitives_.clear();
+    return primitives_.emplace(rows, dnnl::matmul(describe(rows, packed_.get_desc()))).first->second;
+  }
+
+  int64_t inner_, width_;
+  memory::data_type type_;
+  bool with_bias_;
+  memory packed_;
+  std::map<int64_t, dnnl::matmul> primitives_;
+};
+
+}  // namespace
+
+struct PackedLinear::Impl {
+  std::mutex mutex;                                 // products are made and kept on use
+  std::array<std::unique_ptr<Product>, 2> forward;  // without and with bias
+  std::unique_ptr<Product> backward;
+};
+
+c10::intrusive_ptr<PackedLinear> PackedLinear::make(const at::Tensor& weight) {
+  const bool has_type = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
+  if (!has_type || !weight.is_cpu() || !weight.is_contiguous() || weight.numel() < kSmallest) return {};
+  return c10::intrusive_ptr<PackedLinear>::reclaim(new PackedLinear(weight, std::make_unique<Impl>()));
+}
+
+at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias) const {
+  at::Tensor y = at::empty({x.size(0), weight_.size(0)}, x.options());
+  const std::lock_guard lock(impl_->mutex);
+  auto& product = impl_->forward[bias.defined() ? 1 : 0];
+  if (!product) {
+    const memory::desc plain({weight_.size(1), weight_.size(0)}, type_of(weight_), memory::format_tag::ba);
+    product = std::make_unique<Product>(plain, weight_.data_ptr(), type_of(weight_), bias.defined());
+  }
+  product->run(x.data_ptr(), x.size(0), bias.defined() ? bias.data_ptr() : nullptr, y.data_ptr());
+  return y;
+}
+
+at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
+  at::Tensor dx = at::empty({dy.size(0), weight_.size(1)}, dy.options());
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->backward) {
+    const memory::desc plain({weight_.size(0), weight_.size(1)}, type_of(weight_), memory::format_tag::ab);
+    impl_->backward = std::make_unique<Product>(plain, weight_.data_ptr(), type_of(weight_), false);
+  }
+  impl_->backward->run(dy.data_ptr(), dy.size(0), nullptr, dx.data_ptr());
+  return dx;
+}
+
+int64_t PackedLinear::packed_bytes() const {
+  int64_t bytes = impl_->backward ? impl_->backward->bytes() : 0;
+  for (const auto& product : impl_->forward) bytes += product ? product->bytes() : 0;
+  return bytes;
+}
+
+#else
+
+struct PackedLinear::Impl {};
+
+c10::intrusive_ptr<PackedLinear> PackedLinear::make(const at::Tensor&) {
+  return {};
+}
+at::Tensor PackedLinear::forward(const at::Tensor&, const at::Tensor&) const {
+  return {};
+}
+at::Tensor PackedLinear::backward(const at::Tensor&) const {
+  return {};
+}
+int64_t PackedLinear::packed_bytes() const {
+  return 0;
+}
+
+#endif
+
+PackedLinear::PackedLinear(const at::Tensor& weight, std::unique_ptr<Impl> impl)
+    : weight_(weight), version_(static_cast<uint32_t>(weight._version())), impl_(std::move(impl)) {}
+
+PackedLinear::~PackedLinear() = default;
+
+bool PackedLinear::is_of(const at::Tensor& weight) const {
+  return weight.is_same(weight_) && static_cast<uint32_t>(weight._version()) == version_;
+}
+
+}  // namespace msplora::detail

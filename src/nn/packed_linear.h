@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <memory>
+
+#include <cstdint>
+
+namespace msplora::detail {
+
+/// Products with a frozen matrix that lies in the layouts oneDNN's kernels want, packed once instead of in
+/// every call: the forward layout when made, the backward layout on first use. Not for weights that change.
+class PackedLinear : public torch::CustomClassHolder {
+ public:
+  /// Null where packing does not help or is not possible: built without oneDNN, another dtype than float32
+  /// and bfloat16, a matrix smaller than kSmallest elements. `weight` [out, in] is kept.
+  static c10::intrusive_ptr<PackedLinear> make(const at::Tensor& weight);
+
+  /// Whether this was made of the tensor as it is now.
+  bool is_of(const at::Tensor& weight) const;
+
+  /// x [T, in] -> x Wᵀ + b; bias float32 [out] or undefined.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& bias) const;
+  /// dy [T, out] -> dy W.
+  at::Tensor backward(const at::Tensor& dy) const;
+
+  /// Bytes of the packed copies.
+  int64_t packed_bytes() const;
+
+  ~PackedLinear() override;
+
+  static constexpr int64_t kSmallest = 64 * 64;
+  /// Fewer rows are not worth the packed path.
+  static constexpr int64_t kFewestRows = 32;
+
+ private:
+  struct Impl;
+  PackedLinear(const at::Tensor& weight, std::unique_ptr<Impl> impl);
+
+  at::Tensor weight_;
+  uint32_t version_ = 0;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace msplora::detail
