@@ -8,9 +8,16 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "adapters/config_json.h"
 #include "adapters/glora_search.h"

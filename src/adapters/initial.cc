@@ -1,6 +1,8 @@
 #include "adapters/initial.h"
 
 #include <ATen/ops/empty.h>
+#include <string>
+#include <vector>
 
 #include "msplora/core/random.h"
 

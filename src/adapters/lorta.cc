@@ -5,9 +5,14 @@
 // neither T nor a dense update is ever formed.
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "adapters/config_json.h"
 #include "adapters/initial.h"

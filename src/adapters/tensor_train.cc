@@ -4,9 +4,12 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
+#include <cstddef>
 #include <functional>
 #include <numeric>
+#include <vector>
 
 namespace msplora::detail {
 namespace {

@@ -6,10 +6,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "adapters/config_json.h"
 #include "adapters/initial.h"

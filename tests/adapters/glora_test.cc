@@ -2,7 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/linear.h>
+#include <algorithm>
+#include <cmath>
+#include <memory>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "adapters/fake_model.h"
 #include "adapters/file_helpers.h"

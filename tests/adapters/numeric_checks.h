@@ -6,6 +6,7 @@
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <cmath>
 #include <map>

@@ -1,7 +1,12 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/eval/inputs.h"
