@@ -341,8 +341,7 @@ TEST(LoraPro, KeepsMomentsInCheckpointsAndNotInAdapterFiles) {
   EXPECT_EQ(std::count_if(in_checkpoint.begin(), in_checkpoint.end(), is_moment), 1 + 2 * 6);
   save_native_adapter(*run.adapter, directory.path() / "native");
   const auto file = SafetensorsFile::open(directory.path() / "native" / "adapter.safetensors");
-  for (const auto& [name, info] : file->tensors())
-    EXPECT_EQ(name.find("lorapro"), std::string::npos) << name;
+  for (const auto& [name, info] : file->tensors()) EXPECT_EQ(name.find("lorapro"), std::string::npos) << name;
 }
 
 }  // namespace
