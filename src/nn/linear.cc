@@ -14,6 +14,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/recompute.h"
 #include "nn/dispatch.h"
 #include "nn/packed_linear.h"
 
@@ -216,7 +217,7 @@ Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
 
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
   if (!update) return apply(x, weight, bias, {}, packed_for(x, weight, packed_->product));
-  if (update->observe_input && context.training) update->observe_input(x);
+  if (update->observe_input && context.training && !is_recomputing()) update->observe_input(x);
   std::vector<LowRankTerm> terms = update->low_rank;
   if (update->computed_low_rank) {
     for (LowRankTerm& term : update->computed_low_rank()) terms.push_back(std::move(term));
