@@ -9,8 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "bench.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/eval/memory_estimate.h"
+#include "msplora/eval/step_flops.h"
 #include "msplora/models/model.h"
 #include "panel.h"
 #include "program.h"
@@ -31,17 +33,10 @@ struct InspectArguments {
   std::string ranks;
   std::string target_modules;
   int64_t tokens = 4096;
+  int64_t seq = 128;
   std::string dtype = "float32";
+  bool checkpoint_activations = false;
 };
-
-/// The modules that papers and PEFT adapt when nothing else is said: query and value.
-std::vector<std::string> default_targets(const std::string& model_type) {
-  if (model_type == "gpt2") return {"c_attn"};
-  if (model_type == "deberta-v2") return {"query_proj", "value_proj"};
-  if (model_type == "bert" || model_type == "roberta" || model_type == "xlm-roberta")
-    return {"query", "value"};
-  return {"q_proj", "v_proj"};
-}
 
 AdapterConfig adapter_config(const InspectArguments& arguments, const std::string& method,
                              const ModelConfig& config) {
@@ -96,9 +91,28 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   question.adapted_inputs /= std::max<int64_t>(1, config.num_hidden_layers);
   question.tokens_per_batch = arguments.tokens;
   question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
+  question.checkpoint_activations = arguments.checkpoint_activations;
   question.is_causal_lm =
       default_targets(config.model_type).front() == "q_proj" || config.model_type == "gpt2";
   return estimate_memory(config, sites, question);
+}
+
+/// Products of one step of sequences of --seq tokens, classified, with the modules adapted at `rank` in all.
+StepFlops flops_of(const InspectArguments& arguments, const ModelConfig& config,
+                   const std::vector<Site>& sites, const AdapterConfig& adapter) {
+  StepQuestion question;
+  question.lengths.assign(static_cast<size_t>(std::max<int64_t>(1, arguments.tokens / arguments.seq)),
+                          arguments.seq);
+  question.checkpoint_activations = arguments.checkpoint_activations;
+  int64_t rank = 0;
+  for (const int64_t of_level : level_ranks(adapter)) rank += of_level;
+  for (const Site& site : sites) {
+    const auto& targets = adapter.target_modules;
+    const bool is_adapted =
+        adapter.method != "none" && std::find(targets.begin(), targets.end(), site.module) != targets.end();
+    question.sites.push_back({is_adapted ? rank : 0, is_adapted, false});
+  }
+  return count_step_flops(config, sites, question);
 }
 
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
@@ -106,6 +120,7 @@ Json method_json(const InspectArguments& arguments, const ModelConfig& config, c
   const AdapterConfig adapter = adapter_config(arguments, method, config);
   const ParameterCount count = count_parameters(adapter, sites, config.num_hidden_layers);
   const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
+  const StepFlops flops = flops_of(arguments, config, sites, adapter);
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);
   return {{"method", method},
@@ -115,9 +130,14 @@ Json method_json(const InspectArguments& arguments, const ModelConfig& config, c
           {"percent_of_model", share},
           {"per_level", count.per_level},
           {"owners", count.owners},
+          {"step",
+           {{"sequence_length", arguments.seq},
+            {"flops", flops.total()},
+            {"recomputed_flops", flops.recomputation}}},
           {"memory",
            {{"tokens_per_batch", arguments.tokens},
             {"dtype", arguments.dtype},
+            {"checkpoint_activations", arguments.checkpoint_activations},
             {"model_parameters", memory.model_parameters},
             {"weights_bytes", memory.weights},
             {"trainable_bytes", memory.trainable},
@@ -132,8 +152,8 @@ std::string owners_text(const Json& owners, int64_t layers) {
 }
 
 void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
-  TextTable table({"method", "level", "rank", "owned by layers", "parameters", "memory"},
-                  {false, true, true, false, true, true});
+  TextTable table({"method", "level", "rank", "owned by layers", "parameters", "memory", "TFLOP a step"},
+                  {false, true, true, false, true, true, true});
   for (const Json& method : methods) {
     const std::string name = method["method"].get<std::string>();
     const auto levels = method["per_level"].get<std::vector<int64_t>>();
@@ -141,15 +161,18 @@ void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
     for (size_t i = 0; has_levels && i < levels.size(); ++i) {
       const auto rank = method["ranks"].at(i).get<int64_t>();
       table.add({name, std::to_string(i), std::to_string(rank), owners_text(method["owners"][i], layers),
-                 with_commas(levels[i]), ""});
+                 with_commas(levels[i]), "", ""});
     }
     const auto total = method["trainable_parameters"].get<int64_t>();
     const std::string rank = has_levels || method["ranks"].empty() || total == 0
                                  ? ""
                                  : std::to_string(method["ranks"][0].get<int64_t>());
     const std::string owners = has_levels || levels.empty() ? "" : owners_text(method["owners"][0], layers);
+    const auto flops =
+        method["step"]["flops"].get<double>() + method["step"]["recomputed_flops"].get<double>();
     table.add({name, has_levels ? "all" : "", rank, owners, with_commas(total),
-               bytes_text(method["memory"]["total_bytes"].get<int64_t>())});
+               bytes_text(method["memory"]["total_bytes"].get<int64_t>()),
+               fmt::format("{:.3f}", 1e-12 * flops)});
   }
   out << table.text("  ");
 }
@@ -172,8 +195,11 @@ void print_report(const InspectArguments& arguments, const ModelConfig& config, 
   out << fmt::format("adapting {} with alpha {} (heads come on top):\n", fmt::join(targets, ", "),
                      arguments.alpha);
   print_methods(report["methods"], config.num_hidden_layers, out);
-  out << fmt::format("\nmemory of one training step on {} tokens in {}: an estimate\n", arguments.tokens,
-                     arguments.dtype);
+  out << fmt::format(
+      "\nmemory of one training step on {} tokens in {}{}: an estimate; its matrix products are those of\n"
+      "sequences of {} tokens and a classification head\n",
+      arguments.tokens, arguments.dtype,
+      arguments.checkpoint_activations ? " with inputs of blocks alone kept" : "", arguments.seq);
 }
 
 void inspect(const InspectArguments& arguments, const CommonOptions& common) {
@@ -241,6 +267,12 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "Type of activations and frozen weights")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
+  command->add_option("--seq", arguments->seq, "Tokens of a sequence, for the products of a step")
+      ->check(CLI::PositiveNumber)
+      ->type_name("S")
+      ->capture_default_str();
+  command->add_flag("--checkpoint-activations", arguments->checkpoint_activations,
+                    "Estimate with train.checkpoint_activations");
   add_common(*command, common);
   return {command, [arguments, &common] { inspect(*arguments, common); }};
 }

@@ -56,6 +56,7 @@ TrainerSetup BenchModel::setup(const StepBenchOptions& options, const fs::path& 
   setup.options.lr = 1e-4;
   setup.options.seed = static_cast<int64_t>(options.seed);
   setup.options.dtype = options.dtype == at::kBFloat16 ? "bfloat16" : "float32";
+  setup.options.checkpoint_activations = options.checkpoint_activations;
   setup.options.log_every = 1;  // so that a report to the sinks is about one step
   return setup;
 }

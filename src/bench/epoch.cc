@@ -7,7 +7,6 @@
 
 #include "bench/bench_model.h"
 #include "msplora/bench/gemm.h"
-#include "msplora/nn/recompute.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 
@@ -78,7 +77,6 @@ EpochBenchResult bench_epoch(const EpochBenchOptions& options, const std::vector
   const ModelConfig& config = options.step.model;
   GemmRoof roof({options.token_budget, config.hidden_size, config.intermediate_size}, options.step.dtype);
   setup.sinks.push_back(std::make_unique<RoofSink>(roof, result, on_step));
-  const CheckpointActivations checkpoint(options.step.checkpoint_activations);
   const TrainingResult trained = Trainer(std::move(setup), task).run();
   result.steps = trained.steps;
   result.tokens = trained.tokens;

@@ -11,7 +11,6 @@
 #include "msplora/bench/gemm.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
-#include "msplora/nn/recompute.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 
@@ -109,7 +108,6 @@ StepBenchResult bench_step(const StepBenchOptions& options,
   task_options.batches.shuffle = false;
   task_options.batches.bucket = false;
   TextTask task(*bench.model, examples, {}, task_options);
-  const CheckpointActivations checkpoint(options.checkpoint_activations);
   Trainer(std::move(setup), task).run();
   result.profile = stop_profile();
   result.roof_flops_per_second = roof.flops_per_second();

@@ -10,6 +10,7 @@
 
 #include "msplora/core/interrupt.h"
 #include "msplora/core/profile.h"
+#include "msplora/nn/recompute.h"
 
 namespace msplora {
 namespace {
@@ -123,6 +124,7 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
     at::Tensor sum;
     {
       const ProfileScope scope("forward, rest");
+      const CheckpointActivations checkpoint(setup_.options.checkpoint_activations);
       sum = task_.loss_sum(batches[i], context);
     }
     const double value = sum.item<double>();
