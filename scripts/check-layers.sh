@@ -22,6 +22,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     eval => [@torch, @text, "io", "models", "adapters"],
     train => [@torch, @text, "io", "models", "adapters", "eval"],
     federated => [@torch, @text, "io", "models", "adapters", "eval", "train"],
+    bench => [@torch, @text, "io", "models", "adapters", "eval", "train"],
   );
   my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics);
   my ($files, $includes, @wrong) = (0, 0);

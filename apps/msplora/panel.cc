@@ -206,6 +206,7 @@ std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_
                             : static_cast<double>(batch_options(train).batch_size) * mean_length;
   question.tokens_per_batch = static_cast<int64_t>(tokens);
   question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
+  question.checkpoint_activations = train.checkpoint_activations;
   const MemoryEstimate estimate = estimate_memory(config, all_sites, question);
   return fmt::format("about {} (weights {}, trained part {}, activations {})", bytes_text(estimate.total()),
                      bytes_text(estimate.weights), bytes_text(estimate.trainable),

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "msplora/core/random.h"
+#include "msplora/nn/recompute.h"
 
 namespace msplora {
 namespace {
@@ -131,6 +132,12 @@ at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& contex
 
 at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
                               const PackedInput& input, const ForwardContext& context) const {
+  if (CheckpointActivations::is_on()) {
+    return recompute_in_backward(x, [this, &layer, rows, input, context](const at::Tensor& kept) {
+      const CheckpointActivations as_usual(false);
+      return run_layer(layer, kept, rows, input, context);
+    });
+  }
   const AttentionShape shape{config_.num_attention_heads, config_.num_attention_heads, config_.head_dim,
                              false, rows.defined()};
   const at::Tensor queried = rows.defined() ? x.index_select(0, rows) : x;

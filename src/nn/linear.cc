@@ -12,7 +12,9 @@
 #include <ATen/ops/mm.h>
 
 #include "msplora/core/error.h"
+#include "msplora/core/profile.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/recompute.h"
 #include "nn/dispatch.h"
 #include "nn/packed_linear.h"
 
@@ -96,6 +98,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
                             const at::Tensor& bias_in, const at::Tensor& down_in, const at::Tensor& up_in,
                             std::vector<kernels::LowRankSlice> slices, WeightNoise noise,
                             c10::intrusive_ptr<detail::PackedLinear> packed) {
+    const ProfileScope scope("linear forward");
     const at::Tensor x = x_in.contiguous();
     const at::Tensor bias = detail::or_undefined(bias_in), down_given = detail::or_undefined(down_in);
     const at::ScalarType dtype = x.scalar_type();
@@ -108,6 +111,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     auto saved = c10::make_intrusive<Saved>();
     at::Tensor down, up_t, z;
     if (down_given.defined()) {
+      const ProfileScope low_rank("low rank forward");
       const at::ScalarType factors = factor_dtype(x);
       down = as(down_given, factors).contiguous();
       up_t = as(up_in, factors).t().contiguous();
@@ -134,6 +138,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("linear backward");
     const variable_list tensors = ctx->get_saved_variables();
     const at::Tensor &x = tensors[0], &weight = tensors[1], &down = tensors[2], &up_t = tensors[3];
     const Saved& saved = saved_of(ctx);
@@ -149,6 +154,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
       d_bias = as(dy.sum(0, false, dtype == at::kDouble ? at::kDouble : at::kFloat), saved.bias_dtype);
     }
     if (down.defined()) {
+      const ProfileScope low_rank("low rank backward");
       d_down = at::empty_like(down);
       at::Tensor d_up_t = at::empty_like(up_t);
       detail::dispatch(dy, "adapted_linear", [&](auto t) {
@@ -236,7 +242,7 @@ Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
 
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
   if (!update) return apply(x, weight, bias, {}, {}, packed_for(x, weight, packed_->product));
-  if (update->observe_input && context.training) update->observe_input(x);
+  if (update->observe_input && context.training && !is_recomputing()) update->observe_input(x);
   std::vector<LowRankTerm> terms = update->low_rank;
   if (update->computed_low_rank) {
     for (LowRankTerm& term : update->computed_low_rank()) terms.push_back(std::move(term));

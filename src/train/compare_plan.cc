@@ -183,8 +183,10 @@ PlannedRun ComparisonPlan::run(const PlannedMethod& method, double rate, int64_t
 }
 
 ComparisonBase comparison_base(const ModelConfig& config) {
-  return {sites_of_shape(config, ModelTask::kSequenceClassification), config.num_hidden_layers,
-          attention_heads(config), parameters_of_shape(config, ModelTask::kSequenceClassification)};
+  return {sites_of_shape(config, ModelTask::kSequenceClassification),
+          config.num_hidden_layers,
+          {config.num_attention_heads, config.num_key_value_heads},
+          parameters_of_shape(config, ModelTask::kSequenceClassification)};
 }
 
 ComparisonPlan plan_comparison(const CompareRecipe& recipe, const ComparisonBase& base) {

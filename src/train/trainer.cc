@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "msplora/core/interrupt.h"
+#include "msplora/core/profile.h"
+#include "msplora/nn/recompute.h"
 
 namespace msplora {
 namespace {
@@ -51,6 +53,7 @@ TrainingResult Trainer::run() {
 }
 
 void Trainer::do_step() {
+  const ProfileScope scope("step, outside of the parts below");
   const auto began = std::chrono::steady_clock::now();
   Adapter* adapter = setup_.adapter;
   const TrainingProgress progress{state_.step, total_steps_};
@@ -64,7 +67,10 @@ void Trainer::do_step() {
   }
   const double loss = backward(batches, targets);
   const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
-  const GradientReport gradients = watch_.examine(frozen, lr_factor);
+  const GradientReport gradients = [&] {
+    const ProfileScope norm("gradient norm");
+    return watch_.examine(frozen, lr_factor);
+  }();
   if (!gradients.not_finite.empty()) {
     throw Error(
         ErrorCode::kNumerics, fmt::format("training, step {}", state_.step + 1),
@@ -93,6 +99,7 @@ void Trainer::do_step() {
 
 void Trainer::update(TrainingProgress progress, double lr_factor, double gradient_scale,
                      std::set<std::string> frozen) {
+  const ProfileScope scope("optimizer");
   Adapter* adapter = setup_.adapter;
   if (adapter != nullptr) frozen.merge(adapter->updated_by_method());
   optimizer_->step(lr_factor, gradient_scale, frozen,
@@ -117,7 +124,12 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
     context.seed = static_cast<uint64_t>(setup_.options.seed);
     context.step = static_cast<uint64_t>(state_.step);
     context.micro_batch = i;
-    const at::Tensor sum = task_.loss_sum(batches[i], context);
+    at::Tensor sum;
+    {
+      const ProfileScope scope("forward, rest");
+      const CheckpointActivations checkpoint(setup_.options.checkpoint_activations);
+      sum = task_.loss_sum(batches[i], context);
+    }
     const double value = sum.item<double>();
     if (!std::isfinite(value)) {
       throw Error(
@@ -129,7 +141,10 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
       throw Error(ErrorCode::kConfig, "training", "the loss does not depend on any trainable tensor",
                   "adapt modules that take part in the model's output");
     }
-    (sum * scale).backward();
+    {
+      const ProfileScope scope("backward, rest");
+      (sum * scale).backward();
+    }
     loss += value * scale;
   }
   return loss;

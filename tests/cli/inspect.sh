@@ -31,4 +31,7 @@ expect 0 "135,168" "294,912" "124." "query" "intermediate" "memory" -- "$MSPLORA
 for shape in roberta-large bert-base-uncased deberta-v3-base llama-3-8b; do
   expect 0 "msplora" "lora" -- "$MSPLORA" inspect --shape $shape
 done
+expect 0 '"checkpoint_activations": true' -- "$MSPLORA" inspect --json --shape roberta-base --method lora --checkpoint-activations
+tr -d ' \n' < out.txt | grep -qE '"recomputed_flops":[1-9]' || fail "checkpointing repeats products"
+expect 0 "TFLOP a step" "inputs of blocks alone" -- "$MSPLORA" inspect --shape roberta-base --checkpoint-activations
 expect 2 "quary" -- "$MSPLORA" inspect --shape roberta-base --target-modules quary
