@@ -149,8 +149,8 @@ Run load_run(const FederateRecipe& recipe) {
   options.compute_dtype = parse_dtype(recipe.train.dtype);
   options.seed = static_cast<uint64_t>(recipe.train.seed);
   options.random_init = recipe.model.random_init;
+  options.dropout = recipe.train.dropout;
   run.model = open_model(recipe.model, config, options, &run.report);
-  apply_dropout(recipe.train, run.model->mutable_config());
   return run;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/data/batch.h"
 #include "msplora/models/model.h"
 #include "msplora/train/recipe.h"
 #include "program.h"

@@ -36,8 +36,11 @@ std::vector<TensorSpec> check_bias(const PlanInput& input, ErrorList& errors) {
 }
 
 Method base_training(MethodInfo info, std::function<bool(const std::string&)> trains_parameter) {
-  return {std::move(info), false, check_bias,
+  return {std::move(info),
+          false,
+          check_bias,
           [](MethodInput in) { return std::make_unique<BaseTraining>(std::move(in)); },
+          {},
           std::move(trains_parameter)};
 }
 

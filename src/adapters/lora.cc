@@ -20,6 +20,7 @@
 #include "adapters/target_modules.h"
 
 namespace msplora::detail {
+namespace {
 
 /// Every pattern must be a regular expression, and one that matches no targeted module is a typing error.
 template <typename T>
@@ -60,6 +61,8 @@ LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& 
   return layout;
 }
 
+namespace {
+
 std::string magnitude_name(const Site& site) {
   return fmt::format("{}.lora_magnitude_vector", site.path);
 }
@@ -79,6 +82,8 @@ void check_ranks(const PlanInput& input, const LowRankLayout& layout, ErrorList&
   }
 }
 
+}  // namespace
+
 std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors) {
   refuse_level_options(input.config, errors);
   const bool ranks_valid =
@@ -95,6 +100,8 @@ std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors) 
   }
   return tensors;
 }
+
+namespace {
 
 /// The update of one module: s B A, less s B0 A0 where the factors began as parts of the weight.
 struct SiteFactors {
@@ -193,6 +200,8 @@ class LoraAdapter : public LowRankAdapter {
   std::vector<at::Tensor> down_starts_, up_starts_;  // of pissa and olora
   std::vector<at::Tensor> magnitudes_;               // of DoRA
 };
+
+}  // namespace
 
 Method lora_method() {
   return {{"lora", "One pair of low-rank factors per module (Hu et al. 2021)"},

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "adapters/equivalent_gradient.h"
+#include "adapters/initial.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
 

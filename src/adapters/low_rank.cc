@@ -17,13 +17,6 @@
 
 namespace msplora::detail {
 
-at::TensorOptions factor_options(const Site& site) {
-  const at::Tensor& weight = site.linear->weight;
-  return at::TensorOptions()
-      .device(weight.device())
-      .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-}
-
 uint64_t dropout_stream(const Site& site, int64_t level) {
   return hash_name(fmt::format("{}.lora_dropout.{}", site.path, level));
 }

@@ -50,9 +50,6 @@ void refuse_level_options(const AdapterConfig& config, ErrorList& errors);
 /// Adds an error for rank_pattern and alpha_pattern; `reason` says why the method has none.
 void refuse_patterns(const AdapterConfig& config, const std::string& reason, ErrorList& errors);
 
-/// Factors are float32 beside a model of any compute type, and float64 beside one in float64.
-at::TensorOptions factor_options(const Site& site);
-
 /// The dropout stream of one site and level. It is named after the site, not after the owner of the factors:
 /// layers that share factors draw masks of their own.
 uint64_t dropout_stream(const Site& site, int64_t level);

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/initial.h"
 #include "adapters/initial_factors.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"

@@ -179,29 +179,26 @@ class Cases {
         [op, y, d_gate, d_up, held = std::vector<at::Tensor>{gate, up}] {
           k::swiglu_backward<T>({op, data<T>(y), data<T>(d_gate), data<T>(d_up)});
         });
-  });
-}
+  }
 
   // Gradients are logits of the next run: the values differ, the work does not.
   void add_cross_entropy() {
-  const int64_t rows = std::min<int64_t>(64, tokens()), classes = o_.model.vocab_size;
-  const at::Tensor logits = drawn(rows, classes);
-  const auto losses = std::make_shared<std::vector<double>>(static_cast<size_t>(rows));
-  const std::vector<int64_t> labels(static_cast<size_t>(rows), classes / 2);
-  const double n = static_cast<double>(rows * classes);
-  add(fmt::format("cross entropy, {} rows", rows), 2 * (kExp + 2) * n, 2 * n * sizeof(T), [=] {
-    k::cross_entropy_rows<T>({rows, classes, labels.data(), true, data<T>(logits), losses->data()});
-  });
-}
+    const int64_t rows = std::min<int64_t>(64, tokens()), classes = o_.model.vocab_size;
+    const at::Tensor logits = drawn(rows, classes);
+    const auto losses = std::make_shared<std::vector<double>>(static_cast<size_t>(rows));
+    const std::vector<int64_t> labels(static_cast<size_t>(rows), classes / 2);
+    const double n = static_cast<double>(rows * classes);
+    add(fmt::format("cross entropy, {} rows", rows), 2 * (kExp + 2) * n, 2 * n * sizeof(T), [=] {
+      k::cross_entropy_rows<T>({rows, classes, labels.data(), true, data<T>(logits), losses->data()});
+    });
+  }
 
-k::DropoutMask mask() const {
-  return {7, o_.dropout};
-}
+  k::DropoutMask mask() const { return {7, o_.dropout}; }
 
-const KernelBenchOptions& o_;
-double n_ = 0;  // elements of the hidden states
-int arrays_ = 0;
-std::vector<Case> cases_;
+  const KernelBenchOptions& o_;
+  double n_ = 0;  // elements of the hidden states
+  int arrays_ = 0;
+  std::vector<Case> cases_;
 };
 
 template <typename T>

@@ -24,7 +24,7 @@ at::Tensor normals(int64_t rows, int64_t columns, const std::string& name) {
   return tensor;
 }
 
-double norm(const at::Tensor& tensor) {
+double frobenius(const at::Tensor& tensor) {
   return tensor.norm().item<double>();
 }
 
@@ -64,20 +64,20 @@ TEST(EquivalentGradient, IsTheProjectionOfTheGradientForEverySplit) {
   const at::Tensor expected = at::mm(pb, c.g) + at::mm(c.g, pa) - at::mm(at::mm(pb, c.g), pa);
   for (const GradientSplit split : kSplits) {
     const at::Tensor effect = c.effect(split);
-    EXPECT_LT(norm(effect - expected), 1e-10 * norm(expected));
-    EXPECT_LT(norm(at::mm(c.factors.up.t(), effect - c.g)), 1e-9);    // normal equations
-    EXPECT_LT(norm(at::mm(effect - c.g, c.factors.down.t())), 1e-9);  //
+    EXPECT_LT(frobenius(effect - expected), 1e-10 * frobenius(expected));
+    EXPECT_LT(frobenius(at::mm(c.factors.up.t(), effect - c.g)), 1e-9);    // normal equations
+    EXPECT_LT(frobenius(at::mm(effect - c.g, c.factors.down.t())), 1e-9);  //
   }
   const at::Tensor residual =
       at::mm(at::mm(at::eye(24, at::kDouble) - pb, c.g), at::eye(17, at::kDouble) - pa);
-  EXPECT_NEAR(norm(c.effect(GradientSplit::kZero) - c.g), norm(residual), 1e-9);
+  EXPECT_NEAR(frobenius(c.effect(GradientSplit::kZero) - c.g), frobenius(residual), 1e-9);
 }
 
 TEST(EquivalentGradient, IsNearerThanAnyMultipleOfLorasOwn) {
   const Case c;
   const at::Tensor own = weight_change(c.factors, c.gradients, c.s);
   const double factor = (own * c.g).sum().item<double>() / (own * own).sum().item<double>();
-  EXPECT_LT(norm(c.effect(GradientSplit::kSylvester) - c.g), norm(own * factor - c.g) * 0.999);
+  EXPECT_LT(frobenius(c.effect(GradientSplit::kSylvester) - c.g), frobenius(own * factor - c.g) * 0.999);
   // A descent direction: <G, effect> = |effect|².
   const at::Tensor effect = c.effect(GradientSplit::kSymmetric);
   EXPECT_NEAR((c.g * effect).sum().item<double>(), (effect * effect).sum().item<double>(), 1e-8);
@@ -92,14 +92,14 @@ TEST(EquivalentGradient, DoesNotDependOnTheGaugeNorOnTheScale) {
   turned.gradients = {at::mm(turned.factors.up.t(), c.g) * c.s, at::mm(c.g, turned.factors.down.t()) * c.s};
   const Case scaled(24, 17, 4, 0.125);
   for (const GradientSplit split : kSplits) {
-    EXPECT_LT(norm(turned.effect(split) - expected), 1e-10 * norm(expected));
-    EXPECT_LT(norm(scaled.effect(split) - expected), 1e-10 * norm(expected));
+    EXPECT_LT(frobenius(turned.effect(split) - expected), 1e-10 * frobenius(expected));
+    EXPECT_LT(frobenius(scaled.effect(split) - expected), 1e-10 * frobenius(expected));
   }
 }
 
 TEST(EquivalentGradient, IsTheGradientItselfAtFullRank) {
   const Case c(9, 6, 6);
-  for (const GradientSplit split : kSplits) EXPECT_LT(norm(c.effect(split) - c.g), 1e-9 * norm(c.g));
+  for (const GradientSplit split : kSplits) EXPECT_LT(frobenius(c.effect(split) - c.g), 1e-9 * frobenius(c.g));
 }
 
 TEST(EquivalentGradient, SplitsDivideTheStepAsDefined) {
@@ -110,10 +110,10 @@ TEST(EquivalentGradient, SplitsDivideTheStepAsDefined) {
   const at::Tensor x = at::mm(at::mm(sylvester.down - zero.down, c.factors.down.t()), at::linalg_inv(q));
   const at::Tensor right =
       at::mm(at::mm(at::linalg_inv(p), c.gradients.down), c.factors.down.t()) / (-c.s * c.s);
-  EXPECT_LT(norm(at::mm(p, x) + at::mm(x, q) - right), 1e-10 * norm(right));
+  EXPECT_LT(frobenius(at::mm(p, x) + at::mm(x, q) - right), 1e-10 * frobenius(right));
   const auto distance = [&](GradientSplit split) {
     const FactorPair step = c.step(split);
-    return std::pow(norm(step.down - c.gradients.down), 2) + std::pow(norm(step.up - c.gradients.up), 2);
+    return std::pow(frobenius(step.down - c.gradients.down), 2) + std::pow(frobenius(step.up - c.gradients.up), 2);
   };
   EXPECT_LT(distance(GradientSplit::kSylvester), distance(GradientSplit::kZero));
   EXPECT_LT(distance(GradientSplit::kSylvester), distance(GradientSplit::kSymmetric));
@@ -121,7 +121,7 @@ TEST(EquivalentGradient, SplitsDivideTheStepAsDefined) {
   const FactorPair symmetric = c.step(GradientSplit::kSymmetric);
   const at::Tensor from_down = at::mm(at::mm(c.factors.up, symmetric.down), c.down_projector());
   const at::Tensor from_up = at::mm(c.up_projector(), at::mm(symmetric.up, c.factors.down));
-  EXPECT_LT(norm(from_down - from_up), 1e-10 * norm(from_down));
+  EXPECT_LT(frobenius(from_down - from_up), 1e-10 * frobenius(from_down));
 }
 
 TEST(EquivalentGradient, IsTheFirstOrderChangeOfTheProduct) {
@@ -131,7 +131,7 @@ TEST(EquivalentGradient, IsTheFirstOrderChangeOfTheProduct) {
   const at::Tensor moved = at::mm(c.factors.up - lr * step.up, c.factors.down - lr * step.down);
   const at::Tensor change = (moved - at::mm(c.factors.up, c.factors.down)) * (c.s / -lr);
   const at::Tensor effect = c.effect(GradientSplit::kSylvester);
-  EXPECT_LT(norm(change - effect), 1e-5 * norm(effect));
+  EXPECT_LT(frobenius(change - effect), 1e-5 * frobenius(effect));
 }
 
 TEST(EquivalentGradient, StartsAtAZeroUpFactor) {
@@ -141,9 +141,9 @@ TEST(EquivalentGradient, StartsAtAZeroUpFactor) {
   for (const double damping : {0.0, 1e-8}) {
     for (const GradientSplit split : kSplits) {
       const FactorPair step = equivalent_gradients(c.factors, c.gradients, c.s, split, {damping, 0.0});
-      EXPECT_EQ(norm(step.down), 0.0);
+      EXPECT_EQ(frobenius(step.down), 0.0);
       const at::Tensor expected = at::mm(c.g, c.down_projector());
-      EXPECT_LT(norm(weight_change(c.factors, step, c.s) - expected), 1e-6 * norm(expected));
+      EXPECT_LT(frobenius(weight_change(c.factors, step, c.s) - expected), 1e-6 * frobenius(expected));
     }
   }
 }
@@ -156,12 +156,12 @@ TEST(EquivalentGradient, DampingBoundsTheStepOfASmallUpFactor) {
       equivalent_gradients(c.factors, c.gradients, c.s, GradientSplit::kZero, {0.0, 0.0});
   const FactorPair damped =
       equivalent_gradients(c.factors, c.gradients, c.s, GradientSplit::kZero, {1e-8, 0.0});
-  EXPECT_GT(norm(plain.down), 1e6);
-  EXPECT_LE(norm(damped.down), norm(c.gradients.down) / (c.s * c.s * 1e-8) * 1.0001);
+  EXPECT_GT(frobenius(plain.down), 1e6);
+  EXPECT_LE(frobenius(damped.down), frobenius(c.gradients.down) / (c.s * c.s * 1e-8) * 1.0001);
   // Relative damping does not know the size of the factor.
   const FactorPair relative =
       equivalent_gradients(c.factors, c.gradients, c.s, GradientSplit::kZero, {1e-8, 1e-6});
-  EXPECT_NEAR(norm(relative.down), norm(plain.down), 1e-4 * norm(plain.down));
+  EXPECT_NEAR(frobenius(relative.down), frobenius(plain.down), 1e-4 * frobenius(plain.down));
 }
 
 }  // namespace

@@ -91,8 +91,8 @@ TEST_P(Conformance, RefusesBadOptions) {
     const std::string alone = error_of([&] { create_adapter(config, target, 1); });
     EXPECT_THAT(alone, HasSubstr(settings[i].fragment));
     EXPECT_THAT(error_of([&] {
-                  count_parameters(config, target.sites, TinyModel::kLayers, target.head_modules,
-                                   target.parameters);
+                  count_parameters(config, target.sites, TinyModel::kLayers, target.heads,
+                                   target.head_modules, target.parameters);
                 }),
                 HasSubstr(settings[i].fragment));
     config.modules_to_save = {"no_such_module"};

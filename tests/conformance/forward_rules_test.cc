@@ -167,7 +167,7 @@ TEST_P(Conformance, CountsFollowTheFormula) {
   ASSERT_TRUE(row().count) << "the row gives no formula";
   EXPECT_EQ(trainable, row().count(adapter->sites(), adapter->target()));
   const ParameterCount counted = count_parameters(row().config, target.sites, TinyModel::kLayers,
-                                                  target.head_modules, target.parameters);
+                                                  target.heads, target.head_modules, target.parameters);
   EXPECT_EQ(trainable, counted.total);
   int64_t levels = 0;
   for (const int64_t count : counted.per_level) levels += count;

@@ -74,7 +74,7 @@ at::Tensor used(const Aggregate& aggregate) {
   return sum;
 }
 
-double norm(const at::Tensor& tensor) {
+double frobenius(const at::Tensor& tensor) {
   return tensor.norm().item<double>();
 }
 
@@ -95,13 +95,13 @@ TEST(LowRankAlgebra, AgreesWithDenseMatrices) {
   const detail::LowRank a{draw(kOut, 5, 1, 1.0), draw(5, kIn, 2, 1.0)};
   const detail::LowRank b{draw(kOut, 3, 3, 1.0), draw(3, kIn, 4, 1.0)};
   const at::Tensor dense_a = at::mm(a.up, a.down), dense_b = at::mm(b.up, b.down);
-  EXPECT_NEAR(detail::frobenius_norm(a), norm(dense_a), 1e-11);
+  EXPECT_NEAR(detail::frobenius_norm(a), frobenius(dense_a), 1e-11);
   EXPECT_NEAR(detail::inner_product(a, b), (dense_a * dense_b).sum().item<double>(), 1e-10);
-  EXPECT_NEAR(detail::frobenius_norm(detail::plus(a, b, -0.5)), norm(dense_a - dense_b * 0.5), 1e-11);
-  EXPECT_LT(detail::frobenius_norm(detail::plus(a, a, -1.0)), 1e-13 * norm(dense_a));
+  EXPECT_NEAR(detail::frobenius_norm(detail::plus(a, b, -0.5)), frobenius(dense_a - dense_b * 0.5), 1e-11);
+  EXPECT_LT(detail::frobenius_norm(detail::plus(a, a, -1.0)), 1e-13 * frobenius(dense_a));
   // A stack that is taller than the matrix has rows.
   const detail::LowRank tall{draw(kOut, 40, 5, 1.0), draw(40, kIn, 6, 1.0)};
-  EXPECT_NEAR(detail::frobenius_norm(tall), norm(at::mm(tall.up, tall.down)), 1e-10);
+  EXPECT_NEAR(detail::frobenius_norm(tall), frobenius(at::mm(tall.up, tall.down)), 1e-10);
 }
 
 TEST(LowRankAlgebra, TruncatedSvdIsTheDenseOne) {
@@ -110,9 +110,9 @@ TEST(LowRankAlgebra, TruncatedSvdIsTheDenseOne) {
   const at::Tensor values = std::get<1>(at::linalg_svd(whole, false));
   for (const int64_t rank : {1, 4, 9}) {
     const detail::TruncatedSvd svd = detail::truncated_svd(matrix, rank);
-    const double tail = norm(values.slice(0, rank));
+    const double tail = frobenius(values.slice(0, rank));
     EXPECT_NEAR(svd.tail, tail, 1e-10);
-    EXPECT_NEAR(norm(whole - at::mm(svd.product.up, svd.product.down)), tail, 1e-10);
+    EXPECT_NEAR(frobenius(whole - at::mm(svd.product.up, svd.product.down)), tail, 1e-10);
     EXPECT_TRUE(
         at::allclose(at::mm(svd.product.down, svd.product.down.t()), at::eye(rank, at::kDouble), 0, 1e-12));
   }
@@ -133,7 +133,7 @@ class EveryAggregator : public testing::TestWithParam<const char*> {
 TEST_P(EveryAggregator, OneClientIsItself) {
   const auto one = std::vector<ClientUpdate>{updates()[2]};
   const Aggregate aggregate = run(GetParam(), one, {1.0});
-  EXPECT_LT(norm(used(aggregate) - dense(one[0].pairs[0])), 1e-13);
+  EXPECT_LT(frobenius(used(aggregate) - dense(one[0].pairs[0])), 1e-13);
   EXPECT_LT(aggregate.total.error, 1e-12);
   EXPECT_NEAR(aggregate.total.cosine, 1.0, 1e-12);
   EXPECT_EQ(aggregate.total.correction, 0.0);
@@ -145,7 +145,7 @@ TEST_P(EveryAggregator, EqualClientsAreOne) {
   std::vector<ClientUpdate> same(5, one);
   for (int64_t k = 0; k < 5; ++k) same[static_cast<size_t>(k)].client = k;
   const Aggregate aggregate = run(GetParam(), same);
-  EXPECT_LT(norm(used(aggregate) - dense(one.pairs[0])), 1e-13);
+  EXPECT_LT(frobenius(used(aggregate) - dense(one.pairs[0])), 1e-13);
   EXPECT_EQ(aggregate.total.correction, 0.0);
   EXPECT_TRUE(at::equal(aggregate.others[0].tensor, one.others[0].tensor));
   const std::string name = GetParam();
@@ -168,23 +168,23 @@ TEST_P(EveryAggregator, TheOrderOfTheClientsDoesNotMatter) {
   EXPECT_TRUE(at::equal(used(a), used(b)));
   // Other names for the same clients change the order of the sums, and so no more than rounding.
   for (size_t k = 0; k < shuffled.size(); ++k) shuffled[k].client = static_cast<int64_t>(k);
-  EXPECT_LT(norm(used(a) - used(run(GetParam(), shuffled, weights))), 1e-12);
+  EXPECT_LT(frobenius(used(a) - used(run(GetParam(), shuffled, weights))), 1e-12);
 }
 
 TEST_P(EveryAggregator, HeadsAreAveraged) {
   const auto all = updates();
   at::Tensor mean = at::zeros({2, 3}, at::kDouble);
   for (size_t k = 0; k < all.size(); ++k) mean += all[k].others[0].tensor * kWeights[k];
-  EXPECT_LT(norm(run(GetParam(), all).others[0].tensor - mean), 1e-14);
+  EXPECT_LT(frobenius(run(GetParam(), all).others[0].tensor - mean), 1e-14);
 }
 
 TEST_P(EveryAggregator, ReportsTheErrorOfDenseMatrices) {
   const auto all = updates();
   const Aggregate aggregate = run(GetParam(), all);
   const at::Tensor wanted = ideal(all, kWeights), got = used(aggregate);
-  EXPECT_NEAR(aggregate.total.norm, norm(wanted), 1e-12);
-  EXPECT_NEAR(aggregate.total.error, norm(wanted - got) / norm(wanted), 1e-12);
-  EXPECT_NEAR(aggregate.total.cosine, (wanted * got).sum().item<double>() / (norm(wanted) * norm(got)),
+  EXPECT_NEAR(aggregate.total.norm, frobenius(wanted), 1e-12);
+  EXPECT_NEAR(aggregate.total.error, frobenius(wanted - got) / frobenius(wanted), 1e-12);
+  EXPECT_NEAR(aggregate.total.cosine, (wanted * got).sum().item<double>() / (frobenius(wanted) * frobenius(got)),
               1e-12);
   ASSERT_EQ(aggregate.errors.size(), 1U);
   EXPECT_EQ(aggregate.errors[0].name, "layer");
@@ -202,12 +202,12 @@ TEST(Aggregators, FedItAveragesFactorsAndFloraFedExAndFfaAreExact) {
   EXPECT_GT(averaging_error, 0.01);
   for (const char* name : {"flora", "fedex"}) {
     const Aggregate aggregate = run(name, all);
-    EXPECT_LT(norm(used(aggregate) - wanted), 1e-13 * norm(wanted)) << name;
+    EXPECT_LT(frobenius(used(aggregate) - wanted), 1e-13 * frobenius(wanted)) << name;
     EXPECT_LT(aggregate.total.error, 1e-13) << name;
   }
   EXPECT_EQ(run("flora", all).merged[0].rank(), 5 * kRank);
   EXPECT_EQ(run("fedex", all).merged[0].rank(), 4 * kRank);
-  EXPECT_EQ(norm(run("flora", all).pairs[0].up), 0.0);
+  EXPECT_EQ(frobenius(run("flora", all).pairs[0].up), 0.0);
   auto frozen = all;
   for (ClientUpdate& update : frozen) update.pairs[0].down = pair(kRank, 1).down;
   EXPECT_LT(run("ffa", frozen).total.error, 1e-13);
@@ -220,7 +220,7 @@ TEST(Aggregators, FlexLoraLeavesTheTailOfTheSingularValues) {
   const at::Tensor wanted = ideal(all, kWeights);
   const at::Tensor values = std::get<1>(at::linalg_svd(wanted, false));
   const Aggregate aggregate = run("flexlora", all);
-  EXPECT_NEAR(norm(wanted - used(aggregate)), norm(values.slice(0, kRank)), 1e-12);
+  EXPECT_NEAR(frobenius(wanted - used(aggregate)), frobenius(values.slice(0, kRank)), 1e-12);
   EXPECT_LT(aggregate.total.error, run("fedit", all).total.error);
   // A rank that reaches that of the sum is exact.
   EXPECT_LT(run("flexlora", all, kWeights, {}, kIn).total.error, 1e-12);
@@ -230,14 +230,14 @@ TEST(Aggregators, MixedRanksWhereTheyAreDefined) {
   const std::vector<ClientUpdate> mixed = {client(0, 6, 16.0 / 6), client(1, 2, 8.0), client(2, 1, 16.0)};
   const std::vector<double> weights = {0.5, 0.3, 0.2};
   const at::Tensor wanted = ideal(mixed, weights);
-  EXPECT_LT(norm(used(run("flora", mixed, weights)) - wanted), 1e-13);
+  EXPECT_LT(frobenius(used(run("flora", mixed, weights)) - wanted), 1e-13);
   const Aggregate flex = run("flexlora", mixed, weights, {}, 6);
   const at::Tensor values = std::get<1>(at::linalg_svd(wanted, false));
-  EXPECT_NEAR(norm(wanted - used(flex)), norm(values.slice(0, 6)), 1e-12);
+  EXPECT_NEAR(frobenius(wanted - used(flex)), frobenius(values.slice(0, 6)), 1e-12);
   // A client of rank 2 starts from the best approximation of rank 2, whatever its scaling.
   const FactorPair part = truncated(flex.pairs[0], 2, 8.0);
   EXPECT_EQ(part.rank(), 2);
-  EXPECT_NEAR(norm(wanted - dense(part)), norm(values.slice(0, 2)), 1e-12);
+  EXPECT_NEAR(frobenius(wanted - dense(part)), frobenius(values.slice(0, 2)), 1e-12);
   for (const char* name : {"fedit", "ffa", "fedex", "lora_fair"}) {
     try {
       run(name, mixed, weights);
@@ -254,22 +254,22 @@ TEST(Aggregators, FlexLoraKeepsDirectionsThatTheClientsDoNotReach) {
   const FactorPair& next = aggregate.pairs[0];
   EXPECT_EQ(next.rank(), kRank);
   EXPECT_TRUE(at::equal(next.down.slice(0, 2), pair(kRank, 1).down.slice(0, 2)));
-  EXPECT_EQ(norm(next.up.slice(1, 2)), 0.0);
+  EXPECT_EQ(frobenius(next.up.slice(1, 2)), 0.0);
   EXPECT_LT(aggregate.total.error, 1e-13);
 }
 
 TEST(LoraFair, IsNeverWorseThanAveragingAndGrowsWithLambda) {
   const auto all = five_clients();
   const at::Tensor wanted = ideal(all, kWeights);
-  const double averaging = norm(wanted - used(run("fedit", all)));
+  const double averaging = frobenius(wanted - used(run("fedit", all)));
   double last = 0.0;
   for (const double lambda : {0.0, 1e-3, 0.01, 0.1, 1.0, 10.0, 1e3}) {
-    const double error = norm(wanted - used(run("lora_fair", all, kWeights, fair(lambda))));
+    const double error = frobenius(wanted - used(run("lora_fair", all, kWeights, fair(lambda))));
     EXPECT_LT(error, averaging) << lambda;
     EXPECT_GE(error, last) << lambda;
     last = error;
   }
-  EXPECT_NEAR(norm(wanted - used(run("lora_fair", all, kWeights, fair(1e12)))), averaging, 1e-9);
+  EXPECT_NEAR(frobenius(wanted - used(run("lora_fair", all, kWeights, fair(1e12)))), averaging, 1e-9);
 }
 
 TEST(LoraFair, SolvesTheNormalEquation) {
@@ -280,12 +280,12 @@ TEST(LoraFair, SolvesTheNormalEquation) {
   const at::Tensor residual = ideal(all, kWeights) / 2.0 - at::mm(mean.up, mean.down);
   const at::Tensor gradient =
       at::mm(residual - at::mm(correction, mean.down), mean.down.t()) - correction * lambda;
-  EXPECT_GT(norm(correction), 1e-3);
-  EXPECT_LT(norm(gradient), 1e-13);
+  EXPECT_GT(frobenius(correction), 1e-3);
+  EXPECT_LT(frobenius(gradient), 1e-13);
   FairOptions relative = fair(lambda);
   relative.lambda_relative = true;
   const double scale = at::mm(mean.down, mean.down.t()).trace().item<double>() / kRank;
-  EXPECT_LT(norm(run("lora_fair", all, kWeights, relative).pairs[0].up -
+  EXPECT_LT(frobenius(run("lora_fair", all, kWeights, relative).pairs[0].up -
                  run("lora_fair", all, kWeights, fair(lambda * scale)).pairs[0].up),
             1e-14);
 }
@@ -297,8 +297,8 @@ TEST(LoraFair, WithoutPenaltyOnlyTheResidualBesideAIsLeft) {
   const at::Tensor outside =
       at::eye(kIn, at::kDouble) -
       at::mm(at::mm(mean.down.t(), at::linalg_inv(at::mm(mean.down, mean.down.t()))), mean.down);
-  EXPECT_NEAR(norm(ideal(all, kWeights) - used(run("lora_fair", all, kWeights, fair(0.0)))),
-              norm(at::mm(residual, outside)), 1e-12);
+  EXPECT_NEAR(frobenius(ideal(all, kWeights) - used(run("lora_fair", all, kWeights, fair(0.0)))),
+              frobenius(at::mm(residual, outside)), 1e-12);
   // Dependent rows of A leave the correction finite.
   auto dependent = all;
   for (ClientUpdate& update : dependent)
@@ -313,7 +313,7 @@ TEST(LoraFair, CosineDescentStaysBelowItsStart) {
   const FactorPair mean = run("fedit", all).pairs[0];
   const auto objective = [&](const at::Tensor& up, double lambda) {
     const at::Tensor got = at::mm(up, mean.down);
-    return 1.0 - (wanted * got).sum().item<double>() / (norm(wanted) * norm(got)) +
+    return 1.0 - (wanted * got).sum().item<double>() / (frobenius(wanted) * frobenius(got)) +
            lambda * (up - mean.up).square().sum().item<double>();
   };
   const double start = objective(mean.up, 0.0);

@@ -100,7 +100,7 @@ TEST(WeightNoise, IsOnePerStepAndStreamAndOffInEvaluation) {
   EXPECT_FALSE(at::equal(now, c.forward(3)));
 
   const at::Tensor evaluated = c.linear.forward(c.x, {});
-  c.noise->deviations = {};
+  c.noise->deviations = at::Tensor();
   EXPECT_TRUE(at::equal(evaluated, c.forward(3)));
 }
 

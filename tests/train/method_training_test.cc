@@ -60,8 +60,9 @@ AdapterConfig gelora() {
 }
 
 /// A run of kSteps steps with two micro-batches each.
-struct Run : AdaptedRun {
-  explicit Run(const AdapterConfig& config, at::ScalarType dtype = at::kFloat) : AdaptedRun(config, dtype) {
+struct MethodRun : AdaptedRun {
+  explicit MethodRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat)
+      : AdaptedRun(config, dtype) {
     options.max_steps = kSteps;
     options.accumulation = 2;
     options.load_best_at_end = false;
@@ -77,14 +78,14 @@ class TrainedMethods : public testing::TestWithParam<NamedConfig> {};
 
 TEST_P(TrainedMethods, ResumeBitForBit) {
   TemporaryDirectory whole_directory("-whole");
-  Run whole(GetParam().config);
+  MethodRun whole(GetParam().config);
   const TrainingResult result = whole.run(whole_directory.path());
   for (const int64_t pause : {1, 4, 6}) {
     TemporaryDirectory directory;
-    Run first(GetParam().config);
+    MethodRun first(GetParam().config);
     first.options.stop_at = pause;
     first.run(directory.path());
-    Run second(GetParam().config);
+    MethodRun second(GetParam().config);
     const TrainingResult rest = second.run(directory.path(), /*resume=*/true);
     EXPECT_TRUE(all_equal(second.values(), whole.values())) << pause;
     EXPECT_EQ(rest.last_loss, result.last_loss) << pause;
@@ -95,7 +96,7 @@ TEST_P(TrainedMethods, ResumeBitForBit) {
 TEST_P(TrainedMethods, LeaveStoredWeightsAloneAndMergeToWhatTheyComputed) {
   for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
     TemporaryDirectory directory;
-    Run run(GetParam().config, dtype);
+    MethodRun run(GetParam().config, dtype);
     std::vector<at::Tensor> before;
     for (const Site& site : run.adapter->sites()) before.push_back(site.linear->weight.clone());
     run.run(directory.path());
@@ -111,13 +112,13 @@ TEST_P(TrainedMethods, LeaveStoredWeightsAloneAndMergeToWhatTheyComputed) {
 
 TEST_P(TrainedMethods, FilesOfBothFormsGiveTheSameLogits) {
   TemporaryDirectory directory;
-  Run run(GetParam().config);
+  MethodRun run(GetParam().config);
   run.run(directory.path() / "run");
   const at::Tensor expected = run.logits();
   save_native_adapter(*run.adapter, directory.path() / "native");
   save_peft_adapter(*run.adapter, directory.path() / "peft");
   for (const char* form : {"native", "peft"}) {
-    Run other(config_of("none"));
+    MethodRun other(config_of("none"));
     const AdapterTarget target = other.adapter->target();
     other.adapter.reset();
     other.adapter = load_adapter(directory.path() / form, target);
@@ -135,7 +136,7 @@ INSTANTIATE_TEST_SUITE_P(All, TrainedMethods,
                          [](const auto& info) { return info.param.name; });
 
 /// Two runs from the same start: the same numbers everywhere, or not.
-bool same_training(Run& a, Run& b) {
+bool same_training(MethodRun& a, MethodRun& b) {
   TemporaryDirectory a_directory("-a"), b_directory("-b");
   const TrainingResult a_result = a.run(a_directory.path()), b_result = b.run(b_directory.path());
   return a_result.last_loss == b_result.last_loss && all_equal(a.values(), b.values());
@@ -147,19 +148,19 @@ TEST(FlatLora, WithoutNoiseIsLoraBitForBit) {
   quiet.dropout = 0.1;
   AdapterConfig lora = config_of("lora");
   lora.dropout = 0.1;
-  Run a(quiet), b(lora);
+  MethodRun a(quiet), b(lora);
   EXPECT_TRUE(same_training(a, b));
-  Run noisy(config_of("flatlora")), plain(config_of("lora"));
+  MethodRun noisy(config_of("flatlora")), plain(config_of("lora"));
   EXPECT_FALSE(same_training(noisy, plain));
 }
 
 TEST(FlatLora, EvaluatesWithoutNoise) {
   TemporaryDirectory directory;
-  Run run(config_of("flatlora"));
+  MethodRun run(config_of("flatlora"));
   run.adapter->on_step_begin({kSteps, kSteps});
   ASSERT_TRUE(run.adapter->sites()[0].linear->update->noise->deviations.defined());
   const at::Tensor noisy_adapter = run.logits();
-  Run lora(config_of("lora"));
+  MethodRun lora(config_of("lora"));
   EXPECT_TRUE(at::equal(noisy_adapter, lora.logits()));
 }
 
@@ -171,13 +172,13 @@ TEST(XgbLora, OneRoundOnAllLayersIsLoraBitForBit) {
   AdapterConfig lora = config_of("lora", 1);
   lora.alpha = 1.0;
   boosted.dropout = lora.dropout = 0.1;
-  Run a(boosted), b(lora);
+  MethodRun a(boosted), b(lora);
   EXPECT_TRUE(same_training(a, b));
 }
 
 TEST(XgbLora, MovesTheLayersOfTheRoundAloneAndMergesThem) {
   TemporaryDirectory directory;
-  Run run(xgblora());
+  MethodRun run(xgblora());
   run.options.save_every = 1;
   run.run(directory.path());
   const CheckpointStore store(directory.path());
@@ -196,7 +197,9 @@ TEST(XgbLora, MovesTheLayersOfTheRoundAloneAndMergesThem) {
     }
     // A round has three steps; where one ends, the factors of the next are drawn.
     const bool is_end = step % 3 == 0 && step < kSteps;
-    if (!is_end) EXPECT_EQ(moved_layers.size(), 2u) << step;
+    if (!is_end) {
+      EXPECT_EQ(moved_layers.size(), 2u) << step;
+    }
   }
   EXPECT_EQ(merges, 3 * 2 * 2);  // rounds, layers, modules
 
@@ -221,7 +224,7 @@ struct Resets : OptimizerControl {
 
 TEST(XgbLora, AMergeChangesNothingAndStartsAnew) {
   TemporaryDirectory directory;
-  Run run(xgblora());
+  MethodRun run(xgblora());
   run.options.stop_at = 2;
   run.run(directory.path());
   const at::Tensor before = run.logits();
@@ -245,7 +248,7 @@ TEST(XgbLora, AMergeChangesNothingAndStartsAnew) {
 TEST(XgbLora, WarmsUpAfterEachMerge) {
   AdapterConfig config = xgblora();
   config.xgblora.warmup_steps = 3;
-  Run run(config);
+  MethodRun run(config);
   Resets resets;
   run.adapter->on_step_begin({0, 80});  // rounds of 20 steps
   EXPECT_TRUE(run.adapter->lr_factors_now({0, 80}).empty());
@@ -265,7 +268,7 @@ TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
   TemporaryDirectory directory;
   AdapterConfig config = lorapro("full");
   config.lorapro.damping = 0.0;
-  Run run(config);
+  MethodRun run(config);
   run.options.max_steps = 1;
   run.options.weight_decay = 0.0;
   run.options.clip_norm = 0.0;
@@ -297,7 +300,7 @@ TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
 TEST(LoraPro, LimitsTheStepOfTheDownFactor) {
   AdapterConfig config = lorapro("full");
   config.lorapro.max_relative_step = 0.01;
-  Run run(config);
+  MethodRun run(config);
   run.options.save_every = 1;
   run.options.weight_decay = 0.0;
   TemporaryDirectory directory;
@@ -322,7 +325,7 @@ TEST(LoraPro, LimitsTheStepOfTheDownFactor) {
 TEST(LoraPro, LearnsInBothModes) {
   for (const char* mode : {"full", "efficient"}) {
     TemporaryDirectory directory;
-    Run run(lorapro(mode));
+    MethodRun run(lorapro(mode));
     run.options.max_steps = 40;
     run.options.lr = std::string(mode) == "full" ? 2e-3 : 1e-2;
     EXPECT_LT(run.run(directory.path()).last_loss, 0.6) << mode;
@@ -331,7 +334,7 @@ TEST(LoraPro, LearnsInBothModes) {
 
 TEST(LoraPro, KeepsMomentsInCheckpointsAndNotInAdapterFiles) {
   TemporaryDirectory directory;
-  Run run(lorapro("full"));
+  MethodRun run(lorapro("full"));
   run.options.max_steps = 2;
   run.run(directory.path());
   const auto in_checkpoint = CheckpointStore(directory.path()).load_trainable(2);

@@ -127,9 +127,6 @@ class Adapter {
   /// loading copies into them. Names must not collide with trainable ones. The set may not change after
   /// creation.
   virtual std::vector<NamedTensor> state_tensors() const { return {}; }
-  /// Tensors that a resumed run alone needs (running means): checkpoints hold them, adapter files do not.
-  /// Otherwise as state_tensors.
-  virtual std::vector<NamedTensor> training_tensors() { return {}; }
 
   /// The events of an optimizer step, in their order. Called by the trainer alone.
   /// Before the forward passes of the step.
@@ -164,7 +161,7 @@ class Adapter {
   /// files keep them; otherwise scalings are folded into the factors.
   virtual bool keeps_lora_options() const { return false; }
 
-  /// Tensors that a resumed run alone needs (moments that the method keeps): checkpoints hold them, adapter
+  /// Tensors that a resumed run alone needs (running means, moments that the method keeps): checkpoints hold them, adapter
   /// files do not. Made when first asked for; otherwise as state_tensors.
   virtual std::vector<NamedTensor> training_tensors() { return {}; }
 

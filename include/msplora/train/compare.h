@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/adapter.h"
 #include "msplora/models/model.h"
 #include "msplora/train/recipe.h"
 
