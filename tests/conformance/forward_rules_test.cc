@@ -124,7 +124,7 @@ void check_gradients(TinyModel& model, const Adapter& adapter, const ForwardCont
     at::Tensor direction = at::empty(value.sizes(), at::kDouble);
     RandomStream stream(23, entry.name);
     for (int64_t i = 0; i < direction.numel(); ++i) direction.data_ptr<double>()[i] = stream.normal();
-    direction = (direction * (is_exact ? 1e-5 : 2e-3)).to(value.scalar_type());
+    direction = (direction * (is_exact ? 3e-6 : 2e-3)).to(value.scalar_type());
     const at::Tensor kept = value.clone();
     value.add_(direction);
     const at::Tensor above = value.to(at::kDouble, false, true);

@@ -88,6 +88,13 @@ TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double
   options.compute_dtype = dtype;
   options.seed = 5;
   model_ = create_model(tiny_config(model_type, dropout), options);
+  // As in a trained model, no bias is 0: what scales biases would have no effect.
+  c10::NoGradGuard no_grad;
+  for (const NamedParameter& parameter : model_->parameters()) {
+    if (!parameter.name.ends_with(".bias")) continue;
+    at::Tensor value = parameter.tensor;
+    value.add_(noise(parameter.name, value.sizes(), 0.1).to(value.scalar_type()));
+  }
 }
 
 AdapterTarget TinyModel::target() {
@@ -96,6 +103,7 @@ AdapterTarget TinyModel::target() {
   target.base_name = "tiny";
   target.task_type = "SEQ_CLS";
   target.num_layers = kLayers;
+  target.heads = {model_->config().num_attention_heads, model_->config().num_key_value_heads};
   target.sites = model_->sites();
   target.parameters = model_->parameters();
   target.head_modules = model_->head_modules();

@@ -184,8 +184,8 @@ TEST_P(EveryAggregator, ReportsTheErrorOfDenseMatrices) {
   const at::Tensor wanted = ideal(all, kWeights), got = used(aggregate);
   EXPECT_NEAR(aggregate.total.norm, frobenius(wanted), 1e-12);
   EXPECT_NEAR(aggregate.total.error, frobenius(wanted - got) / frobenius(wanted), 1e-12);
-  EXPECT_NEAR(aggregate.total.cosine, (wanted * got).sum().item<double>() / (frobenius(wanted) * frobenius(got)),
-              1e-12);
+  EXPECT_NEAR(aggregate.total.cosine,
+              (wanted * got).sum().item<double>() / (frobenius(wanted) * frobenius(got)), 1e-12);
   ASSERT_EQ(aggregate.errors.size(), 1U);
   EXPECT_EQ(aggregate.errors[0].name, "layer");
   EXPECT_NEAR(aggregate.errors[0].error, aggregate.total.error, 1e-15);
@@ -286,7 +286,7 @@ TEST(LoraFair, SolvesTheNormalEquation) {
   relative.lambda_relative = true;
   const double scale = at::mm(mean.down, mean.down.t()).trace().item<double>() / kRank;
   EXPECT_LT(frobenius(run("lora_fair", all, kWeights, relative).pairs[0].up -
-                 run("lora_fair", all, kWeights, fair(lambda * scale)).pairs[0].up),
+                      run("lora_fair", all, kWeights, fair(lambda * scale)).pairs[0].up),
             1e-14);
 }
 

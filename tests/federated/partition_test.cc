@@ -106,12 +106,12 @@ TEST(Partition, DirichletDrawsAgainUntilEveryClientHasEnough) {
 
 TEST(Partition, ShardsGiveFewClasses) {
   const auto labels = some_labels();
-  const Partition partition = partition_shards(labels, 10, 2, 5);
+  const Partition partition = partition_shards(labels, 15, 2, 5);
   for (const auto& part : partition) {
-    EXPECT_EQ(part.size(), 60U);
+    EXPECT_EQ(part.size(), 40U);
     std::set<int64_t> classes;
     for (const uint32_t index : part) classes.insert(labels[index]);
-    EXPECT_LE(classes.size(), 2U);  // 20 shards of 30: no shard crosses the classes of 300, 200 and 100
+    EXPECT_LE(classes.size(), 2U);  // 30 shards of 20: none crosses the classes of 300, 200 and 100
   }
 }
 

@@ -24,6 +24,10 @@ struct MethodRun {
     load.num_labels = 2;
     load.seed = 5;
     model = create_model(tiny_config(0.1), load);
+    // Support D scales the bias: a fresh model's biases of 0 would leave it without a gradient.
+    for (const NamedParameter& parameter : model->parameters()) {
+      if (parameter.name.ends_with(".bias")) at::Tensor(parameter.tensor).fill_(0.1);
+    }
     AdapterTarget target;
     target.model_type = model->config().model_type;
     target.task_type = "SEQ_CLS";

@@ -27,7 +27,7 @@ MethodRow lora(const std::string& name) {
          config.alpha_pattern = {{"(", 2.0}};
        },
        "adapter.alpha_pattern"},
-      {[](AdapterConfig& config) { config.target_modules = {"qurey"}; }, "did you mean `query`"},
+      {[](AdapterConfig& config) { config.target_modules = {"qurey"}; }, "nearest to `qurey` is `query`"},
   };
   return row;
 }
