@@ -99,7 +99,8 @@ TEST(EquivalentGradient, DoesNotDependOnTheGaugeNorOnTheScale) {
 
 TEST(EquivalentGradient, IsTheGradientItselfAtFullRank) {
   const Case c(9, 6, 6);
-  for (const GradientSplit split : kSplits) EXPECT_LT(frobenius(c.effect(split) - c.g), 1e-9 * frobenius(c.g));
+  for (const GradientSplit split : kSplits)
+    EXPECT_LT(frobenius(c.effect(split) - c.g), 1e-9 * frobenius(c.g));
 }
 
 TEST(EquivalentGradient, SplitsDivideTheStepAsDefined) {
@@ -113,7 +114,8 @@ TEST(EquivalentGradient, SplitsDivideTheStepAsDefined) {
   EXPECT_LT(frobenius(at::mm(p, x) + at::mm(x, q) - right), 1e-10 * frobenius(right));
   const auto distance = [&](GradientSplit split) {
     const FactorPair step = c.step(split);
-    return std::pow(frobenius(step.down - c.gradients.down), 2) + std::pow(frobenius(step.up - c.gradients.up), 2);
+    return std::pow(frobenius(step.down - c.gradients.down), 2) +
+           std::pow(frobenius(step.up - c.gradients.up), 2);
   };
   EXPECT_LT(distance(GradientSplit::kSylvester), distance(GradientSplit::kZero));
   EXPECT_LT(distance(GradientSplit::kSylvester), distance(GradientSplit::kSymmetric));

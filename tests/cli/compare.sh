@@ -57,7 +57,9 @@ expect 0 "[9/9]" -- compare "${grid[@]}" --output killed --resume
 diff <(numbers whole) <(numbers killed) || fail "the continued comparison differs"
 
 # Ctrl-C: news, not an error, and nothing is lost.
-compare --methods lora --seeds 1 --set train.max_steps=4000 --output stopped > stopped.txt 2>&1 &
+# Background jobs of a script ignore SIGINT; perl gives it back.
+perl -e '$SIG{INT} = "DEFAULT"; exec @ARGV' "$MSPLORA" compare recipe.yaml --set train.log_every=100 --methods lora --seeds 1 \
+  --set train.max_steps=4000 --output stopped > stopped.txt 2>&1 &
 pid=$!
 while [ ! -s stopped/runs/lora/lr-0.01-seed-1/metrics.jsonl ] && kill -0 $pid 2> /dev/null; do sleep 0.05; done
 kill -INT $pid
@@ -73,7 +75,7 @@ grep -q "^msplora,15,5760,0.9375," equal/compare.csv || { cat equal/compare.csv 
 grep -q "^lora,16,6144,1," equal/compare.csv || fail "the reference must keep its rank"
 
 # A run that fails costs its own entry.
-expect 0 "failed" "not finite" "train.log" "0, 1 failed" "| lora " -- compare --methods lora,none --seeds 1 --output partly \
+expect 0 "failed" "the loss is" "train.log" "0, 1 failed" "| lora " -- compare --methods lora,none --seeds 1 --output partly \
   --set 'compare.settings={none: [train.lr=1.0e+30]}'
 grep -q "^lora,.*,1,0," partly/compare.csv || fail "the other method was lost"
 expect 1 "every run failed" -- compare --methods none --seeds 1 --output none --set 'compare.settings={none: [train.lr=1.0e+30]}'

@@ -38,7 +38,7 @@ for aggregator in fedit ffa flora flexlora fedex; do
   expect 0 "$aggregator" -- "$MSPLORA" federate recipe.yaml --set output.dir=$aggregator \
     --set federated.aggregator=$aggregator --set federated.rounds=2 --set federated.fraction=0.5 --json
   grep -qF '"payload"' out.txt || fail "no byte counts in the summary of $aggregator"
-  expect 0 -- "$MSPLORA" inspect $aggregator/adapter
+  expect 0 "accuracy" -- "$MSPLORA" eval --model "$model" --adapter $aggregator/adapter --data "$data/test.tsv"
 done
 expect 0 "lora (flora)" "lora (ffa)" -- "$MSPLORA" results flora ffa
 expect 0 -- "$MSPLORA" federate recipe.yaml --set output.dir=mixed --set federated.aggregator=flexlora \

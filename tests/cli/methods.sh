@@ -10,7 +10,7 @@ train_twice() { # NAME ARGUMENTS...: uninterrupted, and paused in the middle
   expect 0 "$name" -- "$MSPLORA" train recipe.yaml "${plain[@]}" "$@" --set output.dir="$name"
   expect 0 "paused" -- "$MSPLORA" train recipe.yaml "${plain[@]}" "$@" --set output.dir="$name-2" --set train.stop_at=11
   expect 0 "resumed from" -- "$MSPLORA" train recipe.yaml "${plain[@]}" "$@" --set output.dir="$name-2" --resume
-  cp both.txt ".txt"
+  cp both.txt "$name.txt"
   cmp "$name/adapter-native/adapter.safetensors" "$name-2/adapter-native/adapter.safetensors"
   for form in adapter adapter-native; do
     expect 0 "accuracy" -- "$MSPLORA" eval --model "$model" --adapter "$name/$form" --data "$data/test.tsv"

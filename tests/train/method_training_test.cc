@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <filesystem>
 
 #include <algorithm>
 #include <map>
@@ -113,6 +114,7 @@ TEST_P(TrainedMethods, LeaveStoredWeightsAloneAndMergeToWhatTheyComputed) {
 TEST_P(TrainedMethods, FilesOfBothFormsGiveTheSameLogits) {
   TemporaryDirectory directory;
   MethodRun run(GetParam().config);
+  std::filesystem::create_directories(directory.path() / "run");
   run.run(directory.path() / "run");
   const at::Tensor expected = run.logits();
   save_native_adapter(*run.adapter, directory.path() / "native");

@@ -161,8 +161,8 @@ class Adapter {
   /// files keep them; otherwise scalings are folded into the factors.
   virtual bool keeps_lora_options() const { return false; }
 
-  /// Tensors that a resumed run alone needs (running means, moments that the method keeps): checkpoints hold them, adapter
-  /// files do not. Made when first asked for; otherwise as state_tensors.
+  /// Tensors that a resumed run alone needs (running means, moments that the method keeps): checkpoints hold
+  /// them, adapter files do not. Made when first asked for; otherwise as state_tensors.
   virtual std::vector<NamedTensor> training_tensors() { return {}; }
 
   /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
