@@ -21,6 +21,8 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     adapters => [@torch, "io", "models"],
     eval => [@torch, @text, "io", "models", "adapters"],
     train => [@torch, @text, "io", "models", "adapters", "eval"],
+    federated => [@torch, @text, "io", "models", "adapters", "eval", "train"],
+    bench => [@torch, @text, "io", "models", "adapters", "eval", "train"],
   );
   my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics);
   my ($files, $includes, @wrong) = (0, 0);

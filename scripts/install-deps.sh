@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and checking msplora needs on Debian 12, as root or through sudo.
-# Usage: install-deps.sh [--list]   (--list prints the package names and does nothing)
+# Usage: install-deps.sh [--bench] [--list]   (--bench adds what `msplora bench peers` compares with; --list prints the
+# package names and does nothing)
 # Quick and without network when everything is there already.
 set -euo pipefail
 
@@ -29,12 +30,16 @@ packages=(
   libgmock-dev         # matchers in tests
 )
 
+if [ "${1:-}" = --bench ]; then
+  packages+=(python3-torch)
+  shift
+fi
 if [ "${1:-}" = --list ]; then
   printf '%s\n' "${packages[@]}"
   exit 0
 fi
 if [ $# -gt 0 ]; then
-  echo "install-deps: unknown argument '$1'; usage: install-deps.sh [--list]" >&2
+  echo "install-deps: unknown argument '$1'; usage: install-deps.sh [--bench] [--list]" >&2
   exit 2
 fi
 if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then

@@ -9,11 +9,17 @@
 #include <string>
 #include <vector>
 
+#include "bench.h"
+#include "layer_ranks.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/eval/memory_estimate.h"
+#include "msplora/eval/step_flops.h"
 #include "msplora/models/model.h"
+#include "msplora/models/shapes.h"
 #include "panel.h"
 #include "program.h"
+#include "session.h"
 
 namespace msplora {
 namespace {
@@ -21,6 +27,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct InspectArguments {
+  std::string profile;
   std::string shape;
   std::string model;
   std::string method;
@@ -31,17 +38,10 @@ struct InspectArguments {
   std::string ranks;
   std::string target_modules;
   int64_t tokens = 4096;
+  int64_t seq = 128;
   std::string dtype = "float32";
+  bool checkpoint_activations = false;
 };
-
-/// The modules that papers and PEFT adapt when nothing else is said: query and value.
-std::vector<std::string> default_targets(const std::string& model_type) {
-  if (model_type == "gpt2") return {"c_attn"};
-  if (model_type == "deberta-v2") return {"query_proj", "value_proj"};
-  if (model_type == "bert" || model_type == "roberta" || model_type == "xlm-roberta")
-    return {"query", "value"};
-  return {"q_proj", "v_proj"};
-}
 
 AdapterConfig adapter_config(const InspectArguments& arguments, const std::string& method,
                              const ModelConfig& config) {
@@ -96,33 +96,70 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   question.adapted_inputs /= std::max<int64_t>(1, config.num_hidden_layers);
   question.tokens_per_batch = arguments.tokens;
   question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
+  question.checkpoint_activations = arguments.checkpoint_activations;
   question.is_causal_lm =
       default_targets(config.model_type).front() == "q_proj" || config.model_type == "gpt2";
   return estimate_memory(config, sites, question);
 }
 
+/// Of model types that can be run; of others the linear layers alone are known.
+std::vector<NamedParameter> known_parameters(const ModelConfig& config) {
+  const std::vector<std::string> types = supported_model_types();
+  if (std::find(types.begin(), types.end(), config.model_type) == types.end()) return {};
+  return parameters_of_shape(config, ModelTask::kSequenceClassification);
+}
+
+/// Products of one step of sequences of --seq tokens, classified, with the modules adapted at `rank` in all.
+StepFlops flops_of(const InspectArguments& arguments, const ModelConfig& config,
+                   const std::vector<Site>& sites, const AdapterConfig& adapter) {
+  StepQuestion question;
+  question.lengths.assign(static_cast<size_t>(std::max<int64_t>(1, arguments.tokens / arguments.seq)),
+                          arguments.seq);
+  question.checkpoint_activations = arguments.checkpoint_activations;
+  int64_t rank = 0;
+  for (const int64_t of_level : level_ranks(adapter)) rank += of_level;
+  for (const Site& site : sites) {
+    const auto& targets = adapter.target_modules;
+    const bool is_adapted =
+        adapter.method != "none" && std::find(targets.begin(), targets.end(), site.module) != targets.end();
+    question.sites.push_back({is_adapted ? rank : 0, is_adapted, false});
+  }
+  return count_step_flops(config, sites, question);
+}
+
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
                  const std::string& method) {
   const AdapterConfig adapter = adapter_config(arguments, method, config);
-  const ParameterCount count = count_parameters(adapter, sites, config.num_hidden_layers);
+  const ParameterCount count =
+      count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config), kDefaultHeadModules,
+                       known_parameters(config));
   const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
+  const StepFlops flops = flops_of(arguments, config, sites, adapter);
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);
-  return {{"method", method},
-          {"ranks", level_ranks(adapter)},
-          {"target_modules", adapter.target_modules},
-          {"trainable_parameters", count.total},
-          {"percent_of_model", share},
-          {"per_level", count.per_level},
-          {"owners", count.owners},
-          {"memory",
-           {{"tokens_per_batch", arguments.tokens},
-            {"dtype", arguments.dtype},
-            {"model_parameters", memory.model_parameters},
-            {"weights_bytes", memory.weights},
-            {"trainable_bytes", memory.trainable},
-            {"activation_bytes", memory.activations},
-            {"total_bytes", memory.total()}}}};
+  Json json = {{"method", method},
+               {"ranks", level_ranks(adapter)},
+               {"target_modules", adapter.target_modules},
+               {"trainable_parameters", count.total},
+               {"percent_of_model", share},
+               {"per_level", count.per_level},
+               {"owners", count.owners},
+               {"step",
+                {{"sequence_length", arguments.seq},
+                 {"flops", flops.total()},
+                 {"recomputed_flops", flops.recomputation}}},
+               {"memory",
+                {{"tokens_per_batch", arguments.tokens},
+                 {"dtype", arguments.dtype},
+                 {"checkpoint_activations", arguments.checkpoint_activations},
+                 {"model_parameters", memory.model_parameters},
+                 {"weights_bytes", memory.weights},
+                 {"trainable_bytes", memory.trainable},
+                 {"activation_bytes", memory.activations},
+                 {"total_bytes", memory.total()}}}};
+  // What is left after the merges of aslora.
+  if (count.total_at_end != count.total) json["trainable_parameters_at_end"] = count.total_at_end;
+  return json;
 }
 
 /// "0, 11, 22"; every layer is "all".
@@ -131,9 +168,17 @@ std::string owners_text(const Json& owners, int64_t layers) {
   return fmt::format("{}", fmt::join(owners.get<std::vector<int64_t>>(), ", "));
 }
 
+/// "8", or "1 to 4" when the layers differ.
+std::string ranks_text(const Json& ranks) {
+  const auto values = ranks.get<std::vector<int64_t>>();
+  if (values.empty()) return "";
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  return *low == *high ? std::to_string(*low) : fmt::format("{} to {}", *low, *high);
+}
+
 void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
-  TextTable table({"method", "level", "rank", "owned by layers", "parameters", "memory"},
-                  {false, true, true, false, true, true});
+  TextTable table({"method", "level", "rank", "owned by layers", "parameters", "memory", "TFLOP a step"},
+                  {false, true, true, false, true, true, true});
   for (const Json& method : methods) {
     const std::string name = method["method"].get<std::string>();
     const auto levels = method["per_level"].get<std::vector<int64_t>>();
@@ -141,15 +186,20 @@ void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
     for (size_t i = 0; has_levels && i < levels.size(); ++i) {
       const auto rank = method["ranks"].at(i).get<int64_t>();
       table.add({name, std::to_string(i), std::to_string(rank), owners_text(method["owners"][i], layers),
-                 with_commas(levels[i]), ""});
+                 with_commas(levels[i]), "", ""});
     }
     const auto total = method["trainable_parameters"].get<int64_t>();
-    const std::string rank = has_levels || method["ranks"].empty() || total == 0
-                                 ? ""
-                                 : std::to_string(method["ranks"][0].get<int64_t>());
+    const std::string rank = has_levels || total == 0 ? "" : ranks_text(method["ranks"]);
     const std::string owners = has_levels || levels.empty() ? "" : owners_text(method["owners"][0], layers);
+    const auto flops =
+        method["step"]["flops"].get<double>() + method["step"]["recomputed_flops"].get<double>();
     table.add({name, has_levels ? "all" : "", rank, owners, with_commas(total),
-               bytes_text(method["memory"]["total_bytes"].get<int64_t>())});
+               bytes_text(method["memory"]["total_bytes"].get<int64_t>()),
+               fmt::format("{:.3f}", 1e-12 * flops)});
+    if (method.contains("trainable_parameters_at_end")) {
+      const auto at_end = method["trainable_parameters_at_end"].get<int64_t>();
+      table.add({name + " at the end", "", rank, "", with_commas(at_end), "", ""});
+    }
   }
   out << table.text("  ");
 }
@@ -172,13 +222,17 @@ void print_report(const InspectArguments& arguments, const ModelConfig& config, 
   out << fmt::format("adapting {} with alpha {} (heads come on top):\n", fmt::join(targets, ", "),
                      arguments.alpha);
   print_methods(report["methods"], config.num_hidden_layers, out);
-  out << fmt::format("\nmemory of one training step on {} tokens in {}: an estimate\n", arguments.tokens,
-                     arguments.dtype);
+  out << fmt::format(
+      "\nmemory of one training step on {} tokens in {}{}: an estimate; its matrix products are those of\n"
+      "sequences of {} tokens and a classification head\n",
+      arguments.tokens, arguments.dtype,
+      arguments.checkpoint_activations ? " with inputs of blocks alone kept" : "", arguments.seq);
 }
 
 void inspect(const InspectArguments& arguments, const CommonOptions& common) {
+  if (!arguments.profile.empty()) return print_dimension_profile(arguments.profile, common);
   if (arguments.shape.empty() == arguments.model.empty()) {
-    throw Error(ErrorCode::kUsage, "inspect", "expected either --model DIR or --shape NAME",
+    throw Error(ErrorCode::kUsage, "inspect", "expected --model DIR, --shape NAME or --profile RECIPE.yaml",
                 fmt::format("shapes: {}", fmt::join(known_model_shapes(), ", ")));
   }
   const bool is_known = !arguments.shape.empty();
@@ -214,6 +268,12 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
   command->add_option("--model", arguments->model, "Model directory (config.json is enough)")
       ->type_name("DIR");
   command->add_option("--shape", arguments->shape, "Well-known model, e.g. roberta-base")->type_name("NAME");
+  command
+      ->add_option(
+          "--profile", arguments->profile,
+          "Instead: intrinsic dimension of the hidden states behind every layer, on the model and training "
+          "data of a recipe, and GeLoRA's ranks")
+      ->type_name("RECIPE.yaml");
   command->add_option("--method", arguments->method, "Method, or several with commas; default: msplora,lora")
       ->type_name("NAME");
   command->add_option("--rank", arguments->rank, "Rank (msplora: of the first level)")
@@ -241,6 +301,12 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "Type of activations and frozen weights")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
+  command->add_option("--seq", arguments->seq, "Tokens of a sequence, for the products of a step")
+      ->check(CLI::PositiveNumber)
+      ->type_name("S")
+      ->capture_default_str();
+  command->add_flag("--checkpoint-activations", arguments->checkpoint_activations,
+                    "Estimate with train.checkpoint_activations");
   add_common(*command, common);
   return {command, [arguments, &common] { inspect(*arguments, common); }};
 }

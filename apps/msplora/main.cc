@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bench.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
@@ -159,7 +160,13 @@ int main(int argc, char** argv) {
   CLI::App& data = *program.add_subcommand("data", "Look at data");
   data.require_subcommand(1);
   commands.push_back(add_data_preview(data, common));
-  for (const auto add : {add_tokenize, add_pretrain, add_results, add_docs}) {
+  CLI::App& bench = *program.add_subcommand("bench", "Measure products, kernels and training steps");
+  bench.require_subcommand(1);
+  for (const auto add :
+       {add_bench_gemm, add_bench_kernels, add_bench_step, add_bench_epoch, add_bench_peers}) {
+    commands.push_back(add(bench, common));
+  }
+  for (const auto add : {add_tokenize, add_pretrain, add_federate, add_compare, add_results, add_docs}) {
     commands.push_back(add(program, common));
   }
   try {

@@ -105,8 +105,9 @@ void merge(const MergeArguments& arguments, const CommonOptions& common) {
                 {"largest_logit", report.largest_logit.value_or(0)}});
     return;
   }
-  std::cout << fmt::format("merged {} layers into {} ({})\n", report.sites, arguments.output,
-                           at::toString(dtype))
+  const std::string what = report.sites > 0 ? fmt::format("merged {} layers", report.sites)
+                                            : std::string("took over the trained parameters");
+  std::cout << fmt::format("{} into {} ({})\n", what, arguments.output, at::toString(dtype))
             << fmt::format("largest logit difference, merged and unmerged: {:.3g} (largest logit {:.3g})\n",
                            report.largest_difference.value_or(0), report.largest_logit.value_or(0));
 }

@@ -30,7 +30,21 @@ std::string model_line(const Model& model, const std::string& path, bool random_
                      random_init ? ", weights drawn at random" : "");
 }
 
+namespace {
+
+/// Methods without factors.
+bool trains_base_alone(const std::string& method) {
+  return method == "none" || method == "full" || method == "bitfit";
+}
+
+}  // namespace
+
 std::vector<int64_t> level_ranks(const AdapterConfig& config) {
+  if (config.method == "xgblora") return {config.xgblora.booster_rank};
+  if (config.method == "gelora") {
+    return config.gelora.layer_ranks.empty() ? std::vector<int64_t>{1} : config.gelora.layer_ranks;
+  }
+  if (trains_base_alone(config.method)) return {};
   if (config.method != "msplora") return {config.rank};
   if (!config.ranks.empty()) return config.ranks;
   std::vector<int64_t> ranks;
@@ -41,12 +55,69 @@ std::vector<int64_t> level_ranks(const AdapterConfig& config) {
   return ranks;
 }
 
+namespace {
+
+std::string gelora_line(const AdapterConfig& config) {
+  const GeLoraOptions& options = config.gelora;
+  return fmt::format("gelora, {}, scaling {}",
+                     options.layer_ranks.empty()
+                         ? fmt::format("ranks to be estimated from {} examples", options.samples)
+                         : fmt::format("ranks {}", fmt::join(options.layer_ranks, " ")),
+                     options.alpha_ratio);
+}
+
+std::string xgblora_line(const AdapterConfig& config) {
+  const XgbLoraOptions& options = config.xgblora;
+  return fmt::format("xgblora, {}, {} in each, boosters of rank {}, scaling {}",
+                     options.rounds > 0 ? fmt::format("{} rounds", options.rounds)
+                                        : fmt::format("rounds for a total rank of {}", config.rank),
+                     options.layers_per_round > 0 ? fmt::format("{} layers", options.layers_per_round)
+                                                  : std::string("a third of the layers"),
+                     options.booster_rank, options.scaling);
+}
+
+/// What flatlora and lorapro add to LoRA.
+std::string method_details(const AdapterConfig& config) {
+  if (config.method == "flatlora") {
+    return fmt::format(", noise {} ({})", config.flatlora.rho, config.flatlora.schedule);
+  }
+  if (config.method == "lorapro") {
+    return fmt::format(", {} moments, split {}", config.lorapro.mode, config.lorapro.split);
+  }
+  return "";
+}
+
+}  // namespace
+
 std::string method_line(const AdapterConfig& config) {
   if (config.method == "none") return "none: the layers stay as they are, the head is trained";
+  if (config.method == "gelora") return gelora_line(config);
+  if (config.method == "xgblora") return xgblora_line(config);
+  if (config.method == "full") return "full: every parameter is trained";
+  if (config.method == "bitfit") return "bitfit: the biases are trained, and the head";
   const std::string dropout = config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "";
+  if (config.method == "glora") {
+    const GloraOptions& o = config.glora;
+    if (!o.search) {
+      return fmt::format("glora, rank {}, supports A {}, B {}, C {}, D {}, E {}", config.rank, o.choice_a,
+                         o.choice_b, o.choice_c, o.choice_d, o.choice_e);
+    }
+    return fmt::format("glora, rank {}, then a search: {} generations of {}, at most {} parameters",
+                       config.rank, o.generations, o.population, o.max_parameters);
+  }
+  if (config.method == "lorta") {
+    return fmt::format("lorta, rank {}, alpha {}, {} orientation{}{}", config.rank,
+                       config.lorta.alpha.value_or(static_cast<double>(config.rank)),
+                       config.lorta.orientation, dropout, config.use_rslora ? ", rank-stabilised" : "");
+  }
   if (config.method != "msplora") {
-    return fmt::format("{}, rank {}, alpha {}{}{}", config.method, config.rank, config.alpha, dropout,
-                       config.use_rslora ? ", rank-stabilised" : "");
+    std::string text =
+        fmt::format("{}, rank {}, alpha {}{}", config.method, config.rank, config.alpha, dropout);
+    if (config.use_rslora) text += ", rank-stabilised";
+    if (config.init != "default") text += fmt::format(", init {}", config.init);
+    if (config.use_dora) text += ", DoRA";
+    text += method_details(config);
+    return text + (config.lora_plus_ratio == 1.0 ? "" : fmt::format(", LoRA+ {}", config.lora_plus_ratio));
   }
   const auto ranks = level_ranks(config);
   const std::string alpha = config.alphas.empty() ? fmt::format("{}", config.alpha)
@@ -89,12 +160,20 @@ std::string trainable_line(const std::vector<TrainableTensor>& trainable) {
   return text + fmt::format(", head {}", with_commas(head));
 }
 
+std::string method_state_line(Adapter& adapter) {
+  int64_t bytes = 0;
+  for (const auto& tensors : {adapter.state_tensors(), adapter.training_tensors()}) {
+    for (const NamedTensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.tensor.nbytes());
+  }
+  return bytes == 0 ? "" : fmt::format("{} kept by the method, in every checkpoint", bytes_text(bytes));
+}
+
 std::string part_line(const EncodedPart& part) {
   return part.summary.text();
 }
 
 std::string optimizer_line(const TrainOptions& train) {
-  std::string text = fmt::format("AdamW, lr {}", train.lr);
+  std::string text = fmt::format("{}, lr {}", train.optimizer == "sgd" ? "SGD" : "AdamW", train.lr);
   if (train.head_lr) text += fmt::format(" (head {})", *train.head_lr);
   text += fmt::format(", {}", train.schedule);
   if (train.warmup_steps > 0) text += fmt::format(" after {} warm-up steps", train.warmup_steps);
@@ -127,6 +206,7 @@ std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_
                             : static_cast<double>(batch_options(train).batch_size) * mean_length;
   question.tokens_per_batch = static_cast<int64_t>(tokens);
   question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
+  question.checkpoint_activations = train.checkpoint_activations;
   const MemoryEstimate estimate = estimate_memory(config, all_sites, question);
   return fmt::format("about {} (weights {}, trained part {}, activations {})", bytes_text(estimate.total()),
                      bytes_text(estimate.weights), bytes_text(estimate.trainable),

@@ -39,7 +39,10 @@ std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_
                         const std::vector<Site>& adapted, int64_t trainable, const TrainOptions& train,
                         double mean_length);
 
-/// Ranks of the levels as msplora will use them.
+/// What the method keeps for training beside the optimizer ("113 MiB: moments, ..."); empty for most methods.
+std::string method_state_line(Adapter& adapter);
+
+/// The ranks of a method: of msplora's levels, of gelora's layers (1 while unknown), of one round of xgblora.
 std::vector<int64_t> level_ranks(const AdapterConfig& config);
 
 }  // namespace msplora

@@ -40,7 +40,9 @@ Command add_validate(CLI::App& program, CommonOptions& common);
 Command add_data_preview(CLI::App& data, CommonOptions& common);
 Command add_tokenize(CLI::App& program, CommonOptions& common);
 Command add_pretrain(CLI::App& program, CommonOptions& common);
+Command add_federate(CLI::App& program, CommonOptions& common);
 Command add_results(CLI::App& program, CommonOptions& common);
+Command add_compare(CLI::App& program, CommonOptions& common);
 Command add_docs(CLI::App& program, CommonOptions& common);
 
 /// "135,168".

@@ -69,6 +69,10 @@ at::ScalarType parse_dtype(const std::string& name) {
               did_you_mean(name, {"float32", "bfloat16", "float16"}));
 }
 
+AttentionHeads attention_heads(const ModelConfig& config) {
+  return {config.num_attention_heads, config.num_key_value_heads};
+}
+
 AdapterTarget adapter_target(Model& model, const std::string& base_name) {
   AdapterTarget target;
   target.model_type = model.config().model_type;
@@ -77,6 +81,7 @@ AdapterTarget adapter_target(Model& model, const std::string& base_name) {
                      : model.task() == ModelTask::kCausalLm             ? "CAUSAL_LM"
                                                                         : "";
   target.num_layers = model.config().num_hidden_layers;
+  target.heads = attention_heads(model.config());
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();

@@ -23,6 +23,9 @@ at::ScalarType parse_dtype(const std::string& name);
 /// The model as an adapter sees it; the fingerprint is taken here, before training.
 AdapterTarget adapter_target(Model& model, const std::string& base_name);
 
+/// Head counts of the model, which some methods plan with.
+AttentionHeads attention_heads(const ModelConfig& config);
+
 /// The longest sequence that the model takes, in tokens.
 int64_t longest_sequence(const ModelConfig& config);
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "layer_ranks.h"
 #include "msplora/adapters/files.h"
 #include "msplora/core/log.h"
 #include "msplora/eval/evaluator.h"
@@ -17,6 +18,7 @@
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
+#include "run_outputs.h"
 #include "session.h"
 
 namespace msplora {
@@ -38,10 +40,11 @@ struct Run {
   PreparedData data;
   ModelLoadReport report;
   std::unique_ptr<Model> model;
+  LayerRanks ranks;
   std::unique_ptr<Adapter> adapter;
 };
 
-Run load_run(const Recipe& recipe) {
+Run load_run(const Recipe& recipe, bool resume) {
   Run run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
@@ -55,7 +58,9 @@ Run load_run(const Recipe& recipe) {
   options.random_init = recipe.model.random_init;
   options.dropout = recipe.train.dropout;
   run.model = open_model(recipe.model, config, options, &run.report);
-  run.adapter = create_adapter(recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
+  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.examples, resume);
+  run.adapter =
+      create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
   return run;
 }
 
@@ -65,6 +70,9 @@ std::string panel_of(const Run& run) {
   const double mean = data.train.summary.mean();
   int64_t trainable = 0;
   for (const TrainableTensor& tensor : run.adapter->trainable()) trainable += tensor.tensor.numel();
+  // Gradients of a weight need the input of its layer, adapted or not.
+  const bool trains_all = recipe.adapter.method == "full";
+  const std::vector<Site> adapted = trains_all ? run.model->sites() : run.adapter->sites();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
   if (!run.report.fresh.empty()) {
@@ -72,6 +80,7 @@ std::string panel_of(const Run& run) {
               fmt::format("fresh, drawn with seed {}: {}", recipe.train.seed, shortened(run.report.fresh)));
   }
   panel.add("method", method_line(recipe.adapter));
+  if (!run.ranks.text.empty()) panel.add("ranks", run.ranks.text);
   panel.add("adapted", sites_line(run.adapter->sites()));
   panel.add("trainable", trainable_line(run.adapter->trainable()));
   if (data.labels) {
@@ -87,11 +96,13 @@ std::string panel_of(const Run& run) {
                                     recipe.data.max_length, data.max_length));
   }
   panel.add("optimizer", optimizer_line(recipe.train));
+  const std::string state = method_state_line(*run.adapter);
+  if (!state.empty()) panel.add("state", state);
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute",
             fmt::format("{} on {} threads, seed {}", recipe.train.dtype, run.threads, recipe.train.seed));
-  panel.add("memory", memory_line(run.model->config(), run.model->sites(), run.adapter->sites(), trainable,
-                                  recipe.train, mean));
+  panel.add("memory",
+            memory_line(run.model->config(), run.model->sites(), adapted, trainable, recipe.train, mean));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }
@@ -124,77 +135,16 @@ TrainerSetup make_setup(const Run& run, bool resume) {
   return setup;
 }
 
-TaskFacts facts_of(const Run& run) {
-  TaskFacts facts;
-  facts.type = run.recipe.task.type;
-  if (run.data.labels) facts.labels = run.data.labels->names();
-  facts.max_length = run.data.max_length;
-  facts.base_model = run.recipe.model.path;
-  facts.data = run.recipe.data;
-  return facts;
-}
-
-/// Saved adapters by form.
-Json save_adapters(const Run& run) {
-  const fs::path directory = run.recipe.output.dir;
-  const std::string refusal = run.adapter->lora_form_refusal();
-  Json saved = Json::object();
-  if (run.recipe.output.save_peft && refusal.empty()) {
-    save_peft_adapter(*run.adapter, directory / "adapter");
-    save_task_facts(facts_of(run), directory / "adapter");
-    saved["peft"] = (directory / "adapter").string();
-  } else if (run.recipe.output.save_peft) {
-    log_info(fmt::format("no PEFT adapter is written: {}", refusal));
-  }
-  if (run.recipe.output.save_native || saved.empty()) {
-    save_native_adapter(*run.adapter, directory / "adapter-native");
-    save_task_facts(facts_of(run), directory / "adapter-native");
-    saved["native"] = (directory / "adapter-native").string();
-  }
-  return saved;
-}
-
-Json evaluate_test(Run& run) {
-  Json results = Json::object();
-  for (const EncodedPart& part : run.data.test) {
-    if (!part.data.has_labels()) continue;
-    EvaluatorOptions options;
-    options.is_regression = run.data.type == TaskType::kRegression;
-    options.metrics = run.data.metrics;
-    options.batch_tokens = run.recipe.train.eval_batch_tokens;
-    const Evaluation evaluation = ExampleEvaluator(*run.model, part.examples, options).run();
-    log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
-    for (const auto& [name, value] : evaluation.metrics) {
-      results[run.data.test.size() > 1 ? part.name + "_" + name : name] = value;
-    }
-  }
-  return results;
-}
-
-/// A new run in a directory that is overwritten must not end beside the adapter of the old one.
-void remove_earlier_adapters(const fs::path& directory) {
-  for (const char* name : {"adapter", "adapter-native"}) fs::remove_all(directory / name);
-}
-
-std::string closing_lines(const Json& summary, const std::string& directory) {
-  std::string text;
-  for (const auto& [form, path] : summary["adapter"].items()) {
-    text += fmt::format("  {:<15} {}\n", form + " adapter", path.get<std::string>());
-  }
-  return text + fmt::format("  {:<15} {}\n  {:<15} {}\n", "metrics", directory + "/metrics.json", "recipe",
-                            directory + "/recipe.yaml");
-}
-
 void train(const TrainArguments& arguments, const CommonOptions& common) {
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
   const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
-  Run run = load_run(recipe);
+  Run run = load_run(recipe, arguments.resume);
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
 
   const fs::path directory = recipe.output.dir;
   if (!arguments.resume) remove_earlier_adapters(directory);
-  write_file_atomically(directory / "recipe.yaml", to_yaml(recipe));
+  write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
   TextTask task = make_task(run);
   const TrainingResult result = Trainer(make_setup(run, arguments.resume), task).run();
   if (result.paused) {
@@ -205,8 +155,9 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   }
 
   Json summary = training_summary(result, recipe.train, recipe.adapter.method, run.adapter->trainable());
-  summary["test"] = evaluate_test(run);
-  summary["adapter"] = save_adapters(run);
+  if (run.ranks.seconds) summary["rank_estimation_seconds"] = *run.ranks.seconds;
+  summary["test"] = evaluate_test(*run.model, run.data, recipe);
+  summary["adapter"] = save_adapters(*run.adapter, recipe, facts_of(recipe, run.data));
   summary["run"] = recipe.output.dir;
   summary["model"] = recipe.model.path;
   write_file_atomically(directory / "metrics.json", summary.dump(2) + "\n");

@@ -6,10 +6,15 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <type_traits>
 
+#include "federated_data.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/models/shapes.h"
+#include "msplora/train/compare.h"
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
@@ -46,7 +51,10 @@ std::optional<int64_t> check_adapter(const AdapterConfig& adapter, const ModelCo
   std::optional<int64_t> count;
   attempt(errors, [&] {
     const auto sites = sites_of_shape(config, ModelTask::kMaskedLm);
-    count = count_parameters(adapter, sites, config.num_hidden_layers).total;
+    const auto parameters = parameters_of_shape(config, ModelTask::kSequenceClassification);
+    count = count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config),
+                             kDefaultHeadModules, parameters)
+                .total;
   });
   return count;
 }
@@ -83,7 +91,11 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
                        const std::optional<int64_t>& count) {
   Panel panel;
   panel.add("method", method_line(recipe.adapter));
-  if (count) panel.add("trainable", with_commas(*count) + " without the head");
+  if (count) {
+    const bool is_least = recipe.adapter.method == "gelora" && recipe.adapter.gelora.layer_ranks.empty();
+    panel.add("trainable",
+              fmt::format("{}{} without the head", is_least ? "at least " : "", with_commas(*count)));
+  }
   if (data && data->labels) panel.add("labels", shortened(data->labels->names(), 12));
   if (data) {
     panel.add("train", part_line(data->train));
@@ -95,8 +107,16 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
 
 struct ValidateArguments {
   RecipeArguments recipe;
+  bool compare = false;
   bool pretrain = false;
+  bool federate = false;
 };
+
+/// What the recipe needs beside a plain one.
+void check_rest(const Recipe&, const std::optional<PreparedData>&, ErrorList&) {}
+void check_rest(const FederateRecipe& recipe, const std::optional<PreparedData>& data, ErrorList& errors) {
+  if (data && !data->train.examples.empty()) attempt(errors, [&] { split_clients(recipe, *data); });
+}
 
 /// A pretraining recipe: model directory, text files, output.
 void validate_pretraining(const RecipeArguments& arguments, const CommonOptions& common) {
@@ -114,16 +134,22 @@ void validate_pretraining(const RecipeArguments& arguments, const CommonOptions&
   std::cout << arguments.file << ": no problem found\n";
 }
 
+template <class AnyRecipe>
 void validate(const RecipeArguments& arguments, const CommonOptions& common) {
-  Recipe recipe;
+  AnyRecipe recipe;
   ErrorList errors;
   read_recipe(arguments, common, recipe, errors);
   std::shared_ptr<const Tokenizer> tokenizer;
   std::optional<ModelConfig> config;
   std::optional<int64_t> count;
   if (!recipe.model.path.empty()) config = check_model(recipe.model, tokenizer, errors);
-  if (config) count = check_adapter(recipe.adapter, *config, errors);
+  if constexpr (std::is_same_v<AnyRecipe, CompareRecipe>) {
+    if (config) attempt(errors, [&] { plan_comparison(recipe, comparison_base(*config)); });
+  } else if (config) {
+    count = check_adapter(recipe.adapter, *config, errors);
+  }
   const auto data = check_data(recipe, config, tokenizer.get(), errors);
+  check_rest(recipe, data, errors);
   check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);
   if (common.json) {
@@ -142,11 +168,18 @@ Command add_validate(CLI::App& program, CommonOptions& common) {
       "validate", "Check a recipe, its model directory and its data, without training");
   auto arguments = std::make_shared<ValidateArguments>();
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
-  command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
+  auto* pretrain = command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
+  auto* federate = command->add_flag("--federate", arguments->federate, "The recipe is one of `federate`")
+                       ->excludes(pretrain);
+  command->add_flag("--compare", arguments->compare, "The recipe is one of `compare`")
+      ->excludes(pretrain)
+      ->excludes(federate);
   add_common(*command, common);
   return {command, [arguments, &common] {
             if (arguments->pretrain) return validate_pretraining(arguments->recipe, common);
-            validate(arguments->recipe, common);
+            if (arguments->federate) return validate<FederateRecipe>(arguments->recipe, common);
+            if (arguments->compare) return validate<CompareRecipe>(arguments->recipe, common);
+            validate<Recipe>(arguments->recipe, common);
           }};
 }
 

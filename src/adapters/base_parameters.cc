@@ -23,13 +23,6 @@ bool is_bias(const std::string& name) {
   return matches_suffix(name, "bias");
 }
 
-bool is_saved(const AdapterConfig& config, const AdapterTarget& target, const std::string& name) {
-  if (lies_in(name, target.head_modules)) return true;
-  const std::string module = module_of(name);
-  return std::any_of(config.modules_to_save.begin(), config.modules_to_save.end(),
-                     [&](const std::string& entry) { return contains_components(module, entry); });
-}
-
 /// Modules and their last components, for suggestions.
 std::vector<std::string> module_names(const AdapterTarget& target) {
   std::set<std::string> names;
@@ -81,17 +74,28 @@ bool lies_in(const std::string& parameter, const std::vector<std::string>& modul
   });
 }
 
+bool is_saved_whole(const AdapterConfig& config, const std::vector<std::string>& head_modules,
+                    const std::string& name) {
+  if (lies_in(name, head_modules)) return true;
+  const std::string module = module_of(name);
+  return std::any_of(config.modules_to_save.begin(), config.modules_to_save.end(),
+                     [&](const std::string& entry) { return contains_components(module, entry); });
+}
+
 std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, const AdapterTarget& target,
-                                                  const std::vector<Site>& targeted, bool lenient,
+                                                  const std::vector<Site>& targeted,
+                                                  const ParameterFilter& trained_by_method, bool lenient,
                                                   ErrorList& errors) {
   check_modules(config, target, lenient, errors);
   std::set<std::string> site_biases;
   for (const Site& site : targeted) site_biases.insert(site.path + ".bias");
-  std::vector<BaseParameter> biases, saved;
+  std::vector<BaseParameter> trained, biases, saved;
   for (const NamedParameter& parameter : target.parameters) {
     if (!parameter.tensor.defined()) continue;
-    if (is_saved(config, target, parameter.name)) {
+    if (is_saved_whole(config, target.head_modules, parameter.name)) {
       saved.push_back({parameter, ParameterGroup::kHead});
+    } else if (trained_by_method && trained_by_method(parameter.name)) {
+      trained.push_back({parameter, ParameterGroup::kAdapter});
     } else if (config.bias == "all" ? is_bias(parameter.name)
                                     : config.bias == "lora_only" && site_biases.count(parameter.name) > 0) {
       biases.push_back({parameter, ParameterGroup::kBias});
@@ -104,9 +108,10 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
                                     : "`lora_only`, but no targeted module has a bias",
                "bias: none");
   }
-  biases.insert(biases.end(), saved.begin(), saved.end());
-  for (const BaseParameter& trained : biases) check_dtype(trained, errors);
-  return biases;
+  trained.insert(trained.end(), biases.begin(), biases.end());
+  trained.insert(trained.end(), saved.begin(), saved.end());
+  for (const BaseParameter& parameter : trained) check_dtype(parameter, errors);
+  return trained;
 }
 
 void prepare_base_parameters(const AdapterTarget& target, const std::vector<BaseParameter>& trained) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -184,6 +185,15 @@ struct AllRanges {
   }
 };
 
+/// Names of the groups that methods have for themselves.
+struct GroupNames {
+  std::vector<std::string> names = {};
+  template <typename T>
+  void operator()(const char* name, T&, const char*, const OptionRange& = {}) {
+    if constexpr (HasOptions<T>) names.push_back(name);
+  }
+};
+
 }  // namespace
 
 json config_to_json(const AdapterConfig& config) {
@@ -205,6 +215,29 @@ AdapterConfig config_from_json(const json& from, const std::string& where) {
 void check_ranges(const AdapterConfig& config, ErrorList& errors) {
   AdapterConfig copy = config;
   copy.visit(AllRanges{"adapter", errors});
+}
+
+void check_foreign_options(const AdapterConfig& config, ErrorList& errors) {
+  AdapterConfig plain;
+  GroupNames groups;
+  plain.visit(groups);
+  const json set = config_to_json(config), defaults = config_to_json(plain);
+  for (const std::string& group : groups.names) {
+    if (group == config.method) continue;
+    for (const auto& [name, value] : set[group].items()) {
+      if (value == defaults[group][name]) continue;
+      errors.add(fmt::format("adapter.{}.{}", group, name),
+                 fmt::format("belongs to method {}; {} would ignore it", group, config.method));
+    }
+  }
+}
+
+void refuse_options(const AdapterConfig& config, const std::vector<std::string>& names, ErrorList& errors) {
+  const json set = config_to_json(config), defaults = config_to_json(AdapterConfig());
+  for (const std::string& name : names) {
+    if (set.at(name) == defaults.at(name)) continue;
+    errors.add(fmt::format("adapter.{}", name), fmt::format("has no effect with method {}", config.method));
+  }
 }
 
 }  // namespace msplora::detail

@@ -1,5 +1,11 @@
-// LoRA (Hu et al., arXiv 2106.09685) as PEFT computes it: y += scaling B A dropout(x), scaling = alpha / r.
+// LoRA (Hu et al., arXiv 2106.09685) as PEFT computes it: y += scaling B A dropout(x), scaling = alpha / r;
+// with the initialisations of initial_factors.h and DoRA's magnitudes (dora.h).
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mm.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <cstdint>
+#include <utility>
 
 #include <map>
 #include <memory>
@@ -7,26 +13,14 @@
 #include <string>
 #include <vector>
 
+#include "adapters/dora.h"
+#include "adapters/initial_factors.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
 #include "adapters/target_modules.h"
 
 namespace msplora::detail {
 namespace {
-
-void check_options(const AdapterConfig& config, ErrorList& errors) {
-  const auto only_msplora = [&](bool is_set, const char* name) {
-    if (is_set) {
-      errors.add(std::string("adapter.") + name, "belongs to method msplora; lora would ignore it",
-                 "rank, alpha and dropout are those of lora");
-    }
-  };
-  only_msplora(!config.ranks.empty(), "ranks");
-  only_msplora(!config.alphas.empty(), "alphas");
-  only_msplora(!config.dropouts.empty(), "dropouts");
-  only_msplora(config.stagewise, "stagewise");
-  only_msplora(!config.stage_fractions.empty(), "stage_fractions");
-}
 
 /// Every pattern must be a regular expression, and one that matches no targeted module is a typing error.
 template <typename T>
@@ -51,8 +45,11 @@ bool check_patterns(const char* name, const std::map<std::string, T>& patterns,
   return valid;
 }
 
+}  // namespace
+
 LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& sites) {
   LowRankLayout layout;
+  layout.keeps_lora_options = true;
   layout.plan = separate_plan(sites);
   for (const ShareGroup& group : layout.plan.groups) {
     const std::string& path = sites[group.owner].path;
@@ -64,25 +61,145 @@ LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& 
   return layout;
 }
 
+namespace {
+
+std::string magnitude_name(const Site& site) {
+  return fmt::format("{}.lora_magnitude_vector", site.path);
+}
+
+void check_ranks(const PlanInput& input, const LowRankLayout& layout, ErrorList& errors) {
+  std::map<int64_t, std::vector<Site>> by_rank;
+  for (size_t i = 0; i < layout.factors.size(); ++i) {
+    by_rank[layout.factors[i].rank].push_back(input.sites[layout.plan.groups[i].owner]);
+  }
+  for (const auto& [rank, sites] : by_rank) {
+    const char* where = rank == input.config.rank ? "adapter.rank" : "adapter.rank_pattern";
+    check_rank(where, rank, sites, errors);
+    if (input.config.init == "orthogonal" && rank % 2 != 0) {
+      errors.add(where, fmt::format("rank {} is odd, but init `orthogonal` splits it in two", rank),
+                 fmt::format("{} or {}", rank - 1, rank + 1));
+    }
+  }
+}
+
+}  // namespace
+
 std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors) {
-  check_options(input.config, errors);
+  refuse_level_options(input.config, errors);
   const bool ranks_valid =
       check_patterns("rank_pattern", input.config.rank_pattern, input.sites, input.check_ranks, errors);
   const bool alphas_valid =
       check_patterns("alpha_pattern", input.config.alpha_pattern, input.sites, input.check_ranks, errors);
   if (!ranks_valid || !alphas_valid) return {};
   const LowRankLayout layout = lora_layout(input.config, input.sites);
-  if (input.check_ranks) {
-    std::map<int64_t, std::vector<Site>> by_rank;
-    for (size_t i = 0; i < layout.factors.size(); ++i) {
-      by_rank[layout.factors[i].rank].push_back(input.sites[layout.plan.groups[i].owner]);
+  if (input.check_ranks) check_ranks(input, layout, errors);
+  std::vector<TensorSpec> tensors = layout.tensors(input.sites);
+  if (input.config.use_dora) {
+    for (const Site& site : input.sites)
+      tensors.push_back({magnitude_name(site), {site.out_features}, 0, site.layer});
+  }
+  return tensors;
+}
+
+namespace {
+
+/// The update of one module: s B A, less s B0 A0 where the factors began as parts of the weight.
+struct SiteFactors {
+  LowRankTerm term;
+  at::Tensor down_start, up_start;  // undefined for other initialisations
+
+  /// B A - B0 A0 = (B - B0) A + B0 (A - A0): exactly 0 at the start, and small differences survive rounding
+  /// to a compute type of few digits. Dropout acts on the whole change, never on the weight's own part.
+  std::vector<LowRankTerm> change() const {
+    if (!down_start.defined()) return {term};
+    LowRankTerm by_up = term, by_down = term;
+    by_up.up = term.up - up_start;
+    by_down.up = up_start;
+    by_down.down = term.down - down_start;
+    return {by_up, by_down};
+  }
+};
+
+class LoraAdapter : public LowRankAdapter {
+ public:
+  LoraAdapter(MethodInput input, LowRankLayout layout) : LowRankAdapter(std::move(input), std::move(layout)) {
+    const c10::NoGradGuard no_grad;
+    if (is_weight_init(config_.init)) {
+      for (size_t i = 0; i < sites_.size(); ++i) {
+        const LowRankTerm term = LowRankAdapter::terms(i).front();
+        down_starts_.push_back(term.down.detach().clone());
+        up_starts_.push_back(term.up.detach().clone());
+      }
     }
-    for (const auto& [rank, sites] : by_rank) {
-      check_rank(rank == input.config.rank ? "adapter.rank" : "adapter.rank_pattern", rank, sites, errors);
+    if (!config_.use_dora) return;
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      const at::Tensor& weight = sites_[i].linear->weight;
+      magnitudes_.push_back(add_trainable(magnitude_name(sites_[i]),
+                                          row_norms(weight, row_squares(weight), factors(i).change())));
     }
   }
-  return layout.tensors(input.sites);
-}
+
+  /// What a file of PEFT holds: one LoRA of rank 2r where a part of the weight is subtracted.
+  std::vector<LowRankTerm> terms(size_t site_index) const override {
+    const SiteFactors f = factors(site_index);
+    if (!f.down_start.defined()) return {f.term};
+    return {f.term, {f.down_start, -f.up_start, f.term.scaling, 0.0, 0}};
+  }
+
+  SiteUpdate update_of(size_t site_index) const override {
+    SiteUpdate update;
+    const SiteFactors f = factors(site_index);
+    if (f.down_start.defined()) {
+      update.computed_low_rank = [f] { return f.change(); };
+    } else {
+      update.low_rank = {f.term};
+    }
+    if (config_.use_dora) {
+      // The weight is frozen while an adapter is attached, so its norms are taken once.
+      update.transform_output =
+          [f, magnitude = magnitudes_[site_index], squares = row_squares(sites_[site_index].linear->weight)](
+              const Linear& layer, const at::Tensor& x, const at::Tensor& y, const ForwardContext& context) {
+            return dora_output(layer, x, y, context, magnitude, squares, f.change());
+          };
+    }
+    return update;
+  }
+
+  at::Tensor delta_weight(size_t site_index) const override {
+    const c10::NoGradGuard no_grad;
+    const std::vector<LowRankTerm> change = factors(site_index).change();
+    at::Tensor delta = at::mm(change[0].up, change[0].down).mul_(change[0].scaling);
+    for (size_t k = 1; k < change.size(); ++k)
+      delta += at::mm(change[k].up, change[k].down).mul_(change[k].scaling);
+    if (!config_.use_dora) return delta;
+    const at::Tensor& weight = sites_[site_index].linear->weight;
+    const at::Tensor gain =
+        (magnitudes_[site_index] / row_norms(weight, row_squares(weight), change)).unsqueeze(1);
+    return (gain - 1.0) * weight.detach().to(delta.scalar_type()) + gain * delta;
+  }
+
+  std::vector<NamedTensor> state_tensors() const override {
+    std::vector<NamedTensor> tensors;
+    for (size_t i = 0; i < down_starts_.size(); ++i) {
+      tensors.push_back({fmt::format("{}.lora_A.start", sites_[i].path), down_starts_[i]});
+      tensors.push_back({fmt::format("{}.lora_B.start", sites_[i].path), up_starts_[i]});
+    }
+    return tensors;
+  }
+
+ private:
+  SiteFactors factors(size_t site_index) const {
+    SiteFactors f{LowRankAdapter::terms(site_index).front(), {}, {}};
+    if (site_index < down_starts_.size()) {
+      f.down_start = down_starts_[site_index];
+      f.up_start = up_starts_[site_index];
+    }
+    return f;
+  }
+
+  std::vector<at::Tensor> down_starts_, up_starts_;  // of pissa and olora
+  std::vector<at::Tensor> magnitudes_;               // of DoRA
+};
 
 }  // namespace
 
@@ -92,8 +209,9 @@ Method lora_method() {
           lora_tensors,
           [](MethodInput in) {
             LowRankLayout layout = lora_layout(in.config, in.sites);
-            return std::make_unique<LowRankAdapter>(std::move(in), std::move(layout));
-          }};
+            return std::make_unique<LoraAdapter>(std::move(in), std::move(layout));
+          },
+          {/*lora_plus=*/true, /*lora_inits=*/true, /*dora=*/true}};
 }
 
 }  // namespace msplora::detail

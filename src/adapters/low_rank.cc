@@ -1,8 +1,7 @@
 #include "adapters/low_rank.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
+#include <utility>
 
 #include <ATen/TensorOperators.h>
 #include <algorithm>
@@ -11,36 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "adapters/initial.h"
+#include "adapters/initial_factors.h"
 #include "adapters/target_modules.h"
 #include "msplora/core/random.h"
 
 namespace msplora::detail {
-namespace {
 
-at::Tensor initial_down(const std::string& name, int64_t rank, int64_t in, const std::string& init,
-                        uint64_t seed) {
-  at::Tensor tensor = at::empty({rank, in}, at::kFloat);
-  float* values = tensor.data_ptr<float>();
-  RandomStream stream(seed, name);
-  const double bound = 1.0 / std::sqrt(static_cast<double>(in));
-  const double deviation = 1.0 / static_cast<double>(rank);
-  const bool gaussian = init == "gaussian";
-  for (int64_t i = 0; i < rank * in; ++i) {
-    const double value = gaussian ? stream.normal() * deviation : (2.0 * stream.uniform() - 1.0) * bound;
-    values[i] = static_cast<float>(value);
-  }
-  return tensor;
+uint64_t dropout_stream(const Site& site, int64_t level) {
+  return hash_name(fmt::format("{}.lora_dropout.{}", site.path, level));
 }
-
-/// Factors are float32 beside a model of any compute type, and float64 beside one in float64.
-at::TensorOptions factor_options(const Site& site) {
-  const at::Tensor& weight = site.linear->weight;
-  return at::TensorOptions()
-      .device(weight.device())
-      .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-}
-
-}  // namespace
 
 double scaling_of(double alpha, int64_t rank, bool use_rslora) {
   const auto r = static_cast<double>(rank);
@@ -61,6 +40,27 @@ void check_rank(const std::string& where, int64_t rank, const std::vector<Site>&
              fmt::format("at most {}", limit));
 }
 
+void refuse_level_options(const AdapterConfig& config, ErrorList& errors) {
+  const auto refuse = [&](bool is_set, const char* name) {
+    if (!is_set) return;
+    errors.add(fmt::format("adapter.{}", name),
+               fmt::format("belongs to method msplora; {} would ignore it", config.method),
+               fmt::format("rank, alpha and dropout are those of {}", config.method));
+  };
+  refuse(!config.ranks.empty(), "ranks");
+  refuse(!config.alphas.empty(), "alphas");
+  refuse(!config.dropouts.empty(), "dropouts");
+  refuse(config.stagewise, "stagewise");
+  refuse(!config.stage_fractions.empty(), "stage_fractions");
+}
+
+void refuse_patterns(const AdapterConfig& config, const std::string& reason, ErrorList& errors) {
+  for (const auto& [name, is_set] : {std::pair{"rank_pattern", !config.rank_pattern.empty()},
+                                     {"alpha_pattern", !config.alpha_pattern.empty()}}) {
+    if (is_set) errors.add(fmt::format("adapter.{}", name), "belongs to method lora; " + reason);
+  }
+}
+
 std::vector<TensorSpec> LowRankLayout::tensors(const std::vector<Site>& sites) const {
   std::vector<TensorSpec> specs;
   for (size_t i = 0; i < plan.groups.size(); ++i) {
@@ -79,23 +79,24 @@ LowRankAdapter::LowRankAdapter(MethodInput input, LowRankLayout layout)
     const ShareGroup& group = layout_.plan.groups[i];
     const GroupFactors& f = layout_.factors[i];
     const Site& owner = sites_[group.owner];
-    const at::Tensor down = initial_down(f.down_name, f.rank, owner.in_features, config_.init, input.seed);
-    const at::TensorOptions options = factor_options(owner);
-    downs_.push_back(add_trainable(f.down_name, down.to(options), group.level));
-    ups_.push_back(add_trainable(f.up_name, at::zeros({owner.out_features, f.rank}, options), group.level));
+    const Factors factors =
+        input.values_follow
+            ? zero_factors(f.rank, owner)
+            : initial_factors({config_.init, f.down_name, f.rank, f.scaling, input.seed}, owner);
+    downs_.push_back(add_trainable(f.down_name, factors.down, group.level));
+    ups_.push_back(add_trainable(f.up_name, factors.up, group.level));
+    trainable_.back().lr_scale = config_.lora_plus_ratio;
   }
 }
 
 std::vector<LowRankTerm> LowRankAdapter::terms(size_t site_index) const {
   std::vector<LowRankTerm> terms;
-  const std::string& path = sites_.at(site_index).path;
   for (int64_t level = 0; level < layout_.plan.levels; ++level) {
     if (!layout_.plan.acts(site_index, level)) continue;
     const size_t group = layout_.plan.group_of[site_index][static_cast<size_t>(level)];
     const GroupFactors& f = layout_.factors[group];
-    // The stream is named after the site, not the owner: layers that share factors draw masks of their own.
-    terms.push_back({downs_[group], ups_[group], f.scaling, f.dropout,
-                     hash_name(fmt::format("{}.lora_dropout.{}", path, level))});
+    terms.push_back(
+        {downs_[group], ups_[group], f.scaling, f.dropout, dropout_stream(sites_[site_index], level)});
   }
   return terms;
 }

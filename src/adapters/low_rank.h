@@ -24,9 +24,19 @@ struct GroupFactors {
 struct LowRankLayout {
   SharePlan plan;
   std::vector<GroupFactors> factors;  // parallel to plan.groups
+  bool keeps_lora_options = false;    // see Adapter::keeps_lora_options
 
   std::vector<TensorSpec> tensors(const std::vector<Site>& sites) const;
 };
+
+/// The plan of method lora: one pair of factors a site, rank_pattern and alpha_pattern applied. Other methods
+/// that train these factors in their own way start from it, so that they start from the same numbers.
+LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& sites);
+/// Checks the options that lora_layout reads and lists its tensors.
+std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors);
+
+/// Adds an error for every option of msplora's levels that is set.
+void refuse_level_options(const AdapterConfig& config, ErrorList& errors);
 
 /// alpha / r, or alpha / sqrt(r) with rsLoRA.
 double scaling_of(double alpha, int64_t rank, bool use_rslora);
@@ -34,20 +44,28 @@ double scaling_of(double alpha, int64_t rank, bool use_rslora);
 /// Adds one error listing compactly the sites with a dimension below `rank`.
 void check_rank(const std::string& where, int64_t rank, const std::vector<Site>& sites, ErrorList& errors);
 
-/// Adapter of a LowRankLayout. Initial factors: down ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default, Kaiming
-/// with a = sqrt(5)) or N(0, 1/r) (standard deviation 1/r, "gaussian"), up = 0; drawn from (seed, tensor
-/// name).
+/// Adds an error for every option of MSPLoRA's levels that is set.
+void refuse_level_options(const AdapterConfig& config, ErrorList& errors);
+
+/// Adds an error for rank_pattern and alpha_pattern; `reason` says why the method has none.
+void refuse_patterns(const AdapterConfig& config, const std::string& reason, ErrorList& errors);
+
+/// The dropout stream of one site and level. It is named after the site, not after the owner of the factors:
+/// layers that share factors draw masks of their own.
+uint64_t dropout_stream(const Site& site, int64_t level);
+
+/// Adapter of a LowRankLayout. Initial factors are those of initial_factors.h, drawn from (seed, tensor
+/// name); with lora_plus_ratio, `up` learns faster by that factor (LoRA+, arXiv 2402.12354).
 class LowRankAdapter : public Adapter {
  public:
   LowRankAdapter(MethodInput input, LowRankLayout layout);
 
   std::vector<LowRankTerm> terms(size_t site_index) const override;
   nlohmann::json plan() const override;
+  bool keeps_lora_options() const override { return layout_.keeps_lora_options; }
 
  protected:
   LowRankLayout layout_;
-
- private:
   std::vector<at::Tensor> downs_, ups_;  // parallel to layout_.plan.groups
 };
 

@@ -99,12 +99,7 @@ std::vector<TensorSpec> msplora_tensors(const PlanInput& input, ErrorList& error
   const size_t problems = errors.size();
   check_levels(config, ranks, errors);
   check_counts(config, ranks.size(), errors);
-  for (const auto& [name, is_set] : {std::pair{"rank_pattern", !config.rank_pattern.empty()},
-                                     {"alpha_pattern", !config.alpha_pattern.empty()}}) {
-    if (is_set)
-      errors.add(std::string("adapter.") + name,
-                 "belongs to method lora; levels have one rank in all layers");
-  }
+  refuse_patterns(config, "levels have one rank in all layers", errors);
   if (input.check_ranks && !ranks.empty()) {
     const int64_t largest = *std::max_element(ranks.begin(), ranks.end());
     check_rank(config.ranks.empty() ? "adapter.rank" : "adapter.ranks", largest, input.sites, errors);
@@ -155,7 +150,8 @@ Method msplora_method() {
           [](MethodInput in) {
             LowRankLayout layout = msplora_layout(in.config, in.sites, in.target.num_layers);
             return std::make_unique<MsploraAdapter>(std::move(in), std::move(layout));
-          }};
+          },
+          {/*lora_plus=*/true}};
 }
 
 }  // namespace msplora::detail

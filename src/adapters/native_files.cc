@@ -137,8 +137,10 @@ std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& direct
   std::map<std::string, StoredTensor> stored;
   for (const auto& [name, info] : file->tensors()) stored[name] = {name, file->tensor(name)};
 
-  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient};
+  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient,
+                         /*values_follow=*/true};
   auto adapter = builder.build(header.config, std::move(target), /*seed=*/0);
+  if (!header.state.is_null()) adapter->restore_structure(header.state);
   fill_trainable(*adapter, stored, tensor_path, [](const std::string& name) { return name; });
   if (adapter->plan() != header.plan) {
     throw Error(ErrorCode::kModel, config_path.string() + ": plan",

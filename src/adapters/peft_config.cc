@@ -23,7 +23,6 @@ struct Unsupported {
   const char* reason;
 };
 constexpr Unsupported kUnsupported[] = {
-    {"use_dora", "DoRA (a trained magnitude per output) is no sum of low-rank terms"},
     {"lora_bias", "biases of lora_B are not supported"},
     {"use_qalora", "QALoRA groups the inputs"},
     {"use_bdlora", "block-diagonal LoRA is not supported"},
@@ -174,6 +173,7 @@ PeftConfig read_peft_config(const std::filesystem::path& path) {
   reader.read("lora_alpha", config.alpha);
   reader.read("lora_dropout", config.dropout);
   reader.read("use_rslora", config.use_rslora);
+  reader.read("use_dora", config.use_dora);
   reader.read("bias", config.bias);
   reader.read("task_type", result.task_type);
   reader.read("base_model_name_or_path", result.base_name);

@@ -23,7 +23,7 @@ struct PeftConfig {
 };
 
 /// Absent keys have PEFT's defaults. Throws Error{kFormat} listing wrong types, Error{kModel} listing
-/// together everything that makes the adapter something else than plain LoRA (DoRA, another peft_type, ...).
+/// together everything that makes the adapter something else than LoRA or DoRA (another peft_type, ...).
 PeftConfig read_peft_config(const std::filesystem::path& path);
 
 /// `value` as PEFT writes it: whole numbers without a fraction.

@@ -5,6 +5,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -35,11 +36,18 @@ struct ExportedSite {
   double alpha = 0.0;
 };
 
-/// LoRA keeps its own alpha and its tensors bit for bit; other methods are concatenated, scalings folded into
-/// `up`.
+/// alpha of a LoRA whose rank has grown `terms` times, so that its scaling stays the same.
+double lora_alpha(const AdapterConfig& config, double alpha, size_t terms) {
+  const auto growth = static_cast<double>(terms);
+  return alpha * (config.use_rslora ? std::sqrt(growth) : growth);
+}
+
+/// What keeps LoRA's options keeps its alpha and its tensors bit for bit; where a part of the weight is
+/// subtracted (PiSSA, OLoRA), it becomes one of twice the rank and the same scaling. Other methods are
+/// concatenated, scalings folded into `up`.
 std::vector<ExportedSite> export_sites(const Adapter& adapter) {
   std::vector<ExportedSite> exported;
-  const bool is_lora = adapter.config().method == "lora";
+  const bool is_lora = adapter.keeps_lora_options();
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const std::vector<LowRankTerm> terms = adapter.terms(i);
     if (terms.empty()) continue;
@@ -53,9 +61,12 @@ std::vector<ExportedSite> export_sites(const Adapter& adapter) {
     site.down = downs.size() == 1 ? downs[0] : at::cat(downs, 0);
     site.up = ups.size() == 1 ? ups[0] : at::cat(ups, 1);
     site.rank = site.down.size(0);
-    site.alpha =
-        is_lora ? detail::pattern_value(adapter.config().alpha_pattern, site.path, adapter.config().alpha)
-                : static_cast<double>(site.rank);
+    site.alpha = static_cast<double>(site.rank);
+    if (is_lora) {
+      const AdapterConfig& config = adapter.config();
+      const double alpha = detail::pattern_value(config.alpha_pattern, site.path, config.alpha);
+      site.alpha = lora_alpha(config, alpha, terms.size());
+    }
     exported.push_back(std::move(site));
   }
   return exported;
@@ -119,16 +130,19 @@ json peft_task_type(const AdapterTarget& target) {
 
 double common_dropout(const Adapter& adapter) {
   const AdapterConfig& config = adapter.config();
-  if (config.method == "lora" || config.dropouts.empty()) return config.dropout;
+  if (config.dropouts.empty()) return config.dropout;
   const bool equal = std::all_of(config.dropouts.begin(), config.dropouts.end(),
                                  [&](double p) { return p == config.dropouts.front(); });
   return equal ? config.dropouts.front() : 0.0;
 }
 
 json peft_config(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
-  const bool is_lora = adapter.config().method == "lora";
-  const int64_t rank = is_lora ? adapter.config().rank : most_common_rank(sites);
-  const double alpha = is_lora ? adapter.config().alpha : static_cast<double>(rank);
+  const bool is_lora = adapter.keeps_lora_options();
+  const size_t terms = adapter.terms(0).size();
+  const int64_t rank =
+      is_lora ? adapter.config().rank * static_cast<int64_t>(terms) : most_common_rank(sites);
+  const double alpha =
+      is_lora ? lora_alpha(adapter.config(), adapter.config().alpha, terms) : static_cast<double>(rank);
   json rank_pattern = json::object(), alpha_pattern = json::object();
   for (const ExportedSite& site : sites) {
     // Anchored full paths cannot overlap, whatever order a reader tries them in.
@@ -152,7 +166,7 @@ json peft_config(const Adapter& adapter, const std::vector<ExportedSite>& sites)
           {"lora_alpha", detail::peft_number(alpha)},
           {"lora_dropout", common_dropout(adapter)},
           {"use_rslora", is_lora && adapter.config().use_rslora},
-          {"use_dora", false},
+          {"use_dora", is_lora && adapter.config().use_dora},
           {"target_modules",
            select.target_modules_regex ? json(*select.target_modules_regex) : json(select.target_modules)},
           {"exclude_modules", select.exclude_modules_regex ? json(*select.exclude_modules_regex)
@@ -182,7 +196,10 @@ std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<
     add(site.path + ".lora_B.weight", site.up);
   }
   for (const TrainableTensor& entry : adapter.trainable()) {
-    if (entry.group == ParameterGroup::kAdapter) continue;
+    if (entry.group == ParameterGroup::kAdapter) {
+      if (detail::matches_suffix(entry.name, "lora_magnitude_vector")) add(entry.name, entry.tensor);
+      continue;
+    }
     // PEFT moves the layer it wraps, and its bias with it, into base_layer.
     const bool is_wrapped = wrapped.count(entry.name) > 0;
     add(is_wrapped ? fmt::format("{}base_layer.bias", entry.name.substr(0, entry.name.size() - 4))

@@ -113,7 +113,8 @@ std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTar
 
   std::set<std::string> site_paths;
   for (const Site& site : target.sites) site_paths.insert(site.path);
-  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient};
+  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient,
+                         /*values_follow=*/true};
   auto adapter = builder.build(config, std::move(target), /*seed=*/0);
   fill_trainable(*adapter, stored, tensor_path, [&](const std::string& name) {
     const std::string path = name.substr(0, name.rfind('.'));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "adapters/config_json.h"
+#include "msplora/adapters/planning.h"
 
 namespace msplora {
 namespace {
@@ -15,8 +16,11 @@ namespace {
 using detail::Method;
 
 const std::vector<Method>& methods() {
-  static const std::vector<Method> all = {detail::msplora_method(), detail::lora_method(),
-                                          detail::head_only_method()};
+  static const std::vector<Method> all = {
+      detail::msplora_method(), detail::lora_method(),    detail::aslora_method(), detail::prilora_method(),
+      detail::lorta_method(),   detail::ttlora_method(),  detail::glora_method(),  detail::flatlora_method(),
+      detail::lorapro_method(), detail::xgblora_method(), detail::gelora_method(), detail::head_only_method(),
+      detail::full_method(),    detail::bitfit_method()};
   return all;
 }
 
@@ -34,6 +38,21 @@ const Method* find_method(const std::string& name, ErrorList& errors) {
   return nullptr;
 }
 
+void check_family_options(const Method& method, const AdapterConfig& config, ErrorList& errors) {
+  const auto refuse = [&](bool is_refused, const char* option, const std::string& hint) {
+    if (is_refused) {
+      errors.add(option, fmt::format("has no meaning for method `{}`", method.info.name), hint);
+    }
+  };
+  const detail::FamilyOptions& knows = method.family;
+  refuse(config.use_dora && !knows.dora, "adapter.use_dora", "method: lora");
+  refuse(config.lora_plus_ratio != 1.0 && !knows.lora_plus, "adapter.lora_plus_ratio",
+         "it is for methods with pairs A and B: lora, msplora, aslora, prilora");
+  const bool is_lora_init = config.init == "pissa" || config.init == "olora" || config.init == "orthogonal";
+  refuse(is_lora_init && !knows.lora_inits, "adapter.init",
+         fmt::format("`{}` is for method lora; default or gaussian", config.init));
+}
+
 /// Everything that can be said about a configuration without tensors.
 struct Checked {
   const Method* method = nullptr;
@@ -42,22 +61,44 @@ struct Checked {
 };
 
 Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64_t num_layers,
-              const std::vector<std::string>& heads, detail::Strictness strictness, ErrorList& errors) {
+              const AttentionHeads& attention, const std::vector<std::string>& heads,
+              detail::Strictness strictness, ErrorList& errors) {
   Checked checked;
   const size_t problems = errors.size();
   detail::check_ranges(config, errors);
   const bool in_range = errors.size() == problems;
   checked.method = find_method(config.method, errors);
   if (checked.method == nullptr) return checked;
+  check_family_options(*checked.method, config, errors);
+  detail::check_foreign_options(config, errors);
   if (checked.method->uses_sites) {
     checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
   }
   // Values out of range (a rank of 0) would only produce follow-up problems.
   if (in_range) {
     const bool strict = strictness == detail::Strictness::kStrict;
-    checked.tensors = checked.method->tensors({config, checked.sites, num_layers, strict}, errors);
+    checked.tensors = checked.method->tensors({config, checked.sites, num_layers, strict, attention}, errors);
   }
   return checked;
+}
+
+/// Adds the parameters of the base that the method trains itself.
+void count_base(const Method& method, const AdapterConfig& config, const std::vector<std::string>& heads,
+                const std::vector<NamedParameter>& parameters, ParameterCount& count) {
+  if (parameters.empty()) {
+    throw Error(ErrorCode::kUsage, "count_parameters",
+                fmt::format("method `{}` trains parameters of the base, whose shapes are not known here",
+                            method.info.name),
+                "name a model of a supported type");
+  }
+  count.per_level.resize(1);
+  count.owners.resize(1);
+  for (const NamedParameter& parameter : parameters) {
+    if (detail::is_saved_whole(config, heads, parameter.name) || !method.trains_parameter(parameter.name))
+      continue;
+    count.total += parameter.tensor.numel();
+    count.per_level[0] += parameter.tensor.numel();
+  }
 }
 
 }  // namespace
@@ -65,9 +106,12 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
 std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,
                                                uint64_t seed) const {
   ErrorList errors;
-  Checked checked = check(config, target.sites, target.num_layers, target.head_modules, strictness, errors);
+  Checked checked =
+      check(config, target.sites, target.num_layers, target.heads, target.head_modules, strictness, errors);
   const bool lenient = strictness == detail::Strictness::kLenient;
-  const auto base = detail::select_base_parameters(config, target, checked.sites, lenient, errors);
+  const detail::ParameterFilter trains =
+      checked.method != nullptr ? checked.method->trains_parameter : nullptr;
+  const auto base = detail::select_base_parameters(config, target, checked.sites, trains, lenient, errors);
   if (errors.empty() && checked.tensors.empty() && base.empty()) {
     errors.add(
         "adapter.method",
@@ -82,7 +126,7 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
   }
   detail::prepare_base_parameters(target, base);
   std::unique_ptr<Adapter> adapter =
-      checked.method->create({config, std::move(target), std::move(checked.sites), seed});
+      checked.method->create({config, std::move(target), std::move(checked.sites), seed, values_follow});
   for (const detail::BaseParameter& entry : base) {
     adapter->trainable_.push_back({entry.parameter.name, entry.parameter.tensor, entry.group, 0});
   }
@@ -102,8 +146,22 @@ std::vector<MethodInfo> adapter_methods() {
 
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const std::vector<std::string>& head_modules) {
+  return count_parameters(config, sites, num_layers, AttentionHeads(), head_modules, {});
+}
+
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const AttentionHeads& heads,
+                                const std::vector<std::string>& head_modules) {
+  return count_parameters(config, sites, num_layers, heads, head_modules, {});
+}
+
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const AttentionHeads& heads,
+                                const std::vector<std::string>& head_modules,
+                                const std::vector<NamedParameter>& parameters) {
   ErrorList errors;
-  const Checked checked = check(config, sites, num_layers, head_modules, detail::Strictness::kStrict, errors);
+  const Checked checked =
+      check(config, sites, num_layers, heads, head_modules, detail::Strictness::kStrict, errors);
   errors.throw_if_any(ErrorCode::kConfig, "adapter");
   ParameterCount count;
   std::vector<std::set<int64_t>> owners;
@@ -116,10 +174,12 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
     int64_t size = 1;
     for (const int64_t extent : tensor.shape) size *= extent;
     count.total += size;
+    if (!tensor.is_dropped) count.total_at_end += size;
     count.per_level[level] += size;
     owners[level].insert(tensor.owner_layer);
   }
   for (const auto& level : owners) count.owners.emplace_back(level.begin(), level.end());
+  if (checked.method->trains_parameter) count_base(*checked.method, config, head_modules, parameters, count);
   return count;
 }
 

@@ -16,6 +16,7 @@ struct AdapterBuilder {
   ErrorCode code = ErrorCode::kConfig;
   std::string title = "adapter";
   detail::Strictness strictness = detail::Strictness::kStrict;
+  bool values_follow = false;  // a file's: initial values need not be computed
 
   std::unique_ptr<Adapter> build(const AdapterConfig& config, AdapterTarget target, uint64_t seed) const;
 

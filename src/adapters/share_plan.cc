@@ -58,6 +58,10 @@ SharePlan plan_from_keys(const std::vector<Site>& sites, int64_t levels,
 
 }  // namespace
 
+std::string stack_key(const Site& site) {
+  return fmt::format("{} {}x{}", stack_name(site), site.out_features, site.in_features);
+}
+
 std::vector<std::vector<int64_t>> SharePlan::owner_layers(const std::vector<Site>& sites) const {
   std::vector<std::set<int64_t>> layers(static_cast<size_t>(levels));
   for (const ShareGroup& group : groups)
@@ -78,7 +82,7 @@ SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64
   for (const Site& site : sites) num_layers = std::max(num_layers, site.layer + 1);
   std::vector<std::vector<std::string>> keys;
   for (const Site& site : sites) {
-    const std::string stack = fmt::format("{} {}x{}", stack_name(site), site.out_features, site.in_features);
+    const std::string stack = stack_key(site);
     std::vector<std::string> of_site;
     for (int64_t level = 0; level < levels; ++level) {
       const int64_t group = group_index(site.layer, level, levels, num_layers, mid_groups);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "msplora/nn/linear.h"
@@ -28,6 +29,10 @@ struct SharePlan {
   /// Per level, the sorted layer indices that own factors.
   std::vector<std::vector<int64_t>> owner_layers(const std::vector<Site>& sites) const;
 };
+
+/// Names the stack that a site belongs to: sites with the same path but for the layer index, and the same
+/// shape. Only they share factors.
+std::string stack_key(const Site& site);
 
 /// Every site for itself, one level (LoRA).
 SharePlan separate_plan(const std::vector<Site>& sites);

@@ -89,6 +89,7 @@ void check_config(const DataConfig& config, TaskType type, const TaskParts& part
     if (config.validation_fraction > 0) {
       problems.add("data.validation_fraction", "a GLUE task has its own validation file", "remove it");
     }
+    if (config.group) problems.add("data.group", "the files of GLUE tasks have no groups", "remove it");
     if (task.type != type) {
       problems.add("data.glue_task",
                    fmt::format("`{}` is a {} task", task.name,
@@ -114,7 +115,8 @@ void check_config(const DataConfig& config, TaskType type, const TaskParts& part
   problems.throw_if_any(ErrorCode::kConfig, "data");
 }
 
-Dataset read_part(const DataConfig& config, const std::string& file, bool label_optional) {
+Dataset read_part(const DataConfig& config, const std::string& file, bool label_optional,
+                  bool with_group = false) {
   TableSpec spec;
   spec.format = resolve_format(file, config.format);
   spec.header = config.header;
@@ -122,6 +124,7 @@ Dataset read_part(const DataConfig& config, const std::string& file, bool label_
   spec.text_pair = config.text_pair;
   spec.label = config.label;
   spec.label_optional = label_optional;
+  if (with_group) spec.group = config.group;
   return read_table(file, spec);
 }
 
@@ -140,7 +143,9 @@ TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, 
                                                  : std::vector<std::string>{"accuracy", "f1", "matthews"};
   // The split needs the training file even when only the validation part is asked for.
   const bool split = !config.validation && config.validation_fraction > 0 && config.train;
-  if (parts.train || (parts.validation && split)) result.train = read_part(config, *config.train, false);
+  if (parts.train || (parts.validation && split)) {
+    result.train = read_part(config, *config.train, false, /*with_group=*/true);
+  }
   if (parts.validation && config.validation) {
     result.validation.push_back({"validation", read_part(config, *config.validation, false)});
   }

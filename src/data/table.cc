@@ -96,14 +96,15 @@ class ColumnMap {
     if (spec_.text_pair) pair_ = require(*spec_.text_pair, "text_pair", problems);
     label_ = find(spec_.label, problems);
     if (!label_ && !spec_.label_optional) label_ = require(spec_.label, "label", problems);
+    if (spec_.group) group_ = require(*spec_.group, "group", problems);
     problems.throw_if_any(ErrorCode::kData, path_.string());
   }
 
   // Objects of a JSONL file may list their keys in any order.
   void resolve(const Record& record) {
     if (record.names == columns_ && !columns_.empty()) return;
-    for (const std::string* column :
-         {&spec_.text, spec_.text_pair ? &*spec_.text_pair : nullptr, &spec_.label}) {
+    for (const std::string* column : {&spec_.text, spec_.text_pair ? &*spec_.text_pair : nullptr,
+                                      &spec_.label, spec_.group ? &*spec_.group : nullptr}) {
       if (column == nullptr) continue;
       const auto& others = record.other_names;
       if (std::find(others.begin(), others.end(), *column) == others.end()) continue;
@@ -128,6 +129,7 @@ class ColumnMap {
       example.has_pair = true;
     }
     if (label_) example.label = std::string(trim(record.fields[*label_]));
+    if (group_) example.group = std::string(trim(record.fields[*group_]));
     return example;
   }
 
@@ -166,7 +168,7 @@ class ColumnMap {
   std::vector<std::string> columns_;
   bool header_ = false;
   int64_t line_ = 1;
-  std::optional<size_t> text_, pair_, label_;
+  std::optional<size_t> text_, pair_, label_, group_;
 };
 
 void check_width(const fs::path& path, const Record& record, size_t expected, FileFormat format) {

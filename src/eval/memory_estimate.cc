@@ -46,7 +46,9 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const std::vector<Site
   estimate.model_parameters = count_base_parameters(config, sites);
   estimate.weights = estimate.model_parameters * b;
   estimate.trainable = 16 * question.trainable_parameters;
-  estimate.activations = question.tokens_per_batch * b * (config.num_hidden_layers * per_layer + 2 * d);
+  const int64_t of_blocks = question.checkpoint_activations ? config.num_hidden_layers * d + per_layer
+                                                            : config.num_hidden_layers * per_layer;
+  estimate.activations = question.tokens_per_batch * b * (of_blocks + 2 * d);
   if (question.is_causal_lm) estimate.activations += 8 * question.tokens_per_batch * config.vocab_size;
   return estimate;
 }

@@ -18,17 +18,38 @@ std::vector<at::Tensor> run_all(Model& model, const std::vector<PackedInput>& sa
   return logits;
 }
 
-at::Tensor merged_weight(const Adapter& adapter, size_t index, at::ScalarType stored_dtype) {
-  const Site& site = adapter.sites()[index];
-  const at::Tensor& weight = site.linear->weight;
-  const at::ScalarType wide = weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor sum = weight.to(wide) + adapter.delta_weight(index).to(wide);
-  at::Tensor merged = sum.to(stored_dtype).to(weight.scalar_type()).contiguous();
-  if (!at::isfinite(merged).all().item<bool>()) {
-    throw Error(ErrorCode::kNumerics, site.path, "the merged weight is not finite",
+/// round(stored + change), with one rounding to the stored type.
+at::Tensor merged(const at::Tensor& tensor, const at::Tensor& change, at::ScalarType stored_dtype,
+                  const std::string& name) {
+  const at::ScalarType wide = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor sum = tensor.to(wide) + change.to(wide);
+  at::Tensor result = sum.to(stored_dtype).to(tensor.scalar_type()).contiguous();
+  if (!at::isfinite(result).all().item<bool>()) {
+    throw Error(ErrorCode::kNumerics, name, "the merged values are not finite",
                 "the adapter holds NaN or infinity, or the sum does not fit the stored type");
   }
-  return merged;
+  return result;
+}
+
+/// A layer's tensors after merging; the bias is undefined where it stays as it is.
+struct MergedSite {
+  at::Tensor weight, bias;
+};
+
+MergedSite merged_site(const Adapter& adapter, size_t index, at::ScalarType stored_dtype) {
+  const Site& site = adapter.sites()[index];
+  const Linear& layer = *site.linear;
+  MergedSite result;
+  result.weight = merged(layer.weight, adapter.delta_weight(index), stored_dtype, site.path + ".weight");
+  const at::Tensor bias_change = adapter.delta_bias(index);
+  if (!bias_change.defined()) return result;
+  if (!layer.bias.defined()) {
+    throw Error(ErrorCode::kUsage, site.path,
+                "the adapter gives the layer a bias, for which the model's files have no place",
+                "use the adapter without merging it");
+  }
+  result.bias = merged(layer.bias, bias_change, stored_dtype, site.path + ".bias");
+  return result;
 }
 
 }  // namespace
@@ -38,12 +59,15 @@ MergeReport merge_adapter(Model& model, Adapter& adapter, at::ScalarType stored_
   c10::NoGradGuard no_grad;
   MergeReport report;
   const std::vector<at::Tensor> before = run_all(model, samples);
-  std::vector<at::Tensor> merged;
-  for (size_t i = 0; i < adapter.sites().size(); ++i)
-    merged.push_back(merged_weight(adapter, i, stored_dtype));
+  std::vector<MergedSite> sites;
+  for (size_t i = 0; i < adapter.sites().size(); ++i) sites.push_back(merged_site(adapter, i, stored_dtype));
   adapter.detach();
-  for (size_t i = 0; i < merged.size(); ++i) adapter.sites()[i].linear->weight = merged[i];
-  report.sites = static_cast<int64_t>(merged.size());
+  for (size_t i = 0; i < sites.size(); ++i) {
+    Linear& layer = *adapter.sites()[i].linear;
+    layer.weight = sites[i].weight;
+    if (sites[i].bias.defined()) layer.bias = sites[i].bias;
+  }
+  report.sites = static_cast<int64_t>(sites.size());
   if (samples.empty()) return report;
 
   const std::vector<at::Tensor> after = run_all(model, samples);

@@ -8,11 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "io/safetensors_dtype.h"
-#include "msplora/io/safetensors.h"
+#include "msplora/io/safetensors_bytes.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -85,26 +86,37 @@ std::string make_header(const std::vector<Item>& items, const std::map<std::stri
   return text;
 }
 
+void write_content(std::ostream& out, const std::string& header, const std::vector<Item>& items) {
+  const uint64_t length = header.size();
+  char prefix[sizeof length];
+  std::memcpy(prefix, &length, sizeof length);
+  out.write(prefix, sizeof prefix);
+  out.write(header.data(), static_cast<std::streamsize>(header.size()));
+  for (const Item& item : items) {
+    const at::Tensor dense = item.entry->tensor.detach().cpu().resolve_neg().contiguous();
+    if (dense.nbytes() > 0) {
+      out.write(static_cast<const char*>(dense.data_ptr()), static_cast<std::streamsize>(dense.nbytes()));
+    }
+    if (!out) return;  // write_file_atomically reports why
+  }
+}
+
 }  // namespace
 
 void write_safetensors(const fs::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   const std::vector<Item> items = sorted_items(tensors, path);
   const std::string header = make_header(items, metadata, path);
-  write_file_atomically(path, [&](std::ostream& out) {
-    const uint64_t length = header.size();
-    char prefix[sizeof length];
-    std::memcpy(prefix, &length, sizeof length);
-    out.write(prefix, sizeof prefix);
-    out.write(header.data(), static_cast<std::streamsize>(header.size()));
-    for (const Item& item : items) {
-      const at::Tensor dense = item.entry->tensor.detach().cpu().resolve_neg().contiguous();
-      if (dense.nbytes() > 0) {
-        out.write(static_cast<const char*>(dense.data_ptr()), static_cast<std::streamsize>(dense.nbytes()));
-      }
-      if (!out) return;  // write_file_atomically reports why
-    }
-  });
+  write_file_atomically(path, [&](std::ostream& out) { write_content(out, header, items); });
+}
+
+std::string to_safetensors(const std::vector<NamedTensor>& tensors,
+                           const std::map<std::string, std::string>& metadata) {
+  const fs::path where = "safetensors";
+  const std::vector<Item> items = sorted_items(tensors, where);
+  std::ostringstream out;
+  write_content(out, make_header(items, metadata, where), items);
+  return std::move(out).str();
 }
 
 }  // namespace msplora

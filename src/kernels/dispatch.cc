@@ -130,6 +130,10 @@ void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
   table<T>().dropout(x, y, n, mask);
 }
 template <typename T>
+void add_row_noise(const RowNoise<T>& op) {
+  table<T>().add_row_noise(op);
+}
+template <typename T>
 void residual_layer_norm(const ResidualLayerNorm<T>& op) {
   table<T>().residual_layer_norm(op);
 }
@@ -164,6 +168,7 @@ void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
 
 #define MSPLORA_INSTANTIATE(T)                                                     \
   template void dropout(const T*, T*, int64_t, DropoutMask);                       \
+  template void add_row_noise(const RowNoise<T>&);                                 \
   template void residual_layer_norm(const ResidualLayerNorm<T>&);                  \
   template void residual_layer_norm_backward(const ResidualLayerNormBackward<T>&); \
   template void activation(Activation, const T*, T*, int64_t);                     \

@@ -13,4 +13,7 @@ const KernelTable<float>& float_table();
 /// 0 or scale for element e, straight from the definition in kernels.h.
 double mask_factor(const DropoutMask& mask, uint64_t element);
 
+/// The standard normal of (key, row, column), straight from the definition of RowNoise in kernels.h.
+double normal(uint64_t key, int64_t row, int64_t column);
+
 }  // namespace msplora::kernels::ref

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "msplora/core/random.h"
+#include "msplora/nn/recompute.h"
 
 namespace msplora {
 namespace {
@@ -131,6 +132,12 @@ at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& contex
 
 at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
                               const PackedInput& input, const ForwardContext& context) const {
+  if (CheckpointActivations::is_on()) {
+    return recompute_in_backward(x, [this, &layer, rows, input, context](const at::Tensor& kept) {
+      const CheckpointActivations as_usual(false);
+      return run_layer(layer, kept, rows, input, context);
+    });
+  }
   const AttentionShape shape{config_.num_attention_heads, config_.num_attention_heads, config_.head_dim,
                              false, rows.defined()};
   const at::Tensor queried = rows.defined() ? x.index_select(0, rows) : x;
@@ -152,11 +159,16 @@ at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, co
 at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& context) const {
   check(input);
   at::Tensor x = embed(input, context);
-  for (const EncoderLayer& layer : layers_) x = run_layer(layer, x, {}, input, context);
+  if (context.observe_hidden) context.observe_hidden(0, x);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    x = run_layer(layers_[i], x, {}, input, context);
+    if (context.observe_hidden) context.observe_hidden(static_cast<int64_t>(i) + 1, x);
+  }
   return x;
 }
 
 at::Tensor Encoder::forward_first_tokens(const PackedInput& input, const ForwardContext& context) const {
+  if (context.observe_hidden) return forward(input, context).index_select(0, first_token_rows(input));
   check(input);
   at::Tensor x = embed(input, context);
   for (size_t i = 0; i + 1 < layers_.size(); ++i) x = run_layer(layers_[i], x, {}, input, context);

@@ -1,6 +1,7 @@
 #include "models/parameter_store.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
@@ -88,6 +89,7 @@ at::Tensor ParameterStore::convert(const at::Tensor& stored, Role role) const {
 }
 
 at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {
+  if (shapes_alone_) return at::empty(shape, at::TensorOptions(at::kFloat).device(at::kMeta));
   const std::string spelling = find(name);
   if (spelling.empty()) {
     if (checkpoint_ != nullptr) (role == Role::kHead ? fresh_ : missing_).push_back(name);

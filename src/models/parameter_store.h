@@ -27,6 +27,9 @@ class ParameterStore {
   ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options, double initializer_range,
                  std::string base_prefix);
 
+  /// From here on parameters lie on the meta device: names and shapes without numbers.
+  void use_shapes_alone() { shapes_alone_ = true; }
+
   at::Tensor take(const std::string& name, std::vector<int64_t> shape, Role role, Init init);
   Linear linear(const std::string& path, int64_t in, int64_t out, Role role = Role::kMatrix,
                 bool with_bias = true);
@@ -46,6 +49,7 @@ class ParameterStore {
   ModelLoadOptions options_;
   double initializer_range_;
   std::string base_prefix_;
+  bool shapes_alone_ = false;
   std::set<std::string> used_;
   std::vector<std::string> fresh_, missing_, misshaped_, not_finite_;
 };

@@ -10,6 +10,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/models/shapes.h"
 
 namespace msplora {
 namespace {
@@ -92,6 +93,15 @@ std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const 
 
 std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options) {
   return build(config, options, nullptr, "model", nullptr);
+}
+
+std::vector<NamedParameter> parameters_of_shape(const ModelConfig& config, ModelTask task) {
+  ModelLoadOptions options;
+  options.task = task;
+  const Architecture& architecture = find_architecture(config, task, "model");
+  ParameterStore store(nullptr, options, config.initializer_range, architecture.base_prefix);
+  store.use_shapes_alone();
+  return architecture.build(config, options, store)->parameters();
 }
 
 void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype) {

@@ -11,6 +11,7 @@ namespace {
 struct SiteShape {
   std::string path;  // below the block
   int64_t in, out;
+  bool has_bias = true;
 };
 
 // The linear layers of one block, in order of execution.
@@ -34,9 +35,11 @@ std::vector<SiteShape> block_shapes(const ModelConfig& c) {
             {"mlp.c_fc", hidden, wide},
             {"mlp.c_proj", wide, hidden}};
   }
-  return {{"self_attn.q_proj", hidden, q}, {"self_attn.k_proj", hidden, kv}, {"self_attn.v_proj", hidden, kv},
-          {"self_attn.o_proj", q, hidden}, {"mlp.gate_proj", hidden, wide},  {"mlp.up_proj", hidden, wide},
-          {"mlp.down_proj", wide, hidden}};
+  const bool qkv_bias = c.model_type == "qwen2";
+  return {{"self_attn.q_proj", hidden, q, qkv_bias},  {"self_attn.k_proj", hidden, kv, qkv_bias},
+          {"self_attn.v_proj", hidden, kv, qkv_bias}, {"self_attn.o_proj", q, hidden, false},
+          {"mlp.gate_proj", hidden, wide, false},     {"mlp.up_proj", hidden, wide, false},
+          {"mlp.down_proj", wide, hidden, false}};
 }
 
 std::string block_prefix(const ModelConfig& c) {
@@ -75,7 +78,8 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task) {
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     for (const SiteShape& shape : block_shapes(config)) {
       sites.push_back({fmt::format("{}.{}.{}", prefix, layer, shape.path),
-                       shape.path.substr(shape.path.rfind('.') + 1), layer, shape.in, shape.out, nullptr});
+                       shape.path.substr(shape.path.rfind('.') + 1), layer, shape.in, shape.out, nullptr,
+                       shape.has_bias});
     }
   }
   if (task == ModelTask::kSequenceClassification) append_head(config, sites);

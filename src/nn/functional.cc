@@ -12,9 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "msplora/core/ignored_label.h"
+#include "msplora/core/profile.h"
 #include "msplora/core/random.h"
 #include "nn/dispatch.h"
+#include "nn/labels.h"
 
 namespace msplora {
 namespace {
@@ -46,10 +47,12 @@ at::Tensor apply_dropout(const at::Tensor& x, const kernels::DropoutMask& mask) 
 
 struct DropoutFunction : torch::autograd::Function<DropoutFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, kernels::DropoutMask mask) {
+    const ProfileScope scope("dropout forward");
     save_mask(ctx, mask);
     return apply_dropout(x.contiguous(), mask);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("dropout backward");
     return {apply_dropout(grads[0].contiguous(), saved_mask(ctx)), Variable()};
   }
 };
@@ -58,6 +61,7 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& residual_in,
                             const at::Tensor& gamma, const at::Tensor& beta, double eps,
                             kernels::DropoutMask mask) {
+    const ProfileScope scope("norm forward");
     const at::Tensor x = x_in.contiguous();
     const bool has_residual = residual_in.numel() > 0;
     const at::Tensor residual = has_residual ? residual_in.contiguous() : at::Tensor();
@@ -81,6 +85,7 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("norm backward");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &s = saved[0], &mean = saved[1], &rstd = saved[2], &gamma = saved[3];
     const at::Tensor dy = grads[0].contiguous();
@@ -119,6 +124,7 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
 
 struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, kernels::Activation kind) {
+    const ProfileScope scope("activation forward");
     const at::Tensor x = x_in.contiguous();
     at::Tensor y = at::empty_like(x);
     dispatch(x, "activation", [&](auto t) {
@@ -130,6 +136,7 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
     return y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("activation backward");
     const at::Tensor x = ctx->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const auto kind = static_cast<kernels::Activation>(ctx->saved_data["kind"].toInt());
@@ -173,6 +180,7 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
                             const at::Tensor& v_in, const at::Tensor& cu_seqlens, AttentionShape shape,
                             kernels::DropoutMask mask) {
+    const ProfileScope scope("attention forward");
     const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
     at::Tensor o = at::empty_like(q);
     at::Tensor lse = at::empty({q.size(0), shape.heads}, q.options().dtype(at::kFloat));
@@ -191,6 +199,7 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("attention backward");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor d_o = grads[0].contiguous();
     const AttentionShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["kv_heads"].toInt(),
@@ -252,15 +261,7 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
 }
 
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels) {
-  const int64_t classes = logits.size(1);
-  const at::Tensor counted = labels.ne(kIgnoredLabel);
-  const at::Tensor wrong = counted.logical_and(labels.lt(0).logical_or(labels.ge(classes)));
-  if (wrong.any().item<bool>()) {
-    const int64_t label = labels.masked_select(wrong)[0].item<int64_t>();
-    throw Error(ErrorCode::kData, "labels",
-                "label " + std::to_string(label) + " is outside of the model's " + std::to_string(classes) +
-                    " classes");
-  }
+  detail::check_labels(labels, logits.size(1));
   const at::Tensor exact = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
   return at::nll_loss(at::log_softmax(exact, 1), labels, {}, at::Reduction::Sum, kIgnoredLabel);
 }
@@ -270,7 +271,11 @@ at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& ta
 }
 
 uint64_t ForwardContext::dropout_key(uint64_t stream) const {
-  return mix_seed(mix_seed(mix_seed(seed, stream), step), micro_batch);
+  return mix_seed(step_key(stream), micro_batch);
+}
+
+uint64_t ForwardContext::step_key(uint64_t stream) const {
+  return mix_seed(mix_seed(seed, stream), step);
 }
 
 }  // namespace msplora

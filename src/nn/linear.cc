@@ -12,7 +12,9 @@
 #include <ATen/ops/mm.h>
 
 #include "msplora/core/error.h"
+#include "msplora/core/profile.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/recompute.h"
 #include "nn/dispatch.h"
 #include "nn/packed_linear.h"
 
@@ -48,6 +50,7 @@ struct Saved : torch::CustomClassHolder {
   c10::intrusive_ptr<detail::PackedLinear> packed;
   bool need_x = false, need_weight = false, need_bias = false;
   at::ScalarType bias_dtype = at::kFloat;
+  uint64_t noise_key = 0;
 };
 
 Saved& saved_of(AutogradContext* ctx) {
@@ -76,11 +79,26 @@ kernels::LowRank<T> low_rank_op(const at::Tensor& x, const at::Tensor& down, con
   return op;
 }
 
+/// The weight that the product uses, in `dtype`; noise makes it a copy that lives as long as the product.
+at::Tensor used_weight(const at::Tensor& weight, at::ScalarType dtype, const WeightNoise& noise) {
+  const at::Tensor plain = as(weight, dtype);
+  if (!noise.deviations.defined()) return plain;
+  const at::Tensor w = plain.contiguous();
+  at::Tensor noisy = at::empty_like(w);
+  detail::dispatch(w, "adapted_linear", [&](auto t) {
+    using T = decltype(t);
+    kernels::add_row_noise<T>({w.size(0), w.size(1), noise.key, detail::data<float>(noise.deviations),
+                               detail::data<T>(w), detail::data<T>(noisy)});
+  });
+  return noisy;
+}
+
 struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight,
                             const at::Tensor& bias_in, const at::Tensor& down_in, const at::Tensor& up_in,
-                            std::vector<kernels::LowRankSlice> slices,
+                            std::vector<kernels::LowRankSlice> slices, WeightNoise noise,
                             c10::intrusive_ptr<detail::PackedLinear> packed) {
+    const ProfileScope scope("linear forward");
     const at::Tensor x = x_in.contiguous();
     const at::Tensor bias = detail::or_undefined(bias_in), down_given = detail::or_undefined(down_in);
     const at::ScalarType dtype = x.scalar_type();
@@ -88,11 +106,12 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     if (packed) {
       y = packed->forward(x, bias.defined() ? as(bias, at::kFloat) : bias);
     } else {
-      y = at::linear(x, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
+      y = at::linear(x, used_weight(weight, dtype, noise), bias.defined() ? as(bias, dtype) : bias);
     }
     auto saved = c10::make_intrusive<Saved>();
     at::Tensor down, up_t, z;
     if (down_given.defined()) {
+      const ProfileScope low_rank("low rank forward");
       const at::ScalarType factors = factor_dtype(x);
       down = as(down_given, factors).contiguous();
       up_t = as(up_in, factors).t().contiguous();
@@ -110,26 +129,32 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     if (bias.defined()) saved->bias_dtype = bias.scalar_type();
     saved->slices = std::move(slices);
     saved->packed = std::move(packed);
+    saved->noise_key = noise.key;
     // A frozen layer without terms does not need its input again.
     const bool keeps_x = saved->need_weight || down.defined();
-    ctx->save_for_backward({keeps_x ? x : at::Tensor(), weight, down, up_t, z});
+    ctx->save_for_backward({keeps_x ? x : at::Tensor(), weight, down, up_t, z, noise.deviations});
     ctx->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("linear backward");
     const variable_list tensors = ctx->get_saved_variables();
     const at::Tensor &x = tensors[0], &weight = tensors[1], &down = tensors[2], &up_t = tensors[3];
     const Saved& saved = saved_of(ctx);
     const at::Tensor dy = grads[0].contiguous();
     const at::ScalarType dtype = dy.scalar_type();
     at::Tensor dx, d_weight, d_bias, d_down, d_up;
-    if (saved.need_x) dx = saved.packed ? saved.packed->backward(dy) : at::mm(dy, as(weight, dtype));
+    if (saved.need_x) {
+      dx = saved.packed ? saved.packed->backward(dy)
+                        : at::mm(dy, used_weight(weight, dtype, {saved.noise_key, tensors[5]}));
+    }
     if (saved.need_weight) d_weight = as(at::mm(dy.t(), x), weight.scalar_type());
     if (saved.need_bias) {
       d_bias = as(dy.sum(0, false, dtype == at::kDouble ? at::kDouble : at::kFloat), saved.bias_dtype);
     }
     if (down.defined()) {
+      const ProfileScope low_rank("low rank backward");
       d_down = at::empty_like(down);
       at::Tensor d_up_t = at::empty_like(up_t);
       detail::dispatch(dy, "adapted_linear", [&](auto t) {
@@ -145,9 +170,15 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
       });
       d_up = d_up_t.t();
     }
-    return {dx, d_weight, d_bias, d_down, d_up, Variable(), Variable()};
+    return {dx, d_weight, d_bias, d_down, d_up, Variable(), Variable(), Variable()};
   }
 };
+
+WeightNoise noise_of(const NoiseSource* source, const ForwardContext& context) {
+  if (source == nullptr || !context.training || !source->deviations.defined()) return {};
+  return {source->per_micro_batch ? context.dropout_key(source->stream) : context.step_key(source->stream),
+          source->deviations};
+}
 
 // Stacked factors, scalings folded into `up`.
 struct Stacked {
@@ -173,10 +204,10 @@ Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& conte
 }
 
 at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Stacked stacked,
-                 c10::intrusive_ptr<detail::PackedLinear> packed) {
-  return AdaptedLinearFunction::apply(x, weight, detail::or_empty(bias), detail::or_empty(stacked.down),
-                                      detail::or_empty(stacked.up),
-                                      merge_plain_slices(std::move(stacked.slices)), std::move(packed));
+                 const WeightNoise& noise, c10::intrusive_ptr<detail::PackedLinear> packed) {
+  return AdaptedLinearFunction::apply(
+      x, weight, detail::or_empty(bias), detail::or_empty(stacked.down), detail::or_empty(stacked.up),
+      merge_plain_slices(std::move(stacked.slices)), noise, std::move(packed));
 }
 
 // The kept product of a frozen weight, or null where the plain one serves.
@@ -193,8 +224,8 @@ c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const a
 
 at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           const at::Tensor& down, const at::Tensor& up,
-                          std::vector<kernels::LowRankSlice> slices) {
-  return apply(x, weight, bias, {down, up, std::move(slices)}, {});
+                          std::vector<kernels::LowRankSlice> slices, const WeightNoise& noise) {
+  return apply(x, weight, bias, {down, up, std::move(slices)}, noise, {});
 }
 
 struct Linear::Packed {
@@ -210,18 +241,22 @@ Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
       packed_(std::make_shared<Packed>()) {}
 
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
-  if (!update) return apply(x, weight, bias, {}, packed_for(x, weight, packed_->product));
-  if (update->observe_input && context.training) update->observe_input(x);
+  if (!update) return apply(x, weight, bias, {}, {}, packed_for(x, weight, packed_->product));
+  if (update->observe_input && context.training && !is_recomputing()) update->observe_input(x);
   std::vector<LowRankTerm> terms = update->low_rank;
   if (update->computed_low_rank) {
     for (LowRankTerm& term : update->computed_low_rank()) terms.push_back(std::move(term));
   }
+  const WeightNoise noise = noise_of(update->noise.get(), context);
   at::Tensor y;
   if (update->affine) {
     const AffineMap map = update->affine(*this, context);
-    y = apply(x, map.weight, map.bias, stack(terms, context), {});
+    y = apply(x, map.weight, map.bias, stack(terms, context), noise, {});
   } else {
-    y = apply(x, weight, bias, stack(terms, context), packed_for(x, weight, packed_->product));
+    const bool is_plain = !noise.deviations.defined();
+    y = apply(
+        x, weight, bias, stack(terms, context), noise,
+        is_plain ? packed_for(x, weight, packed_->product) : c10::intrusive_ptr<detail::PackedLinear>());
   }
   return update->transform_output ? update->transform_output(*this, x, y, context) : y;
 }

@@ -77,7 +77,7 @@ class Product {
 
   // Making a primitive costs more than a small product; batches come in many lengths, so a few are kept.
   const dnnl::matmul& primitive(int64_t rows) {
-    constexpr size_t kKept = 256;
+    constexpr size_t kKept = 64;
     const auto found = primitives_.find(rows);
     if (found != primitives_.end()) return found->second;
     if (primitives_.size() >= kKept) primitives_.clear();

@@ -72,6 +72,19 @@ void check_parameter(const NamedParameter& parameter) {
   }
 }
 
+std::vector<OptimizerGroup> checked(std::vector<OptimizerGroup> groups) {
+  std::set<std::string> names;
+  for (const OptimizerGroup& group : groups) {
+    for (const NamedParameter& parameter : group.tensors) {
+      check_parameter(parameter);
+      if (!names.insert(parameter.name).second) {
+        throw Error(ErrorCode::kUsage, parameter.name, "given to the optimizer twice");
+      }
+    }
+  }
+  return groups;
+}
+
 std::string shape_text(const at::Tensor& tensor) {
   return fmt::format("[{}]", fmt::join(tensor.sizes(), ", "));
 }
@@ -79,14 +92,9 @@ std::string shape_text(const at::Tensor& tensor) {
 }  // namespace
 
 AdamW::AdamW(AdamWOptions options, std::vector<OptimizerGroup> groups)
-    : options_(options), groups_(std::move(groups)) {
-  std::set<std::string> names;
+    : options_(options), groups_(checked(std::move(groups))) {
   for (size_t index = 0; index < groups_.size(); ++index) {
     for (const NamedParameter& parameter : groups_[index].tensors) {
-      check_parameter(parameter);
-      if (!names.insert(parameter.name).second) {
-        throw Error(ErrorCode::kUsage, parameter.name, "given to the optimizer twice");
-      }
       const at::Tensor detached = parameter.tensor.detach();
       slots_.push_back(
           {parameter.name, parameter.tensor, at::zeros_like(detached), at::zeros_like(detached), 0, index});
@@ -94,18 +102,20 @@ AdamW::AdamW(AdamWOptions options, std::vector<OptimizerGroup> groups)
   }
 }
 
-void AdamW::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen) {
+void AdamW::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen,
+                 const std::map<std::string, double>& lr_factors) {
   for (Slot& slot : slots_) {
     const at::Tensor& gradient = slot.parameter.grad();
     if (!gradient.defined() || frozen.contains(slot.name)) continue;
     const OptimizerGroup& group = groups_[slot.group];
+    const auto found = lr_factors.find(slot.name);
+    const double lr = group.lr * lr_factor * (found == lr_factors.end() ? 1.0 : found->second);
     ++slot.steps;
     at::Tensor value = slot.parameter.detach();
     const at::Tensor dense = gradient.contiguous();
     const auto run =
         slot.parameter.scalar_type() == at::kFloat ? update_tensor<float> : update_tensor<double>;
-    run(value, dense, slot.first, slot.second, options_, group.lr * lr_factor, group.weight_decay,
-        gradient_scale, slot.steps);
+    run(value, dense, slot.first, slot.second, options_, lr, group.weight_decay, gradient_scale, slot.steps);
   }
 }
 
@@ -172,6 +182,42 @@ int64_t AdamW::state_bytes() const {
     bytes += static_cast<int64_t>(slot.first.nbytes() + slot.second.nbytes());
   }
   return bytes;
+}
+
+Sgd::Sgd(std::vector<OptimizerGroup> groups) : groups_(checked(std::move(groups))) {}
+
+void Sgd::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen,
+               const std::map<std::string, double>& lr_factors) {
+  for (const OptimizerGroup& group : groups_) {
+    for (const NamedParameter& parameter : group.tensors) {
+      const at::Tensor& gradient = parameter.tensor.grad();
+      if (!gradient.defined() || frozen.contains(parameter.name)) continue;
+      const auto found = lr_factors.find(parameter.name);
+      const double lr = group.lr * lr_factor * (found == lr_factors.end() ? 1.0 : found->second);
+      parameter.tensor.detach().mul_(1.0 - lr * group.weight_decay).sub_(gradient, lr * gradient_scale);
+    }
+  }
+}
+
+void Sgd::reset(const std::string& name) {
+  for (const OptimizerGroup& group : groups_) {
+    for (const NamedParameter& parameter : group.tensors) {
+      if (parameter.name == name) return;
+    }
+  }
+  throw Error(ErrorCode::kUsage, name, "the optimizer has no such tensor");
+}
+
+void Sgd::zero_grad() {
+  for (const OptimizerGroup& group : groups_) {
+    for (const NamedParameter& parameter : group.tensors) parameter.tensor.mutable_grad().reset();
+  }
+}
+
+void Sgd::load_state(const std::vector<NamedTensor>& state, const std::string& where) {
+  ErrorList errors;
+  for (const NamedTensor& entry : state) errors.add(entry.name, "unexpected");
+  errors.throw_if_any(ErrorCode::kModel, where + ": the optimizer state does not fit");
 }
 
 }  // namespace msplora

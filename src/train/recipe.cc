@@ -66,12 +66,8 @@ std::string dotted(const std::string& pointer) {
   return key;
 }
 
-bool may_change(const std::string& key) {
-  static const std::set<std::string> kFree = {
-      "train.stop_at",          "train.log_every", "train.save_every",
-      "train.keep_checkpoints", "train.threads",   "train.load_best_at_end",
-      "train.epochs",           "train.max_steps", "train.eval_batch_tokens"};
-  return key.starts_with("output.") || kFree.contains(key);
+bool may_change(const std::string& key, const std::set<std::string>& free_keys) {
+  return free_keys.contains(key) || free_keys.contains(key.substr(0, key.find('.') + 1));
 }
 
 }  // namespace
@@ -129,6 +125,15 @@ nlohmann::json recipe_to_json(const PretrainRecipe& recipe) {
 }
 
 std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after) {
+  static const std::set<std::string> kFree = {
+      "output.",         "train.stop_at",          "train.log_every", "train.save_every",
+      "train.threads",   "train.keep_checkpoints", "train.epochs",    "train.load_best_at_end",
+      "train.max_steps", "train.eval_batch_tokens"};
+  return changed_keys(before, after, kFree);
+}
+
+std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after,
+                                      const std::set<std::string>& free_keys) {
   std::map<std::string, nlohmann::json> old_values;
   std::map<std::string, nlohmann::json> new_values;
   // Named: a temporary would be gone before the loop that walks over it.
@@ -146,7 +151,7 @@ std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohma
   }
   std::vector<std::string> keys;
   for (const std::string& key : changed) {
-    if (!may_change(key)) keys.push_back(key);
+    if (!may_change(key, free_keys)) keys.push_back(key);
   }
   return keys;
 }

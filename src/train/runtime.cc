@@ -3,11 +3,14 @@
 #include <ATen/Parallel.h>
 #include <omp.h>
 #include <sys/resource.h>
-
-#include <climits>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
+
+#include <climits>
+#include <cstdlib>
+#include <fstream>
+#include <string>
 
 #include "msplora/core/threads.h"
 
@@ -29,6 +32,11 @@ void keep_freed_memory() {
 }
 
 int64_t peak_memory_bytes() {
+  // Of this program alone; getrusage also counts what the process was before exec.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return 1024 * std::strtoll(line.c_str() + 6, nullptr, 10);
+  }
   rusage usage{};
   if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
 #ifdef __APPLE__

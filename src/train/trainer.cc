@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "msplora/core/interrupt.h"
+#include "msplora/core/profile.h"
+#include "msplora/nn/recompute.h"
 
 namespace msplora {
 namespace {
@@ -38,20 +40,23 @@ TrainingResult Trainer::run() {
       save_checkpoint();
       tell([](EventSink& sink) { sink.on_end(); });
       throw Error(ErrorCode::kInterrupted, "training",
-                  fmt::format("stopped at step {}; everything is saved in {}", state_.step,
-                              checkpoints_.path(state_.step).string()),
-                  "continue with --resume");
+                  setup_.keeps_checkpoints ? fmt::format("stopped at step {}; everything is saved in {}",
+                                                         state_.step, checkpoints_.path(state_.step).string())
+                                           : fmt::format("stopped at step {}", state_.step),
+                  setup_.keeps_checkpoints ? "continue with --resume" : "");
     }
   }
   load_best();
+  search();
   tell([](EventSink& sink) { sink.on_end(); });
   return result(/*paused=*/false);
 }
 
 void Trainer::do_step() {
+  const ProfileScope scope("step, outside of the parts below");
   const auto began = std::chrono::steady_clock::now();
   Adapter* adapter = setup_.adapter;
-  const TrainingProgress progress{state_.step, schedule_.total_steps()};
+  const TrainingProgress progress{state_.step, total_steps_};
   if (adapter != nullptr) adapter->on_step_begin(progress);
   std::set<std::string> frozen = freeze();
   std::vector<Batch> batches;
@@ -61,9 +66,11 @@ void Trainer::do_step() {
     targets += task_.num_targets(batches.back());
   }
   const double loss = backward(batches, targets);
-  const double lr_factor = schedule_.factor(state_.step);
-  if (adapter != nullptr) adapter->on_gradients(progress);
-  const GradientReport gradients = watch_.examine(frozen, lr_factor);
+  const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
+  const GradientReport gradients = [&] {
+    const ProfileScope norm("gradient norm");
+    return watch_.examine(frozen, lr_factor);
+  }();
   if (!gradients.not_finite.empty()) {
     throw Error(
         ErrorCode::kNumerics, fmt::format("training, step {}", state_.step + 1),
@@ -71,6 +78,7 @@ void Trainer::do_step() {
                     task_.describe(batches.front())),
         "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
   }
+  if (adapter != nullptr) adapter->on_gradients(progress);
   update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), std::move(frozen));
 
   const double seconds = seconds_since(began);
@@ -91,17 +99,19 @@ void Trainer::do_step() {
 
 void Trainer::update(TrainingProgress progress, double lr_factor, double gradient_scale,
                      std::set<std::string> frozen) {
+  const ProfileScope scope("optimizer");
   Adapter* adapter = setup_.adapter;
   if (adapter != nullptr) frozen.merge(adapter->updated_by_method());
-  optimizer_.step(lr_factor, gradient_scale, frozen);
+  optimizer_->step(lr_factor, gradient_scale, frozen,
+                   adapter != nullptr ? adapter->lr_factors_now(progress) : std::map<std::string, double>());
   if (adapter != nullptr) {
     const TrainOptions& o = setup_.options;
     adapter->own_update(progress,
                         {o.lr * lr_factor, o.weight_decay, o.beta1, o.beta2, o.eps, gradient_scale});
   }
-  optimizer_.zero_grad();
+  optimizer_->zero_grad();
   ++progress.step;
-  if (adapter != nullptr) adapter->on_step_end(progress, optimizer_);
+  if (adapter != nullptr) adapter->on_step_end(progress, *optimizer_);
 }
 
 double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
@@ -114,7 +124,12 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
     context.seed = static_cast<uint64_t>(setup_.options.seed);
     context.step = static_cast<uint64_t>(state_.step);
     context.micro_batch = i;
-    const at::Tensor sum = task_.loss_sum(batches[i], context);
+    at::Tensor sum;
+    {
+      const ProfileScope scope("forward, rest");
+      const CheckpointActivations checkpoint(setup_.options.checkpoint_activations);
+      sum = task_.loss_sum(batches[i], context);
+    }
     const double value = sum.item<double>();
     if (!std::isfinite(value)) {
       throw Error(
@@ -126,7 +141,10 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
       throw Error(ErrorCode::kConfig, "training", "the loss does not depend on any trainable tensor",
                   "adapt modules that take part in the model's output");
     }
-    (sum * scale).backward();
+    {
+      const ProfileScope scope("backward, rest");
+      (sum * scale).backward();
+    }
     loss += value * scale;
   }
   return loss;
@@ -134,7 +152,7 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
 
 std::set<std::string> Trainer::freeze() {
   if (setup_.adapter == nullptr) return {};
-  const auto names = setup_.adapter->frozen_now({state_.step, schedule_.total_steps()});
+  const auto names = setup_.adapter->frozen_now({state_.step, total_steps_});
   const std::set<std::string> frozen(names.begin(), names.end());
   size_t free_count = 0;
   for (const TrainableTensor& trainable : setup_.trainable) {
@@ -175,7 +193,7 @@ void Trainer::log() {
 
 void Trainer::after_step() {
   const TrainOptions& options = setup_.options;
-  const bool is_last = state_.step >= schedule_.total_steps();
+  const bool is_last = state_.step >= total_steps_;
   const StepReport now = report();
   tell([&](EventSink& sink) { sink.on_step(now); });
   if (state_.step % options.log_every == 0 || is_last) log();
@@ -216,7 +234,7 @@ bool Trainer::evaluate() {
     ++state_.evaluations_without_gain;
   }
   const int64_t patience = setup_.options.early_stopping_patience;
-  if (patience > 0 && state_.evaluations_without_gain >= patience && state_.step < schedule_.total_steps()) {
+  if (patience > 0 && state_.evaluations_without_gain >= patience && state_.step < total_steps_) {
     state_.stopped_early = true;
   }
   const double epoch = report().epoch;

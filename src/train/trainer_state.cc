@@ -79,10 +79,10 @@ TrainerSetup checked(TrainerSetup setup) {
 Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
     : setup_(checked(std::move(setup))),
       task_(task),
-      schedule_(setup_.options.schedule, count_steps(setup_.options, task), setup_.options.warmup_steps,
-                setup_.options.warmup_ratio),
-      optimizer_({setup_.options.beta1, setup_.options.beta2, setup_.options.eps},
-                 optimizer_groups(setup_.options, setup_.trainable)),
+      total_steps_(count_steps(setup_.options, task)),
+      schedule_(setup_.options.schedule, setup_.schedule_steps > 0 ? setup_.schedule_steps : total_steps_,
+                setup_.options.warmup_steps, setup_.options.warmup_ratio),
+      optimizer_(make_optimizer(setup_.options, optimizer_groups(setup_.options, setup_.trainable))),
       watch_(named(setup_.trainable)),
       checkpoints_(setup_.directory) {
   const auto names = task_.metric_names();
@@ -93,14 +93,21 @@ Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
                 fmt::format("the task has no metric `{}`; it has {}", wanted, fmt::join(names, ", ")),
                 did_you_mean(wanted, names));
   }
+  if (setup_.adapter != nullptr && setup_.adapter->has_search() && !task_.can_evaluate()) {
+    throw Error(ErrorCode::kConfig, "training",
+                fmt::format("method {} ends with a search on validation data, but there is none",
+                            setup_.adapter->config().method),
+                "data.validation or data.validation_fraction");
+  }
 }
 
 Trainer::~Trainer() = default;
 
 void Trainer::start() {
   began_ = std::chrono::steady_clock::now();
-  checkpoints_.remove_leftovers();
-  const std::vector<int64_t> steps = setup_.resume ? checkpoints_.steps() : std::vector<int64_t>();
+  const bool resumes = setup_.resume && setup_.keeps_checkpoints;
+  if (setup_.keeps_checkpoints) checkpoints_.remove_leftovers();
+  const std::vector<int64_t> steps = resumes ? checkpoints_.steps() : std::vector<int64_t>();
   const bool resumed = !steps.empty();
   if (resumed) {
     restore(checkpoints_.load(steps.back()));
@@ -108,10 +115,10 @@ void Trainer::start() {
     start_fresh();
   }
   epoch_batches_ = task_.num_batches(state_.epoch);
-  RunInfo info{setup_.method, schedule_.total_steps(), state_.step, resumed, 0};
+  RunInfo info{setup_.method, total_steps_, state_.step, resumed, 0};
   for (const TrainableTensor& tensor : setup_.trainable) info.trainable_parameters += tensor.tensor.numel();
   tell([&](EventSink& sink) { sink.on_start(info); });
-  if (setup_.resume) {
+  if (resumes) {
     const std::string text = resumed ? fmt::format("resumed from {}", checkpoints_.path(state_.step).string())
                                      : "no checkpoint to resume from; starting at the beginning";
     tell([&](EventSink& sink) { sink.on_message(text); });
@@ -119,8 +126,10 @@ void Trainer::start() {
 }
 
 void Trainer::start_fresh() {
-  checkpoints_.remove_all();
-  remove_files_of_earlier_run(setup_.directory);
+  if (setup_.keeps_checkpoints) {
+    checkpoints_.remove_all();
+    remove_files_of_earlier_run(setup_.directory);
+  }
   state_ = {};
 }
 
@@ -146,7 +155,7 @@ void Trainer::restore(const TrainingCheckpoint& checkpoint) {
   check_same_run(checkpoint);
   const std::string where = checkpoints_.path(checkpoint.state.step).string();
   copy_values(stored_tensors(), checkpoint.trainable, where);
-  optimizer_.load_state(checkpoint.optimizer, where);
+  optimizer_->load_state(checkpoint.optimizer, where);
   if (setup_.adapter != nullptr && !checkpoint.adapter_state.is_null()) {
     setup_.adapter->restore_state(checkpoint.adapter_state);
   }
@@ -161,17 +170,18 @@ std::vector<NamedTensor> Trainer::stored_tensors() const {
     tensors.push_back({tensor.name, tensor.tensor.detach()});
   if (setup_.adapter != nullptr) {
     for (NamedTensor& tensor : setup_.adapter->state_tensors()) tensors.push_back(std::move(tensor));
+    for (NamedTensor& tensor : setup_.adapter->training_tensors()) tensors.push_back(std::move(tensor));
   }
   return tensors;
 }
 
 void Trainer::save_checkpoint() {
-  if (saved_step_ == state_.step) return;
+  if (saved_step_ == state_.step || !setup_.keeps_checkpoints) return;
   TrainingCheckpoint checkpoint;
   state_.total_seconds = total_seconds();
   checkpoint.state = state_;
   checkpoint.trainable = stored_tensors();
-  checkpoint.optimizer = optimizer_.state();
+  checkpoint.optimizer = optimizer_->state();
   if (setup_.adapter != nullptr) checkpoint.adapter_state = setup_.adapter->state();
   checkpoint.recipe = setup_.recipe;
   checkpoint.data_fingerprint = task_.fingerprint();
@@ -182,13 +192,35 @@ void Trainer::save_checkpoint() {
 }
 
 void Trainer::load_best() {
-  if (!setup_.options.load_best_at_end || state_.best_step < 0 || state_.best_step == state_.step) return;
+  if (!setup_.options.load_best_at_end || !setup_.keeps_checkpoints) return;
+  if (state_.best_step < 0 || state_.best_step == state_.step) return;
   const TrainingCheckpoint best = checkpoints_.load(state_.best_step);
   copy_values(stored_tensors(), best.trainable, checkpoints_.path(state_.best_step).string());
   if (setup_.adapter != nullptr && !best.adapter_state.is_null())
     setup_.adapter->restore_state(best.adapter_state);
   const std::string text = fmt::format("took the weights of step {}, the best evaluation", state_.best_step);
   tell([&](EventSink& sink) { sink.on_message(text); });
+}
+
+void Trainer::search() {
+  Adapter* adapter = setup_.adapter;
+  if (adapter == nullptr || !adapter->has_search()) return;
+  const std::string metric = best_metric();
+  const auto say = [this](const std::string& text) { tell([&](EventSink& sink) { sink.on_message(text); }); };
+  const auto score = [&] {
+    if (interrupt_requested()) {
+      throw Error(ErrorCode::kInterrupted, "search",
+                  "stopped; the training is saved, and the search is repeated when it is continued",
+                  "continue with --resume");
+    }
+    const double value = task_.evaluate().value(metric);
+    return smaller_is_better(metric) ? -value : value;
+  };
+  search_ = adapter->search(score, say);
+  const Evaluation evaluation = task_.evaluate();
+  search_["metric"] = metric;
+  for (const auto& [name, value] : evaluation.metrics) search_["evaluation"][name] = value;
+  say(fmt::format("searched: {}", format_metrics(evaluation)));
 }
 
 double Trainer::total_seconds() const {
@@ -198,7 +230,7 @@ double Trainer::total_seconds() const {
 TrainingResult Trainer::result(bool paused) const {
   TrainingResult result;
   result.steps = state_.step;
-  result.total_steps = schedule_.total_steps();
+  result.total_steps = total_steps_;
   result.stopped_early = state_.stopped_early;
   result.paused = paused;
   result.last_loss = state_.last_loss;
@@ -212,6 +244,7 @@ TrainingResult Trainer::result(bool paused) const {
   if (state_.train_seconds > 0)
     result.tokens_per_second = static_cast<double>(state_.tokens) / state_.train_seconds;
   result.peak_memory_bytes = peak_memory_bytes();
+  result.search = search_;
   return result;
 }
 
@@ -254,6 +287,11 @@ std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
   return groups;
 }
 
+std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, std::vector<OptimizerGroup> groups) {
+  if (options.optimizer == "sgd") return std::make_unique<Sgd>(std::move(groups));
+  return std::make_unique<AdamW>(AdamWOptions{options.beta1, options.beta2, options.eps}, std::move(groups));
+}
+
 namespace {
 
 nlohmann::json evaluation_summary(const std::optional<Evaluation>& evaluation) {
@@ -276,30 +314,32 @@ nlohmann::json training_summary(const TrainingResult& result, const TrainOptions
       levels[std::to_string(tensor.level)] += tensor.tensor.numel();
     total += tensor.tensor.numel();
   }
-  return {{"method", method},
-          {"trainable_parameters",
-           {{"total", total},
-            {"adapter", counts[ParameterGroup::kAdapter]},
-            {"bias", counts[ParameterGroup::kBias]},
-            {"head", counts[ParameterGroup::kHead]},
-            {"adapter_by_level", levels}}},
-          {"steps", result.steps},
-          {"total_steps", result.total_steps},
-          {"stopped_early", result.stopped_early},
-          {"last_loss", result.last_loss},
-          {"best_metric", result.best_metric},
-          {"best", evaluation_summary(result.best)},
-          {"best_step", result.best_step},
-          {"last", evaluation_summary(result.last)},
-          {"seconds", result.seconds},
-          {"train_seconds", result.train_seconds},
-          {"tokens", result.tokens},
-          {"tokens_per_second", result.tokens_per_second},
-          {"peak_memory_bytes", result.peak_memory_bytes},
-          {"seed", options.seed},
-          {"dtype", options.dtype},
-          {"threads", at::get_num_threads()},
-          {"versions", {{"libtorch", TORCH_VERSION}}}};
+  nlohmann::json summary = {{"method", method},
+                            {"trainable_parameters",
+                             {{"total", total},
+                              {"adapter", counts[ParameterGroup::kAdapter]},
+                              {"bias", counts[ParameterGroup::kBias]},
+                              {"head", counts[ParameterGroup::kHead]},
+                              {"adapter_by_level", levels}}},
+                            {"steps", result.steps},
+                            {"total_steps", result.total_steps},
+                            {"stopped_early", result.stopped_early},
+                            {"last_loss", result.last_loss},
+                            {"best_metric", result.best_metric},
+                            {"best", evaluation_summary(result.best)},
+                            {"best_step", result.best_step},
+                            {"last", evaluation_summary(result.last)},
+                            {"seconds", result.seconds},
+                            {"train_seconds", result.train_seconds},
+                            {"tokens", result.tokens},
+                            {"tokens_per_second", result.tokens_per_second},
+                            {"peak_memory_bytes", result.peak_memory_bytes},
+                            {"seed", options.seed},
+                            {"dtype", options.dtype},
+                            {"threads", at::get_num_threads()},
+                            {"versions", {{"libtorch", TORCH_VERSION}}}};
+  if (!result.search.is_null()) summary["search"] = result.search;
+  return summary;
 }
 
 }  // namespace msplora

@@ -65,6 +65,9 @@ FakeModel::FakeModel(const Options& options) : options_(options) {
   for (Site& site : sites_) {
     const bool head = site.layer < 0;
     if (site.path == "classifier.out_proj") site.out_features = options.labels;
+    if (options.kv_heads > 0 && (site.module == "k_proj" || site.module == "v_proj")) {
+      site.out_features = options.hidden / options.heads * options.kv_heads;
+    }
     auto linear = std::make_unique<Linear>();
     linear->weight = draw(site.path + ".weight", {site.out_features, site.in_features}, options.seed, 0.2)
                          .to(head ? at::kFloat : options.dtype);
@@ -93,6 +96,7 @@ AdapterTarget FakeModel::target() const {
   target.base_name = "base-model";
   target.task_type = options_.llama ? "CAUSAL_LM" : "SEQ_CLS";
   target.num_layers = options_.layers;
+  target.heads = {options_.heads, options_.kv_heads > 0 ? options_.kv_heads : options_.heads};
   target.sites = sites_;
   target.parameters = parameters_;
   if (!options_.llama) target.head_modules = {"classifier"};

@@ -31,6 +31,8 @@ class FakeModel {
     at::ScalarType bias_dtype = at::kFloat;
     uint64_t seed = 1;
     bool llama = false;  // no biases, no head
+    int64_t heads = 4;
+    int64_t kv_heads = 0;  // 0: as many; narrows k_proj and v_proj of llama
   };
   explicit FakeModel(const Options& options);
   FakeModel() : FakeModel(Options()) {}

@@ -50,8 +50,9 @@ inline void expect_same_update(const Adapter& a, const Adapter& b) {
   ASSERT_EQ(left.size(), right.size());
   double largest = 0;
   for (size_t i = 0; i < left.size(); ++i) {
-    EXPECT_LT((left[i] - right[i]).abs().max().item<double>(), 1e-6);
-    largest = std::max(largest, left[i].abs().max().item<double>());
+    const double size = left[i].abs().max().item<double>();
+    EXPECT_LT((left[i] - right[i]).abs().max().item<double>(), 1e-6 * std::max(1.0, size));
+    largest = std::max(largest, size);
   }
   EXPECT_GT(largest, 0.01);
 }

@@ -384,7 +384,7 @@ TEST(AdapterErrors, UnknownMethodNamesTheNearest) {
               HasSubstr("did you mean `msplora`?"));
   config.method = "quantum";
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
-              HasSubstr("known: msplora, lora, none"));
+              HasSubstr("known: msplora, lora, "));
 }
 
 TEST(AdapterErrors, RankAboveADimensionListsTheSites) {

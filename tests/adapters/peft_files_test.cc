@@ -234,12 +234,12 @@ TEST(PeftFiles, PatternsApplyInTheOrderOfTheFile) {
 
 TEST(PeftFiles, ReasonsForRefusal) {
   const auto error = [](json config) { return ForeignAdapter(std::move(config)).load_error(); };
-  const std::string text = error({{"use_dora", true},
+  const std::string text = error({{"use_qalora", true},
                                   {"lora_bias", true},
                                   {"init_lora_weights", "pissa_niter_4"},
                                   {"layer_replication", {{0, 4}}},
                                   {"target_modules", {"query"}}});
-  EXPECT_THAT(text, HasSubstr("use_dora: DoRA"));
+  EXPECT_THAT(text, HasSubstr("use_qalora: QALoRA"));
   EXPECT_THAT(text, HasSubstr("lora_bias: biases of lora_B"));
   EXPECT_THAT(text, HasSubstr("init_lora_weights: `pissa_niter_4` also changed the base weights"));
   EXPECT_THAT(text, HasSubstr("layer_replication"));
@@ -275,12 +275,12 @@ TEST(PeftFiles, TensorsThatDoNotFitAreListedTogether) {
 
 TEST(PeftFiles, TensorsOfOtherMethods) {
   ForeignAdapter foreign({{"r", 4}, {"target_modules", {"query"}}});
-  foreign.add(kPrefix + kBlock + "0.attention.self.query.lora_magnitude_vector", at::zeros({16}));
+  foreign.add(kPrefix + kBlock + "0.attention.self.query.lora_B.bias", at::zeros({16}));
   foreign.add(kPrefix + "roberta.embeddings.word_embeddings.lora_embedding_A", at::zeros({4, 100}));
   foreign.add(kPrefix + kBlock + "0.attention.self.value.lora_A_0.weight", at::zeros({4, 16}));
   foreign.add(kBlock + "0.attention.self.query.lora_A.weight", at::zeros({4, 16}));
   const std::string text = foreign.load_error();
-  EXPECT_THAT(text, HasSubstr("DoRA magnitudes"));
+  EXPECT_THAT(text, HasSubstr("a bias of lora_B"));
   EXPECT_THAT(text, HasSubstr("factors of an embedding"));
   EXPECT_THAT(text, HasSubstr("MSPLoRA authors' released code"));
   EXPECT_THAT(text, HasSubstr("does not begin with base_model.model."));

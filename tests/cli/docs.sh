@@ -8,7 +8,11 @@ diff -u "$SOURCE_DIR/docs/config.md" out.txt >&2 || fail "docs/config.md is out 
 for recipe in "$SOURCE_DIR"/recipes/*.yaml; do
   status=0
   kind=()
-  case $(basename "$recipe") in pretrain*) kind=(--pretrain) ;; esac
+  case $(basename "$recipe") in
+    pretrain*) kind=(--pretrain) ;;
+    federated*) kind=(--federate) ;;
+    compare*) kind=(--compare) ;;
+  esac
   "$MSPLORA" validate "$recipe" "${kind[@]}" > out.txt 2>&1 || status=$?
   if grep -qE "unknown key|expected (a|an|at|above|true) |not valid YAML" out.txt; then
     cat out.txt >&2

@@ -19,6 +19,11 @@ count 116736 --shape roberta-base --method msplora --rank 8 --levels 4
 count 11010048 --shape llama-2-7b --method msplora --rank 64 --target-modules q_proj,v_proj
 tr -d ' \n' < out.txt | grep -qF '"owners":[[0],[0,11,22],[0,1,2,' || fail "owners of the mid groups of 32 layers"
 count 33554432 --shape llama-2-7b --method lora --rank 64 --target-modules q_proj,v_proj
+count 159744 --shape roberta-base --method aslora --rank 8
+grep -qF '"trainable_parameters_at_end": 73728' out.txt || fail "count of aslora after its merges"
+expect 0 "aslora at the end" "73,728" -- "$MSPLORA" inspect --shape roberta-base --method aslora
+count 1327104 --shape deberta-v3-base --method prilora \
+  --target-modules query_proj,key_proj,value_proj,attention.output.dense,intermediate.dense,output.dense
 count 0 --shape roberta-base --method none
 expect 0 -- "$MSPLORA" inspect --json --shape tinyllama-1.1b --method msplora
 tr -d ' \n' < out.txt | grep -qF '"owners":[[0],[0,8,15],' || fail "owners of the mid groups of 22 layers"
@@ -26,4 +31,7 @@ expect 0 "135,168" "294,912" "124." "query" "intermediate" "memory" -- "$MSPLORA
 for shape in roberta-large bert-base-uncased deberta-v3-base llama-3-8b; do
   expect 0 "msplora" "lora" -- "$MSPLORA" inspect --shape $shape
 done
+expect 0 '"checkpoint_activations": true' -- "$MSPLORA" inspect --json --shape roberta-base --method lora --checkpoint-activations
+tr -d ' \n' < out.txt | grep -qE '"recomputed_flops":[1-9]' || fail "checkpointing repeats products"
+expect 0 "TFLOP a step" "inputs of blocks alone" -- "$MSPLORA" inspect --shape roberta-base --checkpoint-activations
 expect 2 "quary" -- "$MSPLORA" inspect --shape roberta-base --target-modules quary

@@ -149,7 +149,7 @@ TEST(RegressionTarget, ParsesNumbersAndNamesTheLine) {
 Dataset labelled(const std::vector<std::string>& labels) {
   std::vector<Example> examples;
   for (const std::string& label : labels) {
-    examples.push_back({"text", "", false, label, static_cast<int64_t>(examples.size()) + 1});
+    examples.push_back({"text", "", false, label, "", static_cast<int64_t>(examples.size()) + 1});
   }
   return Dataset("train.tsv", examples, true);
 }

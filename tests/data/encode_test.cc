@@ -38,7 +38,7 @@ TEST(EncodeDataset, SinglesPairsAndLabels) {
   const auto tokenizer = small_tokenizer(dir);
   const LabelMap labels = LabelMap::from_list({"no", "yes"});
   const Dataset data =
-      make_data({{"The cats sat", "", false, "yes", 0}, {"the dog", "a cat", true, "no", 0}});
+      make_data({{"The cats sat", "", false, "yes", "", 0}, {"the dog", "a cat", true, "no", "", 0}});
   const EncodedDataset encoded = encode_dataset(data, TaskType::kClassification, &labels, *tokenizer, 0);
   ASSERT_EQ(encoded.examples.size(), 2u);
   EXPECT_THAT(encoded.examples[0].ids, ElementsAre(2, 5, 6, 7, 8, 3));
@@ -59,7 +59,7 @@ TEST(EncodeDataset, TruncationIsCounted) {
   ScratchDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const Dataset data =
-      make_data({{"the cat sat the cat sat", "", false, "1.5", 0}, {"a dog", "", false, "-2", 0}});
+      make_data({{"the cat sat the cat sat", "", false, "1.5", "", 0}, {"a dog", "", false, "-2", "", 0}});
   const EncodedDataset encoded = encode_dataset(data, TaskType::kRegression, nullptr, *tokenizer, 5);
   EXPECT_THAT(encoded.examples[0].ids, ElementsAre(2, 5, 6, 8, 3));
   EXPECT_EQ(encoded.examples[0].target, 1.5);
@@ -73,12 +73,12 @@ TEST(EncodeDataset, UnlabelledDataAndWrongLabels) {
   ScratchDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const LabelMap labels = LabelMap::from_list({"no", "yes"});
-  const Dataset unlabelled = make_data({{"", "", false, "", 0}}, false);
+  const Dataset unlabelled = make_data({{"", "", false, "", "", 0}}, false);
   const EncodedDataset encoded =
       encode_dataset(unlabelled, TaskType::kClassification, nullptr, *tokenizer, 8);
   EXPECT_THAT(encoded.examples[0].ids, ElementsAre(2, 3));
   EXPECT_EQ(encoded.examples[0].label, kIgnoredLabel);
-  const Dataset wrong = make_data({{"a", "", false, "yes", 0}, {"a", "", false, "yess", 0}});
+  const Dataset wrong = make_data({{"a", "", false, "yes", "", 0}, {"a", "", false, "yess", "", 0}});
   EXPECT_THAT(error_text(ErrorCode::kData,
                          [&] { encode_dataset(wrong, TaskType::kClassification, &labels, *tokenizer, 8); }),
               AllOf(HasSubstr("data.tsv:2"), HasSubstr("`yess`"), HasSubstr("did you mean `yes`?")));

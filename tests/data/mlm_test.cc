@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <set>
 
 #include <algorithm>
 #include <cmath>
@@ -94,6 +95,30 @@ TEST(MlmCorpus, CacheGivesTheSameAndRefusesDamage) {
     }
     EXPECT_EQ(fresh.size(), 0u);
   }
+}
+
+// The first token's label is a token of the text as it was, drawn anew in each epoch; the words' labels are
+// those that they would have without it, apart from the numbers drawn.
+TEST(MaskTokens, TheFirstTokenPredictsATokenOfItsText) {
+  const MlmVocabulary vocabulary = make_vocabulary();
+  MaskOptions options;
+  options.first_token = true;
+  std::set<int64_t> seen;
+  for (uint64_t epoch = 0; epoch < 60; ++epoch) {
+    std::vector<int64_t> ids = {kCls, kFirst, kFirst + 1, kFirst + 2, kSep}, labels(ids.size());
+    mask_tokens(ids, labels, vocabulary, options, epoch, 3);
+    EXPECT_EQ(ids.front(), kCls);
+    EXPECT_GE(labels.front(), kFirst);
+    EXPECT_LE(labels.front(), kFirst + 2);
+    EXPECT_EQ(labels.back(), kIgnoredLabel);
+    seen.insert(labels.front());
+  }
+  EXPECT_EQ(seen.size(), 3u);
+  // A sequence without a special token in front has no such label.
+  std::vector<int64_t> bare = {kFirst, kFirst + 1}, labels(2);
+  options.probability = 1e-9;
+  mask_tokens(bare, labels, vocabulary, options, 0, 0);
+  EXPECT_EQ(std::count(labels.begin(), labels.end(), kIgnoredLabel), 1);
 }
 
 TEST(MaskTokens, SharesAreThoseOfBert) {

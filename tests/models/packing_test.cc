@@ -52,6 +52,23 @@ double largest_difference(const at::Tensor& a, const at::Tensor& b) {
 
 class Packing : public ::testing::TestWithParam<std::string> {};
 
+// ModelLoadOptions::dropout takes the place of config.json's, in the blocks and in the head, and is not
+// saved.
+TEST_P(Packing, DropoutOfTheOptionsReplacesThatOfTheConfig) {
+  ModelLoadOptions options;
+  options.dropout = 0.0;
+  const auto model = create_model(small_config(GetParam()), options);
+  const PackedInput batch = input_of({5, 17}, 50);
+  ForwardContext training;
+  training.training = true;
+  training.seed = 3;
+  EXPECT_TRUE(at::equal(model->forward(batch, training), model->forward(batch, {})));
+  EXPECT_DOUBLE_EQ(model->config().hidden_dropout_prob, 0.1);
+  options.dropout = 0.5;
+  const auto dropping = create_model(small_config(GetParam()), options);
+  EXPECT_FALSE(at::equal(dropping->forward(batch, training), dropping->forward(batch, {})));
+}
+
 TEST_P(Packing, BatchEqualsItsSequencesOneByOne) {
   ModelLoadOptions options;
   options.keep_float32 = true;

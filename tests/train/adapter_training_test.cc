@@ -10,71 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "msplora/adapters/adapter.h"
 #include "msplora/core/file.h"
 #include "msplora/eval/inputs.h"
 #include "msplora/eval/merge.h"
+#include "train/adapted_run.h"
 #include "train/temporary_directory.h"
-#include "train/tiny_run.h"
 
 namespace msplora {
 namespace {
-
-struct AdaptedRun {
-  explicit AdaptedRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat) {
-    ModelLoadOptions load;
-    load.num_labels = 2;
-    load.seed = 5;
-    load.compute_dtype = dtype;
-    model = create_model(tiny_config(0.1), load);
-    AdapterTarget target;
-    target.model_type = model->config().model_type;
-    target.task_type = "SEQ_CLS";
-    target.num_layers = model->config().num_hidden_layers;
-    target.sites = model->sites();
-    target.parameters = model->parameters();
-    target.head_modules = model->head_modules();
-    adapter = create_adapter(config, target, 7);
-    options.batch_size = 5;
-    options.lr = 1e-2;
-    options.save_every = 1;
-    options.keep_checkpoints = 100;
-  }
-
-  TrainingResult run(const std::filesystem::path& directory, bool resume = false) {
-    TextTaskOptions task_options;
-    task_options.batches = batch_options(options);
-    task = std::make_unique<TextTask>(*model, train, std::vector<ValidationSet>{{"validation", &validation}},
-                                      task_options);
-    TrainerSetup setup;
-    setup.options = options;
-    setup.directory = directory;
-    setup.resume = resume;
-    setup.method = adapter->config().method;
-    setup.trainable = adapter->trainable();
-    setup.adapter = adapter.get();
-    return Trainer(std::move(setup), *task).run();
-  }
-
-  at::Tensor logits() {
-    c10::NoGradGuard no_grad;
-    return predict_logits(*model, validation);
-  }
-
-  std::vector<at::Tensor> values() const {
-    std::vector<at::Tensor> values;
-    for (const TrainableTensor& tensor : adapter->trainable())
-      values.push_back(tensor.tensor.detach().clone());
-    return values;
-  }
-
-  std::unique_ptr<Model> model;
-  std::unique_ptr<Adapter> adapter;
-  std::vector<TokenizedExample> train = tiny_examples(45, 1);
-  std::vector<TokenizedExample> validation = tiny_examples(12, 2);
-  TrainOptions options;
-  std::unique_ptr<TextTask> task;
-};
 
 AdapterConfig pyramid() {
   AdapterConfig config;
@@ -168,7 +111,7 @@ TEST_P(MergeMethods, GivesTheSameLogits) {
   for (const Site& site : run.model->sites()) EXPECT_EQ(site.linear->update, nullptr);
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, MergeMethods, testing::Values("msplora", "lora"));
+INSTANTIATE_TEST_SUITE_P(Methods, MergeMethods, testing::Values("msplora", "lora", "aslora", "prilora"));
 
 TEST(Merge, RoundsOnceToTheStoredType) {
   AdapterConfig config = pyramid();

@@ -13,13 +13,13 @@ namespace msplora {
 class TemporaryDirectory {
  public:
   explicit TemporaryDirectory(const std::string& suffix = "") {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
     std::string name = std::string("msplora-") + info->test_suite_name() + "-" + info->name() + suffix + "-" +
                        std::to_string(::getpid());
     for (char& c : name) {
       if (c == '/') c = '-';
     }
-    path_ = std::filesystem::path(testing::TempDir()) / name;
+    path_ = std::filesystem::path(::testing::TempDir()) / name;
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }

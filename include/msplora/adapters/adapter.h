@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -27,6 +29,12 @@ struct TrainableTensor {
   double lr_scale = 1.0;  // multiplies the learning rate (LoRA+)
 };
 
+/// Heads of the attention, for methods whose factors know of them; 0: unknown.
+struct AttentionHeads {
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;  // = num_attention_heads without grouped-query attention
+};
+
 /// What an adapter is put on: a model seen through its sites and parameters, without knowing the model class.
 ///
 /// `parameters` must hold the very tensors that the model computes with (the same at::Tensor handle as
@@ -40,6 +48,7 @@ struct AdapterTarget {
   uint64_t base_fingerprint = 0;  // of the frozen weights (fingerprint.h); 0: unknown, not checked
   std::string task_type;          // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
   int64_t num_layers = 0;
+  AttentionHeads heads;
   std::vector<Site> sites;                 // every linear layer of the model
   std::vector<NamedParameter> parameters;  // every parameter of the model, aliasing its storage
   std::vector<std::string> head_modules;   // trained and saved whole, e.g. {"classifier"}
@@ -82,7 +91,8 @@ class Adapter {
   const std::vector<Site>& sites() const { return sites_; }
 
   /// Every trainable tensor once: the method's own, then biases, then heads and modules_to_save. A shared
-  /// tensor is one entry under its owner's name.
+  /// tensor is one entry under its owner's name. A method may drop entries in the course of training; from
+  /// then on `frozen_now` names them.
   const std::vector<TrainableTensor>& trainable() const { return trainable_; }
   int64_t trainable_count(ParameterGroup group) const;
 
@@ -91,6 +101,9 @@ class Adapter {
 
   /// The dense change of one site's weight in float32, [out, in].
   virtual at::Tensor delta_weight(size_t site_index) const;
+  /// The change of its bias, [out]; undefined when the method leaves biases alone. Both changes are those of
+  /// the stored weight: ask for both before either is applied.
+  virtual at::Tensor delta_bias(size_t site_index) const { return {}; }
 
   /// Called before each optimizer step's forward passes. Returns the names of the tensors that are frozen now
   /// (stage-wise training); empty for most methods.
@@ -107,6 +120,9 @@ class Adapter {
   /// methods. restore_state is called after the values of trainable tensors and state_tensors are back.
   virtual nlohmann::json state() const { return nullptr; }
   virtual void restore_state(const nlohmann::json& state) {}
+  /// Called before values of an adapter file are filled in: brings the set of trainable tensors to what the
+  /// state says (ties of ASLoRA). Throws Error{kFormat} when the state does not fit this adapter.
+  virtual void restore_structure(const nlohmann::json& state) {}
   /// Tensors of that state, live (aliasing the adapter's own): checkpoints and native files hold them, and
   /// loading copies into them. Names must not collide with trainable ones. The set may not change after
   /// creation.
@@ -115,7 +131,8 @@ class Adapter {
   /// The events of an optimizer step, in their order. Called by the trainer alone.
   /// Before the forward passes of the step.
   virtual void on_step_begin(const TrainingProgress& progress) {}
-  /// Gradients are complete (all micro-batches) and not yet clipped; the method may change them in place.
+  /// Gradients are complete (all micro-batches), finite and measured; the method may change them in place.
+  /// The factor that clips the gradients as they were before is applied afterwards.
   virtual void on_gradients(const TrainingProgress& progress) {}
   /// Names of the tensors that the method updates itself in `own_update`; the optimizer leaves them alone.
   virtual std::set<std::string> updated_by_method() const { return {}; }
@@ -123,8 +140,30 @@ class Adapter {
   /// After the optimizer step; progress.step counts it.
   virtual void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) {}
 
+  /// Methods that end training by choosing among the parts they have trained (GLoRA). `score` evaluates the
+  /// model as it is at the moment, larger is better; `say` tells the user how it goes. The outcome depends on
+  /// the weights, the seed and the scores alone, so a resumed run repeats it, and becomes part of state().
+  /// Returns what metrics.json records. Called by the trainer once, with the weights that the run ends with.
+  virtual bool has_search() const { return false; }
+  virtual nlohmann::json search(const std::function<double()>& score,
+                                const std::function<void(const std::string&)>& say) {
+    return nullptr;
+  }
+
   /// The update of one site; by default its terms.
   virtual SiteUpdate update_of(size_t site_index) const;
+
+  /// Factors on the learning rates of this step, by name; absent names have 1. For methods with a warm-up of
+  /// their own.
+  virtual std::map<std::string, double> lr_factors_now(const TrainingProgress& progress) const { return {}; }
+
+  /// Whether rank, alpha, their patterns and use_rslora describe the terms as they do for LoRA, so that PEFT
+  /// files keep them; otherwise scalings are folded into the factors.
+  virtual bool keeps_lora_options() const { return false; }
+
+  /// Tensors that a resumed run alone needs (running means, moments that the method keeps): checkpoints hold
+  /// them, adapter files do not. Made when first asked for; otherwise as state_tensors.
+  virtual std::vector<NamedTensor> training_tensors() { return {}; }
 
   /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
   /// Throws Error{kUsage} when a layer carries another adapter.
@@ -170,9 +209,14 @@ struct ParameterCount {
   int64_t total = 0;
   std::vector<int64_t> per_level;
   std::vector<std::vector<int64_t>> owners;  // per level: layer indices that own a tensor
+  int64_t total_at_end = 0;                  // after what the method drops during training (merges of ASLoRA)
 };
-/// Throws like create_adapter. `head_modules` are never targeted; the default
-/// names the heads of Hugging Face models.
+/// Throws like create_adapter. `head_modules` are never targeted; the default names the heads of Hugging Face
+/// models. `heads` is needed by methods whose factors know of attention heads.
+ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
+                                int64_t num_layers, const AttentionHeads& heads,
+                                const std::vector<std::string>& head_modules = {"classifier", "score",
+                                                                                "lm_head", "cls"});
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers,
                                 const std::vector<std::string>& head_modules = {"classifier", "score",

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/method_options.h"
 #include "msplora/core/options.h"
 
 namespace msplora {
@@ -28,6 +29,8 @@ struct AdapterConfig {
   std::string bias = "none";
   std::string init = "default";
   bool use_rslora = false;
+  bool use_dora = false;
+  double lora_plus_ratio = 1.0;
 
   int64_t levels = 3;
   std::vector<int64_t> ranks;
@@ -38,10 +41,21 @@ struct AdapterConfig {
   bool stagewise = false;
   std::vector<double> stage_fractions;
 
+  AsloraOptions aslora;
+  PriloraOptions prilora;
+  LortaOptions lorta;
+  TtloraOptions ttlora;
+  GloraOptions glora;
+  FlatLoraOptions flatlora;
+  LoraProOptions lorapro;
+  XgbLoraOptions xgblora;
+  GeLoraOptions gelora;
+
   template <class Visitor>
   void visit(Visitor&& visitor) {
     visitor("method", method, "Method of adaptation (see docs/methods.md); `none` trains the head only");
-    visitor("rank", rank, "Rank r; of the first (global) level for msplora", at_least(1));
+    visitor("rank", rank, "Rank r; of the first (global) level for msplora, the mean one for prilora",
+            at_least(1));
     visitor("alpha", alpha, "Scaling numerator: scaling = alpha / r, at every level", above(0));
     visitor("dropout", dropout, "Dropout on the input of the update", probability_below_one());
     visitor(
@@ -63,8 +77,14 @@ struct AdapterConfig {
     visitor("alpha_pattern", alpha_pattern, "lora: the same for alpha", above(0));
     visitor("modules_to_save", modules_to_save, "Further modules trained and saved whole; heads always are");
     visitor("bias", bias, "Biases trained beside the adapter", one_of({"none", "lora_only", "all"}));
-    visitor("init", init, "Initialisation of the factors", one_of({"default", "gaussian"}));
+    visitor("init", init,
+            "Initialisation of the factors; pissa, olora and orthogonal are for lora (docs/methods.md)",
+            one_of({"default", "gaussian", "pissa", "olora", "orthogonal"}));
     visitor("use_rslora", use_rslora, "scaling = alpha / sqrt(r)");
+    visitor("use_dora", use_dora, "lora: DoRA, a trained magnitude for each output");
+    visitor("lora_plus_ratio", lora_plus_ratio,
+            "LoRA+: learning rate of B as a multiple of that of A (lora, msplora, aslora, prilora)",
+            above(0));
     visitor("levels", levels, "msplora: number of levels; ranks halve from level to level", at_least(1));
     visitor("ranks", ranks, "msplora: the rank of each level, largest first, instead of rank and levels",
             at_least(1));
@@ -80,6 +100,15 @@ struct AdapterConfig {
     visitor("stagewise", stagewise, "msplora: train one level at a time, global first");
     visitor("stage_fractions", stage_fractions,
             "msplora: share of the training for each stage; default equal", above(0));
+    visitor("aslora", aslora, "Options of method aslora");
+    visitor("prilora", prilora, "Options of method prilora");
+    visitor("lorta", lorta, "Options of method lorta");
+    visitor("ttlora", ttlora, "Options of method ttlora, whose update adapter.alpha multiplies directly");
+    visitor("glora", glora, "Options of method glora");
+    visitor("flatlora", flatlora, "Options of method flatlora");
+    visitor("lorapro", lorapro, "Options of method lorapro");
+    visitor("xgblora", xgblora, "Options of method xgblora");
+    visitor("gelora", gelora, "Options of method gelora");
   }
 };
 

@@ -24,6 +24,7 @@ struct Example {
   std::string text_pair;
   bool has_pair = false;
   std::string label;  // as written; "" when the data set has no labels
+  std::string group;  // as written; "" when no group column is read
   int64_t line = 0;   // line of its file, from 1
 };
 
@@ -69,6 +70,7 @@ struct TableSpec {
   std::string text;
   std::optional<std::string> text_pair;
   std::string label;
+  std::optional<std::string> group;
   bool label_optional = false;  // a missing label column gives a data set without labels instead of an error
 };
 

@@ -97,8 +97,8 @@ struct MaskOptions {
   double probability = 0.15;
   bool whole_word = false;
   uint64_t seed = 0;
-  /// The first token ([CLS]) predicts a token of its text, drawn anew in each epoch. Plain masking never trains
-  /// the output there, which classification heads read; with this it becomes a summary of the text.
+  /// The first token ([CLS]) predicts a token of its text, drawn anew in each epoch. Plain masking never
+  /// trains the output there, which classification heads read; with this it becomes a summary of the text.
   bool first_token = false;
 };
 

@@ -20,6 +20,7 @@ struct DataConfig {
   std::string text = "text";
   std::optional<std::string> text_pair;
   std::string label = "label";
+  std::optional<std::string> group;
   std::optional<std::string> glue_task;
   std::optional<std::string> dir;
   std::vector<std::string> labels;
@@ -42,6 +43,9 @@ struct DataConfig {
     visitor("text", text, "Column of the text: a name, or a position counted from 0");
     visitor("text_pair", text_pair, "Column of the second text of a pair");
     visitor("label", label, "Column of the label (classification) or number (regression)");
+    visitor("group", group,
+            "Column of what a training example belongs to (a writer, a site, a domain); `federate` can make "
+            "clients of it");
     visitor("glue_task", glue_task, "GLUE task; its files, columns, labels and metrics are known",
             one_of({"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}));
     visitor("dir", dir, "Official folder of the GLUE task, such as glue_data/SST-2");

@@ -15,6 +15,7 @@ struct MemoryQuestion {
   int64_t tokens_per_batch = 4096;   // T: tokens of a micro-batch
   int64_t bytes_per_weight = 4;      // 4: float32, 2: bfloat16; of frozen weights and activations
   bool is_causal_lm = false;         // logits for every token
+  bool checkpoint_activations = false;
 };
 
 /// Bytes by purpose.
@@ -40,6 +41,7 @@ int64_t count_base_parameters(const ModelConfig& config, const std::vector<Site>
 ///       + m f                         f feed-forward width; m = 2 (input and output of the activation), 4
 ///       when gated
 ///       + a                           inputs kept for the gradients of adapted layers
+///     with checkpoint_activations L s becomes L d + s: the inputs of the blocks, and one block at a time
 ///     logits = 8 T vocab for causal language models, else small and left out
 ///
 /// No padding and no [T, T] scores are in it, as batches are packed and attention works row by row.

@@ -21,10 +21,11 @@ struct MergeReport {
 
 /// Adds the adapter to the weights of the model and detaches it.
 ///
-/// Each weight becomes round(W + delta_W): the sum is formed in float32 and rounded once, to `stored_dtype`,
-/// the type that the model will be saved in. The model keeps its own dtype. Weights are replaced, not written
-/// into, so those mapped from a file stay as they are on disk. `samples` are run before and after. Throws
-/// Error{kNumerics} naming the site when a merged weight is not finite; the model is unchanged then.
+/// Each weight (and bias, where the method changes it) becomes round(W + delta_W): the sum is formed in
+/// float32 and rounded once, to `stored_dtype`, the type that the model will be saved in. The model keeps its
+/// own dtype. Weights are replaced, not written into, so those mapped from a file stay as they are on disk.
+/// `samples` are run before and after. Throws Error{kNumerics} naming the site when a merged tensor is not
+/// finite, Error{kUsage} when the adapter gives a bias to a layer that has none; the model is unchanged then.
 MergeReport merge_adapter(Model& model, Adapter& adapter, at::ScalarType stored_dtype,
                           const std::vector<PackedInput>& samples = {});
 

@@ -44,6 +44,22 @@ struct DropoutMask {
 template <typename T>
 void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
 
+/// y[i, j] = w[i, j] + deviations[i] * normal(key, i, j): Gaussian noise on a matrix, drawn again whenever it
+/// is needed. y may be w. The normals are a function of (key, i, j) alone: with (u0, u1, u2, u3) the words of
+/// Philox 4x32-10 at the counter ((j / 64) * 16 + j % 16, i), Box-Muller makes two of (u0, u1) and two of
+/// (u2, u3), sqrt(-2 ln (((u0 >> 8) + 1) / 2^24)) times cos and sin of 2 pi (u1 >> 8) / 2^24, and number
+/// (j % 64) / 16 of the four is taken.
+template <typename T>
+struct RowNoise {
+  int64_t rows = 0, width = 0;
+  uint64_t key = 0;
+  const float* deviations = nullptr;  // [rows]
+  const T* w = nullptr;               // [rows, width]
+  T* y = nullptr;                     // [rows, width]
+};
+template <typename T>
+void add_row_noise(const RowNoise<T>& op);
+
 /// s = dropout(x) + residual; y = (s - mean(s)) / sqrt(var(s) + eps) * gamma + beta, over the last dimension.
 /// x, residual (may be null), s (may be null), y: [rows, width]; gamma, beta: float [width];
 /// mean, rstd: float [rows], saved for backward.

@@ -58,10 +58,10 @@ struct ModelLoadOptions {
   ModelTask task = ModelTask::kSequenceClassification;
   int64_t num_labels = 0;  // 0: what config.json says
   at::ScalarType compute_dtype = at::kFloat;
-  uint64_t seed = 0;          // of fresh weights
-  bool random_init = false;   // ignore the checkpoint's weights and draw all of them
+  uint64_t seed = 0;              // of fresh weights
+  bool random_init = false;       // ignore the checkpoint's weights and draw all of them
   std::optional<double> dropout;  // of hidden states, attention and head, instead of what config.json says
-  bool keep_float32 = false;  // keep parameters in float32 (full training) and convert on use
+  bool keep_float32 = false;      // keep parameters in float32 (full training) and convert on use
 };
 
 /// What loading had to decide; printed by the programs.

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace msplora {
@@ -26,9 +27,14 @@ struct ForwardContext {
   uint64_t seed = 0;
   uint64_t step = 0;         // optimizer step
   uint64_t micro_batch = 0;  // index within the optimizer step
+  /// Sees the hidden states [T, hidden_size] of the embeddings (layer 0) and behind every block (1..L); may
+  /// be empty.
+  std::function<void(int64_t layer, const at::Tensor& hidden)> observe_hidden;
 
   /// The key of the generator for one dropout place; `stream` names the place (see hash_name).
   uint64_t dropout_key(uint64_t stream) const;
+  /// The same for what all micro-batches of an optimizer step share.
+  uint64_t step_key(uint64_t stream) const;
 };
 
 }  // namespace msplora

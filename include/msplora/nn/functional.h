@@ -39,13 +39,20 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask);
 
+/// Gaussian noise on the weight of one product: row i has the standard deviation deviations[i]. Drawn in
+/// forward and again in backward (kernels::RowNoise); nothing of the weight's size is kept.
+struct WeightNoise {
+  uint64_t key = 0;
+  at::Tensor deviations;  // float32 [out]; undefined: no noise
+};
 /// y = x Wᵀ + b + Σ_slices dropout_slice(x) down_sliceᵀ up_sliceᵀ, hand-written backward.
+/// With noise, W is the noisy weight, in x's dtype; the deviations are constants to autograd.
 /// weight [out, in], bias [out] or undefined; down [R, in] and up [out, R] with scalings folded into `up`, or
 /// undefined; slices as kernels::LowRank takes them. Parameters of another dtype than x are converted, and
 /// their gradients come back in their own dtype.
 at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           const at::Tensor& down, const at::Tensor& up,
-                          std::vector<kernels::LowRankSlice> slices);
+                          std::vector<kernels::LowRankSlice> slices, const WeightNoise& noise = {});
 
 /// Σ over rows whose label is not kIgnoredLabel of -log softmax(logits)[label], a float32 (float64) scalar.
 /// logits [N, classes], labels int64 [N]. Throws Error{kData} when a label is out of range.

@@ -30,6 +30,14 @@ struct AffineMap {
   at::Tensor bias;    // [out] or undefined
 };
 
+/// Gaussian noise on the weight in training forward passes (Flat-LoRA): a new one for each optimizer step,
+/// the same for all its micro-batches unless `per_micro_batch`. Never written to the stored weight.
+struct NoiseSource {
+  at::Tensor deviations;  // float32 [out], of the rows; undefined: no noise
+  uint64_t stream = 0;    // names the noise of this layer
+  bool per_micro_batch = false;
+};
+
 class Linear;
 
 /// Everything an adapter does to one linear layer. A method fills what it needs; the parts combine: the
@@ -53,6 +61,9 @@ struct SiteUpdate {
 
   /// Sees the layer's input in training forward passes (statistics for pruning); must not change it.
   std::function<void(const at::Tensor& x)> observe_input;
+
+  /// Noise on the map of `affine` or on the stored weight. Its owner may change it between optimizer steps.
+  std::shared_ptr<const NoiseSource> noise;
 };
 
 /// y = x Wᵀ + b + Σ_k scaling_k · dropout_k(x) A_kᵀ B_kᵀ, the one adapted linear operation.
@@ -91,6 +102,7 @@ struct Site {
   int64_t in_features = 0;
   int64_t out_features = 0;
   Linear* linear = nullptr;  // null when only shapes are known (inspect --shape)
+  bool has_bias = true;      // read only when `linear` is null
 };
 
 /// A parameter of the base model under its Hugging Face name, e.g. "roberta.pooler.dense.weight".

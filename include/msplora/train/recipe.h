@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,7 @@ struct TrainOptions {
   std::optional<int64_t> token_budget;
   int64_t accumulation = 1;
 
+  std::string optimizer = "adamw";
   double lr = 5e-4;
   std::optional<double> head_lr;
   double weight_decay = 0.01;
@@ -59,6 +61,7 @@ struct TrainOptions {
 
   std::string dtype = "float32";
   std::optional<double> dropout;
+  bool checkpoint_activations = false;
   int64_t seed = 42;
   int64_t threads = 0;
 
@@ -85,7 +88,9 @@ struct TrainOptions {
             at_least(1));
     visitor("token_budget", token_budget, "Tokens in a micro-batch, instead of batch_size", at_least(1));
     visitor("accumulation", accumulation, "Micro-batches of one optimizer step", at_least(1));
-    visitor("lr", lr, "Peak learning rate (AdamW)", above(0));
+    visitor("optimizer", optimizer, "AdamW, or gradient descent without momentum (beta1, beta2, eps unused)",
+            one_of({"adamw", "sgd"}));
+    visitor("lr", lr, "Peak learning rate", above(0));
     visitor("head_lr", head_lr, "Peak learning rate of the head; default: lr", above(0));
     visitor("weight_decay", weight_decay, "Decoupled weight decay; biases and norms have none", at_least(0));
     visitor("beta1", beta1, "Decay of the first moment", probability_below_one());
@@ -100,6 +105,9 @@ struct TrainOptions {
             one_of({"float32", "bfloat16"}));
     visitor("dropout", dropout, "Dropout of the base model, instead of what its config.json says",
             probability_below_one());
+    visitor("checkpoint_activations", checkpoint_activations,
+            "Keep the input of each block alone and run the block again in the backward pass: less memory, "
+            "up to half more products, the same gradients");
     visitor("seed", seed, "Seed of fresh weights, shuffling, dropout and masking", at_least(0));
     visitor("threads", threads, "Threads; 0: as many as the machine has", at_least(0));
     visitor("log_every", log_every, "Steps between log lines", at_least(1));
@@ -191,5 +199,8 @@ nlohmann::json recipe_to_json(const PretrainRecipe& recipe);
 /// often it is logged or saved, and the number of threads may change, and so
 /// may the length of the run (whose schedule then spans the new length); everything else may not.
 std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after);
+/// The same with another set of keys that may change; an entry that ends with "." stands for a section.
+std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after,
+                                      const std::set<std::string>& free_keys);
 
 }  // namespace msplora

@@ -30,6 +30,12 @@ struct TrainerSetup {
   nlohmann::json recipe;       // recipe_to_json: a resumed run must have the same; may be null
   uint64_t base_fingerprint = 0;
   std::vector<std::unique_ptr<EventSink>> sinks;
+  /// Without checkpoints nothing is written and nothing resumed; `directory` is not looked at.
+  bool keeps_checkpoints = true;
+  /// A run that is a part of a longer one (a client's round): the steps before it and those of the whole, for
+  /// the learning-rate schedule. 0: the run is the whole.
+  int64_t schedule_begin = 0;
+  int64_t schedule_steps = 0;
 };
 
 /// What came out.
@@ -48,17 +54,21 @@ struct TrainingResult {
   int64_t tokens = 0;
   double tokens_per_second = 0.0;  // over train_seconds
   int64_t peak_memory_bytes = 0;
+  nlohmann::json search;  // what the method's search found and its evaluation (Adapter::search); else null
 };
 
-/// The training loop: AdamW over micro-batches with a schedule, clipping, evaluation, checkpoints and early
-/// stopping.
+/// The training loop: an optimizer over micro-batches with a schedule, clipping, evaluation, checkpoints and
+/// early stopping.
+/// A method that ends with a search (Adapter::has_search) runs it on the weights that the run ends with:
+/// those of the best evaluation, with train.load_best_at_end.
 ///
 /// Gradients are those of the mean loss over all targets of an optimizer step, however it is cut into
 /// micro-batches. A resumed run does exactly what the uninterrupted one would have done, bit for bit with the
 /// same thread count.
 class Trainer {
  public:
-  /// Checks the setup. Throws Error{kConfig} when nothing is trainable.
+  /// Checks the setup. Throws Error{kConfig} when nothing is trainable, or the method searches on validation
+  /// data and there is none.
   Trainer(TrainerSetup setup, TrainingTask& task);
   ~Trainer();
 
@@ -91,11 +101,12 @@ class Trainer {
   std::vector<NamedTensor> stored_tensors() const;  // what a checkpoint holds beside the optimizer
   void save_checkpoint();
   void load_best();
+  void search();
   TrainingResult result(bool paused) const;
   double total_seconds() const;
 
   bool at_epoch_end() const { return state_.batch >= epoch_batches_; }
-  bool finished() const { return state_.stopped_early || state_.step >= schedule_.total_steps(); }
+  bool finished() const { return state_.stopped_early || state_.step >= total_steps_; }
   std::string best_metric() const;
   template <class Call>
   void tell(Call&& call) {
@@ -104,8 +115,9 @@ class Trainer {
 
   TrainerSetup setup_;
   TrainingTask& task_;
+  int64_t total_steps_;  // of this run
   Schedule schedule_;
-  AdamW optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   GradientWatch watch_;
   CheckpointStore checkpoints_;
   RunState state_;
@@ -113,6 +125,7 @@ class Trainer {
   int64_t saved_step_ = -1;    // step of the newest checkpoint
   double last_lr_ = 0.0;
   double last_grad_norm_ = 0.0;
+  nlohmann::json search_;
   double seconds_before_ = 0.0;  // of the parts before this process
   std::chrono::steady_clock::time_point began_;
 };
@@ -127,6 +140,9 @@ int64_t count_steps(const TrainOptions& options, TrainingTask& task);
 /// decayed), and by TrainableTensor::lr_scale.
 std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
                                              const std::vector<TrainableTensor>& trainable);
+
+/// The optimizer that train.optimizer names.
+std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, std::vector<OptimizerGroup> groups);
 
 /// The content of metrics.json: method, trainable parameters by group, result, memory, versions.
 nlohmann::json training_summary(const TrainingResult& result, const TrainOptions& options,

@@ -10,6 +10,8 @@ inline constexpr int64_t kParallelElements = 1 << 14;
 template <typename T>
 void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
 template <typename T>
+void add_row_noise(const RowNoise<T>& op);
+template <typename T>
 void activation(Activation kind, const T* x, T* y, int64_t n);
 template <typename T>
 void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_t n);

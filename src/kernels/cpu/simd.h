@@ -193,6 +193,46 @@ MSPLORA_INLINE VecF exp(VecF x) {
   return p * (VecF)exponent;
 }
 
+/// ln x to about 1 ulp for normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), degree-8 polynomial in m
+/// - 1.
+MSPLORA_INLINE VecF log(VecF x) {
+  const VecI bits = (VecI)x;
+  VecI exponent = ((bits >> 23) & 0xFF) - 126;
+  VecF m = (VecF)((bits & 0x007FFFFF) | 0x3F000000);
+  const VecI is_low = (VecI)(m < splat(0.707106781186547524f));
+  exponent = exponent + is_low;  // minus one where true
+  m = m + select(is_low, m, splat(0.0f)) - 1.0f;
+  VecF p = splat(7.0376836292e-2f);
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const VecF square = m * m, e = __builtin_convertvector(exponent, VecF);
+  const VecF correction = p * m * square - e * 2.12194440e-4f - square * 0.5f;
+  return m + correction + e * 0.693359375f;
+}
+
+/// sin and cos of 2 pi t for t in [0, 1], to about 1 ulp: t is reduced to a quarter turn around 0.
+MSPLORA_INLINE void sin_cos_turns(VecF t, VecF& sine, VecF& cosine) {
+  const VecF shifter = splat(12582912.0f);  // as in exp
+  const VecF quarters = t * 4.0f;
+  const VecF nearest = (quarters + shifter) - shifter;
+  const VecF x = (quarters - nearest) * 1.57079632679489662f;
+  const VecF z = x * x;
+  const VecF s = ((z * -1.9515295891e-4f + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * x + x;
+  const VecF c = ((z * 2.443315711809948e-5f - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z -
+                 z * 0.5f + 1.0f;
+  const VecI quadrant = __builtin_convertvector(nearest, VecI);
+  const VecI is_swapped = (VecI)((quadrant & 1) != 0);
+  const VecI sine_sign = (quadrant & 2) << 30, cosine_sign = ((quadrant + 1) & 2) << 30;
+  sine = (VecF)((VecI)select(is_swapped, c, s) ^ sine_sign);
+  cosine = (VecF)((VecI)select(is_swapped, s, c) ^ cosine_sign);
+}
+
 /// Product of the low 32 bits of each 64-bit lane.
 MSPLORA_INLINE VecL multiply_low(VecL a, VecL b) {
 #if defined(__AVX512F__)
@@ -205,18 +245,21 @@ MSPLORA_INLINE VecL multiply_low(VecL a, VecL b) {
   return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
 }
 
-/// Philox 4x32-10 over sixteen counters: fills `numbers` with the 16-bit numbers of the 128 elements of one
-/// block (see DropoutMask). Each 32-bit word of the state lies in the low half of a 64-bit lane, as products
-/// leave it; the high halves hold rubbish that no product reads.
-MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers) {
-  constexpr int kWide = kLanes / 2, kGroups = 16 / kWide;
-  VecL c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
+/// Sixteen counters of Philox in vectors of kWide lanes.
+inline constexpr int kWide = kLanes / 2, kGroups = 16 / kWide;
+
+/// Philox 4x32-10: the words of the counters (first .. first + 15, high). Each 32-bit word of the state lies
+/// in the low half of a 64-bit lane, as products leave it; the high halves hold rubbish that no product
+/// reads.
+MSPLORA_INLINE void philox_words(uint64_t key, uint64_t first, uint64_t high, VecL* c0, VecL* c1, VecL* c2,
+                                 VecL* c3) {
   VecL lane;
   for (int i = 0; i < kWide; ++i) lane[i] = static_cast<uint64_t>(i);
   for (int g = 0; g < kGroups; ++g) {
-    c0[g] = lane + (block * 16 + static_cast<uint64_t>(g * kWide));
+    c0[g] = lane + (first + static_cast<uint64_t>(g * kWide));
     c1[g] = c0[g] >> 32;
-    c2[g] = c3[g] = VecL{};
+    c2[g] = VecL{} + high;
+    c3[g] = c2[g] >> 32;
   }
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   const VecL m0 = VecL{} + 0xD2511F53u, m1 = VecL{} + 0xCD9E8D57u;
@@ -232,6 +275,12 @@ MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
+}
+
+/// Fills `numbers` with the 16-bit numbers of the 128 elements of one block (see DropoutMask).
+MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers) {
+  VecL c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
+  philox_words(key, block * 16, 0, c0, c1, c2, c3);
   typedef uint16_t Numbers __attribute__((vector_size(kWide * 2)));
   const VecL* words[4] = {c0, c1, c2, c3};
   for (int w = 0; w < 4; ++w) {

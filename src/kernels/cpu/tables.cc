@@ -5,9 +5,16 @@ namespace {
 
 template <typename T>
 constexpr KernelTable<T> make_table() {
-  return {&dropout<T>,           &residual_layer_norm<T>, &residual_layer_norm_backward<T>,
-          &activation<T>,        &activation_backward<T>, &low_rank<T>,
-          &low_rank_backward<T>, &segment_attention<T>,   &segment_attention_backward<T>};
+  return {&dropout<T>,
+          &add_row_noise<T>,
+          &residual_layer_norm<T>,
+          &residual_layer_norm_backward<T>,
+          &activation<T>,
+          &activation_backward<T>,
+          &low_rank<T>,
+          &low_rank_backward<T>,
+          &segment_attention<T>,
+          &segment_attention_backward<T>};
 }
 
 }  // namespace

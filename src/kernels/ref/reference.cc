@@ -14,6 +14,16 @@ void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(x[i] * mask_factor(mask, static_cast<uint64_t>(i)));
 }
 
+template <typename T>
+void add_row_noise(const RowNoise<T>& op) {
+  for (int64_t row = 0; row < op.rows; ++row) {
+    for (int64_t i = 0; i < op.width; ++i) {
+      const int64_t at = row * op.width + i;
+      op.y[at] = static_cast<T>(op.w[at] + op.deviations[row] * normal(op.key, row, i));
+    }
+  }
+}
+
 struct Moments {
   double mean, rstd;
 };
@@ -281,9 +291,16 @@ void low_rank_backward(const LowRankBackward<T>& op) {
 
 template <typename T>
 constexpr KernelTable<T> make_table() {
-  return {&dropout<T>,           &residual_layer_norm<T>, &residual_layer_norm_backward<T>,
-          &activation<T>,        &activation_backward<T>, &low_rank<T>,
-          &low_rank_backward<T>, &segment_attention<T>,   &segment_attention_backward<T>};
+  return {&dropout<T>,
+          &add_row_noise<T>,
+          &residual_layer_norm<T>,
+          &residual_layer_norm_backward<T>,
+          &activation<T>,
+          &activation_backward<T>,
+          &low_rank<T>,
+          &low_rank_backward<T>,
+          &segment_attention<T>,
+          &segment_attention_backward<T>};
 }
 
 }  // namespace
@@ -294,6 +311,16 @@ double mask_factor(const DropoutMask& mask, uint64_t element) {
   const std::array<uint32_t, 4> words = philox4x32(mask.key, counter, 0);
   const uint32_t number = (words[slot / 2] >> (16 * (slot % 2))) & 0xFFFFu;
   return number >= mask.threshold() ? mask.scale() : 0.0;
+}
+
+double normal(uint64_t key, int64_t row, int64_t column) {
+  const auto counter = static_cast<uint64_t>(column / 64 * 16 + column % 16);
+  const std::array<uint32_t, 4> words = philox4x32(key, counter, static_cast<uint64_t>(row));
+  const int64_t number = column % 64 / 16;
+  const size_t pair = number < 2 ? 0 : 2;
+  const double radius = std::sqrt(-2.0 * std::log(((words[pair] >> 8) + 1) * 0x1.0p-24));
+  const double angle = 2.0 * M_PI * (words[pair + 1] >> 8) * 0x1.0p-24;
+  return radius * (number % 2 == 0 ? std::cos(angle) : std::sin(angle));
 }
 
 const KernelTable<double>& double_table() {

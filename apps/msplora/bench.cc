@@ -1,0 +1,122 @@
+#include "bench.h"
+
+#include <fmt/format.h>
+#include <string>
+#include <vector>
+
+#include "session.h"
+
+namespace msplora {
+
+using Json = nlohmann::ordered_json;
+
+void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments) {
+  command.add_option("--shape", arguments.shape, "Well-known model (see inspect); its weights are drawn")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command.add_option("--method", arguments.method, "Method; `full` trains all parameters")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command.add_option("--rank", arguments.rank, "Rank (msplora: of the first level)")
+      ->check(CLI::PositiveNumber)
+      ->type_name("R")
+      ->capture_default_str();
+  command.add_option("--levels", arguments.levels, "msplora: number of levels")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command.add_option("--target-modules", arguments.target_modules, "Modules to adapt, e.g. query,value")
+      ->type_name("A,B,...");
+  command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
+  command.add_option("--dropout", arguments.dropout, "Dropout of the model (hidden states and attention)")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
+  command.add_option("--adapter-dropout", arguments.adapter_dropout, "Dropout on the input of the update")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
+  command.add_flag("--checkpoint-activations", arguments.checkpoint_activations,
+                   "Keep the inputs of blocks alone (train.checkpoint_activations)");
+  command.add_option("--seed", arguments.seed, "Seed of weights, tokens and dropout")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
+}
+
+void add_bench_arguments(CLI::App& command, BenchArguments& arguments) {
+  add_model_bench_arguments(command, arguments);
+  command.add_option("--batch", arguments.batch, "Sequences of a step")
+      ->check(CLI::PositiveNumber)
+      ->type_name("B")
+      ->capture_default_str();
+  command.add_option("--seq", arguments.seq, "Tokens of the longest sequence")
+      ->check(CLI::PositiveNumber)
+      ->type_name("S")
+      ->capture_default_str();
+  command
+      .add_option("--min-seq", arguments.min_seq,
+                  "Tokens of the shortest, the others evenly between; 0: all are equally long")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("S")
+      ->capture_default_str();
+  command.add_option("--steps", arguments.steps, "Steps that count, after one that does not")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+}
+
+std::vector<std::string> default_targets(const std::string& model_type) {
+  if (model_type == "gpt2") return {"c_attn"};
+  if (model_type == "deberta-v2") return {"query_proj", "value_proj"};
+  if (model_type == "bert" || model_type == "roberta" || model_type == "xlm-roberta")
+    return {"query", "value"};
+  return {"q_proj", "v_proj"};
+}
+
+StepBenchOptions step_options(const BenchArguments& arguments) {
+  StepBenchOptions options;
+  options.model = known_model_shape(arguments.shape);
+  options.model.hidden_dropout_prob = options.model.attention_probs_dropout_prob = arguments.dropout;
+  options.adapter.method = arguments.method;
+  options.adapter.rank = arguments.rank;
+  options.adapter.levels = arguments.levels;
+  options.adapter.dropout = arguments.adapter_dropout;
+  options.adapter.target_modules = arguments.target_modules.empty()
+                                       ? default_targets(options.model.model_type)
+                                       : split_commas(arguments.target_modules);
+  options.dtype = parse_dtype(arguments.dtype);
+  options.batch = arguments.batch;
+  options.longest = arguments.seq;
+  options.shortest = arguments.min_seq;
+  options.steps = arguments.steps;
+  options.seed = static_cast<uint64_t>(arguments.seed);
+  options.checkpoint_activations = arguments.checkpoint_activations;
+  const int64_t longest = longest_sequence(options.model);
+  if (arguments.seq > longest) {
+    throw Error(ErrorCode::kUsage, "--seq",
+                fmt::format("{} tokens, but {} takes at most {}", arguments.seq, arguments.shape, longest));
+  }
+  return options;
+}
+
+Json machine_json() {
+  const Machine machine = this_machine();
+  return {{"processor", machine.processor},
+          {"threads", machine.threads},
+          {"isa", machine.isa},
+          {"bf16_products", machine.has_bf16_products},
+          {"load_average", load_average()}};
+}
+
+std::string machine_line() {
+  const Machine machine = this_machine();
+  return fmt::format("{}, {} threads, {}{}, load {:.1f}", machine.processor, machine.threads, machine.isa,
+                     machine.has_bf16_products ? " with bfloat16 products" : "", load_average());
+}
+
+Json timings_json(const Timings& timings) {
+  return {
+      {"best_seconds", timings.best()}, {"median_seconds", timings.median()}, {"seconds", timings.seconds}};
+}
+
+}  // namespace msplora

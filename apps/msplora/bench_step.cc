@@ -1,0 +1,121 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench.h"
+#include "msplora/train/runtime.h"
+
+namespace msplora {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json flops_json(const StepFlops& flops) {
+  return {{"total", flops.total()},
+          {"linear_forward", flops.linear_forward},
+          {"linear_backward", flops.linear_backward},
+          {"attention_forward", flops.attention_forward},
+          {"attention_backward", flops.attention_backward},
+          {"low_rank", flops.low_rank},
+          {"recomputation", flops.recomputation}};
+}
+
+void print_profile(const StepBenchResult& result, std::ostream& out) {
+  double total = 0;
+  for (const ProfileEntry& entry : result.profile) total += entry.self_seconds;
+  const double steps = static_cast<double>(result.steps.seconds.size());
+  TextTable table({"where", "calls", "ms a step", "share"}, {false, true, true, true});
+  for (const ProfileEntry& entry : result.profile) {
+    table.add({entry.name, fmt::format("{:.0f}", static_cast<double>(entry.calls) / steps),
+               fmt::format("{:.1f}", 1e3 * entry.self_seconds / steps),
+               fmt::format("{:.1f}%", 100 * entry.self_seconds / total)});
+  }
+  out << "\ntime of the thread that trains, mean of the steps:\n" << table.text("  ");
+}
+
+void print_report(const BenchArguments& arguments, const StepBenchResult& result, std::ostream& out) {
+  const auto line = [&](const char* subject, const std::string& text) {
+    out << fmt::format("  {:<11} {}\n", subject, text);
+  };
+  line("step", fmt::format("{:.3f} s best, {:.3f} s median of {}", result.steps.best(), result.steps.median(),
+                           result.steps.seconds.size()));
+  line("tokens/s",
+       fmt::format("{:.0f} best, {:.0f} median ({} tokens a step; padded they would be {})",
+                   result.tokens_per_second(), static_cast<double>(result.tokens) / result.steps.median(),
+                   result.tokens, result.padded_tokens));
+  line("products", fmt::format("{:.3f} TFLOP needed a step", 1e-12 * result.flops.total()));
+  line("roof", fmt::format("{:.0f} GFLOP/s ({}), measured between the steps",
+                           1e-9 * result.roof_flops_per_second, result.roof_variant));
+  line("roof_share", fmt::format("{:.1f}%", 100 * result.roof_share()));
+  line("memory", fmt::format("{} at most, weights and roof included", bytes_text(result.peak_memory_bytes)));
+  line("trained", with_commas(result.trainable_parameters) + " parameters");
+  print_profile(result, out);
+}
+
+void run_step(const BenchArguments& arguments, const CommonOptions& common) {
+  const StepBenchOptions options = step_options(arguments);
+  use_threads(common.threads);
+  std::ostream& out = common.json ? std::cerr : std::cout;
+  out << fmt::format("{}, {}, {} x {} tokens, {}\n", arguments.shape, arguments.method, arguments.batch,
+                     arguments.seq, arguments.dtype)
+      << machine_line() << "\n"
+      << std::flush;
+  const StepBenchResult result = bench_step(options, [&](int64_t step, double seconds) {
+    out << fmt::format("  step {}: {:.3f} s{}\n", step, seconds,
+                       step <= options.warmup ? " (not counted)" : "")
+        << std::flush;
+  });
+  if (common.json) return print_json(step_json(arguments, result));
+  print_report(arguments, result, out);
+}
+
+}  // namespace
+
+Json step_json(const BenchArguments& arguments, const StepBenchResult& result) {
+  Json profile = Json::array();
+  for (const ProfileEntry& entry : result.profile) {
+    profile.push_back({{"name", entry.name},
+                       {"calls", entry.calls},
+                       {"seconds", entry.seconds},
+                       {"self_seconds", entry.self_seconds}});
+  }
+  Json report = {{"shape", arguments.shape},
+                 {"method", arguments.method},
+                 {"rank", arguments.rank},
+                 {"levels", arguments.levels},
+                 {"dtype", arguments.dtype},
+                 {"batch", arguments.batch},
+                 {"seq", arguments.seq},
+                 {"dropout", arguments.dropout},
+                 {"adapter_dropout", arguments.adapter_dropout},
+                 {"checkpoint_activations", arguments.checkpoint_activations},
+                 {"machine", machine_json()},
+                 {"tokens", result.tokens},
+                 {"padded_tokens", result.padded_tokens},
+                 {"trainable_parameters", result.trainable_parameters},
+                 {"step", timings_json(result.steps)},
+                 {"tokens_per_second", result.tokens_per_second()},
+                 {"flops", flops_json(result.flops)},
+                 {"roof_gflops", 1e-9 * result.roof_flops_per_second},
+                 {"roof_way", result.roof_variant},
+                 {"roof_share", result.roof_share()},
+                 {"peak_memory_bytes", result.peak_memory_bytes},
+                 {"first_loss", result.first_loss},
+                 {"last_loss", result.last_loss},
+                 {"profile", std::move(profile)}};
+  return report;
+}
+
+Command add_bench_step(CLI::App& bench, CommonOptions& common) {
+  CLI::App* command = bench.add_subcommand("step", "Training steps of a model with drawn weights and tokens");
+  auto arguments = std::make_shared<BenchArguments>();
+  add_bench_arguments(*command, *arguments);
+  add_common(*command, common);
+  return {command, [arguments, &common] { run_step(*arguments, common); }};
+}
+
+}  // namespace msplora

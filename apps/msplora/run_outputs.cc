@@ -1,0 +1,77 @@
+#include "run_outputs.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "msplora/adapters/files.h"
+#include "msplora/core/log.h"
+#include "msplora/eval/evaluator.h"
+
+namespace msplora {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+TaskFacts facts_of(const Recipe& recipe, const PreparedData& data) {
+  TaskFacts facts;
+  facts.type = recipe.task.type;
+  if (data.labels) facts.labels = data.labels->names();
+  facts.max_length = data.max_length;
+  facts.base_model = recipe.model.path;
+  facts.data = recipe.data;
+  return facts;
+}
+
+Json save_adapters(const Adapter& adapter, const Recipe& recipe, const TaskFacts& facts) {
+  const fs::path directory = recipe.output.dir;
+  const std::string refusal = adapter.lora_form_refusal();
+  Json saved = Json::object();
+  if (recipe.output.save_peft && refusal.empty()) {
+    save_peft_adapter(adapter, directory / "adapter");
+    save_task_facts(facts, directory / "adapter");
+    saved["peft"] = (directory / "adapter").string();
+  } else if (recipe.output.save_peft) {
+    log_info(fmt::format("no PEFT adapter is written: {}", refusal));
+  }
+  if (recipe.output.save_native || saved.empty()) {
+    save_native_adapter(adapter, directory / "adapter-native");
+    save_task_facts(facts, directory / "adapter-native");
+    saved["native"] = (directory / "adapter-native").string();
+  }
+  return saved;
+}
+
+Json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe) {
+  Json results = Json::object();
+  for (const EncodedPart& part : data.test) {
+    if (!part.data.has_labels()) continue;
+    EvaluatorOptions options;
+    options.is_regression = data.type == TaskType::kRegression;
+    options.metrics = data.metrics;
+    options.batch_tokens = recipe.train.eval_batch_tokens;
+    const Evaluation evaluation = ExampleEvaluator(model, part.examples, options).run();
+    log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
+    for (const auto& [name, value] : evaluation.metrics) {
+      results[data.test.size() > 1 ? part.name + "_" + name : name] = value;
+    }
+  }
+  return results;
+}
+
+void remove_earlier_adapters(const fs::path& directory) {
+  for (const char* name : {"adapter", "adapter-native"}) fs::remove_all(directory / name);
+}
+
+std::string closing_lines(const Json& summary, const std::string& directory) {
+  std::string text;
+  for (const auto& [form, path] : summary["adapter"].items()) {
+    text += fmt::format("  {:<15} {}\n", form + " adapter", path.get<std::string>());
+  }
+  return text + fmt::format("  {:<15} {}\n  {:<15} {}\n", "metrics", directory + "/metrics.json", "recipe",
+                            directory + "/recipe.yaml");
+}
+
+}  // namespace msplora

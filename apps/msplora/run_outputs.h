@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "msplora/adapters/adapter.h"
+#include "session.h"
+#include "task_facts.h"
+
+namespace msplora {
+
+/// What is written beside an adapter of this run.
+TaskFacts facts_of(const Recipe& recipe, const PreparedData& data);
+
+/// Writes the adapter in the forms that output.save_peft and output.save_native ask for; the directories by
+/// form.
+nlohmann::ordered_json save_adapters(const Adapter& adapter, const Recipe& recipe, const TaskFacts& facts);
+
+/// The metrics of the labelled test parts, with the weights as they are.
+nlohmann::ordered_json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe);
+
+/// A new run in a directory that is overwritten must not end beside the adapter of the old one.
+void remove_earlier_adapters(const std::filesystem::path& directory);
+
+/// Where the results are, one line each.
+std::string closing_lines(const nlohmann::ordered_json& summary, const std::string& directory);
+
+}  // namespace msplora

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/bench/timings.h"
+
+namespace msplora {
+
+/// y[rows, out] = x[rows, in] Wᵀ, W [out, in].
+struct GemmSize {
+  int64_t rows = 0, in = 0, out = 0;
+  double flops() const {
+    return 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
+  }
+};
+
+/// One way to compute a product, with its operands.
+class GemmVariant {
+ public:
+  virtual ~GemmVariant() = default;
+  virtual std::string name() const = 0;
+  virtual void run() = 0;
+  virtual at::Tensor result() const = 0;  // of the last run, [rows, out]
+};
+
+/// Every way this build has, on the same drawn operands: at::linear, and with oneDNN
+/// (MSPLORA_WITH_ONEDNN) a product whose weight was brought into oneDNN's own layout before.
+std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype);
+
+struct GemmResult {
+  GemmSize size;
+  at::ScalarType dtype = at::kFloat;
+  std::string variant;
+  Timings timings;
+  double best_flops_per_second() const { return size.flops() / timings.best(); }
+  double median_flops_per_second() const { return size.flops() / timings.median(); }
+};
+
+/// Runs every variant of every size and dtype `repetitions` times, in turn: what slows the machine down for a
+/// while then slows all of them. One run of each is not counted.
+std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
+                                   const std::vector<at::ScalarType>& dtypes, int64_t repetitions);
+
+/// The rate of the fastest product seen so far, FLOP/s: what a training step is compared with.
+class GemmRoof {
+ public:
+  GemmRoof(const GemmSize& size, at::ScalarType dtype);
+  void measure();  // one run of each variant
+  double flops_per_second() const { return best_; }
+  const std::string& variant() const { return variant_; }
+
+ private:
+  GemmSize size_;
+  std::vector<std::unique_ptr<GemmVariant>> variants_;
+  double best_ = 0.0;
+  std::string variant_;
+};
+
+/// Bytes a second of copying `bytes`, read and written bytes counted both: the best of `repetitions`.
+double copy_bandwidth(int64_t bytes, int64_t repetitions);
+
+}  // namespace msplora

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/config.h"
+#include "msplora/bench/timings.h"
+#include "msplora/core/profile.h"
+#include "msplora/eval/step_flops.h"
+#include "msplora/io/model_config.h"
+
+namespace msplora {
+
+/// A training step on drawn tokens, for measuring.
+struct StepBenchOptions {
+  ModelConfig model;      // weights are drawn; its dropout probabilities hold
+  AdapterConfig adapter;  // method `full`: all parameters are trained, without an adapter
+  at::ScalarType dtype = at::kFloat;
+  int64_t batch = 32;     // sequences
+  int64_t longest = 128;  // tokens of the longest sequence
+  int64_t shortest = 0;   // of the shortest; lengths lie evenly between; 0: all are `longest`
+  int64_t warmup = 1;     // steps before those that count
+  int64_t steps = 3;
+  int64_t roof_repetitions = 2;  // products after each step
+  bool checkpoint_activations = false;
+  uint64_t seed = 1;
+};
+
+struct StepBenchResult {
+  int64_t tokens = 0;         // of one step
+  int64_t padded_tokens = 0;  // of the same sequences padded to the longest
+  int64_t trainable_parameters = 0;
+  StepFlops flops;
+  Timings steps;
+  double roof_flops_per_second = 0.0;
+  std::string roof_variant;
+  double first_loss = 0.0, last_loss = 0.0;  // of the steps that count
+  int64_t peak_memory_bytes = 0;
+  std::vector<ProfileEntry> profile;  // of all counted steps together
+
+  double tokens_per_second() const { return static_cast<double>(tokens) / steps.best(); }
+  /// Share of the fastest product's rate that the needed products of the fastest step come to.
+  double roof_share() const { return flops.total() / steps.best() / roof_flops_per_second; }
+};
+
+/// Lengths of the sequences of one batch: evenly between shortest and longest.
+std::vector<int64_t> batch_lengths(const StepBenchOptions& options);
+
+/// Trains with the Trainer itself, and measures the roof between its steps. `on_step` sees the number of each
+/// step and its seconds; may be empty. Throws Error{kConfig} for options that do not fit the model.
+StepBenchResult bench_step(const StepBenchOptions& options,
+                           const std::function<void(int64_t, double)>& on_step = {});
+
+}  // namespace msplora

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "msplora/io/model_config.h"
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// What one linear layer costs beside its frozen product.
+struct SiteWork {
+  int64_t rank = 0;            // of all low-rank terms together
+  bool has_adapter = false;    // something trained hangs on the layer's output
+  bool trains_weight = false;  // a gradient of the weight itself is formed
+};
+
+/// One optimizer step on one packed micro-batch.
+struct StepQuestion {
+  std::vector<int64_t> lengths;    // tokens of each sequence
+  std::vector<SiteWork> sites;     // one for each site
+  bool trains_embeddings = false;  // gradients reach below the first block
+  bool reads_first_rows = true;    // the head reads one row of each sequence (classification)
+  bool checkpoint_activations = false;
+};
+
+/// Floating-point operations of matrix products, a multiplication and an addition counted as two.
+struct StepFlops {
+  double linear_forward = 0.0;
+  double linear_backward = 0.0;  // products with the weights, and gradients of trained weights
+  double attention_forward = 0.0;
+  double attention_backward = 0.0;  // four products a head; computing the scores again is not counted
+  double low_rank = 0.0;            // forward and backward of the terms
+  double recomputation = 0.0;       // forward passes made again (checkpoint_activations)
+
+  double total() const {
+    return linear_forward + linear_backward + attention_forward + attention_backward + low_rank;
+  }
+};
+
+/// The products that remain when nothing is computed that cannot matter:
+///   - no padding;
+///   - no gradient of a frozen weight;
+///   - no gradient of an input below which nothing is trained;
+///   - with reads_first_rows, the last block computes queries, attention output and feed-forward for the rows
+///     that the head reads alone.
+/// `sites` are all sites of the model in order of execution (Model::sites, sites_of_shape). Element-wise
+/// operations are not in it; neither is `recomputation` in total(), which states the work that is needed.
+StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& sites,
+                           const StepQuestion& question);
+
+}  // namespace msplora

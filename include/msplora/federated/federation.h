@@ -1,0 +1,140 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/eval/evaluator.h"
+#include "msplora/federated/partition.h"
+#include "msplora/federated/report.h"
+#include "msplora/train/text_task.h"
+
+namespace msplora {
+
+/// The examples of one client.
+struct ClientData {
+  std::vector<TokenizedExample> train;
+  std::vector<TokenizedExample> held_out;  // the global model is scored on these
+  std::vector<uint32_t> rows;              // where the examples of `train` stood in the whole
+};
+
+/// Gives each client its part of the examples and sets a share of it aside: round(held_out * n) drawn from
+/// (seed, client); at least one when held_out is above 0 and the client has two examples, never all.
+std::vector<ClientData> divide(const std::vector<TokenizedExample>& examples, const Partition& partition,
+                               double held_out, uint64_t seed);
+
+/// The seed of a client's work in a round (from 1): batches, dropout, FLoRA's fresh A.
+uint64_t client_seed(uint64_t run_seed, int64_t round, int64_t client);
+
+/// What the server has added to the base for one pair, as factors with the scaling folded in.
+struct MergedProduct {
+  at::Tensor down, up;  // of rank 0 while there is nothing
+};
+
+/// Everything that the server knows after a round: a resumed run continues from it.
+struct ServerState {
+  int64_t round = 0;                // rounds done
+  std::vector<FactorPair> pairs;    // the global factors, in the type they are sent in
+  std::vector<NamedTensor> others;  // the global heads and biases
+
+  /// For aggregators that merge: the sum over all rounds, and what each round added, kept until every client
+  /// has received it. One product for each pair.
+  struct Stack {
+    int64_t round = 0;
+    std::vector<MergedProduct> products;
+  };
+  std::vector<MergedProduct> merged;
+  std::vector<Stack> stacks;
+
+  std::vector<int64_t> last_round;  // of each client: the last one it was asked in; 0: none
+  Traffic total_down, total_up;
+  int64_t steps = 0, tokens = 0;  // of local training, all clients together
+  int64_t used_updates = 0;
+  double train_seconds = 0.0, seconds = 0.0;
+  std::vector<std::pair<std::string, double>> last_metrics;  // of the last evaluation of the global model
+};
+
+/// What is trained and how.
+struct FederationSetup {
+  FederatedOptions options;
+  AdapterConfig adapter;
+  TrainOptions train;  // a client's work in one round; `seed` is that of the whole run
+  AdapterTarget target;
+  std::vector<ClientData> clients;
+  std::vector<ValidationSet> validation;  // for the global model; may be empty
+  TextTaskOptions task;  // seed of batches and `where` are set for each client; `where` takes a row
+  std::filesystem::path directory;  // of rounds.jsonl and round-N.safetensors; empty: nothing is written
+  bool resume = false;              // continue from the newest round in `directory`, if there is one
+  nlohmann::json recipe;            // a resumed run must have the same; may be null
+  std::function<void(const RoundReport&)> on_round;
+};
+
+/// Federated fine-tuning in one process. All clients share one frozen base: one after the other, each puts an
+/// adapter on the model, fills it with what the server sent, trains with the Trainer, and answers. The
+/// optimizer is new in each round. The learning rate of a client in step t of its T steps of round r (from 0)
+/// is that of step r T + t in a schedule over rounds * T steps.
+///
+/// The result depends on the setup alone, and a resumed run equals the uninterrupted one, bit for bit.
+class Federation {
+ public:
+  /// The model must outlive it and carry no adapter. Throws Error{kConfig} listing all contradictions of the
+  /// setup, or when the state to resume from was made with other options, data or base.
+  Federation(FederationSetup setup, Model& model);
+  ~Federation();
+
+  /// One round. A client whose training or update is not finite is left out, with the reason in the report.
+  /// Throws Error{kInterrupted} when interrupt_requested(); the rounds before are saved.
+  RoundReport run_round();
+
+  /// The rounds that are left, to the end or to federated.stop_at. Throws as run_round() does, and
+  /// Error{kNumerics} when the run ends without a single usable update.
+  void run();
+  bool finished() const { return state_.round >= setup_.options.rounds; }
+
+  const FederationSetup& setup() const { return setup_; }
+  const ServerState& state() const { return state_; }
+
+  /// The global model as one adapter, attached: the factors, concatenated with what was merged into the base,
+  /// so that it can be saved and merged like any other. Destroy it before the next round.
+  std::unique_ptr<Adapter> global_adapter() const;
+
+ private:
+  struct Layout;
+  struct LocalResult;
+  class AttachedAdapter;
+
+  void check_setup() const;
+  void initialize();
+  void resume();
+  const Layout& layout_of(int64_t client) const;
+  Message message_to(int64_t client) const;
+  void add_missed_stacks(int64_t client, Message& message) const;
+  std::unique_ptr<AttachedAdapter> attach(const AdapterConfig& config, uint64_t seed,
+                                          const Message& message) const;
+  Message global_message() const;
+  LocalResult train(int64_t client, int64_t round, const Message& message);
+  LocalResult train_attached(int64_t client, int64_t round, Adapter& adapter);
+  void take_over(const Aggregate& aggregate);
+  void merge(const std::vector<FactorPair>& products, int64_t round);
+  void evaluate(RoundReport& report);
+  std::string score_metric() const;
+  void save(const RoundReport& report);
+
+  FederationSetup setup_;
+  Model& model_;
+  std::unique_ptr<Aggregator> aggregator_;
+  AggregatorTraits traits_;
+  std::vector<ExampleEvaluator> validation_;
+  std::vector<ExampleEvaluator> held_out_;        // of the clients that have any
+  std::vector<std::unique_ptr<Layout>> layouts_;  // the global one, then those of other ranks
+  ServerState state_;
+  uint64_t data_fingerprint_ = 0;
+};
+
+}  // namespace msplora

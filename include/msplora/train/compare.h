@@ -1,0 +1,159 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/models/model.h"
+#include "msplora/train/recipe.h"
+
+namespace msplora {
+
+/// What is compared with what.
+struct CompareOptions {
+  std::vector<std::string> methods = {"msplora", "lora", "none"};
+  int64_t seeds = 3;
+  std::vector<double> lr_grid;
+  std::string mode = "equal-rank";
+  std::string reference = "lora";
+  std::map<std::string, std::vector<std::string>> settings;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("methods", methods, "Methods to compare; the single entry `all` takes every one");
+    visitor("seeds", seeds, "Runs of each method, with the seeds 1, 2, ...", at_least(1));
+    visitor(
+        "lr_grid", lr_grid,
+        "Learning rates tried by every method with seed 1; the best on the validation data is used. Empty: "
+        "train.lr",
+        above(0));
+    visitor(
+        "mode", mode,
+        "`equal-rank` takes the ranks as they stand; `equal-parameters` gives every method the rank whose "
+        "number of parameters is nearest to that of `reference`",
+        one_of({"equal-rank", "equal-parameters"}));
+    visitor("reference", reference, "Method that the others are measured against");
+    visitor("settings", settings, "Settings of single methods, e.g. {full: [train.weight_decay=0]}");
+  }
+};
+
+/// A recipe of `compare`: the recipe of every run, and what differs between them.
+struct CompareRecipe : Recipe {
+  CompareOptions compare;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    Recipe::visit(visitor);
+    visitor("compare", compare, "The comparison (`msplora compare` alone)");
+  }
+};
+
+void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::string& where = "recipe");
+
+/// The shapes that the methods are put on.
+struct ComparisonBase {
+  std::vector<Site> sites;
+  int64_t num_layers = 0;
+  AttentionHeads heads;
+  std::vector<NamedParameter> parameters;  // may lie on the meta device; empty: unknown
+};
+
+/// One training.
+struct PlannedRun {
+  std::string name;  // "lora/lr-0.001-seed-1": its directory below `runs`
+  std::string method;
+  double lr = 0.0;
+  int64_t seed = 0;
+  Recipe recipe;  // complete
+};
+
+struct PlannedMethod {
+  std::string method;
+  Recipe recipe;           // without rate, seed and directory
+  int64_t parameters = 0;  // of the method itself, without heads
+  bool has_rank = false;   // whether adapter.rank changes that number
+};
+
+/// Everything that is known before the first run.
+struct ComparisonPlan {
+  CompareOptions options;
+  std::vector<PlannedMethod> methods;
+  std::vector<double> rates;  // of compare.lr_grid, ascending; empty: every method has its train.lr
+  int64_t reference_parameters = 0;
+  std::string directory;
+
+  /// The learning rates that a method tries; at least one.
+  std::vector<double> rates_of(const PlannedMethod& method) const;
+  PlannedRun run(const PlannedMethod& method, double rate, int64_t seed) const;
+};
+
+ComparisonBase comparison_base(const ModelConfig& config);
+
+/// Resolves methods, settings and ranks. Throws Error{kConfig} with every problem of every method, unknown
+/// names with the nearest known one.
+ComparisonPlan plan_comparison(const CompareRecipe& recipe, const ComparisonBase& base);
+
+/// What one training gave.
+struct RunOutcome {
+  std::string name, method;
+  double lr = 0.0;
+  int64_t seed = 0;
+  std::string error;  // why there are no numbers; "" when there are
+
+  std::string metric;
+  std::optional<double> validation;  // of the best evaluation
+  std::optional<double> score;       // on the test data where they have labels, else `validation`
+  bool is_test = false;
+  int64_t adapter_parameters = 0, trained_parameters = 0;  // the second with head and biases
+  int64_t steps = 0;
+  double seconds = 0.0, tokens_per_second = 0.0;
+  int64_t peak_memory_bytes = 0;
+  int64_t adapter_bytes = 0;  // of the native form on disk
+};
+
+/// Reads the metrics.json of a finished run. Throws Error{kFormat} when it is not one.
+RunOutcome read_outcome(const PlannedRun& run);
+
+/// Does one training, or finds it done. Errors of a run belong into its outcome; what is thrown ends the
+/// comparison.
+using RunOnce = std::function<RunOutcome(const PlannedRun&)>;
+
+/// One line of the table: a method at its chosen rate.
+struct ComparisonRow {
+  std::string method;
+  std::optional<int64_t> rank;
+  int64_t parameters = 0;        // of the method, as planned
+  double share = 0.0;            // of the reference method's
+  std::optional<double> lr;      // unset when no run of the grid succeeded
+  std::vector<RunOutcome> runs;  // one for each seed so far
+  int64_t failed = 0;
+  std::optional<double> mean, deviation;  // of the scores; sample standard deviation, from two runs on
+  std::optional<double> validation;       // mean
+  int64_t trained_parameters = 0;         // with head and biases
+  double seconds = 0.0, tokens_per_second = 0.0;  // means
+  int64_t peak_memory_bytes = 0;                  // largest
+  int64_t adapter_bytes = 0;
+};
+
+struct Comparison {
+  std::string metric;    // of the scores
+  bool is_test = false;  // scores are of the test data
+  std::vector<ComparisonRow> rows;
+  std::vector<RunOutcome> grid;  // the runs that chose the rates, in order
+};
+
+/// Runs the plan: first every rate of the grid with seed 1 for every method, then the other seeds at the
+/// rates chosen. The run of the chosen rate counts as the run of seed 1. `on_change` sees the state after
+/// every run.
+Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
+                          const std::function<void(const Comparison&, const RunOutcome&)>& on_change = {});
+
+/// Everything, for scripts: plan, rows, single runs.
+nlohmann::ordered_json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison);
+
+}  // namespace msplora

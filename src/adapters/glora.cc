@@ -1,0 +1,414 @@
+// GLoRA (arXiv 2306.07967): y = (W0 + W0 * A + B) x + b0 + b0 * D + E + W0 C, products with * element-wise.
+// Every support is low-rank, a vector, a number or absent. With `search` all forms are trained at once, one
+// drawn for each layer and step, as slices of the same tensors, and the best ones are searched at the end.
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/ones.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include <ATen/TensorOperators.h>
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "adapters/config_json.h"
+#include "adapters/glora_search.h"
+#include "adapters/initial.h"
+#include "adapters/low_rank.h"
+#include "adapters/method.h"
+#include "adapters/target_modules.h"
+#include "msplora/core/random.h"
+
+namespace msplora::detail {
+namespace {
+
+bool has_bias(const Site& site) {
+  return site.linear != nullptr ? site.linear->bias.defined() : site.has_bias;
+}
+
+SiteSpace space_of(const AdapterConfig& config, const Site& site) {
+  return site_space(site.in_features, site.out_features, config.rank, has_bias(site), config.glora.add_bias);
+}
+
+/// The forms that exist as tensors: with search the largest ones, else those of the options, as far as the
+/// layer can have them.
+SiteChoice trained_choice(const AdapterConfig& config, const Site& site) {
+  const SiteSpace space = space_of(config, site);
+  SiteChoice choice = space.largest();
+  if (config.glora.search) return choice;
+  const GloraOptions& o = config.glora;
+  const std::string* names[] = {&o.choice_a, &o.choice_b, &o.choice_c, &o.choice_d, &o.choice_e};
+  for (size_t k = 0; k < choice.size(); ++k) {
+    const bool is_possible = choice[k] != Support::kNone;
+    choice[k] = is_possible ? support_from_name(*names[k]).value_or(Support::kNone) : Support::kNone;
+  }
+  return choice;
+}
+
+/// One tensor of a support. `role` is the name that PEFT gives it: Xd, Xu (low-rank) or X.
+struct SupportTensor {
+  TensorSpec spec;
+  size_t support;
+  bool is_up;  // Xu: the only tensors that do not start at 0
+  double bound = 0.0;
+};
+
+/// A: Xd [out, r], Xu [r, in]; B: the same; C: Xd [in, r], Xu [r, 1]; vectors [out, 1] ([in, 1] for C) and
+/// [out] for D and E; numbers [1].
+std::vector<SupportTensor> support_tensors(const AdapterConfig& config, const Site& site) {
+  const SiteChoice choice = trained_choice(config, site);
+  std::vector<SupportTensor> tensors;
+  for (size_t k = 0; k < choice.size(); ++k) {
+    const std::string name = fmt::format("{}.glora_{}", site.path, "ABCDE"[k]);
+    const int64_t rows = k == kC ? site.in_features : site.out_features;
+    const int64_t columns = k == kC ? 1 : site.in_features;
+    const auto add = [&](const char* role, std::vector<int64_t> shape, double bound) {
+      tensors.push_back(
+          {{fmt::format("{}.{}", name, role), std::move(shape), 0, site.layer}, k, bound > 0.0, bound});
+    };
+    switch (choice[k]) {
+      case Support::kLowRank:
+        add("Xd", {rows, config.rank}, 0.0);
+        add("Xu", {config.rank, columns}, 1.0 / std::sqrt(static_cast<double>(columns)));
+        break;
+      case Support::kVector:
+        add("X", k == kD || k == kE ? std::vector<int64_t>{rows} : std::vector<int64_t>{rows, 1}, 0.0);
+        break;
+      case Support::kConstant:
+        add("X", {1}, 0.0);
+        break;
+      case Support::kNone:
+        break;
+    }
+  }
+  return tensors;
+}
+
+void check_search(const AdapterConfig& config, ErrorList& errors) {
+  const GloraOptions& o = config.glora;
+  const GloraOptions defaults;
+  if (!o.search) return;
+  const std::tuple<const char*, const std::string&, const std::string&> choices[] = {
+      {"choice_a", o.choice_a, defaults.choice_a},
+      {"choice_b", o.choice_b, defaults.choice_b},
+      {"choice_c", o.choice_c, defaults.choice_c},
+      {"choice_d", o.choice_d, defaults.choice_d},
+      {"choice_e", o.choice_e, defaults.choice_e}};
+  for (const auto& [name, value, plain] : choices) {
+    if (value == plain) continue;
+    errors.add(fmt::format("adapter.glora.{}", name), "has no effect, since the choices are searched",
+               "adapter.glora.search: false");
+  }
+  if (o.parents > o.population) {
+    errors.add("adapter.glora.parents", fmt::format("{}, but the population is {}", o.parents, o.population),
+               fmt::format("at most {}", o.population));
+  }
+  if (o.min_parameters > o.max_parameters) {
+    errors.add("adapter.glora.min_parameters",
+               fmt::format("{} is above max_parameters, {}", o.min_parameters, o.max_parameters));
+  }
+}
+
+void check_budget(const AdapterConfig& config, const std::vector<Site>& sites, ErrorList& errors) {
+  if (!config.glora.search) return;
+  int64_t most = 0;
+  for (const Site& site : sites) {
+    const SiteSpace space = space_of(config, site);
+    most += space.parameters(space.largest());
+  }
+  if (config.glora.min_parameters > most) {
+    errors.add("adapter.glora.min_parameters", fmt::format("{}, but all supports together have {} parameters",
+                                                           config.glora.min_parameters, most));
+  }
+}
+
+std::vector<TensorSpec> glora_tensors(const PlanInput& input, ErrorList& errors) {
+  const AdapterConfig& config = input.config;
+  refuse_options(config,
+                 {"alpha", "dropout", "init", "use_rslora", "rank_pattern", "alpha_pattern", "ranks",
+                  "alphas", "dropouts", "stagewise", "stage_fractions"},
+                 errors);
+  check_search(config, errors);
+  if (input.check_ranks) {
+    check_rank("adapter.rank", config.rank, input.sites, errors);
+    check_budget(config, input.sites, errors);
+  }
+  std::vector<TensorSpec> specs;
+  for (const Site& site : input.sites) {
+    for (SupportTensor& tensor : support_tensors(config, site)) specs.push_back(std::move(tensor.spec));
+  }
+  if (specs.empty() && !input.sites.empty()) {
+    errors.add("adapter.glora", "the choices leave no support to train");
+  }
+  return specs;
+}
+
+/// In the type that supports have, whatever type the weight is stored in.
+at::Tensor wide(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
+}
+
+class GloraAdapter : public Adapter {
+ public:
+  explicit GloraAdapter(MethodInput input)
+      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)), seed_(input.seed) {
+    for (const Site& site : sites_) {
+      SiteTensors tensors;
+      for (const SupportTensor& made : support_tensors(config_, site)) {
+        const at::Tensor drawn = draw_uniform(made.spec.shape, made.bound, seed_, made.spec.name);
+        at::Tensor& place = made.is_up ? tensors[made.support].up : tensors[made.support].down;
+        (made.is_up ? tensors[made.support].up_name : tensors[made.support].down_name) = made.spec.name;
+        place = add_trainable(made.spec.name, drawn.to(factor_options(site)));
+      }
+      tensors_.push_back(std::move(tensors));
+      spaces_.push_back(space_of(config_, site));
+      trained_.push_back(trained_choice(config_, site));
+    }
+  }
+
+  /// Support B alone: the part that is an addition to the weight.
+  std::vector<LowRankTerm> terms(size_t site_index) const override {
+    const Site& site = sites_.at(site_index);
+    const Factors& b = tensors_[site_index][kB];
+    const Support form = active(site_index)[kB];
+    if (form == Support::kNone) return {};
+    LowRankTerm term;
+    if (form == Support::kLowRank) {
+      term.down = b.up;
+      term.up = b.down;
+    } else {
+      term.down = at::ones({1, site.in_features}, b.down.options());
+      term.up = form == Support::kVector ? first_column(b.down)
+                                         : first_number(b.down).expand({site.out_features, 1}).contiguous();
+    }
+    return {term};
+  }
+
+  SiteUpdate update_of(size_t site_index) const override {
+    SiteUpdate update;
+    update.computed_low_rank = [this, site_index] { return terms(site_index); };
+    update.affine = [this, site_index](const Linear& layer, const ForwardContext&) {
+      AffineMap map{layer.weight, layer.bias};
+      if (const at::Tensor a = scale_of_weight(site_index); a.defined()) {
+        const at::Tensor weight = wide(layer.weight);
+        map.weight = at::addcmul(weight, weight, a);
+      }
+      if (const at::Tensor change = bias_change(site_index, layer); change.defined()) {
+        map.bias = layer.bias.defined() ? wide(layer.bias) + change : change;
+      }
+      return map;
+    };
+    return update;
+  }
+
+  at::Tensor delta_weight(size_t site_index) const override {
+    const c10::NoGradGuard no_grad;
+    at::Tensor delta = Adapter::delta_weight(site_index);
+    const at::Tensor a = scale_of_weight(site_index);
+    return a.defined() ? delta + wide(sites_[site_index].linear->weight) * a : delta;
+  }
+
+  at::Tensor delta_bias(size_t site_index) const override {
+    const c10::NoGradGuard no_grad;
+    return bias_change(site_index, *sites_.at(site_index).linear);
+  }
+
+  std::string lora_form_refusal() const override {
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      const SiteChoice& choice = active(i);
+      for (const size_t k : {kA, kC, kD, kE}) {
+        if (choice[k] == Support::kNone) continue;
+        return fmt::format(
+            "support {} of {} scales the base weight or changes the bias, which LoRA cannot; "
+            "of glora only support B has a LoRA form",
+            "ABCDE"[k], sites_[i].path);
+      }
+    }
+    return {};
+  }
+
+  /// Draws the forms of this step, one choice for each layer, until one of them has something to train.
+  void on_step_begin(const TrainingProgress& progress) override {
+    drawn_.clear();
+    if (!config_.glora.search || chosen_) return;
+    for (int64_t round = 0; drawn_.empty(); ++round) {
+      Choices draw(sites_.size());
+      for (size_t i = 0; i < sites_.size(); ++i) {
+        RandomStream random(seed_, fmt::format("{}.glora_draw.{}.{}", sites_[i].path, progress.step, round));
+        for (size_t k = 0; k < draw[i].size(); ++k) {
+          draw[i][k] = spaces_[i].options[k][random.below(spaces_[i].options[k].size())];
+        }
+      }
+      if (parameters_of(spaces_, draw) > 0) drawn_ = std::move(draw);
+    }
+  }
+
+  void on_step_end(const TrainingProgress&, OptimizerControl&) override { drawn_.clear(); }
+
+  /// Tensors that the forms of this step leave out.
+  std::vector<std::string> frozen_now(const TrainingProgress&) const override {
+    std::vector<std::string> frozen;
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      for (size_t k = 0; k < trained_[i].size(); ++k) {
+        const Factors& factors = tensors_[i][k];
+        const Support form = active(i)[k];
+        if (factors.down.defined() && form == Support::kNone) frozen.push_back(factors.down_name);
+        if (factors.up.defined() && form != Support::kLowRank) frozen.push_back(factors.up_name);
+      }
+    }
+    return frozen;
+  }
+
+  bool has_search() const override { return config_.glora.search; }
+
+  nlohmann::json search(const std::function<double()>& score,
+                        const std::function<void(const std::string&)>& say) override {
+    const GloraOptions& o = config_.glora;
+    const SearchOptions options = {o.population,     o.generations,    o.parents, o.mutation_probability,
+                                   o.max_parameters, o.min_parameters, seed_};
+    drawn_.clear();
+    const auto score_choices = [&](const Choices& choices) {
+      chosen_ = choices;
+      return score();
+    };
+    const SearchResult result = evolve(spaces_, options, score_choices, say);
+    chosen_ = result.best.choices;
+    nlohmann::json history = nlohmann::json::array();
+    for (const Candidate& best : result.history) {
+      history.push_back({{"score", best.score}, {"parameters", best.parameters}});
+    }
+    return {{"score", result.best.score},
+            {"parameters", result.best.parameters},
+            {"evaluations", result.evaluations},
+            {"history", std::move(history)},
+            {"choices", choices_json(result.best.choices)}};
+  }
+
+  nlohmann::json state() const override {
+    if (!chosen_) return nullptr;
+    return {{"choices", choices_json(*chosen_)}, {"parameters", parameters_of(spaces_, *chosen_)}};
+  }
+
+  void restore_state(const nlohmann::json& state) override {
+    ErrorList errors;
+    Choices choices;
+    const nlohmann::json stored = state.is_object() ? state.value("choices", nlohmann::json()) : state;
+    if (!config_.glora.search) errors.add("state", "choices were searched, but adapter.glora.search is off");
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      const std::string& path = sites_[i].path;
+      const auto found = stored.find(path);
+      if (!stored.is_object() || found == stored.end()) {
+        errors.add("state.choices", fmt::format("nothing for {}", path));
+      } else {
+        choices.push_back(read_choice(*found, i, errors));
+      }
+    }
+    errors.throw_if_any(ErrorCode::kFormat, "the recorded choices of glora");
+    chosen_ = std::move(choices);
+  }
+
+ private:
+  /// Low-rank: value = down up. A vector is the first column of `down`, a number its first element.
+  struct Factors {
+    at::Tensor down, up;
+    std::string down_name, up_name;
+  };
+  using SiteTensors = std::array<Factors, 5>;
+
+  static at::Tensor first_column(const at::Tensor& down) { return down.narrow(1, 0, 1); }
+  static at::Tensor first_number(const at::Tensor& down) { return down.reshape({-1}).narrow(0, 0, 1); }
+
+  /// The forms in effect: those drawn for the step, or found by the search, or all that are trained.
+  const SiteChoice& active(size_t site_index) const {
+    if (!drawn_.empty()) return drawn_[site_index];
+    return chosen_ ? (*chosen_)[site_index] : trained_[site_index];
+  }
+
+  /// A as [out, in], or as something that is broadcast to it; undefined without A.
+  at::Tensor scale_of_weight(size_t site_index) const {
+    const Factors& a = tensors_.at(site_index)[kA];
+    switch (active(site_index)[kA]) {
+      case Support::kLowRank:
+        return at::mm(a.down, a.up);
+      case Support::kVector:
+        return first_column(a.down);
+      case Support::kConstant:
+        return first_number(a.down);
+      case Support::kNone:
+        break;
+    }
+    return {};
+  }
+
+  /// b0 * D + E + W0 C, [out]; undefined without any of them.
+  at::Tensor bias_change(size_t site_index, const Linear& layer) const {
+    const SiteChoice& choice = active(site_index);
+    const SiteTensors& tensors = tensors_.at(site_index);
+    at::Tensor sum;
+    const auto add = [&](const at::Tensor& part) { sum = sum.defined() ? sum + part : part; };
+    const auto value = [&](size_t k) {
+      return choice[k] == Support::kVector ? tensors[k].down : first_number(tensors[k].down);
+    };
+    if (choice[kD] != Support::kNone) add(wide(layer.bias) * value(kD));
+    if (choice[kE] != Support::kNone) add(value(kE).expand({layer.out_features()}));
+    if (choice[kC] != Support::kNone) {
+      const Factors& c = tensors[kC];
+      const at::Tensor shift = choice[kC] == Support::kLowRank ? at::mm(c.down, c.up) : first_column(c.down);
+      add(at::mv(wide(layer.weight), shift.select(1, 0)));
+    }
+    return sum.defined() ? sum.contiguous() : sum;
+  }
+
+  nlohmann::json choices_json(const Choices& choices) const {
+    nlohmann::json json = nlohmann::json::object();
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      for (size_t k = 0; k < choices[i].size(); ++k) {
+        json[sites_[i].path][std::string(1, "ABCDE"[k])] = support_name(choices[i][k]);
+      }
+    }
+    return json;
+  }
+
+  SiteChoice read_choice(const nlohmann::json& from, size_t site_index, ErrorList& errors) const {
+    SiteChoice choice{};
+    for (size_t k = 0; k < choice.size(); ++k) {
+      const std::string key(1, "ABCDE"[k]);
+      const bool is_text = from.is_object() && from.contains(key) && from[key].is_string();
+      const auto form = is_text ? support_from_name(from[key].get<std::string>()) : std::nullopt;
+      const std::vector<Support>& known = spaces_[site_index].options[k];
+      if (form && std::find(known.begin(), known.end(), *form) != known.end()) {
+        choice[k] = *form;
+      } else {
+        errors.add(fmt::format("state.choices.{}.{}", sites_[site_index].path, key),
+                   "is no form that this support can have");
+      }
+    }
+    return choice;
+  }
+
+  uint64_t seed_;
+  std::vector<SiteTensors> tensors_;
+  std::vector<SiteSpace> spaces_;
+  Choices trained_;
+  Choices drawn_;                  // of the step in progress; else empty
+  std::optional<Choices> chosen_;  // by the search
+};
+
+}  // namespace
+
+Method glora_method() {
+  return {{"glora", "Scales, shifts and low-rank updates of weight and bias, chosen by a search (2023)"},
+          true,
+          glora_tensors,
+          [](MethodInput in) { return std::make_unique<GloraAdapter>(std::move(in)); }};
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,158 @@
+// LoRA-Pro (arXiv 2407.18242): LoRA's factors moved so that W + s B A follows the low-rank gradient nearest
+// to the full one. Mode `full` keeps Adam's moments of that gradient in the shape of W; mode `efficient`
+// replaces the gradients of the factors and leaves the rest to AdamW.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "adapters/equivalent_gradient.h"
+#include "adapters/initial.h"
+#include "adapters/low_rank.h"
+#include "adapters/method.h"
+
+namespace msplora::detail {
+namespace {
+
+class LoraProAdapter : public LowRankAdapter {
+ public:
+  LoraProAdapter(MethodInput input, LowRankLayout layout)
+      : LowRankAdapter(std::move(input), std::move(layout)),
+        is_full_(config_.lorapro.mode == "full"),
+        split_(parse_gradient_split(config_.lorapro.split)),
+        damping_{config_.lorapro.damping, config_.lorapro.relative_damping} {}
+
+  void on_gradients(const TrainingProgress& progress) override {
+    if (is_full_) return;
+    const c10::NoGradGuard no_grad;
+    for (size_t i = 0; i < downs_.size(); ++i) {
+      if (!has_gradients(i)) continue;
+      const FactorPair step = equivalent(i, {downs_[i].grad(), ups_[i].grad()}, split_, progress);
+      downs_[i].mutable_grad().copy_(step.down);
+      ups_[i].mutable_grad().copy_(step.up);
+    }
+  }
+
+  std::set<std::string> updated_by_method() const override {
+    std::set<std::string> names;
+    if (!is_full_) return names;
+    for (const GroupFactors& f : layout_.factors) names.insert({f.down_name, f.up_name});
+    return names;
+  }
+
+  void own_update(const TrainingProgress& progress, const StepRule& rule) override {
+    if (!is_full_) return;
+    const c10::NoGradGuard no_grad;
+    make_moments();
+    const auto step = steps_.add_(1).item<int64_t>();
+    for (size_t i = 0; i < downs_.size(); ++i) {
+      if (has_gradients(i)) update_full(i, step, progress, rule);
+    }
+  }
+
+  std::vector<NamedTensor> training_tensors() override {
+    std::vector<NamedTensor> tensors;
+    if (!is_full_) return tensors;
+    make_moments();
+    tensors.push_back({"lorapro.step", steps_});
+    for (size_t i = 0; i < moments_.size(); ++i) {
+      const std::string& path = sites_[layout_.plan.groups[i].owner].path;
+      tensors.push_back({path + ".lorapro.exp_avg", moments_[i].first});
+      tensors.push_back({path + ".lorapro.exp_avg_sq", moments_[i].second});
+    }
+    return tensors;
+  }
+
+ private:
+  struct Moments {
+    at::Tensor first, second;  // [out, in]
+  };
+
+  /// An adapter that is only used never asks for them: they are as large as the adapted weights.
+  void make_moments() {
+    if (steps_.defined()) return;
+    steps_ = at::zeros({1}, at::kLong);
+    for (size_t i = 0; i < downs_.size(); ++i) {
+      const Site& site = sites_[layout_.plan.groups[i].owner];
+      const auto options = factor_options(site);
+      const std::vector<int64_t> shape = {site.out_features, site.in_features};
+      moments_.push_back({at::zeros(shape, options), at::zeros(shape, options)});
+    }
+  }
+
+  bool has_gradients(size_t i) const { return downs_[i].grad().defined() && ups_[i].grad().defined(); }
+
+  FactorPair equivalent(size_t i, const FactorPair& gradients, GradientSplit split,
+                        const TrainingProgress& progress) const {
+    const FactorPair step =
+        equivalent_gradients({downs_[i], ups_[i]}, gradients, layout_.factors[i].scaling, split, damping_);
+    if (std::isfinite(step.down.sum().item<double>() + step.up.sum().item<double>())) return step;
+    throw Error(ErrorCode::kNumerics, fmt::format("training, step {}", progress.step + 1),
+                fmt::format("the step of LoRA-Pro for {} is not finite", layout_.factors[i].down_name),
+                "a larger adapter.lorapro.damping or a smaller learning rate may help; the last checkpoint "
+                "is untouched");
+  }
+
+  /// Adam on the equivalent gradient of W', and back to the factors.
+  void update_full(size_t i, int64_t step, const TrainingProgress& progress, const StepRule& rule) {
+    at::Tensor &a = downs_[i], &b = ups_[i];
+    auto& [first, second] = moments_[i];
+    const double s = layout_.factors[i].scaling;
+    const FactorPair clipped = {a.grad() * rule.gradient_scale, b.grad() * rule.gradient_scale};
+    const at::Tensor g = weight_change({a, b}, equivalent(i, clipped, GradientSplit::kZero, progress), s);
+    first.mul_(rule.beta1).add_(g, 1.0 - rule.beta1);
+    second.mul_(rule.beta2).addcmul_(g, g, 1.0 - rule.beta2);
+    const double correction1 = 1.0 - std::pow(rule.beta1, static_cast<double>(step));
+    const double correction2 = 1.0 - std::pow(rule.beta2, static_cast<double>(step));
+    const at::Tensor u = (first / correction1).div_((second / correction2).sqrt_().add_(rule.eps));
+    FactorPair move = equivalent(i, {at::mm(b.t(), u) * s, at::mm(u, a.t()) * s}, split_, progress);
+    const double limit = config_.lorapro.max_relative_step;
+    const double size = rule.lr * move.down.norm().item<double>();
+    const double allowed = limit * a.norm().item<double>();
+    const double factor = limit > 0 && size > allowed ? rule.lr * allowed / size : rule.lr;
+    // The square root on both factors makes the decay of B A that of a whole weight.
+    const double decay = std::sqrt(std::max(0.0, 1.0 - rule.lr * rule.weight_decay));
+    a.mul_(decay).sub_((move.down * factor).to(a.scalar_type()));
+    b.mul_(decay).sub_((move.up * factor).to(b.scalar_type()));
+  }
+
+  bool is_full_;
+  GradientSplit split_;
+  Damping damping_;
+  std::vector<Moments> moments_;  // full: parallel to the factors
+  at::Tensor steps_;              // full: int64 [1]; undefined until training begins
+};
+
+std::vector<TensorSpec> lorapro_tensors(const PlanInput& input, ErrorList& errors) {
+  if (input.config.dropout > 0) {
+    errors.add(
+        "adapter.dropout",
+        fmt::format("{}, but with lorapro the gradients of both factors must come from one gradient of the "
+                    "weight, which a mask on the update's input breaks",
+                    input.config.dropout),
+        "dropout: 0; the dropout of the base model may stay");
+  }
+  return lora_tensors(input, errors);
+}
+
+}  // namespace
+
+Method lorapro_method() {
+  return {{"lorapro", "LoRA whose steps follow the low-rank gradient nearest to the full one (2024)"},
+          true,
+          lorapro_tensors,
+          [](MethodInput in) {
+            LowRankLayout layout = lora_layout(in.config, in.sites);
+            return std::make_unique<LoraProAdapter>(std::move(in), std::move(layout));
+          }};
+}
+
+}  // namespace msplora::detail

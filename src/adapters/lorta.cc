@@ -1,0 +1,263 @@
+// LoRTA (arXiv 2410.04060): the updates of attention's projections in all layers are slices of one tensor in
+// CP form over hidden, within-head, head, layer and matrix (q, k, v, o) modes,
+//   T[a, h, b, l, m] = sum_p A[a, p] B[b, p] C_h[h, p] C_l[l, p] C_m[m, p].
+// A slice (l, m) has rank r: its two factors are computed from the small ones in every forward pass, so that
+// neither T nor a dense update is ever formed.
+#include <fmt/format.h>
+
+#include <ATen/TensorOperators.h>
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "adapters/config_json.h"
+#include "adapters/initial.h"
+#include "adapters/low_rank.h"
+#include "adapters/method.h"
+#include "adapters/target_modules.h"
+#include "msplora/core/random.h"
+
+namespace msplora::detail {
+namespace {
+
+constexpr int64_t kMatrices = 4;
+constexpr int64_t kOutput = 3;
+
+/// Row of C_m: 0 query, 1 key, 2 value, 3 output; by the names of Hugging Face models.
+std::optional<int64_t> matrix_of(const std::string& path) {
+  static constexpr std::pair<const char*, int64_t> kNames[] = {
+      {"query", 0},       {"query_proj", 0},
+      {"q_proj", 0},      {"key", 1},
+      {"key_proj", 1},    {"k_proj", 1},
+      {"value", 2},       {"value_proj", 2},
+      {"v_proj", 2},      {"attention.output.dense", kOutput},
+      {"o_proj", kOutput}};
+  for (const auto& [name, matrix] : kNames) {
+    if (matches_suffix(path, name)) return matrix;
+  }
+  return std::nullopt;
+}
+
+/// Which slice of the tensor a site is, and which of its sides carries the heads.
+struct Slice {
+  int64_t layer = 0;
+  int64_t matrix = 0;
+  bool heads_on_input = false;
+  bool uses_kv_heads = false;
+};
+
+/// Extents of the modes, and the slice of each targeted site.
+struct LortaLayout {
+  int64_t hidden = 0, head_dim = 0, heads = 0, layers = 0;
+  int64_t kv_heads = 0;  // rows of the head factor of keys and values; 0: they use that of the queries
+  std::vector<Slice> slices;
+
+  std::vector<TensorSpec> tensors(int64_t rank, int64_t owner) const {
+    std::vector<TensorSpec> specs = {{"lorta_A", {hidden, rank}, 0, owner},
+                                     {"lorta_B", {head_dim, rank}, 0, owner},
+                                     {"lorta_C_h", {heads, rank}, 0, owner},
+                                     {"lorta_C_l", {layers, rank}, 0, owner},
+                                     {"lorta_C_m", {kMatrices, rank}, 0, owner}};
+    if (kv_heads > 0) specs.push_back({"lorta_C_kv", {kv_heads, rank}, 0, owner});
+    return specs;
+  }
+};
+
+bool heads_on_input(const std::string& orientation, int64_t matrix) {
+  if (orientation == "semantic") return matrix == kOutput;
+  return orientation == "peft_compat";
+}
+
+class LayoutMaker {
+ public:
+  LayoutMaker(const AdapterConfig& config, const std::vector<Site>& sites, int64_t num_layers,
+              const AttentionHeads& heads, ErrorList& errors)
+      : config_(config), sites_(sites), heads_(heads), errors_(errors) {
+    layout_.layers = num_layers;
+    layout_.heads = heads.num_attention_heads;
+  }
+
+  LortaLayout make() {
+    const size_t problems = errors_.size();
+    check_modules();
+    if (heads_.num_attention_heads <= 0) {
+      errors_.add("model", "the number of attention heads is not known, which lorta needs");
+    }
+    if (errors_.size() > problems || sites_.empty()) return layout_;
+    for (const Site& site : sites_) add(site);
+    check_key_value_heads();
+    if (errors_.size() == problems) check_extents();
+    return layout_;
+  }
+
+ private:
+  void check_modules() {
+    std::vector<Site> others, fused, outside;
+    for (const Site& site : sites_) {
+      const bool is_fused = matches_suffix(site.path, "c_attn");
+      if (!matrix_of(site.path)) (is_fused ? fused : others).push_back(site);
+      if (site.layer < 0 || site.layer >= layout_.layers) outside.push_back(site);
+    }
+    constexpr const char* kWhere = "adapter.target_modules";
+    if (!fused.empty()) {
+      errors_.add(kWhere, fmt::format("{} holds query, key and value in one matrix, whose parts lorta cannot "
+                                      "tell apart",
+                                      describe_sites(fused)));
+    }
+    if (!others.empty()) {
+      errors_.add(
+          kWhere,
+          fmt::format("lorta adapts the query, key, value and output projections of attention, not {}",
+                      describe_sites(others)),
+          "query, key, value, attention.output.dense or q_proj, k_proj, v_proj, o_proj");
+    }
+    if (others.empty() && !outside.empty()) {
+      errors_.add(kWhere,
+                  fmt::format("{} lies in none of the {} layers", outside.front().path, layout_.layers));
+    }
+  }
+
+  void add(const Site& site) {
+    Slice slice;
+    slice.layer = site.layer;
+    slice.matrix = *matrix_of(site.path);
+    slice.heads_on_input = heads_on_input(config_.lorta.orientation, slice.matrix);
+    const bool is_key_or_value = slice.matrix == 1 || slice.matrix == 2;
+    slice.uses_kv_heads = is_key_or_value && heads_.num_key_value_heads != heads_.num_attention_heads;
+    layout_.slices.push_back(slice);
+  }
+
+  void check_key_value_heads() {
+    const bool differ = std::any_of(layout_.slices.begin(), layout_.slices.end(),
+                                    [](const Slice& slice) { return slice.uses_kv_heads; });
+    if (!differ) return;
+    const std::string found = fmt::format("the model has {} attention heads, but {} for keys and values",
+                                          heads_.num_attention_heads, heads_.num_key_value_heads);
+    if (!config_.lorta.grouped_query) {
+      errors_.add("adapter.target_modules", fmt::format("{}, and LoRTA is defined for equal numbers", found),
+                  "adapt queries and outputs alone, or set adapter.lorta.grouped_query");
+    } else if (config_.lorta.orientation != "semantic") {
+      errors_.add("adapter.lorta.orientation",
+                  fmt::format("{}; the authors' programs need equal numbers", found), "semantic");
+    } else if (heads_.num_key_value_heads <= 0) {
+      errors_.add("model", "the number of key-value heads is not known");
+    }
+    layout_.kv_heads = heads_.num_key_value_heads;
+  }
+
+  /// All sites must be slices of one tensor.
+  void check_extents() {
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      const Slice& slice = layout_.slices[i];
+      const int64_t hidden = slice.heads_on_input ? sites_[i].out_features : sites_[i].in_features;
+      const int64_t inner = slice.heads_on_input ? sites_[i].in_features : sites_[i].out_features;
+      const int64_t heads = slice.uses_kv_heads ? layout_.kv_heads : layout_.heads;
+      const int64_t head_dim = inner / heads;
+      if (i == 0) {
+        layout_.hidden = hidden;
+        layout_.head_dim = head_dim;
+      }
+      if (inner % heads == 0 && hidden == layout_.hidden && head_dim == layout_.head_dim) continue;
+      errors_.add("adapter.target_modules",
+                  fmt::format("{} [{}, {}] does not fit a tensor of {} heads of size {} and hidden size {}",
+                              sites_[i].path, sites_[i].out_features, sites_[i].in_features, heads,
+                              layout_.head_dim, layout_.hidden),
+                  config_.lorta.orientation == "semantic" ? "" : "adapter.lorta.orientation: semantic");
+      return;
+    }
+  }
+
+  const AdapterConfig& config_;
+  const std::vector<Site>& sites_;
+  AttentionHeads heads_;
+  ErrorList& errors_;
+  LortaLayout layout_;
+};
+
+std::vector<TensorSpec> lorta_tensors(const PlanInput& input, ErrorList& errors) {
+  const AdapterConfig& config = input.config;
+  refuse_options(config,
+                 {"init", "rank_pattern", "alpha_pattern", "ranks", "alphas", "dropouts", "stagewise",
+                  "stage_fractions"},
+                 errors);
+  if (config.alpha != AdapterConfig().alpha) {
+    errors.add("adapter.alpha", "lorta has an alpha of its own, whose default is the rank",
+               "adapter.lorta.alpha");
+  }
+  const size_t problems = errors.size();
+  const LortaLayout layout = LayoutMaker(config, input.sites, input.num_layers, input.heads, errors).make();
+  if (input.check_ranks) check_rank("adapter.rank", config.rank, input.sites, errors);
+  if (errors.size() > problems || input.sites.empty()) return {};
+  int64_t owner = input.sites.front().layer;
+  for (const Site& site : input.sites) owner = std::min(owner, site.layer);
+  return layout.tensors(config.rank, owner);
+}
+
+class LortaAdapter : public Adapter {
+ public:
+  LortaAdapter(MethodInput input, LortaLayout layout)
+      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)),
+        layout_(std::move(layout)),
+        scaling_(scaling_of(config_.lorta.alpha.value_or(static_cast<double>(config_.rank)), config_.rank,
+                            config_.use_rslora)) {
+    const at::TensorOptions options = factor_options(sites_.front());
+    const auto rank = static_cast<double>(config_.rank);
+    const double scale = config_.lorta.init_scale;
+    // Kaiming bounds with fan_in = r, the width of the matrices as the authors store them; B alone is 0.
+    const double bound_a = 1.0 / std::sqrt(rank);
+    const double bound_c = std::sqrt(6.0 / ((1.0 + 5.0 * scale * scale) * rank));
+    for (const TensorSpec& spec : layout_.tensors(config_.rank, 0)) {
+      const double bound = spec.name == "lorta_A" ? bound_a : spec.name == "lorta_B" ? 0.0 : bound_c;
+      at::Tensor tensor = draw_uniform(spec.shape, bound, input.seed, spec.name).to(options);
+      factors_.push_back(add_trainable(spec.name, tensor));
+    }
+  }
+
+  std::vector<LowRankTerm> terms(size_t site_index) const override {
+    const Slice& slice = layout_.slices.at(site_index);
+    const at::Tensor &a = factors_[0], &b = factors_[1], &c_l = factors_[3], &c_m = factors_[4];
+    const at::Tensor& c_h = factors_[slice.uses_kv_heads ? 5 : 2];
+    const at::Tensor c = c_l.select(0, slice.layer) * c_m.select(0, slice.matrix);
+    const at::Tensor residual = a * c;  // [hidden, r]
+    const at::Tensor heads = (c_h.unsqueeze(1) * b.unsqueeze(0)).reshape({-1, config_.rank});
+    const std::string& path = sites_[site_index].path;
+    LowRankTerm term;
+    term.down = (slice.heads_on_input ? heads : residual).t();
+    term.up = slice.heads_on_input ? residual : heads;
+    term.scaling = scaling_;
+    term.dropout = config_.dropout;
+    term.dropout_stream = hash_name(fmt::format("{}.lorta_dropout", path));
+    return {term};
+  }
+
+  SiteUpdate update_of(size_t site_index) const override {
+    SiteUpdate update;
+    update.computed_low_rank = [this, site_index] { return terms(site_index); };
+    return update;
+  }
+
+ private:
+  LortaLayout layout_;
+  double scaling_;
+  std::vector<at::Tensor> factors_;  // A, B, C_h, C_l, C_m and perhaps C_kv
+};
+
+}  // namespace
+
+Method lorta_method() {
+  return {{"lorta", "One CP tensor for the attention of all layers, heads and matrices (2024)"},
+          true,
+          lorta_tensors,
+          [](MethodInput in) {
+            ErrorList errors;  // checked before
+            LortaLayout layout =
+                LayoutMaker(in.config, in.sites, in.target.num_layers, in.target.heads, errors).make();
+            return std::make_unique<LortaAdapter>(std::move(in), std::move(layout));
+          }};
+}
+
+}  // namespace msplora::detail

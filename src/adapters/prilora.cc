@@ -1,0 +1,158 @@
+// PRILoRA (arXiv 2401.11316): LoRA with ranks that grow linearly from the first to the last layer,
+//   r_l = r_first + (r_last - r_first) (l - 1) / (L - 1), rounded to the nearest,
+// and A pruned by importance while it is trained: every K steps the entries of each row with the smallest
+// |A_ij| n_j become zero, where n_j is a running mean of the norm of input j. No mask is kept: the next
+// gradients may revive what was pruned.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/topk.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "adapters/low_rank.h"
+#include "adapters/method.h"
+
+namespace msplora::detail {
+namespace {
+
+struct RankRange {
+  int64_t first = 0, last = 0;
+  double mean() const { return 0.5 * static_cast<double>(first + last); }
+};
+
+/// The end that is not given follows from `rank`, the mean.
+RankRange rank_range(const AdapterConfig& config) {
+  const PriloraOptions& o = config.prilora;
+  RankRange range;
+  range.first = o.first_rank
+                    ? *o.first_rank
+                    : (o.last_rank ? 2 * config.rank - *o.last_rank : std::max<int64_t>(1, config.rank / 2));
+  range.last = o.last_rank ? *o.last_rank : 2 * config.rank - range.first;
+  return range;
+}
+
+/// Modules outside the layers take the mean.
+int64_t rank_of_layer(const RankRange& range, int64_t layer, int64_t num_layers) {
+  if (layer < 0) return std::llround(range.mean());
+  if (num_layers < 2) return range.first;
+  const double share = static_cast<double>(layer) / static_cast<double>(num_layers - 1);
+  return std::llround(static_cast<double>(range.first) +
+                      static_cast<double>(range.last - range.first) * share);
+}
+
+LowRankLayout prilora_layout(const AdapterConfig& config, const std::vector<Site>& sites,
+                             int64_t num_layers) {
+  for (const Site& site : sites) num_layers = std::max(num_layers, site.layer + 1);
+  const RankRange range = rank_range(config);
+  LowRankLayout layout;
+  layout.plan = separate_plan(sites);
+  for (const ShareGroup& group : layout.plan.groups) {
+    const Site& site = sites[group.owner];
+    const int64_t rank = rank_of_layer(range, site.layer, num_layers);
+    const double divisor = config.prilora.scaling == "mean" ? range.mean() : static_cast<double>(rank);
+    layout.factors.push_back({rank, config.alpha / (config.use_rslora ? std::sqrt(divisor) : divisor),
+                              config.dropout, site.path + ".lora_A.weight", site.path + ".lora_B.weight"});
+  }
+  return layout;
+}
+
+std::vector<TensorSpec> prilora_tensors(const PlanInput& input, ErrorList& errors) {
+  const AdapterConfig& config = input.config;
+  refuse_level_options(config, errors);
+  refuse_patterns(config, "the ranks of prilora follow from first_rank and last_rank", errors);
+  const RankRange range = rank_range(config);
+  if (range.first < 1 || range.last < 1) {
+    errors.add(config.prilora.first_rank ? "adapter.prilora.first_rank" : "adapter.prilora.last_rank",
+               fmt::format("{} leaves {} for the other end, since adapter.rank = {} is their mean",
+                           config.prilora.first_rank ? range.first : range.last,
+                           config.prilora.first_rank ? range.last : range.first, config.rank),
+               "give both ends, or a larger rank");
+    return {};
+  }
+  const LowRankLayout layout = prilora_layout(config, input.sites, input.num_layers);
+  if (input.check_ranks) {
+    std::map<int64_t, std::vector<Site>> by_rank;
+    for (size_t i = 0; i < layout.factors.size(); ++i)
+      by_rank[layout.factors[i].rank].push_back(input.sites[layout.plan.groups[i].owner]);
+    for (const auto& [rank, sites] : by_rank) check_rank("adapter.prilora", rank, sites, errors);
+  }
+  return layout.tensors(input.sites);
+}
+
+class PriloraAdapter : public LowRankAdapter {
+ public:
+  PriloraAdapter(MethodInput input, LowRankLayout layout)
+      : LowRankAdapter(std::move(input), std::move(layout)) {
+    for (const Site& site : sites_) {
+      input_norms_.push_back(at::zeros({site.in_features}, site.linear->weight.device()));
+    }
+  }
+
+  SiteUpdate update_of(size_t site_index) const override {
+    SiteUpdate update;
+    update.low_rank = terms(site_index);
+    if (config_.prilora.prune_every == 0) return update;
+    update.observe_input = [norms = input_norms_[site_index],
+                            beta = config_.prilora.beta](const at::Tensor& x) {
+      const c10::NoGradGuard no_grad;
+      // Not corrected for the start at 0: a common factor changes no order within a row.
+      at::Tensor(norms).mul_(beta).add_(x.detach().to(at::kFloat).square().sum(0).sqrt_(), 1.0 - beta);
+    };
+    return update;
+  }
+
+  std::vector<NamedTensor> state_tensors() const override {
+    std::vector<NamedTensor> tensors;
+    for (size_t i = 0; i < sites_.size(); ++i)
+      tensors.push_back({sites_[i].path + ".input_norm", input_norms_[i]});
+    return tensors;
+  }
+
+  void on_step_end(const TrainingProgress& progress, OptimizerControl&) override {
+    const PriloraOptions& o = config_.prilora;
+    if (o.prune_every == 0) return;
+    const bool is_last = progress.step == progress.total_steps;
+    // What is pruned after the last step is never trained again, so that is done on request alone.
+    if (is_last ? o.final_prune : progress.step % o.prune_every == 0) prune();
+  }
+
+ private:
+  void prune() {
+    const c10::NoGradGuard no_grad;
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      at::Tensor down = downs_[layout_.plan.group_of[i][0]];
+      const auto count = static_cast<int64_t>(
+          std::floor(config_.prilora.prune_fraction * static_cast<double>(down.size(1))));
+      if (count == 0) continue;
+      const at::Tensor importance = down.abs() * input_norms_[i];
+      const at::Tensor smallest = std::get<1>(at::topk(importance, count, /*dim=*/1, /*largest=*/false));
+      down.scatter_(1, smallest, 0.0);
+    }
+  }
+
+  std::vector<at::Tensor> input_norms_;  // parallel to sites(), [in], float32
+};
+
+}  // namespace
+
+Method prilora_method() {
+  return {{"prilora", "Ranks growing from the first to the last layer, A pruned by importance (2024)"},
+          true,
+          prilora_tensors,
+          [](MethodInput in) {
+            LowRankLayout layout = prilora_layout(in.config, in.sites, in.target.num_layers);
+            return std::make_unique<PriloraAdapter>(std::move(in), std::move(layout));
+          },
+          {/*lora_plus=*/true}};
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,274 @@
+// XGBLoRA (arXiv 2410.19694): gradient boosting with low-rank adapters. Round t adapts a random subset of the
+// layers with fresh factors of a small rank (1), which are then merged: W <- W + s B A. What was merged is
+// kept as a stack of factors beside the weight and not added to it: a rank-1 change of a bfloat16 weight
+// would be rounded away, the stack is as small as a LoRA of the same total rank, and a PEFT file of it is
+// exact.
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "adapters/initial.h"
+#include "adapters/initial_factors.h"
+#include "adapters/low_rank.h"
+#include "adapters/method.h"
+#include "msplora/core/random.h"
+
+namespace msplora::detail {
+namespace {
+
+/// The layers that hold targeted modules; modules outside the blocks count as one more layer (-1).
+std::vector<int64_t> targeted_layers(const std::vector<Site>& sites) {
+  std::set<int64_t> layers;
+  for (const Site& site : sites) layers.insert(site.layer);
+  return {layers.begin(), layers.end()};
+}
+
+int64_t layers_per_round(const XgbLoraOptions& options, int64_t layers) {
+  if (options.layers_per_round > 0) return options.layers_per_round;
+  return std::max<int64_t>(1, (layers + 1) / 3);  // a third, rounded to nearest
+}
+
+/// As many rounds as bring a layer adapter.rank / booster_rank turns on average.
+int64_t count_rounds(const AdapterConfig& config, int64_t layers) {
+  if (config.xgblora.rounds > 0) return config.xgblora.rounds;
+  const int64_t turns = (config.rank + config.xgblora.booster_rank - 1) / config.xgblora.booster_rank;
+  const int64_t chosen = layers_per_round(config.xgblora, layers);
+  return (turns * layers + chosen - 1) / chosen;
+}
+
+/// The layers of every round.
+std::vector<std::set<int64_t>> choose_layers(const AdapterConfig& config, const std::vector<Site>& sites,
+                                             uint64_t seed) {
+  const std::vector<int64_t> layers = targeted_layers(sites);
+  const auto count = static_cast<int64_t>(layers.size());
+  const int64_t chosen = layers_per_round(config.xgblora, count);
+  std::vector<std::set<int64_t>> rounds;
+  for (int64_t t = 0; t < count_rounds(config, count); ++t) {
+    std::vector<int64_t> order = layers;
+    RandomStream(seed, fmt::format("xgblora.layers.{}", t)).shuffle(order);
+    rounds.emplace_back(order.begin(), order.begin() + chosen);
+  }
+  return rounds;
+}
+
+class XgbLoraAdapter : public Adapter {
+ public:
+  explicit XgbLoraAdapter(MethodInput input)
+      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)), seed_(input.seed) {
+    XgbLoraOptions& options = config_.xgblora;
+    // Recorded, so that adapter files know the layers of every round.
+    if (!options.seed) options.seed = static_cast<int64_t>(seed_);
+    rounds_ = choose_layers(config_, sites_, static_cast<uint64_t>(*options.seed));
+    const int64_t rank = options.booster_rank;
+    for (const Site& site : sites_) {
+      Module module;
+      module.down_name = site.path + ".lora_A.weight";
+      module.up_name = site.path + ".lora_B.weight";
+      const at::TensorOptions form = factor_options(site);
+      module.down = add_trainable(module.down_name, draw(site, module, 0).to(form));
+      module.up = add_trainable(module.up_name, at::zeros({site.out_features, rank}, form));
+      const int64_t merges = turns_before(site, static_cast<int64_t>(rounds_.size()) - 1);
+      module.stack_down = at::zeros({merges * rank, site.in_features}, form);
+      module.stack_up = at::zeros({site.out_features, merges * rank}, form);
+      modules_.push_back(std::move(module));
+    }
+    enter(0);
+  }
+
+  std::vector<LowRankTerm> terms(size_t site_index) const override {
+    const Module& module = modules_.at(site_index);
+    const double scaling = config_.xgblora.scaling;
+    std::vector<LowRankTerm> terms;
+    if (module.merged > 0) {
+      const int64_t rows = module.merged * config_.xgblora.booster_rank;
+      terms.push_back({module.stack_down.narrow(0, 0, rows), module.stack_up.narrow(1, 0, rows), scaling});
+    }
+    if (module.is_active) {
+      terms.push_back(
+          {module.down, module.up, scaling, config_.dropout, dropout_stream(sites_[site_index], 0)});
+    }
+    return terms;
+  }
+
+  SiteUpdate update_of(size_t site_index) const override {
+    SiteUpdate update;
+    update.computed_low_rank = [this, site_index] { return terms(site_index); };
+    return update;
+  }
+
+  std::vector<std::string> frozen_now(const TrainingProgress&) const override {
+    std::vector<std::string> frozen;
+    for (const Module& module : modules_) {
+      if (!module.is_active) frozen.insert(frozen.end(), {module.down_name, module.up_name});
+    }
+    return frozen;
+  }
+
+  std::map<std::string, double> lr_factors_now(const TrainingProgress& progress) const override {
+    std::map<std::string, double> factors;
+    const int64_t steps = std::min(config_.xgblora.warmup_steps, steps_per_round_ / 4);
+    const int64_t done = progress.step - round_ * steps_per_round_;
+    if (round_ == 0 || done >= steps) return factors;
+    const double factor = static_cast<double>(done + 1) / static_cast<double>(steps + 1);
+    for (const Module& module : modules_) {
+      if (module.is_active) factors[module.down_name] = factors[module.up_name] = factor;
+    }
+    return factors;
+  }
+
+  void on_step_begin(const TrainingProgress& progress) override {
+    if (steps_per_round_ > 0) return;
+    const auto rounds = static_cast<int64_t>(rounds_.size());
+    // A round of one step would never move A, whose gradient is zero beside B = 0.
+    steps_per_round_ = std::max<int64_t>(2, (progress.total_steps + rounds - 1) / rounds);
+  }
+
+  void on_gradients(const TrainingProgress&) override {
+    const double penalty = config_.xgblora.penalty;
+    if (penalty <= 0) return;
+    const c10::NoGradGuard no_grad;
+    for (Module& module : modules_) {
+      for (at::Tensor* factor : {&module.down, &module.up}) {
+        if (module.is_active && factor->grad().defined()) factor->mutable_grad().add_(*factor, 2.0 * penalty);
+      }
+    }
+  }
+
+  void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) override {
+    const bool is_over = progress.step >= (round_ + 1) * steps_per_round_;
+    const bool has_next = round_ + 1 < static_cast<int64_t>(rounds_.size());
+    if (!is_over || !has_next || progress.step >= progress.total_steps) return;
+    const c10::NoGradGuard no_grad;
+    for (Module& module : modules_) {
+      if (module.is_active) merge(module);
+    }
+    enter(round_ + 1);
+    for (size_t i = 0; i < modules_.size(); ++i) {
+      Module& module = modules_[i];
+      if (!module.is_active) continue;
+      module.down.copy_(draw(sites_[i], module, round_));
+      optimizer.reset(module.down_name);
+      optimizer.reset(module.up_name);
+    }
+  }
+
+  nlohmann::json state() const override { return {{"round", round_}, {"steps_per_round", steps_per_round_}}; }
+
+  void restore_state(const nlohmann::json& state) override {
+    const auto round = state.value("round", int64_t{-1});
+    if (round < 0 || round >= static_cast<int64_t>(rounds_.size())) {
+      throw Error(ErrorCode::kFormat, "state.round",
+                  fmt::format("expected a round below {}, found {}", rounds_.size(), state.dump()));
+    }
+    steps_per_round_ = state.value("steps_per_round", int64_t{0});
+    enter(round);
+  }
+
+  std::vector<NamedTensor> state_tensors() const override {
+    std::vector<NamedTensor> tensors;
+    for (size_t i = 0; i < modules_.size(); ++i) {
+      if (modules_[i].stack_down.size(0) == 0) continue;
+      tensors.push_back({sites_[i].path + ".merged_A.weight", modules_[i].stack_down});
+      tensors.push_back({sites_[i].path + ".merged_B.weight", modules_[i].stack_up});
+    }
+    return tensors;
+  }
+
+ private:
+  struct Module {
+    std::string down_name, up_name;
+    at::Tensor down, up;              // of the current round
+    at::Tensor stack_down, stack_up;  // of the rounds that were merged, in order; room for all
+    int64_t merged = 0;               // rounds in the stack
+    bool is_active = false;
+  };
+
+  /// Rounds before `round` that adapt the site's layer.
+  int64_t turns_before(const Site& site, int64_t round) const {
+    return std::count_if(rounds_.begin(), rounds_.begin() + round,
+                         [&](const std::set<int64_t>& layers) { return layers.contains(site.layer); });
+  }
+
+  /// The first factor of a round; in round 0 it is LoRA's.
+  at::Tensor draw(const Site& site, const Module& module, int64_t round) const {
+    const std::string name =
+        round == 0 ? module.down_name : fmt::format("{}.round.{}", module.down_name, round);
+    return initial_factors({config_.init, name, config_.xgblora.booster_rank, 1.0, seed_}, site).down;
+  }
+
+  void merge(Module& module) const {
+    const int64_t rank = config_.xgblora.booster_rank, begin = module.merged * rank;
+    module.stack_down.narrow(0, begin, rank).copy_(module.down);
+    module.stack_up.narrow(1, begin, rank).copy_(module.up);
+    module.up.zero_();
+  }
+
+  void enter(int64_t round) {
+    round_ = round;
+    const std::set<int64_t>& layers = rounds_[static_cast<size_t>(round)];
+    for (size_t i = 0; i < modules_.size(); ++i) {
+      modules_[i].merged = turns_before(sites_[i], round);
+      modules_[i].is_active = layers.contains(sites_[i].layer);
+    }
+  }
+
+  uint64_t seed_;
+  std::vector<std::set<int64_t>> rounds_;
+  std::vector<Module> modules_;  // parallel to sites_
+  int64_t round_ = 0;
+  int64_t steps_per_round_ = 0;  // 0 until training begins
+};
+
+void check_options(const PlanInput& input, ErrorList& errors) {
+  const AdapterConfig& config = input.config;
+  const AdapterConfig defaults;
+  refuse_level_options(config, errors);
+  if (config.alpha != defaults.alpha || config.use_rslora) {
+    errors.add(config.use_rslora ? "adapter.use_rslora" : "adapter.alpha",
+               "has no effect: one factor scales the updates of all rounds", "adapter.xgblora.scaling");
+  }
+  if (!config.rank_pattern.empty() || !config.alpha_pattern.empty()) {
+    errors.add(config.rank_pattern.empty() ? "adapter.alpha_pattern" : "adapter.rank_pattern",
+               "belongs to method lora; the modules of a round have one rank and one scaling");
+  }
+  const auto layers = static_cast<int64_t>(targeted_layers(input.sites).size());
+  if (layers > 0 && config.xgblora.layers_per_round > layers) {
+    errors.add("adapter.xgblora.layers_per_round",
+               fmt::format("{}, but only {} layers are targeted", config.xgblora.layers_per_round, layers),
+               fmt::format("at most {}", layers));
+  }
+  if (input.check_ranks) {
+    check_rank("adapter.xgblora.booster_rank", config.xgblora.booster_rank, input.sites, errors);
+  }
+}
+
+std::vector<TensorSpec> xgblora_tensors(const PlanInput& input, ErrorList& errors) {
+  check_options(input, errors);
+  std::vector<TensorSpec> specs;
+  const int64_t rank = input.config.xgblora.booster_rank;
+  for (const Site& site : input.sites) {
+    specs.push_back({site.path + ".lora_A.weight", {rank, site.in_features}, 0, site.layer});
+    specs.push_back({site.path + ".lora_B.weight", {site.out_features, rank}, 0, site.layer});
+  }
+  return specs;
+}
+
+}  // namespace
+
+Method xgblora_method() {
+  return {{"xgblora",
+           "Gradient boosting: rounds of rank-1 adapters on random layers, merged one after another (2024)"},
+          true,
+          xgblora_tensors,
+          [](MethodInput in) { return std::make_unique<XgbLoraAdapter>(std::move(in)); }};
+}
+
+}  // namespace msplora::detail

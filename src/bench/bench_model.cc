@@ -1,0 +1,92 @@
+#include "bench/bench_model.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+#include <memory>
+#include <utility>
+
+namespace msplora::detail {
+namespace {
+
+namespace fs = std::filesystem;
+
+AdapterTarget target_of(Model& model) {
+  AdapterTarget target;
+  target.model_type = model.config().model_type;
+  target.task_type = "SEQ_CLS";
+  target.num_layers = model.config().num_hidden_layers;
+  target.sites = model.sites();
+  target.parameters = model.parameters();
+  target.head_modules = model.head_modules();
+  return target;
+}
+
+}  // namespace
+
+int64_t BenchModel::trainable_parameters() const {
+  int64_t count = 0;
+  for (const TrainableTensor& tensor : trainable) count += tensor.tensor.numel();
+  return count;
+}
+
+StepQuestion BenchModel::question(std::vector<int64_t> lengths, bool checkpoint_activations) const {
+  StepQuestion question;
+  question.lengths = std::move(lengths);
+  question.checkpoint_activations = checkpoint_activations;
+  question.trains_embeddings = adapter == nullptr;
+  for (const Site& site : model->sites()) {
+    SiteWork work;
+    work.trains_weight = site.linear->weight.requires_grad();
+    for (size_t i = 0; adapter != nullptr && i < adapter->sites().size(); ++i) {
+      if (adapter->sites()[i].path != site.path) continue;
+      work.has_adapter = true;
+      for (const LowRankTerm& term : adapter->terms(i)) work.rank += term.down.size(0);
+    }
+    question.sites.push_back(work);
+  }
+  return question;
+}
+
+TrainerSetup BenchModel::setup(const StepBenchOptions& options, const fs::path& directory) const {
+  TrainerSetup setup;
+  setup.directory = directory;
+  setup.method = options.adapter.method;
+  setup.trainable = trainable;
+  setup.adapter = adapter.get();
+  setup.options.lr = 1e-4;
+  setup.options.seed = static_cast<int64_t>(options.seed);
+  setup.options.dtype = options.dtype == at::kBFloat16 ? "bfloat16" : "float32";
+  setup.options.checkpoint_activations = options.checkpoint_activations;
+  setup.options.log_every = 1;  // so that a report to the sinks is about one step
+  return setup;
+}
+
+BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels) {
+  const bool trains_all = options.adapter.method == "full";
+  ModelLoadOptions load;
+  load.num_labels = num_labels;
+  load.compute_dtype = options.dtype;
+  load.seed = options.seed;
+  load.keep_float32 = trains_all;
+  BenchModel bench;
+  bench.model = create_model(options.model, load);
+  if (!trains_all) bench.adapter = create_adapter(options.adapter, target_of(*bench.model), options.seed);
+  bench.trainable = trains_all ? all_trainable(bench.model->parameters()) : bench.adapter->trainable();
+  return bench;
+}
+
+ScratchDirectory::ScratchDirectory() {
+  // Several benchmarks of one process may be alive together (tests).
+  for (int attempt = 0;; ++attempt) {
+    path_ = fs::temp_directory_path() /
+            fmt::format("msplora-bench-{}-{}", static_cast<int64_t>(getpid()), attempt);
+    if (fs::create_directories(path_)) return;
+  }
+}
+
+ScratchDirectory::~ScratchDirectory() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+}  // namespace msplora::detail

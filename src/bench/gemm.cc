@@ -1,0 +1,95 @@
+#include "msplora/bench/gemm.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros_like.h>
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "bench/onednn_gemm.h"
+#include "msplora/core/random.h"
+
+namespace msplora {
+namespace {
+
+// The values do not matter for the time, as long as none is denormal: a short drawn pattern, repeated.
+at::Tensor drawn(int64_t rows, int64_t columns, const char* name, at::ScalarType dtype) {
+  constexpr int64_t kPattern = 4093;  // a prime, so that rows differ
+  RandomStream stream(1, name);
+  at::Tensor pattern = at::empty({kPattern});
+  for (int64_t i = 0; i < kPattern; ++i)
+    pattern.data_ptr<float>()[i] = static_cast<float>(stream.uniform() - 0.5);
+  const int64_t copies = (rows * columns + kPattern - 1) / kPattern;
+  return pattern.repeat({copies}).slice(0, 0, rows * columns).view({rows, columns}).to(dtype);
+}
+
+class AtLinear : public GemmVariant {
+ public:
+  AtLinear(at::Tensor x, at::Tensor weight) : x_(std::move(x)), weight_(std::move(weight)) {}
+  std::string name() const override { return "at::linear"; }
+  void run() override { y_ = at::linear(x_, weight_); }
+  at::Tensor result() const override { return y_; }
+
+ private:
+  at::Tensor x_, weight_, y_;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype) {
+  const at::Tensor x = drawn(size.rows, size.in, "x", dtype), weight = drawn(size.out, size.in, "w", dtype);
+  std::vector<std::unique_ptr<GemmVariant>> variants;
+  variants.push_back(std::make_unique<AtLinear>(x, weight));
+  if (auto packed = detail::onednn_packed_gemm(x, weight)) variants.push_back(std::move(packed));
+  return variants;
+}
+
+std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
+                                   const std::vector<at::ScalarType>& dtypes, int64_t repetitions) {
+  std::vector<std::unique_ptr<GemmVariant>> variants;
+  std::vector<GemmResult> results;
+  for (const GemmSize& size : sizes) {
+    for (const at::ScalarType dtype : dtypes) {
+      for (auto& variant : gemm_variants(size, dtype)) {
+        results.push_back({size, dtype, variant->name(), {}});
+        variant->run();
+        variants.push_back(std::move(variant));
+      }
+    }
+  }
+  for (int64_t repetition = 0; repetition < repetitions; ++repetition) {
+    for (size_t i = 0; i < variants.size(); ++i)
+      results[i].timings.seconds.push_back(time_of([&] { variants[i]->run(); }));
+  }
+  return results;
+}
+
+GemmRoof::GemmRoof(const GemmSize& size, at::ScalarType dtype)
+    : size_(size), variants_(gemm_variants(size, dtype)) {
+  for (const auto& variant : variants_) variant->run();
+}
+
+void GemmRoof::measure() {
+  for (const auto& variant : variants_) {
+    const double rate = size_.flops() / time_of([&] { variant->run(); });
+    if (rate <= best_) continue;
+    best_ = rate;
+    variant_ = variant->name();
+  }
+}
+
+double copy_bandwidth(int64_t bytes, int64_t repetitions) {
+  const at::Tensor from = at::ones({bytes / 4});
+  at::Tensor to = at::zeros_like(from);
+  double best = 0.0;
+  for (int64_t i = 0; i < repetitions; ++i) {
+    const double seconds = time_of([&] { to.copy_(from); });
+    best = std::max(best, 2.0 * static_cast<double>(bytes) / seconds);
+  }
+  return best;
+}
+
+}  // namespace msplora

@@ -1,0 +1,119 @@
+#include "msplora/bench/step.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "bench/bench_model.h"
+#include "msplora/bench/gemm.h"
+#include "msplora/core/error.h"
+#include "msplora/core/random.h"
+#include "msplora/train/runtime.h"
+#include "msplora/train/text_task.h"
+
+namespace msplora {
+namespace {
+
+std::vector<TokenizedExample> drawn_examples(const StepBenchOptions& options) {
+  RandomStream random(options.seed, "bench tokens");
+  std::vector<TokenizedExample> examples;
+  for (const int64_t length : batch_lengths(options)) {
+    TokenizedExample example;
+    for (int64_t i = 0; i < length; ++i) {
+      example.ids.push_back(
+          static_cast<int32_t>(random.below(static_cast<uint64_t>(options.model.vocab_size))));
+    }
+    example.label = static_cast<int64_t>(examples.size() % 2);
+    examples.push_back(std::move(example));
+  }
+  return examples;
+}
+
+/// Takes the time of each step from the trainer's report (log_every is 1: a window is one step).
+class StepSink : public EventSink {
+ public:
+  StepSink(const StepBenchOptions& options, StepBenchResult& result, GemmRoof& roof,
+           const std::function<void(int64_t, double)>& on_step)
+      : options_(options), result_(result), roof_(roof), on_step_(on_step) {}
+
+  void on_step(const StepReport& report) override {
+    const double seconds = static_cast<double>(result_.tokens) / report.tokens_per_second;
+    const int64_t counted = report.step - options_.warmup;
+    if (counted == 1) result_.first_loss = report.loss;
+    if (counted >= 1) result_.steps.seconds.push_back(seconds);
+    result_.last_loss = report.loss;
+    if (on_step_) on_step_(report.step, seconds);
+    for (int64_t i = 0; i < options_.roof_repetitions; ++i) roof_.measure();
+    if (counted == 0) start_profile();
+  }
+
+ private:
+  const StepBenchOptions& options_;
+  StepBenchResult& result_;
+  GemmRoof& roof_;
+  const std::function<void(int64_t, double)>& on_step_;
+};
+
+void check(const StepBenchOptions& options) {
+  ErrorList errors;
+  const auto at_least_one = [&](const char* name, int64_t value) {
+    if (value < 1) errors.add(name, fmt::format("expected at least 1, found {}", value));
+  };
+  at_least_one("batch", options.batch);
+  at_least_one("seq", options.longest);
+  at_least_one("steps", options.steps);
+  at_least_one("warmup", options.warmup);  // the first step allocates
+  at_least_one("roof repetitions", options.roof_repetitions);
+  if (options.shortest < 0 || options.shortest > options.longest) {
+    errors.add("min-seq", fmt::format("expected 0 to {}, found {}", options.longest, options.shortest));
+  }
+  errors.throw_if_any(ErrorCode::kUsage, "bench step");
+}
+
+}  // namespace
+
+std::vector<int64_t> batch_lengths(const StepBenchOptions& options) {
+  const int64_t shortest = options.shortest > 0 ? options.shortest : options.longest;
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < options.batch; ++i) {
+    const int64_t steps = std::max<int64_t>(1, options.batch - 1);
+    lengths.push_back(options.longest - (options.longest - shortest) * i / steps);
+  }
+  return lengths;
+}
+
+StepBenchResult bench_step(const StepBenchOptions& options,
+                           const std::function<void(int64_t, double)>& on_step) {
+  check(options);
+  const detail::BenchModel bench = detail::make_bench_model(options, 2);
+  StepBenchResult result;
+  for (const int64_t length : batch_lengths(options)) result.tokens += length;
+  result.padded_tokens = options.batch * options.longest;
+  result.trainable_parameters = bench.trainable_parameters();
+  result.flops = count_step_flops(options.model, bench.model->sites(),
+                                  bench.question(batch_lengths(options), options.checkpoint_activations));
+  GemmRoof roof({result.tokens, options.model.hidden_size, options.model.intermediate_size}, options.dtype);
+
+  const detail::ScratchDirectory scratch;
+  TrainerSetup setup = bench.setup(options, scratch.path());
+  setup.options.max_steps = setup.options.epochs = options.warmup + options.steps;
+  setup.options.save_every = setup.options.max_steps + 1;
+  setup.sinks.push_back(std::make_unique<StepSink>(options, result, roof, on_step));
+  const std::vector<TokenizedExample> examples = drawn_examples(options);
+  TextTaskOptions task_options;
+  task_options.batches.batch_size = options.batch;
+  task_options.batches.shuffle = false;
+  task_options.batches.bucket = false;
+  TextTask task(*bench.model, examples, {}, task_options);
+  Trainer(std::move(setup), task).run();
+  result.profile = stop_profile();
+  result.roof_flops_per_second = roof.flops_per_second();
+  result.roof_variant = roof.variant();
+  result.peak_memory_bytes = peak_memory_bytes();
+  return result;
+}
+
+}  // namespace msplora

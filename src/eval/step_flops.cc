@@ -1,0 +1,107 @@
+#include "msplora/eval/step_flops.h"
+
+#include <limits>
+
+namespace msplora {
+namespace {
+
+// Position inside a block: layers of a later stage read what earlier stages made.
+int stage_of(const Site& site) {
+  const auto ends_with = [&](const char* suffix) { return site.path.ends_with(suffix); };
+  if (ends_with("attention.output.dense") || ends_with("attn.c_proj") || ends_with(".o_proj")) return 1;
+  if (ends_with("intermediate.dense") || ends_with(".c_fc") || ends_with(".gate_proj") ||
+      ends_with(".up_proj"))
+    return 2;
+  if (ends_with("output.dense") || ends_with("mlp.c_proj") || ends_with(".down_proj")) return 3;
+  return 0;
+}
+
+bool is_query(const Site& site) {
+  return site.module == "query" || site.module == "query_proj" || site.module == "q_proj";
+}
+
+bool is_decoder(const ModelConfig& config) {
+  return config.model_type != "bert" && config.model_type != "roberta" &&
+         config.model_type != "xlm-roberta" && config.model_type != "deberta-v2";
+}
+
+// Where gradients end: everything before (block, stage) needs none.
+struct Frontier {
+  int64_t block = std::numeric_limits<int64_t>::max();
+  int stage = 0;
+
+  /// Whether the input of a layer at this place depends on something trained.
+  bool reaches_input(int64_t block_of_site, int stage_of_site) const {
+    return block_of_site > block || (block_of_site == block && stage_of_site > stage);
+  }
+  bool reaches_attention(int64_t at) const { return at > block || (at == block && stage == 0); }
+};
+
+Frontier frontier_of(const std::vector<Site>& sites, const StepQuestion& question) {
+  if (question.trains_embeddings) return {-1, 0};
+  Frontier first;
+  for (size_t i = 0; i < sites.size() && i < question.sites.size(); ++i) {
+    const SiteWork& work = question.sites[i];
+    if (sites[i].layer < 0 || (!work.has_adapter && !work.trains_weight)) continue;
+    const int stage = stage_of(sites[i]);
+    const bool is_before =
+        sites[i].layer < first.block || (sites[i].layer == first.block && stage < first.stage);
+    if (is_before) first = {sites[i].layer, stage};
+  }
+  return first;
+}
+
+struct Sizes {
+  double tokens = 0, sequences = 0, pairs = 0;  // pairs: (query, key) of all sequences
+};
+
+Sizes sizes_of(const StepQuestion& question, bool causal) {
+  Sizes sizes;
+  sizes.sequences = static_cast<double>(question.lengths.size());
+  for (const int64_t length : question.lengths) {
+    const double n = static_cast<double>(length);
+    sizes.tokens += n;
+    sizes.pairs += causal ? n * (n + 1) / 2 : n * n;
+  }
+  return sizes;
+}
+
+}  // namespace
+
+StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& sites,
+                           const StepQuestion& question) {
+  const Sizes sizes = sizes_of(question, is_decoder(config));
+  const Frontier frontier = frontier_of(sites, question);
+  const int64_t last = config.num_hidden_layers - 1;
+  StepFlops flops;
+  for (size_t i = 0; i < sites.size(); ++i) {
+    const Site& site = sites[i];
+    const SiteWork work = i < question.sites.size() ? question.sites[i] : SiteWork{};
+    const bool is_head = site.layer < 0;
+    const int stage = is_head ? 0 : stage_of(site);
+    const bool is_narrow =
+        question.reads_first_rows && (is_head || (site.layer == last && (stage > 0 || is_query(site))));
+    const double rows = is_narrow ? sizes.sequences : sizes.tokens;
+    const double in = static_cast<double>(site.in_features), out = static_cast<double>(site.out_features);
+    const double product = 2 * rows * in * out, rank = static_cast<double>(work.rank);
+    const bool input_gradient = is_head ? frontier.block <= last : frontier.reaches_input(site.layer, stage);
+    flops.linear_forward += product;
+    if (input_gradient) flops.linear_backward += product;
+    if (work.trains_weight) flops.linear_backward += product;
+    flops.low_rank += 2 * rows * rank * (in + out);
+    if (work.has_adapter) flops.low_rank += 2 * rows * rank * ((input_gradient ? 2 : 1) * in + 2 * out);
+    const bool is_repeated = question.checkpoint_activations && !is_head && site.layer >= frontier.block;
+    if (is_repeated) flops.recomputation += product + 2 * rows * rank * (in + out);
+  }
+  const double width = static_cast<double>(config.num_attention_heads * config.head_dim);
+  for (int64_t block = 0; block <= last; ++block) {
+    const bool is_narrow = question.reads_first_rows && block == last;
+    const double forward = 4 * (is_narrow ? sizes.tokens : sizes.pairs) * width;
+    flops.attention_forward += forward;
+    if (frontier.reaches_attention(block)) flops.attention_backward += 2 * forward;
+    if (question.checkpoint_activations && block >= frontier.block) flops.recomputation += forward;
+  }
+  return flops;
+}
+
+}  // namespace msplora

@@ -1,0 +1,197 @@
+#include "msplora/federated/federation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "federated/federation_detail.h"
+#include "federated/server_files.h"
+#include "msplora/core/interrupt.h"
+#include "msplora/core/random.h"
+
+namespace msplora {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// Forwards an interruption with the words of the federated run.
+[[noreturn]] void stop_interrupted(const ServerState& state, const std::filesystem::path& directory) {
+  const bool saved = state.round > 0 && !directory.empty();
+  throw Error(ErrorCode::kInterrupted, "federated training",
+              saved ? fmt::format("stopped in round {}; the rounds before are saved in {}", state.round + 1,
+                                  directory.string())
+                    : fmt::format("stopped in round {}; nothing is saved", state.round + 1),
+              saved ? "continue with --resume" : "");
+}
+
+}  // namespace
+
+std::vector<ClientData> divide(const std::vector<TokenizedExample>& examples, const Partition& partition,
+                               double held_out, uint64_t seed) {
+  std::vector<ClientData> clients;
+  for (size_t k = 0; k < partition.size(); ++k) {
+    std::vector<uint32_t> order = partition[k];
+    RandomStream(mix_seed(seed, k), "federated held out").shuffle(order);
+    size_t aside = 0;
+    if (held_out > 0.0 && order.size() > 1) {
+      const auto wanted = std::llround(held_out * static_cast<double>(order.size()));
+      aside = std::clamp<size_t>(static_cast<size_t>(wanted), 1, order.size() - 1);
+    }
+    const auto middle = order.begin() + static_cast<std::ptrdiff_t>(aside);
+    std::sort(order.begin(), middle);
+    std::sort(middle, order.end());
+    ClientData& client = clients.emplace_back();
+    for (auto it = order.begin(); it != middle; ++it) client.held_out.push_back(examples.at(*it));
+    for (auto it = middle; it != order.end(); ++it) {
+      client.train.push_back(examples.at(*it));
+      client.rows.push_back(*it);
+    }
+  }
+  return clients;
+}
+
+uint64_t client_seed(uint64_t run_seed, int64_t round, int64_t client) {
+  const uint64_t round_seed =
+      mix_seed(mix_seed(run_seed, hash_name("federated client")), static_cast<uint64_t>(round));
+  // Seeds are options of type int64 that may not be negative.
+  return mix_seed(round_seed, static_cast<uint64_t>(client)) >> 1;
+}
+
+Federation::~Federation() = default;
+
+RoundReport Federation::run_round() {
+  const Clock::time_point began = Clock::now();
+  const int64_t round = state_.round + 1;
+  const FederatedOptions& options = setup_.options;
+  RoundReport report;
+  report.round = round;
+  std::vector<ClientUpdate> updates;
+  std::vector<double> losses;
+  const std::vector<int64_t> asked = sample_clients(options.clients, options.fraction, options.min_clients,
+                                                    static_cast<uint64_t>(setup_.train.seed), round);
+  int64_t steps = 0;
+  for (const int64_t client : asked) {
+    if (interrupt_requested()) stop_interrupted(state_, setup_.directory);
+    const Message message = message_to(client);
+    ClientTraffic traffic{client, measure(message), {}};
+    LocalResult local = train(client, round, message);
+    if (!local.answer.adapter.empty()) traffic.up = measure(local.answer);
+    report.down.add(traffic.down);
+    report.up.add(traffic.up);
+    report.traffic.push_back(traffic);
+    report.train_seconds += local.seconds;
+    report.tokens += local.tokens;
+    steps += local.steps;
+    if (local.problem.empty()) {
+      report.clients.push_back(client);
+      updates.push_back(std::move(local.update));
+      losses.push_back(local.loss);
+    } else {
+      report.rejected.push_back({client, local.problem});
+    }
+  }
+
+  const Clock::time_point aggregation_began = Clock::now();
+  report.skipped = updates.empty() || static_cast<int64_t>(updates.size()) < options.min_clients;
+  state_.round = round;
+  for (const int64_t client : asked) state_.last_round[static_cast<size_t>(client)] = round;
+  if (!report.skipped) {
+    state_.used_updates += static_cast<int64_t>(updates.size());
+    report.weights = client_weights(updates, options.weighting);
+    for (size_t i = 0; i < losses.size(); ++i) report.train_loss += report.weights[i] * losses[i];
+    std::vector<FactorPair> global;
+    for (const FactorPair& pair : state_.pairs) global.push_back(detail::converted(pair, at::kDouble));
+    const Aggregate aggregate = aggregator_->aggregate(global, std::move(updates), report.weights);
+    report.layers = aggregate.errors;
+    report.aggregation = aggregate.total;
+    take_over(aggregate);
+  }
+  report.aggregation_seconds = seconds_since(aggregation_began);
+
+  const bool is_last = round >= options.rounds || round == options.stop_at;
+  if (round % options.eval_every == 0 || is_last) evaluate(report);
+  state_.total_down.add(report.down);
+  state_.total_up.add(report.up);
+  report.total_down = state_.total_down;
+  report.total_up = state_.total_up;
+  report.seconds = seconds_since(began);
+  state_.steps += steps;
+  state_.tokens += report.tokens;
+  state_.train_seconds += report.train_seconds;
+  state_.seconds += report.seconds;
+  save(report);
+  if (setup_.on_round) setup_.on_round(report);
+  return report;
+}
+
+void Federation::run() {
+  while (!finished()) {
+    if (setup_.options.stop_at > 0 && state_.round >= setup_.options.stop_at) return;
+    run_round();
+  }
+  if (state_.used_updates == 0) {
+    throw Error(ErrorCode::kNumerics, "federated training",
+                fmt::format("no client sent a usable update in {} rounds; rounds.jsonl has the reasons",
+                            state_.round),
+                "a smaller train.lr or train.clip_norm may help");
+  }
+}
+
+void Federation::evaluate(RoundReport& report) {
+  if (validation_.empty() && held_out_.empty()) return;
+  const Clock::time_point began = Clock::now();
+  const auto attached =
+      attach(layouts_.front()->config, static_cast<uint64_t>(setup_.train.seed), global_message());
+  if (!validation_.empty()) {
+    Evaluation all;
+    for (size_t set = 0; set < validation_.size(); ++set) {
+      const std::string prefix = validation_.size() > 1 ? setup_.validation[set].name + "_" : "";
+      const Evaluation one = validation_[set].run();
+      for (const auto& [name, value] : one.metrics) all.metrics.emplace_back(prefix + name, value);
+      all.examples += one.examples;
+      all.tokens += one.tokens;
+      all.seconds += one.seconds;
+    }
+    state_.last_metrics = all.metrics;
+    report.global = std::move(all);
+  }
+  if (!held_out_.empty()) {
+    std::vector<double> values;
+    size_t next = 0;
+    const std::string metric = score_metric();
+    for (const ClientData& client : setup_.clients) {
+      values.push_back(client.held_out.empty() ? std::nan("") : held_out_[next++].run().value(metric));
+    }
+    report.client_scores = summarize_scores(metric, std::move(values));
+  }
+  report.evaluation_seconds = seconds_since(began);
+}
+
+std::string Federation::score_metric() const {
+  const std::string& wanted = setup_.train.best_metric;
+  const auto& names = held_out_.front().metric_names();
+  const bool known = std::find(names.begin(), names.end(), wanted) != names.end();
+  return known || wanted == "loss" ? wanted : names.front();
+}
+
+void Federation::save(const RoundReport& report) {
+  if (setup_.directory.empty()) return;
+  // The line first: a run that is stopped between the two drops it when it resumes.
+  detail::append_round(setup_.directory, to_json(report));
+  detail::save_server_state(state_, {setup_.recipe, data_fingerprint_, setup_.target.base_fingerprint},
+                            setup_.directory);
+  detail::prune_server_states(setup_.directory, setup_.train.keep_checkpoints);
+}
+
+}  // namespace msplora

@@ -1,0 +1,114 @@
+#include "msplora/federated/options.h"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+
+#include "federated/check_options.h"
+#include "msplora/core/option_io.h"
+#include "msplora/federated/aggregator.h"
+
+namespace msplora {
+namespace {
+
+void check_method(const FederatedOptions& options, const AdapterConfig& adapter,
+                  const AggregatorTraits& traits, ErrorList& errors, const std::string& where) {
+  const auto at = [&](const char* key) { return fmt::format("{}: {}", where, key); };
+  if (adapter.method != "lora" && adapter.method != "msplora") {
+    errors.add(at("adapter.method"), fmt::format("`{}` cannot be trained by clients", adapter.method),
+               "lora, or msplora with the aggregator fedit");
+  } else if (adapter.method == "msplora" && traits.only_lora) {
+    errors.add(
+        at("federated.aggregator"),
+        fmt::format("`{}` is defined for lora; msplora shares factors between layers", options.aggregator),
+        "fedit, which averages any factors, or adapter.method: lora");
+  }
+  if (adapter.stagewise) {
+    errors.add(at("adapter.stagewise"), "the stages would begin anew in every round", "remove it");
+  }
+}
+
+void check_ranks(const FederatedOptions& options, const AdapterConfig& adapter,
+                 const AggregatorTraits& traits, ErrorList& errors, const std::string& where) {
+  if (options.client_ranks.empty()) return;
+  const std::string at = where + ": federated.client_ranks";
+  if (static_cast<int64_t>(options.client_ranks.size()) != options.clients) {
+    errors.add(at, fmt::format("{} ranks for {} clients", options.client_ranks.size(), options.clients),
+               "one for each client");
+  }
+  const std::set<int64_t> different(options.client_ranks.begin(), options.client_ranks.end());
+  if (different.size() > 1 && !traits.mixed_ranks) {
+    errors.add(at, fmt::format("different ranks are not defined for `{}`", options.aggregator),
+               "flexlora or flora");
+  }
+  if (!adapter.rank_pattern.empty() || adapter.method != "lora") {
+    errors.add(at, "given together with adapter.rank_pattern or a method other than lora", "remove one");
+  }
+}
+
+void check_train(const TrainOptions& train, ErrorList& errors, const std::string& where) {
+  const TrainOptions defaults;
+  const auto unused = [&](bool is_set, const char* key, const char* hint) {
+    if (is_set)
+      errors.add(fmt::format("{}: train.{}", where, key), "has no meaning for a client's round", hint);
+  };
+  unused(train.stop_at != defaults.stop_at, "stop_at", "federated.stop_at pauses after a round");
+  unused(train.eval_every != defaults.eval_every, "eval_every", "federated.eval_every counts rounds");
+  unused(train.save_every != defaults.save_every, "save_every", "every round is saved");
+  unused(train.early_stopping_patience != defaults.early_stopping_patience, "early_stopping_patience",
+         "remove it");
+}
+
+}  // namespace
+
+namespace detail {
+
+void check_federated_options(const FederatedOptions& options, const AdapterConfig& adapter,
+                             const TrainOptions& train, ErrorList& errors, const std::string& where) {
+  const auto at = [&](const char* key) { return fmt::format("{}: federated.{}", where, key); };
+  const size_t before = errors.size();
+  AggregatorTraits traits;
+  try {
+    traits = make_aggregator(options.aggregator, options.fair)->traits();
+  } catch (const Error& error) {
+    errors.add(error.where(), error.message(), error.hint());
+  }
+  if (errors.size() == before) check_method(options, adapter, traits, errors, where);
+  check_ranks(options, adapter, traits, errors, where);
+  check_train(train, errors, where);
+  if (options.min_clients > options.clients) {
+    errors.add(at("min_clients"), fmt::format("{} of {} clients", options.min_clients, options.clients));
+  }
+  if (options.stop_at > options.rounds) {
+    errors.add(at("stop_at"),
+               fmt::format("{} lies behind federated.rounds = {}", options.stop_at, options.rounds));
+  }
+}
+
+}  // namespace detail
+
+void check_recipe(const FederateRecipe& recipe, ErrorList& errors, const std::string& where) {
+  check_recipe(static_cast<const Recipe&>(recipe), errors, where);
+  detail::check_federated_options(recipe.federated, recipe.adapter, recipe.train, errors, where);
+  const std::string& kind = recipe.federated.partition.kind;
+  if (recipe.task.type != "classification" && kind != "iid" && kind != "groups") {
+    errors.add(where + ": federated.partition.kind", fmt::format("`{}` needs class labels", kind),
+               "iid or groups");
+  }
+  if (kind == "groups" && !recipe.data.group) {
+    errors.add(where + ": data.group", "missing; partition.kind `groups` needs the column");
+  }
+  if (kind != "groups" && recipe.data.group) {
+    errors.add(where + ": data.group", fmt::format("not used by partition.kind `{}`", kind),
+               "federated.partition.kind: groups");
+  }
+}
+
+nlohmann::json recipe_to_json(const FederateRecipe& recipe) {
+  return to_json(recipe);
+}
+
+}  // namespace msplora

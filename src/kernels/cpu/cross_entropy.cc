@@ -1,0 +1,63 @@
+#include "kernels/cpu/decoder_kernels.h"
+
+namespace msplora::kernels::MSPLORA_ISA {
+namespace {
+
+template <typename T>
+float largest(const T* row, int64_t n) {
+  VecF best = splat(to_float(row[0]));
+  for (int64_t i = 0; i + kLanes <= n; i += kLanes) best = vmax(load(row + i), best);
+  float top = max_lanes(best);
+  for (int64_t i = n / kLanes * kLanes; i < n; ++i) {
+    const float value = to_float(row[i]);
+    top = value > top ? value : top;
+  }
+  return top;
+}
+
+// Σ exp(x - top).
+template <typename T>
+float sum_of_powers(const T* row, int64_t n, float top) {
+  VecF total = splat(0.0f);
+  for (int64_t i = 0; i + kLanes <= n; i += kLanes) total += exp(load(row + i) - top);
+  float sum = sum_lanes(total);
+  const int64_t full = n / kLanes * kLanes;
+  if (const int rest = static_cast<int>(n - full)) {
+    float powers[kLanes];
+    store(powers, exp(load_part(row + full, rest) - top));
+    for (int i = 0; i < rest; ++i) sum += powers[i];
+  }
+  return sum;
+}
+
+template <typename T>
+void one_row(const CrossEntropyRows<T>& op, int64_t row) {
+  T* logits = op.logits + row * op.classes;
+  const int64_t label = op.labels[row];
+  const float top = largest(logits, op.classes), sum = sum_of_powers(logits, op.classes, top);
+  const float log_sum = __builtin_logf(sum);
+  // Differences of close numbers in double: the loss of a sure row is tiny.
+  op.losses[row] =
+      static_cast<double>(top) - static_cast<double>(to_float(logits[label])) + static_cast<double>(log_sum);
+  if (!op.with_gradient) return;
+  const float inverse = 1.0f / sum;
+  const float at_label = exp(splat(to_float(logits[label]) - top))[0];
+  for (int64_t i = 0; i < op.classes; i += kLanes) {
+    const int n = lanes_from(i, op.classes);
+    store_some(logits + i, exp(load_some(logits + i, n) - top) * inverse, n);
+  }
+  set(logits[label], at_label * inverse - 1.0f);
+}
+
+}  // namespace
+
+template <typename T>
+void cross_entropy_rows(const CrossEntropyRows<T>& op) {
+#pragma omp parallel for schedule(static) if (op.rows * op.classes > kParallelElements)
+  for (int64_t row = 0; row < op.rows; ++row) one_row(op, row);
+}
+
+template void cross_entropy_rows(const CrossEntropyRows<float>&);
+template void cross_entropy_rows(const CrossEntropyRows<Bfloat16>&);
+
+}  // namespace msplora::kernels::MSPLORA_ISA

@@ -1,0 +1,208 @@
+#include "msplora/nn/decoder.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "msplora/core/error.h"
+#include "msplora/core/profile.h"
+#include "nn/dispatch.h"
+
+namespace msplora {
+namespace {
+
+using detail::data;
+using detail::dispatch;
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFunction> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& residual_in,
+                               const at::Tensor& gamma, double eps) {
+    const ProfileScope scope("norm forward");
+    const at::Tensor x = x_in.contiguous();
+    const bool has_residual = residual_in.numel() > 0;
+    const at::Tensor residual = has_residual ? residual_in.contiguous() : at::Tensor();
+    const int64_t width = x.size(-1), rows = x.numel() / std::max<int64_t>(width, 1);
+    at::Tensor y = at::empty_like(x), s = has_residual ? at::empty_like(x) : x;
+    at::Tensor inverse = at::empty({rows}, x.options().dtype(at::kFloat));
+    dispatch(x, "residual_rms_norm", [&](auto t) {
+      using T = decltype(t);
+      kernels::residual_rms_norm<T>({rows, width, eps, data<T>(x), data<T>(residual), data<float>(gamma),
+                                     has_residual ? data<T>(s) : nullptr, data<T>(y), data<float>(inverse)});
+    });
+    ctx->save_for_backward({s, inverse, gamma});
+    ctx->set_materialize_grads(false);
+    ctx->saved_data["has_residual"] = has_residual;
+    ctx->saved_data["eps"] = eps;
+    ctx->saved_data["gamma"] = gamma.requires_grad();
+    return has_residual ? variable_list{y, s} : variable_list{y};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("norm backward");
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &s = saved[0], &inverse = saved[1], &gamma = saved[2];
+    const bool has_residual = ctx->saved_data["has_residual"].toBool();
+    const at::Tensor d_s = has_residual && grads[1].defined() ? grads[1].contiguous() : at::Tensor();
+    if (!grads[0].defined()) return {d_s, d_s, Variable(), Variable()};  // only the sum was used
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor d_x = at::empty_like(s);
+    at::Tensor d_gamma = ctx->saved_data["gamma"].toBool() ? at::empty_like(gamma) : at::Tensor();
+    dispatch(s, "residual_rms_norm", [&](auto t) {
+      using T = decltype(t);
+      const int64_t width = s.size(-1), rows = s.numel() / std::max<int64_t>(width, 1);
+      kernels::residual_rms_norm_backward<T>({rows, width, ctx->saved_data["eps"].toDouble(), data<T>(dy),
+                                              data<T>(d_s), data<T>(s), data<float>(inverse),
+                                              data<float>(gamma), data<T>(d_x), data<float>(d_gamma)});
+    });
+    return {d_x, has_residual ? d_x : Variable(), d_gamma, Variable()};
+  }
+};
+
+struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
+  static at::Tensor turn(const at::Tensor& x_in, const at::Tensor& positions, const at::Tensor& cos,
+                         const at::Tensor& sin, int64_t heads, int64_t pairs, bool inverse) {
+    const at::Tensor x = x_in.contiguous();
+    at::Tensor y = at::empty_like(x);
+    dispatch(x, "rotary", [&](auto t) {
+      using T = decltype(t);
+      kernels::Rotary<T> op;
+      op.tokens = x.size(0);
+      op.heads = heads;
+      op.head_dim = x.size(1) / heads;
+      op.rotary_dim = 2 * cos.size(1);
+      op.x_stride = op.y_stride = x.size(1);
+      op.pairs = static_cast<kernels::RotaryPairs>(pairs);
+      op.inverse = inverse;
+      op.positions = data<int32_t>(positions);
+      op.cos = data<float>(cos);
+      op.sin = data<float>(sin);
+      op.x = data<T>(x);
+      op.y = data<T>(y);
+      kernels::rotary<T>(op);
+    });
+    return y;
+  }
+
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& positions,
+                            const at::Tensor& cos, const at::Tensor& sin, int64_t heads, int64_t pairs) {
+    const ProfileScope scope("rotary forward");
+    ctx->save_for_backward({positions, cos, sin});
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["pairs"] = pairs;
+    return turn(x, positions, cos, sin, heads, pairs, false);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("rotary backward");
+    const variable_list saved = ctx->get_saved_variables();
+    return {turn(grads[0], saved[0], saved[1], saved[2], ctx->saved_data["heads"].toInt(),
+                 ctx->saved_data["pairs"].toInt(), true),
+            Variable(),
+            Variable(),
+            Variable(),
+            Variable(),
+            Variable()};
+  }
+};
+
+struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
+  template <typename T>
+  static kernels::SwiGlu<T> op_of(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& y) {
+    // Contiguous: one long row, cut so that threads have something to share.
+    const int64_t width = gate.size(-1), rows = gate.numel() / std::max<int64_t>(width, 1);
+    return {rows, width, width, width, width, data<T>(gate), data<T>(up), data<T>(y)};
+  }
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_in, const at::Tensor& up_in) {
+    const ProfileScope scope("activation forward");
+    const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous();
+    at::Tensor y = at::empty_like(gate);
+    dispatch(gate, "swiglu", [&](auto t) {
+      using T = decltype(t);
+      kernels::swiglu<T>(op_of<T>(gate, up, y));
+    });
+    ctx->save_for_backward({gate, up});
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("activation backward");
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor d_gate = at::empty_like(saved[0]), d_up = at::empty_like(saved[1]);
+    dispatch(dy, "swiglu", [&](auto t) {
+      using T = decltype(t);
+      kernels::swiglu_backward<T>(
+          {op_of<T>(saved[0], saved[1], at::Tensor()), data<T>(dy), data<T>(d_gate), data<T>(d_up)});
+    });
+    return {d_gate, d_up};
+  }
+};
+
+}  // namespace
+
+NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
+                            double eps) {
+  const variable_list out = ResidualRmsNormFunction::apply(x, detail::or_empty(residual), gamma, eps);
+  return {out[0], out.size() > 1 ? out[1] : x};
+}
+
+RotaryTable make_rotary_table(int64_t positions, int64_t rotary_dim, double theta) {
+  if (rotary_dim < 2 || rotary_dim % 2 != 0) {
+    throw Error(ErrorCode::kUsage, "rotary embedding",
+                "expected an even number of turned elements, found " + std::to_string(rotary_dim));
+  }
+  const int64_t half = rotary_dim / 2;
+  RotaryTable table{at::empty({positions, half}), at::empty({positions, half}), rotary_dim};
+  float* cos = table.cos.data_ptr<float>();
+  float* sin = table.sin.data_ptr<float>();
+  for (int64_t i = 0; i < half; ++i) {
+    const double exponent = static_cast<double>(2 * i) / static_cast<double>(rotary_dim);
+    const float frequency = static_cast<float>(1.0 / std::pow(theta, exponent));
+    for (int64_t position = 0; position < positions; ++position) {
+      const float angle = static_cast<float>(position) * frequency;
+      cos[position * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+      sin[position * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    }
+  }
+  return table;
+}
+
+at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens) {
+  at::Tensor positions = at::empty({cu_seqlens.empty() ? 0 : cu_seqlens.back()}, at::kInt);
+  int32_t* position = data<int32_t>(positions);
+  for (size_t b = 1; b < cu_seqlens.size(); ++b)
+    for (int32_t t = cu_seqlens[b - 1]; t < cu_seqlens[b]; ++t) position[t] = t - cu_seqlens[b - 1];
+  return positions;
+}
+
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t heads, const RotaryTable& table,
+                  kernels::RotaryPairs pairs) {
+  if (heads < 1 || x.size(1) % heads != 0 || table.rotary_dim > x.size(1) / heads) {
+    throw Error(ErrorCode::kUsage, "rotary embedding",
+                "a width of " + std::to_string(x.size(1)) + " has no " + std::to_string(heads) +
+                    " heads of at least " + std::to_string(table.rotary_dim) + " elements");
+  }
+  if (positions.numel() > 0) {
+    const auto [low, high] = at::aminmax(positions);
+    if (low.item<int64_t>() < 0 || high.item<int64_t>() >= table.cos.size(0)) {
+      throw Error(ErrorCode::kData, "positions",
+                  "run from " + std::to_string(low.item<int64_t>()) + " to " +
+                      std::to_string(high.item<int64_t>()) + ", the model knows 0 to " +
+                      std::to_string(table.cos.size(0) - 1));
+    }
+  }
+  return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), table.cos, table.sin, heads,
+                               static_cast<int64_t>(pairs));
+}
+
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
+  return SwiGluFunction::apply(gate, up);
+}
+
+}  // namespace msplora

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <ATen/TensorOperators.h>
+#include <string>
+
+#include "msplora/core/error.h"
+#include "msplora/core/ignored_label.h"
+
+namespace msplora::detail {
+
+/// Throws Error{kData} when a label is neither kIgnoredLabel nor in [0, classes).
+inline void check_labels(const at::Tensor& labels, int64_t classes) {
+  const at::Tensor counted = labels.ne(kIgnoredLabel);
+  const at::Tensor wrong = counted.logical_and(labels.lt(0).logical_or(labels.ge(classes)));
+  if (!wrong.any().item<bool>()) return;
+  const int64_t label = labels.masked_select(wrong)[0].item<int64_t>();
+  throw Error(ErrorCode::kData, "labels",
+              "label " + std::to_string(label) + " is outside of the model's " + std::to_string(classes) +
+                  " classes");
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,121 @@
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros.h>
+#include <algorithm>
+
+#include "msplora/core/profile.h"
+#include "msplora/nn/decoder.h"
+#include "nn/dispatch.h"
+#include "nn/labels.h"
+
+namespace msplora {
+namespace {
+
+using detail::data;
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+/// Power of two: chunk x classes logits are then about as many as the hidden states.
+int64_t default_chunk(int64_t rows, int64_t width, int64_t classes) {
+  const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
+  int64_t chunk = 64;
+  while (chunk < wanted) chunk *= 2;
+  return chunk;
+}
+
+struct Gradients {
+  at::Tensor hidden, weight, bias;  // undefined where not asked for
+};
+
+/// The loss of rows that all have a label; adds to the gradients that are defined.
+double head_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
+                 const at::Tensor& labels, int64_t chunk_rows, Gradients& gradients) {
+  const int64_t rows = hidden.size(0), classes = weight.size(0);
+  const bool with_gradient =
+      gradients.hidden.defined() || gradients.weight.defined() || gradients.bias.defined();
+  const at::Tensor losses = at::empty({rows}, at::kDouble);
+  for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
+    const int64_t end = std::min(rows, begin + chunk_rows);
+    const at::Tensor part = hidden.slice(0, begin, end);
+    const at::Tensor logits = at::linear(part, weight, bias).contiguous();
+    detail::dispatch(logits, "linear_cross_entropy", [&](auto t) {
+      using T = decltype(t);
+      kernels::cross_entropy_rows<T>({end - begin, classes, data<int64_t>(labels) + begin, with_gradient,
+                                      data<T>(logits), data<double>(losses) + begin});
+    });
+    if (gradients.hidden.defined()) gradients.hidden.slice(0, begin, end).copy_(at::mm(logits, weight));
+    if (gradients.weight.defined()) gradients.weight.add_(at::mm(logits.t(), part));
+    if (gradients.bias.defined()) gradients.bias.add_(logits.sum(0, false, gradients.bias.scalar_type()));
+  }
+  return losses.sum().item<double>();
+}
+
+struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight_in,
+                            const at::Tensor& bias_in, const at::Tensor& rows, const at::Tensor& labels,
+                            int64_t chunk_rows) {
+    const ProfileScope scope("head and loss");
+    const at::ScalarType dtype = hidden.scalar_type();
+    const at::ScalarType exact = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    const at::Tensor weight = weight_in.to(dtype);
+    const at::Tensor bias = bias_in.numel() > 0 ? bias_in.to(dtype) : at::Tensor();
+    const at::Tensor kept =
+        rows.numel() == hidden.size(0) ? hidden.contiguous() : hidden.index_select(0, rows);
+    Gradients gradients;
+    if (hidden.requires_grad()) gradients.hidden = at::empty_like(kept);
+    if (weight_in.requires_grad())
+      gradients.weight = at::zeros(weight.sizes(), weight.options().dtype(exact));
+    if (bias.defined() && bias_in.requires_grad())
+      gradients.bias = at::zeros(bias.sizes(), bias.options().dtype(exact));
+    const double loss = head_loss(kept, weight, bias, labels, chunk_rows, gradients);
+    ctx->save_for_backward({gradients.hidden, gradients.weight, gradients.bias, rows});
+    ctx->saved_data["rows"] = hidden.size(0);
+    ctx->saved_data["weight_dtype"] = static_cast<int64_t>(weight_in.scalar_type());
+    ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias_in.scalar_type());
+    return at::scalar_tensor(loss, at::TensorOptions().dtype(exact));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("head and loss, backward");
+    const variable_list saved = ctx->get_saved_variables();
+    const int64_t all_rows = ctx->saved_data["rows"].toInt();
+    const auto scaled = [&](const at::Tensor& gradient, at::ScalarType dtype) {
+      return gradient.defined() ? (gradient * grads[0]).to(dtype) : Variable();
+    };
+    at::Tensor d_hidden;
+    if (saved[0].defined()) {
+      d_hidden = scaled(saved[0], saved[0].scalar_type());
+      if (saved[0].size(0) != all_rows) {
+        d_hidden =
+            at::zeros({all_rows, saved[0].size(1)}, saved[0].options()).index_copy_(0, saved[3], d_hidden);
+      }
+    }
+    return {d_hidden,
+            scaled(saved[1], static_cast<at::ScalarType>(ctx->saved_data["weight_dtype"].toInt())),
+            scaled(saved[2], static_cast<at::ScalarType>(ctx->saved_data["bias_dtype"].toInt())),
+            Variable(),
+            Variable(),
+            Variable()};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows) {
+  detail::check_labels(labels, weight.size(0));
+  const at::Tensor rows = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
+  const at::Tensor kept_labels = labels.index_select(0, rows);
+  const int64_t chunk =
+      chunk_rows > 0 ? chunk_rows : default_chunk(rows.size(0), hidden.size(1), weight.size(0));
+  return LinearCrossEntropyFunction::apply(hidden, weight, detail::or_empty(bias), rows, kept_labels, chunk);
+}
+
+}  // namespace msplora

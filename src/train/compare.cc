@@ -1,0 +1,249 @@
+#include "msplora/train/compare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "msplora/core/file.h"
+#include "msplora/eval/evaluation.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+namespace {
+
+int64_t directory_bytes(const fs::path& directory) {
+  int64_t bytes = 0;
+  std::error_code code;
+  for (const auto& entry : fs::recursive_directory_iterator(directory, code)) {
+    if (entry.is_regular_file(code)) bytes += static_cast<int64_t>(entry.file_size(code));
+  }
+  return bytes;
+}
+
+std::optional<double> metric_in(const nlohmann::json& metrics, const char* section, const std::string& name) {
+  const auto found = metrics.find(section);
+  if (found == metrics.end() || !found->is_object()) return std::nullopt;
+  const auto value = found->find(name);
+  if (value == found->end() || !value->is_number()) return std::nullopt;
+  return value->get<double>();
+}
+
+/// The rate with the best validation score; of equals the smaller rate.
+std::optional<double> best_rate(const std::vector<RunOutcome>& grid, const std::string& method) {
+  const RunOutcome* best = nullptr;
+  for (const RunOutcome& run : grid) {
+    if (run.method != method || !run.error.empty() || !run.validation || !std::isfinite(*run.validation))
+      continue;
+    if (best != nullptr) {
+      const double gain = smaller_is_better(run.metric) ? *best->validation - *run.validation
+                                                        : *run.validation - *best->validation;
+      if (gain < 0.0 || (gain == 0.0 && run.lr >= best->lr)) continue;
+    }
+    best = &run;
+  }
+  return best == nullptr ? std::nullopt : std::optional<double>(best->lr);
+}
+
+double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+/// Fills in what follows from row.runs.
+void summarise(ComparisonRow& row) {
+  std::vector<double> scores, validation, seconds, speeds;
+  row.failed = 0;
+  for (const RunOutcome& run : row.runs) {
+    if (!run.error.empty()) {
+      ++row.failed;
+      continue;
+    }
+    if (run.score) scores.push_back(*run.score);
+    if (run.validation) validation.push_back(*run.validation);
+    seconds.push_back(run.seconds);
+    speeds.push_back(run.tokens_per_second);
+    row.peak_memory_bytes = std::max(row.peak_memory_bytes, run.peak_memory_bytes);
+    row.adapter_bytes = std::max(row.adapter_bytes, run.adapter_bytes);
+    row.trained_parameters = run.trained_parameters;
+  }
+  if (!scores.empty()) row.mean = mean_of(scores);
+  if (scores.size() > 1) {
+    double squares = 0.0;
+    for (const double score : scores) squares += (score - *row.mean) * (score - *row.mean);
+    row.deviation = std::sqrt(squares / static_cast<double>(scores.size() - 1));
+  }
+  if (!validation.empty()) row.validation = mean_of(validation);
+  if (seconds.empty()) return;
+  row.seconds = mean_of(seconds);
+  row.tokens_per_second = mean_of(speeds);
+}
+
+ComparisonRow empty_row(const ComparisonPlan& plan, const PlannedMethod& method) {
+  ComparisonRow row;
+  row.method = method.method;
+  if (method.has_rank) row.rank = method.recipe.adapter.rank;
+  row.parameters = method.parameters;
+  if (plan.reference_parameters > 0) {
+    row.share = static_cast<double>(method.parameters) / static_cast<double>(plan.reference_parameters);
+  }
+  return row;
+}
+
+nlohmann::ordered_json or_null(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? nlohmann::ordered_json(*value) : nlohmann::ordered_json();
+}
+
+nlohmann::ordered_json run_to_json(const RunOutcome& run) {
+  nlohmann::ordered_json json = {
+      {"name", run.name}, {"method", run.method}, {"lr", run.lr}, {"seed", run.seed}};
+  if (!run.error.empty()) {
+    json["error"] = run.error;
+    return json;
+  }
+  json["score"] = or_null(run.score);
+  json["validation"] = or_null(run.validation);
+  json["steps"] = run.steps;
+  json["adapter_parameters"] = run.adapter_parameters;
+  json["trained_parameters"] = run.trained_parameters;
+  json["seconds"] = run.seconds;
+  json["tokens_per_second"] = run.tokens_per_second;
+  json["peak_memory_bytes"] = run.peak_memory_bytes;
+  json["adapter_bytes"] = run.adapter_bytes;
+  return json;
+}
+
+/// Keeps the state that is shown after every run.
+class Progress {
+ public:
+  Progress(const ComparisonPlan& plan, const RunOnce& run_once,
+           const std::function<void(const Comparison&, const RunOutcome&)>& on_change)
+      : plan_(plan), run_once_(run_once), on_change_(on_change) {
+    for (const PlannedMethod& method : plan.methods) comparison_.rows.push_back(empty_row(plan, method));
+  }
+
+  void try_rates(size_t index) {
+    const PlannedMethod& method = plan_.methods[index];
+    ComparisonRow& row = comparison_.rows[index];
+    const std::vector<double> rates = plan_.rates_of(method);
+    for (const double rate : rates) {
+      comparison_.grid.push_back(run_once_(plan_.run(method, rate, 1)));
+      RunOutcome& outcome = comparison_.grid.back();
+      const bool is_choice = rates.size() > 1;
+      if (is_choice && outcome.error.empty() && !outcome.validation) {
+        outcome.error = "there is no validation score to choose a learning rate by";
+      }
+      row.lr = is_choice ? best_rate(comparison_.grid, method.method) : rate;
+      row.runs.clear();
+      for (const RunOutcome& run : comparison_.grid) {
+        // A method whose runs all failed shows its failures.
+        if (run.method == method.method && (row.lr ? run.lr == *row.lr : true)) row.runs.push_back(run);
+      }
+      note(row, comparison_.grid.back());
+    }
+  }
+
+  void repeat(size_t index, int64_t seed) {
+    ComparisonRow& row = comparison_.rows[index];
+    if (!row.lr) return;
+    row.runs.push_back(run_once_(plan_.run(plan_.methods[index], *row.lr, seed)));
+    note(row, row.runs.back());
+  }
+
+  Comparison take() { return std::move(comparison_); }
+
+ private:
+  void note(ComparisonRow& row, const RunOutcome& outcome) {
+    summarise(row);
+    if (outcome.error.empty()) {
+      comparison_.metric = outcome.metric;
+      comparison_.is_test = outcome.is_test;
+    }
+    if (on_change_) on_change_(comparison_, outcome);
+  }
+
+  const ComparisonPlan& plan_;
+  const RunOnce& run_once_;
+  const std::function<void(const Comparison&, const RunOutcome&)>& on_change_;
+  Comparison comparison_;
+};
+
+}  // namespace
+
+RunOutcome read_outcome(const PlannedRun& run) {
+  const fs::path directory = run.recipe.output.dir;
+  const fs::path path = directory / "metrics.json";
+  RunOutcome outcome;
+  outcome.name = run.name;
+  outcome.method = run.method;
+  outcome.lr = run.lr;
+  outcome.seed = run.seed;
+  try {
+    const nlohmann::json metrics = nlohmann::json::parse(read_file(path));
+    metrics.at("best_metric").get_to(outcome.metric);
+    outcome.validation = metric_in(metrics, "best", outcome.metric);
+    outcome.score = metric_in(metrics, "test", outcome.metric);
+    outcome.is_test = outcome.score.has_value();
+    if (!outcome.score) outcome.score = outcome.validation;
+    metrics.at("trainable_parameters").at("adapter").get_to(outcome.adapter_parameters);
+    metrics.at("trainable_parameters").at("total").get_to(outcome.trained_parameters);
+    metrics.at("steps").get_to(outcome.steps);
+    metrics.at("seconds").get_to(outcome.seconds);
+    metrics.at("tokens_per_second").get_to(outcome.tokens_per_second);
+    metrics.at("peak_memory_bytes").get_to(outcome.peak_memory_bytes);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorCode::kFormat, path.string(), error.what(),
+                "the file is damaged or from another program");
+  }
+  outcome.adapter_bytes = directory_bytes(directory / "adapter-native");
+  return outcome;
+}
+
+Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
+                          const std::function<void(const Comparison&, const RunOutcome&)>& on_change) {
+  Progress progress(plan, run_once, on_change);
+  for (size_t i = 0; i < plan.methods.size(); ++i) progress.try_rates(i);
+  for (int64_t seed = 2; seed <= plan.options.seeds; ++seed) {
+    for (size_t i = 0; i < plan.methods.size(); ++i) progress.repeat(i, seed);
+  }
+  return progress.take();
+}
+
+nlohmann::ordered_json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const ComparisonRow& row : comparison.rows) {
+    nlohmann::ordered_json json = {{"method", row.method}};
+    json["rank"] = row.rank ? nlohmann::ordered_json(*row.rank) : nlohmann::ordered_json();
+    json["parameters"] = row.parameters;
+    json["share_of_reference"] = row.share;
+    json["trained_parameters"] = row.trained_parameters;
+    json["lr"] = or_null(row.lr);
+    json["mean"] = or_null(row.mean);
+    json["deviation"] = or_null(row.deviation);
+    json["validation"] = or_null(row.validation);
+    json["failed"] = row.failed;
+    json["seconds"] = row.seconds;
+    json["tokens_per_second"] = row.tokens_per_second;
+    json["peak_memory_bytes"] = row.peak_memory_bytes;
+    json["adapter_bytes"] = row.adapter_bytes;
+    json["runs"] = nlohmann::ordered_json::array();
+    for (const RunOutcome& run : row.runs) json["runs"].push_back(run_to_json(run));
+    rows.push_back(std::move(json));
+  }
+  nlohmann::ordered_json grid = nlohmann::ordered_json::array();
+  for (const RunOutcome& run : comparison.grid) grid.push_back(run_to_json(run));
+  return {{"mode", plan.options.mode},
+          {"reference", plan.options.reference},
+          {"reference_parameters", plan.reference_parameters},
+          {"seeds", plan.options.seeds},
+          {"lr_grid", plan.rates},
+          {"metric", comparison.metric},
+          {"measured_on", comparison.is_test ? "test" : "validation"},
+          {"rows", std::move(rows)},
+          {"grid", std::move(grid)}};
+}
+
+}  // namespace msplora

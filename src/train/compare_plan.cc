@@ -1,0 +1,227 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/planning.h"
+#include "msplora/core/option_io.h"
+#include "msplora/models/shapes.h"
+#include "msplora/train/compare.h"
+
+namespace msplora {
+namespace {
+
+std::vector<std::string> known_methods() {
+  std::vector<std::string> names;
+  for (const MethodInfo& method : adapter_methods()) names.push_back(method.name);
+  return names;
+}
+
+void check_name(const std::string& key, const std::string& name, ErrorList& errors) {
+  const std::vector<std::string> known = known_methods();
+  if (std::find(known.begin(), known.end(), name) != known.end()) return;
+  const std::string nearest = did_you_mean(name, known);
+  errors.add(key, fmt::format("unknown method `{}`", name),
+             nearest.empty() ? fmt::format("known: {}", fmt::join(known, ", ")) : nearest);
+}
+
+std::vector<std::string> wanted_methods(const CompareOptions& options, ErrorList& errors) {
+  if (options.methods.size() == 1 && options.methods.front() == "all") return known_methods();
+  std::set<std::string> seen;
+  for (const std::string& name : options.methods) {
+    check_name("compare.methods", name, errors);
+    if (!seen.insert(name).second) errors.add("compare.methods", fmt::format("`{}` is named twice", name));
+  }
+  if (options.methods.empty()) errors.add("compare.methods", "is empty", "for example [msplora, lora, none]");
+  return options.methods;
+}
+
+/// The options of one method with the settings of its own.
+Recipe recipe_of(const CompareRecipe& common, const std::string& method, ErrorList& errors) {
+  Recipe recipe = common;
+  recipe.adapter = config_for_method(recipe.adapter, method);
+  const auto settings = common.compare.settings.find(method);
+  if (settings != common.compare.settings.end()) {
+    for (const std::string& text : settings->second) apply_override(recipe, text, errors);
+  }
+  const std::string where = fmt::format("compare.settings.{}", method);
+  if (recipe.adapter.method != method) errors.add(where, "changes adapter.method itself");
+  if (!common.compare.lr_grid.empty() && recipe.train.lr != common.train.lr) {
+    errors.add(where, "sets train.lr, which compare.lr_grid decides", "add the rate to compare.lr_grid");
+  }
+  if (recipe.train.seed != common.train.seed || recipe.output.dir != common.output.dir) {
+    errors.add(where, "sets train.seed or output.dir, which the comparison decides");
+  }
+  recipe.output.save_native = true;  // its size is compared
+  recipe.output.overwrite = false;
+  return recipe;
+}
+
+/// Counts of one configuration on the base; unset where the options do not fit, with the reason in `problem`.
+std::optional<int64_t> count_of(const AdapterConfig& config, const ComparisonBase& base,
+                                std::string& problem) {
+  try {
+    return count_parameters(config, base.sites, base.num_layers, base.heads, kDefaultHeadModules,
+                            base.parameters)
+        .total;
+  } catch (const Error& error) {
+    problem = error.what();
+    return std::nullopt;
+  }
+}
+
+/// Numbers of parameters by rank, for the ranks that the method takes.
+std::map<int64_t, int64_t> counts_by_rank(AdapterConfig config, const ComparisonBase& base, int64_t last) {
+  std::map<int64_t, int64_t> counts;
+  for (int64_t rank = 1; rank <= last; ++rank) {
+    config.rank = rank;
+    std::string ignored;
+    if (const auto count = count_of(config, base, ignored)) counts[rank] = *count;
+  }
+  return counts;
+}
+
+int64_t widest(const ComparisonBase& base) {
+  int64_t width = 1;
+  for (const Site& site : base.sites) width = std::max(width, std::min(site.in_features, site.out_features));
+  return width;
+}
+
+/// The rank with the count nearest to `wanted`; of two equally near, the smaller.
+int64_t nearest_rank(const std::map<int64_t, int64_t>& counts, int64_t wanted) {
+  int64_t best = counts.begin()->first;
+  for (const auto& [rank, count] : counts) {
+    if (std::abs(count - wanted) < std::abs(counts.at(best) - wanted)) best = rank;
+  }
+  return best;
+}
+
+bool rank_matters(const PlannedMethod& method, const ComparisonBase& base) {
+  AdapterConfig config = method.recipe.adapter;
+  for (const int64_t rank : {config.rank + 1, config.rank * 2, config.rank - 1, config.rank / 2}) {
+    if (rank < 1) continue;
+    config.rank = rank;
+    std::string ignored;
+    const auto count = count_of(config, base, ignored);
+    if (count) return *count != method.parameters;
+  }
+  return false;
+}
+
+std::vector<double> sorted_rates(const CompareRecipe& recipe, ErrorList& errors) {
+  std::vector<double> rates = recipe.compare.lr_grid;
+  std::sort(rates.begin(), rates.end());
+  if (std::adjacent_find(rates.begin(), rates.end()) != rates.end()) {
+    errors.add("compare.lr_grid", "names a rate twice");
+  }
+  return rates;
+}
+
+/// The number that the others are measured by. The reference need not be among the methods compared.
+std::optional<int64_t> count_reference(const CompareRecipe& recipe, const ComparisonBase& base,
+                                       ErrorList& errors) {
+  const size_t problems = errors.size();
+  check_name("compare.reference", recipe.compare.reference, errors);
+  if (errors.size() > problems) return std::nullopt;
+  ErrorList reported_with_the_method;
+  const Recipe reference = recipe_of(recipe, recipe.compare.reference, reported_with_the_method);
+  std::string problem;
+  const auto count = count_of(reference.adapter, base, problem);
+  if (!count) errors.add("compare.reference", problem);
+  if (count && *count == 0 && recipe.compare.mode == "equal-parameters") {
+    errors.add("compare.reference",
+               fmt::format("`{}` has no parameters to be matched", recipe.compare.reference),
+               "for example lora");
+  }
+  return count;
+}
+
+void choose_rank(PlannedMethod& method, const ComparisonBase& base, int64_t wanted) {
+  const auto counts = counts_by_rank(method.recipe.adapter, base, widest(base));
+  if (counts.empty()) return;
+  AdapterConfig& config = method.recipe.adapter;
+  config.rank = nearest_rank(counts, wanted);
+  method.parameters = counts.at(config.rank);
+}
+
+}  // namespace
+
+void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::string& where) {
+  check_recipe(static_cast<const Recipe&>(recipe), errors, where);
+  const CompareOptions& compare = recipe.compare;
+  if (recipe.train.stop_at > 0) errors.add(where + ": train.stop_at", "runs of a comparison go to their end");
+  for (const auto& [method, settings] : compare.settings) {
+    if (compare.methods.size() == 1 && compare.methods.front() == "all") continue;
+    if (method == compare.reference) continue;
+    if (std::find(compare.methods.begin(), compare.methods.end(), method) == compare.methods.end()) {
+      errors.add(where + ": compare.settings", fmt::format("`{}` is not among compare.methods", method),
+                 did_you_mean(method, compare.methods));
+    }
+  }
+}
+
+std::vector<double> ComparisonPlan::rates_of(const PlannedMethod& method) const {
+  return rates.empty() ? std::vector<double>{method.recipe.train.lr} : rates;
+}
+
+PlannedRun ComparisonPlan::run(const PlannedMethod& method, double rate, int64_t seed) const {
+  PlannedRun run;
+  run.method = method.method;
+  run.lr = rate;
+  run.seed = seed;
+  run.name = fmt::format("{}/lr-{}-seed-{}", method.method, rate, seed);
+  run.recipe = method.recipe;
+  run.recipe.train.lr = rate;
+  run.recipe.train.seed = seed;
+  run.recipe.output.dir = fmt::format("{}/runs/{}", directory, run.name);
+  return run;
+}
+
+ComparisonBase comparison_base(const ModelConfig& config) {
+  return {sites_of_shape(config, ModelTask::kSequenceClassification),
+          config.num_hidden_layers,
+          {config.num_attention_heads, config.num_key_value_heads},
+          parameters_of_shape(config, ModelTask::kSequenceClassification)};
+}
+
+ComparisonPlan plan_comparison(const CompareRecipe& recipe, const ComparisonBase& base) {
+  ErrorList errors;
+  ComparisonPlan plan;
+  plan.options = recipe.compare;
+  plan.directory = recipe.output.dir;
+  plan.rates = sorted_rates(recipe, errors);
+  plan.options.methods = wanted_methods(recipe.compare, errors);
+  errors.throw_if_any(ErrorCode::kConfig, "compare");
+  const auto wanted = count_reference(recipe, base, errors);
+  for (const std::string& name : plan.options.methods) {
+    PlannedMethod method;
+    method.method = name;
+    const size_t problems = errors.size();
+    method.recipe = recipe_of(recipe, name, errors);
+    if (errors.size() > problems) continue;
+    if (recipe.compare.mode == "equal-parameters" && wanted && name != recipe.compare.reference) {
+      choose_rank(method, base, *wanted);
+    }
+    std::string problem;
+    const auto count = count_of(method.recipe.adapter, base, problem);
+    if (!count) {
+      errors.add(
+          fmt::format("method {}", name), problem,
+          fmt::format("compare.settings: {{{}: [adapter.KEY=VALUE]}} sets options of one method", name));
+      continue;
+    }
+    method.parameters = *count;
+    method.has_rank = rank_matters(method, base);
+    plan.methods.push_back(std::move(method));
+  }
+  errors.throw_if_any(ErrorCode::kConfig, "compare");
+  plan.reference_parameters = *wanted;
+  return plan;
+}
+
+}  // namespace msplora

@@ -1,0 +1,380 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <set>
+
+#include "adapters/file_helpers.h"
+#include "adapters/layer_groups.h"
+#include "msplora/models/model.h"
+
+namespace msplora {
+namespace {
+
+using namespace testing;  // helpers of the adapter tests
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+AdapterConfig aslora(std::vector<std::string> modules = {"query", "value"}) {
+  AdapterConfig config = config_of("aslora");
+  config.target_modules = std::move(modules);
+  return config;
+}
+
+/// Merges once, after the first step.
+AdapterConfig merging_at_once(int64_t merges = 1) {
+  AdapterConfig config = aslora({"query"});
+  config.aslora.start_step = 0;
+  config.aslora.interval = 1;
+  config.aslora.merges = merges;
+  return config;
+}
+
+FakeModel::Options shallow(int64_t layers) {
+  FakeModel::Options options;
+  options.layers = layers;
+  return options;
+}
+
+std::string up_of(int64_t layer, const std::string& module = "query") {
+  return fmt::format("{}{}.attention.self.{}.lora_B.weight", kBlock, layer, module);
+}
+
+at::Tensor tensor_of(Adapter& adapter, const std::string& name) {
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    if (entry.name == name) return entry.tensor;
+  }
+  for (const NamedTensor& entry : adapter.training_tensors()) {
+    if (entry.name == name) return entry.tensor;
+  }
+  ADD_FAILURE() << "no tensor " << name;
+  return {};
+}
+
+/// B of a layer: zeros but for the first numbers.
+void set_up(Adapter& adapter, int64_t layer, std::vector<float> first) {
+  const c10::NoGradGuard no_grad;
+  at::Tensor up = tensor_of(adapter, up_of(layer));
+  up.zero_();
+  for (size_t i = 0; i < first.size(); ++i) up.view({-1})[static_cast<int64_t>(i)] = first[i];
+}
+
+struct RecordedResets : OptimizerControl {
+  void reset(const std::string& name) override { names.push_back(name); }
+  std::vector<std::string> names;
+};
+
+/// For each layer of the module, the layer whose B it uses.
+std::vector<int64_t> sources(const Adapter& adapter, const std::string& module = "query") {
+  std::map<void*, int64_t> owners;
+  for (int64_t layer = 0; layer < 12; ++layer) {
+    for (const TrainableTensor& entry : adapter.trainable()) {
+      if (entry.name == up_of(layer, module)) owners[entry.tensor.data_ptr()] = layer;
+    }
+  }
+  std::vector<int64_t> result;
+  for (size_t i = 0; i < adapter.sites().size(); ++i) {
+    if (adapter.sites()[i].module == module) result.push_back(owners.at(adapter.terms(i)[0].up.data_ptr()));
+  }
+  return result;
+}
+
+TEST(Aslora, CountsBeforeAndAfterTheMerges) {
+  const std::vector<Site> sites = sites_of_shape(known_model_shape("roberta-base"), ModelTask::kMaskedLm);
+  const auto count = [&](int64_t merges, const std::string& share_a = "module") {
+    AdapterConfig config = aslora();
+    config.aslora.merges = merges;
+    config.aslora.share_a = share_a;
+    return count_parameters(config, sites, 12);
+  };
+  EXPECT_EQ(count(0).total, 159744);
+  EXPECT_EQ(count(0).total_at_end, 159744);
+  EXPECT_EQ(count(7).total, 159744);
+  EXPECT_EQ(count(7).total_at_end, 73728);
+  EXPECT_EQ(count(8).total_at_end, 61440);
+  EXPECT_EQ(count(7, "global").total_at_end, 67584);
+  AdapterConfig config = aslora();
+  EXPECT_EQ(count_parameters(config, sites, 12).total_at_end, 73728);  // 7 unless told otherwise
+}
+
+TEST(Aslora, OneAForAModuleNameOrForAll) {
+  FakeModel model, other;
+  AdapterConfig config = aslora({"query", "value", "intermediate.dense", "output.dense"});
+  const auto storages = [](const Adapter& adapter) {
+    std::map<std::string, std::set<void*>> by_module;
+    for (size_t i = 0; i < adapter.sites().size(); ++i) {
+      const Site& site = adapter.sites()[i];
+      by_module[fmt::format("{} {}", site.module, site.in_features)].insert(
+          adapter.terms(i)[0].down.data_ptr());
+    }
+    return by_module;
+  };
+  const auto own = create_adapter(config, model.target(), 1);
+  std::set<void*> all;
+  for (const auto& [module, pointers] : storages(*own)) {
+    if (module != "dense 16") {
+      EXPECT_EQ(pointers.size(), 1u) << module;
+    }
+    all.insert(pointers.begin(), pointers.end());
+  }
+  EXPECT_EQ(all.size(), 5u);  // query, value, attention's dense, and the two of the feed-forward part
+  config.aslora.share_a = "global";
+  const auto shared = create_adapter(config, other.target(), 1);
+  all.clear();
+  for (const auto& [module, pointers] : storages(*shared)) all.insert(pointers.begin(), pointers.end());
+  EXPECT_EQ(all.size(), 2u);  // 16 inputs and 32 inputs
+}
+
+TEST(Aslora, MergesAreDueAtTheStepsOfThePaper) {
+  FakeModel model;
+  AdapterConfig config = aslora({"query"});
+  config.aslora.merges = 7;
+  const auto adapter = create_adapter(config, model.target(), 1);
+  RecordedResets resets;
+  std::vector<int64_t> steps;
+  for (int64_t step = 1; step <= 2300; ++step) {
+    const size_t before = adapter->trainable().size();
+    adapter->on_step_end({step, 6900}, resets);
+    if (adapter->trainable().size() < before) steps.push_back(step);
+  }
+  EXPECT_THAT(steps, ElementsAre(560, 800, 1040, 1280, 1520, 1760, 2000));
+  EXPECT_EQ(resets.names.size(), 7u);
+  std::set<int64_t> distinct;
+  for (const int64_t source : sources(*adapter)) distinct.insert(source);
+  EXPECT_EQ(distinct.size(), 5u);
+  EXPECT_EQ(adapter->frozen_now({2300, 6900}).size(), 7u);
+}
+
+TEST(Aslora, RunningMeanOfAConstantAndOfARamp) {
+  FakeModel model(shallow(2));
+  const auto adapter = create_adapter(aslora({"query"}), model.target(), 1);
+  RecordedResets none;
+  const at::Tensor mean = tensor_of(*adapter, kBlock + "0.attention.self.query.lora_B.mean");
+  const at::Tensor ramp = tensor_of(*adapter, kBlock + "1.attention.self.query.lora_B.mean");
+  for (int64_t step = 1; step <= 9; ++step) {
+    set_up(*adapter, 0, {0.3F, -7.0F});
+    set_up(*adapter, 1, {0.5F * static_cast<float>(step)});
+    adapter->on_step_end({step, 1000}, none);
+    EXPECT_TRUE(at::equal(mean, tensor_of(*adapter, up_of(0))));
+    EXPECT_NEAR(ramp[0][0].item<double>(), 0.5 * static_cast<double>(step + 1) / 2, 1e-6);
+  }
+}
+
+TEST(Aslora, TheLowerOfTheClosestNeighboursTakesTheUpperB) {
+  FakeModel model(shallow(3));
+  const auto adapter = create_adapter(merging_at_once(), model.target(), 1);
+  set_up(*adapter, 0, {0.0F, 0.0F});
+  set_up(*adapter, 1, {0.2F, 0.0F});
+  set_up(*adapter, 2, {0.2F, 1.0F});
+  RecordedResets resets;
+  adapter->on_step_end({1, 10}, resets);
+  EXPECT_THAT(sources(*adapter), ElementsAre(1, 1, 2));
+  EXPECT_THAT(resets.names, ElementsAre(up_of(0)));
+  EXPECT_THAT(adapter->frozen_now({1, 10}), ElementsAre(up_of(0)));
+  EXPECT_FLOAT_EQ(adapter->terms(0)[0].up.flatten()[0].item<float>(), 0.2F);
+  // No more than one merge was asked for.
+  adapter->on_step_end({2, 10}, resets);
+  EXPECT_EQ(resets.names.size(), 1u);
+
+  // Both layers compute with the one B, and its gradient is the sum over them.
+  const at::Tensor up = tensor_of(*adapter, up_of(1));
+  Linear& zero = model.linear(kBlock + "0.attention.self.query");
+  Linear& one = model.linear(kBlock + "1.attention.self.query");
+  const at::Tensor x = at::ones({2, 16});
+  const auto gradient = [&](const at::Tensor& loss) {
+    up.mutable_grad().reset();
+    loss.backward();
+    return up.grad().clone();
+  };
+  const at::Tensor apart = gradient(zero.forward(x, {}).sum()) + gradient(2.0 * one.forward(x, {}).sum());
+  EXPECT_TRUE(at::allclose(gradient(zero.forward(x, {}).sum() + 2.0 * one.forward(x, {}).sum()), apart));
+  EXPECT_GT(apart.abs().max().item<double>(), 0.0);
+}
+
+TEST(Aslora, AnyPairOrNeighbours) {
+  for (const bool any : {false, true}) {
+    FakeModel model(shallow(3));
+    AdapterConfig config = merging_at_once(2);
+    config.aslora.pairs = any ? "all" : "adjacent";
+    const auto adapter = create_adapter(config, model.target(), 1);
+    set_up(*adapter, 0, {0.0F});
+    set_up(*adapter, 1, {1.0F});
+    set_up(*adapter, 2, {0.1F});
+    RecordedResets resets;
+    adapter->on_step_end({1, 10}, resets);
+    if (any) {
+      EXPECT_THAT(sources(*adapter), ElementsAre(2, 1, 2));
+    } else {
+      EXPECT_THAT(sources(*adapter), ElementsAre(0, 2, 2));
+    }
+    // The second merge takes whole groups along.
+    adapter->on_step_end({2, 10}, resets);
+    EXPECT_THAT(sources(*adapter), ElementsAre(2, 2, 2));
+    adapter->on_step_end({3, 10}, resets);
+    EXPECT_EQ(resets.names.size(), 2u);
+  }
+}
+
+TEST(Aslora, TiesGoToTheLowestPair) {
+  FakeModel model(shallow(4));
+  const auto adapter = create_adapter(merging_at_once(), model.target(), 1);
+  RecordedResets resets;
+  adapter->on_step_end({1, 10}, resets);
+  EXPECT_THAT(sources(*adapter), ElementsAre(1, 1, 2, 3));
+}
+
+TEST(Aslora, JointDecisionsMergeTheSameLayersEverywhere) {
+  FakeModel model(shallow(3));
+  AdapterConfig config = merging_at_once();
+  config.target_modules = {"query", "value"};
+  config.aslora.decision = "joint";
+  const auto adapter = create_adapter(config, model.target(), 1);
+  const auto set = [&](const char* module, int64_t layer, float value) {
+    const c10::NoGradGuard no_grad;
+    tensor_of(*adapter, up_of(layer, module)).zero_().view({-1})[0] = value;
+  };
+  // Query alone would merge 0 and 1 (0.1 against 0.5), both together 1 and 2 (0.5 against about 3).
+  for (const auto& [layer, query, value] :
+       {std::tuple{0, 0.0F, 0.0F}, std::tuple{1, 0.1F, 3.0F}, std::tuple{2, 0.6F, 3.0F}}) {
+    set("query", layer, query);
+    set("value", layer, value);
+  }
+  RecordedResets resets;
+  adapter->on_step_end({1, 10}, resets);
+  EXPECT_THAT(sources(*adapter, "query"), ElementsAre(0, 2, 2));
+  EXPECT_THAT(sources(*adapter, "value"), ElementsAre(0, 2, 2));
+  EXPECT_EQ(resets.names.size(), 2u);
+}
+
+TEST(Aslora, CountsShrinkWithTheMerges) {
+  FakeModel model(shallow(4));
+  const auto adapter = create_adapter(merging_at_once(3), model.target(), 1);
+  EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 8 * 16 + 4 * 16 * 8);
+  RecordedResets resets;
+  for (int64_t step = 1; step <= 3; ++step) {
+    adapter->on_step_end({step, 10}, resets);
+    EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 8 * 16 + (4 - step) * 16 * 8);
+  }
+  EXPECT_EQ(adapter->trainable_count(ParameterGroup::kHead), 16 * 16 + 16 + 3 * 16 + 3);
+}
+
+/// An adapter with three of four layers tied, and numbers in it.
+std::unique_ptr<Adapter> merged(FakeModel& model) {
+  auto adapter = create_adapter(merging_at_once(2), model.target(), 1);
+  RecordedResets resets;
+  adapter->on_step_end({1, 10}, resets);
+  adapter->on_step_end({2, 10}, resets);
+  randomize(*adapter);
+  return adapter;
+}
+
+TEST(Aslora, FilesHoldEachBOnce) {
+  TemporaryDirectory directory;
+  FakeModel model(shallow(4)), other(shallow(4));
+  const auto saved = merged(model);
+  save_native_adapter(*saved, directory.path());
+  std::set<std::string> names;
+  const auto file = SafetensorsFile::open(directory.path() / "adapter.safetensors");
+  for (const auto& [name, info] : file->tensors()) {
+    if (!name.starts_with("classifier")) names.insert(name);
+  }
+  EXPECT_THAT(names, ElementsAre(kBlock + "0.attention.self.query.lora_A.weight", up_of(2), up_of(3)));
+  const auto loaded = load_adapter(directory.path(), other.target());
+  EXPECT_EQ(sources(*loaded), sources(*saved));
+  EXPECT_EQ(loaded->plan(), saved->plan());
+  const at::Tensor x = at::ones({2, 16});
+  for (const Site& site : saved->sites()) {
+    EXPECT_TRUE(at::equal(model.linear(site.path).forward(x, {}), other.linear(site.path).forward(x, {})));
+  }
+  expect_same_update(*saved, *loaded);
+
+  TemporaryDirectory peft;
+  FakeModel third(shallow(4));
+  save_peft_adapter(*saved, peft.path());
+  expect_same_update(*saved, *load_adapter(peft.path(), third.target()));
+}
+
+TEST(Aslora, AnEarlierStateUntiesTheLayersAgain) {
+  FakeModel model(shallow(4));
+  const auto adapter = create_adapter(merging_at_once(2), model.target(), 1);
+  const nlohmann::json start = adapter->state();
+  const size_t tensors = adapter->trainable().size();
+  RecordedResets resets;
+  adapter->on_step_end({1, 10}, resets);
+  const nlohmann::json once = adapter->state();
+  adapter->on_step_end({2, 10}, resets);
+  EXPECT_EQ(adapter->trainable().size(), tensors - 2);
+  adapter->restore_state(once);
+  EXPECT_THAT(sources(*adapter), ElementsAre(1, 1, 2, 3));
+  adapter->restore_state(start);
+  EXPECT_THAT(sources(*adapter), ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(adapter->frozen_now({0, 10}), IsEmpty());
+  EXPECT_EQ(adapter->trainable().size(), tensors);
+  for (const TrainableTensor& entry : adapter->trainable()) EXPECT_TRUE(entry.tensor.requires_grad());
+  EXPECT_TRUE(model.linear(kBlock + "0.attention.self.query")
+                  .update->low_rank[0]
+                  .up.is_same(tensor_of(*adapter, up_of(0))));
+}
+
+TEST(Aslora, DamagedStates) {
+  FakeModel model(shallow(3));
+  const auto adapter = create_adapter(merging_at_once(), model.target(), 1);
+  for (const char* state : {"[]", "{}", R"({"families": [{"module": "query", "tops": [0, 1]}]})",
+                            R"({"families": [{"module": "query", "tops": [1, 0, 2]}]})",
+                            R"({"families": [{"module": "query", "tops": [1, 2, 2]}]})",
+                            R"({"families": [{"module": "query", "tops": [0, 1, 7]}]})",
+                            R"({"families": [{"module": "key", "tops": [0, 1, 2]}]})",
+                            R"({"families": [{"module": "query", "tops": "x"}]})"}) {
+    EXPECT_THAT(error_text([&] { adapter->restore_state(nlohmann::json::parse(state)); }),
+                HasSubstr("state of aslora"))
+        << state;
+  }
+  EXPECT_THAT(sources(*adapter), ElementsAre(0, 1, 2));
+}
+
+TEST(Aslora, Errors) {
+  FakeModel model(shallow(3));
+  AdapterConfig config = aslora();
+  config.aslora.merges = 3;
+  config.aslora.interval = 0;
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
+              HasSubstr("adapter.aslora.interval: must be at least 1, but is 0"));
+  config.aslora.interval = 1;
+  config.aslora.decision = "joint";
+  config.target_modules = {"query", kBlock + "1.attention.self.value"};
+  config.rank_pattern = {{"query", 4}};
+  config.ranks = {8, 4};
+  config.use_dora = true;
+  const std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
+  EXPECT_THAT(text, HasSubstr("adapter.aslora.merges: 3 merges, but only 3 layers are adapted (at most 2)"));
+  EXPECT_THAT(text, HasSubstr("`joint`, but query is adapted in layers 0 1 2 and value in layers 1"));
+  EXPECT_THAT(text, HasSubstr("adapter.rank_pattern: belongs to method lora"));
+  EXPECT_THAT(text, HasSubstr("adapter.ranks: belongs to method msplora; aslora would ignore it"));
+  EXPECT_THAT(text, HasSubstr("adapter.use_dora"));
+}
+
+TEST(LayerGroups, OnlyGroupsAreTakenOver) {
+  detail::LayerGroups groups(4);
+  EXPECT_FALSE(groups.assign({0, 1, 2}));
+  EXPECT_FALSE(groups.assign({0, 0, 2, 3}));  // by the lower layer
+  EXPECT_FALSE(groups.assign({1, 2, 2, 3}));  // 1 is no top
+  EXPECT_TRUE(groups.assign({3, 2, 2, 3}));
+  EXPECT_THAT(groups.tops(), ElementsAre(2, 3));
+  EXPECT_EQ(groups.top(0), 3u);
+}
+
+}  // namespace
+}  // namespace msplora

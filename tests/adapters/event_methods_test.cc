@@ -1,0 +1,210 @@
+// Flat-LoRA, LoRA-Pro, XGBLoRA and GeLoRA without a training loop: options, counts, plans, noise.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adapters/fake_model.h"
+#include "msplora/adapters/adapter.h"
+#include "msplora/adapters/gelora.h"
+
+namespace msplora {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using testing::error_text;
+using testing::FakeModel;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+AdapterConfig config_of(const std::string& method) {
+  AdapterConfig config;
+  config.method = method;
+  return config;
+}
+
+const NoiseSource& noise_of(const Adapter& adapter, size_t site) {
+  return *adapter.sites()[site].linear->update->noise;
+}
+
+TEST(FlatLora, DeviationsAreThoseOfTheRowsOfTheMergedWeight) {
+  FakeModel::Options options;
+  options.hidden = 64;
+  options.layers = 2;
+  FakeModel model(options);
+  AdapterConfig config = config_of("flatlora");
+  config.flatlora.rho = 0.3;
+  config.flatlora.schedule = "constant";
+  const auto adapter = create_adapter(config, model.target(), 1);
+  testing::randomize(*adapter);
+  adapter->on_step_begin({5, 10});
+  for (size_t i = 0; i < adapter->sites().size(); ++i) {
+    const at::Tensor merged = adapter->sites()[i].linear->weight + adapter->delta_weight(i);
+    const at::Tensor expected = merged.norm(2, 1) * (0.3 / 8.0);
+    EXPECT_TRUE(at::allclose(noise_of(*adapter, i).deviations, expected, 1e-5, 1e-7)) << i;
+  }
+  EXPECT_NE(noise_of(*adapter, 0).stream, noise_of(*adapter, 1).stream);
+}
+
+TEST(FlatLora, StrengthFollowsTheSchedule) {
+  FakeModel::Options options;
+  options.layers = 1;
+  const auto strengths = [&](const std::string& schedule) {
+    FakeModel model(options);
+    AdapterConfig config = config_of("flatlora");
+    config.flatlora.rho = 0.2;
+    config.flatlora.schedule = schedule;
+    const auto adapter = create_adapter(config, model.target(), 1);
+    const double norm = adapter->sites()[0].linear->weight[0].norm().item<double>() / 4.0;  // sqrt(16)
+    std::vector<double> values;
+    for (const int64_t step : {0, 25, 50, 75, 100}) {
+      adapter->on_step_begin({step, 100});
+      const at::Tensor deviations = noise_of(*adapter, 0).deviations;
+      values.push_back(deviations.defined() ? deviations[0].item<double>() / norm : 0.0);
+    }
+    return values;
+  };
+  const auto near = [](double value) { return ::testing::DoubleNear(value, 1e-6); };
+  const double early = 0.1 * (1.0 - std::sqrt(0.5));
+  EXPECT_THAT(strengths("cosine"),
+              ElementsAre(near(0), near(early), near(0.1), near(0.2 - early), near(0.2)));
+  EXPECT_THAT(strengths("linear"), ElementsAre(near(0), near(0.05), near(0.1), near(0.15), near(0.2)));
+  EXPECT_THAT(strengths("constant"), ElementsAre(near(0.2), near(0.2), near(0.2), near(0.2), near(0.2)));
+}
+
+TEST(EventMethods, KeepLorasOptionsAndCounts) {
+  for (const char* method : {"flatlora", "lorapro"}) {
+    FakeModel model;
+    AdapterConfig config = config_of(method);
+    config.rank_pattern = {{"query", 4}};
+    config.alpha_pattern = {{"value", 3.0}};
+    const auto adapter = create_adapter(config, model.target(), 1);
+    EXPECT_TRUE(adapter->keeps_lora_options());
+    EXPECT_EQ(adapter->terms(0)[0].down.size(0), 4);
+    EXPECT_DOUBLE_EQ(adapter->terms(1)[0].scaling, 3.0 / 8.0);
+    EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 12 * 32 * (4 + 8));
+    config.ranks = {4, 2};
+    adapter->detach();
+    EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }), HasSubstr("adapter.ranks"));
+  }
+}
+
+TEST(EventMethods, RefuseOptionsOfOneAnother) {
+  FakeModel model;
+  AdapterConfig config = config_of("flatlora");
+  config.lorapro.mode = "efficient";
+  config.gelora.max_rank = 4;
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
+              AllOf(HasSubstr("adapter.lorapro.mode"), HasSubstr("adapter.gelora.max_rank"),
+                    Not(HasSubstr("adapter.flatlora"))));
+  config = config_of("flatlora");
+  config.flatlora.rho = -0.1;
+  config.flatlora.schedule = "cosinus";
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
+              AllOf(HasSubstr("adapter.flatlora.rho"), HasSubstr("did you mean `cosine`")));
+}
+
+TEST(LoraPro, RefusesDropout) {
+  FakeModel model;
+  AdapterConfig config = config_of("lorapro");
+  config.dropout = 0.1;
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }), HasSubstr("adapter.dropout"));
+}
+
+TEST(XgbLora, RoundsAndLayers) {
+  FakeModel model;  // 12 layers
+  const AdapterConfig config = config_of("xgblora");
+  const auto adapter = create_adapter(config, model.target(), 1);
+  // A third of 12 layers, each 8 times on average: 24 rounds.
+  EXPECT_EQ(adapter->frozen_now({0, 100}).size(), 8u * 2u * 2u);
+  int64_t merged_rows = 0;
+  for (const NamedTensor& tensor : adapter->state_tensors()) {
+    if (tensor.name.ends_with("merged_A.weight")) merged_rows += tensor.tensor.size(0);
+  }
+  EXPECT_EQ(merged_rows, 23 * 4 * 2);
+  EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 12 * 2 * 32);
+  EXPECT_EQ(adapter->config().xgblora.seed, 1);
+
+  // The choice of layers depends on its seed alone.
+  FakeModel second, third;
+  AdapterConfig seeded = config;
+  seeded.xgblora.seed = 1;
+  EXPECT_EQ(create_adapter(seeded, second.target(), 77)->frozen_now({0, 1}), adapter->frozen_now({0, 1}));
+  seeded.xgblora.seed = 2;
+  EXPECT_NE(create_adapter(seeded, third.target(), 1)->frozen_now({0, 1}), adapter->frozen_now({0, 1}));
+}
+
+TEST(XgbLora, RefusesWhatItWouldIgnore) {
+  FakeModel model;
+  AdapterConfig config = config_of("xgblora");
+  config.alpha = 3.0;
+  config.rank_pattern = {{"query", 2}};
+  config.xgblora.layers_per_round = 13;
+  config.xgblora.booster_rank = 17;
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
+              AllOf(HasSubstr("adapter.xgblora.scaling"), HasSubstr("adapter.rank_pattern"),
+                    HasSubstr("only 12 layers"), HasSubstr("adapter.xgblora.booster_rank")));
+}
+
+// Counts of one round from the shapes alone: 2 modules of 768 x 768 in a layer.
+TEST(XgbLora, CountsOfRobertaBase) {
+  const ParameterCount count = count_parameters(config_of("xgblora"), testing::roberta_sites(12, 768, 0), 12);
+  EXPECT_EQ(count.total, 12 * 3072);
+}
+
+TEST(GeLora, RanksFollowTheGrowthOfTheDimension) {
+  GeLoraOptions options;
+  const std::vector<double> dimensions = {5, 8, 8, 6, 9};
+  EXPECT_THAT(gelora_ranks(dimensions, options), ElementsAre(4, 1, 1, 4));
+  EXPECT_THAT(gelora_ranks({9.0, 7.2, 7.1, 3.0}, options), ElementsAre(1, 1, 1));
+  options.max_rank = 3;
+  EXPECT_THAT(gelora_ranks(dimensions, options), ElementsAre(3, 1, 1, 3));
+  options.max_rank = 0;
+  const std::vector<double> between = {5.4, 6.6, 8.2, 8.5};
+  EXPECT_THAT(gelora_ranks(between, options), ElementsAre(3, 2, 2));  // 5 7 8 9
+  options.rounding = "difference";
+  EXPECT_THAT(gelora_ranks(between, options), ElementsAre(2, 3, 1));
+  options.rounding = "up";
+  EXPECT_THAT(gelora_ranks(between, options), ElementsAre(3, 3, 2));
+  EXPECT_THAT(error_text([&] { gelora_ranks({1.0, NAN}, options); }), HasSubstr("layer 1"));
+}
+
+TEST(GeLora, LayersHaveTheirRanksAndOneScaling) {
+  FakeModel model;
+  AdapterConfig config = config_of("gelora");
+  config.target_modules = {"query", "key", "value", "attention.output.dense"};
+  config.gelora.layer_ranks = {1, 2, 3, 4, 1, 1, 1, 1, 1, 1, 1, 2};
+  const auto adapter = create_adapter(config, model.target(), 1);
+  for (size_t i = 0; i < adapter->sites().size(); ++i) {
+    const LowRankTerm term = adapter->terms(i)[0];
+    EXPECT_EQ(term.down.size(0), config.gelora.layer_ranks[static_cast<size_t>(adapter->sites()[i].layer)]);
+    EXPECT_DOUBLE_EQ(term.scaling, 32.0);
+  }
+  EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 4 * 32 * 19);
+  // 6144 for each rank of a layer with d = 768.
+  config.gelora.layer_ranks.assign(12, 1);
+  EXPECT_EQ(count_parameters(config, testing::roberta_sites(12, 768, 0), 12).total, 73728);
+}
+
+TEST(GeLora, RefusesWhatItCannotRank) {
+  FakeModel model;
+  AdapterConfig config = config_of("gelora");
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
+              AllOf(HasSubstr("adapter.gelora.layer_ranks"), HasSubstr("train")));
+  // Without ranks the least that they can be is counted.
+  EXPECT_EQ(count_parameters(config, testing::roberta_sites(12, 768, 0), 12).total, 12 * 2 * 1536);
+  config.gelora.layer_ranks = {1, 2};
+  config.rank = 4;
+  config.use_rslora = true;
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
+              AllOf(HasSubstr("has 2 entries"), HasSubstr("adapter.rank"), HasSubstr("adapter.use_rslora")));
+}
+
+}  // namespace
+}  // namespace msplora

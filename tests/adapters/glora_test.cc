@@ -1,0 +1,388 @@
+#include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/linear.h>
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "adapters/fake_model.h"
+#include "adapters/file_helpers.h"
+#include "adapters/glora_search.h"
+#include "adapters/numeric_checks.h"
+
+namespace msplora {
+namespace {
+
+using detail::Choices;
+using detail::SearchOptions;
+using detail::SearchResult;
+using detail::SiteChoice;
+using detail::SiteSpace;
+using detail::Support;
+using testing::error_text;
+using testing::FakeModel;
+using ::testing::HasSubstr;
+using testing::TemporaryDirectory;
+using testing::tensor_named;
+
+AdapterConfig searching(int64_t rank = 3) {
+  AdapterConfig config;
+  config.method = "glora";
+  config.rank = rank;
+  return config;
+}
+
+AdapterConfig fixed(const std::string& a, const std::string& b, const std::string& c, const std::string& d,
+                    const std::string& e) {
+  AdapterConfig config = searching();
+  config.glora.search = false;
+  config.glora.choice_a = a;
+  config.glora.choice_b = b;
+  config.glora.choice_c = c;
+  config.glora.choice_d = d;
+  config.glora.choice_e = e;
+  return config;
+}
+
+struct Made {
+  explicit Made(const AdapterConfig& config, FakeModel::Options options = testing::double_options())
+      : model(options), adapter(create_adapter(config, model.target(), 1)) {
+    testing::randomize(*adapter, 0.4);
+  }
+  FakeModel model;
+  std::unique_ptr<Adapter> adapter;
+};
+
+int64_t count(const AdapterConfig& config, const std::vector<Site>& sites, int64_t layers) {
+  return count_parameters(config, sites, layers).total;
+}
+
+TEST(Glora, Counts) {
+  AdapterConfig config = fixed("lora", "lora", "lora", "constant", "constant");
+  config.rank = 8;
+  EXPECT_EQ(count(config, testing::roberta_sites(12, 768), 12), 737520);
+  std::vector<Site> llama;  // 3.2-3B: without biases, C, D and E are left out
+  for (Site site : testing::llama_sites(28, 3072)) {
+    if (site.module == "v_proj") site.out_features = 1024;
+    site.has_bias = false;
+    llama.push_back(site);
+  }
+  config.target_modules = {"q_proj", "v_proj"};
+  EXPECT_EQ(count(config, llama, 28), 4587520);
+  config.glora.choice_a = config.glora.choice_b = "vector";
+  EXPECT_EQ(count(config, llama, 28), 229376);
+  config.glora.add_bias = true;  // C [3072] lora, E constant; still no D
+  EXPECT_EQ(count(config, llama, 28), 229376 + 56 * (8 * 3073 + 1));
+
+  std::vector<Site> vit;  // ViT-B/16, everything at once
+  for (int64_t l = 0; l < 12; ++l) {
+    const std::string block = "blocks." + std::to_string(l) + ".";
+    vit.push_back({block + "qkv", "qkv", l, 768, 2304, nullptr});
+    vit.push_back({block + "proj", "proj", l, 768, 768, nullptr});
+    vit.push_back({block + "fc1", "fc1", l, 768, 3072, nullptr});
+    vit.push_back({block + "fc2", "fc2", l, 3072, 768, nullptr});
+  }
+  AdapterConfig all = searching(4);
+  all.target_modules = {"qkv", "proj", "fc1", "fc2"};
+  EXPECT_EQ(count(all, vit, 12), 1603776);
+}
+
+TEST(Glora, A432ChoicesForALayerWithABias) {
+  const auto choices = [](bool has_bias, bool add_bias) {
+    size_t product = 1;
+    for (const auto& options : detail::site_space(8, 8, 2, has_bias, add_bias).options)
+      product *= options.size();
+    return product;
+  };
+  EXPECT_EQ(choices(true, false), 432u);
+  EXPECT_EQ(choices(false, false), 16u);
+  EXPECT_EQ(choices(false, true), 144u);
+}
+
+TEST(Glora, StartsAtTheBase) {
+  for (const bool search : {true, false}) {
+    FakeModel model(testing::double_options());
+    AdapterConfig config = searching();
+    config.glora.search = search;
+    const auto adapter = create_adapter(config, model.target(), 1);
+    testing::expect_base_output(*adapter);
+  }
+}
+
+TEST(Glora, ForwardEqualsMergedWeightAndBias) {
+  for (const AdapterConfig& config : {searching(), fixed("lora", "lora", "lora", "constant", "constant"),
+                                      fixed("vector", "vector", "vector", "vector", "vector"),
+                                      fixed("constant", "constant", "none", "constant", "none"),
+                                      fixed("none", "constant", "lora", "none", "constant"),
+                                      fixed("lora", "none", "vector", "none", "none")}) {
+    testing::expect_merge_equals_forward(*Made(config).adapter);
+  }
+}
+
+TEST(Glora, GradientsAreExact) {
+  testing::expect_exact_gradients(*Made(searching()).adapter);
+  testing::expect_exact_gradients(*Made(fixed("vector", "constant", "vector", "constant", "vector")).adapter);
+  testing::expect_exact_gradients(*Made(fixed("constant", "vector", "none", "vector", "constant")).adapter);
+  FakeModel::Options options = testing::double_options();
+  options.llama = true;
+  AdapterConfig config = searching();
+  config.target_modules = {"q_proj"};
+  config.glora.add_bias = true;
+  testing::expect_exact_gradients(*Made(config, options).adapter);
+}
+
+TEST(Glora, CShiftsTheInput) {
+  const Made made(fixed("none", "none", "vector", "none", "none"));
+  const c10::NoGradGuard no_grad;
+  const Site& site = made.adapter->sites()[1];
+  const at::Tensor shift = tensor_named(*made.adapter, site.path + ".glora_C.X").reshape({1, -1});
+  const at::Tensor expected =
+      at::linear(testing::site_input(site) + shift, site.linear->weight, site.linear->bias);
+  EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-12);
+}
+
+TEST(Glora, AVectorScalesRows) {
+  const Made made(fixed("vector", "none", "none", "none", "none"));
+  const c10::NoGradGuard no_grad;
+  const Site& site = made.adapter->sites()[1];
+  const at::Tensor a = tensor_named(*made.adapter, site.path + ".glora_A.X");  // [out, 1]
+  const at::Tensor expected =
+      at::linear(testing::site_input(site), site.linear->weight * (a + 1.0), site.linear->bias);
+  EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-12);
+}
+
+TEST(Glora, BAloneIsALora) {
+  const Made made(fixed("none", "lora", "none", "none", "none"));
+  FakeModel other(testing::double_options());
+  AdapterConfig config;
+  config.method = "lora";
+  config.rank = 3;
+  config.alpha = 3.0;
+  const auto lora = create_adapter(config, other.target(), 1);
+  const c10::NoGradGuard no_grad;
+  for (size_t i = 0; i < made.adapter->sites().size(); ++i) {
+    const Site& site = made.adapter->sites()[i];
+    const LowRankTerm term = lora->terms(i)[0];
+    at::Tensor(term.up).copy_(tensor_named(*made.adapter, site.path + ".glora_B.Xd"));
+    at::Tensor(term.down).copy_(tensor_named(*made.adapter, site.path + ".glora_B.Xu"));
+    EXPECT_TRUE(at::equal(testing::site_output(site), testing::site_output(lora->sites()[i])));
+  }
+}
+
+TEST(Glora, OnlyBHasALoraForm) {
+  for (const char* form : {"lora", "vector", "constant"}) {
+    TemporaryDirectory directory;
+    const Made made(fixed("none", form, "none", "none", "none"), FakeModel::Options());
+    save_peft_adapter(*made.adapter, directory.path());
+    FakeModel other;
+    const auto loaded = load_adapter(directory.path(), other.target());
+    testing::expect_same_update(*made.adapter, *loaded);
+  }
+  const Made made(fixed("none", "lora", "none", "none", "constant"));
+  TemporaryDirectory directory;
+  EXPECT_THAT(error_text([&] { save_peft_adapter(*made.adapter, directory.path()); }),
+              HasSubstr("only support B has a LoRA form"));
+}
+
+TEST(Glora, LayersWithoutBiasGetOneOnlyWhenAsked) {
+  FakeModel::Options options = testing::double_options();
+  options.llama = true;
+  AdapterConfig config = searching();
+  config.target_modules = {"q_proj"};
+  const Made without(config, options);
+  EXPECT_FALSE(without.adapter->delta_bias(0).defined());
+  testing::expect_merge_equals_forward(*without.adapter);
+  config.glora.add_bias = true;
+  const Made with(config, options);
+  EXPECT_TRUE(with.adapter->delta_bias(0).defined());
+  testing::expect_merge_equals_forward(*with.adapter);
+}
+
+TEST(Glora, Bfloat16WeightsAreScaledInFloat32) {
+  FakeModel::Options options;
+  options.layers = 2;
+  options.dtype = at::kBFloat16;
+  const Made made(searching(), options);
+  const c10::NoGradGuard no_grad;
+  const Site& site = made.adapter->sites()[0];
+  const at::Tensor x = testing::site_input(site).to(at::kBFloat16);
+  const at::Tensor found = site.linear->forward(x, ForwardContext{});
+  EXPECT_EQ(found.scalar_type(), at::kBFloat16);
+  const at::Tensor weight = site.linear->weight.to(at::kFloat) + made.adapter->delta_weight(0);
+  const at::Tensor bias = site.linear->bias + made.adapter->delta_bias(0);
+  const at::Tensor expected = at::linear(x.to(at::kFloat), weight, bias);
+  EXPECT_LT((found.to(at::kFloat) - expected).abs().max().item<double>(),
+            0.03 * expected.abs().max().item<double>());
+}
+
+/// Forms are slices of the same tensors: a vector is the first column, a number the first element.
+TEST(Glora, EveryStepTrainsTheDrawnFormsAlone) {
+  Made made(searching());
+  Adapter& adapter = *made.adapter;
+  std::set<std::string> all;
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    if (entry.group == ParameterGroup::kAdapter) all.insert(entry.name);
+  }
+  std::set<std::string> trained;
+  std::set<std::vector<std::string>> sets;
+  for (int64_t step = 0; step < 60; ++step) {
+    adapter.on_step_begin({step, 60});
+    const auto names = adapter.frozen_now({step, 60});
+    const std::set<std::string> frozen(names.begin(), names.end());
+    sets.insert(names);
+    const auto gradients = testing::gradients_of(adapter);
+    for (const std::string& name : all) {
+      const bool moves = gradients.count(name) > 0 && gradients.at(name).abs().max().item<double>() > 0.0;
+      EXPECT_EQ(moves, frozen.count(name) == 0) << name << " in step " << step;
+      if (moves) trained.insert(name);
+    }
+  }
+  EXPECT_GT(sets.size(), 50u);
+  EXPECT_EQ(trained, all);
+  // A step's draw depends on the seed and the step alone.
+  Made again(searching());
+  again.adapter->on_step_begin({7, 60});
+  adapter.on_step_begin({7, 60});
+  EXPECT_EQ(again.adapter->frozen_now({7, 60}), adapter.frozen_now({7, 60}));
+}
+
+SearchOptions small_search() {
+  SearchOptions options;
+  options.population = 12;
+  options.generations = 6;
+  options.parents = 4;
+  options.max_parameters = 900;
+  options.seed = 5;
+  return options;
+}
+
+std::vector<SiteSpace> spaces() {
+  std::vector<SiteSpace> result;
+  for (int i = 0; i < 6; ++i) result.push_back(detail::site_space(16, 24, 3, i != 2, false));
+  return result;
+}
+
+/// Larger A and smaller B are better, plus something for every vector.
+double score_of(const Choices& choices) {
+  double score = 0.0;
+  for (const SiteChoice& choice : choices) {
+    score += static_cast<double>(choice[detail::kA]) - static_cast<double>(choice[detail::kB]);
+    for (const Support support : choice) score += support == Support::kVector ? 0.3 : 0.0;
+  }
+  return score;
+}
+
+TEST(GloraSearch, ImprovesWithinTheBudgetAndScoresNothingTwice) {
+  std::set<Choices> seen;
+  int64_t scored = 0;
+  const auto all = spaces();
+  const SearchOptions options = small_search();
+  const SearchResult result = detail::evolve(all, options, [&](const Choices& choices) {
+    EXPECT_LE(detail::parameters_of(all, choices), options.max_parameters);
+    EXPECT_EQ(choices[2][detail::kD], Support::kNone);
+    EXPECT_TRUE(seen.insert(choices).second);
+    ++scored;
+    return score_of(choices);
+  });
+  EXPECT_EQ(result.evaluations, scored);
+  EXPECT_EQ(scored, 12 * 7);
+  ASSERT_EQ(result.history.size(), 7u);
+  for (size_t i = 1; i < 7; ++i) EXPECT_GE(result.history[i].score, result.history[i - 1].score);
+  EXPECT_GT(result.best.score, result.history.front().score);
+  EXPECT_EQ(result.best.score, score_of(result.best.choices));
+  EXPECT_EQ(result.best.parameters, detail::parameters_of(all, result.best.choices));
+}
+
+TEST(GloraSearch, SameSeedSameHistory) {
+  const auto history = [](uint64_t seed) {
+    SearchOptions options = small_search();
+    options.seed = seed;
+    std::vector<Choices> choices;
+    const SearchResult result = detail::evolve(spaces(), options, score_of);
+    for (const detail::Candidate& best : result.history) choices.push_back(best.choices);
+    return choices;
+  };
+  EXPECT_EQ(history(5), history(5));
+  EXPECT_NE(history(5), history(6));
+}
+
+TEST(GloraSearch, TightBudgetsAreMetAndImpossibleOnesRefused) {
+  SearchOptions options = small_search();
+  for (const int64_t budget : {0, 1, 30, 100}) {
+    options.max_parameters = budget;
+    EXPECT_LE(detail::evolve(spaces(), options, score_of).best.parameters, budget);
+  }
+  options.max_parameters = 2000;
+  options.min_parameters = 1500;
+  EXPECT_GE(detail::evolve(spaces(), options, score_of).best.parameters, 1500);
+  options.max_parameters = options.min_parameters = 1999999;
+  EXPECT_THAT(error_text([&] { detail::evolve(spaces(), options, score_of); }),
+              HasSubstr("no choice of supports has from 1999999 to 1999999 parameters"));
+}
+
+TEST(GloraSearch, OfEqualScoresTheSmallerWinsAndNanLoses) {
+  SearchOptions options = small_search();
+  options.generations = 0;
+  std::vector<int64_t> sizes;
+  const auto all = spaces();
+  const SearchResult result = detail::evolve(all, options, [&](const Choices& choices) {
+    sizes.push_back(detail::parameters_of(all, choices));
+    return sizes.size() == 1 ? std::nan("") : 1.0;
+  });
+  EXPECT_EQ(result.best.parameters, *std::min_element(sizes.begin() + 1, sizes.end()));
+}
+
+TEST(GloraSearch, TheBestChoicesStayAndAreStored) {
+  Made made(searching(), FakeModel::Options());
+  Adapter& adapter = *made.adapter;
+  EXPECT_TRUE(adapter.state().is_null());
+  std::vector<std::string> said;
+  const auto score = [&] { return -adapter.delta_weight(0).abs().sum().item<double>(); };
+  const auto report = adapter.search(score, [&](const std::string& text) { said.push_back(text); });
+  EXPECT_EQ(said.size(), 21u);
+  EXPECT_EQ(score(), report["score"].get<double>());
+  EXPECT_LE(report["parameters"].get<int64_t>(), 1000000);
+  TemporaryDirectory directory;
+  save_native_adapter(adapter, directory.path());
+  FakeModel other;
+  const auto loaded = load_adapter(directory.path(), other.target());
+  EXPECT_EQ(loaded->state(), adapter.state());
+  for (size_t i = 0; i < adapter.sites().size(); ++i) {
+    EXPECT_TRUE(at::equal(loaded->delta_weight(i), adapter.delta_weight(i)));
+  }
+  testing::rewrite_json(directory.path() / "adapter.json", [](nlohmann::json& file) {
+    file["state"]["choices"].begin().value()["A"] = "matrix";
+  });
+  FakeModel third;
+  EXPECT_THAT(error_text([&] { load_adapter(directory.path(), third.target()); }),
+              HasSubstr("is no form that this support can have"));
+}
+
+TEST(Glora, RefusesContradictoryOptions) {
+  FakeModel model;
+  AdapterConfig config = searching();
+  config.alpha = 4.0;
+  config.dropout = 0.1;
+  config.glora.choice_a = "none";
+  config.glora.parents = 60;
+  config.glora.min_parameters = 2000000;
+  const std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
+  EXPECT_THAT(text, HasSubstr("adapter.alpha: has no effect with method glora"));
+  EXPECT_THAT(text, HasSubstr("adapter.dropout: has no effect with method glora"));
+  EXPECT_THAT(text, HasSubstr("adapter.glora.choice_a: has no effect, since the choices are searched"));
+  EXPECT_THAT(text, HasSubstr("adapter.glora.parents: 60, but the population is 50"));
+  EXPECT_THAT(text, HasSubstr("2000000 is above max_parameters, 1000000"));
+  EXPECT_THAT(text, HasSubstr("but all supports together have"));
+  config = fixed("none", "none", "none", "none", "none");
+  EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
+              HasSubstr("the choices leave no support to train"));
+}
+
+}  // namespace
+}  // namespace msplora

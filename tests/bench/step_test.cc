@@ -1,0 +1,152 @@
+#include "msplora/bench/step.h"
+
+#include <gtest/gtest.h>
+
+#include <ATen/TensorOperators.h>
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "msplora/bench/child_process.h"
+#include "msplora/bench/epoch.h"
+#include "msplora/bench/gemm.h"
+#include "msplora/bench/kernels.h"
+#include "msplora/core/error.h"
+#include "train/tiny_run.h"
+
+namespace msplora {
+namespace {
+
+StepBenchOptions tiny_step(const std::string& method) {
+  StepBenchOptions options;
+  options.model = tiny_config(0.1);
+  options.adapter.method = method;
+  options.adapter.rank = 4;
+  options.batch = 4;
+  options.longest = 12;
+  options.shortest = 6;
+  options.steps = 2;
+  return options;
+}
+
+TEST(BenchStep, CountsStepsTokensAndWhereTheTimeGoes) {
+  std::vector<int64_t> seen;
+  const StepBenchResult result =
+      bench_step(tiny_step("lora"), [&](int64_t step, double) { seen.push_back(step); });
+  EXPECT_EQ(seen, (std::vector<int64_t>{1, 2, 3}));
+  EXPECT_EQ(result.steps.seconds.size(), 2u);
+  EXPECT_EQ(result.tokens, 12 + 10 + 8 + 6);
+  EXPECT_EQ(result.padded_tokens, 48);
+  EXPECT_GT(result.roof_flops_per_second, 0);
+  EXPECT_GT(result.roof_share(), 0);
+  EXPECT_TRUE(std::isfinite(result.first_loss) && std::isfinite(result.last_loss));
+  std::map<std::string, int64_t> calls;
+  for (const ProfileEntry& entry : result.profile) calls[entry.name] = entry.calls;
+  // 3 blocks of 6 layers and two of the head; queries and values are adapted.
+  EXPECT_EQ(calls["linear forward"], 2 * (3 * 6 + 2));
+  EXPECT_EQ(calls["low rank forward"], 2 * 3 * 2);
+  EXPECT_EQ(calls["low rank backward"], 2 * 3 * 2);
+  EXPECT_EQ(calls["attention backward"], 2 * 3);
+  EXPECT_EQ(calls["optimizer"], 2);
+}
+
+TEST(BenchStep, EveryKindOfTrainingRuns) {
+  for (const char* method : {"msplora", "none", "full"}) {
+    const StepBenchResult result = bench_step(tiny_step(method));
+    EXPECT_GT(result.flops.total(), 0) << method;
+    EXPECT_GT(result.trainable_parameters, 0) << method;
+  }
+}
+
+TEST(BenchStep, BadOptionsAreReportedTogether) {
+  StepBenchOptions options = tiny_step("lora");
+  options.batch = 0;
+  options.shortest = 50;
+  try {
+    bench_step(options);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("batch"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("min-seq"), std::string::npos);
+  }
+}
+
+TEST(BenchStep, CheckpointingChangesTheWorkButNotTheLosses) {
+  StepBenchOptions options = tiny_step("msplora");
+  const StepBenchResult kept = bench_step(options);
+  options.checkpoint_activations = true;
+  const StepBenchResult again = bench_step(options);
+  EXPECT_EQ(again.first_loss, kept.first_loss);
+  EXPECT_EQ(again.last_loss, kept.last_loss);
+  EXPECT_EQ(kept.flops.recomputation, 0);
+  EXPECT_GT(again.flops.recomputation, 0);
+  EXPECT_EQ(again.flops.total(), kept.flops.total());
+}
+
+TEST(BenchEpoch, SeesEveryTokenOnce) {
+  const std::vector<TokenizedExample> examples = tiny_examples(40, 3);
+  int64_t tokens = 0;
+  for (const TokenizedExample& example : examples) tokens += static_cast<int64_t>(example.ids.size());
+  EpochBenchOptions options;
+  options.step = tiny_step("lora");
+  options.token_budget = 60;
+  const EpochBenchResult result = bench_epoch(options, examples);
+  EXPECT_EQ(result.tokens, tokens);
+  EXPECT_EQ(result.steps, result.epoch_steps);
+  EXPECT_GE(result.padded_tokens, result.tokens);
+  EXPECT_GT(result.flops, 0);
+  options.max_steps = 2;
+  EXPECT_EQ(bench_epoch(options, examples).steps, 2);
+}
+
+TEST(BenchKernels, EveryKernelHasAFloorAndATime) {
+  KernelBenchOptions options;
+  options.model = tiny_config();
+  options.batch = 2;
+  options.length = 9;
+  options.repetitions = 2;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    options.dtype = dtype;
+    const KernelReport report = bench_kernels(options);
+    EXPECT_GE(report.kernels.size(), 14u);
+    for (const KernelResult& kernel : report.kernels) {
+      EXPECT_GT(kernel.floor_seconds, 0) << kernel.name;
+      EXPECT_EQ(kernel.timings.seconds.size(), 2u) << kernel.name;
+    }
+  }
+  options.dtype = at::kDouble;
+  EXPECT_THROW(bench_kernels(options), Error);
+}
+
+TEST(ChildProcess, OutputExitCodeAndMemory) {
+  const ChildResult result = run_child({"sh", "-c", "echo text; exit 3"});
+  EXPECT_EQ(result.output, "text\n");
+  EXPECT_EQ(result.exit_code, 3);
+  EXPECT_GT(result.peak_memory_bytes, 0);
+  EXPECT_EQ(run_child({"sh", "-c", "kill -9 $$"}).exit_code, 128 + 9);
+  EXPECT_THROW(run_child({"no-such-program-anywhere"}), Error);
+}
+
+TEST(BenchGemm, EveryWayGivesTheSameProduct) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const auto variants = gemm_variants({33, 48, 20}, dtype);
+    ASSERT_FALSE(variants.empty());
+    for (const auto& variant : variants) variant->run();
+    const at::Tensor expected = variants[0]->result().to(at::kFloat);
+    for (const auto& variant : variants) {
+      const double error = (variant->result().to(at::kFloat) - expected).abs().max().item<double>();
+      EXPECT_LT(error, dtype == at::kFloat ? 1e-5 : 5e-2) << variant->name();
+    }
+  }
+}
+
+TEST(Timings, BestAndMedian) {
+  EXPECT_EQ((Timings{{3, 1, 2}}).median(), 2);
+  EXPECT_EQ((Timings{{4, 1, 2, 3}}).median(), 2.5);
+  EXPECT_EQ((Timings{{4, 1, 2, 3}}).best(), 1);
+  EXPECT_EQ(Timings{}.best(), 0);
+}
+
+}  // namespace
+}  // namespace msplora

@@ -1,0 +1,27 @@
+# The benchmark commands run and report what they should; no test looks at a time. Small sizes, so that they take seconds.
+. "$(dirname "$0")/lib.sh"
+
+expect 0 "at::linear" "64x32x48" -- "$MSPLORA" bench gemm --size 64x32x48 --repeat 2 --threads 1
+expect 0 '"products"' '"best_gflops"' -- "$MSPLORA" bench gemm --size 64x32x48 --repeat 2 --threads 1 --json
+expect 2 "ROWSxINxOUT" -- "$MSPLORA" bench gemm --size 64x32
+expect 0 "norm forward" "attention backward" "rotary, halves" "of the floor" \
+  -- "$MSPLORA" bench kernels --shape distilroberta-base --batch 1 --seq 8 --repeat 1 --threads 1
+
+small=(--shape distilroberta-base --batch 2 --seq 8 --steps 1 --threads 1)
+expect 0 "roof_share" "tokens/s" "linear forward" "low rank backward" "optimizer" -- "$MSPLORA" bench step "${small[@]}"
+expect 0 '"roof_share"' '"peak_memory_bytes"' '"profile"' '"tokens": 16,' -- "$MSPLORA" bench step "${small[@]}" --json
+expect 2 "no-such" -- "$MSPLORA" bench step --shape no-such
+expect 2 "--seq" "512" -- "$MSPLORA" bench step --seq 600
+expect 2 "lorra" "lora" -- "$MSPLORA" bench step --method lorra "${small[@]}"
+
+expect 0 "tokens" "roof_share" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
+  --shape distilroberta-base --max-length 16 --token-budget 64 --max-steps 2 --threads 1
+expect 2 "--data" -- "$MSPLORA" bench epoch --tokenizer "$model"
+
+# The peer needs PyTorch; without it the command says what to install.
+if python3 -c 'import torch' 2> /dev/null; then
+  expect 0 "times as long" -- "$MSPLORA" bench peers "${small[@]}" --rounds 1 --script "$SOURCE_DIR/bench/peers/peers.py"
+else
+  expect 2 "python3-torch" -- "$MSPLORA" bench peers "${small[@]}" --script "$SOURCE_DIR/bench/peers/peers.py"
+fi
+expect 2 "lora and msplora" -- "$MSPLORA" bench peers --method none --script "$SOURCE_DIR/bench/peers/peers.py"

@@ -1,0 +1,83 @@
+# Several methods and seeds in one table; killed and continued, it is the table of the uninterrupted comparison.
+. "$(dirname "$0")/lib.sh"
+
+recipe > recipe.yaml
+compare() { "$MSPLORA" compare recipe.yaml --set train.max_steps=5 --set train.log_every=100 "$@"; }
+grid=(--methods lora,msplora,none --seeds 2 --lr-grid 1e-2,1e-4)
+# Without times and memory, which are columns 14 to 16.
+numbers() { cut -d , -f 1-13,17 "$1/compare.csv"; }
+
+expect 2 "compare.methods" "did you mean \`lora\`?" -- compare --methods lroa,none --output refused
+expect 2 "method lora" "method msplora" "rank 99 is larger" -- compare --methods lora,msplora --set adapter.rank=99 --output refused
+expect 2 "compare.lr_grd" "did you mean" -- compare --set compare.lr_grd=[1] --output refused
+[ ! -e refused ] || fail "a refused comparison left its directory"
+
+expect 0 "[1/9] lora/lr-0.0001-seed-1: accuracy" "[9/9] none/" "equal-rank, 2 seeds" "0.0001, 0.01" \
+  "accuracy (test)" "| lora " "| msplora " "| none " "108.3 %" "whole/compare.{md,csv,json}" -- compare "${grid[@]}" --output whole
+[ "$(wc -l < whole/compare.csv)" = 4 ] || fail "expected a header and three rows"
+[ "$(find whole/runs -name metrics.json | wc -l)" = 9 ] || fail "expected nine runs"
+for method in lora msplora none; do
+  row=$(grep "^$method," whole/compare.csv)
+  perl -e '
+    my ($method, $rank, $parameters, $share, $trained, $lr, $metric, $on, $mean, $deviation, $validation, $runs, $failed,
+        $seconds, $speed, $memory, $bytes) = split /,/, $ARGV[0], -1;
+    exit 1 unless $runs == 2 && $failed == 0 && $metric eq "accuracy" && $on eq "test";
+    exit 2 unless $mean > 0 && $mean <= 1 && $deviation ne "" && $validation ne "";
+    exit 3 unless $trained > $parameters && $seconds > 0 && $speed > 0 && $memory > 1e7 && $bytes > 4 * $trained;
+    exit 4 unless $lr == 0.01 || $lr == 0.0001;
+    exit 5 if ($method eq "none") != ($rank eq "");
+  ' "$row" || fail "a row of the table is wrong ($?): $row"
+done
+# The rate is the one with the better validation score of seed 1.
+perl -0777 -e '
+  use strict; use JSON::PP;
+  my $all = decode_json(<STDIN>);
+  for my $row (@{$all->{rows}}) {
+    my @grid = grep { $_->{method} eq $row->{method} } @{$all->{grid}};
+    my ($best) = sort { $b->{validation} <=> $a->{validation} || $a->{lr} <=> $b->{lr} } @grid;
+    exit 1 if @grid != 2 || $row->{lr} != $best->{lr} || $row->{runs}[0]{name} ne $best->{name};
+  }
+' < whole/compare.json || fail "the rate is not the best of the validation scores"
+
+# Not empty: refused; finished: nothing runs again.
+expect 1 "not empty" "--resume" -- compare "${grid[@]}" --output whole
+cp whole/compare.csv before.csv
+expect 0 "[9/9]" -- compare "${grid[@]}" --output whole --resume
+cmp before.csv whole/compare.csv
+expect 2 "made with other options" "adapter.alpha" -- compare "${grid[@]}" --output whole --resume --set adapter.alpha=3
+
+# Killed in the middle and continued.
+compare "${grid[@]}" --output killed > killed.txt 2>&1 &
+pid=$!
+while [ "$(find killed/runs -name metrics.json 2> /dev/null | wc -l)" -lt 4 ] && kill -0 $pid 2> /dev/null; do sleep 0.05; done
+kill -9 $pid 2> /dev/null || fail "the comparison ended before it could be killed"
+wait $pid || true
+[ "$(find killed/runs -name metrics.json | wc -l)" -lt 9 ] || fail "killed too late"
+expect 0 "[9/9]" -- compare "${grid[@]}" --output killed --resume
+diff <(numbers whole) <(numbers killed) || fail "the continued comparison differs"
+
+# Ctrl-C: news, not an error, and nothing is lost.
+# Background jobs of a script ignore SIGINT; perl gives it back.
+perl -e '$SIG{INT} = "DEFAULT"; exec @ARGV' "$MSPLORA" compare recipe.yaml --set train.log_every=100 --methods lora --seeds 1 \
+  --set train.max_steps=4000 --output stopped > stopped.txt 2>&1 &
+pid=$!
+while [ ! -s stopped/runs/lora/lr-0.01-seed-1/metrics.jsonl ] && kill -0 $pid 2> /dev/null; do sleep 0.05; done
+kill -INT $pid
+status=0
+wait $pid || status=$?
+[ $status = 130 ] || { cat stopped.txt >&2; fail "expected exit code 130, got $status"; }
+ls -d stopped/runs/lora/lr-0.01-seed-1/checkpoint-* > /dev/null || fail "the run in progress saved nothing"
+
+# The rank with the nearest number of parameters: 6144 of lora, 5760 (rank 15) or 6656 (rank 16) of msplora.
+expect 0 "equal-parameters" "93.8 %" -- compare --methods lora,msplora --seeds 1 --mode equal-parameters \
+  --set adapter.rank=16 --output equal
+grep -q "^msplora,15,5760,0.9375," equal/compare.csv || { cat equal/compare.csv >&2; fail "not the nearest rank"; }
+grep -q "^lora,16,6144,1," equal/compare.csv || fail "the reference must keep its rank"
+
+# A run that fails costs its own entry.
+expect 0 "failed" "the loss is" "train.log" "0, 1 failed" "| lora " -- compare --methods lora,none --seeds 1 --output partly \
+  --set 'compare.settings={none: [train.lr=1.0e+30]}'
+grep -q "^lora,.*,1,0," partly/compare.csv || fail "the other method was lost"
+expect 1 "every run failed" -- compare --methods none --seeds 1 --output none --set 'compare.settings={none: [train.lr=1.0e+30]}'
+expect 0 '"measured_on": "test"' '"rows"' -- compare --methods full,bitfit --seeds 1 --json --output base \
+  --set 'compare.settings={full: [train.lr=1e-3]}'

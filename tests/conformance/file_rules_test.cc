@@ -1,0 +1,107 @@
+#include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "conformance/harness.h"
+#include "msplora/adapters/files.h"
+#include "msplora/adapters/planning.h"
+#include "msplora/core/error.h"
+#include "msplora/eval/merge.h"
+#include "train/temporary_directory.h"
+
+namespace msplora::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// A trained adapter, so that what a method keeps beside its tensors is in the files too.
+std::unique_ptr<TinyTraining> trained(const MethodRow& row) {
+  TemporaryDirectory directory("-run");
+  auto training = std::make_unique<TinyTraining>(row.config);
+  training->options.max_steps = row.steps;
+  training->options.lr = 5e-2;
+  training->run(directory.path());
+  return training;
+}
+
+TEST_P(Conformance, NativeFilesGiveTheSameLogits) {
+  TemporaryDirectory directory;
+  const auto training = trained(row());
+  const at::Tensor logits = training->model().logits();
+  save_native_adapter(training->adapter(), directory.path());
+  EXPECT_TRUE(at::equal(training->model().logits(), logits)) << "saving changed the adapter";
+  TinyModel other("bert");
+  EXPECT_GT(relative_difference(other.logits(), logits), 1e-4) << "training changed nothing";
+  const auto loaded = load_adapter(directory.path(), other.target());
+  EXPECT_TRUE(at::equal(other.logits(), logits));
+  EXPECT_EQ(loaded->plan(), training->adapter().plan());
+  EXPECT_EQ(loaded->state(), training->adapter().state());
+  ASSERT_EQ(loaded->trainable().size(), training->adapter().trainable().size());
+}
+
+TEST_P(Conformance, MergingKeepsTheLogitsAndReloadingUndoesIt) {
+  TemporaryDirectory directory;
+  const auto training = trained(row());
+  TinyModel& model = training->model();
+  const at::Tensor logits = model.logits();
+  save_native_adapter(training->adapter(), directory.path());
+  const MergeReport report = merge_adapter(model.model(), training->adapter(), at::kFloat);
+  EXPECT_EQ(report.sites, static_cast<int64_t>(training->adapter().sites().size()));
+  EXPECT_LT(relative_difference(model.logits(), logits), 2e-5);
+  for (const Site& site : model.model().sites()) EXPECT_EQ(site.linear->update, nullptr) << site.path;
+  TinyModel fresh("bert");
+  const auto loaded = load_adapter(directory.path(), fresh.target());
+  EXPECT_TRUE(at::equal(fresh.logits(), logits));
+}
+
+TEST_P(Conformance, PeftFilesGiveTheSameLogitsOrAReason) {
+  TemporaryDirectory directory;
+  const auto training = trained(row());
+  const std::string refusal = training->adapter().lora_form_refusal();
+  const auto save = [&] { save_peft_adapter(training->adapter(), directory.path()); };
+  if (!row().no_lora_form.empty()) {
+    EXPECT_THAT(refusal, HasSubstr(row().no_lora_form));
+    EXPECT_THAT(error_of(save), HasSubstr(refusal));
+    EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+    return;
+  }
+  ASSERT_EQ(refusal, "");
+  save();
+  TinyModel other("bert");
+  const auto loaded = load_adapter(directory.path(), other.target());
+  EXPECT_EQ(loaded->config().method, "lora");
+  EXPECT_LT(relative_difference(other.logits(), training->model().logits()), 2e-5);
+}
+
+/// Every bad setting alone, and together with another problem, since all are reported at once.
+TEST_P(Conformance, RefusesBadOptions) {
+  std::vector<BadSetting> settings = row().refused;
+  settings.push_back({[](AdapterConfig& config) { config.dropout = 1.5; }, "adapter.dropout"});
+  settings.push_back({[](AdapterConfig& config) { config.rank = 0; }, "adapter.rank"});
+  TinyModel model("bert");
+  const AdapterTarget target = model.target();
+  for (size_t i = 0; i < settings.size(); ++i) {
+    SCOPED_TRACE("bad setting " + std::to_string(i));
+    AdapterConfig config = row().config;
+    settings[i].change(config);
+    const std::string alone = error_of([&] { create_adapter(config, target, 1); });
+    EXPECT_THAT(alone, HasSubstr(settings[i].fragment));
+    EXPECT_THAT(error_of([&] {
+                  count_parameters(config, target.sites, TinyModel::kLayers, target.heads,
+                                   target.head_modules, target.parameters);
+                }),
+                HasSubstr(settings[i].fragment));
+    config.modules_to_save = {"no_such_module"};
+    const std::string together = error_of([&] { create_adapter(config, target, 1); });
+    EXPECT_THAT(together, HasSubstr(settings[i].fragment));
+    EXPECT_THAT(together, HasSubstr("no_such_module"));
+    for (const Site& site : model.model().sites()) EXPECT_EQ(site.linear->update, nullptr) << site.path;
+  }
+}
+
+}  // namespace
+}  // namespace msplora::testing

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "conformance/method_row.h"
+#include "msplora/models/model.h"
+#include "msplora/train/text_task.h"
+#include "msplora/train/trainer.h"
+
+namespace msplora::testing {
+
+/// A model of four layers and a few thousand numbers, drawn from a fixed seed.
+class TinyModel {
+ public:
+  static constexpr int64_t kLayers = 4;
+
+  explicit TinyModel(const std::string& model_type, at::ScalarType dtype = at::kFloat, double dropout = 0.0);
+
+  Model& model() { return *model_; }
+  AdapterTarget target();
+  /// Of the fixed batch, without dropout and without a graph.
+  at::Tensor logits();
+  /// A smooth function of the logits of the fixed batch.
+  at::Tensor loss(const ForwardContext& context);
+
+ private:
+  std::unique_ptr<Model> model_;
+};
+
+/// Adds noise that depends on the tensor's name to every trainable tensor: no factor stays zero.
+void randomise(const Adapter& adapter, double scale = 0.1);
+
+/// Largest difference relative to the largest value.
+double relative_difference(const at::Tensor& a, const at::Tensor& b);
+
+/// What a training run shows about one tensor.
+struct TensorHistory {
+  std::set<int64_t> free;      // steps in which the trainer lets it move
+  std::set<int64_t> gradient;  // steps in which it got a gradient that is not zero
+};
+
+/// A model with an adapter, trained through the Trainer on texts of random tokens.
+class TinyTraining {
+ public:
+  explicit TinyTraining(const AdapterConfig& config, const std::string& model_type = "bert",
+                        double dropout = 0.0);
+  ~TinyTraining();
+
+  TrainingResult run(const std::filesystem::path& directory, bool resume = false);
+
+  TinyModel& model() { return model_; }
+  Adapter& adapter() { return *adapter_; }
+  /// Everything that a step may change: trainable tensors, then the method's state tensors.
+  std::vector<NamedTensor> values() const;
+  const std::map<std::string, TensorHistory>& history() const { return history_; }
+
+  TrainOptions options;
+
+ private:
+  void watch();
+
+  TinyModel model_;
+  std::unique_ptr<Adapter> adapter_;
+  std::vector<TokenizedExample> examples_;
+  std::map<std::string, TensorHistory> history_;
+  int64_t step_ = 0;
+};
+
+/// The text of the Error that `body` throws, or "no error".
+std::string error_of(const std::function<void()>& body);
+
+/// The rules; GetParam() is the row. A rule that the row is excused from is skipped with the reason.
+class Conformance : public ::testing::TestWithParam<MethodRow> {
+ protected:
+  void SetUp() override;
+  const MethodRow& row() const { return GetParam(); }
+};
+
+}  // namespace msplora::testing

@@ -1,0 +1,34 @@
+#include "conformance/method_row.h"
+
+namespace msplora::testing {
+namespace {
+
+/// The baselines that train the base itself: `wanted` says which of its parameters.
+MethodRow base_training(const std::string& method, bool (*wanted)(const std::string&)) {
+  MethodRow row;
+  row.name = method;
+  row.config = small_config(method);
+  row.takes_dropout = false;
+  row.no_lora_form = "changes parameters of the base themselves";
+  row.count = [wanted](const std::vector<Site>&, const AdapterTarget& target) {
+    int64_t count = 0;
+    for (const NamedParameter& parameter : target.parameters) {
+      const bool is_head = parameter.name.starts_with("classifier.");
+      if (!is_head && wanted(parameter.name)) count += parameter.tensor.numel();
+    }
+    return count;
+  };
+  row.refused = {
+      {[](AdapterConfig& config) { config.bias = "all"; }, "trains every bias already"},
+      {[](AdapterConfig& config) { config.bias = "lora_only"; }, "adapter.bias"},
+  };
+  return row;
+}
+
+const RegisterRows rows({
+    base_training("full", [](const std::string&) { return true; }),
+    base_training("bitfit", [](const std::string& name) { return name.ends_with(".bias"); }),
+});
+
+}  // namespace
+}  // namespace msplora::testing

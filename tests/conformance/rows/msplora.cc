@@ -1,0 +1,118 @@
+#include "conformance/method_row.h"
+
+namespace msplora::testing {
+namespace {
+
+constexpr int64_t kMidGroups = 2;
+
+/// The same module in every layer is one stack: its path without the layer index.
+std::string stack_of(const Site& site) {
+  const std::string index = "." + std::to_string(site.layer) + ".";
+  std::string path = site.path;
+  return path.replace(path.find(index), index.size(), ".*.");
+}
+
+/// Level 0 acts in every layer, the last in its own, the others in the group of their owner.
+std::set<std::string> published_scope(const TrainableTensor& tensor, const std::vector<Site>& sites,
+                                      int64_t levels, int64_t num_layers) {
+  const Site* owner = nullptr;
+  for (const Site& site : sites) {
+    if (tensor.name.starts_with(site.path + ".")) owner = &site;
+  }
+  std::set<std::string> scope;
+  if (owner == nullptr) return scope;
+  for (const Site& site : sites) {
+    if (stack_of(site) != stack_of(*owner)) continue;
+    const bool same_group = site.layer * kMidGroups / num_layers == owner->layer * kMidGroups / num_layers;
+    const bool acts = tensor.level == 0            ? true
+                      : tensor.level == levels - 1 ? site.layer == owner->layer
+                                                   : same_group;
+    if (acts) scope.insert(site.path);
+  }
+  return scope;
+}
+
+/// Per stack of L layers: one global pair, kMidGroups pairs of every middle level, L of the last.
+int64_t pyramid_count(const std::vector<Site>& sites, int64_t num_layers, const std::vector<int64_t>& ranks) {
+  std::map<std::string, int64_t> width;
+  for (const Site& site : sites) width[stack_of(site)] = site.in_features + site.out_features;
+  int64_t per_width = ranks.front();
+  for (size_t k = 1; k + 1 < ranks.size(); ++k) per_width += kMidGroups * ranks[k];
+  if (ranks.size() > 1) per_width += num_layers * ranks.back();
+  int64_t count = 0;
+  for (const auto& [stack, w] : width) count += w * per_width;
+  return count;
+}
+
+MethodRow pyramid(const std::string& name, const std::vector<int64_t>& ranks) {
+  MethodRow row;
+  row.name = name;
+  row.config = small_config("msplora");
+  row.config.rank = ranks.front();
+  row.config.levels = static_cast<int64_t>(ranks.size());
+  row.config.mid_groups = kMidGroups;
+  row.count = [ranks](const std::vector<Site>& sites, const AdapterTarget& target) {
+    return pyramid_count(sites, target.num_layers, ranks);
+  };
+  row.scope = [levels = row.config.levels](const TrainableTensor& tensor, const std::vector<Site>& sites) {
+    return published_scope(tensor, sites, levels, /*num_layers=*/4);
+  };
+  row.refused = {
+      {[](AdapterConfig& config) { config.levels = 9; }, "adapter.levels"},
+      {[](AdapterConfig& config) {
+         config.ranks = {2, 4};
+       },
+       "adapter.ranks"},
+      {[](AdapterConfig& config) { config.alphas = {1, 2, 3, 4, 5, 6}; }, "adapter.alphas"},
+      {[](AdapterConfig& config) {
+         config.rank_pattern = {{"query", 2}};
+       },
+       "adapter.rank_pattern"},
+      {[](AdapterConfig& config) { config.sharing = "publishd"; }, "did you mean `published`"},
+      {[](AdapterConfig& config) { config.stage_fractions = {0.5}; }, "adapter.stage_fractions"},
+  };
+  return row;
+}
+
+MethodRow owner_only() {
+  MethodRow row = pyramid("msplora_owner_only", {4, 2, 1});
+  row.config.sharing = "owner_only";
+  row.scope = {};
+  return row;
+}
+
+MethodRow stagewise() {
+  MethodRow row = pyramid("msplora_stagewise", {4, 2, 1});
+  row.config.stagewise = true;
+  row.config.dropout = 0.1;
+  row.steps = 6;
+  return row;
+}
+
+MethodRow uneven_stages() {
+  MethodRow row = pyramid("msplora_uneven_stages", {4, 2});
+  row.config.stagewise = true;
+  row.config.stage_fractions = {0.25, 0.75};
+  row.steps = 8;
+  return row;
+}
+
+MethodRow all_shapes() {
+  MethodRow row = pyramid("msplora_all_shapes", {6, 5, 2});
+  row.config.target_modules = kAllShapes;
+  row.config.rank = 8;
+  row.config.levels = 3;
+  row.config.ranks = {6, 5, 2};
+  row.config.alphas = {3, 10, 1};
+  row.config.dropouts = {0.1, 0.0, 0.2};
+  row.config.bias = "all";
+  row.refused.clear();
+  return row;
+}
+
+const RegisterRows rows({pyramid("msplora", {4, 2, 1}), pyramid("msplora_1_level", {4}),
+                         pyramid("msplora_2_levels", {4, 2}), pyramid("msplora_4_levels", {8, 4, 2, 1}),
+                         owner_only(), stagewise(), uneven_stages(), all_shapes()});
+
+}  // namespace
+}  // namespace msplora::testing

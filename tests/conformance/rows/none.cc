@@ -1,0 +1,25 @@
+#include "conformance/method_row.h"
+
+namespace msplora::testing {
+namespace {
+
+MethodRow none(const std::string& name) {
+  MethodRow row;
+  row.name = name;
+  row.config = small_config("none");
+  row.no_lora_form = "no low-rank update";
+  row.count = [](const std::vector<Site>&, const AdapterTarget&) -> int64_t { return 0; };
+  row.refused = {{[](AdapterConfig& config) { config.bias = "lora_only"; }, "adapter.bias"}};
+  return row;
+}
+
+MethodRow with_biases() {
+  MethodRow row = none("none_with_biases");
+  row.config.bias = "all";
+  return row;
+}
+
+const RegisterRows rows({none("none"), with_biases()});
+
+}  // namespace
+}  // namespace msplora::testing

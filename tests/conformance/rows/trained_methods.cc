@@ -1,0 +1,85 @@
+// Flat-LoRA, LoRA-Pro, XGBLoRA and GeLoRA: LoRA's update, trained in other ways.
+#include "conformance/method_row.h"
+
+namespace msplora::testing {
+namespace {
+
+int64_t lora_count(const std::vector<Site>& sites, int64_t rank) {
+  int64_t count = 0;
+  for (const Site& site : sites) count += rank * (site.in_features + site.out_features);
+  return count;
+}
+
+MethodRow flatlora(const std::string& name, const std::string& schedule) {
+  MethodRow row;
+  row.name = name;
+  row.config = small_config("flatlora");
+  row.config.flatlora.schedule = schedule;
+  row.config.flatlora.rho = 0.1;
+  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 4); };
+  row.refused = {{[](AdapterConfig& config) { config.flatlora.rho = -1.0; }, "adapter.flatlora.rho"},
+                 {[](AdapterConfig& config) { config.rank = 17; }, "adapter.rank: rank 17 is larger"},
+                 {[](AdapterConfig& config) { config.lorapro.mode = "efficient"; }, "adapter.lorapro.mode"}};
+  return row;
+}
+
+MethodRow lorapro(const std::string& name, const std::string& mode) {
+  MethodRow row;
+  row.name = name;
+  row.config = small_config("lorapro");
+  row.config.lorapro.mode = mode;
+  row.takes_dropout = false;
+  row.steps = 3;
+  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 4); };
+  row.refused = {
+      {[](AdapterConfig& config) { config.dropout = 0.1; }, "dropout"},
+      {[](AdapterConfig& config) { config.lorapro.split = "sylvster"; }, "did you mean `sylvester`"}};
+  return row;
+}
+
+/// Three rounds in all four layers.
+MethodRow xgblora() {
+  MethodRow row;
+  row.name = "xgblora";
+  row.config = small_config("xgblora");
+  row.config.alpha = AdapterConfig().alpha;
+  row.config.xgblora.rounds = 3;
+  row.config.xgblora.layers_per_round = 4;
+  row.config.xgblora.booster_rank = 2;
+  row.steps = 9;
+  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 2); };
+  row.refused = {{[](AdapterConfig& config) { config.xgblora.layers_per_round = 5; }, "layers_per_round"},
+                 {[](AdapterConfig& config) { config.alpha = 3.0; }, "adapter.alpha"},
+                 {[](AdapterConfig& config) { config.use_rslora = true; }, "adapter.use_rslora"}};
+  return row;
+}
+
+MethodRow gelora() {
+  MethodRow row;
+  row.name = "gelora";
+  row.config = small_config("gelora");
+  row.config.rank = AdapterConfig().rank;
+  row.config.alpha = AdapterConfig().alpha;
+  row.config.gelora.layer_ranks = {1, 3, 2, 4};
+  row.anywhere = {"query", "value"};
+  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
+    const std::vector<int64_t> ranks = {1, 3, 2, 4};
+    int64_t count = 0;
+    for (const Site& site : sites)
+      count += ranks.at(static_cast<size_t>(site.layer)) * (site.in_features + site.out_features);
+    return count;
+  };
+  row.refused = {{[](AdapterConfig& config) {
+                    config.gelora.layer_ranks = {1, 2};
+                  },
+                  "adapter.gelora.layer_ranks"},
+                 {[](AdapterConfig& config) { config.rank = 4; }, "adapter.rank"}};
+  return row;
+}
+
+const RegisterRows rows({flatlora("flatlora", "cosine"), flatlora("flatlora_constant", "constant"),
+                         lorapro("lorapro", "full"), lorapro("lorapro_efficient", "efficient"), xgblora(),
+                         gelora()});
+
+}  // namespace
+}  // namespace msplora::testing

@@ -1,0 +1,140 @@
+#include <ATen/ops/equal.h>
+#include <ATen/ops/isfinite.h>
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "conformance/harness.h"
+#include "msplora/adapters/files.h"
+#include "msplora/eval/merge.h"
+#include "msplora/train/checkpoint.h"
+#include "train/temporary_directory.h"
+
+namespace msplora::testing {
+namespace {
+
+TEST_P(Conformance, EveryTensorTrainsWithinTwoSteps) {
+  TemporaryDirectory directory;
+  TinyTraining training(row().config);
+  training.options.max_steps = row().steps;
+  training.options.schedule = "constant";
+  training.run(directory.path());
+  for (const TrainableTensor& entry : training.adapter().trainable()) {
+    const auto found = training.history().find(entry.name);
+    ASSERT_NE(found, training.history().end()) << entry.name << " was never free";
+    const std::set<int64_t>& free = found->second.free;
+    // The factor beside a zero one gets its first gradient in the second step.
+    const int64_t last = free.size() < 2 ? *free.begin() : *std::next(free.begin());
+    const std::set<int64_t>& gradient = found->second.gradient;
+    ASSERT_FALSE(gradient.empty()) << entry.name << " got no gradient";
+    EXPECT_LE(*gradient.begin(), last) << entry.name;
+  }
+}
+
+TEST_P(Conformance, TheBaseStaysAsItIs) {
+  TemporaryDirectory directory;
+  TinyTraining training(row().config);
+  std::set<std::string> trained;
+  for (const TrainableTensor& entry : training.adapter().trainable()) trained.insert(entry.name);
+  std::vector<NamedTensor> before;
+  for (const NamedParameter& parameter : training.model().model().parameters()) {
+    if (trained.count(parameter.name) == 0) {
+      before.push_back({parameter.name, parameter.tensor.detach().clone()});
+      EXPECT_FALSE(parameter.tensor.requires_grad()) << parameter.name;
+    }
+  }
+  const std::vector<NamedTensor> start = training.values();
+  training.options.max_steps = row().steps;
+  training.run(directory.path());
+  std::map<std::string, at::Tensor> after;
+  for (const NamedParameter& parameter : training.model().model().parameters()) {
+    after[parameter.name] = parameter.tensor;
+  }
+  for (const NamedTensor& entry : before) {
+    EXPECT_TRUE(at::equal(after.at(entry.name), entry.tensor)) << entry.name;
+  }
+  int64_t moved = 0;
+  const std::vector<NamedTensor> end = training.values();
+  for (size_t i = 0; i < end.size(); ++i) moved += !at::equal(end[i].tensor, start[i].tensor);
+  EXPECT_GT(moved, 0) << "training changed nothing, so the rule says nothing";
+}
+
+void expect_same(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(a[i].name, b[i].name);
+    EXPECT_TRUE(at::equal(a[i].tensor, b[i].tensor)) << a[i].name;
+  }
+}
+
+/// A run of the row with dropout in the model and several micro-batches a step.
+void configure(TinyTraining& training, int64_t steps) {
+  training.options.max_steps = steps;
+  training.options.batch_size = 3;
+  training.options.accumulation = 2;
+}
+
+TEST_P(Conformance, ResumesBitForBit) {
+  const int64_t steps = std::max<int64_t>(6, row().steps);
+  TemporaryDirectory whole_directory("-whole");
+  TinyTraining whole(row().config, "bert", 0.1);
+  configure(whole, steps);
+  whole.run(whole_directory.path());
+  const TrainingCheckpoint expected = CheckpointStore(whole_directory.path()).load(steps);
+  for (const int64_t pause : {int64_t{1}, steps / 2, steps - 1}) {
+    SCOPED_TRACE(pause);
+    TemporaryDirectory directory;
+    TinyTraining first(row().config, "bert", 0.1);
+    configure(first, steps);
+    first.options.stop_at = pause;
+    ASSERT_TRUE(first.run(directory.path()).paused);
+    TinyTraining second(row().config, "bert", 0.1);
+    configure(second, steps);
+    const TrainingResult result = second.run(directory.path(), /*resume=*/true);
+    EXPECT_EQ(result.steps, steps);
+    expect_same(second.values(), whole.values());
+    EXPECT_EQ(second.adapter().state(), whole.adapter().state());
+    EXPECT_EQ(second.adapter().plan(), whole.adapter().plan());
+    EXPECT_TRUE(at::equal(second.model().logits(), whole.model().logits()));
+    const TrainingCheckpoint found = CheckpointStore(directory.path()).load(steps);
+    expect_same(found.optimizer, expected.optimizer);
+    EXPECT_EQ(found.adapter_state, expected.adapter_state);
+  }
+}
+
+/// Training, files and merging on every architecture, whatever its modules are called.
+TEST_P(Conformance, WorksOnEveryArchitecture) {
+  for (const std::string& type : supported_model_types()) {
+    SCOPED_TRACE(type);
+    AdapterConfig config = row().config;
+    config.target_modules = row().anywhere;
+    config.target_modules_regex.reset();
+    config.exclude_modules.clear();
+    config.exclude_modules_regex.reset();
+    config.layers_to_transform.clear();
+    config.layers_pattern.clear();
+    config.rank_pattern.clear();
+    config.alpha_pattern.clear();
+    config.modules_to_save.clear();
+    TemporaryDirectory directory, files("-files");
+    TinyTraining training(config, type);
+    training.options.max_steps = row().steps;
+    const TrainingResult result = training.run(directory.path());
+    EXPECT_EQ(result.steps, row().steps);
+    const at::Tensor logits = training.model().logits();
+    EXPECT_TRUE(at::isfinite(logits).all().item<bool>());
+    save_native_adapter(training.adapter(), files.path());
+    TinyModel other(type);
+    const auto loaded = load_adapter(files.path(), other.target());
+    EXPECT_TRUE(at::equal(other.logits(), logits));
+    merge_adapter(other.model(), *loaded, at::kFloat);
+    EXPECT_LT(relative_difference(other.logits(), logits), 2e-5);
+  }
+}
+
+}  // namespace
+}  // namespace msplora::testing

@@ -1,0 +1,107 @@
+#include "msplora/eval/step_flops.h"
+
+#include <gtest/gtest.h>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "msplora/models/model.h"
+
+namespace msplora {
+namespace {
+
+// Two blocks of width 4 with a feed-forward width of 8; sequences of 3 and 1 tokens.
+struct SmallEncoder {
+  ModelConfig config;
+  std::vector<Site> sites;
+  StepQuestion question;
+
+  SmallEncoder() {
+    config.model_type = "roberta";
+    config.hidden_size = 4;
+    config.num_hidden_layers = 2;
+    config.num_attention_heads = config.num_key_value_heads = 2;
+    config.head_dim = 2;
+    config.intermediate_size = 8;
+    sites = sites_of_shape(config, ModelTask::kMaskedLm);
+    question.lengths = {3, 1};
+    question.sites.resize(sites.size());
+    question.reads_first_rows = false;
+  }
+  SiteWork& work(const std::string& path_end) {
+    for (size_t i = 0; i < sites.size(); ++i)
+      if (sites[i].path.ends_with(path_end)) return question.sites[i];
+    throw std::runtime_error("no site " + path_end);
+  }
+  StepFlops count() const { return count_step_flops(config, sites, question); }
+};
+
+// 2 * tokens * in * out of the layers of one block: q, k, v, attention output, up, down.
+constexpr double kSquare = 2 * 4 * 4 * 4, kWide = 2 * 4 * 4 * 8;
+constexpr double kBlock = 4 * kSquare + 2 * kWide;
+constexpr double kAttention = 4 * (3 * 3 + 1 * 1) * 4;  // two products of all pairs, width 4
+
+TEST(StepFlops, ForwardAloneWhenNothingIsTrained) {
+  const StepFlops flops = SmallEncoder().count();
+  EXPECT_DOUBLE_EQ(flops.linear_forward, 2 * kBlock);
+  EXPECT_DOUBLE_EQ(flops.attention_forward, 2 * kAttention);
+  EXPECT_DOUBLE_EQ(flops.total(), 2 * (kBlock + kAttention));
+}
+
+TEST(StepFlops, GradientsStopBelowTheFirstAdapter) {
+  SmallEncoder m;
+  m.work("layer.1.attention.self.value") = {3, true, false};
+  const StepFlops flops = m.count();
+  // Block 1: attention output, up and down pass the gradient on; its own input needs none.
+  EXPECT_DOUBLE_EQ(flops.linear_backward, kSquare + 2 * kWide);
+  EXPECT_DOUBLE_EQ(flops.attention_backward, 2 * kAttention);
+  // Forward 2 products; backward two for `up`, one for `down`, none for the input.
+  EXPECT_DOUBLE_EQ(flops.low_rank, 2 * 4 * 3 * 4 * (2 + 3));
+
+  SmallEncoder deep;
+  deep.work("layer.0.output.dense") = {3, true, false};
+  const StepFlops from_block_0 = deep.count();
+  EXPECT_DOUBLE_EQ(from_block_0.linear_backward, kBlock);
+  EXPECT_DOUBLE_EQ(from_block_0.attention_backward, 2 * kAttention);
+}
+
+TEST(StepFlops, ClassificationNeedsOneRowOfTheLastBlock) {
+  SmallEncoder m;
+  m.question.reads_first_rows = true;
+  const StepFlops flops = m.count();
+  const double narrow = 2.0 / 4;  // two sequences instead of four tokens
+  EXPECT_DOUBLE_EQ(flops.linear_forward, kBlock + 2 * kSquare + narrow * (2 * kSquare + 2 * kWide));
+  EXPECT_DOUBLE_EQ(flops.attention_forward, kAttention + 4 * 4 * 4);
+}
+
+TEST(StepFlops, FullTrainingFormsEveryGradient) {
+  SmallEncoder m;
+  m.question.trains_embeddings = true;
+  for (SiteWork& work : m.question.sites) work.trains_weight = true;
+  const StepFlops flops = m.count();
+  EXPECT_DOUBLE_EQ(flops.linear_backward, 2 * 2 * kBlock);
+  EXPECT_DOUBLE_EQ(flops.attention_backward, 2 * 2 * kAttention);
+}
+
+TEST(StepFlops, RecomputationRepeatsTheBlocksWithGradients) {
+  SmallEncoder m;
+  m.question.checkpoint_activations = true;
+  m.work("layer.1.attention.self.query") = {1, true, false};
+  EXPECT_DOUBLE_EQ(m.count().recomputation, kBlock + kAttention + 2 * 4 * 1 * 8);
+}
+
+// 84.9 M weights in 12 blocks and 4096 tokens: 0.696 TF forward (docs/performance.md).
+TEST(StepFlops, RobertaBase) {
+  const ModelConfig config = known_model_shape("roberta-base");
+  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kMaskedLm);
+  StepQuestion question;
+  question.lengths.assign(32, 128);
+  question.sites.resize(sites.size());
+  question.reads_first_rows = false;
+  const StepFlops flops = count_step_flops(config, sites, question);
+  EXPECT_NEAR(flops.linear_forward * 1e-12, 0.696, 0.0005);
+  EXPECT_NEAR(flops.attention_forward * 1e-12, 0.0193, 0.00005);
+}
+
+}  // namespace
+}  // namespace msplora

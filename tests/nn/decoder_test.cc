@@ -1,0 +1,174 @@
+#include "msplora/nn/decoder.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/sin.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include <ATen/TensorOperators.h>
+#include <cmath>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/core/error.h"
+#include "msplora/core/random.h"
+#include "msplora/nn/functional.h"
+
+namespace msplora {
+namespace {
+
+at::Tensor normals(at::IntArrayRef shape, const std::string& name, at::ScalarType dtype = at::kDouble) {
+  at::Tensor tensor = at::empty(shape, at::kDouble);
+  RandomStream stream(1, name);
+  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal();
+  return tensor.to(dtype);
+}
+at::Tensor trained(at::IntArrayRef shape, const std::string& name, at::ScalarType dtype = at::kDouble) {
+  return normals(shape, name, dtype).requires_grad_(true);
+}
+
+double difference(const at::Tensor& a, const at::Tensor& b) {
+  return (a - b).abs().max().item<double>();
+}
+
+// The same value and the same gradients in `inputs` as `expected`, which plain operators compute.
+void expect_same(const std::function<at::Tensor()>& got, const std::function<at::Tensor()>& expected,
+                 const std::vector<at::Tensor>& inputs, double tolerance) {
+  std::vector<at::Tensor> gradients;
+  const at::Tensor value = expected();
+  value.backward();
+  for (const at::Tensor& input : inputs) {
+    gradients.push_back(input.grad().clone());
+    input.mutable_grad().reset();
+  }
+  const at::Tensor ours = got();
+  EXPECT_LT(difference(ours, value), tolerance);
+  ours.backward();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    ASSERT_TRUE(inputs[i].grad().defined()) << "input " << i;
+    EXPECT_LT(difference(inputs[i].grad(), gradients[i]), tolerance) << "input " << i;
+    inputs[i].mutable_grad().reset();
+  }
+}
+
+TEST(ResidualRmsNorm, MatchesPlainOperators) {
+  const at::Tensor x = trained({4, 6}, "x"), residual = trained({4, 6}, "r");
+  const at::Tensor gamma = normals({6}, "gamma", at::kFloat);
+  const at::Tensor on_normed = normals({4, 6}, "a"), on_sum = normals({4, 6}, "b");
+  const auto plain = [&](bool with_normed, bool with_sum) {
+    const at::Tensor s = x + residual;
+    const at::Tensor n = s / (s.square().mean(1, true) + 1e-5).sqrt() * gamma.to(at::kDouble);
+    return (with_normed ? (n * on_normed).sum() : s.sum() * 0) +
+           (with_sum ? (s * on_sum).sum() : s.sum() * 0);
+  };
+  for (const auto& [with_normed, with_sum] : {std::pair{true, true}, {true, false}, {false, true}}) {
+    const auto ours = [&, with_normed = with_normed, with_sum = with_sum] {
+      const NormedSum out = residual_rms_norm(x, residual, gamma, 1e-5);
+      if (with_normed && with_sum) return (out.normed * on_normed).sum() + (out.sum * on_sum).sum();
+      return with_normed ? (out.normed * on_normed).sum() : (out.sum * on_sum).sum();
+    };
+    const auto expected = [&, with_normed = with_normed, with_sum = with_sum] {
+      return plain(with_normed, with_sum);
+    };
+    expect_same(ours, expected, {x, residual}, 1e-10);
+  }
+}
+
+TEST(ResidualRmsNorm, WithoutResidualTheSumIsTheInput) {
+  const at::Tensor x = trained({3, 5}, "x"), gamma = trained({5}, "gamma", at::kFloat);
+  const at::Tensor weights = normals({3, 5}, "w");
+  const auto ours = [&] {
+    const NormedSum out = residual_rms_norm(x, {}, gamma, 1e-6);
+    EXPECT_TRUE(out.sum.is_same(x));
+    return (out.normed * weights).sum();
+  };
+  const auto expected = [&] {
+    return (x / (x.square().mean(1, true) + 1e-6).sqrt() * gamma.to(at::kDouble) * weights).sum();
+  };
+  expect_same(ours, expected, {x, gamma}, 1e-6);
+}
+
+TEST(Rotary, MatchesTheFormulaOfHuggingFace) {
+  const int64_t heads = 2, dim = 8;
+  const at::Tensor x = trained({5, heads * dim}, "x", at::kFloat),
+                   weights = normals({5, heads * dim}, "w", at::kFloat);
+  const std::vector<int32_t> cu_seqlens = {0, 3, 5};
+  const at::Tensor positions = segment_positions(cu_seqlens);
+  EXPECT_EQ(std::vector<int32_t>(positions.data_ptr<int32_t>(), positions.data_ptr<int32_t>() + 5),
+            (std::vector<int32_t>{0, 1, 2, 0, 1}));
+  const RotaryTable table = make_rotary_table(4, dim, 10000.0);
+  const auto expected = [&] {
+    // rotate_half: (-second half, first half).
+    const at::Tensor frequencies = (at::arange(0, dim, 2, at::kDouble) / dim * -std::log(10000.0)).exp();
+    at::Tensor angles = positions.to(at::kDouble).unsqueeze(1) * frequencies;
+    angles = at::cat({angles, angles}, 1).to(at::kFloat).unsqueeze(1);
+    const at::Tensor h = x.view({5, heads, dim});
+    const at::Tensor turned = at::cat({-h.slice(2, dim / 2), h.slice(2, 0, dim / 2)}, 2);
+    return ((h * angles.cos() + turned * angles.sin()).reshape({5, heads * dim}) * weights).sum();
+  };
+  expect_same([&] { return (rotary(x, positions, heads, table) * weights).sum(); }, expected, {x}, 2e-6);
+}
+
+TEST(Rotary, BadInputIsRefused) {
+  const RotaryTable table = make_rotary_table(4, 8, 10000.0);
+  const at::Tensor x = normals({2, 16}, "x", at::kFloat);
+  EXPECT_THROW(rotary(x, at::tensor({0, 4}, at::kInt), 2, table), Error);
+  EXPECT_THROW(rotary(x, at::tensor({0, 1}, at::kInt), 4, table), Error);
+  EXPECT_THROW(make_rotary_table(4, 7, 10000.0), Error);
+}
+
+TEST(SwiGlu, MatchesPlainOperators) {
+  const at::Tensor gate = trained({3, 9}, "gate"), up = trained({3, 9}, "up"), weights = normals({3, 9}, "w");
+  expect_same([&] { return (swiglu(gate, up) * weights).sum(); },
+              [&] { return (gate * at::sigmoid(gate) * up * weights).sum(); }, {gate, up}, 1e-12);
+}
+
+TEST(LinearCrossEntropy, EqualsHeadThenLoss) {
+  const at::Tensor hidden = trained({9, 5}, "hidden"), weight = trained({7, 5}, "weight"),
+                   bias = trained({7}, "bias");
+  for (const std::vector<int64_t>& values :
+       {std::vector<int64_t>{0, 6, 3, 3, 1, 2, 5, 4, 0}, {-100, 6, -100, 3, 1, -100, 5, 4, -100}}) {
+    const at::Tensor labels = at::tensor(values, at::kLong);
+    for (const int64_t chunk : {1, 2, 4, 100, 0}) {
+      expect_same([&] { return linear_cross_entropy_sum(hidden, weight, bias, labels, chunk) * 0.3; },
+                  [&] { return cross_entropy_sum(at::linear(hidden, weight, bias), labels) * 0.3; },
+                  {hidden, weight, bias}, 1e-10);
+    }
+  }
+}
+
+TEST(LinearCrossEntropy, FrozenHeadInBfloat16AndFloat) {
+  const at::Tensor labels = at::tensor(std::vector<int64_t>{3, -100, 40, 7, 0}, at::kLong);
+  const at::Tensor exact_hidden = trained({5, 16}, "hidden", at::kFloat),
+                   weight = normals({50, 16}, "w", at::kFloat);
+  linear_cross_entropy_sum(exact_hidden, weight, {}, labels).backward();
+  EXPECT_FALSE(weight.grad().defined());
+  EXPECT_EQ(exact_hidden.grad()[1].abs().max().item<double>(), 0.0);
+  const at::Tensor hidden = exact_hidden.detach().to(at::kBFloat16).requires_grad_(true);
+  const at::Tensor loss = linear_cross_entropy_sum(hidden, weight, {}, labels);
+  EXPECT_EQ(loss.scalar_type(), at::kFloat);
+  loss.backward();
+  EXPECT_EQ(hidden.grad().scalar_type(), at::kBFloat16);
+  EXPECT_LT(difference(hidden.grad().to(at::kFloat), exact_hidden.grad()),
+            0.03 * exact_hidden.grad().abs().max().item<double>());
+}
+
+TEST(LinearCrossEntropy, NothingCountedAndBadLabels) {
+  const at::Tensor hidden = trained({2, 3}, "hidden"), weight = normals({4, 3}, "w");
+  const at::Tensor loss =
+      linear_cross_entropy_sum(hidden, weight, {}, at::tensor(std::vector<int64_t>{-100, -100}));
+  EXPECT_EQ(loss.item<double>(), 0.0);
+  loss.backward();
+  EXPECT_EQ(hidden.grad().abs().max().item<double>(), 0.0);
+  EXPECT_THROW(linear_cross_entropy_sum(hidden, weight, {}, at::tensor(std::vector<int64_t>{1, 4})), Error);
+}
+
+}  // namespace
+}  // namespace msplora

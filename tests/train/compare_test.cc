@@ -1,0 +1,264 @@
+#include "msplora/train/compare.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "msplora/core/option_io.h"
+#include "train/tiny_run.h"
+
+namespace msplora {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+CompareRecipe small_recipe() {
+  CompareRecipe recipe;
+  recipe.model.path = "model";
+  recipe.output.dir = "out";
+  recipe.adapter.rank = 8;
+  recipe.train.lr = 1e-3;
+  recipe.compare.methods = {"lora", "none"};
+  recipe.compare.seeds = 2;
+  return recipe;
+}
+
+ComparisonPlan plan_of(const CompareRecipe& recipe) {
+  return plan_comparison(recipe, comparison_base(tiny_config()));
+}
+
+std::string problem_of(const CompareRecipe& recipe) {
+  try {
+    plan_of(recipe);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConfig);
+    return error.what();
+  }
+  return "no problem";
+}
+
+/// An outcome with the validation score that `validation` gives; the test score runs the other way.
+RunOnce scored(std::function<double(const PlannedRun&)> validation,
+               std::vector<std::string>* order = nullptr) {
+  return [=](const PlannedRun& run) {
+    if (order != nullptr) order->push_back(run.name);
+    RunOutcome outcome;
+    outcome.name = run.name;
+    outcome.method = run.method;
+    outcome.lr = run.lr;
+    outcome.seed = run.seed;
+    outcome.metric = "accuracy";
+    outcome.validation = validation(run);
+    outcome.score = 1.0 - *outcome.validation;
+    outcome.is_test = true;
+    outcome.seconds = 2.0;
+    return outcome;
+  };
+}
+
+TEST(Compare, PlansEveryMethodWithItsOwnOptions) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"msplora", "lora", "full", "bitfit", "none"};
+  recipe.adapter.ranks = {8, 2};  // msplora's; lora would refuse them
+  recipe.adapter.rank_pattern = {{"query", 4}};
+  recipe.compare.settings = {{"lora", {"adapter.alpha=3", "train.weight_decay=0"}},
+                             {"full", {"train.lr=1e-5"}}};
+  const ComparisonPlan plan = plan_of(recipe);
+  ASSERT_EQ(plan.methods.size(), 5u);
+  const Recipe &msplora = plan.methods[0].recipe, &lora = plan.methods[1].recipe;
+  EXPECT_THAT(msplora.adapter.ranks, ElementsAre(8, 2));
+  EXPECT_TRUE(msplora.adapter.rank_pattern.empty());
+  EXPECT_TRUE(lora.adapter.ranks.empty());
+  EXPECT_EQ(lora.adapter.rank_pattern.size(), 1u);
+  EXPECT_EQ(lora.adapter.alpha, 3.0);
+  EXPECT_EQ(lora.train.weight_decay, 0.0);
+  EXPECT_EQ(msplora.train.weight_decay, recipe.train.weight_decay);
+  // Three layers of query and value, 32 wide; the query has rank 4.
+  EXPECT_EQ(plan.methods[1].parameters, 3 * 64 * (8 + 4));
+  EXPECT_EQ(plan.reference_parameters, plan.methods[1].parameters);
+  EXPECT_TRUE(plan.methods[1].has_rank);
+  for (const size_t i : {size_t{0}, size_t{2}, size_t{3}, size_t{4}}) EXPECT_FALSE(plan.methods[i].has_rank);
+  EXPECT_THAT(plan.rates_of(plan.methods[1]), ElementsAre(1e-3));
+  EXPECT_THAT(plan.rates_of(plan.methods[2]), ElementsAre(1e-5));
+  const PlannedRun run = plan.run(plan.methods[2], 1e-5, 7);
+  EXPECT_EQ(run.recipe.output.dir, "out/runs/full/lr-1e-05-seed-7");
+  EXPECT_EQ(run.recipe.train.seed, 7);
+  EXPECT_EQ(run.recipe.train.lr, 1e-5);
+  EXPECT_EQ(run.recipe.adapter.method, "full");
+}
+
+TEST(Compare, CountsOfTheBaselinesAreThoseOfTheModel) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"full", "bitfit"};
+  const ComparisonPlan plan = plan_of(recipe);
+  ModelLoadOptions load;
+  load.num_labels = 2;
+  const auto model = create_model(tiny_config(), load);
+  int64_t all = 0, biases = 0;
+  for (const NamedParameter& parameter : model->parameters()) {
+    if (parameter.name.starts_with("classifier.")) continue;
+    all += parameter.tensor.numel();
+    if (parameter.name.ends_with("bias")) biases += parameter.tensor.numel();
+  }
+  EXPECT_EQ(plan.methods[0].parameters, all);
+  EXPECT_EQ(plan.methods[1].parameters, biases);
+}
+
+TEST(Compare, EqualParametersTakesTheNearestRank) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"msplora", "lora", "none"};
+  recipe.compare.mode = "equal-parameters";
+  recipe.adapter.rank = 16;
+  const ComparisonPlan plan = plan_of(recipe);
+  // msplora: 128 (r + 3 floor(r/2) + 3 floor(r/4)), 5760 at 15 and 6656 at 16.
+  EXPECT_EQ(plan.reference_parameters, 6144);
+  EXPECT_EQ(plan.methods[0].recipe.adapter.rank, 15);
+  EXPECT_EQ(plan.methods[0].parameters, 5760);
+  EXPECT_EQ(plan.methods[1].recipe.adapter.rank, 16);
+  EXPECT_EQ(plan.methods[2].parameters, 0);
+  recipe.compare.reference = "msplora";
+  const ComparisonPlan other = plan_of(recipe);
+  EXPECT_EQ(other.reference_parameters, 6656);
+  EXPECT_EQ(other.methods[1].recipe.adapter.rank, 17);  // 384 r: 6528
+  recipe.compare.reference = "none";
+  EXPECT_THAT(problem_of(recipe), HasSubstr("no parameters to be matched"));
+}
+
+TEST(Compare, ReportsAllProblemsAtOnce) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"lroa", "bitft", "lora", "lora"};
+  std::string problem = problem_of(recipe);
+  for (const char* part : {"did you mean `lora`?", "did you mean `bitfit`?", "named twice"}) {
+    EXPECT_THAT(problem, HasSubstr(part));
+  }
+  recipe = small_recipe();
+  recipe.compare.methods = {"lora", "msplora", "full"};
+  recipe.adapter.rank = 40;
+  recipe.compare.settings = {{"full", {"adapter.bias=all"}}};
+  problem = problem_of(recipe);
+  for (const char* part :
+       {"method lora", "method msplora", "method full", "rank 40 is larger", "every bias"}) {
+    EXPECT_THAT(problem, HasSubstr(part));
+  }
+  recipe = small_recipe();
+  recipe.compare.lr_grid = {1e-3, 1e-3};
+  EXPECT_THAT(problem_of(recipe), HasSubstr("a rate twice"));
+  recipe.compare.lr_grid = {1e-3, 1e-2};
+  recipe.compare.settings = {{"lora", {"train.lr=1", "adapter.method=none"}}};
+  EXPECT_THAT(problem_of(recipe), HasSubstr("compare.lr_grid decides"));
+  EXPECT_THAT(problem_of(recipe), HasSubstr("changes adapter.method"));
+}
+
+TEST(Compare, RatesAreChosenByValidationWithSeedOne) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.lr_grid = {1e-2, 1e-3, 1e-4};
+  recipe.compare.seeds = 3;
+  std::vector<std::string> order;
+  const auto validation = [](const PlannedRun& run) {
+    if (run.method == "none") return 0.5;  // equal everywhere: the smallest rate
+    return (run.lr == 1e-3 ? 0.9 : 0.6) + 0.01 * static_cast<double>(run.seed);
+  };
+  const Comparison comparison = run_comparison(plan_of(recipe), scored(validation, &order));
+  EXPECT_THAT(order, ElementsAre("lora/lr-0.0001-seed-1", "lora/lr-0.001-seed-1", "lora/lr-0.01-seed-1",
+                                 "none/lr-0.0001-seed-1", "none/lr-0.001-seed-1", "none/lr-0.01-seed-1",
+                                 "lora/lr-0.001-seed-2", "none/lr-0.0001-seed-2", "lora/lr-0.001-seed-3",
+                                 "none/lr-0.0001-seed-3"));
+  ASSERT_EQ(comparison.rows.size(), 2u);
+  const ComparisonRow& lora = comparison.rows[0];
+  EXPECT_EQ(lora.lr, 1e-3);
+  EXPECT_EQ(comparison.rows[1].lr, 1e-4);
+  ASSERT_EQ(lora.runs.size(), 3u);
+  EXPECT_EQ(lora.runs[0].seed, 1);
+  // Test scores are 0.09, 0.08 and 0.07.
+  EXPECT_NEAR(lora.mean.value(), 0.08, 1e-12);
+  EXPECT_NEAR(lora.deviation.value(), 0.01, 1e-12);
+  EXPECT_NEAR(lora.validation.value(), 0.92, 1e-12);
+  EXPECT_DOUBLE_EQ(lora.seconds, 2.0);
+  EXPECT_EQ(comparison.grid.size(), 6u);
+  EXPECT_TRUE(comparison.is_test);
+}
+
+TEST(Compare, SmallerIsBetterForLosses) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"lora"};
+  recipe.compare.lr_grid = {1e-3, 1e-2};
+  recipe.compare.seeds = 1;
+  const RunOnce losses = [](const PlannedRun& run) {
+    RunOutcome outcome = scored([](const PlannedRun& r) { return r.lr == 1e-2 ? 0.2 : 0.7; })(run);
+    outcome.metric = "loss";
+    return outcome;
+  };
+  const Comparison comparison = run_comparison(plan_of(recipe), losses);
+  EXPECT_EQ(comparison.rows[0].lr, 1e-2);
+  EXPECT_FALSE(comparison.rows[0].deviation.has_value());
+}
+
+TEST(Compare, FailuresCostTheirOwnEntry) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.lr_grid = {1e-3, 1e-2};
+  recipe.compare.seeds = 2;
+  const RunOnce run_once = [](const PlannedRun& run) {
+    RunOutcome outcome = scored([](const PlannedRun& r) { return r.lr == 1e-2 ? 0.9 : NAN; })(run);
+    if (run.method == "none" || run.seed == 2) outcome.error = "out of memory";
+    return outcome;
+  };
+  int changes = 0;
+  const ComparisonPlan plan = plan_of(recipe);
+  const Comparison comparison =
+      run_comparison(plan, run_once, [&](const Comparison&, const RunOutcome&) { ++changes; });
+  const ComparisonRow &lora = comparison.rows[0], &none = comparison.rows[1];
+  EXPECT_EQ(lora.lr, 1e-2) << "a score that is not a number cannot win";
+  EXPECT_EQ(lora.runs.size(), 2u);
+  EXPECT_EQ(lora.failed, 1);
+  EXPECT_NEAR(lora.mean.value(), 0.1, 1e-12);
+  EXPECT_FALSE(none.lr.has_value());
+  EXPECT_FALSE(none.mean.has_value());
+  EXPECT_EQ(none.failed, 2);
+  EXPECT_EQ(changes, 5);
+  const auto json = comparison_to_json(plan, comparison);
+  EXPECT_TRUE(json["rows"][1]["mean"].is_null());
+  EXPECT_EQ(json["rows"][0]["runs"][1]["error"], "out of memory");
+  EXPECT_EQ(json["metric"], "accuracy");
+}
+
+TEST(Compare, WithoutValidationNoRateIsChosen) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"lora"};
+  recipe.compare.lr_grid = {1e-3, 1e-2};
+  const RunOnce blind = [](const PlannedRun& run) {
+    RunOutcome outcome = scored([](const PlannedRun&) { return 0.5; })(run);
+    outcome.validation.reset();
+    return outcome;
+  };
+  const Comparison comparison = run_comparison(plan_of(recipe), blind);
+  EXPECT_FALSE(comparison.rows[0].lr.has_value());
+  EXPECT_THAT(comparison.grid[0].error, HasSubstr("validation"));
+}
+
+TEST(Compare, RecipesKeepTheirMeaning) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.settings = {{"lora", {"adapter.dropout=0.1"}}};
+  recipe.compare.lr_grid = {1e-3, 2e-3};
+  CompareRecipe again;
+  ErrorList errors;
+  read_yaml(again, to_yaml(recipe), "recipe.yaml", errors);
+  errors.throw_if_any(ErrorCode::kConfig, "recipe.yaml");
+  EXPECT_EQ(to_json(again), to_json(recipe));
+  recipe.compare.settings = {{"bitft", {}}};
+  recipe.compare.methods = {"bitfit", "lora"};
+  check_recipe(recipe, errors, "recipe.yaml");
+  try {
+    errors.throw_if_any(ErrorCode::kConfig, "recipe.yaml");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("did you mean `bitfit`?"));
+  }
+}
+
+}  // namespace
+}  // namespace msplora

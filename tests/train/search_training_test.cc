@@ -1,0 +1,215 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <c10/core/GradMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/eval/inputs.h"
+#include "msplora/eval/merge.h"
+#include "train/temporary_directory.h"
+#include "train/tiny_run.h"
+
+namespace msplora {
+namespace {
+
+/// A tiny model with an adapter of one of the methods with tensors of their own.
+struct MethodRun {
+  explicit MethodRun(const AdapterConfig& config) {
+    ModelLoadOptions load;
+    load.num_labels = 2;
+    load.seed = 5;
+    model = create_model(tiny_config(0.1), load);
+    // Support D scales the bias: a fresh model's biases of 0 would leave it without a gradient.
+    for (const NamedParameter& parameter : model->parameters()) {
+      if (parameter.name.ends_with(".bias")) at::Tensor(parameter.tensor).fill_(0.1);
+    }
+    AdapterTarget target;
+    target.model_type = model->config().model_type;
+    target.task_type = "SEQ_CLS";
+    target.num_layers = model->config().num_hidden_layers;
+    target.heads = {model->config().num_attention_heads, model->config().num_key_value_heads};
+    target.sites = model->sites();
+    target.parameters = model->parameters();
+    target.head_modules = model->head_modules();
+    adapter = create_adapter(config, target, 7);
+    options.batch_size = 5;
+    options.lr = 1e-2;
+    options.max_steps = 18;
+    options.eval_every = 6;
+    options.save_every = 1;
+    options.keep_checkpoints = 100;
+  }
+
+  TrainingResult run(const std::filesystem::path& directory, bool resume = false) {
+    TextTaskOptions task_options;
+    task_options.batches = batch_options(options);
+    std::vector<ValidationSet> sets;
+    if (validate) sets.push_back({"validation", &validation});
+    task = std::make_unique<TextTask>(*model, train, sets, task_options);
+    TrainerSetup setup;
+    setup.options = options;
+    setup.directory = directory;
+    setup.resume = resume;
+    setup.method = adapter->config().method;
+    setup.trainable = adapter->trainable();
+    setup.adapter = adapter.get();
+    return Trainer(std::move(setup), *task).run();
+  }
+
+  at::Tensor logits() {
+    c10::NoGradGuard no_grad;
+    return predict_logits(*model, validation);
+  }
+
+  std::vector<at::Tensor> values() const {
+    std::vector<at::Tensor> values;
+    for (const TrainableTensor& tensor : adapter->trainable())
+      values.push_back(tensor.tensor.detach().clone());
+    return values;
+  }
+
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Adapter> adapter;
+  std::vector<TokenizedExample> train = tiny_examples(45, 1);
+  std::vector<TokenizedExample> validation = tiny_examples(24, 2);
+  bool validate = true;
+  TrainOptions options;
+  std::unique_ptr<TextTask> task;
+};
+
+AdapterConfig glora() {
+  AdapterConfig config;
+  config.method = "glora";
+  config.rank = 2;
+  config.target_modules = {"query", "value", "intermediate.dense"};
+  config.glora.population = 6;
+  config.glora.generations = 2;
+  config.glora.parents = 3;
+  config.glora.max_parameters = 900;
+  return config;
+}
+
+TEST(SearchTraining, EndsWithTheSearchedChoicesOfTheBestWeights) {
+  TemporaryDirectory directory;
+  MethodRun run(glora());
+  const TrainingResult result = run.run(directory.path());
+  ASSERT_FALSE(result.search.is_null());
+  EXPECT_EQ(result.search["metric"].get<std::string>(), result.best_metric);
+  EXPECT_LE(result.search["parameters"].get<int64_t>(), 900);
+  EXPECT_LE(result.search["evaluations"].get<int64_t>(), 18);
+  const Evaluation now = run.task->evaluate();
+  EXPECT_EQ(result.search["evaluation"][result.best_metric].get<double>(), now.value(result.best_metric));
+  EXPECT_EQ(result.search["score"].get<double>(), now.value(result.best_metric));
+  const CheckpointStore store(directory.path());
+  std::map<std::string, at::Tensor> best;
+  for (const NamedTensor& stored : store.load_trainable(result.best_step)) best[stored.name] = stored.tensor;
+  for (const TrainableTensor& now_trained : run.adapter->trainable()) {
+    EXPECT_TRUE(at::equal(best.at(now_trained.name), now_trained.tensor)) << now_trained.name;
+  }
+  const auto summary = training_summary(result, run.options, "glora", run.adapter->trainable());
+  EXPECT_EQ(summary["search"]["choices"], run.adapter->state()["choices"]);
+}
+
+TEST(SearchTraining, AResumedRunIsTheSame) {
+  TemporaryDirectory whole_directory("-whole");
+  MethodRun whole(glora());
+  const TrainingResult expected = whole.run(whole_directory.path());
+  TemporaryDirectory directory;
+  MethodRun first(glora());
+  first.options.stop_at = 7;
+  EXPECT_TRUE(first.run(directory.path()).search.is_null());
+  MethodRun second(glora());
+  EXPECT_EQ(second.run(directory.path(), /*resume=*/true).search, expected.search);
+  EXPECT_TRUE(all_equal(second.values(), whole.values()));
+  // Continued once more when everything is done, it repeats the search.
+  MethodRun third(glora());
+  EXPECT_EQ(third.run(directory.path(), /*resume=*/true).search, expected.search);
+}
+
+TEST(SearchTraining, NeedsValidationData) {
+  TemporaryDirectory directory;
+  MethodRun run(glora());
+  run.validate = false;
+  try {
+    run.run(directory.path());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConfig);
+    EXPECT_THAT(error.what(), testing::HasSubstr("search on validation data, but there is none"));
+  }
+}
+
+class TensorMethods : public testing::TestWithParam<std::string> {
+ protected:
+  static AdapterConfig config() {
+    AdapterConfig config = GetParam() == "glora" ? glora() : AdapterConfig();
+    config.method = GetParam();
+    config.rank = 4;
+    if (GetParam() == "lorta") {
+      config.lorta.alpha = 6.0;
+      config.dropout = 0.1;
+      config.target_modules = {"query", "key", "value", "attention.output.dense"};
+    }
+    return config;
+  }
+};
+
+TEST_P(TensorMethods, LearnsAndMergesToTheSameLogits) {
+  TemporaryDirectory directory;
+  MethodRun run(config());
+  const auto before = run.values();
+  run.run(directory.path());
+  EXPECT_FALSE(all_equal(before, run.values()));
+  const at::Tensor adapted = run.logits();
+  const std::vector<PackedInput> samples = {packed_input(run.task->batch(0, 0))};
+  const MergeReport report = merge_adapter(*run.model, *run.adapter, at::kFloat, samples);
+  ASSERT_TRUE(report.largest_difference && report.largest_logit);
+  EXPECT_LT(*report.largest_difference, 1e-5 * std::max(1.0, *report.largest_logit));
+  EXPECT_LT((adapted - run.logits()).abs().max().item<double>(),
+            1e-5 * adapted.abs().max().item<double>() + 1e-6);
+}
+
+TEST_P(TensorMethods, ResumesBitForBit) {
+  TemporaryDirectory whole_directory("-whole");
+  MethodRun whole(config());
+  whole.run(whole_directory.path());
+  TemporaryDirectory directory;
+  MethodRun first(config());
+  first.options.stop_at = 5;
+  first.run(directory.path());
+  MethodRun second(config());
+  second.run(directory.path(), /*resume=*/true);
+  EXPECT_TRUE(all_equal(second.values(), whole.values()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, TensorMethods, testing::Values("lorta", "ttlora", "glora"));
+
+TEST(Merge, RefusesABiasThatTheModelHasNoPlaceFor) {
+  AdapterConfig config = glora();
+  config.glora.add_bias = true;
+  MethodRun run(glora());
+  const Site site = run.adapter->sites()[0];
+  run.adapter.reset();
+  site.linear->bias = at::Tensor();
+  AdapterTarget target;
+  target.num_layers = 3;
+  target.sites = run.model->sites();
+  target.parameters = run.model->parameters();
+  const auto adapter = create_adapter(config, target, 1);
+  EXPECT_TRUE(adapter->delta_bias(0).defined());
+  try {
+    merge_adapter(*run.model, *adapter, at::kFloat);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUsage);
+    EXPECT_THAT(error.what(), testing::HasSubstr("gives the layer a bias"));
+  }
+}
+
+}  // namespace
+}  // namespace msplora
