@@ -14,18 +14,11 @@
 
 #include <cmath>
 
+#include "adapters/initial.h"
 #include "msplora/core/random.h"
 
 namespace msplora::detail {
 namespace {
-
-/// Factors are float32 beside a model of any compute type, and float64 beside one in float64.
-at::TensorOptions factor_options(const Site& site) {
-  const at::Tensor& weight = site.linear->weight;
-  return at::TensorOptions()
-      .device(weight.device())
-      .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-}
 
 template <typename Draw>
 at::Tensor filled(int64_t rows, int64_t columns, const Draw& draw) {
