@@ -32,7 +32,7 @@ namespace {
   _exit(127);
 }
 
-ChildResult wait_for(pid_t child) {
+ProgramExit wait_for(pid_t child) {
   bool passed_on = false;
   int status = 0;
   for (;;) {
@@ -53,7 +53,7 @@ ChildResult wait_for(pid_t child) {
 
 }  // namespace
 
-ChildResult run_program(const std::vector<std::string>& arguments, const std::filesystem::path& log) {
+ProgramExit run_program(const std::vector<std::string>& arguments, const std::filesystem::path& log) {
   const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
   std::vector<std::string> all = {program};
   all.insert(all.end(), arguments.begin(), arguments.end());

@@ -7,7 +7,7 @@
 namespace msplora {
 
 /// How a child process ended.
-struct ChildResult {
+struct ProgramExit {
   int exit_code = 0;
   int signal = 0;  // that ended it, or 0
 };
@@ -16,6 +16,6 @@ struct ChildResult {
 ///
 /// An interrupt is passed on once, so that the child can save its state; when this process dies, so does the
 /// child. Throws Error{kIo} when the child cannot be started.
-ChildResult run_program(const std::vector<std::string>& arguments, const std::filesystem::path& log);
+ProgramExit run_program(const std::vector<std::string>& arguments, const std::filesystem::path& log);
 
 }  // namespace msplora

@@ -103,7 +103,7 @@ RunOutcome train_once(const PlannedRun& run) {
   fs::create_directories(directory);
   write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
   const fs::path log = directory / "train.log";
-  const ChildResult result = run_program({"train", (directory / "recipe.yaml").string(), "--resume"}, log);
+  const ProgramExit result = run_program({"train", (directory / "recipe.yaml").string(), "--resume"}, log);
   if (interrupt_requested()) {
     throw Error(ErrorCode::kInterrupted, "compare", fmt::format("stopped in {}", run.name),
                 "continue with --resume");

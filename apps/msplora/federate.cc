@@ -34,7 +34,7 @@ struct FederateArguments {
 };
 
 /// Everything a run works on; the federation is destroyed before the model that it trains.
-struct Run {
+struct FederatedRun {
   FederateRecipe recipe;
   int threads = 0;
   PreparedData data;
@@ -64,7 +64,7 @@ std::string rounds_line(const FederateRecipe& recipe) {
                      100 * recipe.federated.fraction);
 }
 
-std::string panel_of(const Run& run) {
+std::string panel_of(const FederatedRun& run) {
   const FederateRecipe& recipe = run.recipe;
   const double mean = run.data.train.summary.mean();
   Panel panel;
@@ -84,7 +84,7 @@ std::string panel_of(const Run& run) {
   return panel.text();
 }
 
-FederationSetup make_setup(Run& run, bool resume) {
+FederationSetup make_setup(FederatedRun& run, bool resume) {
   const FederateRecipe& recipe = run.recipe;
   FederationSetup setup;
   setup.options = recipe.federated;
@@ -135,8 +135,8 @@ void write_scalars(TensorBoardWriter& writer, const RoundReport& report) {
   writer.flush();
 }
 
-Run load_run(const FederateRecipe& recipe) {
-  Run run;
+FederatedRun load_run(const FederateRecipe& recipe) {
+  FederatedRun run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
   const ModelConfig config = load_supported_config(recipe.model.path);
@@ -144,13 +144,7 @@ Run load_run(const FederateRecipe& recipe) {
   run.data = prepare_data(recipe, config, *tokenizer);
   run.split = split_clients(recipe, run.data);
   run.data.train.examples = {};  // the clients hold them now
-  ModelLoadOptions options;
-  options.num_labels = run.data.num_labels();
-  options.compute_dtype = parse_dtype(recipe.train.dtype);
-  options.seed = static_cast<uint64_t>(recipe.train.seed);
-  options.random_init = recipe.model.random_init;
-  options.dropout = recipe.train.dropout;
-  run.model = open_model(recipe.model, config, options, &run.report);
+  run.model = open_classifier(recipe, config, run.data.num_labels(), &run.report);
   return run;
 }
 
@@ -166,7 +160,7 @@ Json trainable_counts(const std::vector<TrainableTensor>& trainable) {
 }
 
 /// metrics.json. The counts of parameters are those of the adapter that is handed out.
-Json summary_of(const Run& run, const Adapter& adapter) {
+Json summary_of(const FederatedRun& run, const Adapter& adapter) {
   const ServerState& state = run.federation->state();
   const FederateRecipe& recipe = run.recipe;
   Json last = Json::object();
@@ -196,7 +190,7 @@ Json summary_of(const Run& run, const Adapter& adapter) {
 void federate(const FederateArguments& arguments, const CommonOptions& common) {
   const FederateRecipe recipe = load_recipe<FederateRecipe>(arguments.recipe, common);
   const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
-  Run run = load_run(recipe);
+  FederatedRun run = load_run(recipe);
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << "msplora federate " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
 

@@ -61,13 +61,10 @@ void print_dimension_profile(const std::string& recipe_file, const CommonOptions
   const ModelConfig config = load_supported_config(recipe.model.path);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
   const PreparedData data = prepare_data(recipe, config, *tokenizer);
-  ModelLoadOptions options;
-  options.num_labels = data.num_labels();
-  options.compute_dtype = parse_dtype(recipe.train.dtype);
-  options.seed = static_cast<uint64_t>(recipe.train.seed);
-  const auto model = open_model(recipe.model, config, options, nullptr);
+  const auto model = open_classifier(recipe, config, data.num_labels(), nullptr);
   const GeLoraOptions& gelora = recipe.adapter.gelora;
-  const DimensionProfile profile = dimension_profile(*model, data.train.examples, gelora, options.seed);
+  const DimensionProfile profile =
+      dimension_profile(*model, data.train.examples, gelora, static_cast<uint64_t>(recipe.train.seed));
   const std::vector<int64_t> ranks = gelora_ranks(profile.dimensions, gelora);
   if (common.json) {
     return print_json({{"model", recipe.model.path},

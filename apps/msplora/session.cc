@@ -124,6 +124,17 @@ std::unique_ptr<Model> open_model(const ModelOptions& model, const ModelConfig& 
   return create_model(config, options);
 }
 
+std::unique_ptr<Model> open_classifier(const Recipe& recipe, const ModelConfig& config, int64_t num_labels,
+                                       ModelLoadReport* report) {
+  ModelLoadOptions options;
+  options.num_labels = num_labels;
+  options.compute_dtype = parse_dtype(recipe.train.dtype);
+  options.seed = static_cast<uint64_t>(recipe.train.seed);
+  options.random_init = recipe.model.random_init;
+  options.dropout = recipe.train.dropout;
+  return open_model(recipe.model, config, options, report);
+}
+
 int64_t effective_max_length(int64_t wanted, const ModelConfig& config) {
   const int64_t longest = longest_sequence(config);
   return wanted > 0 ? std::min(wanted, longest) : longest;

@@ -40,6 +40,9 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& dir
 /// A model directory, or with random_init only its shape.
 std::unique_ptr<Model> open_model(const ModelOptions& model, const ModelConfig& config,
                                   const ModelLoadOptions& options, ModelLoadReport* report);
+/// The classifier that a recipe trains.
+std::unique_ptr<Model> open_classifier(const Recipe& recipe, const ModelConfig& config, int64_t num_labels,
+                                       ModelLoadReport* report);
 
 /// One encoded part of the data.
 struct EncodedPart {

@@ -33,7 +33,7 @@ struct TrainArguments {
 };
 
 /// Everything a run works on. The adapter is destroyed before the model it sits on.
-struct Run {
+struct TrainRun {
   Recipe recipe;
   int threads = 0;
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -44,27 +44,21 @@ struct Run {
   std::unique_ptr<Adapter> adapter;
 };
 
-Run load_run(const Recipe& recipe, bool resume) {
-  Run run;
+TrainRun load_run(const Recipe& recipe, bool resume) {
+  TrainRun run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
   const ModelConfig config = load_supported_config(recipe.model.path);
   run.tokenizer = load_tokenizer(recipe.model.path, config);
   run.data = prepare_data(recipe, config, *run.tokenizer);
-  ModelLoadOptions options;
-  options.num_labels = run.data.num_labels();
-  options.compute_dtype = parse_dtype(recipe.train.dtype);
-  options.seed = static_cast<uint64_t>(recipe.train.seed);
-  options.random_init = recipe.model.random_init;
-  options.dropout = recipe.train.dropout;
-  run.model = open_model(recipe.model, config, options, &run.report);
+  run.model = open_classifier(recipe, config, run.data.num_labels(), &run.report);
   run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.examples, resume);
-  run.adapter =
-      create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path), options.seed);
+  run.adapter = create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path),
+                               static_cast<uint64_t>(recipe.train.seed));
   return run;
 }
 
-std::string panel_of(const Run& run) {
+std::string panel_of(const TrainRun& run) {
   const Recipe& recipe = run.recipe;
   const PreparedData& data = run.data;
   const double mean = data.train.summary.mean();
@@ -107,7 +101,7 @@ std::string panel_of(const Run& run) {
   return panel.text();
 }
 
-TextTask make_task(Run& run) {
+TextTask make_task(TrainRun& run) {
   std::vector<ValidationSet> validation;
   for (const EncodedPart& part : run.data.validation) validation.push_back({part.name, &part.examples});
   TextTaskOptions options;
@@ -119,7 +113,7 @@ TextTask make_task(Run& run) {
   return TextTask(*run.model, run.data.train.examples, validation, std::move(options));
 }
 
-TrainerSetup make_setup(const Run& run, bool resume) {
+TrainerSetup make_setup(const TrainRun& run, bool resume) {
   TrainerSetup setup;
   setup.options = run.recipe.train;
   setup.directory = run.recipe.output.dir;
@@ -138,7 +132,7 @@ TrainerSetup make_setup(const Run& run, bool resume) {
 void train(const TrainArguments& arguments, const CommonOptions& common) {
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
   const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
-  Run run = load_run(recipe, arguments.resume);
+  TrainRun run = load_run(recipe, arguments.resume);
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/initial.h"
 #include "msplora/nn/functional.h"
 
 namespace msplora::detail {
@@ -22,15 +23,11 @@ std::pair<at::Tensor, at::Tensor> stacked(const std::vector<LowRankTerm>& terms)
   return {at::cat(downs, 0), at::cat(ups, 1)};
 }
 
-at::ScalarType wide_type(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 }  // namespace
 
 at::Tensor row_squares(const at::Tensor& weight) {
   const c10::NoGradGuard no_grad;
-  return weight.detach().to(wide_type(weight)).square().sum(1);
+  return wide(weight.detach()).square().sum(1);
 }
 
 at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& weight_squares,

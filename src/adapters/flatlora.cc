@@ -9,6 +9,7 @@
 #include <cmath>
 #include <memory>
 
+#include "adapters/initial.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
 #include "msplora/core/random.h"
@@ -25,10 +26,6 @@ double noise_level(const FlatLoraOptions& options, const TrainingProgress& progr
           : 0.0;
   if (options.schedule == "linear") return options.rho * done;
   return options.rho * 0.5 * (1.0 - std::cos(M_PI * done));
-}
-
-at::Tensor wide(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
 }
 
 class FlatLoraAdapter : public LowRankAdapter {

@@ -151,11 +151,6 @@ std::vector<TensorSpec> glora_tensors(const PlanInput& input, ErrorList& errors)
   return specs;
 }
 
-/// In the type that supports have, whatever type the weight is stored in.
-at::Tensor wide(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
-}
-
 class GloraAdapter : public Adapter {
  public:
   explicit GloraAdapter(MethodInput input)

@@ -15,6 +15,10 @@ at::TensorOptions factor_options(const Site& site) {
       .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
 }
 
+at::Tensor wide(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
+}
+
 at::Tensor draw_uniform(const std::vector<int64_t>& shape, double bound, uint64_t seed,
                         const std::string& name) {
   at::Tensor tensor = at::empty(shape, at::kFloat);

@@ -142,12 +142,12 @@ void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op) {
   table<T>().residual_layer_norm_backward(op);
 }
 template <typename T>
-void activation(Activation kind, const T* x, T* y, int64_t n) {
-  table<T>().activation(kind, x, y, n);
+void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n) {
+  table<T>().activation(kind, x, y, derivative, n);
 }
 template <typename T>
-void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_t n) {
-  table<T>().activation_backward(kind, x, dy, dx, n);
+void multiply(const T* a, const T* b, T* y, int64_t n) {
+  table<T>().multiply(a, b, y, n);
 }
 template <typename T>
 void low_rank(const LowRank<T>& op) {
@@ -171,8 +171,8 @@ void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
   template void add_row_noise(const RowNoise<T>&);                                 \
   template void residual_layer_norm(const ResidualLayerNorm<T>&);                  \
   template void residual_layer_norm_backward(const ResidualLayerNormBackward<T>&); \
-  template void activation(Activation, const T*, T*, int64_t);                     \
-  template void activation_backward(Activation, const T*, const T*, T*, int64_t);  \
+  template void activation(Activation, const T*, T*, T*, int64_t);                 \
+  template void multiply(const T*, const T*, T*, int64_t);                         \
   template void low_rank(const LowRank<T>&);                                       \
   template void low_rank_backward(const LowRankBackward<T>&);                      \
   template void segment_attention(const SegmentAttention<T>&);                     \

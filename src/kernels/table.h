@@ -13,8 +13,8 @@ struct KernelTable {
   void (*add_row_noise)(const RowNoise<T>&);
   void (*residual_layer_norm)(const ResidualLayerNorm<T>&);
   void (*residual_layer_norm_backward)(const ResidualLayerNormBackward<T>&);
-  void (*activation)(Activation, const T*, T*, int64_t);
-  void (*activation_backward)(Activation, const T*, const T*, T*, int64_t);
+  void (*activation)(Activation, const T*, T*, T*, int64_t);
+  void (*multiply)(const T*, const T*, T*, int64_t);
   void (*low_rank)(const LowRank<T>&);
   void (*low_rank_backward)(const LowRankBackward<T>&);
   void (*segment_attention)(const SegmentAttention<T>&);

@@ -127,23 +127,23 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
     const ProfileScope scope("activation forward");
     const at::Tensor x = x_in.contiguous();
     at::Tensor y = at::empty_like(x);
+    const at::Tensor derivative = x_in.requires_grad() ? at::empty_like(x) : at::Tensor();
     dispatch(x, "activation", [&](auto t) {
       using T = decltype(t);
-      kernels::activation<T>(kind, data<T>(x), data<T>(y), x.numel());
+      kernels::activation<T>(kind, data<T>(x), data<T>(y),
+                             derivative.defined() ? data<T>(derivative) : nullptr, x.numel());
     });
-    ctx->save_for_backward({x});
-    ctx->saved_data["kind"] = static_cast<int64_t>(kind);
+    ctx->save_for_backward({derivative});
     return y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("activation backward");
-    const at::Tensor x = ctx->get_saved_variables()[0];
+    const at::Tensor derivative = ctx->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
-    const auto kind = static_cast<kernels::Activation>(ctx->saved_data["kind"].toInt());
-    at::Tensor dx = at::empty_like(x);
-    dispatch(x, "activation", [&](auto t) {
+    at::Tensor dx = at::empty_like(dy);
+    dispatch(dy, "activation", [&](auto t) {
       using T = decltype(t);
-      kernels::activation_backward<T>(kind, data<T>(x), data<T>(dy), data<T>(dx), x.numel());
+      kernels::multiply<T>(data<T>(derivative), data<T>(dy), data<T>(dx), dy.numel());
     });
     return {dx, Variable()};
   }

@@ -27,11 +27,13 @@ memory::data_type type_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
-// One direction: [T, inner] times [inner, width].
-class Product {
+}  // namespace
+
+// One direction of a packed layer: [T, inner] times [inner, width].
+class PackedProduct {
  public:
   // `plain` describes the stored weight as [inner, width].
-  Product(memory::desc plain, const void* weight, memory::data_type type, bool with_bias)
+  PackedProduct(memory::desc plain, const void* weight, memory::data_type type, bool with_bias)
       : inner_(plain.dims()[0]), width_(plain.dims()[1]), type_(type), with_bias_(with_bias) {
     // The layout is the one that a typical number of rows wants; all others use it too.
     constexpr int64_t kTypicalRows = 2048;
@@ -91,12 +93,10 @@ class Product {
   std::map<int64_t, dnnl::matmul> primitives_;
 };
 
-}  // namespace
-
 struct PackedLinear::Impl {
-  std::mutex mutex;                                 // products are made and kept on use
-  std::array<std::unique_ptr<Product>, 2> forward;  // without and with bias
-  std::unique_ptr<Product> backward;
+  std::mutex mutex;                                       // products are made and kept on use
+  std::array<std::unique_ptr<PackedProduct>, 2> forward;  // without and with bias
+  std::unique_ptr<PackedProduct> backward;
 };
 
 c10::intrusive_ptr<PackedLinear> PackedLinear::make(const at::Tensor& weight) {
@@ -111,7 +111,7 @@ at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias) co
   auto& product = impl_->forward[bias.defined() ? 1 : 0];
   if (!product) {
     const memory::desc plain({weight_.size(1), weight_.size(0)}, type_of(weight_), memory::format_tag::ba);
-    product = std::make_unique<Product>(plain, weight_.data_ptr(), type_of(weight_), bias.defined());
+    product = std::make_unique<PackedProduct>(plain, weight_.data_ptr(), type_of(weight_), bias.defined());
   }
   product->run(x.data_ptr(), x.size(0), bias.defined() ? bias.data_ptr() : nullptr, y.data_ptr());
   return y;
@@ -122,7 +122,7 @@ at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->backward) {
     const memory::desc plain({weight_.size(0), weight_.size(1)}, type_of(weight_), memory::format_tag::ab);
-    impl_->backward = std::make_unique<Product>(plain, weight_.data_ptr(), type_of(weight_), false);
+    impl_->backward = std::make_unique<PackedProduct>(plain, weight_.data_ptr(), type_of(weight_), false);
   }
   impl_->backward->run(dy.data_ptr(), dy.size(0), nullptr, dx.data_ptr());
   return dx;

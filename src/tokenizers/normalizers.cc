@@ -207,9 +207,10 @@ class ByteLevelNormalizer : public Normalizer {
   }
 };
 
-class Sequence : public Normalizer {
+class NormalizerSequence : public Normalizer {
  public:
-  explicit Sequence(std::vector<std::unique_ptr<const Normalizer>> parts) : parts_(std::move(parts)) {}
+  explicit NormalizerSequence(std::vector<std::unique_ptr<const Normalizer>> parts)
+      : parts_(std::move(parts)) {}
   void apply(std::string& text, std::string& spare) const override {
     for (const auto& part : parts_) part->apply(text, spare);
   }
@@ -254,7 +255,7 @@ std::unique_ptr<const Normalizer> make_normalizer(const JsonView& json) {
   if (type == "Sequence") {
     std::vector<std::unique_ptr<const Normalizer>> parts;
     for (const auto& part : json.at("normalizers").elements()) parts.push_back(make_normalizer(part));
-    return std::make_unique<Sequence>(std::move(parts));
+    return std::make_unique<NormalizerSequence>(std::move(parts));
   }
   json.fail_unknown("normalizer",
                     {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Nmt",

@@ -301,9 +301,10 @@ class Metaspace : public PreTokenizer {
   bool split_;
 };
 
-class Sequence : public PreTokenizer {
+class PreTokenizerSequence : public PreTokenizer {
  public:
-  explicit Sequence(std::vector<std::unique_ptr<const PreTokenizer>> parts) : parts_(std::move(parts)) {}
+  explicit PreTokenizerSequence(std::vector<std::unique_ptr<const PreTokenizer>> parts)
+      : parts_(std::move(parts)) {}
   void apply(PieceBuffer& buffer) const override {
     for (const auto& part : parts_) part->apply(buffer);
   }
@@ -426,7 +427,7 @@ std::unique_ptr<const PreTokenizer> make_pre_tokenizer(const JsonView& json) {
   if (type == "Sequence") {
     std::vector<std::unique_ptr<const PreTokenizer>> parts;
     for (const auto& part : json.at("pretokenizers").elements()) parts.push_back(make_pre_tokenizer(part));
-    return std::make_unique<Sequence>(std::move(parts));
+    return std::make_unique<PreTokenizerSequence>(std::move(parts));
   }
   json.fail_unknown("pre-tokenizer",
                     {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Metaspace", "Split",

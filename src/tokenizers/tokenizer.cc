@@ -31,7 +31,8 @@ namespace fs = std::filesystem;
 using detail::JsonView;
 using detail::Lengths;
 using nlohmann::json;
-namespace {
+
+namespace detail {
 
 // Working memory of one thread.
 struct Scratch {
@@ -49,7 +50,10 @@ struct Roles {
   std::optional<int32_t> pad, mask, unk, cls, sep, bos, eos;
 };
 
-}  // namespace
+}  // namespace detail
+
+using detail::Roles;
+using detail::Scratch;
 
 struct Tokenizer::Impl {
   std::string file;

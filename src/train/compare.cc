@@ -117,10 +117,10 @@ nlohmann::ordered_json run_to_json(const RunOutcome& run) {
 }
 
 /// Keeps the state that is shown after every run.
-class Progress {
+class ComparisonProgress {
  public:
-  Progress(const ComparisonPlan& plan, const RunOnce& run_once,
-           const std::function<void(const Comparison&, const RunOutcome&)>& on_change)
+  ComparisonProgress(const ComparisonPlan& plan, const RunOnce& run_once,
+                     const std::function<void(const Comparison&, const RunOutcome&)>& on_change)
       : plan_(plan), run_once_(run_once), on_change_(on_change) {
     for (const PlannedMethod& method : plan.methods) comparison_.rows.push_back(empty_row(plan, method));
   }
@@ -204,7 +204,7 @@ RunOutcome read_outcome(const PlannedRun& run) {
 
 Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
                           const std::function<void(const Comparison&, const RunOutcome&)>& on_change) {
-  Progress progress(plan, run_once, on_change);
+  ComparisonProgress progress(plan, run_once, on_change);
   for (size_t i = 0; i < plan.methods.size(); ++i) progress.try_rates(i);
   for (int64_t seed = 2; seed <= plan.options.seeds; ++seed) {
     for (size_t i = 0; i < plan.methods.size(); ++i) progress.repeat(i, seed);

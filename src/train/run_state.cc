@@ -12,18 +12,18 @@ namespace msplora {
 namespace {
 
 // JSON has no infinities; a metric may be undefined (NaN).
-nlohmann::json number(double value) {
+nlohmann::json to_json(double value) {
   return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
 }
 
-double number(const nlohmann::json& json) {
+double from_json(const nlohmann::json& json) {
   return json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>();
 }
 
 nlohmann::json evaluation_to_json(const std::optional<Evaluation>& evaluation) {
   if (!evaluation) return nullptr;
   nlohmann::json metrics = nlohmann::json::array();  // an array keeps the order, and so the first metric
-  for (const auto& [name, value] : evaluation->metrics) metrics.push_back({name, number(value)});
+  for (const auto& [name, value] : evaluation->metrics) metrics.push_back({name, to_json(value)});
   return {{"metrics", metrics},
           {"examples", evaluation->examples},
           {"tokens", evaluation->tokens},
@@ -34,7 +34,7 @@ std::optional<Evaluation> evaluation_from_json(const nlohmann::json& json) {
   if (json.is_null()) return std::nullopt;
   Evaluation evaluation;
   for (const auto& metric : json.at("metrics")) {
-    evaluation.metrics.emplace_back(metric.at(0).get<std::string>(), number(metric.at(1)));
+    evaluation.metrics.emplace_back(metric.at(0).get<std::string>(), from_json(metric.at(1)));
   }
   json.at("examples").get_to(evaluation.examples);
   json.at("tokens").get_to(evaluation.tokens);

@@ -12,17 +12,12 @@
 #include <string>
 #include <vector>
 
-#include "msplora/core/random.h"
+#include "nn/drawn_tensors.h"
 
 namespace msplora::detail {
 namespace {
 
-at::Tensor normals(int64_t rows, int64_t columns, const std::string& name) {
-  at::Tensor tensor = at::empty({rows, columns}, at::kDouble);
-  RandomStream stream(5, name);
-  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal();
-  return tensor;
-}
+using testing::normals;
 
 double frobenius(const at::Tensor& tensor) {
   return tensor.norm().item<double>();
@@ -35,8 +30,8 @@ const std::vector<GradientSplit> kSplits = {GradientSplit::kSylvester, GradientS
 struct Case {
   explicit Case(int64_t out = 24, int64_t in = 17, int64_t r = 4, double scaling = 2.5)
       : s(scaling),
-        factors{normals(r, in, "A"), normals(out, r, "B")},
-        g(normals(out, in, "G")),
+        factors{normals({r, in}, "A"), normals({out, r}, "B")},
+        g(normals({out, in}, "G")),
         gradients{at::mm(factors.up.t(), g) * s, at::mm(g, factors.down.t()) * s} {}
 
   FactorPair step(GradientSplit split) const {
@@ -86,7 +81,7 @@ TEST(EquivalentGradient, IsNearerThanAnyMultipleOfLorasOwn) {
 TEST(EquivalentGradient, DoesNotDependOnTheGaugeNorOnTheScale) {
   const Case c;
   const at::Tensor expected = c.effect(GradientSplit::kZero);
-  const at::Tensor r = normals(4, 4, "R") + 3.0 * at::eye(4, at::kDouble);
+  const at::Tensor r = normals({4, 4}, "R") + 3.0 * at::eye(4, at::kDouble);
   Case turned;
   turned.factors = {at::mm(r, c.factors.down), at::mm(c.factors.up, at::linalg_inv(r))};
   turned.gradients = {at::mm(turned.factors.up.t(), c.g) * c.s, at::mm(c.g, turned.factors.down.t()) * c.s};

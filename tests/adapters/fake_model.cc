@@ -1,5 +1,7 @@
 #include "adapters/fake_model.h"
 
+#include <gtest/gtest.h>
+
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
@@ -134,6 +136,28 @@ void randomize(const Adapter& adapter, double scale) {
     at::Tensor target = entry.tensor;
     target.copy_(draw("test." + entry.name, target.sizes().vec(), 99, scale));
   }
+}
+
+at::Tensor tensor_named(const Adapter& adapter, const std::string& name) {
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    if (entry.name == name) return entry.tensor;
+  }
+  for (const NamedTensor& entry : adapter.state_tensors()) {
+    if (entry.name == name) return entry.tensor;
+  }
+  ADD_FAILURE() << "no tensor " << name;
+  return {};
+}
+
+std::vector<int64_t> query_ranks(const Adapter& adapter) {
+  std::vector<int64_t> ranks;
+  for (size_t i = 0; i < adapter.sites().size(); ++i) {
+    if (adapter.sites()[i].module != "query") continue;
+    int64_t rank = 0;
+    for (const LowRankTerm& term : adapter.terms(i)) rank += term.down.size(0);
+    ranks.push_back(rank);
+  }
+  return ranks;
 }
 
 }  // namespace msplora::testing

@@ -65,6 +65,19 @@ class TemporaryDirectory {
 /// Gives every trainable tensor of the adapter numbers that depend on its name.
 void randomize(const Adapter& adapter, double scale = 0.1);
 
+/// A tensor of the adapter: trainable, or part of its state.
+at::Tensor tensor_named(const Adapter& adapter, const std::string& name);
+
+/// The summed rank of the update of every adapted query, in the order of the sites.
+std::vector<int64_t> query_ranks(const Adapter& adapter);
+
+inline ForwardContext training_context(uint64_t seed = 0) {
+  ForwardContext context;
+  context.training = true;
+  context.seed = seed;
+  return context;
+}
+
 /// The text of the Error that `body` throws, or "no error".
 template <typename Body>
 std::string error_text(Body&& body) {

@@ -25,6 +25,7 @@
 #include "msplora/models/model.h"
 #include "msplora/nn/functional.h"
 #include "msplora/train/trainer.h"
+#include "nn/drawn_tensors.h"
 
 namespace msplora {
 namespace {
@@ -58,33 +59,8 @@ size_t index_of(const Adapter& adapter, const std::string& path) {
   return 0;
 }
 
-at::Tensor tensor_of(const Adapter& adapter, const std::string& name) {
-  for (const TrainableTensor& entry : adapter.trainable()) {
-    if (entry.name == name) return entry.tensor;
-  }
-  for (const NamedTensor& entry : adapter.state_tensors()) {
-    if (entry.name == name) return entry.tensor;
-  }
-  ADD_FAILURE() << "no tensor " << name;
-  return {};
-}
-
-at::Tensor normals(std::vector<int64_t> shape, const std::string& name) {
-  at::Tensor tensor = at::empty(shape, at::kDouble);
-  RandomStream stream(1, name);
-  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal();
-  return tensor;
-}
-
 double largest(const at::Tensor& tensor) {
   return tensor.abs().max().item<double>();
-}
-
-ForwardContext training_context() {
-  ForwardContext context;
-  context.training = true;
-  context.seed = 4;
-  return context;
 }
 
 TEST(LoraInit, PissaTakesTheLargestSingularValues) {
@@ -143,8 +119,8 @@ TEST(LoraInit, PartsOfTheWeightAreSubtractedSoThatNothingChanges) {
     const auto adapter = create_adapter(lora_with(init), model.target(), 1);
     const at::Tensor x = normals({5, 16}, "x").to(at::kFloat);
     EXPECT_TRUE(at::equal(model.linear(kQuery).forward(x, {}), plain.linear(kQuery).forward(x, {}))) << init;
-    EXPECT_TRUE(at::equal(model.linear(kQuery).forward(x, training_context()),
-                          plain.linear(kQuery).forward(x, training_context())));
+    EXPECT_TRUE(at::equal(model.linear(kQuery).forward(x, training_context(4)),
+                          plain.linear(kQuery).forward(x, training_context(4))));
     EXPECT_EQ(largest(adapter->delta_weight(index_of(*adapter, kQuery))), 0.0);
     EXPECT_TRUE(at::equal(model.linear(kQuery).weight, before));
     EXPECT_FALSE(model.linear(kQuery).weight.requires_grad());
@@ -158,8 +134,8 @@ TEST(LoraInit, ForwardIsTheChangeOfTheProduct) {
     config.dropout = dropout_probability;
     const auto adapter = create_adapter(config, model.target(), 1);
     const size_t site = index_of(*adapter, kQuery);
-    const at::Tensor start =
-        at::mm(tensor_of(*adapter, kQuery + ".lora_B.start"), tensor_of(*adapter, kQuery + ".lora_A.start"));
+    const at::Tensor start = at::mm(tensor_named(*adapter, kQuery + ".lora_B.start"),
+                                    tensor_named(*adapter, kQuery + ".lora_A.start"));
     randomize(*adapter, 0.5);
     const c10::NoGradGuard no_grad;
     const LowRankTerm term = adapter->terms(site)[0];
@@ -167,7 +143,7 @@ TEST(LoraInit, ForwardIsTheChangeOfTheProduct) {
     EXPECT_LT(largest(adapter->delta_weight(site) - delta), 1e-12);
     const Linear& query = model.linear(kQuery);
     const at::Tensor x = normals({5, 16}, "x");
-    const ForwardContext context = training_context();
+    const ForwardContext context = training_context(4);
     const at::Tensor dropped = dropout(x, dropout_mask(context, dropout_probability, term.dropout_stream));
     const at::Tensor expected = at::linear(x, query.weight, query.bias) + at::mm(dropped, delta.t());
     EXPECT_LT(largest(query.forward(x, context) - expected), 1e-12);
@@ -205,7 +181,7 @@ TEST(LoraInit, GradientsOfPissaMatchFiniteDifferences) {
   randomize(*adapter, 0.3);
   const LowRankTerm term = adapter->terms(index_of(*adapter, kQuery))[0];
   const at::Tensor x = normals({3, 16}, "x").requires_grad_(true), weights = normals({3, 16}, "loss");
-  const auto loss = [&] { return (model.linear(kQuery).forward(x, training_context()) * weights).sum(); };
+  const auto loss = [&] { return (model.linear(kQuery).forward(x, training_context(4)) * weights).sum(); };
   expect_gradients({term.down, term.up, x}, loss, loss);
 }
 
@@ -217,14 +193,14 @@ TEST(Dora, StartsAtTheBaseToTheBit) {
     config.dropout = 0.5;
     const auto adapter = create_adapter(config, model.target(), 1);
     const at::Tensor x = normals({5, 16}, "x").to(at::kFloat);
-    for (const ForwardContext& context : {ForwardContext(), training_context()}) {
+    for (const ForwardContext& context : {ForwardContext(), training_context(4)}) {
       EXPECT_TRUE(
           at::equal(model.linear(kQuery).forward(x, context), plain.linear(kQuery).forward(x, context)));
     }
-    EXPECT_LT(largest(tensor_of(*adapter, kQuery + ".lora_magnitude_vector") -
+    EXPECT_LT(largest(tensor_named(*adapter, kQuery + ".lora_magnitude_vector") -
                       model.linear(kQuery).weight.norm(2, 1)),
               1e-6);
-    EXPECT_EQ(tensor_of(*adapter, kQuery + ".lora_magnitude_vector").sizes().vec(),
+    EXPECT_EQ(tensor_named(*adapter, kQuery + ".lora_magnitude_vector").sizes().vec(),
               (std::vector<int64_t>{16}));
   }
 }
@@ -262,10 +238,10 @@ TEST(Dora, OutputAndGradientsArePeftsFormula) {
     randomize(*adapter, 0.4);
     const Linear& query = model.linear(kQuery);
     const LowRankTerm term = adapter->terms(index_of(*adapter, kQuery))[0];
-    const at::Tensor magnitude = tensor_of(*adapter, kQuery + ".lora_magnitude_vector");
+    const at::Tensor magnitude = tensor_named(*adapter, kQuery + ".lora_magnitude_vector");
     const at::Tensor x = normals({3, 16}, "x").requires_grad_(true), weights = normals({3, 16}, "loss");
     const DoraReference reference(query, x, term, magnitude);
-    const ForwardContext context = training_context();
+    const ForwardContext context = training_context(4);
     expect_gradients(
         {term.down, term.up, magnitude, x}, [&] { return (query.forward(x, context) * weights).sum(); },
         [&] { return (reference(context) * weights).sum(); });
@@ -283,7 +259,7 @@ TEST(Dora, MergedRowsHaveTheMagnitudesAsNorms) {
     const c10::NoGradGuard no_grad;
     const Linear& query = model.linear(kQuery);
     const at::Tensor merged = query.weight + adapter->delta_weight(index_of(*adapter, kQuery));
-    const at::Tensor magnitude = tensor_of(*adapter, kQuery + ".lora_magnitude_vector");
+    const at::Tensor magnitude = tensor_named(*adapter, kQuery + ".lora_magnitude_vector");
     EXPECT_LT(largest(merged.norm(2, 1) - magnitude.abs()), 1e-12);
     const at::Tensor x = normals({5, 16}, "x");
     EXPECT_LT(largest(query.forward(x, {}) - at::linear(x, merged, query.bias)), 1e-12);
@@ -377,8 +353,8 @@ TEST(LoraVariants, NativeFilesRestoreTheFunctionToTheBit) {
     const auto loaded = load_adapter(directory.path(), other.target());
     EXPECT_EQ(loaded->config().init, config.init);
     for (const Site& site : saved->sites()) {
-      EXPECT_TRUE(at::equal(model.linear(site.path).forward(x, training_context()),
-                            other.linear(site.path).forward(x, training_context())))
+      EXPECT_TRUE(at::equal(model.linear(site.path).forward(x, training_context(4)),
+                            other.linear(site.path).forward(x, training_context(4))))
           << config.init << " " << site.path;
     }
   }
@@ -417,7 +393,7 @@ TEST(LoraVariants, PeftFilesOfDora) {
   const auto path = directory.path() / "adapter_model.safetensors";
   const std::string key = kPrefix + kQuery + ".lora_magnitude_vector";
   EXPECT_TRUE(at::equal(SafetensorsFile::open(path)->tensor(key),
-                        tensor_of(*saved, kQuery + ".lora_magnitude_vector")));
+                        tensor_named(*saved, kQuery + ".lora_magnitude_vector")));
   // Other versions of PEFT spell the key with the adapter's name, or as a weight.
   const std::string value = kPrefix + kBlock + "3.attention.self.value.lora_magnitude_vector";
   rewrite(path, [&](std::map<std::string, at::Tensor>& tensors) {
@@ -426,9 +402,9 @@ TEST(LoraVariants, PeftFilesOfDora) {
     tensors[value + ".weight"] = tensors.at(value);
     tensors.erase(value);
   });
-  EXPECT_TRUE(
-      at::equal(tensor_of(*load_adapter(directory.path(), other.target()), kQuery + ".lora_magnitude_vector"),
-                tensor_of(*saved, kQuery + ".lora_magnitude_vector")));
+  EXPECT_TRUE(at::equal(
+      tensor_named(*load_adapter(directory.path(), other.target()), kQuery + ".lora_magnitude_vector"),
+      tensor_named(*saved, kQuery + ".lora_magnitude_vector")));
   rewrite_json(directory.path() / "adapter_config.json", [](json& file) { file["use_dora"] = false; });
   FakeModel third;
   EXPECT_THAT(error_text([&] { load_adapter(directory.path(), third.target()); }),

@@ -26,6 +26,8 @@ using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::query_ranks;
+using testing::tensor_named;
 
 const std::string kBlock = "roberta.encoder.layer.";
 
@@ -40,25 +42,6 @@ AdapterConfig lora_config(int64_t rank = 8) {
   config.method = "lora";
   config.rank = rank;
   return config;
-}
-
-at::Tensor tensor_of(const Adapter& adapter, const std::string& name) {
-  for (const TrainableTensor& entry : adapter.trainable()) {
-    if (entry.name == name) return entry.tensor;
-  }
-  ADD_FAILURE() << "no trainable tensor " << name;
-  return {};
-}
-
-std::vector<int64_t> query_ranks(const Adapter& adapter) {
-  std::vector<int64_t> ranks;
-  for (size_t i = 0; i < adapter.sites().size(); ++i) {
-    if (adapter.sites()[i].module != "query") continue;
-    int64_t rank = 0;
-    for (const LowRankTerm& term : adapter.terms(i)) rank += term.down.size(0);
-    ranks.push_back(rank);
-  }
-  return ranks;
 }
 
 TEST(Msplora, SharedTensorsAreOneStorageInTheirScope) {
@@ -76,10 +59,10 @@ TEST(Msplora, SharedTensorsAreOneStorageInTheirScope) {
     const std::string own = site.path + ".lora_A.2.weight";
     const std::string mid =
         kBlock + std::to_string(site.layer / 4 * 4) + ".attention.self." + site.module + ".lora_B.1.weight";
-    EXPECT_TRUE(terms[2].down.is_same(tensor_of(*adapter, own)));
-    EXPECT_TRUE(terms[1].up.is_same(tensor_of(*adapter, mid)));
+    EXPECT_TRUE(terms[2].down.is_same(tensor_named(*adapter, own)));
+    EXPECT_TRUE(terms[1].up.is_same(tensor_named(*adapter, mid)));
     EXPECT_TRUE(terms[0].down.is_same(
-        tensor_of(*adapter, kBlock + "0.attention.self." + site.module + ".lora_A.0.weight")));
+        tensor_named(*adapter, kBlock + "0.attention.self." + site.module + ".lora_A.0.weight")));
   }
   for (const auto& [module, levels] : owners) {
     EXPECT_EQ(levels[0].size(), 1u);
@@ -125,8 +108,8 @@ TEST(Msplora, DeltaIsTheSumOfScaledProducts) {
   const c10::NoGradGuard no_grad;
   const std::string path = kBlock + "6.attention.self.value";
   const auto factor = [&](int layer, const char* which, int level) {
-    return tensor_of(*adapter, kBlock + std::to_string(layer) + ".attention.self.value.lora_" + which + "." +
-                                   std::to_string(level) + ".weight");
+    return tensor_named(*adapter, kBlock + std::to_string(layer) + ".attention.self.value.lora_" + which +
+                                      "." + std::to_string(level) + ".weight");
   };
   const at::Tensor expected = at::mm(factor(0, "B", 0), factor(0, "A", 0)) * (5.0 / 8) +
                               at::mm(factor(4, "B", 1), factor(4, "A", 1)) * (7.0 / 4) +
@@ -270,8 +253,8 @@ TEST(Lora, InitialFactorsDependOnSeedAndNameAlone) {
   const auto second = create_adapter(config, one.target(), 7);
   const auto third = create_adapter(config, other.target(), 8);
   const std::string name = kBlock + "5.attention.self.value.lora_A.weight";
-  EXPECT_TRUE(at::equal(tensor_of(*first, name), tensor_of(*second, name)));
-  EXPECT_FALSE(at::equal(tensor_of(*second, name), tensor_of(*third, name)));
+  EXPECT_TRUE(at::equal(tensor_named(*first, name), tensor_named(*second, name)));
+  EXPECT_FALSE(at::equal(tensor_named(*second, name), tensor_named(*third, name)));
 }
 
 TEST(Lora, FactorsAreFloat32BesideBfloat16AndFloat64BesideFloat64) {
@@ -332,7 +315,7 @@ TEST(Adapter, OnlyWhatIsTrainedRequiresGradients) {
   // The layers compute with the very tensors that are trained.
   EXPECT_TRUE(model.linear("classifier.dense").weight.requires_grad());
   EXPECT_TRUE(
-      tensor_of(*adapter, "classifier.dense.weight").is_same(model.linear("classifier.dense").weight));
+      tensor_named(*adapter, "classifier.dense.weight").is_same(model.linear("classifier.dense").weight));
 }
 
 TEST(Adapter, BiasAllTakesNormsToo) {

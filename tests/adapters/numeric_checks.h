@@ -1,6 +1,5 @@
 #pragma once
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "adapters/fake_model.h"
+#include "nn/drawn_tensors.h"
 
 /// Checks of what an adapter computes, on layers of float64 (FakeModel::Options::dtype).
 namespace msplora::testing {
@@ -26,11 +26,8 @@ inline FakeModel::Options double_options() {
   return options;
 }
 
-inline at::Tensor drawn(const std::string& name, std::vector<int64_t> shape, double scale = 1.0) {
-  at::Tensor tensor = at::empty(shape, at::kDouble);
-  RandomStream stream(17, name);
-  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal() * scale;
-  return tensor;
+inline at::Tensor drawn(const std::string& name, std::vector<int64_t> shape) {
+  return normals(shape, name, at::kDouble, 17);
 }
 
 inline at::Tensor site_input(const Site& site) {
@@ -114,14 +111,6 @@ inline void expect_base_output(const Adapter& adapter) {
     const at::Tensor base = at::linear(site_input(site), site.linear->weight, site.linear->bias);
     EXPECT_EQ((site_output(site) - base).abs().max().item<double>(), 0.0) << site.path;
   }
-}
-
-inline at::Tensor tensor_named(const Adapter& adapter, const std::string& name) {
-  for (const TrainableTensor& entry : adapter.trainable()) {
-    if (entry.name == name) return entry.tensor;
-  }
-  ADD_FAILURE() << "no trainable tensor " << name;
-  return {};
 }
 
 }  // namespace msplora::testing

@@ -33,15 +33,7 @@ AdapterConfig prilora(int64_t rank = 8) {
   return config;
 }
 
-std::vector<int64_t> query_ranks(const Adapter& adapter) {
-  std::vector<int64_t> ranks;
-  for (size_t i = 0; i < adapter.sites().size(); ++i) {
-    if (adapter.sites()[i].module == "query") ranks.push_back(adapter.terms(i)[0].down.size(0));
-  }
-  return ranks;
-}
-
-std::vector<int64_t> query_ranks(const AdapterConfig& config, int64_t layers = 12) {
+std::vector<int64_t> planned_ranks(const AdapterConfig& config, int64_t layers = 12) {
   FakeModel::Options options;
   options.layers = layers;
   options.hidden = 24;
@@ -66,31 +58,25 @@ int64_t zeros(const at::Tensor& tensor) {
   return tensor.eq(0).sum().item<int64_t>();
 }
 
-ForwardContext training_context() {
-  ForwardContext context;
-  context.training = true;
-  return context;
-}
-
 TEST(Prilora, RanksGrowLinearlyToTheNearest) {
-  const std::vector<int64_t> ranks = query_ranks(prilora());
+  const std::vector<int64_t> ranks = planned_ranks(prilora());
   EXPECT_THAT(ranks, ElementsAre(4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11, 12));
   EXPECT_EQ(std::accumulate(ranks.begin(), ranks.end(), int64_t{0}), 96);
-  EXPECT_THAT(query_ranks(prilora(), 1), ElementsAre(4));
+  EXPECT_THAT(planned_ranks(prilora(), 1), ElementsAre(4));
   AdapterConfig config = prilora();
   config.prilora.first_rank = 10;
-  EXPECT_THAT(query_ranks(config, 3), ElementsAre(10, 8, 6));  // falling, mean 8
+  EXPECT_THAT(planned_ranks(config, 3), ElementsAre(10, 8, 6));  // falling, mean 8
   config.prilora.last_rank = 2;
-  EXPECT_THAT(query_ranks(config, 3), ElementsAre(10, 6, 2));
+  EXPECT_THAT(planned_ranks(config, 3), ElementsAre(10, 6, 2));
   config.prilora.first_rank.reset();
-  EXPECT_THAT(query_ranks(config, 3), ElementsAre(14, 8, 2));
-  EXPECT_THAT(query_ranks(prilora(1), 3), ElementsAre(1, 1, 1));
+  EXPECT_THAT(planned_ranks(config, 3), ElementsAre(14, 8, 2));
+  EXPECT_THAT(planned_ranks(prilora(1), 3), ElementsAre(1, 1, 1));
 }
 
 TEST(Prilora, LayersLeftOutDoNotChangeTheRanksOfOthers) {
   AdapterConfig config = prilora();
   config.layers_to_transform = {0, 3, 11};
-  EXPECT_THAT(query_ranks(config), ElementsAre(4, 6, 12));
+  EXPECT_THAT(planned_ranks(config), ElementsAre(4, 6, 12));
 }
 
 TEST(Prilora, CountsOfDeberta) {

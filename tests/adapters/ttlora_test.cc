@@ -79,7 +79,7 @@ at::Tensor contracted(const at::Tensor& x, const std::vector<at::Tensor>& cores,
   return state.reshape({tokens, -1});
 }
 
-int64_t count(const std::vector<Site>& sites, int64_t layers, int64_t rank, const Factors& shape) {
+int64_t count_with_shape(const std::vector<Site>& sites, int64_t layers, int64_t rank, const Factors& shape) {
   AdapterConfig config = ttlora(rank);
   config.target_modules = {sites.front().module};
   config.ttlora.shape = shape;
@@ -92,12 +92,12 @@ std::vector<Site> square(int64_t width) {
 
 TEST(Ttlora, CountsOfOneMatrix) {
   const Factors roberta = {12, 8, 8, 2, 2, 2, 8, 12};
-  EXPECT_EQ(count(square(768), 1, 2, roberta), 168);
-  EXPECT_EQ(count(square(768), 1, 4, roberta), 576);
-  EXPECT_EQ(count(square(768), 1, 5, roberta), 870);
-  EXPECT_EQ(count(square(768), 1, 5, {64, 4, 3, 3, 4, 64}), 990);
-  EXPECT_EQ(count(square(4096), 1, 5, {16, 16, 16, 16, 16, 16}), 1760);
-  EXPECT_EQ(count(square(4096), 1, 4, {16, 8, 8, 4, 4, 8, 8, 16}), 768);
+  EXPECT_EQ(count_with_shape(square(768), 1, 2, roberta), 168);
+  EXPECT_EQ(count_with_shape(square(768), 1, 4, roberta), 576);
+  EXPECT_EQ(count_with_shape(square(768), 1, 5, roberta), 870);
+  EXPECT_EQ(count_with_shape(square(768), 1, 5, {64, 4, 3, 3, 4, 64}), 990);
+  EXPECT_EQ(count_with_shape(square(4096), 1, 5, {16, 16, 16, 16, 16, 16}), 1760);
+  EXPECT_EQ(count_with_shape(square(4096), 1, 4, {16, 8, 8, 4, 4, 8, 8, 16}), 768);
 }
 
 TEST(Ttlora, CountsOfModels) {

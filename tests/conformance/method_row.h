@@ -62,6 +62,14 @@ const std::vector<MethodRow>& method_rows();
 inline const std::vector<std::string> kAllShapes = {"query", "value", "attention.output.dense",
                                                     "intermediate.dense", "output.dense"};
 
+/// The same module in every layer is one stack: its path without the layer index.
+inline std::string stack_of(const Site& site) {
+  const std::string index = "." + std::to_string(site.layer) + ".";
+  std::string path = site.path;
+  const size_t at = path.find(index);
+  return at == std::string::npos ? path : path.replace(at, index.size(), ".*.");
+}
+
 /// Rank 4 and alpha 6, so that a scaling is never 1 and a rank never hides a transposition; query and value.
 AdapterConfig small_config(const std::string& method);
 

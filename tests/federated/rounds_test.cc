@@ -27,7 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kBytes = 4, kSites = 6, kHidden = 32, kRank = 4, kClients = 3;
+constexpr int64_t kBytes = 4, kSites = 6, kHidden = 32, kAdapterRank = 4, kClients = 3;
 
 TEST(Message, PayloadAndFramingAreThoseOfTheFile) {
   Message message{{{"a", at::ones({3, 5})}, {"seed", at::full({1}, 7, at::kLong)}},
@@ -68,14 +68,14 @@ TEST(Traffic, OfAveragingAggregatorsEqualsTheFormulas) {
     for (const RoundReport& report : reports_of(run)) {
       ASSERT_EQ(report.traffic.size(), 3U);
       for (const ClientTraffic& entry : report.traffic) {
-        EXPECT_EQ(entry.down.adapter, factor_bytes(kRank));
-        EXPECT_EQ(entry.up.adapter, factor_bytes(kRank));
+        EXPECT_EQ(entry.down.adapter, factor_bytes(kAdapterRank));
+        EXPECT_EQ(entry.up.adapter, factor_bytes(kAdapterRank));
         EXPECT_EQ(entry.down.others, head);
         EXPECT_EQ(entry.up.others, head);
         EXPECT_GT(entry.up.framing, 0);
       }
-      EXPECT_EQ(report.up.payload(), 3 * (factor_bytes(kRank) + head));
-      EXPECT_EQ(report.total_up.payload(), report.round * 3 * (factor_bytes(kRank) + head));
+      EXPECT_EQ(report.up.payload(), 3 * (factor_bytes(kAdapterRank) + head));
+      EXPECT_EQ(report.total_up.payload(), report.round * 3 * (factor_bytes(kAdapterRank) + head));
       EXPECT_EQ(report.total_down.messages, 3 * report.round);
     }
   }
@@ -86,8 +86,8 @@ TEST(Traffic, OfFfaIsHalfAndASeed) {
   const auto reports = reports_of(run);
   for (const RoundReport& report : reports) {
     for (const ClientTraffic& entry : report.traffic) {
-      EXPECT_EQ(entry.up.adapter, kSites * kRank * kHidden * kBytes);
-      EXPECT_EQ(entry.down.adapter, kSites * kRank * kHidden * kBytes + (report.round == 1 ? 8 : 0));
+      EXPECT_EQ(entry.up.adapter, kSites * kAdapterRank * kHidden * kBytes);
+      EXPECT_EQ(entry.down.adapter, kSites * kAdapterRank * kHidden * kBytes + (report.round == 1 ? 8 : 0));
     }
   }
 }
@@ -109,26 +109,26 @@ void expect_stacks(TinyFederation& run, int64_t stack_rank, int64_t factors_down
       const int64_t stack = is_dense ? kSites * kHidden * kHidden * kBytes : factor_bytes(rank);
       EXPECT_EQ(entry.down.adapter, factors_down + stack)
           << "round " << report.round << ", client " << entry.client;
-      EXPECT_EQ(entry.up.adapter, factor_bytes(kRank));
+      EXPECT_EQ(entry.up.adapter, factor_bytes(kAdapterRank));
       before = report.round;
       if (is_dense) ++dense;
       if (missed > 1) ++waited;
     }
   }
   EXPECT_GT(waited, 0);  // the case that is easily forgotten
-  if (stack_rank == 2 * kRank) {
+  if (stack_rank == 2 * kAdapterRank) {
     EXPECT_GT(dense, 0);
   }
 }
 
 TEST(Traffic, OfFloraCountsTheStacksOfMissedRounds) {
   TinyFederation run("flora");
-  expect_stacks(run, 2 * kRank, 0);
+  expect_stacks(run, 2 * kAdapterRank, 0);
 }
 
 TEST(Traffic, OfFedExCountsTheResidualsOfMissedRounds) {
   TinyFederation run("fedex");
-  expect_stacks(run, kRank, factor_bytes(kRank));
+  expect_stacks(run, kAdapterRank, factor_bytes(kAdapterRank));
 }
 
 /// rounds.jsonl without what the clock decides.

@@ -25,7 +25,7 @@ std::string index_of(const std::string& weight_map) {
   return R"({"metadata":{"total_size":12},"weight_map":{)" + weight_map + "}}";
 }
 
-std::string refusal(const TemporaryDirectory& directory, ErrorCode code) {
+std::string checkpoint_refusal(const TemporaryDirectory& directory, ErrorCode code) {
   return error_of(code, [&] { Checkpoint::open(directory.path()); });
 }
 
@@ -61,7 +61,7 @@ TEST(Checkpoint, ListsAllMissingShardsTogether) {
   TemporaryDirectory directory;
   write_safetensors(directory / "s2", {{"b", at::ones({1})}});
   write_bytes(directory / kIndex, index_of(R"("a":"s1","b":"s2","c":"s3","d":"s3")"));
-  EXPECT_THAT(refusal(directory, ErrorCode::kIo),
+  EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kIo),
               AllOf(HasSubstr("shards are missing: s1, s3"), HasSubstr(kIndex)));
 }
 
@@ -69,14 +69,16 @@ TEST(Checkpoint, RefusesAnIndexThatClaimsTooMuch) {
   TemporaryDirectory directory;
   write_safetensors(directory / "s1", {{"a", at::ones({1})}});
   write_bytes(directory / kIndex, index_of(R"("a":"s1","b":"s1","c":"s1")"));
-  EXPECT_THAT(refusal(directory, ErrorCode::kFormat), AllOf(HasSubstr("`b` in s1"), HasSubstr("`c` in s1")));
+  EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kFormat),
+              AllOf(HasSubstr("`b` in s1"), HasSubstr("`c` in s1")));
 }
 
 TEST(Checkpoint, RefusesShardsElsewhere) {
   TemporaryDirectory directory;
   for (const char* shard : {"../s", "/etc/passwd", "a/b", "..", ".", "", R"(a\\b)", R"(s\u0000)"}) {
     write_bytes(directory / kIndex, index_of(std::string(R"("w":")") + shard + "\""));
-    EXPECT_THAT(refusal(directory, ErrorCode::kFormat), AllOf(HasSubstr("`w`"), HasSubstr("same directory")))
+    EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kFormat),
+                AllOf(HasSubstr("`w`"), HasSubstr("same directory")))
         << shard;
   }
 }
@@ -86,19 +88,19 @@ TEST(Checkpoint, RefusesDamagedIndexes) {
   for (const char* text : {"", "{", "[]", "{}", R"({"weight_map":[]})", R"({"weight_map":{}})",
                            R"({"weight_map":{"a":1}})", R"({"weight_map":{"a":"s","a":"s"}})"}) {
     write_bytes(directory / kIndex, text);
-    EXPECT_THAT(refusal(directory, ErrorCode::kFormat), HasSubstr(kIndex)) << text;
+    EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kFormat), HasSubstr(kIndex)) << text;
   }
 }
 
 TEST(Checkpoint, SaysWhatToDoWithoutSafetensors) {
   TemporaryDirectory directory;
-  EXPECT_THAT(refusal(directory, ErrorCode::kIo), HasSubstr("found nothing"));
+  EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kIo), HasSubstr("found nothing"));
   write_bytes(directory / "vocab.txt", "");
-  EXPECT_THAT(refusal(directory, ErrorCode::kIo), HasSubstr("found vocab.txt"));
+  EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kIo), HasSubstr("found vocab.txt"));
   write_bytes(directory / "adapter_model.safetensors", "");
-  EXPECT_THAT(refusal(directory, ErrorCode::kIo), HasSubstr("this is an adapter"));
+  EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kIo), HasSubstr("this is an adapter"));
   write_bytes(directory / "pytorch_model.bin", "");
-  EXPECT_THAT(refusal(directory, ErrorCode::kIo),
+  EXPECT_THAT(checkpoint_refusal(directory, ErrorCode::kIo),
               AllOf(HasSubstr("pytorch_model.bin"), HasSubstr("safe_serialization=True")));
   EXPECT_THAT(error_of(ErrorCode::kIo, [&] { Checkpoint::open(directory / "absent"); }),
               HasSubstr("does not exist"));

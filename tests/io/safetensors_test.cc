@@ -38,7 +38,7 @@ std::string object(const std::string& entries) {
 }
 
 // The message for a file with this header and this many bytes of data; names the file in any case.
-std::string refusal(const std::string& header, size_t data_bytes = 4) {
+std::string header_refusal(const std::string& header, size_t data_bytes = 4) {
   TemporaryDirectory directory;
   const auto path = directory / "bad.safetensors";
   write_bytes(path, raw_safetensors(header, std::string(data_bytes, '\0')));
@@ -182,70 +182,78 @@ TEST(Safetensors, RefusesLyingHeaderLengths) {
 }
 
 TEST(Safetensors, RefusesBadJson) {
-  EXPECT_THAT(refusal("{\"w\":"), HasSubstr("expected JSON"));
-  EXPECT_THAT(refusal("[]", 0), HasSubstr("starts with `{`"));
-  EXPECT_THAT(refusal("", 0), HasSubstr("starts with `{`"));
-  EXPECT_THAT(refusal(std::string(kOneFloat) + "}"), HasSubstr("expected JSON"));
-  EXPECT_THAT(refusal("{\"\xff\":1}"), HasSubstr("expected JSON"));
-  EXPECT_THAT(refusal(std::string(kOneFloat) + std::string(1, '\0') + "x"), HasSubstr("zero byte"));
-  EXPECT_THAT(refusal("{\"w\":[[[1]]]}"), HasSubstr("levels deep"));
-  EXPECT_THAT(refusal(fmt::format("{{\"w\":{}", std::string(100'000, '['))), HasSubstr("levels deep"));
+  EXPECT_THAT(header_refusal("{\"w\":"), HasSubstr("expected JSON"));
+  EXPECT_THAT(header_refusal("[]", 0), HasSubstr("starts with `{`"));
+  EXPECT_THAT(header_refusal("", 0), HasSubstr("starts with `{`"));
+  EXPECT_THAT(header_refusal(std::string(kOneFloat) + "}"), HasSubstr("expected JSON"));
+  EXPECT_THAT(header_refusal("{\"\xff\":1}"), HasSubstr("expected JSON"));
+  EXPECT_THAT(header_refusal(std::string(kOneFloat) + std::string(1, '\0') + "x"), HasSubstr("zero byte"));
+  EXPECT_THAT(header_refusal("{\"w\":[[[1]]]}"), HasSubstr("levels deep"));
+  EXPECT_THAT(header_refusal(fmt::format("{{\"w\":{}", std::string(100'000, '['))), HasSubstr("levels deep"));
   const std::string w = entry("w", "F32", "[1]", "[0,4]");
-  EXPECT_THAT(refusal(object(w + "," + w)), AllOf(HasSubstr("`w`"), HasSubstr("twice")));
-  EXPECT_THAT(refusal(R"({"w":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})"),
+  EXPECT_THAT(header_refusal(object(w + "," + w)), AllOf(HasSubstr("`w`"), HasSubstr("twice")));
+  EXPECT_THAT(header_refusal(R"({"w":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})"),
               HasSubstr("twice"));
 }
 
 TEST(Safetensors, RefusesBadEntries) {
-  EXPECT_THAT(refusal(R"({"w":1})"),
+  EXPECT_THAT(header_refusal(R"({"w":1})"),
               AllOf(HasSubstr("tensor `w`"), HasSubstr("expected an object, found 1")));
-  EXPECT_THAT(refusal(R"({"w":{"dtype":"F32","shape":[1]}})"), HasSubstr("expected the key `data_offsets`"));
-  EXPECT_THAT(refusal(object(entry("w", "F8_E4M3", "[4]", "[0,4]"))),
+  EXPECT_THAT(header_refusal(R"({"w":{"dtype":"F32","shape":[1]}})"),
+              HasSubstr("expected the key `data_offsets`"));
+  EXPECT_THAT(header_refusal(object(entry("w", "F8_E4M3", "[4]", "[0,4]"))),
               AllOf(HasSubstr("F8_E4M3"), HasSubstr("bfloat16")));
-  EXPECT_THAT(refusal(object(entry("w", "FLOAT", "[1]", "[0,4]"))),
+  EXPECT_THAT(header_refusal(object(entry("w", "FLOAT", "[1]", "[0,4]"))),
               AllOf(HasSubstr("FLOAT"), HasSubstr("F64")));
-  EXPECT_THAT(refusal(R"({"w":{"dtype":7,"shape":[1],"data_offsets":[0,4]}})"), HasSubstr("found 7"));
-  EXPECT_THAT(refusal(object(entry("w", "F32", "4", "[0,4]"))), HasSubstr("shape: expected a list"));
+  EXPECT_THAT(header_refusal(R"({"w":{"dtype":7,"shape":[1],"data_offsets":[0,4]}})"), HasSubstr("found 7"));
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "4", "[0,4]"))), HasSubstr("shape: expected a list"));
   for (const char* shape : {"[-1]", "[1.0]", "[\"1\"]", "[null]", "[true]", "[1e0]", "[[1]]", "[1e400]"}) {
-    refusal(object(entry("w", "F32", shape, "[0,4]")));
+    header_refusal(object(entry("w", "F32", shape, "[0,4]")));
   }
-  EXPECT_THAT(refusal(object(entry("w", "F32", "[-1]", "[0,4]"))),
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "[-1]", "[0,4]"))),
               HasSubstr("non-negative integer, found -1"));
-  EXPECT_THAT(refusal(object(entry("w", "F32", "[18446744073709551615]", "[0,4]"))), HasSubstr("2^63"));
-  EXPECT_THAT(refusal(object(entry("w", "F32", "[4294967296,4294967296]", "[0,4]"))),
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "[18446744073709551615]", "[0,4]"))),
+              HasSubstr("2^63"));
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "[4294967296,4294967296]", "[0,4]"))),
               HasSubstr("larger than any"));
   // The product wraps to the right size, or is hidden behind a zero.
-  refusal(object(entry("w", "F32", "[4611686018427387905]", "[0,4]")));
-  refusal(object(entry("w", "F32", "[0,4294967296,4294967296]", "[0,0]")), 0);
+  header_refusal(object(entry("w", "F32", "[4611686018427387905]", "[0,4]")));
+  header_refusal(object(entry("w", "F32", "[0,4294967296,4294967296]", "[0,0]")), 0);
   std::string many = "[1";
   for (int i = 0; i < 64; ++i) many += ",1";
-  EXPECT_THAT(refusal(object(entry("w", "F32", many + "]", "[0,4]"))), HasSubstr("64 dimensions, found 65"));
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", many + "]", "[0,4]"))),
+              HasSubstr("64 dimensions, found 65"));
 }
 
 TEST(Safetensors, RefusesBadRanges) {
   for (const char* offsets :
        {"[0]", "[0,4,8]", "4", "[-1,3]", "[0,4.0]", "[0,\"4\"]", "{}", "[0,18446744073709551616]"}) {
-    EXPECT_THAT(refusal(object(entry("w", "F32", "[1]", offsets))), HasSubstr("data_offsets")) << offsets;
+    EXPECT_THAT(header_refusal(object(entry("w", "F32", "[1]", offsets))), HasSubstr("data_offsets"))
+        << offsets;
   }
-  EXPECT_THAT(refusal(object(entry("w", "F32", "[1]", "[4,0]"))), HasSubstr("begin <= end"));
-  EXPECT_THAT(refusal(object(entry("w", "F32", "[2]", "[0,8]"))), HasSubstr("within the 4 bytes"));
-  EXPECT_THAT(refusal(object(entry("w", "F32", "[2]", "[0,4]"))),
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "[1]", "[4,0]"))), HasSubstr("begin <= end"));
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "[2]", "[0,8]"))), HasSubstr("within the 4 bytes"));
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "[2]", "[0,4]"))),
               AllOf(HasSubstr("expected 8 bytes"), HasSubstr("found 4")));
-  EXPECT_THAT(refusal(object(entry("w", "F32", "[1]", "[4,8]")), 8), HasSubstr("a gap after the header"));
-  EXPECT_THAT(refusal(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("w", "F32", "[1]", "[2,6]")), 6),
-              AllOf(HasSubstr("tensor `w`"), HasSubstr("overlaps tensor `a`")));
-  EXPECT_THAT(refusal(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("w", "F32", "[1]", "[0,4]"))),
-              HasSubstr("overlaps"));
-  EXPECT_THAT(refusal(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("w", "F32", "[1]", "[5,9]")), 9),
-              HasSubstr("a gap after tensor `a`"));
-  EXPECT_THAT(refusal(kOneFloat, 5), HasSubstr("expected 4 bytes of data after the header"));
-  EXPECT_THAT(refusal("{}", 1), HasSubstr("expected 0 bytes"));
+  EXPECT_THAT(header_refusal(object(entry("w", "F32", "[1]", "[4,8]")), 8),
+              HasSubstr("a gap after the header"));
+  EXPECT_THAT(
+      header_refusal(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("w", "F32", "[1]", "[2,6]")), 6),
+      AllOf(HasSubstr("tensor `w`"), HasSubstr("overlaps tensor `a`")));
+  EXPECT_THAT(
+      header_refusal(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("w", "F32", "[1]", "[0,4]"))),
+      HasSubstr("overlaps"));
+  EXPECT_THAT(
+      header_refusal(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("w", "F32", "[1]", "[5,9]")), 9),
+      HasSubstr("a gap after tensor `a`"));
+  EXPECT_THAT(header_refusal(kOneFloat, 5), HasSubstr("expected 4 bytes of data after the header"));
+  EXPECT_THAT(header_refusal("{}", 1), HasSubstr("expected 0 bytes"));
 }
 
 TEST(Safetensors, RefusesBadMetadata) {
-  EXPECT_THAT(refusal(R"({"__metadata__":{"a":1}})", 0),
+  EXPECT_THAT(header_refusal(R"({"__metadata__":{"a":1}})", 0),
               AllOf(HasSubstr("__metadata__"), HasSubstr("expected a string")));
-  EXPECT_THAT(refusal(R"({"__metadata__":[]})", 0), HasSubstr("object of strings"));
+  EXPECT_THAT(header_refusal(R"({"__metadata__":[]})", 0), HasSubstr("object of strings"));
 }
 
 TEST(Safetensors, RefusesBytesThatAreNoBools) {

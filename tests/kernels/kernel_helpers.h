@@ -25,6 +25,9 @@ inline Bfloat16 to_bf16(float value) {
   std::memcpy(&bits, &value, 4);
   return {static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)};
 }
+inline float to_float(float value) {
+  return value;
+}
 inline float to_float(Bfloat16 value) {
   const uint32_t bits = uint32_t{value.bits} << 16;
   float result;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/kernel_helpers.h"
 #include "kernels/reference.h"
 #include "msplora/core/random.h"
 #include "msplora/kernels/kernels.h"
@@ -12,24 +13,8 @@
 namespace msplora::kernels {
 namespace {
 
-float to_float(float value) {
-  return value;
-}
-float to_float(Bfloat16 value) {
-  const uint32_t bits = uint32_t{value.bits} << 16;
-  float result;
-  std::memcpy(&result, &bits, 4);
-  return result;
-}
-
-class NoiseOfEveryIsa : public ::testing::TestWithParam<Isa> {
+class NoiseOfEveryIsa : public KernelsOfEveryIsa {
  protected:
-  void SetUp() override {
-    best_ = active_isa();
-    set_isa(GetParam());
-  }
-  void TearDown() override { set_isa(best_); }
-
   /// Noise of deviation 1 on a matrix of zeros.
   static std::vector<float> normals(int64_t rows, int64_t width, uint64_t key) {
     std::vector<float> w(static_cast<size_t>(rows * width)), y(w.size());
@@ -37,9 +22,6 @@ class NoiseOfEveryIsa : public ::testing::TestWithParam<Isa> {
     add_row_noise<float>({rows, width, key, deviations.data(), w.data(), y.data()});
     return y;
   }
-
- private:
-  Isa best_ = Isa::kPortable;
 };
 
 TEST_P(NoiseOfEveryIsa, NumbersAreTheDefinedOnes) {

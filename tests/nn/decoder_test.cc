@@ -18,18 +18,14 @@
 #include <vector>
 
 #include "msplora/core/error.h"
-#include "msplora/core/random.h"
 #include "msplora/nn/functional.h"
+#include "nn/drawn_tensors.h"
 
 namespace msplora {
 namespace {
 
-at::Tensor normals(at::IntArrayRef shape, const std::string& name, at::ScalarType dtype = at::kDouble) {
-  at::Tensor tensor = at::empty(shape, at::kDouble);
-  RandomStream stream(1, name);
-  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal();
-  return tensor.to(dtype);
-}
+using testing::normals;
+
 at::Tensor trained(at::IntArrayRef shape, const std::string& name, at::ScalarType dtype = at::kDouble) {
   return normals(shape, name, dtype).requires_grad_(true);
 }

@@ -14,18 +14,13 @@
 #include <string>
 #include <vector>
 
-#include "msplora/core/random.h"
 #include "msplora/nn/functional.h"
+#include "nn/drawn_tensors.h"
 
 namespace msplora {
 namespace {
 
-at::Tensor normals(at::IntArrayRef shape, const std::string& name, at::ScalarType dtype) {
-  at::Tensor tensor = at::empty(shape, at::kDouble);
-  RandomStream stream(1, name);
-  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal();
-  return tensor.to(dtype);
-}
+using testing::normals;
 
 // Two levels with masks of their own, the second shared with nothing; alpha differs from the rank.
 struct AdaptedCase {

@@ -13,19 +13,14 @@
 #include <memory>
 #include <string>
 
-#include "msplora/core/random.h"
 #include "msplora/nn/functional.h"
 #include "msplora/nn/linear.h"
+#include "nn/drawn_tensors.h"
 
 namespace msplora {
 namespace {
 
-at::Tensor normals(at::IntArrayRef shape, const std::string& name, at::ScalarType dtype) {
-  at::Tensor tensor = at::empty(shape, at::kDouble);
-  RandomStream stream(1, name);
-  for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal();
-  return tensor.to(dtype);
-}
+using testing::normals;
 
 /// A layer with one low-rank term and noise on its weight.
 struct NoisyCase {

@@ -8,10 +8,11 @@
 
 namespace msplora {
 
-/// Philox 4x32-10 (Salmon et al., SC 2011): a counter-based generator. The numbers depend on (key, counter)
+/// Philox 4x32 (Salmon et al., SC 2011): a counter-based generator. The numbers depend on (key, counter)
 /// alone, so any element of any stream can be drawn by any thread in any order, and nothing needs to be
 /// stored.
-std::array<uint32_t, 4> philox4x32(uint64_t key, uint64_t counter_low, uint64_t counter_high);
+std::array<uint32_t, 4> philox4x32(uint64_t key, uint64_t counter_low, uint64_t counter_high,
+                                   int rounds = 10);
 
 /// A 64-bit hash of a name, stable across platforms and versions (FNV-1a with a final mix).
 uint64_t hash_name(std::string_view name);

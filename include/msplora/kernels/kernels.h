@@ -27,10 +27,14 @@ void set_isa(Isa isa);
 std::vector<Isa> available_isas();
 std::string to_string(Isa isa);
 
+/// Rounds of Philox for masks and noise: the fewest that pass BigCrush (Salmon et al. 2011, table 2).
+inline constexpr int kMaskRounds = 7;
+
 /// A dropout mask that is computed, never stored. Element e of the stream `key` is kept when its 16-bit
 /// number is at least threshold = round(p * 65536); kept values are scaled by 1 / (1 - threshold / 65536).
-/// The numbers are Philox 4x32-10: counter (e / 128) * 16 + e % 16 gives eight 16-bit numbers, of which
-/// (e % 128) / 16 is taken, so that 16 SIMD lanes fill 128 consecutive elements.
+/// The numbers are Philox 4x32-7: counter (e / 64) * 8 + (e % 32) / 4 gives eight 16-bit numbers, low halves
+/// of words first, of which (e % 64) / 32 * 4 + e % 4 is taken, so that a vector of words is 32 numbers in
+/// order.
 struct DropoutMask {
   uint64_t key = 0;
   double p = 0.0;
@@ -46,7 +50,7 @@ void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
 
 /// y[i, j] = w[i, j] + deviations[i] * normal(key, i, j): Gaussian noise on a matrix, drawn again whenever it
 /// is needed. y may be w. The normals are a function of (key, i, j) alone: with (u0, u1, u2, u3) the words of
-/// Philox 4x32-10 at the counter ((j / 64) * 16 + j % 16, i), Box-Muller makes two of (u0, u1) and two of
+/// Philox 4x32-7 at the counter ((j / 64) * 16 + j % 16, i), Box-Muller makes two of (u0, u1) and two of
 /// (u2, u3), sqrt(-2 ln (((u0 >> 8) + 1) / 2^24)) times cos and sin of 2 pi (u1 >> 8) / 2^24, and number
 /// (j % 64) / 16 of the four is taken.
 template <typename T>
@@ -150,11 +154,13 @@ void low_rank_backward(const LowRankBackward<T>& op);
 
 /// Hugging Face names: gelu (erf), gelu_new / gelu_pytorch_tanh (tanh), relu, silu, tanh.
 enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
+/// y[i] = f(x[i]) and, when `derivative` is not null, derivative[i] = f'(x[i]): backward multiplies by it
+/// instead of computing the exponential again. In place is allowed for one of the two.
 template <typename T>
-void activation(Activation kind, const T* x, T* y, int64_t n);
-/// dx[i] = dy[i] * f'(x[i]).
+void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n);
+/// y[i] = a[i] * b[i].
 template <typename T>
-void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_t n);
+void multiply(const T* a, const T* b, T* y, int64_t n);
 
 /// Softmax attention inside each segment of a packed batch: o = dropout(softmax(scale q kᵀ [+ causal mask]))
 /// v. q, o: [T, heads, head_dim]; k, v: [T, kv_heads, head_dim]; heads is a multiple of kv_heads (query head

@@ -27,109 +27,102 @@ MSPLORA_INLINE VecF tanh(VecF x) {
 
 constexpr float kTanhCoefficient = 0.7978845608028654f;  // sqrt(2 / pi)
 
+/// f(x) and f'(x).
+struct Pair {
+  VecF value, derivative;
+};
+
 struct Gelu {
-  static VecF value(VecF x) {
+  static Pair at(VecF x) {
     VecF gauss;
-    return 0.5f * x * (1.0f + erf(x * 0.70710678118654752f, &gauss));
-  }
-  static VecF derivative(VecF x) {
-    VecF gauss;
-    const VecF cdf = 0.5f * (1.0f + erf(x * 0.70710678118654752f, &gauss));
-    return cdf + x * gauss * 0.3989422804014327f;  // 1 / sqrt(2 pi)
+    const VecF cdf = 0.5f + 0.5f * erf(x * 0.70710678118654752f, &gauss);
+    return {x * cdf, cdf + x * gauss * 0.3989422804014327f};  // 1 / sqrt(2 pi)
   }
 };
 
 struct GeluTanh {
-  static VecF value(VecF x) {
-    return 0.5f * x * (1.0f + tanh(kTanhCoefficient * (x + 0.044715f * x * x * x)));
-  }
-  static VecF derivative(VecF x) {
-    const VecF t = tanh(kTanhCoefficient * (x + 0.044715f * x * x * x));
-    const VecF inner = kTanhCoefficient * (1.0f + 3.0f * 0.044715f * x * x);
-    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
+  static Pair at(VecF x) {
+    const VecF square = x * x;
+    const VecF t = tanh(kTanhCoefficient * x * (1.0f + 0.044715f * square));
+    const VecF inner = kTanhCoefficient * (1.0f + 3.0f * 0.044715f * square);
+    const VecF half = 0.5f * (1.0f + t);
+    return {x * half, half + 0.5f * x * (1.0f - t * t) * inner};
   }
 };
 
 struct Relu {
   // Written so that NaN passes.
-  static VecF value(VecF x) { return select(x < 0.0f, splat(0.0f), x); }
-  static VecF derivative(VecF x) { return select(x > 0.0f, splat(1.0f), splat(0.0f)); }
+  static Pair at(VecF x) {
+    return {select(x < 0.0f, splat(0.0f), x), select(x > 0.0f, splat(1.0f), splat(0.0f))};
+  }
 };
 
 struct Silu {
-  static VecF value(VecF x) { return x * sigmoid(x); }
-  static VecF derivative(VecF x) {
+  static Pair at(VecF x) {
     const VecF s = sigmoid(x);
-    return s * (1.0f + x * (1.0f - s));
+    return {x * s, s * (1.0f + x * (1.0f - s))};
   }
 };
 
 struct Tanh {
-  static VecF value(VecF x) { return tanh(x); }
-  static VecF derivative(VecF x) {
+  static Pair at(VecF x) {
     const VecF t = tanh(x);
-    return 1.0f - t * t;
+    return {t, 1.0f - t * t};
   }
 };
 
-template <typename F, typename T>
-void map_forward(const T* x, T* y, int64_t n) {
+template <typename F, bool WithDerivative, typename T>
+void map(const T* x, T* y, T* derivative, int64_t n) {
   const int64_t vectors = n / kLanes;
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
-  for (int64_t i = 0; i < vectors; ++i) store(y + i * kLanes, F::value(load(x + i * kLanes)));
+  for (int64_t i = 0; i < vectors; ++i) {
+    const Pair f = F::at(load(x + i * kLanes));
+    store(y + i * kLanes, f.value);
+    if (WithDerivative) store(derivative + i * kLanes, f.derivative);
+  }
   const int64_t done = vectors * kLanes;
-  if (const int rest = static_cast<int>(n - done))
-    store_part(y + done, F::value(load_part(x + done, rest)), rest);
+  if (const int rest = static_cast<int>(n - done)) {
+    const Pair f = F::at(load_part(x + done, rest));
+    store_part(y + done, f.value, rest);
+    if (WithDerivative) store_part(derivative + done, f.derivative, rest);
+  }
 }
 
 template <typename F, typename T>
-void map_backward(const T* x, const T* dy, T* dx, int64_t n) {
-  const int64_t vectors = n / kLanes;
-#pragma omp parallel for schedule(static) if (n > kParallelElements)
-  for (int64_t i = 0; i < vectors; ++i)
-    store(dx + i * kLanes, load(dy + i * kLanes) * F::derivative(load(x + i * kLanes)));
-  const int64_t done = vectors * kLanes;
-  if (const int rest = static_cast<int>(n - done))
-    store_part(dx + done, load_part(dy + done, rest) * F::derivative(load_part(x + done, rest)), rest);
+void map(const T* x, T* y, T* derivative, int64_t n) {
+  if (derivative) return map<F, true>(x, y, derivative, n);
+  map<F, false>(x, y, derivative, n);
 }
 
 }  // namespace
 
 template <typename T>
-void activation(Activation kind, const T* x, T* y, int64_t n) {
+void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n) {
   switch (kind) {
     case Activation::kGelu:
-      return map_forward<Gelu>(x, y, n);
+      return map<Gelu>(x, y, derivative, n);
     case Activation::kGeluTanh:
-      return map_forward<GeluTanh>(x, y, n);
+      return map<GeluTanh>(x, y, derivative, n);
     case Activation::kRelu:
-      return map_forward<Relu>(x, y, n);
+      return map<Relu>(x, y, derivative, n);
     case Activation::kSilu:
-      return map_forward<Silu>(x, y, n);
+      return map<Silu>(x, y, derivative, n);
     case Activation::kTanh:
-      return map_forward<Tanh>(x, y, n);
+      return map<Tanh>(x, y, derivative, n);
   }
 }
 
 template <typename T>
-void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_t n) {
-  switch (kind) {
-    case Activation::kGelu:
-      return map_backward<Gelu>(x, dy, dx, n);
-    case Activation::kGeluTanh:
-      return map_backward<GeluTanh>(x, dy, dx, n);
-    case Activation::kRelu:
-      return map_backward<Relu>(x, dy, dx, n);
-    case Activation::kSilu:
-      return map_backward<Silu>(x, dy, dx, n);
-    case Activation::kTanh:
-      return map_backward<Tanh>(x, dy, dx, n);
-  }
+void multiply(const T* a, const T* b, T* y, int64_t n) {
+  const int64_t vectors = n / kLanes;
+#pragma omp parallel for schedule(static) if (n > kParallelElements)
+  for (int64_t i = 0; i < vectors; ++i) store(y + i * kLanes, load(a + i * kLanes) * load(b + i * kLanes));
+  for (int64_t i = vectors * kLanes; i < n; ++i) set(y[i], to_float(a[i]) * to_float(b[i]));
 }
 
-template void activation(Activation, const float*, float*, int64_t);
-template void activation(Activation, const Bfloat16*, Bfloat16*, int64_t);
-template void activation_backward(Activation, const float*, const float*, float*, int64_t);
-template void activation_backward(Activation, const Bfloat16*, const Bfloat16*, Bfloat16*, int64_t);
+template void activation(Activation, const float*, float*, float*, int64_t);
+template void activation(Activation, const Bfloat16*, Bfloat16*, Bfloat16*, int64_t);
+template void multiply(const float*, const float*, float*, int64_t);
+template void multiply(const Bfloat16*, const Bfloat16*, Bfloat16*, int64_t);
 
 }  // namespace msplora::kernels::MSPLORA_ISA

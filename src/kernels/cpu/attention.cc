@@ -36,9 +36,8 @@ void forward_tile(const SegmentAttention<T>& op, const Tile& tile) {
   float* kt = thread_scratch(kKtSlot, dim * wide);
   float* v = thread_scratch(kVSlot, length * deep);
   float* q = thread_scratch(kQSlot, kRowBlock * deep);
-  float* p = thread_scratch(kPSlot, kRowBlock * wide + 128);
+  float* p = thread_scratch(kPSlot, kRowBlock * wide);
   float* out = thread_scratch(kOutSlot, kRowBlock * deep);
-  float* factors = op.mask.active() ? thread_scratch(kMaskSlot, kRowBlock * wide + 128) : nullptr;
   gather(op.k + tile.first_token * op.k_stride + kv_head * dim, op.k_stride, length, dim, deep, 1.0f, k);
   transpose(k, length, dim, deep, kt, wide);
   gather(op.v + tile.first_token * op.v_stride + kv_head * dim, op.v_stride, length, dim, deep, 1.0f, v);
@@ -52,32 +51,24 @@ void forward_tile(const SegmentAttention<T>& op, const Tile& tile) {
     gemm(rows, round_up(keys, 16), dim, q, deep, 1, kt, wide, p, wide, false);
     softmax_rows(tile, op.causal, i0, rows, p, op.lse ? op.lse + token * op.heads + tile.head : nullptr,
                  op.heads);
-    if (factors) {
-      mask_block(op.mask, tile, i0, rows, factors);
-      multiply(p, factors, rows * wide);
-    }
+    if (op.mask.active())
+      apply_mask(p, block_mask(op.mask, tile, i0, rows), static_cast<float>(op.mask.scale()), rows * wide);
     gemm(rows, deep, keys, p, wide, 1, v, deep, out, deep, false);
     scatter(out, deep, rows, dim, 1.0f, op.o + token * op.o_stride + tile.head * dim, op.o_stride);
   }
 }
 
 struct BackwardScratch {
-  float *k, *kt, *vt, *q, *p, *d_o, *ds, *dk, *dv, *out, *factors;
+  float *k, *kt, *vt, *q, *p, *d_o, *ds, *dk, *dv, *out;
 };
 
-BackwardScratch backward_scratch(const Tile& tile, bool dropout) {
+BackwardScratch backward_scratch(const Tile& tile) {
   const int64_t wide = tile.padded_length, deep = tile.padded_dim;
-  return {thread_scratch(kKSlot, tile.length * deep),
-          thread_scratch(kKtSlot, tile.dim * wide),
-          thread_scratch(kVtSlot, tile.dim * wide),
-          thread_scratch(kQSlot, kRowBlock * deep),
-          thread_scratch(kPSlot, kRowBlock * wide + 128),
-          thread_scratch(kDoSlot, kRowBlock * deep),
-          thread_scratch(kDsSlot, kRowBlock * wide),
-          thread_scratch(kDkSlot, tile.length * deep),
-          thread_scratch(kDvSlot, tile.length * deep),
-          thread_scratch(kOutSlot, kRowBlock * deep),
-          dropout ? thread_scratch(kMaskSlot, kRowBlock * wide + 128) : nullptr};
+  return {thread_scratch(kKSlot, tile.length * deep),  thread_scratch(kKtSlot, tile.dim * wide),
+          thread_scratch(kVtSlot, tile.dim * wide),    thread_scratch(kQSlot, kRowBlock * deep),
+          thread_scratch(kPSlot, kRowBlock * wide),    thread_scratch(kDoSlot, kRowBlock * deep),
+          thread_scratch(kDsSlot, kRowBlock * wide),   thread_scratch(kDkSlot, tile.length * deep),
+          thread_scratch(kDvSlot, tile.length * deep), thread_scratch(kOutSlot, kRowBlock * deep)};
 }
 
 template <typename T>
@@ -94,7 +85,8 @@ void backward_head(const SegmentAttentionBackward<T>& op, const Tile& tile, cons
     gemm(rows, wide, dim, t.q, deep, 1, t.kt, wide, t.p, wide, false);
     probability_rows(tile, f.causal, i0, rows, t.p, f.lse + token * f.heads + tile.head, f.heads);
     gemm(rows, wide, dim, t.d_o, deep, 1, t.vt, wide, t.ds, wide, false);
-    score_gradients(f.mask, tile, i0, rows, t.p, t.ds, t.factors);
+    score_gradients(tile, rows, block_mask(f.mask, tile, i0, rows), static_cast<float>(f.mask.scale()), t.p,
+                    t.ds);
     gemm(keys, deep, rows, t.p, 1, wide, t.d_o, deep, t.dv, deep, true);
     gemm(keys, deep, rows, t.ds, 1, wide, t.q, deep, t.dk, deep, true);
     gemm(rows, deep, keys, t.ds, wide, 1, t.k, deep, t.out, deep, false);
@@ -110,7 +102,7 @@ void backward_group(const SegmentAttentionBackward<T>& op, int64_t segment, int6
   Tile tile = make_tile(f, segment, kv_head * group);
   if (tile.length == 0) return;
   const int64_t deep = tile.padded_dim, dim = tile.dim;
-  const BackwardScratch t = backward_scratch(tile, f.mask.active());
+  const BackwardScratch t = backward_scratch(tile);
   const int64_t k_offset = tile.first_token * f.k_stride + kv_head * dim;
   const int64_t v_offset = tile.first_token * f.v_stride + kv_head * dim;
   gather(f.v + v_offset, f.v_stride, tile.length, dim, deep, 1.0f, t.k);

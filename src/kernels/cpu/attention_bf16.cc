@@ -2,6 +2,8 @@
 // products in float. Operands are arrays of pairs (uint32_t): neighbours in a row where the row is the summed
 // dimension, two rows interleaved where the column is. Probabilities and score gradients are rounded to
 // bfloat16 before they enter a product, as in FlashAttention; softmax, masks and sums stay in float.
+#include <cmath>
+
 #include "kernels/cpu/attention_tile.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
@@ -9,7 +11,7 @@ namespace msplora::kernels::MSPLORA_ISA {
 #if defined(__AVX512BF16__)
 namespace {
 
-constexpr int kWidePairSlot = 15;
+constexpr int kWidePairSlot = 15, kGradientPairSlot = 22, kGradientRowSlot = 23;
 
 MSPLORA_INLINE VecF dot_pairs(VecF sum, VecU a, VecU b) {
   return (VecF)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
@@ -22,11 +24,26 @@ MSPLORA_INLINE VecU load_u32(const uint32_t* p) {
 MSPLORA_INLINE void store_u32(uint32_t* p, VecU v) {
   std::memcpy(p, &v, sizeof(v));
 }
-MSPLORA_INLINE VecU load_halves(const uint16_t* p) {
-  return (VecU)_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+// A mask of the lanes below `count`.
+MSPLORA_INLINE __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFFu : (count <= 0 ? 0u : (1u << count) - 1u));
 }
-MSPLORA_INLINE VecU bf16_bits(VecF v) {
-  return (VecU)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v));
+MSPLORA_INLINE VecF only(VecF v, __mmask16 lanes) {
+  return (VecF)_mm512_maskz_mov_ps(lanes, (__m512)v);
+}
+
+// 2^x to about 2 ulp, for x <= 127; 0 far below.
+MSPLORA_INLINE VecF exp2(VecF x) {
+  const __m512 n = _mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const VecF f = x - (VecF)n;
+  VecF p = splat(1.535336188319500e-4f);
+  p = p * f + 1.339887440266574e-3f;
+  p = p * f + 9.618437357674640e-3f;
+  p = p * f + 5.550332471162809e-2f;
+  p = p * f + 2.402264791363012e-1f;
+  p = p * f + 6.931472028550421e-1f;
+  p = p * f + 1.0f;
+  return (VecF)_mm512_scalef_ps((__m512)p, n);
 }
 
 // C[Rows, 16 Vectors] (+)= A B over k pairs; pair p of row i of A is a[i * a_row + p * a_col].
@@ -61,25 +78,56 @@ void pair_rows(int64_t n, int64_t k, const uint32_t* a, int64_t a_row, int64_t a
 void pair_gemm(int64_t m, int64_t n, int64_t k, const uint32_t* a, int64_t a_row, int64_t a_col,
                const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool add) {
   int64_t i = 0;
-  for (; i + 6 <= m; i += 6) pair_rows<6>(n, k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, add);
-  for (; i + 2 <= m; i += 2) pair_rows<2>(n, k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, add);
+  for (; i + 4 <= m; i += 4) pair_rows<4>(n, k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, add);
   for (; i < m; ++i) pair_rows<1>(n, k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, add);
+}
+
+// The same rows of the next head follow those of this one; strides are too wide for the processor to guess.
+MSPLORA_INLINE void prefetch(const Bfloat16* p) {
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+}
+
+// The 16 x 16 words of v, transposed.
+MSPLORA_INLINE void transpose_words(__m512i* v) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  // v[4 g + c] has in its quarter q the words 4 q + c of rows 4 g .. 4 g + 3.
+  for (int c = 0; c < 4; ++c) {
+    const __m512i a = _mm512_shuffle_i32x4(v[c], v[4 + c], 0x44),
+                  b = _mm512_shuffle_i32x4(v[c], v[4 + c], 0xEE);
+    const __m512i d = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x44),
+                  e = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xEE);
+    t[c] = _mm512_shuffle_i32x4(a, d, 0x88);
+    t[4 + c] = _mm512_shuffle_i32x4(a, d, 0xDD);
+    t[8 + c] = _mm512_shuffle_i32x4(b, e, 0x88);
+    t[12 + c] = _mm512_shuffle_i32x4(b, e, 0xDD);
+  }
+  for (int i = 0; i < 16; ++i) v[i] = t[i];
 }
 
 // Rows of `dim` values -> to[dim / 2, wide]: pair p of every row, the rows side by side; zero beyond `rows`.
 void transpose_pairs(const Bfloat16* from, int64_t stride, int64_t rows, int64_t dim, int64_t wide,
                      uint32_t* to) {
-  alignas(64) int32_t offsets[16];
-  for (int i = 0; i < 16; ++i) offsets[i] = static_cast<int32_t>(i * stride * 2);
-  const __m512i index = _mm512_load_si512(offsets);
+  const int64_t pairs = dim / 2;
   for (int64_t r = 0; r < wide; r += 16) {
-    const int64_t count = rows - r < 0 ? 0 : (rows - r < 16 ? rows - r : 16);
-    const __mmask16 valid = static_cast<__mmask16>((1u << count) - 1u);
-    const auto* base = reinterpret_cast<const char*>(from + r * stride);
-    for (int64_t p = 0; p < dim / 2; ++p) {
-      const __m512i column =
-          _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), valid, index, base + 4 * p, 1);
-      _mm512_storeu_si512(to + p * wide + r, column);
+    for (int64_t p = 0; p < pairs; p += 16) {
+      const __mmask16 valid = first_lanes(pairs - p);
+      __m512i v[16];
+      for (int64_t i = 0; i < 16; ++i)
+        v[i] = _mm512_maskz_loadu_epi32(r + i < rows ? valid : __mmask16{0}, from + (r + i) * stride + 2 * p);
+      for (int64_t i = 0; i < 16; ++i) prefetch(from + (r + i) * stride + dim + 2 * p);
+      transpose_words(v);
+      const int64_t columns = pairs - p < 16 ? pairs - p : 16;
+      for (int64_t i = 0; i < columns; ++i) _mm512_storeu_si512(to + (p + i) * wide + r, v[i]);
     }
   }
 }
@@ -89,32 +137,27 @@ void interleave_rows(const Bfloat16* from, int64_t stride, int64_t rows, int64_t
                      int64_t deep, uint32_t* to) {
   for (int64_t p = 0; p < padded_rows / 2; ++p) {
     for (int64_t d = 0; d < deep; d += 16) {
-      const int64_t count = dim - d < 0 ? 0 : (dim - d < 16 ? dim - d : 16);
-      const __mmask16 valid = static_cast<__mmask16>((1u << count) - 1u);
+      const __mmask16 valid = first_lanes(dim - d);
       const auto half = [&](int64_t r) {
         const __mmask16 mask = r < rows ? valid : __mmask16{0};
         return (VecU)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + r * stride + d));
       };
       store_u32(to + p * deep + d, half(2 * p) | (half(2 * p + 1) << 16));
+      if (d % 32 == 0) {
+        prefetch(from + 2 * p * stride + dim + d);
+        prefetch(from + (2 * p + 1) * stride + dim + d);
+      }
     }
   }
 }
 
-// Float rows -> pairs of neighbours in a row, [rows, wide / 2].
-void pair_columns(const float* from, int64_t rows, int64_t wide, uint32_t* to) {
-  auto* out = reinterpret_cast<Bfloat16*>(to);
-  for (int64_t i = 0; i < rows * wide; i += kLanes) store(out + i, load(from + i));
-}
-
-// Float rows -> rows 2p and 2p + 1 interleaved, [round_up(rows, 2) / 2, wide].
-void pair_rows_of(const float* from, int64_t rows, int64_t wide, uint32_t* to) {
-  for (int64_t r = 0; r < rows; r += 2) {
-    for (int64_t j = 0; j < wide; j += kLanes) {
-      const VecU low = bf16_bits(load(from + r * wide + j));
-      const VecU high = r + 1 < rows ? bf16_bits(load(from + (r + 1) * wide + j)) : VecU{};
-      store_u32(to + r / 2 * wide + j, low | (high << 16));
-    }
-  }
+// Rows 2p and 2p + 1 as pairs down a column, from the same 16 columns of both.
+MSPLORA_INLINE VecU pair_down(VecF even, VecF odd) {
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);  // even in the lower half
+  alignas(64) static constexpr uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                      21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                      11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return (VecU)_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both);
 }
 
 // The rows of q or dO as pairs; the kernels read them where they lie.
@@ -126,8 +169,34 @@ uint32_t* pair_scratch(int slot, int64_t count) {
   return reinterpret_cast<uint32_t*>(thread_scratch(slot, count));
 }
 
-void scale_rows(float* p, int64_t n, float scale) {
-  for (int64_t i = 0; i < n; i += kLanes) store(p + i, load(p + i) * scale);
+constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+
+// Raw products of one row -> e^(scale s - top), as bfloat16, dropped ones zero, zero up to `padded`. Returns
+// the sum over all visible keys, dropped ones too; `lse` gets its logarithm and top.
+MSPLORA_INLINE float softmax_row(const float* s, int64_t visible, int64_t padded, float scale,
+                                 const MaskBits& mask, int64_t first, Bfloat16* p, float* lse) {
+  const int64_t full = visible / kLanes * kLanes;
+  const __mmask16 rest = first_lanes(visible - full);
+  VecF best = splat(-INFINITY);
+  for (int64_t j = 0; j < full; j += kLanes) best = vmax(load(s + j), best);
+  if (rest) best = (VecF)_mm512_mask_max_ps((__m512)best, rest, (__m512)load(s + full), (__m512)best);
+  const float top = max_lanes(best) * scale;
+  const VecF factor = splat(scale * kLog2E), shift = splat(top * kLog2E);
+  VecF sum = splat(0.0f);
+  for (int64_t j = 0; j < full; j += kLanes) {
+    const VecF e = exp2(load(s + j) * factor - shift);
+    sum += e;
+    store(p + j, mask.active() ? keep(e, mask, first + j) : e);
+  }
+  if (rest) {
+    const VecF e = only(exp2(load(s + full) * factor - shift), rest);
+    sum += e;
+    store(p + full, mask.active() ? keep(e, mask, first + full) : e);
+  }
+  for (int64_t j = round_up(visible, kLanes); j < padded; j += kLanes) store(p + j, splat(0.0f));
+  const float total = sum_lanes(sum);
+  if (lse) *lse = top + __builtin_logf(total);
+  return total;
 }
 
 void forward_head(const SegmentAttention<Bfloat16>& op, const Tile& tile) {
@@ -135,10 +204,10 @@ void forward_head(const SegmentAttention<Bfloat16>& op, const Tile& tile) {
   const int64_t kv_head = tile.head / (op.heads / op.kv_heads);
   uint32_t* kt = pair_scratch(kKtSlot, dim / 2 * wide);
   uint32_t* v = pair_scratch(kVSlot, wide / 2 * deep);
-  float* p = thread_scratch(kPSlot, kRowBlock * wide + 128);
-  uint32_t* p_pairs = pair_scratch(kWidePairSlot, kRowBlock * wide / 2);
+  float* s = thread_scratch(kPSlot, kRowBlock * wide);
+  uint32_t* p = pair_scratch(kWidePairSlot, kRowBlock * wide / 2);
   float* out = thread_scratch(kOutSlot, kRowBlock * deep);
-  float* factors = op.mask.active() ? thread_scratch(kMaskSlot, kRowBlock * wide + 128) : nullptr;
+  const float mask_scale = op.mask.active() ? static_cast<float>(op.mask.scale()) : 1.0f;
   transpose_pairs(op.k + tile.first_token * op.k_stride + kv_head * dim, op.k_stride, tile.length, dim, wide,
                   kt);
   interleave_rows(op.v + tile.first_token * op.v_stride + kv_head * dim, op.v_stride, tile.length, wide, dim,
@@ -147,27 +216,33 @@ void forward_head(const SegmentAttention<Bfloat16>& op, const Tile& tile) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
     const int64_t token = tile.first_query + i0;
     const int64_t keys = round_up(op.causal ? i0 + rows : tile.length, 16);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t d = 0; d < dim; d += 32)
+        prefetch(op.q + (token + r) * op.q_stride + (tile.head + 1) * dim + d);
     pair_gemm(rows, keys, dim / 2, as_pairs(op.q + token * op.q_stride + tile.head * dim), op.q_stride / 2, 1,
-              kt, wide, p, wide, false);
-    scale_rows(p, rows * wide, static_cast<float>(op.scale));
-    softmax_rows(tile, op.causal, i0, rows, p, op.lse ? op.lse + token * op.heads + tile.head : nullptr,
-                 op.heads);
-    if (factors) {
-      mask_block(op.mask, tile, i0, rows, factors);
-      multiply(p, factors, rows * wide);
+              kt, wide, s, wide, false);
+    const MaskBits mask = block_mask(op.mask, tile, i0, rows);
+    float inverse[kRowBlock];
+    for (int64_t r = 0; r < rows; ++r) {
+      float* lse = op.lse ? op.lse + (token + r) * op.heads + tile.head : nullptr;
+      inverse[r] = mask_scale / softmax_row(s + r * wide, visible(tile, op.causal, i0 + r), keys,
+                                            static_cast<float>(op.scale), mask, r * wide,
+                                            reinterpret_cast<Bfloat16*>(p + r * wide / 2), lse);
     }
-    pair_columns(p, rows, wide, p_pairs);
-    pair_gemm(rows, deep, keys / 2, p_pairs, wide / 2, 1, v, deep, out, deep, false);
-    scatter(out, deep, rows, dim, 1.0f, op.o + token * op.o_stride + tile.head * dim, op.o_stride);
+    pair_gemm(rows, deep, keys / 2, p, wide / 2, 1, v, deep, out, deep, false);
+    for (int64_t r = 0; r < rows; ++r) {
+      scatter(out + r * deep, deep, 1, dim, inverse[r], op.o + (token + r) * op.o_stride + tile.head * dim,
+              op.o_stride);
+    }
   }
 }
 
 struct PairScratch {
-  uint32_t *kt, *vt, *k, *q, *d_o, *wide;
-  float *p, *ds, *dk, *dv, *out, *factors;
+  uint32_t *kt, *vt, *k, *q, *d_o, *p, *ds, *ds_rows;
+  float *s, *dp, *dk, *dv, *out;
 };
 
-PairScratch backward_scratch(const Tile& tile, bool dropout) {
+PairScratch backward_scratch(const Tile& tile) {
   const int64_t wide = tile.padded_length, deep = tile.padded_dim;
   return {pair_scratch(kKtSlot, tile.dim / 2 * wide),
           pair_scratch(kVtSlot, tile.dim / 2 * wide),
@@ -175,12 +250,69 @@ PairScratch backward_scratch(const Tile& tile, bool dropout) {
           pair_scratch(kQSlot, kRowBlock / 2 * deep),
           pair_scratch(kDoSlot, kRowBlock / 2 * deep),
           pair_scratch(kWidePairSlot, kRowBlock / 2 * wide),
-          thread_scratch(kPSlot, kRowBlock * wide + 128),
+          pair_scratch(kGradientPairSlot, kRowBlock / 2 * wide),
+          pair_scratch(kGradientRowSlot, kRowBlock / 2 * wide),
+          thread_scratch(kPSlot, kRowBlock * wide),
           thread_scratch(kDsSlot, kRowBlock * wide),
           thread_scratch(kDkSlot, wide * deep),
           thread_scratch(kDvSlot, wide * deep),
-          thread_scratch(kOutSlot, kRowBlock * deep),
-          dropout ? thread_scratch(kMaskSlot, kRowBlock * wide + 128) : nullptr};
+          thread_scratch(kOutSlot, kRowBlock * deep)};
+}
+
+// What one row of score_gradients (attention_tile.h) needs: p in place of the products in s, zero for hidden
+// keys. Returns delta.
+MSPLORA_INLINE float prepare_row(float* s, const float* dp, int64_t visible, int64_t padded, float scale,
+                                 float lse, const MaskBits& mask, int64_t first, float mask_scale) {
+  const VecF factor = splat(scale * kLog2E), shift = splat(lse * kLog2E);
+  VecF weighted = splat(0.0f), total = splat(0.0f);
+  for (int64_t j = 0; j < padded; j += kLanes) {
+    const VecF p = only(exp2(load(s + j) * factor - shift), first_lanes(visible - j));
+    const VecF kept = mask.active() ? keep(p, mask, first + j) : p;
+    weighted += kept * load(dp + j);
+    total += p;
+    store(s + j, p);
+  }
+  return mask_scale * sum_lanes(weighted) / sum_lanes(total);
+}
+
+// Two rows of scores and of dP -> masked probabilities and scaled score gradients, as pairs down the columns,
+// and the gradients also along the rows.
+MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int64_t r, int64_t wide,
+                                  float scale, const MaskBits& mask, float mask_scale) {
+  for (int64_t j = 0; j < wide; j += kLanes) {
+    VecF p[2], ds[2];
+    for (int i = 0; i < 2; ++i) {
+      const int64_t at = (r + i) * wide + j;
+      p[i] = load(t.s + at);
+      const VecF gradient = load(t.dp + at) * mask_scale;
+      ds[i] = p[i] * scale * ((mask.active() ? keep(gradient, mask, at) : gradient) - delta[i]);
+      p[i] = (mask.active() ? keep(p[i], mask, at) : p[i]) * mask_scale;
+    }
+    store_u32(t.p + r / 2 * wide + j, pair_down(p[0], p[1]));
+    store_u32(t.ds + r / 2 * wide + j, pair_down(ds[0], ds[1]));
+    for (int i = 0; i < 2; ++i) store(reinterpret_cast<Bfloat16*>(t.ds_rows + (r + i) * wide / 2) + j, ds[i]);
+  }
+}
+
+// Fills t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
+void block_gradients(const SegmentAttention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
+                     int64_t rows) {
+  const int64_t wide = tile.padded_length;
+  const MaskBits mask = block_mask(f.mask, tile, i0, rows);
+  const float mask_scale = mask.active() ? static_cast<float>(f.mask.scale()) : 1.0f;
+  const float scale = static_cast<float>(f.scale);
+  const float* lse = f.lse + (tile.first_query + i0) * f.heads + tile.head;
+  float delta[kRowBlock + 1];
+  for (int64_t r = 0; r < rows; ++r) {
+    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, f.causal, i0 + r), wide, scale,
+                           lse[r * f.heads], mask, r * wide, mask_scale);
+  }
+  if (rows % 2 != 0) {
+    std::memset(t.s + rows * wide, 0, sizeof(float) * static_cast<size_t>(wide));
+    std::memset(t.dp + rows * wide, 0, sizeof(float) * static_cast<size_t>(wide));
+    delta[rows] = 0.0f;
+  }
+  for (int64_t r = 0; r < rows; r += 2) gradient_rows(t, delta + r, r, wide, scale, mask, mask_scale);
 }
 
 void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& tile, const PairScratch& t,
@@ -190,22 +322,15 @@ void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& ti
   const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
   const int64_t token = tile.first_query + i0, column = tile.head * dim;
   const int64_t keys = round_up(f.causal ? i0 + rows : tile.length, 16), pairs = (rows + 1) / 2;
-  const float scale = static_cast<float>(f.scale);
   const Bfloat16 *q = f.q + token * f.q_stride + column, *d_o = op.d_o + token * f.o_stride + column;
   interleave_rows(q, f.q_stride, rows, 2 * pairs, dim, deep, t.q);
   interleave_rows(d_o, f.o_stride, rows, 2 * pairs, dim, deep, t.d_o);
-  pair_gemm(rows, wide, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt, wide, t.p, wide, false);
-  scale_rows(t.p, rows * wide, scale);
-  probability_rows(tile, f.causal, i0, rows, t.p, f.lse + token * f.heads + tile.head, f.heads);
-  pair_gemm(rows, wide, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt, wide, t.ds, wide, false);
-  score_gradients(f.mask, tile, i0, rows, t.p, t.ds, t.factors);
-  pair_rows_of(t.p, rows, wide, t.wide);
-  pair_gemm(keys, deep, pairs, t.wide, 1, wide, t.d_o, deep, t.dv, deep, true);
-  scale_rows(t.ds, rows * wide, scale);
-  pair_rows_of(t.ds, rows, wide, t.wide);
-  pair_gemm(keys, deep, pairs, t.wide, 1, wide, t.q, deep, t.dk, deep, true);
-  pair_columns(t.ds, rows, wide, t.wide);
-  pair_gemm(rows, deep, keys / 2, t.wide, wide / 2, 1, t.k, deep, t.out, deep, false);
+  pair_gemm(rows, wide, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt, wide, t.s, wide, false);
+  pair_gemm(rows, wide, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt, wide, t.dp, wide, false);
+  block_gradients(f, tile, t, i0, rows);
+  pair_gemm(keys, deep, pairs, t.p, 1, wide, t.d_o, deep, t.dv, deep, true);
+  pair_gemm(keys, deep, pairs, t.ds, 1, wide, t.q, deep, t.dk, deep, true);
+  pair_gemm(rows, deep, keys / 2, t.ds_rows, wide / 2, 1, t.k, deep, t.out, deep, false);
   scatter(t.out, deep, rows, dim, 1.0f, op.dq + token * f.q_stride + column, f.q_stride);
 }
 
@@ -216,7 +341,7 @@ void backward_group(const SegmentAttentionBackward<Bfloat16>& op, int64_t segmen
   Tile tile = make_tile(f, segment, kv_head * group);
   if (tile.length == 0) return;
   const int64_t deep = tile.padded_dim, dim = tile.dim, wide = tile.padded_length;
-  const PairScratch t = backward_scratch(tile, f.mask.active());
+  const PairScratch t = backward_scratch(tile);
   const int64_t k_offset = tile.first_token * f.k_stride + kv_head * dim;
   const int64_t v_offset = tile.first_token * f.v_stride + kv_head * dim;
   transpose_pairs(f.k + k_offset, f.k_stride, tile.length, dim, wide, t.kt);

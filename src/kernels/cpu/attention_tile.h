@@ -3,11 +3,12 @@
 // What the attention kernels of all types share: the tile of one head, softmax rows, masks.
 
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/mask.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 
 inline constexpr int64_t kRowBlock =
-    32;  // query rows handled at a time; 32 * round_up(S, 16) is a multiple of 128
+    32;  // query rows handled at a time; 32 * round_up(S, 16) is a multiple of kMaskBlock
 inline constexpr int kQSlot = 2, kKSlot = 3, kKtSlot = 4, kVSlot = 5, kPSlot = 6, kDoSlot = 7, kDsSlot = 8,
                      kDkSlot = 9, kDvSlot = 10, kOutSlot = 11, kVtSlot = 12, kMaskSlot = 13;
 
@@ -86,35 +87,27 @@ inline void probability_rows(const Tile& tile, bool causal, int64_t i0, int64_t 
   }
 }
 
-// The mask factors of rows [i0, i0 + rows) as a float block; i0 is a multiple of kRowBlock.
-inline void mask_block(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows, float* factors) {
-  const uint64_t key = attention_mask_key(mask.key, tile.first_token, tile.head);
-  const uint32_t threshold = mask.threshold();
-  const float scale = static_cast<float>(mask.scale());
-  const int64_t elements = rows * tile.padded_length;
-  const uint64_t first = static_cast<uint64_t>(i0 * tile.padded_length / 128);
-  for (int64_t block = 0; block * 128 < elements; ++block) {
-    alignas(64) uint16_t numbers[128];
-    philox_block(key, first + static_cast<uint64_t>(block), numbers);
-    for (int i = 0; i < 128; i += kLanes)
-      store(factors + block * 128 + i, mask_factors(numbers + i, threshold, scale));
-  }
+// The mask of rows [i0, i0 + rows), each padded_length elements long; i0 is a multiple of kRowBlock.
+inline MaskBits block_mask(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows) {
+  if (!mask.active()) return {};
+  const DropoutMask of_head = {attention_mask_key(mask.key, tile.first_token, tile.head), mask.p};
+  float* scratch = thread_scratch(kMaskSlot, 2 * mask_words(kRowBlock * tile.padded_length));
+  return draw_row(of_head, i0 * tile.padded_length, rows * tile.padded_length,
+                  reinterpret_cast<uint64_t*>(scratch));
 }
 
-inline void multiply(float* p, const float* factors, int64_t n) {
-  for (int64_t i = 0; i < n; i += kLanes) store(p + i, load(p + i) * load(factors + i));
+// p = mask(p).
+inline void apply_mask(float* p, const MaskBits& bits, float scale, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) store(p + i, keep(load(p + i) * scale, bits, i));
 }
 
 // dS = P * (dP - delta), dP = M * dO Vᵀ, delta_i = Σ_j P_ij dP_ij / Σ_j P_ij. Dao et al. 2022 (Algorithm 4)
 // take the equal dO_i . O_i; where dP hardly varies along a row, that loses the digits that the difference
 // needs. On return p holds the masked probabilities M * P, which dV needs.
-inline void score_gradients(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows,
-                            float* p_rows, float* ds_rows, float* factors) {
+inline void score_gradients(const Tile& tile, int64_t rows, const MaskBits& bits, float mask_scale,
+                            float* p_rows, float* ds_rows) {
   const int64_t wide = tile.padded_length;
-  if (factors) {
-    mask_block(mask, tile, i0, rows, factors);
-    multiply(ds_rows, factors, rows * wide);
-  }
+  if (bits.active()) apply_mask(ds_rows, bits, mask_scale, rows * wide);
   for (int64_t r = 0; r < rows; ++r) {
     float* p = p_rows + r * wide;
     float* ds = ds_rows + r * wide;
@@ -126,7 +119,7 @@ inline void score_gradients(const DropoutMask& mask, const Tile& tile, int64_t i
     const float delta = sum_lanes(weighted) / sum_lanes(total);
     for (int64_t j = 0; j < wide; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
   }
-  if (factors) multiply(p_rows, factors, rows * wide);
+  if (bits.active()) apply_mask(p_rows, bits, mask_scale, rows * wide);
 }
 
 /// bfloat16 attention on the processor's bfloat16 dot products (attention_bf16.cc). Return false, having done

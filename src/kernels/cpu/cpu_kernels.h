@@ -12,9 +12,9 @@ void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
 template <typename T>
 void add_row_noise(const RowNoise<T>& op);
 template <typename T>
-void activation(Activation kind, const T* x, T* y, int64_t n);
+void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n);
 template <typename T>
-void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_t n);
+void multiply(const T* a, const T* b, T* y, int64_t n);
 template <typename T>
 void residual_layer_norm(const ResidualLayerNorm<T>& op);
 template <typename T>

@@ -1,25 +1,23 @@
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/mask.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 
 template <typename T>
 void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
-  const uint32_t threshold = mask.threshold();
+  constexpr int64_t kChunk = 4 * kMaskBlock;
   const float scale = static_cast<float>(mask.scale());
-  const int64_t blocks = (n + 127) / 128;
+  const int64_t chunks = (n + kChunk - 1) / kChunk;
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
-  for (int64_t block = 0; block < blocks; ++block) {
-    alignas(64) uint16_t numbers[128];
-    philox_block(mask.key, static_cast<uint64_t>(block), numbers);
-    const int64_t begin = block * 128;
-    const int count = static_cast<int>(n - begin < 128 ? n - begin : 128);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    uint64_t words[8];
+    const int64_t begin = chunk * kChunk;
+    const int count = static_cast<int>(n - begin < kChunk ? n - begin : kChunk);
+    const MaskBits bits = draw_row(mask, begin, count, words);
     int i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-      store(y + begin + i, load(x + begin + i) * mask_factors(numbers + i, threshold, scale));
+    for (; i + kLanes <= count; i += kLanes) store(y + begin + i, keep(load(x + begin + i) * scale, bits, i));
     if (i < count)
-      store_part(y + begin + i,
-                 load_part(x + begin + i, count - i) * mask_factors(numbers + i, threshold, scale),
-                 count - i);
+      store_part(y + begin + i, keep(load_part(x + begin + i, count - i) * scale, bits, i), count - i);
   }
 }
 

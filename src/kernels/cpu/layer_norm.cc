@@ -1,29 +1,31 @@
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/mask.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
 
-constexpr int kSumSlot = 0, kNumbersSlot = 1;
+constexpr int kSumSlot = 0, kMaskSlot = 1;
 
+MaskBits row_mask(const DropoutMask& mask, int64_t first, int64_t width) {
+  if (!mask.active()) return {};
+  return draw_row(mask, first, width,
+                  reinterpret_cast<uint64_t*>(thread_scratch(kMaskSlot, 2 * mask_words(width))));
+}
+
+// mask(x) + residual.
 template <typename T>
 struct RowReader {
   const T* x;
   const T* residual;
-  const uint16_t* numbers;  // null: no dropout
-  uint32_t threshold;
+  MaskBits mask;
   float scale;
 
-  MSPLORA_INLINE VecF combine(const RowReader& r, VecF x, VecF residual, const uint16_t* numbers) {
-    if (numbers != nullptr) x = x * mask_factors(numbers, r.threshold, r.scale);
-    return x + residual;
+  VecF combine(VecF x, VecF residual, int64_t i) const {
+    return (mask.active() ? keep(x * scale, mask, i) : x) + residual;
   }
-  VecF at(int64_t i) const {
-    return combine(*this, load(x + i), residual ? load(residual + i) : splat(0.0f),
-                   numbers ? numbers + i : nullptr);
-  }
+  VecF at(int64_t i) const { return combine(load(x + i), residual ? load(residual + i) : splat(0.0f), i); }
   VecF part(int64_t i, int n) const {
-    return combine(*this, load_part(x + i, n), residual ? load_part(residual + i, n) : splat(0.0f),
-                   numbers ? numbers + i : nullptr);
+    return combine(load_part(x + i, n), residual ? load_part(residual + i, n) : splat(0.0f), i);
   }
 };
 
@@ -57,13 +59,8 @@ template <typename T>
 void forward_row(const ResidualLayerNorm<T>& op, int64_t row) {
   const int64_t width = op.width, offset = row * width;
   float* s = thread_scratch(kSumSlot, width + kLanes);
-  const uint16_t* numbers = nullptr;
-  if (op.mask.active()) {
-    auto* buffer = reinterpret_cast<uint16_t*>(thread_scratch(kNumbersSlot, (width + 256) / 2 + kLanes));
-    numbers = row_numbers(op.mask.key, offset, width, buffer);
-  }
-  const RowReader<T> reader{op.x + offset, op.residual ? op.residual + offset : nullptr, numbers,
-                            op.mask.threshold(), static_cast<float>(op.mask.scale())};
+  const RowReader<T> reader{op.x + offset, op.residual ? op.residual + offset : nullptr,
+                            row_mask(op.mask, offset, width), static_cast<float>(op.mask.scale())};
   const int64_t full = width / kLanes * kLanes;
   for (int64_t i = 0; i < full; i += kLanes) {
     const VecF value = reader.at(i);
@@ -100,28 +97,22 @@ void backward_row(const ResidualLayerNormBackward<T>& op, int64_t row) {
     total_gn += g * (to_float(s[i]) - mean) * rstd;
   }
   const float mean_g = total_g / static_cast<float>(width), mean_gn = total_gn / static_cast<float>(width);
-  const uint16_t* numbers = nullptr;
-  if (op.mask.active()) {
-    auto* buffer = reinterpret_cast<uint16_t*>(thread_scratch(kNumbersSlot, (width + 256) / 2 + kLanes));
-    numbers = row_numbers(op.mask.key, offset, width, buffer);
-  }
-  const uint32_t threshold = op.mask.threshold();
+  const MaskBits mask = row_mask(op.mask, offset, width);
   const float scale = static_cast<float>(op.mask.scale());
   for (int64_t i = 0; i < full; i += kLanes) {
     const VecF n = (load(s + i) - mean) * rstd;
     const VecF ds = (load(dy + i) * load(op.gamma + i) - mean_g - n * mean_gn) * rstd;
     if (op.d_residual) store(op.d_residual + offset + i, ds);
-    if (op.d_x && (numbers || op.d_x != op.d_residual))
-      store(op.d_x + offset + i, numbers ? ds * mask_factors(numbers + i, threshold, scale) : ds);
+    if (op.d_x && (mask.active() || op.d_x != op.d_residual))
+      store(op.d_x + offset + i, mask.active() ? keep(ds * scale, mask, i) : ds);
   }
   if (rest) {
     const VecF n = (load_part(s + full, rest) - mean) * rstd;
     const VecF ds =
         (load_part(dy + full, rest) * load_part(op.gamma + full, rest) - mean_g - n * mean_gn) * rstd;
     if (op.d_residual) store_part(op.d_residual + offset + full, ds, rest);
-    if (op.d_x && (numbers || op.d_x != op.d_residual))
-      store_part(op.d_x + offset + full, numbers ? ds * mask_factors(numbers + full, threshold, scale) : ds,
-                 rest);
+    if (op.d_x && (mask.active() || op.d_x != op.d_residual))
+      store_part(op.d_x + offset + full, mask.active() ? keep(ds * scale, mask, full) : ds, rest);
   }
 }
 

@@ -1,16 +1,15 @@
-// Blocks of rows of x pass through all slices while they lie in cache: masked once for each slice, multiplied
-// with the factors in float. Masks are drawn again in backward.
+// Blocks of rows of x pass through all slices while they lie in cache, multiplied with the factors in float.
+// Masks are drawn again in backward.
 #include <omp.h>
 
 #include "kernels/cpu/cpu_kernels.h"
-#include "kernels/cpu/small_gemm.h"
+#include "kernels/cpu/mask.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
 
-constexpr int64_t kRowBlock = 16;
-constexpr int kInputSlot = 16, kOutputSlot = 17, kNumbersSlot = 18, kDzSlot = 19, kDownSlot = 20,
-              kUpSlot = 21;
+constexpr int64_t kRowBlock = 16;  // rows handled at a time
+constexpr int kRowMaskSlot = 16, kMaskSlot = 18, kDzSlot = 19, kDownSlot = 20, kUpSlot = 21;
 
 int64_t round_up(int64_t n) {
   return (n + 15) / 16 * 16;
@@ -25,69 +24,106 @@ void pad_rows(const float* from, int64_t rows, int64_t width, float* to) {
   }
 }
 
-// The mask of one row of a slice; without dropout, every factor is 1.
+// Reads rows of x where they lie: converted and masked on the way into a product. Without dropout everything
+// is kept.
 struct RowMask {
-  const uint16_t* numbers = nullptr;
-  uint32_t threshold = 0;
+  MaskBits bits;
   float scale = 1.0f;
 
+  template <bool Masked>
   VecF apply(VecF value, int64_t i) const {
-    return numbers ? value * mask_factors(numbers + i, threshold, scale) : value;
+    return Masked ? keep(value * scale, bits, i) : value;
   }
 };
 
-// to = mask(from), padded with zeros to whole vectors.
-template <typename T>
-void read_row(const T* from, int64_t width, const RowMask& mask, float* to) {
-  const RowMask m = mask;
-  int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) store(to + i, m.apply(load(from + i), i));
-  const int rest = static_cast<int>(width - i);
-  if (rest > 0) store(to + i, m.apply(load_part(from + i, rest), i));
-  for (i += kLanes; i < round_up(width); i += kLanes) store(to + i, splat(0.0f));
+// Elements i .. of a row of `width`; what lies beyond is zero.
+template <bool Tail, typename T>
+MSPLORA_INLINE VecF read(const T* row, int64_t i, int64_t width) {
+  return Tail ? load_part(row + i, static_cast<int>(width - i)) : load(row + i);
+}
+template <bool Tail, typename T>
+MSPLORA_INLINE void add_to(T* row, int64_t i, int64_t width, VecF value) {
+  if (Tail) {
+    const int count = static_cast<int>(width - i);
+    store_part(row + i, load_part(row + i, count) + value, count);
+  } else {
+    store(row + i, load(row + i) + value);
+  }
 }
 
-// to += mask(from).
-template <typename T>
-void add_row(const float* from, int64_t width, const RowMask& mask, T* to) {
-  const RowMask m = mask;
-  int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) store(to + i, load(to + i) + m.apply(load(from + i), i));
-  const int rest = static_cast<int>(width - i);
-  if (rest > 0) store_part(to + i, load_part(to + i, rest) + m.apply(load_part(from + i, rest), i), rest);
+// Runs body(column, number of vectors, is the end of the row) over all columns, at most Most vectors at a
+// time.
+template <int Most, typename Body>
+MSPLORA_INLINE void for_columns(int64_t width, const Body& body) {
+  int64_t j = 0;
+  for (; j + Most * kLanes <= width; j += Most * kLanes) body.template operator()<Most, false>(j);
+  for (; j + kLanes <= width; j += kLanes) body.template operator()<1, false>(j);
+  if (j < width) body.template operator()<1, true>(j);
 }
 
-// c[i, j] = a_i . b_j for Rows x Columns rows of padded length n.
-template <int Rows, int Columns>
-MSPLORA_INLINE void dot_tile(int64_t n, const float* a, const float* b, float* c, int64_t ldc) {
+// Runs body(first index, number of indices) over [begin, end), at most Most at a time.
+template <int Most, typename Body>
+MSPLORA_INLINE void for_groups(int64_t begin, int64_t end, const Body& body) {
+  for (; begin + Most <= end; begin += Most) body.template operator()<Most>(begin);
+  if constexpr (Most > 1) for_groups<Most / 2>(begin, end, body);
+}
+
+// c[i, j] = mask(x_i) . b_j for Rows rows of x and Columns rows of b.
+template <int Rows, int Columns, bool Masked, typename T>
+MSPLORA_INLINE void dot_tile(const T* x, int64_t width, const RowMask* masks, const float* b, int64_t wide,
+                             float* c, int64_t ldc) {
   VecF acc[Rows][Columns];
   for (int i = 0; i < Rows; ++i)
     for (int j = 0; j < Columns; ++j) acc[i][j] = splat(0.0f);
-  for (int64_t p = 0; p < n; p += kLanes) {
+  RowMask mask[Rows];
+  for (int i = 0; i < Rows; ++i) mask[i] = masks[i];
+  const auto add = [&]<bool Tail>(int64_t p) __attribute__((always_inline)) {
     VecF row[Columns];
-    for (int j = 0; j < Columns; ++j) row[j] = load(b + j * n + p);
+    for (int j = 0; j < Columns; ++j) row[j] = load(b + j * wide + p);
     for (int i = 0; i < Rows; ++i) {
-      const VecF value = load(a + i * n + p);
+      const VecF value = mask[i].template apply<Masked>(read<Tail>(x + i * width, p, width), p);
       for (int j = 0; j < Columns; ++j) acc[i][j] += value * row[j];
     }
-  }
+  };
+  int64_t p = 0;
+  for (; p + kLanes <= width; p += kLanes) add.template operator()<false>(p);
+  if (p < width) add.template operator()<true>(p);
   for (int i = 0; i < Rows; ++i)
     for (int j = 0; j < Columns; ++j) c[i * ldc + j] = sum_lanes(acc[i][j]);
 }
 
-template <int Rows>
-void dot_rows(int64_t columns, int64_t n, const float* a, const float* b, float* c, int64_t ldc) {
-  int64_t j = 0;
-  for (; j + 4 <= columns; j += 4) dot_tile<Rows, 4>(n, a, b + j * n, c + j, ldc);
-  for (; j + 2 <= columns; j += 2) dot_tile<Rows, 2>(n, a, b + j * n, c + j, ldc);
-  for (; j < columns; ++j) dot_tile<Rows, 1>(n, a, b + j * n, c + j, ldc);
+// c[rows, columns] = mask(x) bᵀ.
+template <bool Masked, typename T>
+void dots(const T* x, int64_t width, int64_t rows, const RowMask* masks, const float* b, int64_t wide,
+          int64_t columns, float* c, int64_t ldc) {
+  for_groups<8>(0, columns, [&]<int Columns>(int64_t j) {
+    for_groups<Columns == 8 ? 2 : 4>(0, rows, [&]<int Rows>(int64_t i) {
+      dot_tile<Rows, Columns, Masked>(x + i * width, width, masks + i, b + j * wide, wide, c + i * ldc + j,
+                                      ldc);
+    });
+  });
 }
 
-// c[rows, columns] = a bᵀ.
-void dots(int64_t rows, int64_t columns, int64_t n, const float* a, const float* b, float* c, int64_t ldc) {
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4) dot_rows<4>(columns, n, a + i * n, b, c + i * ldc, ldc);
-  for (; i < rows; ++i) dot_rows<1>(columns, n, a + i * n, b, c + i * ldc, ldc);
+// sums[r, :] += Σ_t factors[t, r] mask(x_t) for `count` rows of sums.
+template <bool Masked, typename T>
+void add_outer(const T* x, int64_t width, int64_t rows, const RowMask* masks, const float* factors,
+               int64_t ldf, int64_t count, float* sums, int64_t wide) {
+  for_groups<8>(0, count, [&]<int Ranks>(int64_t r) {
+    for_columns<Ranks == 8 ? 2 : 4>(width, [&]<int Vectors, bool Tail>(int64_t column) {
+      VecF acc[Ranks][Vectors];
+      for (int k = 0; k < Ranks; ++k)
+        for (int j = 0; j < Vectors; ++j) acc[k][j] = load(sums + (r + k) * wide + column + j * kLanes);
+      for (int64_t t = 0; t < rows; ++t) {
+        for (int j = 0; j < Vectors; ++j) {
+          const int64_t at = column + j * kLanes;
+          const VecF value = masks[t].template apply<Masked>(read<Tail>(x + t * width, at, width), at);
+          for (int k = 0; k < Ranks; ++k) acc[k][j] += factors[t * ldf + r + k] * value;
+        }
+      }
+      for (int k = 0; k < Ranks; ++k)
+        for (int j = 0; j < Vectors; ++j) store(sums + (r + k) * wide + column + j * kLanes, acc[k][j]);
+    });
+  });
 }
 
 template <typename T>
@@ -95,44 +131,92 @@ struct Block {
   const LowRank<T>& op;
   int64_t wide_in, wide_out;
   const float *down, *up_t;  // padded
-  float *input, *output;     // [kRowBlock, wide_in], [kRowBlock, wide_out]
+  RowMask* masks;            // [num_slices, kRowBlock]
 };
 
-// Draws the numbers of a block of rows of one slice.
-template <typename T>
-void draw(const Block<T>& b, const LowRankSlice& slice, int64_t first, int64_t rows, RowMask* masks) {
-  if (!slice.mask.active()) {
-    for (int64_t t = 0; t < rows; ++t) masks[t] = {};
-    return;
-  }
-  const int64_t room = round_up(b.op.in) + 288;
-  auto* buffer = reinterpret_cast<uint16_t*>(thread_scratch(kNumbersSlot, kRowBlock * room / 2));
-  for (int64_t t = 0; t < rows; ++t) {
-    masks[t] = {row_numbers(slice.mask.key, (first + t) * b.op.in, b.op.in, buffer + t * room),
-                slice.mask.threshold(), static_cast<float>(slice.mask.scale())};
+// acc = z_s b_s for the ranks [begin, end).
+template <int Rows, int Vectors>
+MSPLORA_INLINE void product_tile(const LowRankSlice& slice, const float* z, int64_t ldz, const float* b,
+                                 int64_t wide, VecF (&acc)[Rows][Vectors]) {
+  for (int i = 0; i < Rows; ++i)
+    for (int j = 0; j < Vectors; ++j) acc[i][j] = splat(0.0f);
+  for (int64_t r = slice.begin; r < slice.end; ++r) {
+    VecF row[Vectors];
+    for (int j = 0; j < Vectors; ++j) row[j] = load(b + r * wide + j * kLanes);
+    for (int i = 0; i < Rows; ++i) {
+      const VecF factor = splat(z[i * ldz + r]);
+      for (int j = 0; j < Vectors; ++j) acc[i][j] += factor * row[j];
+    }
   }
 }
 
+// y_t += Σ_r z[t, r] b_r over all ranks.
 template <typename T>
-void masked_input(const Block<T>& b, const RowMask* masks, int64_t first, int64_t rows) {
-  for (int64_t t = 0; t < rows; ++t)
-    read_row(b.op.x + (first + t) * b.op.in, b.op.in, masks[t], b.input + t * b.wide_in);
+void add_products(int64_t rank, const float* z, int64_t rows, const float* b, int64_t wide, T* y,
+                  int64_t width) {
+  const LowRankSlice whole = {0, rank, {}};
+  for_columns<4>(width, [&]<int Vectors, bool Tail>(int64_t column) {
+    for_groups<4>(0, rows, [&]<int Rows>(int64_t t) {
+      VecF acc[Rows][Vectors];
+      product_tile(whole, z + t * rank, rank, b + column, wide, acc);
+      for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Vectors; ++j)
+          add_to<Tail>(y + (t + i) * width, column + j * kLanes, width, acc[i][j]);
+    });
+  });
 }
+
+// y_t += Σ over slices of mask_t(Σ_r z[t, r] b_r), all slices added before the one rounding of y.
+template <typename T>
+void add_masked_products(const Block<T>& block, const float* z, int64_t rows, T* y) {
+  const LowRank<T>& op = block.op;
+  for_columns<2>(op.in, [&]<int Vectors, bool Tail>(int64_t column) {
+    for_groups<4>(0, rows, [&]<int Rows>(int64_t t) {
+      VecF total[Rows][Vectors], acc[Rows][Vectors];
+      for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Vectors; ++j) total[i][j] = splat(0.0f);
+      for (int64_t s = 0; s < op.num_slices; ++s) {
+        product_tile(op.slices[s], z + t * op.rank, op.rank, block.down + column, block.wide_in, acc);
+        const RowMask* masks = block.masks + s * kRowBlock + t;
+        const bool masked = op.slices[s].mask.active();
+        for (int i = 0; i < Rows; ++i)
+          for (int j = 0; j < Vectors; ++j)
+            total[i][j] += masked ? masks[i].template apply<true>(acc[i][j], column + j * kLanes) : acc[i][j];
+      }
+      for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Vectors; ++j)
+          add_to<Tail>(y + (t + i) * op.in, column + j * kLanes, op.in, total[i][j]);
+    });
+  });
+}
+
+// Draws the masks of rows [first, first + rows) of every slice.
+template <typename T>
+void draw(const Block<T>& b, int64_t first, int64_t rows) {
+  const int64_t room = mask_words(kRowBlock * b.op.in);
+  auto* words = reinterpret_cast<uint64_t*>(thread_scratch(kMaskSlot, 2 * room * b.op.num_slices));
+  for (int64_t s = 0; s < b.op.num_slices; ++s) {
+    const DropoutMask& mask = b.op.slices[s].mask;
+    const MaskBits all =
+        mask.active() ? draw_row(mask, first * b.op.in, rows * b.op.in, words + s * room) : MaskBits();
+    for (int64_t t = 0; t < rows; ++t)
+      b.masks[s * kRowBlock + t] = {all.from(t * b.op.in), static_cast<float>(mask.scale())};
+  }
+}
+
+constexpr RowMask kNoMasks[kRowBlock] = {};
 
 template <typename T>
 void forward_block(const Block<T>& b, int64_t first, int64_t rows) {
   float* z = b.op.z + first * b.op.rank;
-  RowMask masks[kRowBlock];
+  draw(b, first, rows);
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
     const LowRankSlice& slice = b.op.slices[s];
-    draw(b, slice, first, rows, masks);
-    masked_input(b, masks, first, rows);
-    dots(rows, slice.end - slice.begin, b.wide_in, b.input, b.down + slice.begin * b.wide_in, z + slice.begin,
-         b.op.rank);
+    const auto run = slice.mask.active() ? dots<true, T> : dots<false, T>;
+    run(b.op.x + first * b.op.in, b.op.in, rows, b.masks + s * kRowBlock, b.down + slice.begin * b.wide_in,
+        b.wide_in, slice.end - slice.begin, z + slice.begin, b.op.rank);
   }
-  gemm(rows, b.wide_out, b.op.rank, z, b.op.rank, 1, b.up_t, b.wide_out, b.output, b.wide_out, false);
-  for (int64_t t = 0; t < rows; ++t)
-    add_row(b.output + t * b.wide_out, b.op.out, {}, b.op.y + (first + t) * b.op.out);
+  add_products(b.op.rank, z, rows, b.up_t, b.wide_out, b.op.y + first * b.op.out, b.op.out);
 }
 
 // The thread's sums of the gradients, [rank, wide_in] and [rank, wide_out].
@@ -143,26 +227,22 @@ struct Sums {
 template <typename T>
 void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums& sums, int64_t first,
                     int64_t rows) {
-  const int64_t rank = b.op.rank;
-  RowMask masks[kRowBlock];
-  for (int64_t t = 0; t < rows; ++t)
-    read_row(op.dy + (first + t) * b.op.out, b.op.out, {}, b.output + t * b.wide_out);
-  dots(rows, rank, b.wide_out, b.output, b.up_t, sums.dz, rank);
-  gemm(rank, b.wide_out, rows, b.op.z + first * rank, 1, rank, b.output, b.wide_out, sums.up_t, b.wide_out,
-       true);
+  const int64_t rank = b.op.rank, in = b.op.in, out = b.op.out;
+  const T* dy = op.dy + first * out;
+  draw(b, first, rows);
+  dots<false>(dy, out, rows, kNoMasks, b.up_t, b.wide_out, rank, sums.dz, rank);
+  add_outer<false>(dy, out, rows, kNoMasks, b.op.z + first * rank, rank, rank, sums.up_t, b.wide_out);
+  bool masked = false;
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
     const LowRankSlice& slice = b.op.slices[s];
-    const int64_t width = slice.end - slice.begin;
-    draw(b, slice, first, rows, masks);
-    masked_input(b, masks, first, rows);
-    gemm(width, b.wide_in, rows, sums.dz + slice.begin, 1, rank, b.input, b.wide_in,
-         sums.down + slice.begin * b.wide_in, b.wide_in, true);
-    if (op.dx == nullptr) continue;
-    gemm(rows, b.wide_in, width, sums.dz + slice.begin, rank, 1, b.down + slice.begin * b.wide_in, b.wide_in,
-         b.input, b.wide_in, false);
-    for (int64_t t = 0; t < rows; ++t)
-      add_row(b.input + t * b.wide_in, b.op.in, masks[t], op.dx + (first + t) * b.op.in);
+    masked |= slice.mask.active();
+    const auto run = slice.mask.active() ? add_outer<true, T> : add_outer<false, T>;
+    run(b.op.x + first * in, in, rows, b.masks + s * kRowBlock, sums.dz + slice.begin, rank,
+        slice.end - slice.begin, sums.down + slice.begin * b.wide_in, b.wide_in);
   }
+  if (op.dx == nullptr) return;
+  if (masked) return add_masked_products(b, sums.dz, rows, op.dx + first * in);
+  add_products(rank, sums.dz, rows, b.down, b.wide_in, op.dx + first * in, in);
 }
 
 int threads_for(int64_t rows, int64_t width) {
@@ -187,8 +267,8 @@ Block<T> make_block(const LowRank<T>& op, const float* down, const float* up_t) 
           wide_out,
           down,
           up_t,
-          thread_scratch(kInputSlot, kRowBlock * wide_in),
-          thread_scratch(kOutputSlot, kRowBlock * wide_out)};
+          reinterpret_cast<RowMask*>(
+              thread_scratch(kRowMaskSlot, op.num_slices * kRowBlock * sizeof(RowMask) / sizeof(float)))};
 }
 
 // parts[0] += parts[1] + ..., in order; then without padding to `to`.

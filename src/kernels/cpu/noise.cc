@@ -29,8 +29,9 @@ MSPLORA_INLINE void box_muller(const uint32_t* words_r, const uint32_t* words_a,
 }
 
 MSPLORA_INLINE void normals(uint64_t key, uint64_t block, uint64_t row, float* numbers) {
+  constexpr int kGroups = 16 / kWide;
   VecL c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
-  philox_words(key, block * 16, row, c0, c1, c2, c3);
+  philox_words<kGroups>(key, block * 16, row, c0, c1, c2, c3);
   const VecL* lanes[4] = {c0, c1, c2, c3};
   alignas(64) uint32_t words[4][16];
   for (int w = 0; w < 4; ++w) {

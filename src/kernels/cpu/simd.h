@@ -178,8 +178,12 @@ template <bool kNegative = false>
 MSPLORA_INLINE VecF exp(VecF x) {
   x = vmax(splat(-87.3f), x);
   if (!kNegative) x = vmin(splat(88.0f), x);
+#if defined(__AVX512F__)
+  const VecF n = (VecF)_mm512_roundscale_ps((__m512)(x * 1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT);
+#else
   const VecF shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const VecF n = (x * 1.44269504088896341f + shifter) - shifter;
+#endif
   VecF r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
   VecF p = splat(1.9875691500e-4f);
@@ -189,8 +193,12 @@ MSPLORA_INLINE VecF exp(VecF x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
+#if defined(__AVX512F__)
+  return (VecF)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
   const VecI exponent = (__builtin_convertvector(n, VecI) + 127) << 23;
   return p * (VecF)exponent;
+#endif
 }
 
 /// ln x to about 1 ulp for normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), degree-8 polynomial in m
@@ -245,17 +253,18 @@ MSPLORA_INLINE VecL multiply_low(VecL a, VecL b) {
   return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
 }
 
-/// Sixteen counters of Philox in vectors of kWide lanes.
-inline constexpr int kWide = kLanes / 2, kGroups = 16 / kWide;
+/// 64-bit lanes of a vector.
+inline constexpr int kWide = kLanes / 2;
 
-/// Philox 4x32-10: the words of the counters (first .. first + 15, high). Each 32-bit word of the state lies
-/// in the low half of a 64-bit lane, as products leave it; the high halves hold rubbish that no product
-/// reads.
+/// Philox 4x32-7: the words of the counters (first .. first + Vectors * kWide - 1, high). Each 32-bit word of
+/// the state lies in the low half of a 64-bit lane, as products leave it; the high halves hold rubbish that
+/// no product reads.
+template <int Vectors>
 MSPLORA_INLINE void philox_words(uint64_t key, uint64_t first, uint64_t high, VecL* c0, VecL* c1, VecL* c2,
                                  VecL* c3) {
   VecL lane;
   for (int i = 0; i < kWide; ++i) lane[i] = static_cast<uint64_t>(i);
-  for (int g = 0; g < kGroups; ++g) {
+  for (int g = 0; g < Vectors; ++g) {
     c0[g] = lane + (first + static_cast<uint64_t>(g * kWide));
     c1[g] = c0[g] >> 32;
     c2[g] = VecL{} + high;
@@ -263,9 +272,10 @@ MSPLORA_INLINE void philox_words(uint64_t key, uint64_t first, uint64_t high, Ve
   }
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   const VecL m0 = VecL{} + 0xD2511F53u, m1 = VecL{} + 0xCD9E8D57u;
-  for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 7
+  for (int round = 0; round < kMaskRounds; ++round) {
     const VecL key0 = VecL{} + k0, key1 = VecL{} + k1;
-    for (int g = 0; g < kGroups; ++g) {
+    for (int g = 0; g < Vectors; ++g) {
       const VecL p0 = multiply_low(c0[g], m0), p1 = multiply_low(c2[g], m1);
       c0[g] = (p1 >> 32) ^ c1[g] ^ key0;
       c2[g] = (p0 >> 32) ^ c3[g] ^ key1;
@@ -275,45 +285,6 @@ MSPLORA_INLINE void philox_words(uint64_t key, uint64_t first, uint64_t high, Ve
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-}
-
-/// Fills `numbers` with the 16-bit numbers of the 128 elements of one block (see DropoutMask).
-MSPLORA_INLINE void philox_block(uint64_t key, uint64_t block, uint16_t* numbers) {
-  VecL c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
-  philox_words(key, block * 16, 0, c0, c1, c2, c3);
-  typedef uint16_t Numbers __attribute__((vector_size(kWide * 2)));
-  const VecL* words[4] = {c0, c1, c2, c3};
-  for (int w = 0; w < 4; ++w) {
-    for (int g = 0; g < kGroups; ++g) {
-      const VecUHalf word = __builtin_convertvector(words[w][g], VecUHalf);
-      const Numbers low = __builtin_convertvector(word, Numbers),
-                    high = __builtin_convertvector(word >> 16, Numbers);
-      std::memcpy(numbers + 32 * w + g * kWide, &low, sizeof(low));
-      std::memcpy(numbers + 32 * w + 16 + g * kWide, &high, sizeof(high));
-    }
-  }
-}
-
-/// The 16-bit mask numbers of elements [first, first + width); `buffer` holds width + 256 numbers.
-inline const uint16_t* row_numbers(uint64_t key, int64_t first, int64_t width, uint16_t* buffer) {
-  const int64_t first_block = first / 128;
-  const int64_t last_block = (first + width + 127) / 128;
-  for (int64_t block = first_block; block < last_block; ++block)
-    philox_block(key, static_cast<uint64_t>(block), buffer + (block - first_block) * 128);
-  return buffer + (first - first_block * 128);
-}
-
-/// The factors (0 or scale) of kLanes consecutive elements, given their 16-bit numbers.
-MSPLORA_INLINE VecF mask_factors(const uint16_t* numbers, uint32_t threshold, float scale) {
-  VecH h;
-  std::memcpy(&h, numbers, sizeof(h));
-#if defined(__AVX512F__)
-  const VecI wide = (VecI)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h);
-#else
-  const VecI wide = __builtin_convertvector(h, VecI);
-#endif
-  const VecI keep = wide >= splat_int(static_cast<int32_t>(threshold));
-  return keep ? splat(scale) : splat(0.0f);
 }
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -10,7 +10,7 @@ constexpr KernelTable<T> make_table() {
           &residual_layer_norm<T>,
           &residual_layer_norm_backward<T>,
           &activation<T>,
-          &activation_backward<T>,
+          &multiply<T>,
           &low_rank<T>,
           &low_rank_backward<T>,
           &segment_attention<T>,

@@ -130,13 +130,16 @@ double derivative(Activation kind, double x) {
 }
 
 template <typename T>
-void activation(Activation kind, const T* x, T* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(value(kind, x[i]));
+void activation(Activation kind, const T* x, T* y, T* slope, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    y[i] = static_cast<T>(value(kind, x[i]));
+    if (slope) slope[i] = static_cast<T>(derivative(kind, x[i]));
+  }
 }
 
 template <typename T>
-void activation_backward(Activation kind, const T* x, const T* dy, T* dx, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) dx[i] = static_cast<T>(dy[i] * derivative(kind, x[i]));
+void multiply(const T* a, const T* b, T* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = a[i] * b[i];
 }
 
 // Probabilities and mask factors of one query row.
@@ -296,7 +299,7 @@ constexpr KernelTable<T> make_table() {
           &residual_layer_norm<T>,
           &residual_layer_norm_backward<T>,
           &activation<T>,
-          &activation_backward<T>,
+          &multiply<T>,
           &low_rank<T>,
           &low_rank_backward<T>,
           &segment_attention<T>,
@@ -306,16 +309,16 @@ constexpr KernelTable<T> make_table() {
 }  // namespace
 
 double mask_factor(const DropoutMask& mask, uint64_t element) {
-  const uint64_t counter = element / 128 * 16 + element % 16;
-  const int slot = static_cast<int>(element % 128 / 16);
-  const std::array<uint32_t, 4> words = philox4x32(mask.key, counter, 0);
+  const uint64_t counter = element / 64 * 8 + element % 32 / 4;
+  const int slot = static_cast<int>(element % 64 / 32 * 4 + element % 4);
+  const std::array<uint32_t, 4> words = philox4x32(mask.key, counter, 0, kMaskRounds);
   const uint32_t number = (words[slot / 2] >> (16 * (slot % 2))) & 0xFFFFu;
   return number >= mask.threshold() ? mask.scale() : 0.0;
 }
 
 double normal(uint64_t key, int64_t row, int64_t column) {
   const auto counter = static_cast<uint64_t>(column / 64 * 16 + column % 16);
-  const std::array<uint32_t, 4> words = philox4x32(key, counter, static_cast<uint64_t>(row));
+  const std::array<uint32_t, 4> words = philox4x32(key, counter, static_cast<uint64_t>(row), kMaskRounds);
   const int64_t number = column % 64 / 16;
   const size_t pair = number < 2 ? 0 : 2;
   const double radius = std::sqrt(-2.0 * std::log(((words[pair] >> 8) + 1) * 0x1.0p-24));

@@ -3,15 +3,6 @@
 namespace msplora::testing {
 namespace {
 
-/// The same module in every layer is one stack: its path without the layer
-/// index, and its shape.
-std::string stack_of(const Site& site) {
-  const std::string index = "." + std::to_string(site.layer) + ".";
-  std::string path = site.path;
-  const size_t at = path.find(index);
-  return at == std::string::npos ? path : path.replace(at, index.size(), ".*.");
-}
-
 /// Two merges in each module, after steps 3 and 5.
 MethodRow aslora(const std::string& name, const std::string& share_a = "module") {
   MethodRow row;
@@ -87,7 +78,7 @@ MethodRow joint() {
   return row;
 }
 
-const RegisterRows rows({plain(), global_a(), joint()});
+const RegisterRows aslora_rows({plain(), global_a(), joint()});
 
 }  // namespace
 }  // namespace msplora::testing

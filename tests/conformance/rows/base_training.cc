@@ -25,7 +25,7 @@ MethodRow base_training(const std::string& method, bool (*wanted)(const std::str
   return row;
 }
 
-const RegisterRows rows({
+const RegisterRows base_training_rows({
     base_training("full", [](const std::string&) { return true; }),
     base_training("bitfit", [](const std::string& name) { return name.ends_with(".bias"); }),
 });

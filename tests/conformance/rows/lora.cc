@@ -46,7 +46,7 @@ MethodRow with_dropout() {
   return row;
 }
 
-MethodRow all_shapes() {
+MethodRow lora_all_shapes() {
   MethodRow row = lora("lora_all_shapes");
   row.config.target_modules = kAllShapes;
   row.config.bias = "all";
@@ -63,7 +63,7 @@ MethodRow all_shapes() {
   return row;
 }
 
-const RegisterRows rows({lora("lora"), rank_stabilised(), with_dropout(), all_shapes()});
+const RegisterRows lora_rows({lora("lora"), rank_stabilised(), with_dropout(), lora_all_shapes()});
 
 }  // namespace
 }  // namespace msplora::testing

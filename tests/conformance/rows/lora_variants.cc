@@ -55,8 +55,9 @@ MethodRow pissa_all_shapes() {
   return row;
 }
 
-const RegisterRows rows({pissa_all_shapes(), lora_with("lora_olora", "olora"), orthogonal(),
-                         dora("lora_dora", "default"), dora("lora_dora_pissa", "pissa"), dora_all_shapes()});
+const RegisterRows lora_variants_rows({pissa_all_shapes(), lora_with("lora_olora", "olora"), orthogonal(),
+                                       dora("lora_dora", "default"), dora("lora_dora_pissa", "pissa"),
+                                       dora_all_shapes()});
 
 }  // namespace
 }  // namespace msplora::testing

@@ -5,13 +5,6 @@ namespace {
 
 constexpr int64_t kMidGroups = 2;
 
-/// The same module in every layer is one stack: its path without the layer index.
-std::string stack_of(const Site& site) {
-  const std::string index = "." + std::to_string(site.layer) + ".";
-  std::string path = site.path;
-  return path.replace(path.find(index), index.size(), ".*.");
-}
-
 /// Level 0 acts in every layer, the last in its own, the others in the group of their owner.
 std::set<std::string> published_scope(const TrainableTensor& tensor, const std::vector<Site>& sites,
                                       int64_t levels, int64_t num_layers) {
@@ -97,7 +90,7 @@ MethodRow uneven_stages() {
   return row;
 }
 
-MethodRow all_shapes() {
+MethodRow msplora_all_shapes() {
   MethodRow row = pyramid("msplora_all_shapes", {6, 5, 2});
   row.config.target_modules = kAllShapes;
   row.config.rank = 8;
@@ -110,9 +103,10 @@ MethodRow all_shapes() {
   return row;
 }
 
-const RegisterRows rows({pyramid("msplora", {4, 2, 1}), pyramid("msplora_1_level", {4}),
-                         pyramid("msplora_2_levels", {4, 2}), pyramid("msplora_4_levels", {8, 4, 2, 1}),
-                         owner_only(), stagewise(), uneven_stages(), all_shapes()});
+const RegisterRows msplora_rows({pyramid("msplora", {4, 2, 1}), pyramid("msplora_1_level", {4}),
+                                 pyramid("msplora_2_levels", {4, 2}),
+                                 pyramid("msplora_4_levels", {8, 4, 2, 1}), owner_only(), stagewise(),
+                                 uneven_stages(), msplora_all_shapes()});
 
 }  // namespace
 }  // namespace msplora::testing

@@ -19,7 +19,7 @@ MethodRow with_biases() {
   return row;
 }
 
-const RegisterRows rows({none("none"), with_biases()});
+const RegisterRows none_rows({none("none"), with_biases()});
 
 }  // namespace
 }  // namespace msplora::testing

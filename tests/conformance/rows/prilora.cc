@@ -55,7 +55,7 @@ MethodRow falling() {
   return row;
 }
 
-const RegisterRows rows({prilora(), falling()});
+const RegisterRows prilora_rows({prilora(), falling()});
 
 }  // namespace
 }  // namespace msplora::testing

@@ -68,8 +68,8 @@ MethodRow glora() {
   return row;
 }
 
-const RegisterRows rows({lorta(), ttlora("ttlora", "direct"), ttlora("ttlora_zero_last", "zero_last"),
-                         glora()});
+const RegisterRows tensor_methods_rows({lorta(), ttlora("ttlora", "direct"),
+                                        ttlora("ttlora_zero_last", "zero_last"), glora()});
 
 }  // namespace
 }  // namespace msplora::testing

@@ -77,9 +77,10 @@ MethodRow gelora() {
   return row;
 }
 
-const RegisterRows rows({flatlora("flatlora", "cosine"), flatlora("flatlora_constant", "constant"),
-                         lorapro("lorapro", "full"), lorapro("lorapro_efficient", "efficient"), xgblora(),
-                         gelora()});
+const RegisterRows trained_methods_rows({flatlora("flatlora", "cosine"),
+                                         flatlora("flatlora_constant", "constant"),
+                                         lorapro("lorapro", "full"),
+                                         lorapro("lorapro_efficient", "efficient"), xgblora(), gelora()});
 
 }  // namespace
 }  // namespace msplora::testing
