@@ -59,7 +59,7 @@ void add_bench_arguments(CLI::App& command, BenchArguments& arguments) {
       ->check(CLI::NonNegativeNumber)
       ->type_name("S")
       ->capture_default_str();
-  command.add_option("--steps", arguments.steps, "Steps that count, after one that does not")
+  command.add_option("--steps", arguments.steps, "Steps that count, after two that do not")
       ->check(CLI::PositiveNumber)
       ->type_name("N")
       ->capture_default_str();

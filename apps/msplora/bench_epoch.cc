@@ -26,6 +26,7 @@ struct EpochArguments {
   std::string tokenizer;
   int64_t max_length = 128;
   int64_t token_budget = 4096;
+  int64_t batch_size = 0;
   int64_t max_steps = 0;
 };
 
@@ -54,6 +55,7 @@ void run_epoch(const EpochArguments& arguments, const CommonOptions& common) {
   EpochBenchOptions options;
   options.step = step_options(arguments.step);
   options.token_budget = arguments.token_budget;
+  options.batch_size = arguments.batch_size;
   options.max_steps = arguments.max_steps;
   use_threads(common.threads);
   const auto tokenizer = load_tokenizer(arguments.tokenizer, options.step.model);
@@ -72,7 +74,8 @@ void run_epoch(const EpochArguments& arguments, const CommonOptions& common) {
                        {"dtype", arguments.step.dtype},
                        {"machine", machine_json()},
                        {"examples", examples},
-                       {"token_budget", arguments.token_budget},
+                       {"token_budget", arguments.batch_size > 0 ? 0 : arguments.token_budget},
+                       {"batch_size", arguments.batch_size},
                        {"steps", result.steps},
                        {"epoch_steps", result.epoch_steps},
                        {"tokens", result.tokens},
@@ -119,6 +122,10 @@ Command add_bench_epoch(CLI::App& bench, CommonOptions& common) {
       ->capture_default_str();
   command->add_option("--token-budget", arguments->token_budget, "Tokens of a batch")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--batch-size", arguments->batch_size, "Sequences of a batch, instead of --token-budget")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--max-steps", arguments->max_steps, "Stop after this many steps; 0: the whole pass")
       ->check(CLI::NonNegativeNumber)

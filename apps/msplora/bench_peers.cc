@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 struct PeerArguments {
   BenchArguments step;
   std::string script = "bench/peers/peers.py";
-  std::string python = "python3";
+  std::string python = "/usr/bin/python3";  // Debian's, whatever comes first in PATH
   std::string sharing = "published";
   int64_t pad_to = 0;
   int64_t rounds = 2;

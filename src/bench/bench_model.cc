@@ -5,8 +5,9 @@
 #include <memory>
 #include <utility>
 
+#include "msplora/adapters/fingerprint.h"
+
 namespace msplora::detail {
-namespace {
 
 namespace fs = std::filesystem;
 
@@ -18,10 +19,9 @@ AdapterTarget target_of(Model& model) {
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();
+  target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
   return target;
 }
-
-}  // namespace
 
 int64_t BenchModel::trainable_parameters() const {
   int64_t count = 0;

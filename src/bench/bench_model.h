@@ -23,6 +23,8 @@ struct BenchModel {
   /// Options, tensors and adapter of a run in `directory`; no sinks yet.
   TrainerSetup setup(const StepBenchOptions& options, const std::filesystem::path& directory) const;
 };
+/// What adapters see of the model.
+AdapterTarget target_of(Model& model);
 BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels);
 
 /// A directory for the run's checkpoint, gone with the object.

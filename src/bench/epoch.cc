@@ -69,7 +69,11 @@ EpochBenchResult bench_epoch(const EpochBenchOptions& options, const std::vector
   TrainerSetup setup = bench.setup(options.step, scratch.path());
   setup.options.epochs = 1;
   setup.options.max_steps = options.max_steps;
-  setup.options.token_budget = options.token_budget;
+  if (options.batch_size > 0) {
+    setup.options.batch_size = options.batch_size;
+  } else {
+    setup.options.token_budget = options.token_budget;
+  }
   TextTaskOptions task_options;
   task_options.batches = batch_options(setup.options);
   CountingTask task(bench, options, examples, task_options, result);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "msplora/core/random.h"
+#include "msplora/nn/feed_forward.h"
 #include "msplora/nn/recompute.h"
 
 namespace msplora {
@@ -150,9 +151,8 @@ at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, co
       residual_layer_norm(layer.attention_output.forward(attended, context), queried,
                           layer.attention_norm.weight, layer.attention_norm.bias, config_.layer_norm_eps,
                           dropout_mask(context, hidden_p, layer.attention_output_stream));
-  const at::Tensor inner = activation(layer.intermediate.forward(middle, context), activation_);
-  return residual_layer_norm(layer.output.forward(inner, context), middle, layer.output_norm.weight,
-                             layer.output_norm.bias, config_.layer_norm_eps,
+  return residual_layer_norm(feed_forward(middle, layer.intermediate, layer.output, activation_, context),
+                             middle, layer.output_norm.weight, layer.output_norm.bias, config_.layer_norm_eps,
                              dropout_mask(context, hidden_p, layer.output_stream));
 }
 

@@ -240,6 +240,11 @@ Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
       name_(std::move(name)),
       packed_(std::make_shared<Packed>()) {}
 
+c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const Linear& layer, const at::Tensor& x) {
+  if (layer.update || (layer.bias.defined() && layer.bias.requires_grad())) return {};
+  return packed_for(x, layer.weight, layer.packed_->product);
+}
+
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
   if (!update) return apply(x, weight, bias, {}, {}, packed_for(x, weight, packed_->product));
   if (update->observe_input && context.training && !is_recomputing()) update->observe_input(x);

@@ -105,27 +105,24 @@ c10::intrusive_ptr<PackedLinear> PackedLinear::make(const at::Tensor& weight) {
   return c10::intrusive_ptr<PackedLinear>::reclaim(new PackedLinear(weight, std::make_unique<Impl>()));
 }
 
-at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias) const {
-  at::Tensor y = at::empty({x.size(0), weight_.size(0)}, x.options());
+void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const {
+  const bool has_bias = bias.defined() && bias.numel() > 0;
   const std::lock_guard lock(impl_->mutex);
-  auto& product = impl_->forward[bias.defined() ? 1 : 0];
+  auto& product = impl_->forward[has_bias ? 1 : 0];
   if (!product) {
     const memory::desc plain({weight_.size(1), weight_.size(0)}, type_of(weight_), memory::format_tag::ba);
-    product = std::make_unique<PackedProduct>(plain, weight_.data_ptr(), type_of(weight_), bias.defined());
+    product = std::make_unique<PackedProduct>(plain, weight_.data_ptr(), type_of(weight_), has_bias);
   }
-  product->run(x.data_ptr(), x.size(0), bias.defined() ? bias.data_ptr() : nullptr, y.data_ptr());
-  return y;
+  product->run(x.data_ptr(), x.size(0), has_bias ? bias.data_ptr() : nullptr, y.data_ptr());
 }
 
-at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
-  at::Tensor dx = at::empty({dy.size(0), weight_.size(1)}, dy.options());
+void PackedLinear::backward_into(const at::Tensor& dy, const at::Tensor& dx) const {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->backward) {
     const memory::desc plain({weight_.size(0), weight_.size(1)}, type_of(weight_), memory::format_tag::ab);
     impl_->backward = std::make_unique<PackedProduct>(plain, weight_.data_ptr(), type_of(weight_), false);
   }
   impl_->backward->run(dy.data_ptr(), dy.size(0), nullptr, dx.data_ptr());
-  return dx;
 }
 
 int64_t PackedLinear::packed_bytes() const {
@@ -141,12 +138,8 @@ struct PackedLinear::Impl {};
 c10::intrusive_ptr<PackedLinear> PackedLinear::make(const at::Tensor&) {
   return {};
 }
-at::Tensor PackedLinear::forward(const at::Tensor&, const at::Tensor&) const {
-  return {};
-}
-at::Tensor PackedLinear::backward(const at::Tensor&) const {
-  return {};
-}
+void PackedLinear::forward_into(const at::Tensor&, const at::Tensor&, const at::Tensor&) const {}
+void PackedLinear::backward_into(const at::Tensor&, const at::Tensor&) const {}
 int64_t PackedLinear::packed_bytes() const {
   return 0;
 }
@@ -157,6 +150,18 @@ PackedLinear::PackedLinear(const at::Tensor& weight, std::unique_ptr<Impl> impl)
     : weight_(weight), version_(static_cast<uint32_t>(weight._version())), impl_(std::move(impl)) {}
 
 PackedLinear::~PackedLinear() = default;
+
+at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias) const {
+  const at::Tensor y = at::empty({x.size(0), weight_.size(0)}, x.options());
+  forward_into(x, bias, y);
+  return y;
+}
+
+at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
+  const at::Tensor dx = at::empty({dy.size(0), weight_.size(1)}, dy.options());
+  backward_into(dy, dx);
+  return dx;
+}
 
 bool PackedLinear::is_of(const at::Tensor& weight) const {
   return weight.is_same(weight_) && static_cast<uint32_t>(weight._version()) == version_;

@@ -2,12 +2,16 @@
 
 #include <ATen/Parallel.h>
 #include <omp.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 
-#include <climits>
+#include <algorithm>
+#include <array>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <string>
@@ -23,12 +27,35 @@ int use_threads(int64_t requested) {
   return threads;
 }
 
+namespace {
+
+// Grows the heap by up to half of the machine's memory, of which nothing is used yet, and asks for large
+// pages there: the heap is the one region that malloc fills from the bottom and keeps.
+void put_heap_on_large_pages() {
+#if defined(__GLIBC__) && defined(MADV_HUGEPAGE)
+  constexpr size_t kPiece = size_t{512} << 20, kLargePage = size_t{2} << 20;
+  const size_t memory =
+      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::array<void*, 32> pieces{};
+  const size_t count = std::min(pieces.size(), memory / 2 / kPiece);
+  const auto begin = reinterpret_cast<uintptr_t>(sbrk(0));
+  for (size_t i = 0; i < count; ++i) pieces[i] = std::malloc(kPiece);
+  const auto end = reinterpret_cast<uintptr_t>(sbrk(0));
+  for (size_t i = count; i > 0; --i) std::free(pieces[i - 1]);
+  const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
+  if (end > first + kLargePage) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#endif
+}
+
+}  // namespace
+
 void keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  mallopt(M_TRIM_THRESHOLD, -1);
   mallopt(M_TOP_PAD, 64 << 20);
 #endif
+  put_heap_on_large_pages();
 }
 
 int64_t peak_memory_bytes() {

@@ -16,10 +16,13 @@ expect 2 "lorra" "lora" -- "$MSPLORA" bench step --method lorra "${small[@]}"
 
 expect 0 "tokens" "roof_share" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
   --shape distilroberta-base --max-length 16 --token-budget 64 --max-steps 2 --threads 1
+expect 0 "tokens" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
+  --shape distilroberta-base --max-length 16 --batch-size 4 --max-steps 2 --threads 1
+expect 0 "ready to train" "MB/s" -- "$MSPLORA" bench load --shape distilroberta-base --repeat 1
 expect 2 "--data" -- "$MSPLORA" bench epoch --tokenizer "$model"
 
 # The peer needs PyTorch; without it the command says what to install.
-if python3 -c 'import torch' 2> /dev/null; then
+if /usr/bin/python3 -c 'import torch' 2> /dev/null; then
   expect 0 "times as long" -- "$MSPLORA" bench peers "${small[@]}" --rounds 1 --script "$SOURCE_DIR/bench/peers/peers.py"
 else
   expect 2 "python3-torch" -- "$MSPLORA" bench peers "${small[@]}" --script "$SOURCE_DIR/bench/peers/peers.py"

@@ -12,7 +12,8 @@ namespace msplora {
 struct EpochBenchOptions {
   StepBenchOptions step;  // model, adapter, dtype, seed, checkpoint_activations; the rest is not used
   int64_t num_labels = 2;
-  int64_t token_budget = 4096;  // tokens of a batch
+  int64_t token_budget = 4096;  // tokens of a batch, unless batch_size is set
+  int64_t batch_size = 0;       // sequences of a batch
   int64_t max_steps = 0;        // stop early; 0: the whole pass
 };
 
@@ -31,7 +32,7 @@ struct EpochBenchResult {
   double roof_share() const { return flops / seconds / roof_flops_per_second; }
 };
 
-/// Trains one pass over `examples` (with labels below num_labels) in batches of a token budget; the roof is
+/// Trains one pass over `examples` (with labels below num_labels) in batches; the roof is
 /// measured after every tenth step. Throws Error{kData} when there are no examples.
 EpochBenchResult bench_epoch(const EpochBenchOptions& options, const std::vector<TokenizedExample>& examples,
                              const std::function<void(int64_t, int64_t)>& on_step = {});

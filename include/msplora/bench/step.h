@@ -23,7 +23,7 @@ struct StepBenchOptions {
   int64_t batch = 32;     // sequences
   int64_t longest = 128;  // tokens of the longest sequence
   int64_t shortest = 0;   // of the shortest; lengths lie evenly between; 0: all are `longest`
-  int64_t warmup = 1;     // steps before those that count
+  int64_t warmup = 2;     // steps before those that count
   int64_t steps = 3;
   int64_t roof_repetitions = 2;  // products after each step
   bool checkpoint_activations = false;

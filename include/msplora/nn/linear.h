@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/intrusive_ptr.h>
 
 #include <cstdint>
 #include <functional>
@@ -39,6 +40,11 @@ struct NoiseSource {
 };
 
 class Linear;
+
+namespace detail {
+class PackedLinear;
+c10::intrusive_ptr<PackedLinear> frozen_product(const Linear& layer, const at::Tensor& x);
+}  // namespace detail
 
 /// Everything an adapter does to one linear layer. A method fills what it needs; the parts combine: the
 /// low-rank terms are added to the map that `affine` gives. Nothing here ever writes to the stored weight.
@@ -88,6 +94,7 @@ class Linear {
   std::shared_ptr<const SiteUpdate> update;  // null: the plain layer
 
  private:
+  friend c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const Linear&, const at::Tensor&);
   struct Packed;  // the weight in the layout of fast products, made on first use while the weight is frozen
 
   std::string name_;

@@ -1,7 +1,7 @@
 #pragma once
 
-// Dropout masks as bits: one bit an element, drawn for whole rows or blocks at a time (DropoutMask in kernels.h
-// defines the numbers). Kernels clear dropped lanes and multiply by the scale where it costs least.
+// Dropout masks as bits: one bit an element, drawn for whole rows or blocks at a time (DropoutMask in
+// kernels.h defines the numbers). Kernels clear dropped lanes and multiply by the scale where it costs least.
 
 #include "kernels/cpu/simd.h"
 

@@ -1,0 +1,106 @@
+#include "msplora/nn/feed_forward.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+#include <algorithm>
+#include <utility>
+
+#include <ATen/ops/empty.h>
+
+#include "msplora/core/profile.h"
+#include "msplora/nn/functional.h"
+#include "nn/dispatch.h"
+#include "nn/packed_linear.h"
+
+namespace msplora {
+namespace {
+
+using detail::data;
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+using Product = c10::intrusive_ptr<detail::PackedLinear>;
+
+/// Rows of a block: its wide values (3 MB in bfloat16 for roberta-base) stay in the outer cache.
+constexpr int64_t kBlockRows = 512;
+
+struct Products : torch::CustomClassHolder {
+  Product up, down;
+};
+
+template <typename Body>
+void for_blocks(int64_t rows, const Body& body) {
+  for (int64_t begin = 0; begin < rows; begin += kBlockRows) body(begin, std::min(kBlockRows, rows - begin));
+}
+
+struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& up_bias,
+                            const at::Tensor& down_bias, kernels::Activation activation, int64_t wide, Product up,
+                            Product down) {
+    const ProfileScope scope("linear forward");
+    const at::Tensor x = x_in.contiguous();
+    const int64_t rows = x.size(0);
+    at::Tensor y = at::empty_like(x);
+    const at::Tensor derivative = x_in.requires_grad() ? at::empty({rows, wide}, x.options()) : at::Tensor();
+    const at::Tensor inner = at::empty({std::min(rows, kBlockRows), wide}, x.options());
+    for_blocks(rows, [&](int64_t begin, int64_t count) {
+      at::Tensor h = inner.narrow(0, 0, count), out = y.narrow(0, begin, count);
+      up->forward_into(x.narrow(0, begin, count), up_bias, h);
+      {
+        const ProfileScope activation_scope("activation forward");
+        detail::dispatch(x, "feed_forward", [&](auto t) {
+          using T = decltype(t);
+          T* slope = derivative.defined() ? data<T>(derivative) + begin * wide : nullptr;
+          kernels::activation<T>(activation, data<T>(h), data<T>(h), slope, count * wide);
+        });
+      }
+      down->forward_into(h, down_bias, out);
+    });
+    auto products = c10::make_intrusive<Products>();
+    products->up = std::move(up);
+    products->down = std::move(down);
+    ctx->save_for_backward({derivative});
+    ctx->saved_data["products"] = c10::IValue::make_capsule(std::move(products));
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("linear backward");
+    const at::Tensor derivative = ctx->get_saved_variables()[0];
+    const at::Tensor dy = grads[0].contiguous();
+    const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
+    const int64_t rows = dy.size(0), wide = derivative.size(1);
+    at::Tensor dx = at::empty_like(dy);
+    const at::Tensor inner = at::empty({std::min(rows, kBlockRows), wide}, dy.options());
+    for_blocks(rows, [&](int64_t begin, int64_t count) {
+      at::Tensor dh = inner.narrow(0, 0, count), out = dx.narrow(0, begin, count);
+      products.down->backward_into(dy.narrow(0, begin, count), dh);
+      {
+        const ProfileScope activation_scope("activation backward");
+        detail::dispatch(dy, "feed_forward", [&](auto t) {
+          using T = decltype(t);
+          kernels::multiply<T>(data<T>(derivative) + begin * wide, data<T>(dh), data<T>(dh), count * wide);
+        });
+      }
+      products.up->backward_into(dh, out);
+    });
+    return {dx, Variable(), Variable(), Variable(), Variable(), Variable(), Variable()};
+  }
+};
+
+at::Tensor as_float(const at::Tensor& bias) {
+  return bias.defined() ? bias.to(at::kFloat) : at::empty({0}, at::kFloat);
+}
+
+}  // namespace
+
+at::Tensor feed_forward(const at::Tensor& x, const Linear& up, const Linear& down, kernels::Activation activation,
+                        const ForwardContext& context) {
+  Product up_product = detail::frozen_product(up, x), down_product = detail::frozen_product(down, x);
+  if (up_product && down_product) {
+    return FeedForwardFunction::apply(x, as_float(up.bias), as_float(down.bias), activation, up.out_features(),
+                                      std::move(up_product), std::move(down_product));
+  }
+  return down.forward(msplora::activation(up.forward(x, context), activation), context);
+}
+
+}  // namespace msplora
