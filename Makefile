@@ -24,11 +24,12 @@ demo: deps build ## fine-tune the bundled base on package descriptions, three wa
 format: ## format all C++ files
 	git ls-files -z '*.cc' '*.h' | xargs -0 -r clang-format -i
 
-lint: build ## run clang-tidy over all sources
-	git ls-files -z 'src/*.cc' 'apps/*.cc' | xargs -0 -r -n 1 -P $(JOBS) clang-tidy -p build/release --quiet
+lint: ## run clang-tidy over all sources
+	cmake --preset release -B build/lint -DMSPLORA_UNITY=OFF > /dev/null
+	git ls-files -z 'src/*.cc' 'apps/*.cc' | xargs -0 -r -n 1 -P $(JOBS) clang-tidy -p build/lint --quiet
 
 install: build ## install library, headers and program below PREFIX (default /usr/local)
 	cmake --install build/release --prefix $(PREFIX)
 
-clean: ## remove build/release and the demo's runs
-	rm -rf build/release build/demo
+clean: ## remove build/release, build/lint and the demo's runs
+	rm -rf build/release build/lint build/demo

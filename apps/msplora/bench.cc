@@ -84,6 +84,13 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
   options.adapter.target_modules = arguments.target_modules.empty()
                                        ? default_targets(options.model.model_type)
                                        : split_commas(arguments.target_modules);
+  // What training finds out first is given here: equal ranks, and supports as PEFT's tuner has them.
+  const auto layers = static_cast<size_t>(options.model.num_hidden_layers);
+  if (arguments.method == "gelora") options.adapter.gelora.layer_ranks.assign(layers, arguments.rank);
+  if (arguments.method == "glora") {
+    options.adapter.glora.search = false;
+    options.adapter.glora.choice_d = "none";  // it scales biases, and drawn ones are zero
+  }
   options.dtype = parse_dtype(arguments.dtype);
   options.batch = arguments.batch;
   options.longest = arguments.seq;

@@ -30,9 +30,10 @@ void run_load(const LoadArguments& arguments, const CommonOptions& common) {
     return print_json(report);
   }
   std::cout << machine_line() << "\n"
-            << fmt::format("  {}: {:.0f} MB ready to train in {:.3f} s (median {:.3f} s of {}), {:.0f} MB/s\n",
-                           arguments.step.shape, megabytes, result.seconds.best(), result.seconds.median(),
-                           result.seconds.seconds.size(), megabytes / result.seconds.best());
+            << fmt::format(
+                   "  {}: {:.0f} MB ready to train in {:.3f} s (median {:.3f} s of {}), {:.0f} MB/s\n",
+                   arguments.step.shape, megabytes, result.seconds.best(), result.seconds.median(),
+                   result.seconds.seconds.size(), megabytes / result.seconds.best());
 }
 
 }  // namespace

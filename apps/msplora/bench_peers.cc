@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "bench.h"
+#include "bench_children.h"
 #include "msplora/bench/child_process.h"
+#include "msplora/train/runtime.h"
 
 namespace msplora {
 namespace {
@@ -26,12 +28,6 @@ struct PeerArguments {
   int64_t rounds = 2;
 };
 
-/// One side of the comparison, over all rounds.
-struct Side {
-  Timings steps;
-  int64_t peak_memory_bytes = 0;
-};
-
 void check_peer(const PeerArguments& arguments) {
   if (arguments.step.method != "lora" && arguments.step.method != "msplora") {
     throw Error(ErrorCode::kUsage, "--method", "the peer has lora and msplora, not " + arguments.step.method);
@@ -46,43 +42,10 @@ void check_peer(const PeerArguments& arguments) {
   }
 }
 
-std::vector<std::string> shared_options(const BenchArguments& a, const CommonOptions& common) {
-  std::vector<std::string> options;
-  const auto add = [&](const char* name, const std::string& value) {
-    options.push_back(std::string("--") + name);
-    options.push_back(value);
-  };
-  add("method", a.method);
-  add("rank", std::to_string(a.rank));
-  add("levels", std::to_string(a.levels));
-  add("target-modules", a.target_modules.empty() ? "query,value" : a.target_modules);
-  add("dtype", a.dtype);
-  add("batch", std::to_string(a.batch));
-  add("seq", std::to_string(a.seq));
-  add("min-seq", std::to_string(a.min_seq));
-  add("dropout", fmt::format("{}", a.dropout));
-  add("adapter-dropout", fmt::format("{}", a.adapter_dropout));
-  add("steps", std::to_string(a.steps));
-  add("seed", std::to_string(a.seed));
-  add("threads", std::to_string(common.threads));
-  return options;
-}
-
-std::vector<std::string> our_command(const PeerArguments& arguments, const CommonOptions& common) {
-  std::vector<std::string> command = {fs::read_symlink("/proc/self/exe").string(),
-                                      "bench",
-                                      "step",
-                                      "--json",
-                                      "--shape",
-                                      arguments.step.shape};
-  for (std::string& option : shared_options(arguments.step, common)) command.push_back(std::move(option));
-  return command;
-}
-
 std::vector<std::string> peer_command(const PeerArguments& arguments, const CommonOptions& common) {
   const ModelConfig config = known_model_shape(arguments.step.shape);
   std::vector<std::string> command = {arguments.python, arguments.script};
-  for (std::string& option : shared_options(arguments.step, common)) command.push_back(std::move(option));
+  for (std::string& option : step_options_of(arguments.step, common)) command.push_back(std::move(option));
   for (const auto& [name, value] :
        std::vector<std::pair<std::string, int64_t>>{{"--hidden", config.hidden_size},
                                                     {"--layers", config.num_hidden_layers},
@@ -99,22 +62,8 @@ std::vector<std::string> peer_command(const PeerArguments& arguments, const Comm
   return command;
 }
 
-std::string output_of(const std::vector<std::string>& command, Side& side) {
-  const ChildResult child = run_child(command);
-  if (child.exit_code != 0) {
-    throw Error(ErrorCode::kIo, command.front(), fmt::format("ended with exit code {}", child.exit_code));
-  }
-  side.peak_memory_bytes = std::max(side.peak_memory_bytes, child.peak_memory_bytes);
-  return child.output;
-}
-
-void take_ours(const std::string& output, Side& side, Json& facts) {
-  facts = Json::parse(output);
-  for (const Json& seconds : facts["step"]["seconds"]) side.steps.seconds.push_back(seconds.get<double>());
-}
-
 /// One JSON object a line; the last one has the facts.
-void take_peer(const std::string& output, Side& side, Json& facts) {
+void take_peer(const std::string& output, StepRuns& side, Json& facts) {
   for (size_t begin = 0; begin < output.size();) {
     const size_t end = std::min(output.find('\n', begin), output.size());
     const Json line = Json::parse(output.substr(begin, end - begin));
@@ -124,7 +73,7 @@ void take_peer(const std::string& output, Side& side, Json& facts) {
   }
 }
 
-Json side_json(const Side& side, const Json& facts) {
+Json side_json(const StepRuns& side, const Json& facts) {
   Json json = timings_json(side.steps);
   json["peak_memory_bytes"] = side.peak_memory_bytes;
   json["tokens"] = facts["tokens"];
@@ -132,10 +81,11 @@ Json side_json(const Side& side, const Json& facts) {
   return json;
 }
 
-void print_sides(const Side& ours, const Side& peer, const Json& our_facts, const Json& peer_facts) {
+void print_sides(const StepRuns& ours, const StepRuns& peer, const Json& our_facts, const Json& peer_facts) {
   TextTable table({"", "best s", "median s", "tokens/s", "computed tokens", "memory"},
                   {false, true, true, true, true, true});
-  const auto add = [&](const std::string& name, const Side& side, const Json& facts, const char* computed) {
+  const auto add = [&](const std::string& name, const StepRuns& side, const Json& facts,
+                       const char* computed) {
     const double tokens = facts["tokens"].get<double>();
     table.add({name, fmt::format("{:.3f}", side.steps.best()), fmt::format("{:.3f}", side.steps.median()),
                fmt::format("{:.0f}", tokens / side.steps.best()), with_commas(facts[computed].get<int64_t>()),
@@ -149,10 +99,11 @@ void print_sides(const Side& ours, const Side& peer, const Json& our_facts, cons
 void run_peers(const PeerArguments& arguments, const CommonOptions& common) {
   step_options(arguments.step);  // what we would refuse is refused before anything runs
   check_peer(arguments);
-  Side ours, peer;
+  use_threads(common.threads);  // for the line about the machine
+  StepRuns ours, peer;
   Json our_facts, peer_facts;
   for (int64_t round = 0; round < arguments.rounds; ++round) {
-    take_ours(output_of(our_command(arguments, common), ours), ours, our_facts);
+    our_facts = run_steps(arguments.step, common, ours);
     take_peer(output_of(peer_command(arguments, common), peer), peer, peer_facts);
   }
   const double time_ratio = peer.steps.best() / ours.steps.best();

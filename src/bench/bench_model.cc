@@ -16,6 +16,7 @@ AdapterTarget target_of(Model& model) {
   target.model_type = model.config().model_type;
   target.task_type = "SEQ_CLS";
   target.num_layers = model.config().num_hidden_layers;
+  target.heads = {model.config().num_attention_heads, model.config().num_key_value_heads};
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();

@@ -18,7 +18,8 @@ LoadBenchResult bench_load(const StepBenchOptions& options, int64_t repetitions)
   save_model(*create_model(options.model, load), directory, at::kFloat);
   LoadBenchResult result;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    if (entry.path().extension() == ".safetensors") result.file_bytes += static_cast<int64_t>(entry.file_size());
+    if (entry.path().extension() == ".safetensors")
+      result.file_bytes += static_cast<int64_t>(entry.file_size());
   }
   load.compute_dtype = options.dtype;
   for (int64_t i = 0; i < repetitions; ++i) {

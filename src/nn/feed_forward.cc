@@ -34,8 +34,8 @@ void for_blocks(int64_t rows, const Body& body) {
 
 struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& up_bias,
-                            const at::Tensor& down_bias, kernels::Activation activation, int64_t wide, Product up,
-                            Product down) {
+                            const at::Tensor& down_bias, kernels::Activation activation, int64_t wide,
+                            Product up, Product down) {
     const ProfileScope scope("linear forward");
     const at::Tensor x = x_in.contiguous();
     const int64_t rows = x.size(0);
@@ -93,12 +93,12 @@ at::Tensor as_float(const at::Tensor& bias) {
 
 }  // namespace
 
-at::Tensor feed_forward(const at::Tensor& x, const Linear& up, const Linear& down, kernels::Activation activation,
-                        const ForwardContext& context) {
+at::Tensor feed_forward(const at::Tensor& x, const Linear& up, const Linear& down,
+                        kernels::Activation activation, const ForwardContext& context) {
   Product up_product = detail::frozen_product(up, x), down_product = detail::frozen_product(down, x);
   if (up_product && down_product) {
-    return FeedForwardFunction::apply(x, as_float(up.bias), as_float(down.bias), activation, up.out_features(),
-                                      std::move(up_product), std::move(down_product));
+    return FeedForwardFunction::apply(x, as_float(up.bias), as_float(down.bias), activation,
+                                      up.out_features(), std::move(up_product), std::move(down_product));
   }
   return down.forward(msplora::activation(up.forward(x, context), activation), context);
 }

@@ -2,10 +2,14 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
+#include <vector>
 
 #ifdef MSPLORA_WITH_ONEDNN
 #include <oneapi/dnnl/dnnl.hpp>
@@ -23,6 +27,16 @@ const dnnl::engine& engine() {
   return cpu;
 }
 
+// Working memory of the product that runs, one for each thread instead of one for each layer.
+void* scratchpad(size_t bytes) {
+  thread_local std::vector<char> buffer;
+  constexpr size_t kAlignment = 64;
+  if (buffer.size() < bytes + kAlignment) buffer.resize(bytes + kAlignment);
+  void* start = buffer.data();
+  size_t room = buffer.size();
+  return std::align(kAlignment, bytes, start, room);
+}
+
 memory::data_type type_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
@@ -35,10 +49,9 @@ class PackedProduct {
   // `plain` describes the stored weight as [inner, width].
   PackedProduct(memory::desc plain, const void* weight, memory::data_type type, bool with_bias)
       : inner_(plain.dims()[0]), width_(plain.dims()[1]), type_(type), with_bias_(with_bias) {
-    // The layout is the one that a typical number of rows wants; all others use it too.
-    constexpr int64_t kTypicalRows = 2048;
+    // The layout is the one that whole blocks want; all others use it too.
     const memory::desc any({inner_, width_}, type, memory::format_tag::any);
-    const dnnl::matmul::primitive_desc typical = describe(kTypicalRows, any);
+    const dnnl::matmul::primitive_desc typical = describe(kBlock, any);
     memory stored(plain, engine(), const_cast<void*>(weight));
     packed_ = memory(typical.weights_desc(), engine());
     dnnl::stream stream(engine());
@@ -46,20 +59,48 @@ class PackedProduct {
     stream.wait();
   }
 
+  // Batches come in many lengths, and each length needs a primitive of its own, so rows pass in blocks of few
+  // lengths: whole blocks, then a multiple of kStep rows, then the rest padded to kStep.
   void run(const void* x, int64_t rows, const void* bias, void* y) {
-    std::unordered_map<int, memory> arguments = {
-        {DNNL_ARG_SRC, memory(rows_desc(rows, inner_), engine(), const_cast<void*>(x))},
-        {DNNL_ARG_WEIGHTS, packed_},
-        {DNNL_ARG_DST, memory(rows_desc(rows, width_), engine(), y)}};
-    if (with_bias_) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc(), engine(), const_cast<void*>(bias)));
-    dnnl::stream stream(engine());
-    primitive(rows).execute(stream, arguments);
-    stream.wait();
+    const size_t element = memory::data_type_size(type_);
+    const auto* from = static_cast<const char*>(x);
+    auto* to = static_cast<char*>(y);
+    const size_t row_in = element * static_cast<size_t>(inner_),
+                 row_out = element * static_cast<size_t>(width_);
+    while (rows >= kStep) {
+      const int64_t count = std::min(kBlock, rows / kStep * kStep);
+      run_block(from, count, bias, to);
+      from += row_in * static_cast<size_t>(count);
+      to += row_out * static_cast<size_t>(count);
+      rows -= count;
+    }
+    if (rows == 0) return;
+    const auto rest = static_cast<size_t>(rows);
+    std::vector<char> padded_in(row_in * kStep), padded_out(row_out * kStep);
+    std::memcpy(padded_in.data(), from, row_in * rest);
+    run_block(padded_in.data(), kStep, bias, padded_out.data());
+    std::memcpy(to, padded_out.data(), row_out * rest);
   }
 
   int64_t bytes() const { return static_cast<int64_t>(packed_.get_desc().get_size()); }
 
  private:
+  static constexpr int64_t kBlock = 512, kStep = 64;
+
+  void run_block(const void* x, int64_t rows, const void* bias, void* y) {
+    const Primitive& primitive = primitive_for(rows);
+    std::unordered_map<int, memory> arguments = {
+        {DNNL_ARG_SRC, memory(rows_desc(rows, inner_), engine(), const_cast<void*>(x))},
+        {DNNL_ARG_WEIGHTS, packed_},
+        {DNNL_ARG_DST, memory(rows_desc(rows, width_), engine(), y)},
+        {DNNL_ARG_SCRATCHPAD,
+         memory(primitive.scratchpad, engine(), scratchpad(primitive.scratchpad.get_size()))}};
+    if (with_bias_) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc(), engine(), const_cast<void*>(bias)));
+    dnnl::stream stream(engine());
+    primitive.product.execute(stream, arguments);
+    stream.wait();
+  }
+
   memory::desc rows_desc(int64_t rows, int64_t columns) const {
     return {{rows, columns}, type_, memory::format_tag::ab};
   }
@@ -67,30 +108,36 @@ class PackedProduct {
 
   dnnl::matmul::primitive_desc describe(int64_t rows, const memory::desc& weights) const {
     const memory::desc x = rows_desc(rows, inner_), y = rows_desc(rows, width_);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
-    if (with_bias_) return {engine(), x, weights, bias_desc(), y};
-    return {engine(), x, weights, y};
+    if (with_bias_) return {engine(), x, weights, bias_desc(), y, attributes};
+    return {engine(), x, weights, y, attributes};
 #else
     const dnnl::matmul::desc op =
         with_bias_ ? dnnl::matmul::desc(x, weights, bias_desc(), y) : dnnl::matmul::desc(x, weights, y);
-    return {op, engine()};
+    return {op, attributes, engine()};
 #endif
   }
 
-  // Making a primitive costs more than a small product; batches come in many lengths, so a few are kept.
-  const dnnl::matmul& primitive(int64_t rows) {
-    constexpr size_t kKept = 64;
+  struct Primitive {
+    dnnl::matmul product;
+    memory::desc scratchpad;
+  };
+
+  const Primitive& primitive_for(int64_t rows) {
     const auto found = primitives_.find(rows);
     if (found != primitives_.end()) return found->second;
-    if (primitives_.size() >= kKept) primitives_.clear();
-    return primitives_.emplace(rows, dnnl::matmul(describe(rows, packed_.get_desc()))).first->second;
+    const dnnl::matmul::primitive_desc description = describe(rows, packed_.get_desc());
+    return primitives_.emplace(rows, Primitive{dnnl::matmul(description), description.scratchpad_desc()})
+        .first->second;
   }
 
   int64_t inner_, width_;
   memory::data_type type_;
   bool with_bias_;
   memory packed_;
-  std::map<int64_t, dnnl::matmul> primitives_;
+  std::map<int64_t, Primitive> primitives_;
 };
 
 struct PackedLinear::Impl {

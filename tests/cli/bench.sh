@@ -19,6 +19,8 @@ expect 0 "tokens" "roof_share" -- "$MSPLORA" bench epoch --data "$data/train.tsv
 expect 0 "tokens" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
   --shape distilroberta-base --max-length 16 --batch-size 4 --max-steps 2 --threads 1
 expect 0 "ready to train" "MB/s" -- "$MSPLORA" bench load --shape distilroberta-base --repeat 1
+expect 0 "of lora, best" "flatlora" "gelora" -- "$MSPLORA" bench methods "${small[@]}" --methods flatlora,gelora --rounds 1
+expect 2 "lorra" -- "$MSPLORA" bench methods "${small[@]}" --methods lorra
 expect 2 "--data" -- "$MSPLORA" bench epoch --tokenizer "$model"
 
 # The peer needs PyTorch; without it the command says what to install.

@@ -54,7 +54,7 @@ kill -9 $pid 2> /dev/null || fail "the comparison ended before it could be kille
 wait $pid || true
 [ "$(find killed/runs -name metrics.json | wc -l)" -lt 9 ] || fail "killed too late"
 expect 0 "[9/9]" -- compare "${grid[@]}" --output killed --resume
-diff <(numbers whole) <(numbers killed) || fail "the continued comparison differs"
+diff <(numbers whole) <(numbers killed) || { grep -h "error:" killed/runs/*/*/train.log >&2; fail "the continued comparison differs"; }
 
 # Ctrl-C: news, not an error, and nothing is lost.
 # Background jobs of a script ignore SIGINT; perl gives it back.
