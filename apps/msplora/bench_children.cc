@@ -41,7 +41,8 @@ std::string output_of(const std::vector<std::string>& command, StepRuns& runs) {
   return child.output;
 }
 
-nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOptions& common, StepRuns& runs) {
+nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOptions& common,
+                                 StepRuns& runs) {
   std::vector<std::string> command = {std::filesystem::read_symlink("/proc/self/exe").string(),
                                       "bench",
                                       "step",

@@ -10,8 +10,8 @@
 
 namespace msplora {
 
-/// Steps of one side of a comparison, over all rounds. Every round is a process of its own, so that no side has the
-/// memory of another.
+/// Steps of one side of a comparison, over all rounds. Every round is a process of its own, so that no side
+/// has the memory of another.
 struct StepRuns {
   Timings steps;
   int64_t peak_memory_bytes = 0;
@@ -24,6 +24,7 @@ std::vector<std::string> step_options_of(const BenchArguments& arguments, const 
 std::string output_of(const std::vector<std::string>& command, StepRuns& runs);
 
 /// Runs `msplora bench step` and adds its steps. Returns what it printed.
-nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOptions& common, StepRuns& runs);
+nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOptions& common,
+                                 StepRuns& runs);
 
 }  // namespace msplora

@@ -10,6 +10,7 @@
 #include "bench.h"
 #include "bench_children.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/core/error.h"
 #include "msplora/train/runtime.h"
 
 namespace msplora {
@@ -31,16 +32,16 @@ struct MethodRuns {
 };
 
 std::vector<MethodRuns> methods_of(const MethodsArguments& arguments) {
-  std::vector<std::string> names;
-  if (arguments.methods == "all") {
-    for (const MethodInfo& method : adapter_methods()) names.push_back(method.name);
-  } else {
-    names = split_commas(arguments.methods);
-  }
+  std::vector<std::string> known;
+  for (const MethodInfo& method : adapter_methods()) known.push_back(method.name);
+  std::vector<std::string> names = arguments.methods == "all" ? known : split_commas(arguments.methods);
   if (std::find(names.begin(), names.end(), arguments.reference) == names.end())
     names.insert(names.begin(), arguments.reference);
   std::vector<MethodRuns> methods;
   for (const std::string& name : names) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      throw Error(ErrorCode::kUsage, "--methods", "unknown method `" + name + "`", did_you_mean(name, known));
+    }
     BenchArguments step = arguments.step;
     step.method = name;
     step_options(step);  // what would be refused is refused before anything runs
@@ -76,8 +77,8 @@ void run_methods(const MethodsArguments& arguments, const CommonOptions& common)
   });
   const double best = reference->runs.steps.best(), median = reference->runs.steps.median();
   Json report = {{"machine", machine_json()}, {"reference", arguments.reference}, {"methods", Json::array()}};
-  TextTable table({"method", "trained parameters", "best s", "median s", "of " + arguments.reference + ", best",
-                   "median", "memory"},
+  TextTable table({"method", "trained parameters", "best s", "median s",
+                   "of " + arguments.reference + ", best", "median", "memory"},
                   {false, true, true, true, true, true, true});
   for (const MethodRuns& method : methods) {
     const Timings& steps = method.runs.steps;
@@ -99,7 +100,8 @@ void run_methods(const MethodsArguments& arguments, const CommonOptions& common)
 }  // namespace
 
 Command add_bench_methods(CLI::App& bench, CommonOptions& common) {
-  CLI::App* command = bench.add_subcommand("methods", "The step of every method, in turn, beside that of LoRA");
+  CLI::App* command =
+      bench.add_subcommand("methods", "The step of every method, in turn, beside that of LoRA");
   auto arguments = std::make_shared<MethodsArguments>();
   add_bench_arguments(*command, arguments->step);
   command->remove_option(command->get_option("--method"));

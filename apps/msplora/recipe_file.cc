@@ -1,7 +1,14 @@
 #include "recipe_file.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 namespace msplora {
 
@@ -31,9 +38,25 @@ RunDirectory::RunDirectory(std::filesystem::path path, bool overwrite, bool resu
         error.code(), path_.string(), error.message(),
         "choose another output.dir, or pass --resume to continue that run or --overwrite to replace it");
   }
+  lock();
+}
+
+void RunDirectory::lock() {
+  constexpr int kAttempts = 60;  // of 50 ms: a process that was just killed needs a moment to go
+  file_ = open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (int attempt = 0; file_ >= 0 && flock(file_, LOCK_EX | LOCK_NB) != 0; ++attempt) {
+    if (errno != EWOULDBLOCK) return;  // a file system without locks
+    if (attempt == kAttempts) {
+      close(file_);
+      throw Error(ErrorCode::kIo, path_.string(), "another process is writing to this run directory",
+                  "wait until it has ended, or choose another output.dir");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
 }
 
 RunDirectory::~RunDirectory() {
+  if (file_ >= 0) close(file_);
   // Fails, as it should, when the directory is not empty.
   std::error_code ignored;
   if (!existed_) std::filesystem::remove(path_, ignored);

@@ -52,19 +52,24 @@ Options load_recipe(const RecipeArguments& arguments, const CommonOptions& commo
   return options;
 }
 
-/// The directory of a run. Created at once, so that a wrong place is reported before anything is loaded; a
-/// run that is refused before it wrote anything takes it away again.
+/// The directory of a run, locked while this lives: two processes would spoil each other's checkpoints.
+/// Created at once, so that a wrong place is reported before anything is loaded; a run that is refused before
+/// it wrote anything takes it away again.
 class RunDirectory {
  public:
-  /// Throws Error{kIo} when `path` exists and is not empty, unless `overwrite` or `resume`.
+  /// Throws Error{kIo} when `path` exists and is not empty, unless `overwrite` or `resume`, and when another
+  /// process still writes there a few seconds later.
   RunDirectory(std::filesystem::path path, bool overwrite, bool resume);
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
   RunDirectory& operator=(const RunDirectory&) = delete;
 
  private:
+  void lock();
+
   std::filesystem::path path_;
   bool existed_;
+  int file_ = -1;  // the open directory; it holds the lock
 };
 
 }  // namespace msplora

@@ -47,7 +47,8 @@ cmp before.csv whole/compare.csv
 expect 2 "made with other options" "adapter.alpha" -- compare "${grid[@]}" --output whole --resume --set adapter.alpha=3
 
 # Killed in the middle and continued.
-compare "${grid[@]}" --output killed > killed.txt 2>&1 &
+(exec "$MSPLORA" compare recipe.yaml --set train.max_steps=5 --set train.log_every=100 "${grid[@]}" --output killed) \
+  > killed.txt 2>&1 &
 pid=$!
 while [ "$(find killed/runs -name metrics.json 2> /dev/null | wc -l)" -lt 4 ] && kill -0 $pid 2> /dev/null; do sleep 0.05; done
 kill -9 $pid 2> /dev/null || fail "the comparison ended before it could be killed"

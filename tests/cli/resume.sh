@@ -52,3 +52,12 @@ same half
 # A checkpoint of other options is refused, by name.
 expect 2 "train.lr" "differs" -- \
   "$MSPLORA" train recipe.yaml "${steps[@]}" --set output.dir=half --set train.lr=1e-4 --resume
+
+# One process at a time in a run directory.
+recipe > busy.yaml
+(exec "$MSPLORA" train busy.yaml --set train.max_steps=100000 --set output.dir=busy) > busy.txt 2>&1 &
+pid=$!
+while [ ! -s busy/metrics.jsonl ] && kill -0 $pid 2> /dev/null; do sleep 0.05; done
+expect 1 "another process is writing" -- "$MSPLORA" train busy.yaml --set train.max_steps=100000 --set output.dir=busy --resume
+kill -9 $pid
+wait $pid || true

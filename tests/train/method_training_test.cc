@@ -328,7 +328,7 @@ TEST(LoraPro, LearnsInBothModes) {
   for (const char* mode : {"full", "efficient"}) {
     TemporaryDirectory directory;
     MethodRun run(lorapro(mode));
-    run.options.max_steps = 120;
+    run.options.max_steps = 200;
     run.options.lr = std::string(mode) == "full" ? 5e-4 : 5e-3;
     const TrainingResult result = run.run(directory.path());
     ASSERT_TRUE(result.best.has_value());
