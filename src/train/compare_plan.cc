@@ -155,14 +155,8 @@ void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::str
   check_recipe(static_cast<const Recipe&>(recipe), errors, where);
   const CompareOptions& compare = recipe.compare;
   if (recipe.train.stop_at > 0) errors.add(where + ": train.stop_at", "runs of a comparison go to their end");
-  for (const auto& [method, settings] : compare.settings) {
-    if (compare.methods.size() == 1 && compare.methods.front() == "all") continue;
-    if (method == compare.reference) continue;
-    if (std::find(compare.methods.begin(), compare.methods.end(), method) == compare.methods.end()) {
-      errors.add(where + ": compare.settings", fmt::format("`{}` is not among compare.methods", method),
-                 did_you_mean(method, compare.methods));
-    }
-  }
+  // Those of methods that are left out this time (--methods) may stay.
+  for (const auto& [method, settings] : compare.settings) check_name(where + ": compare.settings", method, errors);
 }
 
 std::vector<double> ComparisonPlan::rates_of(const PlannedMethod& method) const {
