@@ -53,9 +53,10 @@ double mean_of(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-/// Fills in what follows from row.runs.
-void summarise(ComparisonRow& row) {
-  std::vector<double> scores, validation, seconds, speeds;
+/// Fills in what follows from row.runs. What was trained may differ from run to run and from the plan: ranks
+/// that are estimated from the data.
+void summarise(ComparisonRow& row, int64_t reference_parameters) {
+  std::vector<double> scores, validation, seconds, speeds, parameters, trained;
   row.failed = 0;
   for (const RunOutcome& run : row.runs) {
     if (!run.error.empty()) {
@@ -68,7 +69,8 @@ void summarise(ComparisonRow& row) {
     speeds.push_back(run.tokens_per_second);
     row.peak_memory_bytes = std::max(row.peak_memory_bytes, run.peak_memory_bytes);
     row.adapter_bytes = std::max(row.adapter_bytes, run.adapter_bytes);
-    row.trained_parameters = run.trained_parameters;
+    parameters.push_back(static_cast<double>(run.adapter_parameters));
+    trained.push_back(static_cast<double>(run.trained_parameters));
   }
   if (!scores.empty()) row.mean = mean_of(scores);
   if (scores.size() > 1) {
@@ -78,6 +80,10 @@ void summarise(ComparisonRow& row) {
   }
   if (!validation.empty()) row.validation = mean_of(validation);
   if (seconds.empty()) return;
+  row.parameters = std::llround(mean_of(parameters));
+  row.trained_parameters = std::llround(mean_of(trained));
+  if (reference_parameters > 0)
+    row.share = static_cast<double>(row.parameters) / static_cast<double>(reference_parameters);
   row.seconds = mean_of(seconds);
   row.tokens_per_second = mean_of(speeds);
 }
@@ -157,7 +163,7 @@ class ComparisonProgress {
 
  private:
   void note(ComparisonRow& row, const RunOutcome& outcome) {
-    summarise(row);
+    summarise(row, plan_.reference_parameters);
     if (outcome.error.empty()) {
       comparison_.metric = outcome.metric;
       comparison_.is_test = outcome.is_test;

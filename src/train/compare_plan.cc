@@ -156,7 +156,8 @@ void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::str
   const CompareOptions& compare = recipe.compare;
   if (recipe.train.stop_at > 0) errors.add(where + ": train.stop_at", "runs of a comparison go to their end");
   // Those of methods that are left out this time (--methods) may stay.
-  for (const auto& [method, settings] : compare.settings) check_name(where + ": compare.settings", method, errors);
+  for (const auto& [method, settings] : compare.settings)
+    check_name(where + ": compare.settings", method, errors);
 }
 
 std::vector<double> ComparisonPlan::rates_of(const PlannedMethod& method) const {

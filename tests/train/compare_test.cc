@@ -198,6 +198,23 @@ TEST(Compare, SmallerIsBetterForLosses) {
   EXPECT_FALSE(comparison.rows[0].deviation.has_value());
 }
 
+TEST(Compare, ParametersAreThoseThatTheRunsTrained) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.lr_grid = {1e-3};
+  recipe.compare.seeds = 2;
+  const RunOnce estimated = [](const PlannedRun& run) {
+    RunOutcome outcome = scored([](const PlannedRun&) { return 0.5; })(run);
+    outcome.adapter_parameters = 1000 * run.seed;
+    outcome.trained_parameters = 1000 * run.seed + 10;
+    return outcome;
+  };
+  const ComparisonPlan plan = plan_of(recipe);
+  const Comparison comparison = run_comparison(plan, estimated);
+  EXPECT_EQ(comparison.rows[0].parameters, 1500);
+  EXPECT_EQ(comparison.rows[0].trained_parameters, 1510);
+  EXPECT_NEAR(comparison.rows[0].share, 1500.0 / static_cast<double>(plan.reference_parameters), 1e-12);
+}
+
 TEST(Compare, FailuresCostTheirOwnEntry) {
   CompareRecipe recipe = small_recipe();
   recipe.compare.lr_grid = {1e-3, 1e-2};

@@ -127,7 +127,7 @@ using RunOnce = std::function<RunOutcome(const PlannedRun&)>;
 struct ComparisonRow {
   std::string method;
   std::optional<int64_t> rank;
-  int64_t parameters = 0;        // of the method, as planned
+  int64_t parameters = 0;        // of the method: as planned, then the mean of what the runs trained
   double share = 0.0;            // of the reference method's
   std::optional<double> lr;      // unset when no run of the grid succeeded
   std::vector<RunOutcome> runs;  // one for each seed so far
