@@ -19,6 +19,7 @@ struct LowRankCase {
   int64_t rows, in, out;
   std::vector<int64_t> ranks;  // of the slices
   double p;
+  bool is_mixed = false;  // every second slice is without dropout
 
   int64_t rank() const {
     int64_t sum = 0;
@@ -29,7 +30,7 @@ struct LowRankCase {
     std::vector<LowRankSlice> slices;
     int64_t begin = 0;
     for (size_t s = 0; s < ranks.size(); ++s) {
-      slices.push_back({begin, begin + ranks[s], {100 + s, p}});
+      slices.push_back({begin, begin + ranks[s], {100 + s, is_mixed && s % 2 == 1 ? 0.0 : p}});
       begin += ranks[s];
     }
     return slices;
@@ -78,9 +79,13 @@ LowRankResult run(const LowRankCase& c, Forward forward, Backward backward) {
 
 TEST_P(LowRankOfEveryIsa, LowRank) {
   const auto& reference = ref::float_table();
-  const std::vector<LowRankCase> cases = {{1, 1, 1, {1}, 0.0},          {5, 7, 3, {2}, 0.0},
-                                          {16, 16, 48, {8, 4, 2}, 0.1}, {33, 130, 65, {8, 4, 2}, 0.05},
-                                          {100, 192, 192, {14}, 0.0},   {17, 40, 24, {5, 1}, 0.5}};
+  const std::vector<LowRankCase> cases = {{1, 1, 1, {1}, 0.0},
+                                          {5, 7, 3, {2}, 0.0},
+                                          {16, 16, 48, {8, 4, 2}, 0.1},
+                                          {33, 130, 65, {8, 4, 2}, 0.05},
+                                          {100, 192, 192, {14}, 0.0},
+                                          {17, 40, 24, {5, 1}, 0.5},
+                                          {33, 130, 65, {8, 4, 2}, 0.2, true}};
   for (const LowRankCase& c : cases) {
     const LowRankResult expected = run<float>(c, reference.low_rank, reference.low_rank_backward);
     const LowRankResult got = run<float>(c, low_rank<float>, low_rank_backward<float>);
