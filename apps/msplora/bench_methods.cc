@@ -50,10 +50,10 @@ std::vector<MethodRuns> methods_of(const MethodsArguments& arguments) {
   return methods;
 }
 
-/// Methods that have no mask on an input of their own.
 bool takes_dropout(const std::string& method) {
-  const std::vector<std::string> others = {"none", "full", "bitfit", "glora", "lorapro"};
-  return std::find(others.begin(), others.end(), method) == others.end();
+  const std::vector<MethodInfo> methods = adapter_methods();
+  return std::any_of(methods.begin(), methods.end(),
+                     [&](const MethodInfo& info) { return info.name == method && info.takes_dropout; });
 }
 
 BenchArguments step_of(const MethodsArguments& arguments, const std::string& method) {

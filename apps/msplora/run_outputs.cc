@@ -27,7 +27,7 @@ TaskFacts facts_of(const Recipe& recipe, const PreparedData& data) {
 
 Json save_adapters(const Adapter& adapter, const Recipe& recipe, const TaskFacts& facts) {
   const fs::path directory = recipe.output.dir;
-  const std::string refusal = adapter.lora_form_refusal();
+  const std::string refusal = peft_form_refusal(adapter);
   Json saved = Json::object();
   if (recipe.output.save_peft && refusal.empty()) {
     save_peft_adapter(adapter, directory / "adapter");

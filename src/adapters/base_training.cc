@@ -47,13 +47,15 @@ Method base_training(MethodInfo info, std::function<bool(const std::string&)> tr
 }  // namespace
 
 Method full_method() {
-  return base_training({"full", "Every parameter of the base is trained (full fine-tuning)"},
-                       [](const std::string&) { return true; });
+  return base_training(
+      {"full", "Every parameter of the base is trained (full fine-tuning)", /*takes_dropout=*/false},
+      [](const std::string&) { return true; });
 }
 
 Method bitfit_method() {
-  return base_training({"bitfit", "The biases of the base are trained (Ben Zaken et al. 2021)"},
-                       [](const std::string& name) { return matches_suffix(name, "bias"); });
+  return base_training(
+      {"bitfit", "The biases of the base are trained (Ben Zaken et al. 2021)", /*takes_dropout=*/false},
+      [](const std::string& name) { return matches_suffix(name, "bias"); });
 }
 
 }  // namespace msplora::detail

@@ -5,6 +5,7 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <initializer_list>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -95,7 +97,13 @@ std::vector<SupportTensor> support_tensors(const AdapterConfig& config, const Si
 void check_search(const AdapterConfig& config, ErrorList& errors) {
   const GloraOptions& o = config.glora;
   const GloraOptions defaults;
-  if (!o.search) return;
+  if (!o.search) {
+    if (o.tune_fraction > 0) {
+      errors.add("adapter.glora.tune_fraction", "has no effect without a search",
+                 "adapter.glora.search: true");
+    }
+    return;
+  }
   const std::tuple<const char*, const std::string&, const std::string&> choices[] = {
       {"choice_a", o.choice_a, defaults.choice_a},
       {"choice_b", o.choice_b, defaults.choice_b},
@@ -230,6 +238,33 @@ class GloraAdapter : public Adapter {
     return {};
   }
 
+  /// PEFT has one form of A and B, one of C, one of D and E for all layers: those in use where they agree,
+  /// else the largest, of which the others are special cases.
+  std::optional<PeftTuner> peft_tuner() const override {
+    PeftTuner tuner;
+    tuner.peft_type = "GLORA";
+    const Support ab = common_form({kA, kB}, Support::kLowRank), c = common_form({kC}, Support::kLowRank),
+                  de = common_form({kD, kE}, Support::kVector);
+    tuner.options = {{"r", config_.rank},
+                     {"config_A_B", support_name(ab)},
+                     {"config_C", support_name(c)},
+                     {"config_D_E", support_name(de)},
+                     {"init_weights", true}};
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      if (!has_bias(sites_[i]) && (active(i)[kC] != Support::kNone || active(i)[kE] != Support::kNone)) {
+        tuner.refusal =
+            fmt::format("{} has no bias, and PEFT's GLORA does without C and E there", sites_[i].path);
+        return tuner;
+      }
+      for (const size_t k : {kA, kB}) add_peft_tensors(i, k, ab, tuner.tensors);
+      add_peft_tensors(i, kC, has_bias(sites_[i]) ? c : Support::kNone, tuner.tensors);
+      for (const size_t k : {kD, kE}) {
+        add_peft_tensors(i, k, has_bias(sites_[i]) ? de : Support::kNone, tuner.tensors);
+      }
+    }
+    return tuner;
+  }
+
   /// Draws the forms of this step, one choice for each layer, until one of them has something to train.
   void on_step_begin(const TrainingProgress& progress) override {
     drawn_.clear();
@@ -264,11 +299,18 @@ class GloraAdapter : public Adapter {
 
   bool has_search() const override { return config_.glora.search; }
 
+  int64_t search_step(int64_t total_steps) const override {
+    const double tuned = std::ceil(config_.glora.tune_fraction * static_cast<double>(total_steps));
+    return std::max<int64_t>(1, total_steps - static_cast<int64_t>(tuned));
+  }
+
   nlohmann::json search(const std::function<double()>& score,
                         const std::function<void(const std::string&)>& say) override {
     const GloraOptions& o = config_.glora;
-    const SearchOptions options = {o.population,     o.generations,    o.parents, o.mutation_probability,
-                                   o.max_parameters, o.min_parameters, seed_};
+    // What is trained afterwards needs something to train.
+    const int64_t fewest = std::max<int64_t>(o.min_parameters, o.tune_fraction > 0 ? 1 : 0);
+    const SearchOptions options = {o.population,     o.generations, o.parents, o.mutation_probability,
+                                   o.max_parameters, fewest,        seed_};
     drawn_.clear();
     const auto score_choices = [&](const Choices& choices) {
       chosen_ = choices;
@@ -325,6 +367,62 @@ class GloraAdapter : public Adapter {
   const SiteChoice& active(size_t site_index) const {
     if (!drawn_.empty()) return drawn_[site_index];
     return chosen_ ? (*chosen_)[site_index] : trained_[site_index];
+  }
+
+  /// The form that these supports have in every layer that can have them, else `largest`.
+  Support common_form(std::initializer_list<size_t> supports, Support largest) const {
+    std::optional<Support> common;
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      for (const size_t k : supports) {
+        if (spaces_[i].options[k].size() == 1) continue;
+        if (common && *common != active(i)[k]) return largest;
+        common = active(i)[k];
+      }
+    }
+    return common && *common != Support::kNone ? *common : largest;
+  }
+
+  /// The support in the given form, at least as large as its own; PEFT has a buffer of zeros where there is
+  /// none.
+  void add_peft_tensors(size_t site_index, size_t k, Support form, std::vector<NamedTensor>& tensors) const {
+    const Site& site = sites_[site_index];
+    const Factors& own = tensors_[site_index][k];
+    const Support active_form = active(site_index)[k];
+    const std::string name = fmt::format("{}.glora_{}.", site.path, "ABCDE"[k]);
+    const int64_t rows = k == kC ? site.in_features : site.out_features;
+    const int64_t columns = k == kA || k == kB ? site.in_features : 1;
+    const bool is_flat = k == kD || k == kE;
+    const auto options = factor_options(site);
+    const auto as_column = [&]() -> at::Tensor {
+      if (active_form == Support::kNone) return at::zeros({rows, 1}, options);
+      if (active_form == Support::kConstant) return first_number(own.down).expand({rows, 1});
+      return first_column(own.down.reshape({rows, -1}));
+    };
+    switch (form) {
+      case Support::kNone:
+        tensors.push_back(
+            {name + "zeros",
+             at::zeros(is_flat ? at::IntArrayRef({rows}) : at::IntArrayRef({rows, columns}), options)});
+        break;
+      case Support::kConstant:
+        tensors.push_back({name + "X", first_number(own.down)});
+        break;
+      case Support::kVector:
+        tensors.push_back({name + "X", is_flat ? as_column().reshape({rows}) : as_column()});
+        break;
+      case Support::kLowRank: {
+        at::Tensor down = own.down, up = own.up;
+        if (active_form != Support::kLowRank) {  // the column times a row of ones
+          down = at::zeros({rows, config_.rank}, options);
+          up = at::zeros({config_.rank, columns}, options);
+          down.select(1, 0).copy_(as_column().select(1, 0));
+          up.select(0, 0).fill_(1.0);
+        }
+        tensors.push_back({name + "Xd", down});
+        tensors.push_back({name + "Xu", up});
+        break;
+      }
+    }
   }
 
   /// A as [out, in], or as something that is broadcast to it; undefined without A.
@@ -400,7 +498,8 @@ class GloraAdapter : public Adapter {
 }  // namespace
 
 Method glora_method() {
-  return {{"glora", "Scales, shifts and low-rank updates of weight and bias, chosen by a search (2023)"},
+  return {{"glora", "Scales, shifts and low-rank updates of weight and bias, chosen by a search (2023)",
+           /*takes_dropout=*/false},
           true,
           glora_tensors,
           [](MethodInput in) { return std::make_unique<GloraAdapter>(std::move(in)); }};

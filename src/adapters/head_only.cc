@@ -19,7 +19,8 @@ class HeadOnly : public Adapter {
 }  // namespace
 
 Method head_only_method() {
-  return {{"none", "No update of the layers: heads, modules_to_save and biases alone are trained"},
+  return {{"none", "No update of the layers: heads, modules_to_save and biases alone are trained",
+           /*takes_dropout=*/false},
           false,
           [](const PlanInput& input, ErrorList& errors) -> std::vector<TensorSpec> {
             if (input.config.bias == "lora_only") {

@@ -146,7 +146,8 @@ std::vector<TensorSpec> lorapro_tensors(const PlanInput& input, ErrorList& error
 }  // namespace
 
 Method lorapro_method() {
-  return {{"lorapro", "LoRA whose steps follow the low-rank gradient nearest to the full one (2024)"},
+  return {{"lorapro", "LoRA whose steps follow the low-rank gradient nearest to the full one (2024)",
+           /*takes_dropout=*/false},
           true,
           lorapro_tensors,
           [](MethodInput in) {

@@ -1,7 +1,9 @@
 #include "adapters/peft_config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -51,7 +53,7 @@ class Reader {
     return found == file_.end() || found->is_null() ? nullptr : &*found;
   }
 
-  void wrong(const char* key, const char* expected) {
+  void wrong(const char* key, const std::string& expected) {
     errors_.add(fmt::format("{}: {}", where_, key),
                 fmt::format("expected {}, found {}", expected, file_.at(key).dump()));
   }
@@ -112,6 +114,14 @@ class Reader {
     }
   }
 
+  void read_choice(const char* key, const std::vector<std::string>& known, std::string& to) {
+    const Json* value = find(key);
+    if (value == nullptr) return;
+    const bool is_known = value->is_string() && std::find(known.begin(), known.end(), *value) != known.end();
+    is_known ? (void)(to = value->get<std::string>())
+             : wrong(key, fmt::format("one of {}", fmt::join(known, ", ")));
+  }
+
   void finish() const { errors_.throw_if_any(ErrorCode::kFormat, where_); }
 
  private:
@@ -126,9 +136,9 @@ void check_supported(const Json& file, const std::string& where) {
   if (type == file.end() || !type->is_string()) {
     throw Error(ErrorCode::kFormat, where + ": peft_type", "missing: this is no adapter of PEFT");
   }
-  if (*type != "LORA") {
+  if (*type != "LORA" && *type != "GLORA") {
     errors.add(where + ": peft_type", fmt::format("`{}` adapters cannot be read", type->get<std::string>()),
-               "LORA can");
+               "LORA and GLORA can");
   }
   for (const auto& [key, reason] : kUnsupported) {
     const auto found = file.find(key);
@@ -157,6 +167,39 @@ void assign_targets(AdapterConfig& config, const std::optional<std::string>& tex
   }
 }
 
+/// What LoRA's files say beyond the common entries.
+void read_lora(Reader& reader, PeftConfig& result) {
+  AdapterConfig& config = result.config;
+  config.method = "lora";
+  config.alpha = 8.0;
+  std::optional<std::string> layers_text;
+  reader.read("lora_alpha", config.alpha);
+  reader.read("lora_dropout", config.dropout);
+  reader.read("use_rslora", config.use_rslora);
+  reader.read("use_dora", config.use_dora);
+  reader.read_names("exclude_modules", config.exclude_modules, config.exclude_modules_regex);
+  reader.read_names("layers_pattern", config.layers_pattern, layers_text);
+  if (layers_text && !layers_text->empty()) config.layers_pattern = {*layers_text};
+  reader.read_layers(config.layers_to_transform);
+  reader.read_pattern("rank_pattern", result.rank_pattern);
+  reader.read_pattern("alpha_pattern", result.alpha_pattern);
+  config.rank_pattern = {result.rank_pattern.begin(), result.rank_pattern.end()};
+  config.alpha_pattern = {result.alpha_pattern.begin(), result.alpha_pattern.end()};
+}
+
+/// GLORA has one choice for A and B, one for C, one for D and E.
+void read_glora(Reader& reader, AdapterConfig& config) {
+  config.method = "glora";
+  GloraOptions& glora = config.glora;
+  glora.search = false;
+  reader.read_choice("config_A_B", {"lora", "vector", "constant", "none"}, glora.choice_a);
+  glora.choice_b = glora.choice_a;
+  reader.read_choice("config_C", {"lora", "vector", "none"}, glora.choice_c);
+  reader.read_choice("config_D_E", {"vector", "constant", "none"}, glora.choice_d);
+  glora.choice_e = glora.choice_d;
+  if (config.bias == "glora_only") config.bias = "lora_only";
+}
+
 }  // namespace
 
 PeftConfig read_peft_config(const std::filesystem::path& path) {
@@ -165,34 +208,25 @@ PeftConfig read_peft_config(const std::filesystem::path& path) {
   check_supported(file, where);
   PeftConfig result;
   AdapterConfig& config = result.config;
-  config.method = "lora";
   config.rank = 8;
-  config.alpha = 8.0;
   Reader reader(file, where);
   reader.read("r", config.rank);
-  reader.read("lora_alpha", config.alpha);
-  reader.read("lora_dropout", config.dropout);
-  reader.read("use_rslora", config.use_rslora);
-  reader.read("use_dora", config.use_dora);
   reader.read("bias", config.bias);
   reader.read("task_type", result.task_type);
   reader.read("base_model_name_or_path", result.base_name);
-  std::optional<std::string> target_text, layers_text, saved_text;
+  std::optional<std::string> target_text, saved_text;
   config.target_modules.clear();
   reader.read_names("target_modules", config.target_modules, target_text);
-  reader.read_names("exclude_modules", config.exclude_modules, config.exclude_modules_regex);
-  reader.read_names("layers_pattern", config.layers_pattern, layers_text);
   reader.read_names("modules_to_save", config.modules_to_save, saved_text);
-  reader.read_layers(config.layers_to_transform);
-  reader.read_pattern("rank_pattern", result.rank_pattern);
-  reader.read_pattern("alpha_pattern", result.alpha_pattern);
+  if (file.at("peft_type") == "GLORA") {
+    read_glora(reader, config);
+  } else {
+    read_lora(reader, result);
+  }
   reader.finish();
   result.has_targets = target_text.has_value() || !config.target_modules.empty();
   assign_targets(config, target_text);
-  if (layers_text && !layers_text->empty()) config.layers_pattern = {*layers_text};
   if (saved_text) config.modules_to_save = {*saved_text};
-  config.rank_pattern = {result.rank_pattern.begin(), result.rank_pattern.end()};
-  config.alpha_pattern = {result.alpha_pattern.begin(), result.alpha_pattern.end()};
   return result;
 }
 

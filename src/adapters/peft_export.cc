@@ -1,4 +1,5 @@
-// Writes any adapter whose update is a sum of low-rank terms as an adapter of PEFT's LoRA.
+// Writes any adapter whose update is a sum of low-rank terms as an adapter of PEFT's LoRA, and those for
+// which PEFT has a tuner of its own (GLORA) in its form.
 #include <ATen/ops/cat.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
@@ -9,6 +10,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -80,10 +82,8 @@ int64_t most_common_rank(const std::vector<ExportedSite>& sites) {
   return most->first;
 }
 
-/// The options that select exactly the exported modules: the adapter's own where they do, else full paths.
-AdapterConfig selecting_config(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
-  std::set<std::string> wanted;
-  for (const ExportedSite& site : sites) wanted.insert(site.path);
+/// The options that select exactly these modules: the adapter's own where they do, else full paths.
+AdapterConfig selecting_config(const Adapter& adapter, const std::set<std::string>& wanted) {
   const auto selects = [&](const AdapterConfig& config) {
     if (!config.exclude_modules.empty() && config.exclude_modules_regex)
       return false;  // PEFT has one of the two
@@ -136,7 +136,23 @@ double common_dropout(const Adapter& adapter) {
   return equal ? config.dropouts.front() : 0.0;
 }
 
-json peft_config(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
+/// What every tuner's file says.
+json common_config(const Adapter& adapter, const AdapterConfig& select) {
+  std::vector<std::string> saved = adapter.target().head_modules;
+  for (const std::string& name : adapter.config().modules_to_save) {
+    if (std::find(saved.begin(), saved.end(), name) == saved.end()) saved.push_back(name);
+  }
+  return {{"task_type", peft_task_type(adapter.target())},
+          {"base_model_name_or_path", adapter.target().base_name},
+          {"revision", nullptr},
+          {"inference_mode", true},
+          {"target_modules",
+           select.target_modules_regex ? json(*select.target_modules_regex) : json(select.target_modules)},
+          {"bias", adapter.config().bias},
+          {"modules_to_save", or_null(saved)}};
+}
+
+json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
   const bool is_lora = adapter.keeps_lora_options();
   const size_t terms = adapter.terms(0).size();
   const int64_t rank =
@@ -150,51 +166,58 @@ json peft_config(const Adapter& adapter, const std::vector<ExportedSite>& sites)
     if (site.rank != rank) rank_pattern[pattern] = site.rank;
     if (site.alpha != alpha) alpha_pattern[pattern] = detail::peft_number(site.alpha);
   }
-  const AdapterConfig select = selecting_config(adapter, sites);
-  std::vector<std::string> saved = adapter.target().head_modules;
-  for (const std::string& name : adapter.config().modules_to_save) {
-    if (std::find(saved.begin(), saved.end(), name) == saved.end()) saved.push_back(name);
-  }
+  std::set<std::string> paths;
+  for (const ExportedSite& site : sites) paths.insert(site.path);
+  const AdapterConfig select = selecting_config(adapter, paths);
   json layers = nullptr;
   if (!select.layers_to_transform.empty()) layers = select.layers_to_transform;
-  return {{"peft_type", "LORA"},
-          {"task_type", peft_task_type(adapter.target())},
-          {"base_model_name_or_path", adapter.target().base_name},
-          {"revision", nullptr},
-          {"inference_mode", true},
-          {"r", rank},
-          {"lora_alpha", detail::peft_number(alpha)},
-          {"lora_dropout", common_dropout(adapter)},
-          {"use_rslora", is_lora && adapter.config().use_rslora},
-          {"use_dora", is_lora && adapter.config().use_dora},
-          {"target_modules",
-           select.target_modules_regex ? json(*select.target_modules_regex) : json(select.target_modules)},
-          {"exclude_modules", select.exclude_modules_regex ? json(*select.exclude_modules_regex)
-                                                           : or_null(select.exclude_modules)},
-          {"layers_to_transform", layers},
-          {"layers_pattern", or_null(select.layers_pattern)},
-          {"rank_pattern", rank_pattern},
-          {"alpha_pattern", alpha_pattern},
-          {"bias", adapter.config().bias},
-          {"lora_bias", false},
-          {"fan_in_fan_out", false},
-          {"modules_to_save", or_null(saved)},
-          // Anything else may make PEFT change base weights on load.
-          {"init_lora_weights", true}};
+  json config = common_config(adapter, select);
+  config.update({{"peft_type", "LORA"},
+                 {"r", rank},
+                 {"lora_alpha", detail::peft_number(alpha)},
+                 {"lora_dropout", common_dropout(adapter)},
+                 {"use_rslora", is_lora && adapter.config().use_rslora},
+                 {"use_dora", is_lora && adapter.config().use_dora},
+                 {"exclude_modules", select.exclude_modules_regex ? json(*select.exclude_modules_regex)
+                                                                  : or_null(select.exclude_modules)},
+                 {"layers_to_transform", layers},
+                 {"layers_pattern", or_null(select.layers_pattern)},
+                 {"rank_pattern", rank_pattern},
+                 {"alpha_pattern", alpha_pattern},
+                 {"lora_bias", false},
+                 {"fan_in_fan_out", false},
+                 // Anything else may make PEFT change base weights on load.
+                 {"init_lora_weights", true}});
+  return config;
 }
 
-std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
+/// Other tuners have target_modules alone to select with.
+json tuner_config(const Adapter& adapter, const PeftTuner& tuner) {
+  AdapterConfig select = adapter.config();
+  const bool selects_more =
+      !select.exclude_modules.empty() || select.exclude_modules_regex || !select.layers_to_transform.empty();
+  if (selects_more || detail::is_all_linear(select)) {
+    select.target_modules_regex.reset();
+    select.target_modules.clear();
+    for (const Site& site : adapter.sites()) select.target_modules.push_back(site.path);
+  }
+  json config = common_config(adapter, select);
+  config["peft_type"] = tuner.peft_type;
+  config.update(tuner.options);
+  return config;
+}
+
+/// The tensors of the modules, then those of the base that are trained as well, under PEFT's names.
+std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<NamedTensor>& of_modules,
+                                      const std::set<std::string>& paths) {
   std::vector<NamedTensor> tensors;
-  std::set<std::string> wrapped;
   const auto add = [&](const std::string& name, const at::Tensor& tensor) {
     tensors.push_back(
         {fmt::format("{}{}", detail::kPeftPrefix, name), tensor.detach().to(at::kCPU).contiguous()});
   };
-  for (const ExportedSite& site : sites) {
-    wrapped.insert(fmt::format("{}.bias", site.path));
-    add(site.path + ".lora_A.weight", site.down);
-    add(site.path + ".lora_B.weight", site.up);
-  }
+  for (const NamedTensor& entry : of_modules) add(entry.name, entry.tensor);
+  std::set<std::string> wrapped;
+  for (const std::string& path : paths) wrapped.insert(fmt::format("{}.bias", path));
   for (const TrainableTensor& entry : adapter.trainable()) {
     if (entry.group == ParameterGroup::kAdapter) {
       if (detail::matches_suffix(entry.name, "lora_magnitude_vector")) add(entry.name, entry.tensor);
@@ -209,22 +232,50 @@ std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<
   return tensors;
 }
 
+void write_files(const std::filesystem::path& directory, const std::vector<NamedTensor>& tensors,
+                 const json& config) {
+  detail::make_directory(directory);
+  write_safetensors(directory / detail::kPeftTensors, tensors, {{"format", "pt"}});
+  detail::write_json(directory / detail::kPeftConfig, config);
+}
+
+[[noreturn]] void refuse(const std::filesystem::path& directory, const std::string& reason) {
+  throw Error(ErrorCode::kUsage, directory.string(),
+              "the adapter cannot be written in PEFT's form: " + reason,
+              "the native form holds every method");
+}
+
+void save_as_lora(const Adapter& adapter, const std::filesystem::path& directory) {
+  const std::vector<ExportedSite> sites = export_sites(adapter);
+  if (sites.empty()) refuse(directory, "no module has a low-rank update");
+  std::vector<NamedTensor> tensors;
+  std::set<std::string> paths;
+  for (const ExportedSite& site : sites) {
+    tensors.push_back({site.path + ".lora_A.weight", site.down});
+    tensors.push_back({site.path + ".lora_B.weight", site.up});
+    paths.insert(site.path);
+  }
+  write_files(directory, peft_tensors(adapter, tensors, paths), lora_config(adapter, sites));
+}
+
 }  // namespace
+
+std::string peft_form_refusal(const Adapter& adapter) {
+  const c10::NoGradGuard no_grad;
+  const std::string no_lora = adapter.lora_form_refusal();
+  if (no_lora.empty()) return {};
+  const std::optional<PeftTuner> tuner = adapter.peft_tuner();
+  return tuner ? tuner->refusal : no_lora;
+}
 
 void save_peft_adapter(const Adapter& adapter, const std::filesystem::path& directory) {
   const c10::NoGradGuard no_grad;
-  const std::string refusal = adapter.lora_form_refusal();
-  const std::vector<ExportedSite> sites =
-      refusal.empty() ? export_sites(adapter) : std::vector<ExportedSite>();
-  if (sites.empty()) {
-    throw Error(ErrorCode::kUsage, directory.string(),
-                "the adapter cannot be written in PEFT's LoRA form: " +
-                    (refusal.empty() ? "no module has a low-rank update" : refusal),
-                "the native form holds every method");
-  }
-  detail::make_directory(directory);
-  write_safetensors(directory / detail::kPeftTensors, peft_tensors(adapter, sites), {{"format", "pt"}});
-  detail::write_json(directory / detail::kPeftConfig, peft_config(adapter, sites));
+  if (const std::string reason = peft_form_refusal(adapter); !reason.empty()) refuse(directory, reason);
+  if (adapter.lora_form_refusal().empty()) return save_as_lora(adapter, directory);
+  const PeftTuner tuner = *adapter.peft_tuner();
+  std::set<std::string> paths;
+  for (const Site& site : adapter.sites()) paths.insert(site.path);
+  write_files(directory, peft_tensors(adapter, tuner.tensors, paths), tuner_config(adapter, tuner));
 }
 
 }  // namespace msplora

@@ -1,4 +1,4 @@
-// Reads LoRA adapters in PEFT's form, ours or made elsewhere.
+// Reads LoRA and GLORA adapters in PEFT's form, ours or made elsewhere.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -28,14 +28,15 @@ bool ends_with(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-/// Module paths that have a lora_A in the file.
+/// Module paths that have a tensor of an update in the file.
 std::vector<std::string> adapted_paths(const std::map<std::string, StoredTensor>& stored) {
-  constexpr std::string_view kSuffix = ".lora_A.weight";
-  std::vector<std::string> paths;
+  std::set<std::string> paths;
   for (const auto& [name, tensor] : stored) {
-    if (ends_with(name, kSuffix)) paths.push_back(name.substr(0, name.size() - kSuffix.size()));
+    for (const std::string_view part : {".lora_A.weight", ".glora_"}) {
+      if (const size_t at = name.rfind(part); at != std::string::npos) paths.insert(name.substr(0, at));
+    }
   }
-  return paths;
+  return {paths.begin(), paths.end()};
 }
 
 std::map<std::string, StoredTensor> read_tensors(const fs::path& path) {
@@ -52,8 +53,9 @@ std::map<std::string, StoredTensor> read_tensors(const fs::path& path) {
     }
   }
   if (!refused.empty()) {
-    throw Error(ErrorCode::kModel, path.string(),
-                "tensors that are not part of a plain LoRA adapter" + list_entries("refused", refused));
+    throw Error(
+        ErrorCode::kModel, path.string(),
+        "tensors that are not part of a plain LoRA or GLORA adapter" + list_entries("refused", refused));
   }
   return stored;
 }

@@ -40,6 +40,11 @@ PeftKey parse_peft_key(const std::string& key) {
   }
   name.erase(0, prefix.size());
   if (contains(name, ".original_module.")) return {"", ""};
+  // GLORA: "glora_A.Xd"; ".zeros" stands where a support is absent.
+  if (const size_t at = name.rfind(".glora_"); at != std::string::npos) {
+    replace(name, ".default.", ".");
+    if (name.ends_with(".zeros")) return {"", ""};
+  }
   if (!replace(name, ".modules_to_save.default.", ".")) replace(name, ".modules_to_save.", ".");
   replace(name, ".lora_A.default.weight", ".lora_A.weight");
   replace(name, ".lora_B.default.weight", ".lora_B.weight");

@@ -9,8 +9,8 @@ inline constexpr const char* kPeftPrefix = "base_model.model.";
 
 /// Where a tensor of a PEFT file belongs.
 struct PeftKey {
-  std::string
-      name;  // ours: "<path>.lora_A.weight", "<path>.bias", or a parameter's name; "" to skip the tensor
+  std::string name;     // ours: "<path>.lora_A.weight", "<path>.glora_A.Xd", "<path>.bias", or a parameter's
+                        // name; "" to skip the tensor
   std::string refusal;  // why it cannot be used, or ""
 };
 

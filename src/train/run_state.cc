@@ -63,7 +63,8 @@ nlohmann::json run_state_to_json(const RunState& state) {
           {"best_evaluation", evaluation_to_json(state.best_evaluation)},
           {"best_step", state.best_step},
           {"evaluations_without_gain", state.evaluations_without_gain},
-          {"stopped_early", state.stopped_early}};
+          {"stopped_early", state.stopped_early},
+          {"search", state.search}};
 }
 
 RunState run_state_from_json(const nlohmann::json& json, const std::string& where) {
@@ -87,6 +88,7 @@ RunState run_state_from_json(const nlohmann::json& json, const std::string& wher
     json.at("best_step").get_to(state.best_step);
     json.at("evaluations_without_gain").get_to(state.evaluations_without_gain);
     json.at("stopped_early").get_to(state.stopped_early);
+    state.search = json.value("search", nlohmann::json());
   } catch (const nlohmann::json::exception& problem) {
     throw Error(ErrorCode::kFormat, where, std::string("not the state of a run: ") + problem.what());
   }

@@ -29,6 +29,7 @@ TrainingResult Trainer::run() {
       tell([](EventSink& sink) { sink.on_end(); });
       return result(/*paused=*/true);
     }
+    if (search_due()) search_within_training();
     if (at_epoch_end()) {
       ++state_.epoch;
       state_.batch = 0;
@@ -47,7 +48,7 @@ TrainingResult Trainer::run() {
     }
   }
   load_best();
-  search();
+  if (search_due()) search();
   tell([](EventSink& sink) { sink.on_end(); });
   return result(/*paused=*/false);
 }

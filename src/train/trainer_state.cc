@@ -202,24 +202,42 @@ void Trainer::load_best() {
   tell([&](EventSink& sink) { sink.on_message(text); });
 }
 
+bool Trainer::search_due() const {
+  const Adapter* adapter = setup_.adapter;
+  return adapter != nullptr && adapter->has_search() && state_.search.is_null() &&
+         (finished() || state_.step >= adapter->search_step(total_steps_));
+}
+
+void Trainer::search_within_training() {
+  save_checkpoint();
+  search();
+  // Evaluations so far were of something else than what is trained from here on.
+  state_.best_evaluation.reset();
+  state_.best_step = -1;
+  state_.evaluations_without_gain = 0;
+}
+
 void Trainer::search() {
   Adapter* adapter = setup_.adapter;
-  if (adapter == nullptr || !adapter->has_search()) return;
   const std::string metric = best_metric();
   const auto say = [this](const std::string& text) { tell([&](EventSink& sink) { sink.on_message(text); }); };
   const auto score = [&] {
     if (interrupt_requested()) {
       throw Error(ErrorCode::kInterrupted, "search",
-                  "stopped; the training is saved, and the search is repeated when it is continued",
-                  "continue with --resume");
+                  setup_.keeps_checkpoints
+                      ? "stopped; the training is saved, and the search is repeated when it is continued"
+                      : "stopped",
+                  setup_.keeps_checkpoints ? "continue with --resume" : "");
     }
     const double value = task_.evaluate().value(metric);
     return smaller_is_better(metric) ? -value : value;
   };
-  search_ = adapter->search(score, say);
+  nlohmann::json found = adapter->search(score, say);
   const Evaluation evaluation = task_.evaluate();
-  search_["metric"] = metric;
-  for (const auto& [name, value] : evaluation.metrics) search_["evaluation"][name] = value;
+  found["metric"] = metric;
+  found["step"] = state_.step;
+  for (const auto& [name, value] : evaluation.metrics) found["evaluation"][name] = value;
+  state_.search = std::move(found);
   say(fmt::format("searched: {}", format_metrics(evaluation)));
 }
 
@@ -244,7 +262,7 @@ TrainingResult Trainer::result(bool paused) const {
   if (state_.train_seconds > 0)
     result.tokens_per_second = static_cast<double>(state_.tokens) / state_.train_seconds;
   result.peak_memory_bytes = peak_memory_bytes();
-  result.search = search_;
+  result.search = state_.search;
   return result;
 }
 

@@ -61,10 +61,10 @@ TEST_P(Conformance, MergingKeepsTheLogitsAndReloadingUndoesIt) {
 TEST_P(Conformance, PeftFilesGiveTheSameLogitsOrAReason) {
   TemporaryDirectory directory;
   const auto training = trained(row());
-  const std::string refusal = training->adapter().lora_form_refusal();
+  const std::string refusal = peft_form_refusal(training->adapter());
   const auto save = [&] { save_peft_adapter(training->adapter(), directory.path()); };
-  if (!row().no_lora_form.empty()) {
-    EXPECT_THAT(refusal, HasSubstr(row().no_lora_form));
+  if (!row().no_peft_form.empty()) {
+    EXPECT_THAT(refusal, HasSubstr(row().no_peft_form));
     EXPECT_THAT(error_of(save), HasSubstr(refusal));
     EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
     return;
@@ -73,7 +73,7 @@ TEST_P(Conformance, PeftFilesGiveTheSameLogitsOrAReason) {
   save();
   TinyModel other("bert");
   const auto loaded = load_adapter(directory.path(), other.target());
-  EXPECT_EQ(loaded->config().method, "lora");
+  EXPECT_EQ(loaded->config().method, row().peft_method);
   EXPECT_LT(relative_difference(other.logits(), training->model().logits()), 2e-5);
 }
 

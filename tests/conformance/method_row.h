@@ -25,9 +25,10 @@ struct MethodRow {
   std::string name;  // letters, digits and _
   AdapterConfig config;
 
-  bool starts_at_base = true;  // the update is zero before the first step
-  bool takes_dropout = true;   // adapter.dropout may be set
-  std::string no_lora_form;    // a fragment of why there is no PEFT file; "" when there is one
+  bool starts_at_base = true;        // the update is zero before the first step
+  bool takes_dropout = true;         // adapter.dropout may be set
+  std::string no_peft_form;          // a fragment of why there is no PEFT file; "" when there is one
+  std::string peft_method = "lora";  // what the file is read back as
 
   /// Trainable numbers of the method itself, from the adapted sites and the base: the formula of
   /// docs/methods.md.

@@ -3,6 +3,7 @@
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -129,6 +130,65 @@ TEST(SearchTraining, AResumedRunIsTheSame) {
   // Continued once more when everything is done, it repeats the search.
   MethodRun third(glora());
   EXPECT_EQ(third.run(directory.path(), /*resume=*/true).search, expected.search);
+}
+
+AdapterConfig tuned_glora() {
+  AdapterConfig config = glora();
+  config.glora.tune_fraction = 0.3;  // 6 of 18 steps
+  return config;
+}
+
+TEST(SearchTraining, TrainsTheFoundChoicesOn) {
+  TemporaryDirectory directory;
+  MethodRun run(tuned_glora());
+  const TrainingResult result = run.run(directory.path());
+  EXPECT_EQ(result.search["step"].get<int64_t>(), 12);
+  EXPECT_GT(result.best_step, 12);
+  EXPECT_EQ(run.adapter->state()["choices"], result.search["choices"]);
+  // What the choices use has moved since the search, the rest has not.
+  const CheckpointStore store(directory.path());
+  std::map<std::string, at::Tensor> searched;
+  for (const NamedTensor& stored : store.load_trainable(12)) searched[stored.name] = stored.tensor;
+  const auto frozen = run.adapter->frozen_now({12, 18});
+  ASSERT_FALSE(frozen.empty());
+  size_t moved = 0;
+  for (const TrainableTensor& now : run.adapter->trainable()) {
+    const bool is_equal = at::equal(searched.at(now.name), now.tensor);
+    if (std::find(frozen.begin(), frozen.end(), now.name) != frozen.end()) {
+      EXPECT_TRUE(is_equal) << now.name;
+    } else {
+      moved += is_equal ? 0 : 1;
+    }
+  }
+  EXPECT_GT(moved, 0u);
+}
+
+TEST(SearchTraining, AResumedRunWithTuningIsTheSame) {
+  TemporaryDirectory whole_directory("-whole");
+  MethodRun whole(tuned_glora());
+  const TrainingResult expected = whole.run(whole_directory.path());
+  for (const int64_t stop : {11, 12, 13}) {  // before the search, at its step, after it
+    TemporaryDirectory directory;
+    MethodRun first(tuned_glora());
+    first.options.stop_at = stop;
+    first.run(directory.path());
+    MethodRun second(tuned_glora());
+    const TrainingResult result = second.run(directory.path(), /*resume=*/true);
+    EXPECT_EQ(result.search, expected.search) << stop;
+    EXPECT_EQ(result.best_step, expected.best_step) << stop;
+    EXPECT_TRUE(all_equal(second.values(), whole.values())) << stop;
+  }
+}
+
+TEST(SearchTraining, TuningNeedsASearch) {
+  AdapterConfig config = tuned_glora();
+  config.glora.search = false;
+  try {
+    MethodRun run(config);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("tune_fraction"));
+  }
 }
 
 TEST(SearchTraining, NeedsValidationData) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -76,6 +77,14 @@ struct StepRule {
   double gradient_scale = 1.0;  // of clipping; multiplies every gradient
 };
 
+/// An adapter as a tuner of PEFT other than LoRA has it.
+struct PeftTuner {
+  std::string peft_type;             // "GLORA"
+  nlohmann::json options;            // the tuner's own entries of adapter_config.json
+  std::vector<NamedTensor> tensors;  // by module path, without PEFT's prefix
+  std::string refusal;               // why there is no exact form; "" when there is
+};
+
 /// A method applied to a model. Creating one checks the options against the sites, makes the trainable
 /// tensors and attaches a SiteUpdate to every targeted Linear; destroying it detaches them. The model must
 /// outlive it.
@@ -115,6 +124,8 @@ class Adapter {
 
   /// Why the update has no exact LoRA form (PEFT files), or "" when its terms are that form.
   virtual std::string lora_form_refusal() const { return {}; }
+  /// The form of another tuner of PEFT, asked for where there is no LoRA form; nothing for most methods.
+  virtual std::optional<PeftTuner> peft_tuner() const { return std::nullopt; }
 
   /// State beyond trainable tensors and config that a resumed run and an adapter file need; null for most
   /// methods. restore_state is called after the values of trainable tensors and state_tensors are back.
@@ -140,11 +151,13 @@ class Adapter {
   /// After the optimizer step; progress.step counts it.
   virtual void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) {}
 
-  /// Methods that end training by choosing among the parts they have trained (GLoRA). `score` evaluates the
-  /// model as it is at the moment, larger is better; `say` tells the user how it goes. The outcome depends on
-  /// the weights, the seed and the scores alone, so a resumed run repeats it, and becomes part of state().
-  /// Returns what metrics.json records. Called by the trainer once, with the weights that the run ends with.
+  /// Methods that choose among the parts they have trained (GLoRA). `score` evaluates the model as it is at
+  /// the moment, larger is better; `say` tells the user how it goes. The outcome depends on the weights, the
+  /// seed and the scores alone, so a resumed run repeats it, and becomes part of state(). Returns what
+  /// metrics.json records. Called by the trainer once: after `search_step` steps when the run has more of
+  /// them, else with the weights that the run ends with.
   virtual bool has_search() const { return false; }
+  virtual int64_t search_step(int64_t total_steps) const { return total_steps; }
   virtual nlohmann::json search(const std::function<double()>& score,
                                 const std::function<void(const std::string&)>& say) {
     return nullptr;
@@ -200,6 +213,7 @@ std::unique_ptr<Adapter> create_adapter(const AdapterConfig& config, AdapterTarg
 struct MethodInfo {
   std::string name;
   std::string summary;
+  bool takes_dropout = true;  // whether adapter.dropout acts
 };
 std::vector<MethodInfo> adapter_methods();
 

@@ -130,6 +130,7 @@ struct GloraOptions {
   double mutation_probability = 0.2;
   int64_t max_parameters = 1000000;
   int64_t min_parameters = 0;
+  double tune_fraction = 0.0;
   std::string choice_a = "lora";
   std::string choice_b = "lora";
   std::string choice_c = "lora";
@@ -150,6 +151,10 @@ struct GloraOptions {
     visitor("max_parameters", max_parameters, "Most parameters of a candidate, heads not counted",
             at_least(0));
     visitor("min_parameters", min_parameters, "Fewest parameters of a candidate", at_least(0));
+    visitor("tune_fraction", tune_fraction,
+            "Last part of the steps, after the search, that trains the choices it found; 0: the search ends "
+            "the run",
+            between(0, 0.99));
     visitor("choice_a", choice_a, "Without search: support A, which scales the weight",
             one_of({"lora", "vector", "constant", "none"}));
     visitor("choice_b", choice_b, "Without search: support B, which is added to the weight",

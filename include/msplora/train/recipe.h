@@ -137,7 +137,7 @@ struct OutputOptions {
   void visit(Visitor&& visitor) {
     visitor("dir", dir, "Directory of the run: metrics, checkpoints, adapter");
     visitor("overwrite", overwrite, "Write into `dir` even when it exists and is not empty");
-    visitor("save_peft", save_peft, "Write the adapter in PEFT's LoRA form (where the method has one)");
+    visitor("save_peft", save_peft, "Write the adapter in PEFT's form (where it has one for the method)");
     visitor("save_native", save_native, "Write the adapter in the native form");
     visitor("tensorboard", tensorboard, "Write a TensorBoard event file");
   }

@@ -34,6 +34,7 @@ struct RunState {
   int64_t best_step = -1;
   int64_t evaluations_without_gain = 0;
   bool stopped_early = false;
+  nlohmann::json search;  // the outcome of the method's search, once it was made; else null
 };
 
 nlohmann::json run_state_to_json(const RunState& state);

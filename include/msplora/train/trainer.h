@@ -59,8 +59,9 @@ struct TrainingResult {
 
 /// The training loop: an optimizer over micro-batches with a schedule, clipping, evaluation, checkpoints and
 /// early stopping.
-/// A method that ends with a search (Adapter::has_search) runs it on the weights that the run ends with:
-/// those of the best evaluation, with train.load_best_at_end.
+/// The search of a method that has one (Adapter::has_search) runs on the weights that the run ends with (with
+/// train.load_best_at_end, those of the best evaluation), or, when the method trains on after it, on those of
+/// that step; the best evaluation is then the best since the search.
 ///
 /// Gradients are those of the mean loss over all targets of an optimizer step, however it is cut into
 /// micro-batches. A resumed run does exactly what the uninterrupted one would have done, bit for bit with the
@@ -101,7 +102,9 @@ class Trainer {
   std::vector<NamedTensor> stored_tensors() const;  // what a checkpoint holds beside the optimizer
   void save_checkpoint();
   void load_best();
+  bool search_due() const;
   void search();
+  void search_within_training();
   TrainingResult result(bool paused) const;
   double total_seconds() const;
 
@@ -125,7 +128,6 @@ class Trainer {
   int64_t saved_step_ = -1;    // step of the newest checkpoint
   double last_lr_ = 0.0;
   double last_grad_norm_ = 0.0;
-  nlohmann::json search_;
   double seconds_before_ = 0.0;  // of the parts before this process
   std::chrono::steady_clock::time_point began_;
 };

@@ -9,7 +9,7 @@ MethodRow base_training(const std::string& method, bool (*wanted)(const std::str
   row.name = method;
   row.config = small_config(method);
   row.takes_dropout = false;
-  row.no_lora_form = "changes parameters of the base themselves";
+  row.no_peft_form = "changes parameters of the base themselves";
   row.count = [wanted](const std::vector<Site>&, const AdapterTarget& target) {
     int64_t count = 0;
     for (const NamedParameter& parameter : target.parameters) {

@@ -7,7 +7,7 @@ MethodRow none(const std::string& name) {
   MethodRow row;
   row.name = name;
   row.config = small_config("none");
-  row.no_lora_form = "no low-rank update";
+  row.no_peft_form = "no low-rank update";
   row.count = [](const std::vector<Site>&, const AdapterTarget&) -> int64_t { return 0; };
   row.refused = {{[](AdapterConfig& config) { config.bias = "lora_only"; }, "adapter.bias"}};
   return row;

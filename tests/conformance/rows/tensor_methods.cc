@@ -55,7 +55,7 @@ MethodRow glora() {
   row.config.alpha = AdapterConfig().alpha;
   row.config.glora.search = false;
   row.takes_dropout = false;
-  row.no_lora_form = "only support B has a LoRA form";
+  row.peft_method = "glora";
   // Low-rank A, B and C, a number each for D and E.
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
     int64_t count = 0;
