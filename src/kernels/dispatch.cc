@@ -18,13 +18,14 @@ bool supported(Isa isa) {
     case Isa::kPortable:
       return true;
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("aes");
     case Isa::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512cd");
+             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("aes");
     case Isa::kAvx512Bf16:
-      return supported(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
+      return supported(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16") &&
+             __builtin_cpu_supports("vaes");
   }
 #endif
   return isa == Isa::kPortable;

@@ -131,6 +131,24 @@ at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& contex
   return dropout(x, dropout_mask(context, config_.hidden_dropout_prob, hash_name("embeddings.dropout")));
 }
 
+WithInput Encoder::attend(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
+                          const PackedInput& input, const ForwardContext& context) const {
+  const AttentionShape shape{config_.num_attention_heads, config_.num_attention_heads, config_.head_dim,
+                             false, rows.defined()};
+  const kernels::DropoutMask mask =
+      dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream);
+  if (!rows.defined()) {
+    if (const auto qkv =
+            layer.query_key_value.forward(x, {&layer.query, &layer.key, &layer.value}, context)) {
+      return {segment_attention(qkv->y, input.cu_seqlens, shape, mask), qkv->x};
+    }
+  }
+  const at::Tensor queried = rows.defined() ? x.index_select(0, rows) : x;
+  return {segment_attention(layer.query.forward(queried, context), layer.key.forward(x, context),
+                            layer.value.forward(x, context), input.cu_seqlens, shape, mask),
+          queried};
+}
+
 at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
                               const PackedInput& input, const ForwardContext& context) const {
   if (CheckpointActivations::is_on()) {
@@ -139,21 +157,15 @@ at::Tensor Encoder::run_layer(const EncoderLayer& layer, const at::Tensor& x, co
       return run_layer(layer, kept, rows, input, context);
     });
   }
-  const AttentionShape shape{config_.num_attention_heads, config_.num_attention_heads, config_.head_dim,
-                             false, rows.defined()};
-  const at::Tensor queried = rows.defined() ? x.index_select(0, rows) : x;
   const double hidden_p = config_.hidden_dropout_prob;
-  at::Tensor attended =
-      segment_attention(layer.query.forward(queried, context), layer.key.forward(x, context),
-                        layer.value.forward(x, context), input.cu_seqlens, shape,
-                        dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream));
+  const WithInput attended = attend(layer, x, rows, input, context);
   const at::Tensor middle =
-      residual_layer_norm(layer.attention_output.forward(attended, context), queried,
+      residual_layer_norm(layer.attention_output.forward(attended.y, context), attended.x,
                           layer.attention_norm.weight, layer.attention_norm.bias, config_.layer_norm_eps,
                           dropout_mask(context, hidden_p, layer.attention_output_stream));
-  return residual_layer_norm(feed_forward(middle, layer.intermediate, layer.output, activation_, context),
-                             middle, layer.output_norm.weight, layer.output_norm.bias, config_.layer_norm_eps,
-                             dropout_mask(context, hidden_p, layer.output_stream));
+  const WithInput inner = feed_forward(middle, layer.intermediate, layer.output, activation_, context);
+  return residual_layer_norm(inner.y, inner.x, layer.output_norm.weight, layer.output_norm.bias,
+                             config_.layer_norm_eps, dropout_mask(context, hidden_p, layer.output_stream));
 }
 
 at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& context) const {

@@ -7,6 +7,7 @@
 #include "models/parameter_store.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/joint_linear.h"
 
 namespace msplora {
 
@@ -19,6 +20,7 @@ struct LayerNorm {
 /// norm(dropout(output) + input).
 struct EncoderLayer {
   Linear query, key, value, attention_output, intermediate, output;
+  JointLinear query_key_value;
   LayerNorm attention_norm, output_norm;
   uint64_t attention_stream, attention_output_stream, output_stream;  // of the dropout masks
 };
@@ -48,6 +50,9 @@ class Encoder {
 
  private:
   at::Tensor embed(const PackedInput& input, const ForwardContext& context) const;
+  /// Attention over x, before its output layer, and x at `rows` for the residual connection.
+  WithInput attend(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
+                   const PackedInput& input, const ForwardContext& context) const;
   /// `rows` (undefined: all) are the first tokens when the block is computed for them alone.
   at::Tensor run_layer(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
                        const PackedInput& input, const ForwardContext& context) const;

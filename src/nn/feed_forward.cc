@@ -1,5 +1,6 @@
 #include "msplora/nn/feed_forward.h"
 
+#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <algorithm>
 #include <utility>
@@ -20,8 +21,8 @@ using torch::autograd::Variable;
 using torch::autograd::variable_list;
 using Product = c10::intrusive_ptr<detail::PackedLinear>;
 
-/// Rows of a block: its wide values (3 MB in bfloat16 for roberta-base) stay in the outer cache.
-constexpr int64_t kBlockRows = 512;
+/// Rows of a block: its wide values (6 MB in bfloat16 for roberta-base) stay in the outer cache.
+constexpr int64_t kBlockRows = 1024;
 
 struct Products : torch::CustomClassHolder {
   Product up, down;
@@ -33,14 +34,14 @@ void for_blocks(int64_t rows, const Body& body) {
 }
 
 struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& up_bias,
-                            const at::Tensor& down_bias, kernels::Activation activation, int64_t wide,
-                            Product up, Product down) {
+  /// Gives y, and x where it needs a gradient.
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& up_bias,
+                               const at::Tensor& down_bias, kernels::Activation activation, int64_t wide,
+                               Product up, Product down) {
     const ProfileScope scope("linear forward");
-    const at::Tensor x = x_in.contiguous();
     const int64_t rows = x.size(0);
     at::Tensor y = at::empty_like(x);
-    const at::Tensor derivative = x_in.requires_grad() ? at::empty({rows, wide}, x.options()) : at::Tensor();
+    const at::Tensor derivative = x.requires_grad() ? at::empty({rows, wide}, x.options()) : at::Tensor();
     const at::Tensor inner = at::empty({std::min(rows, kBlockRows), wide}, x.options());
     for_blocks(rows, [&](int64_t begin, int64_t count) {
       at::Tensor h = inner.narrow(0, 0, count), out = y.narrow(0, begin, count);
@@ -60,7 +61,9 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
     products->down = std::move(down);
     ctx->save_for_backward({derivative});
     ctx->saved_data["products"] = c10::IValue::make_capsule(std::move(products));
-    return y;
+    ctx->set_materialize_grads(false);
+    if (x.requires_grad()) return {y, x};
+    return {y};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -69,7 +72,10 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
     const at::Tensor dy = grads[0].contiguous();
     const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
     const int64_t rows = dy.size(0), wide = derivative.size(1);
-    at::Tensor dx = at::empty_like(dy);
+    // Rows of dy are read before those of dx are written, should both be one array.
+    const at::Tensor& others = grads[1];
+    const bool is_onto = others.defined() && others.is_contiguous();
+    at::Tensor dx = is_onto ? others : at::empty_like(dy);
     const at::Tensor inner = at::empty({std::min(rows, kBlockRows), wide}, dy.options());
     for_blocks(rows, [&](int64_t begin, int64_t count) {
       at::Tensor dh = inner.narrow(0, 0, count), out = dx.narrow(0, begin, count);
@@ -81,8 +87,9 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
           kernels::multiply<T>(data<T>(derivative) + begin * wide, data<T>(dh), data<T>(dh), count * wide);
         });
       }
-      products.up->backward_into(dh, out);
+      products.up->backward_into(dh, out, is_onto);
     });
+    if (others.defined() && !is_onto) dx = dx + others;
     return {dx, Variable(), Variable(), Variable(), Variable(), Variable(), Variable()};
   }
 };
@@ -93,14 +100,17 @@ at::Tensor as_float(const at::Tensor& bias) {
 
 }  // namespace
 
-at::Tensor feed_forward(const at::Tensor& x, const Linear& up, const Linear& down,
-                        kernels::Activation activation, const ForwardContext& context) {
+WithInput feed_forward(const at::Tensor& x, const Linear& up, const Linear& down,
+                       kernels::Activation activation, const ForwardContext& context) {
   Product up_product = detail::frozen_product(up, x), down_product = detail::frozen_product(down, x);
   if (up_product && down_product) {
-    return FeedForwardFunction::apply(x, as_float(up.bias), as_float(down.bias), activation,
-                                      up.out_features(), std::move(up_product), std::move(down_product));
+    const at::Tensor rows = x.contiguous();
+    const variable_list outputs =
+        FeedForwardFunction::apply(rows, as_float(up.bias), as_float(down.bias), activation,
+                                   up.out_features(), std::move(up_product), std::move(down_product));
+    return {outputs[0], outputs.size() > 1 ? outputs[1] : rows};
   }
-  return down.forward(msplora::activation(up.forward(x, context), activation), context);
+  return {down.forward(msplora::activation(up.forward(x, context), activation), context), x};
 }
 
 }  // namespace msplora

@@ -8,6 +8,7 @@
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/nll_loss.h>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -160,9 +161,9 @@ kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor&
   op.heads = shape.heads;
   op.kv_heads = shape.kv_heads;
   op.head_dim = shape.head_dim;
-  op.q_stride = q.size(1);
-  op.k_stride = k.size(1);
-  op.v_stride = v.size(1);
+  op.q_stride = q.stride(0);
+  op.k_stride = k.stride(0);
+  op.v_stride = v.stride(0);
   op.o_stride = o.size(1);
   op.scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
   op.causal = shape.causal;
@@ -176,17 +177,28 @@ kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor&
   return op;
 }
 
+/// q, k and v, or their gradients: three tensors, or columns of one.
+std::array<at::Tensor, 3> parts_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                   const AttentionShape& shape) {
+  if (k.defined()) return {q, k, v};
+  const int64_t wide = shape.heads * shape.head_dim, narrow = shape.kv_heads * shape.head_dim;
+  return {q.narrow(1, 0, wide), q.narrow(1, wide, narrow), q.narrow(1, wide + narrow, narrow)};
+}
+
 struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunction> {
+  /// With k and v empty, q holds all three side by side.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
                             const at::Tensor& v_in, const at::Tensor& cu_seqlens, AttentionShape shape,
                             kernels::DropoutMask mask) {
     const ProfileScope scope("attention forward");
-    const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
-    at::Tensor o = at::empty_like(q);
+    const at::Tensor q = q_in.contiguous(), k = detail::or_undefined(k_in.contiguous()),
+                     v = detail::or_undefined(v_in.contiguous());
+    const auto [query, key, value] = parts_of(q, k, v, shape);
+    at::Tensor o = at::empty({query.size(0), query.size(1)}, q.options());
     at::Tensor lse = at::empty({q.size(0), shape.heads}, q.options().dtype(at::kFloat));
-    dispatch(q, "segment_attention", [&](auto t) {
+    dispatch(q, "segment_attention", [&, &query = query, &key = key, &value = value](auto t) {
       using T = decltype(t);
-      kernels::segment_attention<T>(attention_op<T>(q, k, v, o, lse, cu_seqlens, shape, mask));
+      kernels::segment_attention<T>(attention_op<T>(query, key, value, o, lse, cu_seqlens, shape, mask));
     });
     ctx->save_for_backward({q, k, v, o, lse, cu_seqlens});
     ctx->saved_data["heads"] = shape.heads;
@@ -205,21 +217,31 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     const AttentionShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["kv_heads"].toInt(),
                                ctx->saved_data["head_dim"].toInt(), ctx->saved_data["causal"].toBool(),
                                ctx->saved_data["first_query_only"].toBool()};
-    at::Tensor dq = at::empty_like(saved[0]), dk = at::empty_like(saved[1]), dv = at::empty_like(saved[2]);
+    const bool is_joint = !saved[1].defined();
+    const at::Tensor d_q = at::empty_like(saved[0]), d_k = is_joint ? at::Tensor() : at::empty_like(saved[1]),
+                     d_v = is_joint ? at::Tensor() : at::empty_like(saved[2]);
+    const auto values = parts_of(saved[0], saved[1], saved[2], shape),
+               gradients = parts_of(d_q, d_k, d_v, shape);
     dispatch(d_o, "segment_attention", [&](auto t) {
       using T = decltype(t);
       kernels::SegmentAttentionBackward<T> op;
-      op.forward =
-          attention_op<T>(saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], shape, saved_mask(ctx));
+      op.forward = attention_op<T>(values[0], values[1], values[2], saved[3], saved[4], saved[5], shape,
+                                   saved_mask(ctx));
       op.d_o = data<T>(d_o);
-      op.dq = data<T>(dq);
-      op.dk = data<T>(dk);
-      op.dv = data<T>(dv);
+      op.dq = data<T>(gradients[0]);
+      op.dk = data<T>(gradients[1]);
+      op.dv = data<T>(gradients[2]);
       kernels::segment_attention_backward<T>(op);
     });
-    return {dq, dk, dv, Variable(), Variable(), Variable()};
+    return {d_q, d_k, d_v, Variable(), Variable(), Variable()};
   }
 };
+
+at::Tensor bounds_of(const std::vector<int32_t>& cu_seqlens) {
+  const at::Tensor bounds = at::empty({static_cast<int64_t>(cu_seqlens.size())}, at::kInt);
+  std::copy(cu_seqlens.begin(), cu_seqlens.end(), data<int32_t>(bounds));
+  return bounds;
+}
 
 }  // namespace
 
@@ -255,9 +277,13 @@ at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask) {
-  const at::Tensor bounds = at::empty({static_cast<int64_t>(cu_seqlens.size())}, at::kInt);
-  std::copy(cu_seqlens.begin(), cu_seqlens.end(), data<int32_t>(bounds));
-  return SegmentAttentionFunction::apply(q, k, v, bounds, shape, mask);
+  return SegmentAttentionFunction::apply(q, k, v, bounds_of(cu_seqlens), shape, mask);
+}
+
+at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens,
+                             const AttentionShape& shape, const kernels::DropoutMask& mask) {
+  const at::Tensor none = at::empty({0}, qkv.options());
+  return SegmentAttentionFunction::apply(qkv, none, none, bounds_of(cu_seqlens), shape, mask);
 }
 
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels) {

@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
@@ -16,6 +15,7 @@
 #include "msplora/nn/functional.h"
 #include "msplora/nn/recompute.h"
 #include "nn/dispatch.h"
+#include "nn/low_rank_terms.h"
 #include "nn/packed_linear.h"
 
 namespace msplora {
@@ -25,24 +25,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
-  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
-}
-
-// Slices without dropout share one input, so neighbours of that kind are one product.
-std::vector<kernels::LowRankSlice> merge_plain_slices(std::vector<kernels::LowRankSlice> slices) {
-  std::vector<kernels::LowRankSlice> merged;
-  for (const kernels::LowRankSlice& slice : slices) {
-    const bool joins = !merged.empty() && !merged.back().mask.active() && !slice.mask.active() &&
-                       merged.back().end == slice.begin;
-    if (joins) {
-      merged.back().end = slice.end;
-    } else {
-      merged.push_back(slice);
-    }
-  }
-  return merged;
-}
+using detail::as;
+using detail::Stacked;
 
 // What backward needs beside tensors.
 struct Saved : torch::CustomClassHolder {
@@ -57,26 +41,19 @@ Saved& saved_of(AutogradContext* ctx) {
   return static_cast<Saved&>(*ctx->saved_data["saved"].toCapsule());
 }
 
-at::ScalarType factor_dtype(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
+/// The one output of a layer alone; y or dy may be undefined.
 template <typename T>
-kernels::LowRank<T> low_rank_op(const at::Tensor& x, const at::Tensor& down, const at::Tensor& up_t,
-                                const at::Tensor& z, const std::vector<kernels::LowRankSlice>& slices) {
+kernels::LowRankOutput<T> only_output(const at::Tensor& up_t, const at::Tensor& y, const at::Tensor& dy,
+                                      const at::Tensor& d_up_t) {
   using Factor = typename kernels::FactorType<T>::type;
-  kernels::LowRank<T> op;
-  op.rows = x.size(0);
-  op.in = x.size(1);
-  op.out = up_t.size(1);
-  op.rank = down.size(0);
-  op.slices = slices.data();
-  op.num_slices = static_cast<int64_t>(slices.size());
-  op.x = detail::data<T>(x);
-  op.down = detail::data<Factor>(down);
-  op.up_t = detail::data<Factor>(up_t);
-  op.z = detail::data<Factor>(z);
-  return op;
+  kernels::LowRankOutput<T> output;
+  output.end = up_t.size(0);
+  output.width = output.stride = up_t.size(1);
+  output.up_t = detail::data<Factor>(up_t);
+  output.y = detail::data<T>(y);
+  output.dy = detail::data<T>(dy);
+  output.d_up_t = detail::data<Factor>(d_up_t);
+  return output;
 }
 
 /// The weight that the product uses, in `dtype`; noise makes it a copy that lives as long as the product.
@@ -112,14 +89,16 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     at::Tensor down, up_t, z;
     if (down_given.defined()) {
       const ProfileScope low_rank("low rank forward");
-      const at::ScalarType factors = factor_dtype(x);
+      const at::ScalarType factors = detail::factor_dtype(x);
       down = as(down_given, factors).contiguous();
       up_t = as(up_in, factors).t().contiguous();
       z = at::empty({x.size(0), down.size(0)}, down.options());
       detail::dispatch(x, "adapted_linear", [&](auto t) {
         using T = decltype(t);
-        kernels::LowRank<T> op = low_rank_op<T>(x, down, up_t, z, slices);
-        op.y = detail::data<T>(y);
+        const auto output = only_output<T>(up_t, y, {}, {});
+        kernels::LowRank<T> op = detail::low_rank_op<T>(x, down, z, slices);
+        op.outputs = &output;
+        op.num_outputs = 1;
         kernels::low_rank<T>(op);
       });
     }
@@ -161,11 +140,12 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
         using T = decltype(t);
         using Factor = typename kernels::FactorType<T>::type;
         kernels::LowRankBackward<T> op;
-        op.forward = low_rank_op<T>(x, down, up_t, tensors[4], saved.slices);
-        op.dy = detail::data<T>(dy);
+        const auto output = only_output<T>(up_t, {}, dy, d_up_t);
+        op.forward = detail::low_rank_op<T>(x, down, tensors[4], saved.slices);
+        op.forward.outputs = &output;
+        op.forward.num_outputs = 1;
         op.dx = detail::data<T>(dx);
         op.d_down = detail::data<Factor>(d_down);
-        op.d_up_t = detail::data<Factor>(d_up_t);
         kernels::low_rank_backward<T>(op);
       });
       d_up = d_up_t.t();
@@ -180,34 +160,11 @@ WeightNoise noise_of(const NoiseSource* source, const ForwardContext& context) {
           source->deviations};
 }
 
-// Stacked factors, scalings folded into `up`.
-struct Stacked {
-  at::Tensor down, up;
-  std::vector<kernels::LowRankSlice> slices;
-};
-
-Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& context) {
-  Stacked stacked;
-  std::vector<at::Tensor> downs, ups;
-  int64_t rows = 0;
-  for (const LowRankTerm& term : terms) {
-    downs.push_back(term.down);
-    ups.push_back(term.scaling == 1.0 ? term.up : term.up * term.scaling);
-    const int64_t rank = term.down.size(0);
-    stacked.slices.push_back({rows, rows + rank, dropout_mask(context, term.dropout, term.dropout_stream)});
-    rows += rank;
-  }
-  if (terms.empty()) return stacked;
-  stacked.down = downs.size() == 1 ? downs[0] : at::cat(downs, 0);
-  stacked.up = ups.size() == 1 ? ups[0] : at::cat(ups, 1);
-  return stacked;
-}
-
 at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Stacked stacked,
                  const WeightNoise& noise, c10::intrusive_ptr<detail::PackedLinear> packed) {
   return AdaptedLinearFunction::apply(
       x, weight, detail::or_empty(bias), detail::or_empty(stacked.down), detail::or_empty(stacked.up),
-      merge_plain_slices(std::move(stacked.slices)), noise, std::move(packed));
+      detail::merge_plain_slices(std::move(stacked.slices)), noise, std::move(packed));
 }
 
 // The kept product of a frozen weight, or null where the plain one serves.
@@ -216,7 +173,7 @@ c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const a
   const bool suits = !weight.requires_grad() && weight.scalar_type() == x.scalar_type() &&
                      x.size(0) >= detail::PackedLinear::kFewestRows;
   if (!suits) return {};
-  if (!kept || !kept->is_of(weight)) kept = detail::PackedLinear::make(weight);
+  if (!kept || !kept->is_of({weight})) kept = detail::PackedLinear::make({weight});
   return kept;
 }
 
@@ -248,19 +205,16 @@ c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const Linear& la
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
   if (!update) return apply(x, weight, bias, {}, {}, packed_for(x, weight, packed_->product));
   if (update->observe_input && context.training && !is_recomputing()) update->observe_input(x);
-  std::vector<LowRankTerm> terms = update->low_rank;
-  if (update->computed_low_rank) {
-    for (LowRankTerm& term : update->computed_low_rank()) terms.push_back(std::move(term));
-  }
+  const std::vector<LowRankTerm> terms = detail::terms_of(*update);
   const WeightNoise noise = noise_of(update->noise.get(), context);
   at::Tensor y;
   if (update->affine) {
     const AffineMap map = update->affine(*this, context);
-    y = apply(x, map.weight, map.bias, stack(terms, context), noise, {});
+    y = apply(x, map.weight, map.bias, detail::stack(terms, context), noise, {});
   } else {
     const bool is_plain = !noise.deviations.defined();
     y = apply(
-        x, weight, bias, stack(terms, context), noise,
+        x, weight, bias, detail::stack(terms, context), noise,
         is_plain ? packed_for(x, weight, packed_->product) : c10::intrusive_ptr<detail::PackedLinear>());
   }
   return update->transform_output ? update->transform_output(*this, x, y, context) : y;

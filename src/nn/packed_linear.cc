@@ -1,5 +1,7 @@
 #include "nn/packed_linear.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -51,7 +53,7 @@ class PackedProduct {
       : inner_(plain.dims()[0]), width_(plain.dims()[1]), type_(type), with_bias_(with_bias) {
     // The layout is the one that whole blocks want; all others use it too.
     const memory::desc any({inner_, width_}, type, memory::format_tag::any);
-    const dnnl::matmul::primitive_desc typical = describe(kBlock, any);
+    const dnnl::matmul::primitive_desc typical = describe(kBlock, any, /*add=*/false);
     memory stored(plain, engine(), const_cast<void*>(weight));
     packed_ = memory(typical.weights_desc(), engine());
     dnnl::stream stream(engine());
@@ -60,16 +62,16 @@ class PackedProduct {
   }
 
   // Batches come in many lengths, and each length needs a primitive of its own, so rows pass in blocks of few
-  // lengths: whole blocks, then a multiple of kStep rows, then the rest padded to kStep.
-  void run(const void* x, int64_t rows, const void* bias, void* y) {
+  // lengths, long ones first: each call costs a start of all threads.
+  void run(const void* x, int64_t rows, const void* bias, void* y, bool add = false) {
     const size_t element = memory::data_type_size(type_);
     const auto* from = static_cast<const char*>(x);
     auto* to = static_cast<char*>(y);
     const size_t row_in = element * static_cast<size_t>(inner_),
                  row_out = element * static_cast<size_t>(width_);
     while (rows >= kStep) {
-      const int64_t count = std::min(kBlock, rows / kStep * kStep);
-      run_block(from, count, bias, to);
+      const int64_t count = block_rows(rows);
+      run_block(from, count, bias, to, add);
       from += row_in * static_cast<size_t>(count);
       to += row_out * static_cast<size_t>(count);
       rows -= count;
@@ -78,7 +80,8 @@ class PackedProduct {
     const auto rest = static_cast<size_t>(rows);
     std::vector<char> padded_in(row_in * kStep), padded_out(row_out * kStep);
     std::memcpy(padded_in.data(), from, row_in * rest);
-    run_block(padded_in.data(), kStep, bias, padded_out.data());
+    if (add) std::memcpy(padded_out.data(), to, row_out * rest);
+    run_block(padded_in.data(), kStep, bias, padded_out.data(), add);
     std::memcpy(to, padded_out.data(), row_out * rest);
   }
 
@@ -87,8 +90,16 @@ class PackedProduct {
  private:
   static constexpr int64_t kBlock = 512, kStep = 64;
 
-  void run_block(const void* x, int64_t rows, const void* bias, void* y) {
-    const Primitive& primitive = primitive_for(rows);
+  // Powers of two above kBlock, then a multiple of kStep; less is padded to kStep.
+  static int64_t block_rows(int64_t rows) {
+    for (const int64_t block : {4 * kBlock, 2 * kBlock, kBlock}) {
+      if (rows >= block) return block;
+    }
+    return rows / kStep * kStep;
+  }
+
+  void run_block(const void* x, int64_t rows, const void* bias, void* y, bool add) {
+    const Primitive& primitive = primitive_for(rows, add);
     std::unordered_map<int, memory> arguments = {
         {DNNL_ARG_SRC, memory(rows_desc(rows, inner_), engine(), const_cast<void*>(x))},
         {DNNL_ARG_WEIGHTS, packed_},
@@ -106,9 +117,14 @@ class PackedProduct {
   }
   memory::desc bias_desc() const { return {{1, width_}, memory::data_type::f32, memory::format_tag::ab}; }
 
-  dnnl::matmul::primitive_desc describe(int64_t rows, const memory::desc& weights) const {
+  dnnl::matmul::primitive_desc describe(int64_t rows, const memory::desc& weights, bool add) const {
     const memory::desc x = rows_desc(rows, inner_), y = rows_desc(rows, width_);
     dnnl::primitive_attr attributes;
+    if (add) {
+      dnnl::post_ops onto;
+      onto.append_sum(1.0f);
+      attributes.set_post_ops(onto);
+    }
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
     if (with_bias_) return {engine(), x, weights, bias_desc(), y, attributes};
@@ -125,19 +141,19 @@ class PackedProduct {
     memory::desc scratchpad;
   };
 
-  const Primitive& primitive_for(int64_t rows) {
-    const auto found = primitives_.find(rows);
+  const Primitive& primitive_for(int64_t rows, bool add) {
+    const auto found = primitives_.find({rows, add});
     if (found != primitives_.end()) return found->second;
-    const dnnl::matmul::primitive_desc description = describe(rows, packed_.get_desc());
-    return primitives_.emplace(rows, Primitive{dnnl::matmul(description), description.scratchpad_desc()})
-        .first->second;
+    const dnnl::matmul::primitive_desc description = describe(rows, packed_.get_desc(), add);
+    Primitive made{dnnl::matmul(description), description.scratchpad_desc()};
+    return primitives_.emplace(std::pair(rows, add), std::move(made)).first->second;
   }
 
   int64_t inner_, width_;
   memory::data_type type_;
   bool with_bias_;
   memory packed_;
-  std::map<int64_t, Primitive> primitives_;
+  std::map<std::pair<int64_t, bool>, Primitive> primitives_;
 };
 
 struct PackedLinear::Impl {
@@ -146,10 +162,16 @@ struct PackedLinear::Impl {
   std::unique_ptr<PackedProduct> backward;
 };
 
-c10::intrusive_ptr<PackedLinear> PackedLinear::make(const at::Tensor& weight) {
-  const bool has_type = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
-  if (!has_type || !weight.is_cpu() || !weight.is_contiguous() || weight.numel() < kSmallest) return {};
-  return c10::intrusive_ptr<PackedLinear>::reclaim(new PackedLinear(weight, std::make_unique<Impl>()));
+c10::intrusive_ptr<PackedLinear> PackedLinear::make(std::vector<at::Tensor> weights) {
+  int64_t elements = 0;
+  for (const at::Tensor& weight : weights) {
+    const bool has_type = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
+    if (!has_type || !weight.is_cpu() || !weight.is_contiguous()) return {};
+    elements += weight.numel();
+  }
+  if (elements < kSmallest) return {};
+  return c10::intrusive_ptr<PackedLinear>::reclaim(
+      new PackedLinear(std::move(weights), std::make_unique<Impl>()));
 }
 
 void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const {
@@ -157,19 +179,21 @@ void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, con
   const std::lock_guard lock(impl_->mutex);
   auto& product = impl_->forward[has_bias ? 1 : 0];
   if (!product) {
-    const memory::desc plain({weight_.size(1), weight_.size(0)}, type_of(weight_), memory::format_tag::ba);
-    product = std::make_unique<PackedProduct>(plain, weight_.data_ptr(), type_of(weight_), has_bias);
+    const at::Tensor weight = whole();
+    const memory::desc plain({in_, out_}, type_of(weight), memory::format_tag::ba);
+    product = std::make_unique<PackedProduct>(plain, weight.data_ptr(), type_of(weight), has_bias);
   }
   product->run(x.data_ptr(), x.size(0), has_bias ? bias.data_ptr() : nullptr, y.data_ptr());
 }
 
-void PackedLinear::backward_into(const at::Tensor& dy, const at::Tensor& dx) const {
+void PackedLinear::backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add) const {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->backward) {
-    const memory::desc plain({weight_.size(0), weight_.size(1)}, type_of(weight_), memory::format_tag::ab);
-    impl_->backward = std::make_unique<PackedProduct>(plain, weight_.data_ptr(), type_of(weight_), false);
+    const at::Tensor weight = whole();
+    const memory::desc plain({out_, in_}, type_of(weight), memory::format_tag::ab);
+    impl_->backward = std::make_unique<PackedProduct>(plain, weight.data_ptr(), type_of(weight), false);
   }
-  impl_->backward->run(dy.data_ptr(), dy.size(0), nullptr, dx.data_ptr());
+  impl_->backward->run(dy.data_ptr(), dy.size(0), nullptr, dx.data_ptr(), add);
 }
 
 int64_t PackedLinear::packed_bytes() const {
@@ -182,36 +206,58 @@ int64_t PackedLinear::packed_bytes() const {
 
 struct PackedLinear::Impl {};
 
-c10::intrusive_ptr<PackedLinear> PackedLinear::make(const at::Tensor&) {
+c10::intrusive_ptr<PackedLinear> PackedLinear::make(std::vector<at::Tensor>) {
   return {};
 }
 void PackedLinear::forward_into(const at::Tensor&, const at::Tensor&, const at::Tensor&) const {}
-void PackedLinear::backward_into(const at::Tensor&, const at::Tensor&) const {}
+void PackedLinear::backward_into(const at::Tensor&, const at::Tensor&, bool) const {}
 int64_t PackedLinear::packed_bytes() const {
   return 0;
 }
 
 #endif
 
-PackedLinear::PackedLinear(const at::Tensor& weight, std::unique_ptr<Impl> impl)
-    : weight_(weight), version_(static_cast<uint32_t>(weight._version())), impl_(std::move(impl)) {}
+PackedLinear::PackedLinear(std::vector<at::Tensor> weights, std::unique_ptr<Impl> impl)
+    : weights_(std::move(weights)), in_(weights_.front().size(1)), impl_(std::move(impl)) {
+  for (const at::Tensor& weight : weights_) {
+    versions_.push_back(static_cast<uint32_t>(weight._version()));
+    out_ += weight.size(0);
+  }
+}
 
 PackedLinear::~PackedLinear() = default;
 
+at::Tensor PackedLinear::whole() const {
+  return weights_.size() == 1 ? weights_[0].detach() : at::cat(weights_, 0).detach();
+}
+
 at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias) const {
-  const at::Tensor y = at::empty({x.size(0), weight_.size(0)}, x.options());
+  const at::Tensor y = at::empty({x.size(0), out_}, x.options());
   forward_into(x, bias, y);
   return y;
 }
 
 at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
-  const at::Tensor dx = at::empty({dy.size(0), weight_.size(1)}, dy.options());
+  const at::Tensor dx = at::empty({dy.size(0), in_}, dy.options());
   backward_into(dy, dx);
   return dx;
 }
 
-bool PackedLinear::is_of(const at::Tensor& weight) const {
-  return weight.is_same(weight_) && static_cast<uint32_t>(weight._version()) == version_;
+at::Tensor PackedLinear::backward_onto(const at::Tensor& dy, const at::Tensor& others) const {
+  if (!others.defined()) return backward(dy);
+  if (!others.is_contiguous() || others.scalar_type() != dy.scalar_type()) return backward(dy) + others;
+  backward_into(dy, others, /*add=*/true);
+  return others;
+}
+
+bool PackedLinear::is_of(const std::vector<at::Tensor>& weights) const {
+  if (weights.size() != weights_.size()) return false;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const bool is_same =
+        weights[i].is_same(weights_[i]) && static_cast<uint32_t>(weights[i]._version()) == versions_[i];
+    if (!is_same) return false;
+  }
+  return true;
 }
 
 }  // namespace msplora::detail

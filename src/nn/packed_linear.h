@@ -5,29 +5,32 @@
 #include <memory>
 
 #include <cstdint>
+#include <vector>
 
 #include "msplora/nn/linear.h"
 
 namespace msplora::detail {
 
-/// Products with a frozen matrix that lies in the layouts oneDNN's kernels want, packed once instead of in
-/// every call: the forward layout when made, the backward layout on first use. Not for weights that change.
+/// Products with a frozen matrix, or with several that have one input, one below the other, in the layouts
+/// that oneDNN's kernels want, packed once instead of in every call. Not for weights that change.
 class PackedLinear : public torch::CustomClassHolder {
  public:
   /// Null where packing does not help or is not possible: built without oneDNN, another dtype than float32
-  /// and bfloat16, a matrix smaller than kSmallest elements. `weight` [out, in] is kept.
-  static c10::intrusive_ptr<PackedLinear> make(const at::Tensor& weight);
+  /// and bfloat16, a matrix smaller than kSmallest elements. The weights, [out, in] each, are kept.
+  static c10::intrusive_ptr<PackedLinear> make(std::vector<at::Tensor> weights);
 
-  /// Whether this was made of the tensor as it is now.
-  bool is_of(const at::Tensor& weight) const;
+  /// Whether this was made of the tensors as they are now.
+  bool is_of(const std::vector<at::Tensor>& weights) const;
 
   /// x [T, in] -> x Wᵀ + b; bias float32 [out], or undefined or empty.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& bias) const;
   /// dy [T, out] -> dy W.
   at::Tensor backward(const at::Tensor& dy) const;
-  /// The same into contiguous rows that are there already.
+  /// dy W + others, which may be undefined; writes into `others` where it has the form of the result.
+  at::Tensor backward_onto(const at::Tensor& dy, const at::Tensor& others) const;
+  /// The same into contiguous rows that are there already; with `add`, onto what they hold.
   void forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;
-  void backward_into(const at::Tensor& dy, const at::Tensor& dx) const;
+  void backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add = false) const;
 
   /// Bytes of the packed copies.
   int64_t packed_bytes() const;
@@ -40,10 +43,13 @@ class PackedLinear : public torch::CustomClassHolder {
 
  private:
   struct Impl;
-  PackedLinear(const at::Tensor& weight, std::unique_ptr<Impl> impl);
+  PackedLinear(std::vector<at::Tensor> weights, std::unique_ptr<Impl> impl);
 
-  at::Tensor weight_;
-  uint32_t version_ = 0;
+  at::Tensor whole() const;  // the weights in one, [out_, in_]
+
+  std::vector<at::Tensor> weights_;
+  std::vector<uint32_t> versions_;
+  int64_t in_ = 0, out_ = 0;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -17,6 +17,49 @@ TEST(Philox, KnownAnswers) {
   EXPECT_EQ(philox4x32(0x299f31d0a4093822ull, 0x85a308d3243f6a88ull, 0x0370734413198a2eull), pi);
 }
 
+AesBlock block(uint64_t first, uint64_t second) {
+  AesBlock bytes{};
+  for (size_t i = 0; i < 8; ++i) {
+    bytes[i] = static_cast<uint8_t>(first >> (56 - 8 * i));
+    bytes[8 + i] = static_cast<uint8_t>(second >> (56 - 8 * i));
+  }
+  return bytes;
+}
+
+// The rounds of the worked example in FIPS 197, appendix B.
+TEST(Aes, RoundsOfTheStandard) {
+  EXPECT_EQ(
+      aes_round(block(0x193de3bea0f4e22b, 0x9ac68d2ae9f84808), block(0xa0fafe1788542cb1, 0x23a339392a6c7605)),
+      block(0xa49c7ff2689f352b, 0x6b5bea43026a5049));
+  EXPECT_EQ(
+      aes_round(block(0xeb40f21e592e3884, 0x8ba113e71bc342d2), block(0xd014f9a8c9ee2589, 0xe13f0cc8b6630ca6),
+                /*is_last=*/true),
+      block(0x3925841d02dc09fb, 0xdc118597196a0b32));
+}
+
+// Bits and bytes of consecutive counters, and of neighbouring keys, look independent.
+TEST(Ars, NumbersAreUniformAndIndependent) {
+  constexpr int kCounters = 20000;
+  std::array<int, 256> counts{};
+  int64_t same_key = 0, other_key = 0;
+  for (int i = 0; i < kCounters; ++i) {
+    const AesBlock a = ars(5, static_cast<uint64_t>(i)), b = ars(5, static_cast<uint64_t>(i) + 1),
+                   c = ars(5 ^ (1ull << (i % 64)), static_cast<uint64_t>(i));
+    for (size_t k = 0; k < 16; ++k) {
+      ++counts[a[k]];
+      same_key += __builtin_popcount(a[k] ^ b[k]);
+      other_key += __builtin_popcount(a[k] ^ c[k]);
+    }
+  }
+  double chi_square = 0;
+  const double expected = kCounters * 16.0 / 256;
+  for (const int count : counts) chi_square += (count - expected) * (count - expected) / expected;
+  EXPECT_LT(chi_square, 255 + 5 * std::sqrt(2 * 255.0));
+  const double bits = kCounters * 128.0, deviation = 5 * std::sqrt(bits) / 2;
+  EXPECT_NEAR(static_cast<double>(same_key), bits / 2, deviation);
+  EXPECT_NEAR(static_cast<double>(other_key), bits / 2, deviation);
+}
+
 TEST(RandomStream, NamesGiveDifferentStreamsAndSeedsRepeat) {
   RandomStream a(1, "x"), b(1, "y"), c(1, "x");
   const uint64_t first = a.next_u64();

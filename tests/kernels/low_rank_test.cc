@@ -20,6 +20,15 @@ struct LowRankCase {
   std::vector<int64_t> ranks;  // of the slices
   double p;
   bool is_mixed = false;  // every second slice is without dropout
+  // Widths of several outputs of equal rank, side by side in rows of `out`; empty: one output of that width.
+  std::vector<int64_t> widths = {};
+
+  int64_t up_size() const {
+    int64_t size = 0;
+    for (const int64_t width : outputs()) size += rank() / static_cast<int64_t>(outputs().size()) * width;
+    return size;
+  }
+  std::vector<int64_t> outputs() const { return widths.empty() ? std::vector<int64_t>{out} : widths; }
 
   int64_t rank() const {
     int64_t sum = 0;
@@ -41,6 +50,24 @@ struct LowRankResult {
   std::vector<float> y, z, dx, d_down, d_up_t;
 };
 
+/// The outputs of a case on these arrays.
+template <typename T>
+std::vector<LowRankOutput<T>> outputs_of(const LowRankCase& c, const float* up_t, T* y, const T* dy,
+                                         float* d_up_t) {
+  std::vector<LowRankOutput<T>> outputs;
+  const auto widths = c.outputs();
+  const int64_t rank = c.rank() / static_cast<int64_t>(widths.size());
+  int64_t column = 0, factor = 0;
+  for (const int64_t width : widths) {
+    const auto begin = static_cast<int64_t>(outputs.size()) * rank;
+    outputs.push_back(
+        {begin, begin + rank, width, c.out, up_t + factor, y + column, dy + column, d_up_t + factor});
+    column += width + 1;  // a gap that nobody may touch
+    factor += rank * width;
+  }
+  return outputs;
+}
+
 template <typename T, typename Forward, typename Backward>
 LowRankResult run(const LowRankCase& c, Forward forward, Backward backward) {
   const auto make = [](int64_t n, const char* name) {
@@ -61,17 +88,20 @@ LowRankResult run(const LowRankCase& c, Forward forward, Backward backward) {
   const std::vector<T> x = make(c.rows * c.in, "x"), dy = make(c.rows * c.out, "dy");
   std::vector<T> y = make(c.rows * c.out, "y"), dx = make(c.rows * c.in, "dx");
   const std::vector<float> down = normals(static_cast<size_t>(c.rank() * c.in), "down"),
-                           up_t = normals(static_cast<size_t>(c.rank() * c.out), "up");
+                           up_t = normals(static_cast<size_t>(c.up_size()), "up");
   LowRankResult result;
   result.z.resize(static_cast<size_t>(c.rows * c.rank()));
   result.d_down.resize(down.size());
   result.d_up_t.resize(up_t.size());
-  LowRank<T> op{
-      c.rows,   c.in,        c.out,       c.rank(), slices.data(),  static_cast<int64_t>(slices.size()),
-      x.data(), down.data(), up_t.data(), y.data(), result.z.data()};
+  const std::vector<LowRankOutput<T>> outputs =
+      outputs_of<T>(c, up_t.data(), y.data(), dy.data(), result.d_up_t.data());
+  LowRank<T> op;
+  op.rows = c.rows, op.in = c.in, op.rank = c.rank();
+  op.slices = slices.data(), op.num_slices = static_cast<int64_t>(slices.size());
+  op.outputs = outputs.data(), op.num_outputs = static_cast<int64_t>(outputs.size());
+  op.x = x.data(), op.down = down.data(), op.z = result.z.data();
   forward(op);
-  LowRankBackward<T> gradient{op, dy.data(), dx.data(), result.d_down.data(), result.d_up_t.data()};
-  backward(gradient);
+  backward(LowRankBackward<T>{op, dx.data(), result.d_down.data()});
   result.y = back(y);
   result.dx = back(dx);
   return result;
@@ -85,7 +115,9 @@ TEST_P(LowRankOfEveryIsa, LowRank) {
                                           {33, 130, 65, {8, 4, 2}, 0.05},
                                           {100, 192, 192, {14}, 0.0},
                                           {17, 40, 24, {5, 1}, 0.5},
-                                          {33, 130, 65, {8, 4, 2}, 0.2, true}};
+                                          {33, 130, 65, {8, 4, 2}, 0.2, true},
+                                          {33, 130, 70, {4, 2, 4, 2}, 0.1, false, {35, 33}},
+                                          {70, 64, 80, {9}, 0.0, false, {16, 48, 13}}};
   for (const LowRankCase& c : cases) {
     const LowRankResult expected = run<float>(c, reference.low_rank, reference.low_rank_backward);
     const LowRankResult got = run<float>(c, low_rank<float>, low_rank_backward<float>);
@@ -134,12 +166,16 @@ TEST(ReferenceKernels, LowRankBackwardMatchesFiniteDifferences) {
   const std::vector<double> dy = draw(kRows * kOut, "dy");
   std::vector<double> z(kRows * kRank), y;
   LowRank<double> op;
-  op.rows = kRows, op.in = kIn, op.out = kOut, op.rank = kRank;
+  op.rows = kRows, op.in = kIn, op.rank = kRank;
   op.slices = slices.data(), op.num_slices = 2;
-  op.x = x.data(), op.down = down.data(), op.up_t = up_t.data(), op.z = z.data();
+  op.x = x.data(), op.down = down.data(), op.z = z.data();
+  LowRankOutput<double> output;
+  output.end = kRank, output.width = output.stride = kOut;
+  output.up_t = up_t.data(), output.dy = dy.data();
+  op.outputs = &output, op.num_outputs = 1;
   const auto loss = [&] {
     y.assign(kRows * kOut, 0.0);
-    op.y = y.data();
+    output.y = y.data();
     low_rank<double>(op);
     double sum = 0;
     for (size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
@@ -147,7 +183,8 @@ TEST(ReferenceKernels, LowRankBackwardMatchesFiniteDifferences) {
   };
   loss();
   std::vector<double> dx(x.size(), 0.0), d_down(down.size()), d_up_t(up_t.size());
-  low_rank_backward<double>({op, dy.data(), dx.data(), d_down.data(), d_up_t.data()});
+  output.d_up_t = d_up_t.data();
+  low_rank_backward<double>({op, dx.data(), d_down.data()});
   for (const auto& [values, gradient] :
        {std::pair{&x, &dx}, std::pair{&down, &d_down}, std::pair{&up_t, &d_up_t}}) {
     for (size_t i = 0; i < values->size(); ++i) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
@@ -17,6 +18,12 @@ inline at::Tensor normals(at::IntArrayRef shape, const std::string& name, at::Sc
   RandomStream stream(seed, name);
   for (int64_t i = 0; i < tensor.numel(); ++i) tensor.data_ptr<double>()[i] = stream.normal();
   return tensor.to(dtype);
+}
+
+/// The largest deviation over the largest magnitude.
+inline double relative_difference(const at::Tensor& got, const at::Tensor& expected) {
+  const at::Tensor exact = expected.to(at::kDouble);
+  return ((got.to(at::kDouble) - exact).abs().max() / exact.abs().max()).item<double>();
 }
 
 }  // namespace msplora::testing

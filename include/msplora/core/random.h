@@ -14,6 +14,18 @@ namespace msplora {
 std::array<uint32_t, 4> philox4x32(uint64_t key, uint64_t counter_low, uint64_t counter_high,
                                    int rounds = 10);
 
+/// The 128 bits of an AES state or round key, as the processor's instructions hold them: byte 0 first.
+using AesBlock = std::array<uint8_t, 16>;
+
+/// One round of AES as the instruction aesenc computes it: ShiftRows, SubBytes, MixColumns, then the key is
+/// added (FIPS 197). The last round has no MixColumns.
+AesBlock aes_round(const AesBlock& state, const AesBlock& key, bool is_last = false);
+
+/// ARS (Salmon et al., SC 2011): counter and key through AES rounds whose keys are a Weyl sequence. Five
+/// rounds pass BigCrush; processors with AES instructions draw 16 bytes in five of them. The 128-bit key is
+/// (key, not key), the counter (counter, 0).
+AesBlock ars(uint64_t key, uint64_t counter, int rounds = 5);
+
 /// A 64-bit hash of a name, stable across platforms and versions (FNV-1a with a final mix).
 uint64_t hash_name(std::string_view name);
 

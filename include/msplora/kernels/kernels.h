@@ -27,14 +27,15 @@ void set_isa(Isa isa);
 std::vector<Isa> available_isas();
 std::string to_string(Isa isa);
 
-/// Rounds of Philox for masks and noise: the fewest that pass BigCrush (Salmon et al. 2011, table 2).
-inline constexpr int kMaskRounds = 7;
+/// Rounds of the generators, the fewest that pass BigCrush (Salmon et al. 2011, table 2): of ARS for masks,
+/// of Philox for noise.
+inline constexpr int kMaskRounds = 5;
+inline constexpr int kNoiseRounds = 7;
 
 /// A dropout mask that is computed, never stored. Element e of the stream `key` is kept when its 16-bit
 /// number is at least threshold = round(p * 65536); kept values are scaled by 1 / (1 - threshold / 65536).
-/// The numbers are Philox 4x32-7: counter (e / 64) * 8 + (e % 32) / 4 gives eight 16-bit numbers, low halves
-/// of words first, of which (e % 64) / 32 * 4 + e % 4 is taken, so that a vector of words is 32 numbers in
-/// order.
+/// The numbers are those of ARS (core/random.h): counter e / 8 gives eight 16-bit numbers, low bytes first,
+/// of which e % 8 is taken.
 struct DropoutMask {
   uint64_t key = 0;
   double p = 0.0;
@@ -121,33 +122,42 @@ struct FactorType<double> {
   using type = double;
 };
 
-/// y += Σ over slices of mask(x) downᵀ up_t, all slices and the terms of all levels in one pass over x and y.
-/// x [rows, in], y [rows, out]; down [rank, in]; up_t [rank, out], transposed and with scalings folded in;
-/// z [rows, rank] = mask(x) downᵀ is kept for backward. Element t * in + i of a slice's mask belongs to x[t,
-/// i].
+/// Where the ranks [begin, end) go to: columns of one layer's output. Rows of y and dy lie `stride` apart.
+template <typename T>
+struct LowRankOutput {
+  using Factor = typename FactorType<T>::type;
+  int64_t begin = 0, end = 0;
+  int64_t width = 0, stride = 0;
+  const Factor* up_t = nullptr;  // [end - begin, width], transposed and with scalings folded in
+  T* y = nullptr;                // forward: is added to
+  const T* dy = nullptr;         // backward
+  Factor* d_up_t = nullptr;      // backward: is overwritten
+};
+
+/// y_o += Σ over the ranks r of output o of mask_r(x) down_rᵀ up_r: all slices, the terms of all levels and
+/// the layers that read the same input in one pass over x. x [rows, in]; down [rank, in]; z [rows, rank] =
+/// mask(x) downᵀ is kept for backward. Element t * in + i of a slice's mask belongs to x[t, i].
 template <typename T>
 struct LowRank {
   using Factor = typename FactorType<T>::type;
-  int64_t rows = 0, in = 0, out = 0, rank = 0;
+  int64_t rows = 0, in = 0, rank = 0;
   const LowRankSlice* slices = nullptr;  // cover [0, rank) in order
   int64_t num_slices = 0;
+  const LowRankOutput<T>* outputs = nullptr;  // cover [0, rank) in order
+  int64_t num_outputs = 0;
   const T* x = nullptr;
   const Factor* down = nullptr;
-  const Factor* up_t = nullptr;
-  T* y = nullptr;
   Factor* z = nullptr;
 };
 template <typename T>
 void low_rank(const LowRank<T>& op);
 
-/// Backward of low_rank: d_down and d_up_t are overwritten; dx [rows, in], when not null, is added to.
+/// Backward of low_rank: d_down and every d_up_t are overwritten; dx [rows, in], when not null, is added to.
 template <typename T>
 struct LowRankBackward {
-  LowRank<T> forward;  // with z; y is not used
-  const T* dy = nullptr;
+  LowRank<T> forward;  // with z, dy and d_up_t; y is not used
   T* dx = nullptr;
   typename LowRank<T>::Factor* d_down = nullptr;
-  typename LowRank<T>::Factor* d_up_t = nullptr;
 };
 template <typename T>
 void low_rank_backward(const LowRankBackward<T>& op);

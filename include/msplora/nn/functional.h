@@ -38,6 +38,9 @@ struct AttentionShape {
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask);
+/// The same with q, k and v side by side in one tensor, as their joint product leaves them.
+at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens,
+                             const AttentionShape& shape, const kernels::DropoutMask& mask);
 
 /// Gaussian noise on the weight of one product: row i has the standard deviation deviations[i]. Drawn in
 /// forward and again in backward (kernels::RowNoise); nothing of the weight's size is kept.

@@ -11,6 +11,16 @@ namespace {
 constexpr int64_t kRowBlock = 16;  // rows handled at a time
 constexpr int kRowMaskSlot = 16, kMaskSlot = 18, kDzSlot = 19, kDownSlot = 20, kUpSlot = 21;
 
+/// Rows of x, y or their gradients: `width` values, `stride` from one row to the next.
+template <typename T>
+struct RowView {
+  T* data;
+  int64_t width, stride;
+
+  T* row(int64_t t) const { return data + t * stride; }
+  RowView from(int64_t t) const { return {row(t), width, stride}; }
+};
+
 int64_t round_up(int64_t n) {
   return (n + 15) / 16 * 16;
 }
@@ -24,22 +34,13 @@ void pad_rows(const float* from, int64_t rows, int64_t width, float* to) {
   }
 }
 
-// Reads rows of x where they lie: converted and masked on the way into a product. Without dropout everything
-// is kept.
-struct RowMask {
-  MaskBits bits;
-  float scale = 1.0f;
-
-  template <bool Masked>
-  VecF apply(VecF value, int64_t i) const {
-    return Masked ? keep(value * scale, bits, i) : value;
-  }
-};
-
-// Elements i .. of a row of `width`; what lies beyond is zero.
-template <bool Tail, typename T>
-MSPLORA_INLINE VecF read(const T* row, int64_t i, int64_t width) {
-  return Tail ? load_part(row + i, static_cast<int>(width - i)) : load(row + i);
+// Elements i .. of a row of x, read where it lies: converted on the way into a product, dropped elements and
+// what lies beyond the end as zero. The scale of a mask is applied to the few numbers of the rank instead.
+template <bool Masked, bool Tail, typename T>
+MSPLORA_INLINE VecF read(const T* row, const MaskBits& mask, int64_t i, int64_t width) {
+  if constexpr (Masked && !Tail) return load_kept(row, mask, i);
+  const VecF value = Tail ? load_part(row + i, static_cast<int>(width - i)) : load(row + i);
+  return Masked ? keep(value, mask, i) : value;
 }
 template <bool Tail, typename T>
 MSPLORA_INLINE void add_to(T* row, int64_t i, int64_t width, VecF value) {
@@ -70,53 +71,52 @@ MSPLORA_INLINE void for_groups(int64_t begin, int64_t end, const Body& body) {
 
 // c[i, j] = mask(x_i) . b_j for Rows rows of x and Columns rows of b.
 template <int Rows, int Columns, bool Masked, typename T>
-MSPLORA_INLINE void dot_tile(const T* x, int64_t width, const RowMask* masks, const float* b, int64_t wide,
+MSPLORA_INLINE void dot_tile(RowView<const T> x, const MaskBits* masks, const float* b, int64_t wide,
                              float* c, int64_t ldc) {
   VecF acc[Rows][Columns];
   for (int i = 0; i < Rows; ++i)
     for (int j = 0; j < Columns; ++j) acc[i][j] = splat(0.0f);
-  RowMask mask[Rows];
+  MaskBits mask[Rows];
   for (int i = 0; i < Rows; ++i) mask[i] = masks[i];
   const auto add = [&]<bool Tail>(int64_t p) __attribute__((always_inline)) {
     VecF row[Columns];
     for (int j = 0; j < Columns; ++j) row[j] = load(b + j * wide + p);
     for (int i = 0; i < Rows; ++i) {
-      const VecF value = mask[i].template apply<Masked>(read<Tail>(x + i * width, p, width), p);
+      const VecF value = read<Masked, Tail>(x.row(i), mask[i], p, x.width);
       for (int j = 0; j < Columns; ++j) acc[i][j] += value * row[j];
     }
   };
   int64_t p = 0;
-  for (; p + kLanes <= width; p += kLanes) add.template operator()<false>(p);
-  if (p < width) add.template operator()<true>(p);
+  for (; p + kLanes <= x.width; p += kLanes) add.template operator()<false>(p);
+  if (p < x.width) add.template operator()<true>(p);
   for (int i = 0; i < Rows; ++i)
     for (int j = 0; j < Columns; ++j) c[i * ldc + j] = sum_lanes(acc[i][j]);
 }
 
 // c[rows, columns] = mask(x) bᵀ.
 template <bool Masked, typename T>
-void dots(const T* x, int64_t width, int64_t rows, const RowMask* masks, const float* b, int64_t wide,
+void dots(RowView<const T> x, int64_t rows, const MaskBits* masks, const float* b, int64_t wide,
           int64_t columns, float* c, int64_t ldc) {
   for_groups<8>(0, columns, [&]<int Columns>(int64_t j) {
-    for_groups<Columns == 8 ? 2 : 4>(0, rows, [&]<int Rows>(int64_t i) {
-      dot_tile<Rows, Columns, Masked>(x + i * width, width, masks + i, b + j * wide, wide, c + i * ldc + j,
-                                      ldc);
+    for_groups<Columns == 8 ? 2 : 4>(0, rows, [&]<int Count>(int64_t i) {
+      dot_tile<Count, Columns, Masked, T>(x.from(i), masks + i, b + j * wide, wide, c + i * ldc + j, ldc);
     });
   });
 }
 
 // sums[r, :] += Σ_t factors[t, r] mask(x_t) for `count` rows of sums.
 template <bool Masked, typename T>
-void add_outer(const T* x, int64_t width, int64_t rows, const RowMask* masks, const float* factors,
-               int64_t ldf, int64_t count, float* sums, int64_t wide) {
+void add_outer(RowView<const T> x, int64_t rows, const MaskBits* masks, const float* factors, int64_t ldf,
+               int64_t count, float* sums, int64_t wide) {
   for_groups<8>(0, count, [&]<int Ranks>(int64_t r) {
-    for_columns<Ranks == 8 ? 2 : 4>(width, [&]<int Vectors, bool Tail>(int64_t column) {
+    for_columns<Ranks == 8 ? 2 : 4>(x.width, [&]<int Vectors, bool Tail>(int64_t column) {
       VecF acc[Ranks][Vectors];
       for (int k = 0; k < Ranks; ++k)
         for (int j = 0; j < Vectors; ++j) acc[k][j] = load(sums + (r + k) * wide + column + j * kLanes);
       for (int64_t t = 0; t < rows; ++t) {
         for (int j = 0; j < Vectors; ++j) {
           const int64_t at = column + j * kLanes;
-          const VecF value = masks[t].template apply<Masked>(read<Tail>(x + t * width, at, width), at);
+          const VecF value = read<Masked, Tail>(x.row(t), masks[t], at, x.width);
           for (int k = 0; k < Ranks; ++k) acc[k][j] += factors[t * ldf + r + k] * value;
         }
       }
@@ -129,9 +129,9 @@ void add_outer(const T* x, int64_t width, int64_t rows, const RowMask* masks, co
 template <typename T>
 struct Block {
   const LowRank<T>& op;
-  int64_t wide_in, wide_out;
-  const float *down, *up_t;  // padded
-  RowMask* masks;            // [num_slices, kRowBlock]
+  int64_t wide_in;
+  const float *down, *up_t;  // padded; those of the outputs one after the other
+  MaskBits* masks;           // [num_slices, kRowBlock]
 };
 
 // acc = z_s b_s for the ranks [begin, end).
@@ -150,18 +150,17 @@ MSPLORA_INLINE void product_tile(const LowRankSlice& slice, const float* z, int6
   }
 }
 
-// y_t += Σ_r z[t, r] b_r over all ranks.
+// y_t += Σ_r z[t, r] b_r over `count` ranks.
 template <typename T>
-void add_products(int64_t rank, const float* z, int64_t rows, const float* b, int64_t wide, T* y,
-                  int64_t width) {
-  const LowRankSlice whole = {0, rank, {}};
-  for_columns<4>(width, [&]<int Vectors, bool Tail>(int64_t column) {
-    for_groups<4>(0, rows, [&]<int Rows>(int64_t t) {
-      VecF acc[Rows][Vectors];
-      product_tile(whole, z + t * rank, rank, b + column, wide, acc);
-      for (int i = 0; i < Rows; ++i)
-        for (int j = 0; j < Vectors; ++j)
-          add_to<Tail>(y + (t + i) * width, column + j * kLanes, width, acc[i][j]);
+void add_products(int64_t count, const float* z, int64_t ldz, int64_t rows, const float* b, int64_t wide,
+                  RowView<T> y) {
+  const LowRankSlice whole = {0, count, {}};
+  for_columns<4>(y.width, [&]<int Vectors, bool Tail>(int64_t column) {
+    for_groups<4>(0, rows, [&]<int Count>(int64_t t) {
+      VecF acc[Count][Vectors];
+      product_tile(whole, z + t * ldz, ldz, b + column, wide, acc);
+      for (int i = 0; i < Count; ++i)
+        for (int j = 0; j < Vectors; ++j) add_to<Tail>(y.row(t + i), column + j * kLanes, y.width, acc[i][j]);
     });
   });
 }
@@ -177,11 +176,11 @@ void add_masked_products(const Block<T>& block, const float* z, int64_t rows, T*
         for (int j = 0; j < Vectors; ++j) total[i][j] = splat(0.0f);
       for (int64_t s = 0; s < op.num_slices; ++s) {
         product_tile(op.slices[s], z + t * op.rank, op.rank, block.down + column, block.wide_in, acc);
-        const RowMask* masks = block.masks + s * kRowBlock + t;
+        const MaskBits* masks = block.masks + s * kRowBlock + t;
         const bool masked = op.slices[s].mask.active();
         for (int i = 0; i < Rows; ++i)
           for (int j = 0; j < Vectors; ++j)
-            total[i][j] += masked ? masks[i].template apply<true>(acc[i][j], column + j * kLanes) : acc[i][j];
+            total[i][j] += masked ? keep(acc[i][j], masks[i], column + j * kLanes) : acc[i][j];
       }
       for (int i = 0; i < Rows; ++i)
         for (int j = 0; j < Vectors; ++j)
@@ -193,33 +192,70 @@ void add_masked_products(const Block<T>& block, const float* z, int64_t rows, T*
 // Draws the masks of rows [first, first + rows) of every slice.
 template <typename T>
 void draw(const Block<T>& b, int64_t first, int64_t rows) {
-  const int64_t room = mask_words(kRowBlock * b.op.in);
+  const int64_t in = b.op.in, room = kRowBlock * mask_words(in);
   auto* words = reinterpret_cast<uint64_t*>(thread_scratch(kMaskSlot, 2 * room * b.op.num_slices));
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
     const DropoutMask& mask = b.op.slices[s].mask;
-    const MaskBits all =
-        mask.active() ? draw_row(mask, first * b.op.in, rows * b.op.in, words + s * room) : MaskBits();
-    for (int64_t t = 0; t < rows; ++t)
-      b.masks[s * kRowBlock + t] = {all.from(t * b.op.in), static_cast<float>(mask.scale())};
+    MaskBits* masks = b.masks + s * kRowBlock;
+    uint64_t* place = words + s * room;
+    if (!mask.active()) {
+      for (int64_t t = 0; t < rows; ++t) masks[t] = MaskBits();
+    } else if (in % 8 == 0) {
+      const MaskBits all = draw_row(mask, first * in, rows * in, place);
+      for (int64_t t = 0; t < rows; ++t) masks[t] = all.from(t * in);
+    } else {  // rows do not begin with a byte
+      for (int64_t t = 0; t < rows; ++t)
+        masks[t] = draw_row(mask, (first + t) * in, in, place + t * mask_words(in));
+    }
   }
 }
 
-constexpr RowMask kNoMasks[kRowBlock] = {};
+const MaskBits kNoMasks[kRowBlock] = {};
+
+// The ranks of masked slices times the scale of the mask.
+template <typename T>
+void scale_ranks(const LowRank<T>& op, int64_t rows, float* z) {
+  for (int64_t s = 0; s < op.num_slices; ++s) {
+    const LowRankSlice& slice = op.slices[s];
+    if (!slice.mask.active()) continue;
+    const auto scale = static_cast<float>(slice.mask.scale());
+    for (int64_t t = 0; t < rows; ++t)
+      for (int64_t r = slice.begin; r < slice.end; ++r) z[t * op.rank + r] *= scale;
+  }
+}
+
+// Runs body(output, its factors, their padded width) over the outputs.
+template <typename T, typename Body>
+void for_outputs(const LowRank<T>& op, float* factors, const Body& body) {
+  for (int64_t k = 0; k < op.num_outputs; ++k) {
+    const LowRankOutput<T>& output = op.outputs[k];
+    const int64_t wide = round_up(output.width);
+    body(output, factors, wide);
+    factors += (output.end - output.begin) * wide;
+  }
+}
 
 template <typename T>
 void forward_block(const Block<T>& b, int64_t first, int64_t rows) {
-  float* z = b.op.z + first * b.op.rank;
+  const int64_t rank = b.op.rank;
+  float* z = b.op.z + first * rank;
   draw(b, first, rows);
+  const RowView<const T> x = {b.op.x + first * b.op.in, b.op.in, b.op.in};
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
     const LowRankSlice& slice = b.op.slices[s];
     const auto run = slice.mask.active() ? dots<true, T> : dots<false, T>;
-    run(b.op.x + first * b.op.in, b.op.in, rows, b.masks + s * kRowBlock, b.down + slice.begin * b.wide_in,
-        b.wide_in, slice.end - slice.begin, z + slice.begin, b.op.rank);
+    run(x, rows, b.masks + s * kRowBlock, b.down + slice.begin * b.wide_in, b.wide_in,
+        slice.end - slice.begin, z + slice.begin, rank);
   }
-  add_products(b.op.rank, z, rows, b.up_t, b.wide_out, b.op.y + first * b.op.out, b.op.out);
+  scale_ranks(b.op, rows, z);
+  for_outputs(b.op, const_cast<float*>(b.up_t),
+              [&](const LowRankOutput<T>& o, const float* up_t, int64_t wide) {
+                const RowView<T> y = {o.y + first * o.stride, o.width, o.stride};
+                add_products(o.end - o.begin, z + o.begin, rank, rows, up_t, wide, y);
+              });
 }
 
-// The thread's sums of the gradients, [rank, wide_in] and [rank, wide_out].
+// The thread's sums of the gradients, laid out as the padded factors are.
 struct Sums {
   float *down, *up_t, *dz;
 };
@@ -227,22 +263,28 @@ struct Sums {
 template <typename T>
 void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums& sums, int64_t first,
                     int64_t rows) {
-  const int64_t rank = b.op.rank, in = b.op.in, out = b.op.out;
-  const T* dy = op.dy + first * out;
+  const int64_t rank = b.op.rank, in = b.op.in;
   draw(b, first, rows);
-  dots<false>(dy, out, rows, kNoMasks, b.up_t, b.wide_out, rank, sums.dz, rank);
-  add_outer<false>(dy, out, rows, kNoMasks, b.op.z + first * rank, rank, rank, sums.up_t, b.wide_out);
+  for_outputs(b.op, sums.up_t, [&](const LowRankOutput<T>& o, float* d_up_t, int64_t wide) {
+    const RowView<const T> dy = {o.dy + first * o.stride, o.width, o.stride};
+    const float* up_t = b.up_t + (d_up_t - sums.up_t);
+    const int64_t count = o.end - o.begin;
+    dots<false, T>(dy, rows, kNoMasks, up_t, wide, count, sums.dz + o.begin, rank);
+    add_outer<false, T>(dy, rows, kNoMasks, b.op.z + first * rank + o.begin, rank, count, d_up_t, wide);
+  });
+  scale_ranks(b.op, rows, sums.dz);
   bool masked = false;
+  const RowView<const T> x = {b.op.x + first * in, in, in};
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
     const LowRankSlice& slice = b.op.slices[s];
     masked |= slice.mask.active();
     const auto run = slice.mask.active() ? add_outer<true, T> : add_outer<false, T>;
-    run(b.op.x + first * in, in, rows, b.masks + s * kRowBlock, sums.dz + slice.begin, rank,
-        slice.end - slice.begin, sums.down + slice.begin * b.wide_in, b.wide_in);
+    run(x, rows, b.masks + s * kRowBlock, sums.dz + slice.begin, rank, slice.end - slice.begin,
+        sums.down + slice.begin * b.wide_in, b.wide_in);
   }
   if (op.dx == nullptr) return;
   if (masked) return add_masked_products(b, sums.dz, rows, op.dx + first * in);
-  add_products(rank, sums.dz, rows, b.down, b.wide_in, op.dx + first * in, in);
+  add_products(rank, sums.dz, rank, rows, b.down, b.wide_in, RowView<T>{op.dx + first * in, in, in});
 }
 
 int threads_for(int64_t rows, int64_t width) {
@@ -261,20 +303,32 @@ Range range_of(int64_t rows, int64_t threads, int64_t thread) {
 
 template <typename T>
 Block<T> make_block(const LowRank<T>& op, const float* down, const float* up_t) {
-  const int64_t wide_in = round_up(op.in), wide_out = round_up(op.out);
-  return {op,
-          wide_in,
-          wide_out,
-          down,
-          up_t,
-          reinterpret_cast<RowMask*>(
-              thread_scratch(kRowMaskSlot, op.num_slices * kRowBlock * sizeof(RowMask) / sizeof(float)))};
+  return {op, round_up(op.in), down, up_t,
+          reinterpret_cast<MaskBits*>(
+              thread_scratch(kRowMaskSlot, op.num_slices * kRowBlock * sizeof(MaskBits) / sizeof(float)))};
 }
 
-// parts[0] += parts[1] + ..., in order; then without padding to `to`.
-void reduce(float* parts, int64_t count, int64_t rows, int64_t width, float* to) {
-  const int64_t padded = round_up(width), size = rows * padded;
-#pragma omp parallel for schedule(static) if (count > 1 && size > kParallelElements)
+template <typename T>
+int64_t padded_size(const LowRank<T>& op) {
+  int64_t size = 0;
+  for_outputs(op, static_cast<float*>(nullptr), [&](const LowRankOutput<T>& o, const float*, int64_t wide) {
+    size += (o.end - o.begin) * wide;
+  });
+  return size;
+}
+
+template <typename T>
+void pad_factors(const LowRank<T>& op, float* down, float* up_t) {
+  pad_rows(op.down, op.rank, op.in, down);
+  for_outputs(op, up_t, [&](const LowRankOutput<T>& o, float* to, int64_t) {
+    pad_rows(o.up_t, o.end - o.begin, o.width, to);
+  });
+}
+
+// parts[0] += parts[1] + ..., in order, `size` from one part to the next; then without padding to `to`.
+void reduce(float* parts, int64_t count, int64_t size, int64_t rows, int64_t width, float* to) {
+  const int64_t padded = round_up(width);
+#pragma omp parallel for schedule(static) if (count > 1 && rows * padded > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
     float* row = parts + r * padded;
     for (int64_t part = 1; part < count; ++part)
@@ -288,11 +342,9 @@ void reduce(float* parts, int64_t count, int64_t rows, int64_t width, float* to)
 
 template <typename T>
 void low_rank(const LowRank<T>& op) {
-  const int64_t wide_in = round_up(op.in), wide_out = round_up(op.out);
-  float* down = thread_scratch(kDownSlot, op.rank * wide_in);
-  float* up_t = thread_scratch(kUpSlot, op.rank * wide_out);
-  pad_rows(op.down, op.rank, op.in, down);
-  pad_rows(op.up_t, op.rank, op.out, up_t);
+  float* down = thread_scratch(kDownSlot, op.rank * round_up(op.in));
+  float* up_t = thread_scratch(kUpSlot, padded_size(op));
+  pad_factors(op, down, up_t);
   const int threads = threads_for(op.rows, op.in);
 #pragma omp parallel num_threads(threads)
   {
@@ -306,14 +358,12 @@ void low_rank(const LowRank<T>& op) {
 template <typename T>
 void low_rank_backward(const LowRankBackward<T>& op) {
   const LowRank<T>& f = op.forward;
-  const int64_t wide_in = round_up(f.in), wide_out = round_up(f.out);
   const int threads = threads_for(f.rows, f.in);
-  const int64_t down_size = f.rank * wide_in, up_size = f.rank * wide_out;
+  const int64_t down_size = f.rank * round_up(f.in), up_size = padded_size(f);
   // Factors first, then one part of the sums for each thread.
   float* down = thread_scratch(kDownSlot, down_size * (1 + threads));
   float* up_t = thread_scratch(kUpSlot, up_size * (1 + threads));
-  pad_rows(f.down, f.rank, f.in, down);
-  pad_rows(f.up_t, f.rank, f.out, up_t);
+  pad_factors(f, down, up_t);
 #pragma omp parallel num_threads(threads)
   {
     const int64_t thread = omp_get_thread_num();
@@ -326,8 +376,10 @@ void low_rank_backward(const LowRankBackward<T>& op) {
     for (int64_t t = range.begin; t < range.end; t += kRowBlock)
       backward_block(op, block, sums, t, range.end - t < kRowBlock ? range.end - t : kRowBlock);
   }
-  reduce(down + down_size, threads, f.rank, f.in, op.d_down);
-  reduce(up_t + up_size, threads, f.rank, f.out, op.d_up_t);
+  reduce(down + down_size, threads, down_size, f.rank, f.in, op.d_down);
+  for_outputs(f, up_t + up_size, [&](const LowRankOutput<T>& o, float* parts, int64_t) {
+    reduce(parts, threads, up_size, o.end - o.begin, o.width, o.d_up_t);
+  });
 }
 
 template void low_rank(const LowRank<float>&);

@@ -4,56 +4,98 @@
 // kernels.h defines the numbers). Kernels clear dropped lanes and multiply by the scale where it costs least.
 
 #include "kernels/cpu/simd.h"
+#include "msplora/core/random.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 
-/// The 16-bit numbers of one block of 64 elements lie in memory order in the words of eight counters.
+/// A block of 64 elements: the 16-bit numbers of eight counters.
 inline constexpr int kMaskBlock = 64;
 
-/// Bit i: numbers[i] >= threshold, for 64 numbers in vectors of 32-bit pairs.
-MSPLORA_INLINE uint64_t compare_numbers(const VecL* numbers, uint32_t threshold) {
-#if defined(__AVX512BW__)
-  const __m512i least = _mm512_set1_epi16(static_cast<int16_t>(threshold));
-  const uint64_t low = _mm512_cmpge_epu16_mask((__m512i)numbers[0], least);
-  return low | static_cast<uint64_t>(_mm512_cmpge_epu16_mask((__m512i)numbers[1], least)) << 32;
-#elif defined(__AVX2__)
-  const __m256i least = _mm256_set1_epi16(static_cast<int16_t>(threshold));
-  uint64_t bits = 0;
-  for (int i = 0; i < 2; ++i) {
-    const __m256i a = (__m256i)numbers[2 * i], b = (__m256i)numbers[2 * i + 1];
-    const __m256i keep_a = _mm256_cmpeq_epi16(_mm256_max_epu16(a, least), a);
-    const __m256i keep_b = _mm256_cmpeq_epi16(_mm256_max_epu16(b, least), b);
-    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(keep_a, keep_b), 0xD8);
-    bits |= static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_epi8(bytes))) << (32 * i);
+/// Keys of the rounds of ARS.
+struct RoundKey {
+  uint64_t low, high;
+
+  void next() {
+    low += 0x9E3779B97F4A7C15ull;
+    high += 0xBB67AE8584CAA73Bull;
   }
-  return bits;
-#else
-  uint16_t values[kMaskBlock];
-  std::memcpy(values, numbers, sizeof(values));
-  uint64_t bits = 0;
-  for (int i = 0; i < kMaskBlock; ++i) bits |= static_cast<uint64_t>(values[i] >= threshold) << i;
-  return bits;
-#endif
-}
+};
 
 /// Bits of the blocks first .. first + Blocks - 1.
+#if defined(__VAES__) && defined(__AVX512BW__)
 template <int Blocks>
 MSPLORA_INLINE void draw_blocks(uint64_t key, uint64_t first, uint32_t threshold, uint64_t* bits) {
-  constexpr int kVectors = 8 / kWide;  // vectors of counters in a block
-  constexpr int kAll = Blocks * kVectors;
-  VecL c0[kAll], c1[kAll], c2[kAll], c3[kAll];
-  philox_words<kAll>(key, first * 8, 0, c0, c1, c2, c3);
+  constexpr int kVectors = 2 * Blocks;  // of four counters
+  RoundKey round{key, ~key};
+  const auto keys = [&] {
+    const auto low = static_cast<int64_t>(round.low), high = static_cast<int64_t>(round.high);
+    return _mm512_set_epi64(high, low, high, low, high, low, high, low);
+  };
+  const auto begin = static_cast<int64_t>(8 * first);
+  __m512i v[kVectors];
+  for (int g = 0; g < kVectors; ++g) {
+    const int64_t c = begin + 4 * g;
+    v[g] = _mm512_xor_si512(_mm512_set_epi64(0, c + 3, 0, c + 2, 0, c + 1, 0, c), keys());
+  }
+#pragma GCC unroll 4
+  for (int r = 1; r < kMaskRounds; ++r) {
+    round.next();
+    for (int g = 0; g < kVectors; ++g) v[g] = _mm512_aesenc_epi128(v[g], keys());
+  }
+  round.next();
+  const __m512i least = _mm512_set1_epi16(static_cast<int16_t>(threshold));
+  for (int g = 0; g < kVectors; ++g) v[g] = _mm512_aesenclast_epi128(v[g], keys());
   for (int b = 0; b < Blocks; ++b) {
-    // Words 0 and 1 of the eight counters are the first half of the block, words 2 and 3 the second.
-    VecL numbers[2 * kVectors];
-    for (int g = 0; g < kVectors; ++g) {
-      const int from = b * kVectors + g;
-      numbers[g] = (c0[from] & 0xFFFFFFFFu) | (c1[from] << 32);
-      numbers[kVectors + g] = (c2[from] & 0xFFFFFFFFu) | (c3[from] << 32);
-    }
-    bits[b] = compare_numbers(numbers, threshold);
+    const uint64_t low = _mm512_cmpge_epu16_mask(v[2 * b], least),
+                   high = _mm512_cmpge_epu16_mask(v[2 * b + 1], least);
+    bits[b] = low | high << 32;
   }
 }
+#elif defined(__AES__) && defined(__AVX__)
+template <int Blocks>
+MSPLORA_INLINE void draw_blocks(uint64_t key, uint64_t first, uint32_t threshold, uint64_t* bits) {
+  const __m128i least = _mm_set1_epi16(static_cast<int16_t>(threshold));
+  for (int b = 0; b < Blocks; ++b) {
+    RoundKey round{key, ~key};
+    const auto keys = [&] {
+      return _mm_set_epi64x(static_cast<int64_t>(round.high), static_cast<int64_t>(round.low));
+    };
+    const auto begin = static_cast<int64_t>(8 * (first + static_cast<uint64_t>(b)));
+    __m128i v[8];
+    for (int g = 0; g < 8; ++g) v[g] = _mm_xor_si128(_mm_set_epi64x(0, begin + g), keys());
+    for (int r = 1; r < kMaskRounds; ++r) {
+      round.next();
+      for (int g = 0; g < 8; ++g) v[g] = _mm_aesenc_si128(v[g], keys());
+    }
+    round.next();
+    for (int g = 0; g < 8; ++g) {
+      v[g] = _mm_aesenclast_si128(v[g], keys());
+      v[g] = _mm_cmpeq_epi16(_mm_max_epu16(v[g], least), v[g]);
+    }
+    uint64_t kept = 0;
+    for (int g = 0; g < 8; g += 2) {
+      const auto bytes = static_cast<uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(v[g], v[g + 1])));
+      kept |= static_cast<uint64_t>(bytes) << (8 * g);
+    }
+    bits[b] = kept;
+  }
+}
+#else
+template <int Blocks>
+inline void draw_blocks(uint64_t key, uint64_t first, uint32_t threshold, uint64_t* bits) {
+  for (int b = 0; b < Blocks; ++b) {
+    bits[b] = 0;
+    for (int g = 0; g < 8; ++g) {
+      const AesBlock bytes =
+          ars(key, 8 * (first + static_cast<uint64_t>(b)) + static_cast<uint64_t>(g), kMaskRounds);
+      for (int i = 0; i < 8; ++i) {
+        const uint32_t number = bytes[2 * i] | static_cast<uint32_t>(bytes[2 * i + 1]) << 8;
+        bits[b] |= static_cast<uint64_t>(number >= threshold) << (8 * g + i);
+      }
+    }
+  }
+}
+#endif
 
 /// Bits of `count` blocks from block `first`.
 inline void draw_mask(const DropoutMask& mask, uint64_t first, int64_t count, uint64_t* bits) {
@@ -65,33 +107,29 @@ inline void draw_mask(const DropoutMask& mask, uint64_t first, int64_t count, ui
   for (; b < count; ++b) draw_blocks<1>(mask.key, first + static_cast<uint64_t>(b), threshold, bits + b);
 }
 
-/// Some consecutive elements of a mask; without one, everything is kept.
+/// Some consecutive elements of a mask, from a whole byte on; without a mask, everything is kept.
 class MaskBits {
  public:
   MaskBits() = default;
-  MaskBits(const uint64_t* words, int64_t first_bit)
-      : bytes_(reinterpret_cast<const unsigned char*>(words)), first_(first_bit) {}
+  explicit MaskBits(const unsigned char* bytes) : bytes_(bytes) {}
 
   bool active() const { return bytes_ != nullptr; }
 
-  /// The mask without its first `count` elements.
-  MaskBits from(int64_t count) const {
-    MaskBits rest = *this;
-    rest.first_ += count;
-    return rest;
-  }
+  /// The mask without its first `count` elements, a multiple of 8.
+  MaskBits from(int64_t count) const { return MaskBits(active() ? bytes_ + count / 8 : nullptr); }
 
-  /// The bits of elements i .. i + kLanes - 1.
+  /// The bits of elements i .. i + kLanes - 1, for i a multiple of kLanes.
   MSPLORA_INLINE uint32_t lanes(const MaskBits& mask, int64_t i) {
-    const int64_t bit = mask.first_ + i;
-    uint32_t word;
-    std::memcpy(&word, mask.bytes_ + (bit >> 3), sizeof(word));
-    return word >> (bit & 7);
+    if constexpr (kLanes == 16) {
+      uint16_t bits;
+      std::memcpy(&bits, mask.bytes_ + i / 8, sizeof(bits));
+      return bits;
+    }
+    return static_cast<uint32_t>(mask.bytes_[i / 8]) >> (i % 8);
   }
 
  private:
   const unsigned char* bytes_ = nullptr;
-  int64_t first_ = 0;
 };
 
 /// Words that elements [first, first + width) need, with room for reads beyond the end.
@@ -101,9 +139,14 @@ inline int64_t mask_words(int64_t width) {
 
 /// Draws elements [first, first + width) into `words` (mask_words(width) of them).
 inline MaskBits draw_row(const DropoutMask& mask, int64_t first, int64_t width, uint64_t* words) {
-  const int64_t block = first / kMaskBlock;
-  draw_mask(mask, static_cast<uint64_t>(block), (first + width + kMaskBlock - 1) / kMaskBlock - block, words);
-  return {words, first - block * kMaskBlock};
+  const int64_t block = first / kMaskBlock, count = (first + width + kMaskBlock - 1) / kMaskBlock - block;
+  draw_mask(mask, static_cast<uint64_t>(block), count, words);
+  const int64_t bit = first - block * kMaskBlock;
+  if (const int64_t odd = bit % 8; odd != 0) {
+    for (int64_t w = 0; w < count; ++w)
+      words[w] = words[w] >> odd | (w + 1 < count ? words[w + 1] << (kMaskBlock - odd) : 0);
+  }
+  return MaskBits(reinterpret_cast<const unsigned char*>(words) + bit / 8);
 }
 
 /// v where the lane's bit is set, else 0.
@@ -120,6 +163,20 @@ MSPLORA_INLINE VecF keep_lanes(VecF v, uint32_t bits) {
 /// mask(v), unscaled, for elements i .. i + kLanes - 1.
 MSPLORA_INLINE VecF keep(VecF v, const MaskBits& mask, int64_t i) {
   return keep_lanes(v, MaskBits::lanes(mask, i));
+}
+
+/// mask(p[i ..]), unscaled, for elements i .. i + kLanes - 1: dropped ones are not even read.
+template <typename T>
+MSPLORA_INLINE VecF load_kept(const T* p, const MaskBits& mask, int64_t i) {
+#if defined(__AVX512F__)
+  const auto bits = static_cast<__mmask16>(MaskBits::lanes(mask, i));
+  if constexpr (sizeof(T) == 4) return (VecF)_mm512_maskz_loadu_ps(bits, p + i);
+  if constexpr (sizeof(T) == 2) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
+    return (VecF)_mm512_slli_epi32(_mm512_maskz_cvtepu16_epi32(bits, half), 16);
+  }
+#endif
+  return keep(load(p + i), mask, i);
 }
 
 }  // namespace msplora::kernels::MSPLORA_ISA

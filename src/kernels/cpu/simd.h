@@ -273,7 +273,7 @@ MSPLORA_INLINE void philox_words(uint64_t key, uint64_t first, uint64_t high, Ve
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   const VecL m0 = VecL{} + 0xD2511F53u, m1 = VecL{} + 0xCD9E8D57u;
 #pragma GCC unroll 7
-  for (int round = 0; round < kMaskRounds; ++round) {
+  for (int round = 0; round < kNoiseRounds; ++round) {
     const VecL key0 = VecL{} + k0, key1 = VecL{} + k1;
     for (int g = 0; g < Vectors; ++g) {
       const VecL p0 = multiply_low(c0[g], m0), p1 = multiply_low(c2[g], m1);

@@ -254,13 +254,35 @@ void low_rank(const LowRank<T>& op) {
         op.z[t * op.rank + r] = static_cast<Factor>(sum);
       }
     }
-    for (int64_t o = 0; o < op.out; ++o) {
-      double sum = 0;
-      for (int64_t r = 0; r < op.rank; ++r)
-        sum += static_cast<double>(op.z[t * op.rank + r]) * op.up_t[r * op.out + o];
-      op.y[t * op.out + o] = static_cast<T>(static_cast<double>(op.y[t * op.out + o]) + sum);
+    for (int64_t k = 0; k < op.num_outputs; ++k) {
+      const LowRankOutput<T>& output = op.outputs[k];
+      for (int64_t o = 0; o < output.width; ++o) {
+        double sum = 0;
+        for (int64_t r = output.begin; r < output.end; ++r) {
+          sum +=
+              static_cast<double>(op.z[t * op.rank + r]) * output.up_t[(r - output.begin) * output.width + o];
+        }
+        T& y = output.y[t * output.stride + o];
+        y = static_cast<T>(static_cast<double>(y) + sum);
+      }
     }
   }
+}
+
+/// The gradient of z[t, r], and the share of row t in that of up_t.
+template <typename T>
+double low_rank_dz(const LowRank<T>& f, int64_t t, int64_t r) {
+  using Factor = typename LowRank<T>::Factor;
+  const LowRankOutput<T>* output = f.outputs;
+  while (r >= output->end) ++output;
+  const int64_t row = (r - output->begin) * output->width;
+  double dz = 0;
+  for (int64_t o = 0; o < output->width; ++o) {
+    const double dy = static_cast<double>(output->dy[t * output->stride + o]);
+    dz += dy * output->up_t[row + o];
+    output->d_up_t[row + o] += static_cast<Factor>(dy * f.z[t * f.rank + r]);
+  }
+  return dz;
 }
 
 template <typename T>
@@ -268,17 +290,15 @@ void low_rank_backward(const LowRankBackward<T>& op) {
   using Factor = typename LowRank<T>::Factor;
   const LowRank<T>& f = op.forward;
   std::fill(op.d_down, op.d_down + f.rank * f.in, Factor{0});
-  std::fill(op.d_up_t, op.d_up_t + f.rank * f.out, Factor{0});
+  for (int64_t k = 0; k < f.num_outputs; ++k) {
+    const LowRankOutput<T>& output = f.outputs[k];
+    std::fill(output.d_up_t, output.d_up_t + (output.end - output.begin) * output.width, Factor{0});
+  }
   for (int64_t t = 0; t < f.rows; ++t) {
     for (int64_t s = 0; s < f.num_slices; ++s) {
       const LowRankSlice& slice = f.slices[s];
       for (int64_t r = slice.begin; r < slice.end; ++r) {
-        double dz = 0;
-        for (int64_t o = 0; o < f.out; ++o) {
-          const double dy = static_cast<double>(op.dy[t * f.out + o]);
-          dz += dy * f.up_t[r * f.out + o];
-          op.d_up_t[r * f.out + o] += static_cast<Factor>(dy * f.z[t * f.rank + r]);
-        }
+        const double dz = low_rank_dz(f, t, r);
         for (int64_t i = 0; i < f.in; ++i) {
           op.d_down[r * f.in + i] += static_cast<Factor>(dz * masked_input(f, slice, t, i));
           if (op.dx == nullptr) continue;
@@ -309,16 +329,15 @@ constexpr KernelTable<T> make_table() {
 }  // namespace
 
 double mask_factor(const DropoutMask& mask, uint64_t element) {
-  const uint64_t counter = element / 64 * 8 + element % 32 / 4;
-  const int slot = static_cast<int>(element % 64 / 32 * 4 + element % 4);
-  const std::array<uint32_t, 4> words = philox4x32(mask.key, counter, 0, kMaskRounds);
-  const uint32_t number = (words[slot / 2] >> (16 * (slot % 2))) & 0xFFFFu;
+  const AesBlock bytes = ars(mask.key, element / 8, kMaskRounds);
+  const size_t at = element % 8 * 2;
+  const uint32_t number = bytes[at] | static_cast<uint32_t>(bytes[at + 1]) << 8;
   return number >= mask.threshold() ? mask.scale() : 0.0;
 }
 
 double normal(uint64_t key, int64_t row, int64_t column) {
   const auto counter = static_cast<uint64_t>(column / 64 * 16 + column % 16);
-  const std::array<uint32_t, 4> words = philox4x32(key, counter, static_cast<uint64_t>(row), kMaskRounds);
+  const std::array<uint32_t, 4> words = philox4x32(key, counter, static_cast<uint64_t>(row), kNoiseRounds);
   const int64_t number = column % 64 / 16;
   const size_t pair = number < 2 ? 0 : 2;
   const double radius = std::sqrt(-2.0 * std::log(((words[pair] >> 8) + 1) * 0x1.0p-24));

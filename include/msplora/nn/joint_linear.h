@@ -1,0 +1,39 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "msplora/nn/context.h"
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// The output of an operation, and its input for whatever else reads it (a residual connection). Gradients of
+/// `x` flow through the operation, which adds its own to them in place: no sum of two gradients is formed.
+struct WithInput {
+  at::Tensor y;
+  at::Tensor x;
+};
+
+/// Frozen linear layers with one input (query, key and value), as a single product with a single low-rank
+/// update: the input is read once, and backward sums over the layers inside the product.
+class JointLinear {
+ public:
+  JointLinear();
+
+  /// x [T, in] -> y [T, Σ out], the layers' outputs side by side, as each layer's `forward` gives it up to
+  /// rounding. Nothing where the layers need operations of their own: trained weights or biases, updates that
+  /// are more than low-rank terms, dtypes or sizes without a packed product, biases in some layers only.
+  std::optional<WithInput> forward(const at::Tensor& x, const std::vector<const Linear*>& layers,
+                                   const ForwardContext& context) const;
+
+ private:
+  struct Kept;
+  std::shared_ptr<Kept> kept_;  // the packed product and the biases, made on first use
+};
+
+}  // namespace msplora

@@ -1,0 +1,198 @@
+#include "msplora/nn/joint_linear.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "msplora/core/profile.h"
+#include "msplora/nn/recompute.h"
+#include "nn/low_rank_terms.h"
+#include "nn/packed_linear.h"
+
+namespace msplora {
+namespace {
+
+using detail::data;
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+/// Ranks of one layer's update, and its columns of y.
+struct Part {
+  int64_t begin, end;
+  int64_t column, width;
+};
+
+/// What one pass needs beside the differentiable tensors.
+struct Plan : torch::CustomClassHolder {
+  c10::intrusive_ptr<detail::PackedLinear> product;
+  at::Tensor bias;
+  std::vector<Part> parts;  // of the layers with an update
+  std::vector<kernels::LowRankSlice> slices;
+};
+
+/// `factors` holds up_t of one part after the other, so do its gradient and `d_factors`.
+template <typename T>
+std::vector<kernels::LowRankOutput<T>> outputs_of(const Plan& plan, const at::Tensor& factors,
+                                                  const at::Tensor& y, const at::Tensor& dy,
+                                                  const at::Tensor& d_factors) {
+  using Factor = typename kernels::FactorType<T>::type;
+  std::vector<kernels::LowRankOutput<T>> outputs;
+  int64_t at = 0;
+  for (const Part& part : plan.parts) {
+    kernels::LowRankOutput<T> output;
+    output.begin = part.begin;
+    output.end = part.end;
+    output.width = part.width;
+    output.stride = (y.defined() ? y : dy).size(1);
+    output.up_t = data<Factor>(factors) + at;
+    if (y.defined()) output.y = data<T>(y) + part.column;
+    if (dy.defined()) output.dy = data<T>(dy) + part.column;
+    if (d_factors.defined()) output.d_up_t = data<Factor>(d_factors) + at;
+    outputs.push_back(output);
+    at += (part.end - part.begin) * part.width;
+  }
+  return outputs;
+}
+
+struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
+  /// down [R, in] and factors [Σ r_part out_part], empty without updates. Gives y, and x where it needs a
+  /// gradient.
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& down_in,
+                               const at::Tensor& factors, c10::intrusive_ptr<Plan> plan) {
+    const ProfileScope scope("linear forward");
+    const at::Tensor y = plan->product->forward(x, plan->bias);
+    const at::Tensor down = detail::or_undefined(down_in);
+    at::Tensor z;
+    if (down.defined()) {
+      const ProfileScope low_rank("low rank forward");
+      z = at::empty({x.size(0), down.size(0)}, down.options());
+      detail::dispatch(x, "joint_linear", [&](auto t) {
+        using T = decltype(t);
+        const auto outputs = outputs_of<T>(*plan, factors, y, {}, {});
+        kernels::LowRank<T> op = detail::low_rank_op<T>(x, down, z, plan->slices);
+        op.outputs = outputs.data();
+        op.num_outputs = static_cast<int64_t>(outputs.size());
+        kernels::low_rank<T>(op);
+      });
+    }
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward({down.defined() ? x : at::Tensor(), down, factors, z});
+    ctx->saved_data["need_x"] = x.requires_grad();
+    ctx->saved_data["plan"] = c10::IValue::make_capsule(std::move(plan));
+    if (x.requires_grad()) return {y, x};
+    return {y};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("linear backward");
+    const variable_list tensors = ctx->get_saved_variables();
+    const at::Tensor &x = tensors[0], &down = tensors[1], &factors = tensors[2];
+    const auto& plan = static_cast<const Plan&>(*ctx->saved_data["plan"].toCapsule());
+    const at::Tensor dy = grads[0].contiguous();
+    at::Tensor dx;
+    if (ctx->saved_data["need_x"].toBool()) dx = plan.product->backward_onto(dy, grads[1]);
+    if (!down.defined()) return {dx, Variable(), Variable(), Variable()};
+    const ProfileScope low_rank("low rank backward");
+    const at::Tensor d_down = at::empty_like(down), d_factors = at::empty_like(factors);
+    detail::dispatch(dy, "joint_linear", [&](auto t) {
+      using T = decltype(t);
+      const auto outputs = outputs_of<T>(plan, factors, {}, dy, d_factors);
+      kernels::LowRankBackward<T> op;
+      op.forward = detail::low_rank_op<T>(x, down, tensors[3], plan.slices);
+      op.forward.outputs = outputs.data();
+      op.forward.num_outputs = static_cast<int64_t>(outputs.size());
+      op.dx = data<T>(dx);
+      op.d_down = data<typename kernels::FactorType<T>::type>(d_down);
+      kernels::low_rank_backward<T>(op);
+    });
+    return {dx, d_down, d_factors, Variable()};
+  }
+};
+
+bool is_frozen(const Linear& layer, const at::Tensor& x) {
+  return !layer.weight.requires_grad() && layer.weight.scalar_type() == x.scalar_type() &&
+         !(layer.bias.defined() && layer.bias.requires_grad());
+}
+
+bool has_terms_alone(const SiteUpdate* update, const ForwardContext& context) {
+  if (update == nullptr) return true;
+  const bool is_noisy = update->noise != nullptr && context.training;
+  return !update->affine && !update->transform_output && !is_noisy;
+}
+
+bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const ForwardContext& context) {
+  if (x.size(0) < detail::PackedLinear::kFewestRows) return false;
+  const bool has_bias = layers.front()->bias.defined();
+  return std::all_of(layers.begin(), layers.end(), [&](const Linear* layer) {
+    return is_frozen(*layer, x) && layer->bias.defined() == has_bias &&
+           has_terms_alone(layer->update.get(), context);
+  });
+}
+
+}  // namespace
+
+struct JointLinear::Kept {
+  c10::intrusive_ptr<detail::PackedLinear> product;
+  at::Tensor bias;
+
+  /// Brings product and bias up to date; without a product where none is possible.
+  void update(const std::vector<const Linear*>& layers) {
+    std::vector<at::Tensor> all;
+    for (const Linear* layer : layers) all.push_back(layer->weight);
+    if (!product || !product->is_of(all)) product = detail::PackedLinear::make(all);
+    bias = at::Tensor();
+    if (!layers.front()->bias.defined()) return;
+    std::vector<at::Tensor> parts;
+    for (const Linear* layer : layers) parts.push_back(detail::as(layer->bias.detach(), at::kFloat));
+    bias = at::cat(parts);
+  }
+};
+
+JointLinear::JointLinear() : kept_(std::make_shared<Kept>()) {}
+
+std::optional<WithInput> JointLinear::forward(const at::Tensor& x_in,
+                                              const std::vector<const Linear*>& layers,
+                                              const ForwardContext& context) const {
+  if (!suits(x_in, layers, context)) return std::nullopt;
+  kept_->update(layers);
+  if (!kept_->product) return std::nullopt;
+  const at::Tensor x = x_in.contiguous();
+  auto plan = c10::make_intrusive<Plan>();
+  plan->product = kept_->product;
+  plan->bias = kept_->bias;
+  std::vector<at::Tensor> downs, factors;
+  int64_t rank = 0, column = 0;
+  for (const Linear* layer : layers) {
+    if (layer->update) {
+      if (layer->update->observe_input && context.training && !is_recomputing())
+        layer->update->observe_input(x);
+      const detail::Stacked stacked = detail::stack(detail::terms_of(*layer->update), context);
+      if (stacked.down.defined()) {
+        for (kernels::LowRankSlice slice : stacked.slices) {
+          plan->slices.push_back({rank + slice.begin, rank + slice.end, slice.mask});
+        }
+        const int64_t begin = rank;
+        rank += stacked.down.size(0);
+        plan->parts.push_back({begin, rank, column, layer->out_features()});
+        downs.push_back(detail::as(stacked.down, at::kFloat));
+        factors.push_back(detail::as(stacked.up, at::kFloat).t().reshape({-1}));
+      }
+    }
+    column += layer->out_features();
+  }
+  plan->slices = detail::merge_plain_slices(std::move(plan->slices));
+  const at::Tensor none = at::empty({0});
+  const variable_list outputs =
+      JointLinearFunction::apply(x, downs.empty() ? none : at::cat(downs, 0).contiguous(),
+                                 factors.empty() ? none : at::cat(factors, 0).contiguous(), std::move(plan));
+  return WithInput{outputs[0], outputs.size() > 1 ? outputs[1] : x};
+}
+
+}  // namespace msplora

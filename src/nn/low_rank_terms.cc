@@ -1,0 +1,52 @@
+#include "nn/low_rank_terms.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+
+#include <utility>
+#include <vector>
+
+#include "msplora/nn/functional.h"
+
+namespace msplora::detail {
+
+std::vector<LowRankTerm> terms_of(const SiteUpdate& update) {
+  std::vector<LowRankTerm> terms = update.low_rank;
+  if (update.computed_low_rank) {
+    for (LowRankTerm& term : update.computed_low_rank()) terms.push_back(std::move(term));
+  }
+  return terms;
+}
+
+std::vector<kernels::LowRankSlice> merge_plain_slices(std::vector<kernels::LowRankSlice> slices) {
+  std::vector<kernels::LowRankSlice> merged;
+  for (const kernels::LowRankSlice& slice : slices) {
+    const bool joins = !merged.empty() && !merged.back().mask.active() && !slice.mask.active() &&
+                       merged.back().end == slice.begin;
+    if (joins) {
+      merged.back().end = slice.end;
+    } else {
+      merged.push_back(slice);
+    }
+  }
+  return merged;
+}
+
+Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& context) {
+  Stacked stacked;
+  std::vector<at::Tensor> downs, ups;
+  int64_t rows = 0;
+  for (const LowRankTerm& term : terms) {
+    downs.push_back(term.down);
+    ups.push_back(term.scaling == 1.0 ? term.up : term.up * term.scaling);
+    const int64_t rank = term.down.size(0);
+    stacked.slices.push_back({rows, rows + rank, dropout_mask(context, term.dropout, term.dropout_stream)});
+    rows += rank;
+  }
+  if (terms.empty()) return stacked;
+  stacked.down = downs.size() == 1 ? downs[0] : at::cat(downs, 0);
+  stacked.up = ups.size() == 1 ? ups[0] : at::cat(ups, 1);
+  return stacked;
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "msplora/kernels/kernels.h"
+#include "msplora/nn/context.h"
+#include "msplora/nn/linear.h"
+#include "nn/dispatch.h"
+
+namespace msplora::detail {
+
+/// The terms of an update in this forward pass, those that are computed anew included.
+std::vector<LowRankTerm> terms_of(const SiteUpdate& update);
+
+/// Stacked factors, scalings folded into `up`: down [R, in], up [out, R]; undefined without terms.
+struct Stacked {
+  at::Tensor down, up;
+  std::vector<kernels::LowRankSlice> slices;
+};
+Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& context);
+
+/// Slices without dropout share one input, so neighbours of that kind are one product.
+std::vector<kernels::LowRankSlice> merge_plain_slices(std::vector<kernels::LowRankSlice> slices);
+
+/// Type of the factors beside activations like x.
+inline at::ScalarType factor_dtype(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+inline at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
+  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
+}
+
+/// The kernel's arguments but for the outputs; the tensors and slices must outlive it.
+template <typename T>
+kernels::LowRank<T> low_rank_op(const at::Tensor& x, const at::Tensor& down, const at::Tensor& z,
+                                const std::vector<kernels::LowRankSlice>& slices) {
+  using Factor = typename kernels::FactorType<T>::type;
+  kernels::LowRank<T> op;
+  op.rows = x.size(0);
+  op.in = x.size(1);
+  op.rank = down.size(0);
+  op.slices = slices.data();
+  op.num_slices = static_cast<int64_t>(slices.size());
+  op.x = data<T>(x);
+  op.down = data<Factor>(down);
+  op.z = data<Factor>(z);
+  return op;
+}
+
+}  // namespace msplora::detail
