@@ -25,9 +25,9 @@ namespace {
 using detail::data;
 namespace k = kernels;
 
-// Operations for each element: a Philox block of ten rounds of eight operations gives eight masks, and
-// comparing and scaling follow; an exponential is a polynomial of degree 6 with its reduction.
-constexpr double kMask = 12, kExp = 20;
+// Operations for each element: five AES rounds give the numbers of eight masks, and comparing and scaling
+// follow; an exponential is a polynomial of degree 6 with its reduction.
+constexpr double kMask = 3, kExp = 20;
 
 struct Case {
   std::string name;
