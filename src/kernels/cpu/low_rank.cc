@@ -8,7 +8,8 @@
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
 
-constexpr int64_t kRowBlock = 16;  // rows handled at a time
+/// Rows handled at a time: sums of outer products are loaded and stored once for each block.
+constexpr int64_t kRowBlock = 64;
 constexpr int kRowMaskSlot = 16, kMaskSlot = 18, kDzSlot = 19, kDownSlot = 20, kUpSlot = 21;
 
 /// Rows of x, y or their gradients: `width` values, `stride` from one row to the next.
