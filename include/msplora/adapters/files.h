@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <string>
 #include <vector>
 
 #include "msplora/adapters/adapter.h"

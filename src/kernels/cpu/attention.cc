@@ -126,8 +126,8 @@ void segment_attention(const SegmentAttention<T>& op) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
     if (attention_in_pairs(op)) return;
   }
-  const int64_t tasks = op.segments * op.heads;
-#pragma omp parallel for schedule(dynamic) if (op.cu_seqlens[op.segments] > 16)
+  const int64_t tasks = op.segments * op.heads, chunk = tasks_at_a_time(op.segments, op.heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (op.cu_seqlens[op.segments] > 16)
   for (int64_t task = 0; task < tasks; ++task) {
     const Tile tile = make_tile(op, task / op.heads, task % op.heads);
     if (tile.length > 0) forward_tile(op, tile);
@@ -140,8 +140,8 @@ void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
     if (attention_in_pairs_backward(op)) return;
   }
   const SegmentAttention<T>& f = op.forward;
-  const int64_t tasks = f.segments * f.kv_heads;
-#pragma omp parallel for schedule(dynamic) if (f.cu_seqlens[f.segments] > 16)
+  const int64_t tasks = f.segments * f.kv_heads, chunk = tasks_at_a_time(f.segments, f.kv_heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (f.cu_seqlens[f.segments] > 16)
   for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads);
 }
 

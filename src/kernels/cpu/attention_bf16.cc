@@ -2,8 +2,6 @@
 // products in float. Operands are arrays of pairs (uint32_t): neighbours in a row where the row is the summed
 // dimension, two rows interleaved where the column is. Probabilities and score gradients are rounded to
 // bfloat16 before they enter a product, as in FlashAttention; softmax, masks and sums stay in float.
-#include <omp.h>
-
 #include <cmath>
 
 #include "kernels/cpu/attention_tile.h"
@@ -359,12 +357,6 @@ void backward_group(const SegmentAttentionBackward<Bfloat16>& op, int64_t segmen
   scatter(t.dv, deep, tile.length, dim, 1.0f, op.dv + v_offset, f.v_stride);
 }
 
-// One thread takes all heads of a segment, whose rows share cache lines' neighbours and pages, unless there are
-// too few segments to go round.
-int64_t tasks_at_a_time(int64_t segments, int64_t heads) {
-  return segments >= 4 * omp_get_max_threads() ? heads : 1;
-}
-
 // Pairs need even widths, and offsets of gathers are 32-bit.
 bool is_suitable(const SegmentAttention<Bfloat16>& op) {
   constexpr int64_t kLongestStride = 1 << 24;
@@ -376,9 +368,8 @@ bool is_suitable(const SegmentAttention<Bfloat16>& op) {
 
 bool attention_in_pairs(const SegmentAttention<Bfloat16>& op) {
   if (!is_suitable(op)) return false;
-  const int64_t tasks = op.segments * op.heads;
-#pragma omp parallel for schedule(dynamic, tasks_at_a_time(op.segments, op.heads)) \
-    if (op.cu_seqlens[op.segments] > 16)
+  const int64_t tasks = op.segments * op.heads, chunk = tasks_at_a_time(op.segments, op.heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (op.cu_seqlens[op.segments] > 16)
   for (int64_t task = 0; task < tasks; ++task) {
     const Tile tile = make_tile(op, task / op.heads, task % op.heads);
     if (tile.length > 0) forward_head(op, tile);
@@ -389,9 +380,8 @@ bool attention_in_pairs(const SegmentAttention<Bfloat16>& op) {
 bool attention_in_pairs_backward(const SegmentAttentionBackward<Bfloat16>& op) {
   const SegmentAttention<Bfloat16>& f = op.forward;
   if (!is_suitable(f)) return false;
-  const int64_t tasks = f.segments * f.kv_heads;
-#pragma omp parallel for schedule(dynamic, tasks_at_a_time(f.segments, f.kv_heads)) \
-    if (f.cu_seqlens[f.segments] > 16)
+  const int64_t tasks = f.segments * f.kv_heads, chunk = tasks_at_a_time(f.segments, f.kv_heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (f.cu_seqlens[f.segments] > 16)
   for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads);
   return true;
 }

@@ -2,6 +2,8 @@
 
 // What the attention kernels of all types share: the tile of one head, softmax rows, masks.
 
+#include <omp.h>
+
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/mask.h"
 
@@ -41,6 +43,12 @@ inline Tile make_tile(const SegmentAttention<T>& op, int64_t segment, int64_t he
   const int64_t length = op.cu_seqlens[segment + 1] - begin;
   return {length, round_up(length, 16),    op.head_dim,        round_up(op.head_dim, 16), begin,
           head,   op.query_begin(segment), op.queries(segment)};
+}
+
+// Heads of one segment that a thread takes at once: all of them, since their rows are neighbours in memory,
+// unless there are too few segments to go round.
+inline int64_t tasks_at_a_time(int64_t segments, int64_t heads) {
+  return segments >= 4 * omp_get_max_threads() ? heads : 1;
 }
 
 // Number of keys that query row i sees.
