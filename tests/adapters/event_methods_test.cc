@@ -23,7 +23,7 @@ using testing::FakeModel;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-AdapterConfig config_of(const std::string& method) {
+AdapterConfig usual_config(const std::string& method) {
   AdapterConfig config;
   config.method = method;
   return config;
@@ -38,7 +38,7 @@ TEST(FlatLora, DeviationsAreThoseOfTheRowsOfTheMergedWeight) {
   options.hidden = 64;
   options.layers = 2;
   FakeModel model(options);
-  AdapterConfig config = config_of("flatlora");
+  AdapterConfig config = usual_config("flatlora");
   config.flatlora.rho = 0.3;
   config.flatlora.schedule = "constant";
   const auto adapter = create_adapter(config, model.target(), 1);
@@ -57,7 +57,7 @@ TEST(FlatLora, StrengthFollowsTheSchedule) {
   options.layers = 1;
   const auto strengths = [&](const std::string& schedule) {
     FakeModel model(options);
-    AdapterConfig config = config_of("flatlora");
+    AdapterConfig config = usual_config("flatlora");
     config.flatlora.rho = 0.2;
     config.flatlora.schedule = schedule;
     const auto adapter = create_adapter(config, model.target(), 1);
@@ -81,7 +81,7 @@ TEST(FlatLora, StrengthFollowsTheSchedule) {
 TEST(EventMethods, KeepLorasOptionsAndCounts) {
   for (const char* method : {"flatlora", "lorapro"}) {
     FakeModel model;
-    AdapterConfig config = config_of(method);
+    AdapterConfig config = usual_config(method);
     config.rank_pattern = {{"query", 4}};
     config.alpha_pattern = {{"value", 3.0}};
     const auto adapter = create_adapter(config, model.target(), 1);
@@ -97,13 +97,13 @@ TEST(EventMethods, KeepLorasOptionsAndCounts) {
 
 TEST(EventMethods, RefuseOptionsOfOneAnother) {
   FakeModel model;
-  AdapterConfig config = config_of("flatlora");
+  AdapterConfig config = usual_config("flatlora");
   config.lorapro.mode = "efficient";
   config.gelora.max_rank = 4;
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               AllOf(HasSubstr("adapter.lorapro.mode"), HasSubstr("adapter.gelora.max_rank"),
                     Not(HasSubstr("adapter.flatlora"))));
-  config = config_of("flatlora");
+  config = usual_config("flatlora");
   config.flatlora.rho = -0.1;
   config.flatlora.schedule = "cosinus";
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
@@ -112,14 +112,14 @@ TEST(EventMethods, RefuseOptionsOfOneAnother) {
 
 TEST(LoraPro, RefusesDropout) {
   FakeModel model;
-  AdapterConfig config = config_of("lorapro");
+  AdapterConfig config = usual_config("lorapro");
   config.dropout = 0.1;
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }), HasSubstr("adapter.dropout"));
 }
 
 TEST(XgbLora, RoundsAndLayers) {
   FakeModel model;  // 12 layers
-  const AdapterConfig config = config_of("xgblora");
+  const AdapterConfig config = usual_config("xgblora");
   const auto adapter = create_adapter(config, model.target(), 1);
   // A third of 12 layers, each 8 times on average: 24 rounds.
   EXPECT_EQ(adapter->frozen_now({0, 100}).size(), 8u * 2u * 2u);
@@ -142,7 +142,7 @@ TEST(XgbLora, RoundsAndLayers) {
 
 TEST(XgbLora, RefusesWhatItWouldIgnore) {
   FakeModel model;
-  AdapterConfig config = config_of("xgblora");
+  AdapterConfig config = usual_config("xgblora");
   config.alpha = 3.0;
   config.rank_pattern = {{"query", 2}};
   config.xgblora.layers_per_round = 13;
@@ -154,7 +154,8 @@ TEST(XgbLora, RefusesWhatItWouldIgnore) {
 
 // Counts of one round from the shapes alone: 2 modules of 768 x 768 in a layer.
 TEST(XgbLora, CountsOfRobertaBase) {
-  const ParameterCount count = count_parameters(config_of("xgblora"), testing::roberta_sites(12, 768, 0), 12);
+  const ParameterCount count =
+      count_parameters(usual_config("xgblora"), testing::roberta_sites(12, 768, 0), 12);
   EXPECT_EQ(count.total, 12 * 3072);
 }
 
@@ -177,7 +178,7 @@ TEST(GeLora, RanksFollowTheGrowthOfTheDimension) {
 
 TEST(GeLora, LayersHaveTheirRanksAndOneScaling) {
   FakeModel model;
-  AdapterConfig config = config_of("gelora");
+  AdapterConfig config = usual_config("gelora");
   config.target_modules = {"query", "key", "value", "attention.output.dense"};
   config.gelora.layer_ranks = {1, 2, 3, 4, 1, 1, 1, 1, 1, 1, 1, 2};
   const auto adapter = create_adapter(config, model.target(), 1);
@@ -194,7 +195,7 @@ TEST(GeLora, LayersHaveTheirRanksAndOneScaling) {
 
 TEST(GeLora, RefusesWhatItCannotRank) {
   FakeModel model;
-  AdapterConfig config = config_of("gelora");
+  AdapterConfig config = usual_config("gelora");
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               AllOf(HasSubstr("adapter.gelora.layer_ranks"), HasSubstr("train")));
   // Without ranks the least that they can be is counted.

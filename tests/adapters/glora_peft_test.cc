@@ -1,4 +1,5 @@
 // GLoRA adapters as PEFT's GLORA tuner writes and reads them.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>

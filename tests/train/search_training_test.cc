@@ -19,8 +19,8 @@ namespace msplora {
 namespace {
 
 /// A tiny model with an adapter of one of the methods with tensors of their own.
-struct MethodRun {
-  explicit MethodRun(const AdapterConfig& config) {
+struct SearchRun {
+  explicit SearchRun(const AdapterConfig& config) {
     ModelLoadOptions load;
     load.num_labels = 2;
     load.seed = 5;
@@ -97,7 +97,7 @@ AdapterConfig glora() {
 
 TEST(SearchTraining, EndsWithTheSearchedChoicesOfTheBestWeights) {
   TemporaryDirectory directory;
-  MethodRun run(glora());
+  SearchRun run(glora());
   const TrainingResult result = run.run(directory.path());
   ASSERT_FALSE(result.search.is_null());
   EXPECT_EQ(result.search["metric"].get<std::string>(), result.best_metric);
@@ -118,17 +118,17 @@ TEST(SearchTraining, EndsWithTheSearchedChoicesOfTheBestWeights) {
 
 TEST(SearchTraining, AResumedRunIsTheSame) {
   TemporaryDirectory whole_directory("-whole");
-  MethodRun whole(glora());
+  SearchRun whole(glora());
   const TrainingResult expected = whole.run(whole_directory.path());
   TemporaryDirectory directory;
-  MethodRun first(glora());
+  SearchRun first(glora());
   first.options.stop_at = 7;
   EXPECT_TRUE(first.run(directory.path()).search.is_null());
-  MethodRun second(glora());
+  SearchRun second(glora());
   EXPECT_EQ(second.run(directory.path(), /*resume=*/true).search, expected.search);
   EXPECT_TRUE(all_equal(second.values(), whole.values()));
   // Continued once more when everything is done, it repeats the search.
-  MethodRun third(glora());
+  SearchRun third(glora());
   EXPECT_EQ(third.run(directory.path(), /*resume=*/true).search, expected.search);
 }
 
@@ -140,7 +140,7 @@ AdapterConfig tuned_glora() {
 
 TEST(SearchTraining, TrainsTheFoundChoicesOn) {
   TemporaryDirectory directory;
-  MethodRun run(tuned_glora());
+  SearchRun run(tuned_glora());
   const TrainingResult result = run.run(directory.path());
   EXPECT_EQ(result.search["step"].get<int64_t>(), 12);
   EXPECT_GT(result.best_step, 12);
@@ -165,14 +165,14 @@ TEST(SearchTraining, TrainsTheFoundChoicesOn) {
 
 TEST(SearchTraining, AResumedRunWithTuningIsTheSame) {
   TemporaryDirectory whole_directory("-whole");
-  MethodRun whole(tuned_glora());
+  SearchRun whole(tuned_glora());
   const TrainingResult expected = whole.run(whole_directory.path());
   for (const int64_t stop : {11, 12, 13}) {  // before the search, at its step, after it
     TemporaryDirectory directory;
-    MethodRun first(tuned_glora());
+    SearchRun first(tuned_glora());
     first.options.stop_at = stop;
     first.run(directory.path());
-    MethodRun second(tuned_glora());
+    SearchRun second(tuned_glora());
     const TrainingResult result = second.run(directory.path(), /*resume=*/true);
     EXPECT_EQ(result.search, expected.search) << stop;
     EXPECT_EQ(result.best_step, expected.best_step) << stop;
@@ -184,7 +184,7 @@ TEST(SearchTraining, TuningNeedsASearch) {
   AdapterConfig config = tuned_glora();
   config.glora.search = false;
   try {
-    MethodRun run(config);
+    SearchRun run(config);
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("tune_fraction"));
@@ -193,7 +193,7 @@ TEST(SearchTraining, TuningNeedsASearch) {
 
 TEST(SearchTraining, NeedsValidationData) {
   TemporaryDirectory directory;
-  MethodRun run(glora());
+  SearchRun run(glora());
   run.validate = false;
   try {
     run.run(directory.path());
@@ -221,7 +221,7 @@ class TensorMethods : public testing::TestWithParam<std::string> {
 
 TEST_P(TensorMethods, LearnsAndMergesToTheSameLogits) {
   TemporaryDirectory directory;
-  MethodRun run(config());
+  SearchRun run(config());
   const auto before = run.values();
   run.run(directory.path());
   EXPECT_FALSE(all_equal(before, run.values()));
@@ -236,13 +236,13 @@ TEST_P(TensorMethods, LearnsAndMergesToTheSameLogits) {
 
 TEST_P(TensorMethods, ResumesBitForBit) {
   TemporaryDirectory whole_directory("-whole");
-  MethodRun whole(config());
+  SearchRun whole(config());
   whole.run(whole_directory.path());
   TemporaryDirectory directory;
-  MethodRun first(config());
+  SearchRun first(config());
   first.options.stop_at = 5;
   first.run(directory.path());
-  MethodRun second(config());
+  SearchRun second(config());
   second.run(directory.path(), /*resume=*/true);
   EXPECT_TRUE(all_equal(second.values(), whole.values()));
 }
@@ -252,7 +252,7 @@ INSTANTIATE_TEST_SUITE_P(Methods, TensorMethods, testing::Values("lorta", "ttlor
 TEST(Merge, RefusesABiasThatTheModelHasNoPlaceFor) {
   AdapterConfig config = glora();
   config.glora.add_bias = true;
-  MethodRun run(glora());
+  SearchRun run(glora());
   const Site site = run.adapter->sites()[0];
   run.adapter.reset();
   site.linear->bias = at::Tensor();
