@@ -7,6 +7,7 @@
 
 #include <memory>
 
+#include "msplora/nn/functional.h"
 #include "nn/drawn_tensors.h"
 
 namespace msplora {
@@ -55,6 +56,25 @@ TEST(FeedForward, ValueAndGradientForEveryKindOfRowCount) {
     expect_exact(rows, at::kBFloat16, true, false, 2e-2);
   }
   expect_exact(600, at::kFloat, false, false, 2e-6);
+}
+
+/// The gradient of x through norm(feed_forward(x) + x) in `dtype`. float64 takes the operations one by one.
+at::Tensor gradient_in_block(at::ScalarType dtype) {
+  const Linear up("up", normals({kInner, kHidden}, "up", dtype) * 0.2, normals({kInner}, "b", at::kFloat));
+  const Linear down("down", normals({kHidden, kInner}, "down", dtype) * 0.2,
+                    normals({kHidden}, "c", at::kFloat));
+  const at::Tensor gamma = normals({kHidden}, "gamma", at::kFloat),
+                   beta = normals({kHidden}, "beta", at::kFloat);
+  const at::Tensor x = normals({1100, kHidden}, "x", dtype).requires_grad_(true);
+  const WithInput inner = feed_forward(x, up, down, kernels::Activation::kGelu, ForwardContext{});
+  residual_layer_norm(inner.y, inner.x, gamma, beta, 1e-5, {})
+      .backward(normals({1100, kHidden}, "dy", dtype));
+  return x.grad();
+}
+
+// Without dropout the norm hands one array on as the gradient of both, and it is added to in place.
+TEST(FeedForward, OneGradientForOutputAndResidual) {
+  EXPECT_LT(relative_difference(gradient_in_block(at::kFloat), gradient_in_block(at::kDouble)), 5e-6);
 }
 
 TEST(FeedForward, AnAdaptedLayerIsNotSkipped) {
