@@ -152,7 +152,8 @@ json common_config(const Adapter& adapter, const AdapterConfig& select) {
           {"modules_to_save", or_null(saved)}};
 }
 
-json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites) {
+json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
+                 const std::set<std::string>& paths) {
   const bool is_lora = adapter.keeps_lora_options();
   const size_t terms = adapter.terms(0).size();
   const int64_t rank =
@@ -166,8 +167,6 @@ json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites)
     if (site.rank != rank) rank_pattern[pattern] = site.rank;
     if (site.alpha != alpha) alpha_pattern[pattern] = detail::peft_number(site.alpha);
   }
-  std::set<std::string> paths;
-  for (const ExportedSite& site : sites) paths.insert(site.path);
   const AdapterConfig select = selecting_config(adapter, paths);
   json layers = nullptr;
   if (!select.layers_to_transform.empty()) layers = select.layers_to_transform;
@@ -255,7 +254,7 @@ void save_as_lora(const Adapter& adapter, const std::filesystem::path& directory
     tensors.push_back({site.path + ".lora_B.weight", site.up});
     paths.insert(site.path);
   }
-  write_files(directory, peft_tensors(adapter, tensors, paths), lora_config(adapter, sites));
+  write_files(directory, peft_tensors(adapter, tensors, paths), lora_config(adapter, sites, paths));
 }
 
 }  // namespace

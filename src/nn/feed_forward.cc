@@ -1,6 +1,5 @@
 #include "msplora/nn/feed_forward.h"
 
-#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <algorithm>
 #include <utility>
@@ -73,9 +72,8 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
     const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
     const int64_t rows = dy.size(0), wide = derivative.size(1);
     // Rows of dy are read before those of dx are written, should both be one array.
-    const at::Tensor& others = grads[1];
-    const bool is_onto = others.defined() && others.is_contiguous();
-    at::Tensor dx = is_onto ? others : at::empty_like(dy);
+    const bool is_onto = grads[1].defined();
+    at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
     const at::Tensor inner = at::empty({std::min(rows, kBlockRows), wide}, dy.options());
     for_blocks(rows, [&](int64_t begin, int64_t count) {
       at::Tensor dh = inner.narrow(0, 0, count), out = dx.narrow(0, begin, count);
@@ -89,7 +87,6 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
       }
       products.up->backward_into(dh, out, is_onto);
     });
-    if (others.defined() && !is_onto) dx = dx + others;
     return {dx, Variable(), Variable(), Variable(), Variable(), Variable(), Variable()};
   }
 };

@@ -136,23 +136,18 @@ bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const 
   });
 }
 
+/// The biases one after the other, float32; undefined without any.
+at::Tensor joint_bias(const std::vector<const Linear*>& layers) {
+  if (!layers.front()->bias.defined()) return {};
+  std::vector<at::Tensor> parts;
+  for (const Linear* layer : layers) parts.push_back(detail::as(layer->bias.detach(), at::kFloat));
+  return at::cat(parts);
+}
+
 }  // namespace
 
 struct JointLinear::Kept {
   c10::intrusive_ptr<detail::PackedLinear> product;
-  at::Tensor bias;
-
-  /// Brings product and bias up to date; without a product where none is possible.
-  void update(const std::vector<const Linear*>& layers) {
-    std::vector<at::Tensor> all;
-    for (const Linear* layer : layers) all.push_back(layer->weight);
-    if (!product || !product->is_of(all)) product = detail::PackedLinear::make(all);
-    bias = at::Tensor();
-    if (!layers.front()->bias.defined()) return;
-    std::vector<at::Tensor> parts;
-    for (const Linear* layer : layers) parts.push_back(detail::as(layer->bias.detach(), at::kFloat));
-    bias = at::cat(parts);
-  }
 };
 
 JointLinear::JointLinear() : kept_(std::make_shared<Kept>()) {}
@@ -161,12 +156,15 @@ std::optional<WithInput> JointLinear::forward(const at::Tensor& x_in,
                                               const std::vector<const Linear*>& layers,
                                               const ForwardContext& context) const {
   if (!suits(x_in, layers, context)) return std::nullopt;
-  kept_->update(layers);
-  if (!kept_->product) return std::nullopt;
+  std::vector<at::Tensor> weights;
+  for (const Linear* layer : layers) weights.push_back(layer->weight);
+  auto& product = kept_->product;
+  if (!product || !product->is_of(weights)) product = detail::PackedLinear::make(weights);
+  if (!product) return std::nullopt;
   const at::Tensor x = x_in.contiguous();
   auto plan = c10::make_intrusive<Plan>();
-  plan->product = kept_->product;
-  plan->bias = kept_->bias;
+  plan->product = product;
+  plan->bias = joint_bias(layers);
   std::vector<at::Tensor> downs, factors;
   int64_t rank = 0, column = 0;
   for (const Linear* layer : layers) {

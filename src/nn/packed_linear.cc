@@ -1,6 +1,5 @@
 #include "nn/packed_linear.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
@@ -245,9 +244,9 @@ at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
 
 at::Tensor PackedLinear::backward_onto(const at::Tensor& dy, const at::Tensor& others) const {
   if (!others.defined()) return backward(dy);
-  if (!others.is_contiguous() || others.scalar_type() != dy.scalar_type()) return backward(dy) + others;
-  backward_into(dy, others, /*add=*/true);
-  return others;
+  const at::Tensor dx = others.contiguous();
+  backward_into(dy, dx, /*add=*/true);
+  return dx;
 }
 
 bool PackedLinear::is_of(const std::vector<at::Tensor>& weights) const {

@@ -26,7 +26,7 @@ class PackedLinear : public torch::CustomClassHolder {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& bias) const;
   /// dy [T, out] -> dy W.
   at::Tensor backward(const at::Tensor& dy) const;
-  /// dy W + others, which may be undefined; writes into `others` where it has the form of the result.
+  /// dy W + others, which may be undefined; written into `others` itself where it is contiguous.
   at::Tensor backward_onto(const at::Tensor& dy, const at::Tensor& others) const;
   /// The same into contiguous rows that are there already; with `add`, onto what they hold.
   void forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;

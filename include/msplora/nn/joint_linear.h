@@ -33,7 +33,7 @@ class JointLinear {
 
  private:
   struct Kept;
-  std::shared_ptr<Kept> kept_;  // the packed product and the biases, made on first use
+  std::shared_ptr<Kept> kept_;  // the packed product, made on first use
 };
 
 }  // namespace msplora
