@@ -1,9 +1,11 @@
 #include "bench.h"
 
 #include <fmt/format.h>
+#include <algorithm>
 #include <string>
 #include <vector>
 
+#include "msplora/models/model.h"
 #include "session.h"
 
 namespace msplora {
@@ -77,6 +79,9 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
   StepBenchOptions options;
   options.model = known_model_shape(arguments.shape);
   options.model.hidden_dropout_prob = options.model.attention_probs_dropout_prob = arguments.dropout;
+  // Rotary positions have no weights, so any length may be measured.
+  if (supports_task(options.model.model_type, ModelTask::kCausalLm))
+    options.model.max_position_embeddings = std::max(options.model.max_position_embeddings, arguments.seq);
   options.adapter.method = arguments.method;
   options.adapter.rank = arguments.rank;
   options.adapter.levels = arguments.levels;

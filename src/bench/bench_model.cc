@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 AdapterTarget target_of(Model& model) {
   AdapterTarget target;
   target.model_type = model.config().model_type;
-  target.task_type = "SEQ_CLS";
+  target.task_type = model.task() == ModelTask::kCausalLm ? "CAUSAL_LM" : "SEQ_CLS";
   target.num_layers = model.config().num_hidden_layers;
   target.heads = {model.config().num_attention_heads, model.config().num_key_value_heads};
   target.sites = model.sites();
@@ -32,6 +32,10 @@ int64_t BenchModel::trainable_parameters() const {
 
 StepQuestion BenchModel::question(std::vector<int64_t> lengths, bool checkpoint_activations) const {
   StepQuestion question;
+  question.reads_first_rows = model->task() == ModelTask::kSequenceClassification;
+  if (model->task() == ModelTask::kCausalLm) {
+    for (const int64_t length : lengths) question.predicted_tokens += length - 1;
+  }
   question.lengths = std::move(lengths);
   question.checkpoint_activations = checkpoint_activations;
   question.trains_embeddings = adapter == nullptr;
@@ -65,6 +69,7 @@ TrainerSetup BenchModel::setup(const StepBenchOptions& options, const fs::path& 
 BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels) {
   const bool trains_all = options.adapter.method == "full";
   ModelLoadOptions load;
+  if (supports_task(options.model.model_type, ModelTask::kCausalLm)) load.task = ModelTask::kCausalLm;
   load.num_labels = num_labels;
   load.compute_dtype = options.dtype;
   load.seed = options.seed;

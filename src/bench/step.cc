@@ -11,6 +11,7 @@
 #include "msplora/bench/gemm.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "msplora/train/causal_lm_task.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 
@@ -73,6 +74,21 @@ void check(const StepBenchOptions& options) {
   errors.throw_if_any(ErrorCode::kUsage, "bench step");
 }
 
+std::unique_ptr<TrainingTask> make_task(Model& model, const std::vector<TokenizedExample>& examples,
+                                        int64_t batch_size) {
+  BatchOptions batches;
+  batches.batch_size = batch_size;
+  batches.shuffle = batches.bucket = false;
+  if (model.task() == ModelTask::kCausalLm) {
+    CausalLmTaskOptions options;
+    options.batches = batches;
+    return std::make_unique<CausalLmTask>(model, examples, nullptr, options);
+  }
+  TextTaskOptions options;
+  options.batches = batches;
+  return std::make_unique<TextTask>(model, examples, std::vector<ValidationSet>(), options);
+}
+
 }  // namespace
 
 std::vector<int64_t> batch_lengths(const StepBenchOptions& options) {
@@ -103,12 +119,8 @@ StepBenchResult bench_step(const StepBenchOptions& options,
   setup.options.save_every = setup.options.max_steps + 1;
   setup.sinks.push_back(std::make_unique<StepSink>(options, result, roof, on_step));
   const std::vector<TokenizedExample> examples = drawn_examples(options);
-  TextTaskOptions task_options;
-  task_options.batches.batch_size = options.batch;
-  task_options.batches.shuffle = false;
-  task_options.batches.bucket = false;
-  TextTask task(*bench.model, examples, {}, task_options);
-  Trainer(std::move(setup), task).run();
+  const std::unique_ptr<TrainingTask> task = make_task(*bench.model, examples, options.batch);
+  Trainer(std::move(setup), *task).run();
   result.profile = stop_profile();
   result.roof_flops_per_second = roof.flops_per_second();
   result.roof_variant = roof.variant();

@@ -126,6 +126,20 @@ size_t BatchPlan::count_batches(uint64_t epochs) const {
   return count;
 }
 
+int64_t count_labels(const Batch& batch) {
+  return std::count_if(batch.labels.begin(), batch.labels.end(),
+                       [](int64_t label) { return label != kIgnoredLabel; });
+}
+
+int64_t count_predicted(const std::vector<TokenizedExample>& examples) {
+  int64_t count = 0;
+  for (const TokenizedExample& example : examples) {
+    const auto length = static_cast<int64_t>(example.ids.size());
+    count += std::max<int64_t>(0, length - std::max<int64_t>(1, example.prompt_tokens));
+  }
+  return count;
+}
+
 std::vector<uint32_t> lengths_of(const std::vector<TokenizedExample>& examples) {
   std::vector<uint32_t> lengths;
   lengths.reserve(examples.size());
@@ -185,6 +199,20 @@ Batch collate(const std::vector<TokenizedExample>& examples, std::span<const uin
       batch.labels.push_back(example.label);
     }
     batch.examples.push_back(index);
+  }
+  return batch;
+}
+
+Batch collate_causal(const std::vector<TokenizedExample>& examples, std::span<const uint32_t> indices) {
+  Batch batch = collate(examples, indices, /*regression=*/false);
+  batch.labels.assign(batch.tokens(), kIgnoredLabel);
+  for (size_t b = 0; b < batch.sequences(); ++b) {
+    const auto begin = static_cast<size_t>(batch.cu_seqlens[b]),
+               end = static_cast<size_t>(batch.cu_seqlens[b + 1]);
+    const auto prompt = static_cast<size_t>(std::max<int32_t>(0, examples[batch.examples[b]].prompt_tokens));
+    // The first token has nothing before it that could predict it.
+    for (size_t i = begin + std::max<size_t>(1, prompt); i < end; ++i)
+      batch.labels[i - 1] = batch.input_ids[i];
   }
   return batch;
 }

@@ -49,11 +49,6 @@ void add_predictions(const at::Tensor& logits, const Batch& batch, bool is_regre
   }
 }
 
-int64_t count_labels(const Batch& batch) {
-  return std::count_if(batch.labels.begin(), batch.labels.end(),
-                       [](int64_t label) { return label != kIgnoredLabel; });
-}
-
 }  // namespace
 
 ExampleEvaluator::ExampleEvaluator(Model& model, const std::vector<TokenizedExample>& examples,
@@ -124,6 +119,37 @@ Evaluation MlmEvaluator::run(const EvaluationProgress& progress) {
   evaluation.metrics = {{"loss", mean},
                         {"perplexity", std::exp(mean)},
                         {"accuracy", static_cast<double>(right) / static_cast<double>(targets)}};
+  evaluation.seconds = seconds_since(began);
+  return evaluation;
+}
+
+CausalLmEvaluator::CausalLmEvaluator(Model& model, const std::vector<TokenizedExample>& examples,
+                                     int64_t batch_tokens)
+    : model_(model), examples_(examples), batches_(evaluation_batches(lengths_of(examples), batch_tokens)) {
+  if (count_predicted(examples) == 0)
+    throw Error(ErrorCode::kData, "evaluation", "there are no tokens to predict");
+}
+
+Evaluation CausalLmEvaluator::run(const EvaluationProgress& progress) {
+  c10::NoGradGuard no_grad;
+  const auto began = std::chrono::steady_clock::now();
+  double loss = 0.0;
+  int64_t targets = 0;
+  Evaluation evaluation;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    const Batch batch = collate_causal(examples_, batches_[i]);
+    evaluation.examples += static_cast<int64_t>(batch.sequences());
+    evaluation.tokens += static_cast<int64_t>(batch.tokens());
+    if (const int64_t here = count_labels(batch)) {
+      at::Tensor labels;
+      const PackedInput input = packed_input_with_labels(batch, labels);
+      loss += model_.loss_sum(input, labels, ForwardContext{}).item<double>();
+      targets += here;
+    }
+    if (progress) progress(evaluation.examples, static_cast<int64_t>(examples_.size()));
+  }
+  const double mean = loss / static_cast<double>(targets);
+  evaluation.metrics = {{"loss", mean}, {"perplexity", std::exp(mean)}};
   evaluation.seconds = seconds_since(began);
   return evaluation;
 }

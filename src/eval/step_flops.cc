@@ -93,6 +93,10 @@ StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& s
     const bool is_repeated = question.checkpoint_activations && !is_head && site.layer >= frontier.block;
     if (is_repeated) flops.recomputation += product + 2 * rows * rank * (in + out);
   }
+  const double head = 2 * static_cast<double>(question.predicted_tokens) *
+                      static_cast<double>(config.hidden_size) * static_cast<double>(config.vocab_size);
+  flops.linear_forward += head;
+  if (frontier.block <= last) flops.linear_backward += head;
   const double width = static_cast<double>(config.num_attention_heads * config.head_dim);
   for (int64_t block = 0; block <= last; ++block) {
     const bool is_narrow = question.reads_first_rows && block == last;

@@ -61,6 +61,8 @@ void visit_decoder(Config& c, Visitor& v) {
   v.size("max_position_embeddings", c.max_position_embeddings, {});
   v.real("rms_norm_eps", c.rms_norm_eps, 1e-6, kPositive);
   v.real("rope_theta", c.rope_theta, 10000.0, kPositive);
+  if (c.model_type == "llama" || c.model_type == "qwen3") v.flag("attention_bias", c.attention_bias, false);
+  if (c.model_type == "llama") v.flag("mlp_bias", c.mlp_bias, false);
   v.text("hidden_act", c.hidden_act, "silu");
   v.real("attention_dropout", c.attention_probs_dropout_prob, 0.0, kProbability);
   v.real("initializer_range", c.initializer_range, 0.02, kNonNegative);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "io/config_fields.h"
+#include "io/config_visitors.h"
 #include "io/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
@@ -38,138 +39,9 @@ ConfigFamily detail::config_family(const std::string& model_type) {
 
 namespace {
 
-// Larger values are mistakes; the bound keeps products of two sizes within 64 bits.
-constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
-
-// An integer as int64, values above its range as its maximum.
-int64_t saturated(const json& value) {
-  constexpr int64_t kLargest = std::numeric_limits<int64_t>::max();
-  const bool above = value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(kLargest);
-  return above ? kLargest : value.get<int64_t>();
-}
-
-// The visitor that reads. A key that is missing or null takes the default.
-class Reader {
- public:
-  explicit Reader(const json& source) : source_(source) {
-    for (const auto& item : source.items()) keys_.push_back(item.key());
-  }
-
-  void size(const std::string& key, int64_t& field, std::optional<int64_t> fallback, int64_t min = 1) {
-    const json* value = find(key);
-    const std::string expected = min == 1 ? "a positive integer" : "a non-negative integer";
-    if (value == nullptr) {
-      if (fallback) field = *fallback;
-      if (!fallback) problem(key, "missing, expected " + expected, did_you_mean(key, keys_));
-      return;
-    }
-    if (!value->is_number_integer()) return wrong(key, expected, *value);
-    const int64_t number = saturated(*value);
-    if (number > kMaxSize) return wrong(key, fmt::format("at most {}", kMaxSize), *value);
-    if (number < min) return wrong(key, expected, *value);
-    field = number;
-  }
-
-  void real(const std::string& key, double& field, double fallback, const detail::RealRange& range) {
-    std::optional<double> value;
-    optional_real(key, value, range);
-    field = value.value_or(fallback);
-  }
-
-  void optional_real(const std::string& key, std::optional<double>& field, const detail::RealRange& range) {
-    const json* value = find(key);
-    if (value == nullptr) return;
-    const double number = value->is_number() ? value->get<double>() : -1.0;
-    const bool low = range.min_included ? number < range.min : number <= range.min;
-    if (low || number >= range.max) return wrong(key, range.text, *value);
-    field = number;
-  }
-
-  void text(const std::string& key, std::string& field, const std::string& fallback) {
-    const json* value = find(key);
-    field = fallback;
-    if (value == nullptr) return;
-    if (!value->is_string()) return wrong(key, "a string", *value);
-    field = value->get<std::string>();
-  }
-
-  void flag(const std::string& key, bool& field, bool fallback) {
-    const json* value = find(key);
-    field = fallback;
-    if (value == nullptr) return;
-    if (!value->is_boolean()) return wrong(key, "true or false", *value);
-    field = value->get<bool>();
-  }
-
-  // Null counts as missing, as in Hugging Face. Newer versions keep rope_theta in an object of its own.
-  const json* find(const std::string& key) const {
-    if (const auto found = source_.find(key); found != source_.end() && !found->is_null()) return &*found;
-    if (key == "rope_theta" && source_.contains("rope_parameters") &&
-        source_["rope_parameters"].is_object()) {
-      const json& rope = source_["rope_parameters"];
-      if (rope.contains(key) && !rope[key].is_null()) return &rope[key];
-    }
-    return nullptr;
-  }
-
-  void wrong(const std::string& key, const std::string& expected, const json& value,
-             const std::string& hint = {}) {
-    problem(key, "expected " + expected + ", found " + json_excerpt(value), hint);
-  }
-
-  void problem(const std::string& key, const std::string& message, const std::string& hint = {}) {
-    problems_.emplace_back(ErrorCode::kConfig, key, message, hint);
-  }
-
-  // One problem is reported as "file: key: ...", several as a list under the file's name.
-  void throw_if_any(const std::string& where) const {
-    ErrorList list;
-    for (const Error& problem : problems_) {
-      list.add(problems_.size() == 1 ? where + ": " + problem.where() : problem.where(), problem.message(),
-               problem.hint());
-    }
-    list.throw_if_any(ErrorCode::kConfig, where);
-  }
-
- private:
-  const json& source_;
-  std::vector<std::string> keys_;
-  std::vector<Error> problems_;
-};
-
-// The visitor that writes. A key that the file left to its default stays as it was.
-class Writer {
- public:
-  explicit Writer(json& target) : target_(target), complete_(target.empty()) {}
-
-  void size(const std::string& key, int64_t field, std::optional<int64_t> fallback, int64_t = 1) {
-    set(key, field, fallback && *fallback == field);
-  }
-  void real(const std::string& key, double field, double fallback, const detail::RealRange&) {
-    set(key, field, field == fallback);
-  }
-  void optional_real(const std::string& key, const std::optional<double>& field, const detail::RealRange&) {
-    set(key, field ? json(*field) : json(nullptr), !field);
-  }
-  void text(const std::string& key, const std::string& field, const std::string& fallback) {
-    set(key, field, field == fallback);
-  }
-  void flag(const std::string& key, bool field, bool fallback) { set(key, field, field == fallback); }
-
-  void set(const std::string& key, const json& value, bool is_default) {
-    json& object = key == "rope_theta" && !target_.contains(key) && target_.contains("rope_parameters")
-                       ? target_["rope_parameters"]
-                       : target_;
-    const auto found = object.find(key);
-    const bool given = found != object.end() && !found->is_null();
-    if (!given && is_default && !complete_) return;
-    if (!given || *found != value) object[key] = value;
-  }
-
- private:
-  json& target_;
-  bool complete_;  // there was no file: every key is written
-};
+using detail::saturated;
+using Reader = detail::ConfigReader;
+using Writer = detail::ConfigWriter;
 
 std::string dtype_key(const json& source) {
   return source.contains("dtype") && !source.contains("torch_dtype") ? "dtype" : "torch_dtype";
@@ -269,6 +141,56 @@ void read_pad_token(Reader& reader, ModelConfig& config) {
   config.pad_token_id = id;
 }
 
+// Older files call the type `type`; newer ones keep everything in rope_parameters.
+const json* rope_settings(const Reader& reader) {
+  const json* scaling = reader.find("rope_scaling");
+  return scaling != nullptr ? scaling : reader.find("rope_parameters");
+}
+
+void read_rope_scaling(Reader& reader, ModelConfig& config) {
+  const json* given = rope_settings(reader);
+  if (given == nullptr) return;
+  const std::string key = reader.find("rope_scaling") != nullptr ? "rope_scaling" : "rope_parameters";
+  if (!given->is_object()) return reader.wrong(key, "an object or null", *given);
+  RopeScaling& scaling = config.rope_scaling;
+  const json type = given->value("rope_type", given->value("type", json("default")));
+  const std::vector<std::string> known = {"default", "linear", "llama3"};
+  if (!type.is_string() || std::find(known.begin(), known.end(), type.get<std::string>()) == known.end()) {
+    return reader.wrong(key + ".rope_type", "default, linear or llama3", type,
+                        type.is_string() ? did_you_mean(type.get<std::string>(), known) : std::string());
+  }
+  scaling.rope_type = type.get<std::string>();
+  if (scaling.rope_type == "default") return;
+  const auto positive = [&](const char* name, double& field) {
+    const json value = given->value(name, json());
+    if (!value.is_number() || value.get<double>() <= 0)
+      return reader.wrong(key + "." + name, "a positive number", value);
+    field = value.get<double>();
+  };
+  positive("factor", scaling.factor);
+  if (scaling.rope_type == "linear") return;
+  positive("low_freq_factor", scaling.low_freq_factor);
+  positive("high_freq_factor", scaling.high_freq_factor);
+  double positions = 0.0;
+  positive("original_max_position_embeddings", positions);
+  scaling.original_max_position_embeddings = static_cast<int64_t>(positions);
+  if (scaling.high_freq_factor <= scaling.low_freq_factor) {
+    reader.problem(key + ".high_freq_factor", fmt::format("expected more than low_freq_factor = {}, found {}",
+                                                          scaling.low_freq_factor, scaling.high_freq_factor));
+  }
+}
+
+// Qwen2 files name a window that is only used when they say so.
+void read_sliding_window(Reader& reader, ModelConfig& config) {
+  const json* window = reader.find("sliding_window");
+  bool is_used = config.model_type == "mistral";
+  if (!is_used) reader.flag("use_sliding_window", is_used, false);
+  if (window == nullptr || !is_used) return;
+  if (!window->is_number_integer() || saturated(*window) < 1)
+    return reader.wrong("sliding_window", "a positive integer or null", *window);
+  config.sliding_window = saturated(*window);
+}
+
 // Variants of a known architecture that would load and compute something else.
 void refuse_variants(Reader& reader, const ModelConfig& config, ConfigFamily family) {
   if (reader.find("quantization_config") != nullptr) {
@@ -345,6 +267,23 @@ void read_names(Reader& reader, ModelConfig& config) {
   config.architectures = architectures->get<std::vector<std::string>>();
 }
 
+// What read_rope_scaling and read_sliding_window read, where no file said it.
+void write_attention_reach(const ModelConfig& config, json& out) {
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.rope_type != "default" && !out.contains("rope_scaling") && !out.contains("rope_parameters")) {
+    out["rope_scaling"] = {{"rope_type", scaling.rope_type}, {"factor", scaling.factor}};
+    if (scaling.rope_type == "llama3") {
+      out["rope_scaling"]["low_freq_factor"] = scaling.low_freq_factor;
+      out["rope_scaling"]["high_freq_factor"] = scaling.high_freq_factor;
+      out["rope_scaling"]["original_max_position_embeddings"] = scaling.original_max_position_embeddings;
+    }
+  }
+  if (config.sliding_window && !out.contains("sliding_window")) {
+    out["sliding_window"] = *config.sliding_window;
+    if (config.model_type != "mistral") out["use_sliding_window"] = true;
+  }
+}
+
 void write_labels(const ModelConfig& config, json& out) {
   std::map<int64_t, std::string> names = config.id2label;
   if (!names.empty() && static_cast<int64_t>(names.size()) != config.num_labels) {
@@ -390,6 +329,10 @@ ModelConfig parse_model_config(const json& source, const std::string& where) {
     read_pad_token(reader, config);
     read_dtype(reader, source, config);
     read_labels(reader, config);
+    if (family == ConfigFamily::kDecoder) {
+      read_rope_scaling(reader, config);
+      read_sliding_window(reader, config);
+    }
     refuse_variants(reader, config, family);
     check_heads(reader, config, family);
     check_positions(reader, config);
@@ -421,6 +364,7 @@ json model_config_to_json(const ModelConfig& config) {
   const ConfigFamily family = detail::config_family(config.model_type);
   if (family == ConfigFamily::kUnknown) return out;
   detail::visit_fields(config, family, writer);
+  if (family == ConfigFamily::kDecoder) write_attention_reach(config, out);
   writer.set(dtype_key(out), config.torch_dtype, config.torch_dtype == "float32");
   if (config.pad_token_id) {
     writer.set("pad_token_id", *config.pad_token_id,

@@ -41,6 +41,7 @@ struct DecoderShape {
 };
 
 constexpr DecoderShape kDecoders[] = {
+    {"llama-160m", "llama", 32000, 768, 12, 12, 12, 64, 3072, 2048, 1e-6, 1e4, false, "float32"},
     {"llama-2-7b", "llama", 32000, 4096, 32, 32, 32, 128, 11008, 4096, 1e-5, 1e4, false, "float16"},
     {"llama-2-13b", "llama", 32000, 5120, 40, 40, 40, 128, 13824, 4096, 1e-5, 1e4, false, "float16"},
     {"llama-2-70b", "llama", 32000, 8192, 80, 64, 8, 128, 28672, 4096, 1e-5, 1e4, false, "float16"},
@@ -163,6 +164,9 @@ ModelConfig known_model_shape(const std::string& name) {
     }
     throw Error(ErrorCode::kUsage, "model shape `" + name + "`", "no shape of this name is known", hint);
   }
+  // Llama 3.1 and 3.2 stretch the angles of Llama 3.
+  if (key.rfind("llama-3.1", 0) == 0) config->rope_scaling = {"llama3", 8.0, 1.0, 4.0, 8192};
+  if (key.rfind("llama-3.2", 0) == 0) config->rope_scaling = {"llama3", 32.0, 1.0, 4.0, 8192};
   config->raw = model_config_to_json(*config);
   if (config->model_type == "deberta-v2") add_deberta_v3_keys(config->raw);
   return *config;

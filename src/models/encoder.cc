@@ -1,7 +1,6 @@
 #include "models/encoder.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/aminmax.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -43,30 +42,9 @@ LayerNorm take_norm(ParameterStore& store, const std::string& name, int64_t widt
           store.take(name + ".bias", {width}, role, Init::kZero)};
 }
 
-void append_linear(const Linear& linear, std::vector<NamedParameter>& parameters) {
-  parameters.push_back({linear.name() + ".weight", linear.weight});
-  if (linear.bias.defined()) parameters.push_back({linear.name() + ".bias", linear.bias});
-}
-
 void append_norm(const LayerNorm& norm, std::vector<NamedParameter>& parameters) {
   parameters.push_back({norm.name + ".weight", norm.weight});
   parameters.push_back({norm.name + ".bias", norm.bias});
-}
-
-Site make_site(Linear& linear, int64_t layer) {
-  const std::string& path = linear.name();
-  return {path,   path.substr(path.rfind('.') + 1), layer, linear.in_features(), linear.out_features(),
-          &linear};
-}
-
-at::Tensor first_token_rows(const PackedInput& input) {
-  at::Tensor rows = at::empty({input.sequences()}, at::kLong);
-  std::copy(input.cu_seqlens.begin(), input.cu_seqlens.end() - 1, rows.data_ptr<int64_t>());
-  return rows;
-}
-
-at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input) {
-  return input.output_rows.defined() ? hidden.index_select(0, input.output_rows) : hidden;
 }
 
 double head_dropout(const ModelConfig& config) {
@@ -93,26 +71,9 @@ Encoder::Encoder(const ModelConfig& config, const EncoderNames& names, Parameter
 }
 
 void Encoder::check(const PackedInput& input) const {
-  const int64_t longest = config_.max_position_embeddings - names_.position_offset;
-  for (size_t b = 1; b < input.cu_seqlens.size(); ++b) {
-    const int64_t length = input.cu_seqlens[b] - input.cu_seqlens[b - 1];
-    if (length < 1 || length > longest) {
-      throw Error(ErrorCode::kData, fmt::format("sequence {} of the batch", b - 1),
-                  fmt::format("has {} tokens, the model takes 1 to {}", length, longest),
-                  fmt::format("set data.max_length to {} or less", longest));
-    }
-  }
-  const auto check_range = [](const at::Tensor& ids, int64_t limit, const char* what) {
-    if (!ids.defined() || ids.numel() == 0) return;
-    const auto [low, high] = at::aminmax(ids);
-    if (low.item<int64_t>() >= 0 && high.item<int64_t>() < limit) return;
-    throw Error(ErrorCode::kData, what,
-                fmt::format("ids run from {} to {}, the model knows 0 to {}", low.item<int64_t>(),
-                            high.item<int64_t>(), limit - 1),
-                "does the tokenizer belong to this model?");
-  };
-  check_range(input.input_ids, config_.vocab_size, "input_ids");
-  check_range(input.token_type_ids, config_.type_vocab_size, "token_type_ids");
+  check_lengths(input, config_.max_position_embeddings - names_.position_offset);
+  check_ids(input.input_ids, config_.vocab_size, "input_ids");
+  check_ids(input.token_type_ids, config_.type_vocab_size, "token_type_ids");
 }
 
 at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& context) const {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "models/model_parts.h"
 #include "models/parameter_store.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/functional.h"
@@ -67,17 +68,9 @@ class Encoder {
   std::vector<EncoderLayer> layers_;
 };
 
-void append_linear(const Linear& linear, std::vector<NamedParameter>& parameters);
 void append_norm(const LayerNorm& norm, std::vector<NamedParameter>& parameters);
 LayerNorm take_norm(ParameterStore& store, const std::string& name, int64_t width,
                     ParameterStore::Role role = ParameterStore::Role::kFloat32);
-Site make_site(Linear& linear, int64_t layer);
-
-/// Row of the first token of every sequence.
-at::Tensor first_token_rows(const PackedInput& input);
-
-/// Hidden states of the rows a language-model head is applied to.
-at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input);
 
 /// HF's dropout before a classifier: classifier_dropout, or hidden_dropout_prob when unset.
 double head_dropout(const ModelConfig& config);

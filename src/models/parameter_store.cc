@@ -126,7 +126,7 @@ void ParameterStore::finish(const std::string& where, const std::vector<std::str
   if (checkpoint_ != nullptr) {
     for (const std::string& name : checkpoint_->names()) {
       if (used_.count(name)) continue;
-      const bool is_buffer = name.size() > 13 && name.compare(name.size() - 13, 13, ".position_ids") == 0;
+      const bool is_buffer = name.ends_with(".position_ids") || name.ends_with(".rotary_emb.inv_freq");
       (is_buffer || starts_with_any(name, ignorable) ? ignored : unexpected).push_back(name);
     }
   }

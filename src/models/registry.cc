@@ -16,7 +16,12 @@ namespace msplora {
 namespace {
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> all = {bert_architecture(), roberta_architecture()};
+  static const std::vector<Architecture> all = {bert_architecture(),
+                                                roberta_architecture(),
+                                                llama_architecture("llama", "Llama"),
+                                                llama_architecture("mistral", "Mistral"),
+                                                llama_architecture("qwen2", "Qwen2"),
+                                                llama_architecture("qwen3", "Qwen3")};
   return all;
 }
 
@@ -80,6 +85,15 @@ std::vector<std::string> supported_model_types() {
   std::vector<std::string> types;
   for (const Architecture& architecture : architectures()) types.push_back(architecture.model_type);
   return types;
+}
+
+bool supports_task(const std::string& model_type, ModelTask task) {
+  for (const Architecture& architecture : architectures()) {
+    const auto& tasks = architecture.tasks;
+    if (architecture.model_type == model_type)
+      return std::find(tasks.begin(), tasks.end(), task) != tasks.end();
+  }
+  return false;
 }
 
 std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,

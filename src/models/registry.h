@@ -24,5 +24,8 @@ struct Architecture {
 
 Architecture bert_architecture();
 Architecture roberta_architecture();
+/// Llama and the decoders that differ from it by what config.json says; `class_prefix` is that of Hugging
+/// Face's classes.
+Architecture llama_architecture(const std::string& model_type, const std::string& class_prefix);
 
 }  // namespace msplora

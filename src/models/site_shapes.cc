@@ -35,11 +35,11 @@ std::vector<SiteShape> block_shapes(const ModelConfig& c) {
             {"mlp.c_fc", hidden, wide},
             {"mlp.c_proj", wide, hidden}};
   }
-  const bool qkv_bias = c.model_type == "qwen2";
-  return {{"self_attn.q_proj", hidden, q, qkv_bias},  {"self_attn.k_proj", hidden, kv, qkv_bias},
-          {"self_attn.v_proj", hidden, kv, qkv_bias}, {"self_attn.o_proj", q, hidden, false},
-          {"mlp.gate_proj", hidden, wide, false},     {"mlp.up_proj", hidden, wide, false},
-          {"mlp.down_proj", wide, hidden, false}};
+  const bool qkv_bias = c.attention_bias || c.model_type == "qwen2";
+  return {{"self_attn.q_proj", hidden, q, qkv_bias},   {"self_attn.k_proj", hidden, kv, qkv_bias},
+          {"self_attn.v_proj", hidden, kv, qkv_bias},  {"self_attn.o_proj", q, hidden, c.attention_bias},
+          {"mlp.gate_proj", hidden, wide, c.mlp_bias}, {"mlp.up_proj", hidden, wide, c.mlp_bias},
+          {"mlp.down_proj", wide, hidden, c.mlp_bias}};
 }
 
 std::string block_prefix(const ModelConfig& c) {

@@ -67,16 +67,14 @@ struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFuncti
 };
 
 struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
-  static at::Tensor turn(const at::Tensor& x_in, const at::Tensor& positions, const at::Tensor& cos,
-                         const at::Tensor& sin, int64_t heads, int64_t pairs, bool inverse) {
-    const at::Tensor x = x_in.contiguous();
-    at::Tensor y = at::empty_like(x);
+  static void turn(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cos,
+                   const at::Tensor& sin, int64_t heads, int64_t head_dim, int64_t pairs, bool inverse) {
     dispatch(x, "rotary", [&](auto t) {
       using T = decltype(t);
       kernels::Rotary<T> op;
       op.tokens = x.size(0);
       op.heads = heads;
-      op.head_dim = x.size(1) / heads;
+      op.head_dim = head_dim;
       op.rotary_dim = 2 * cos.size(1);
       op.x_stride = op.y_stride = x.size(1);
       op.pairs = static_cast<kernels::RotaryPairs>(pairs);
@@ -84,63 +82,79 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
       op.positions = data<int32_t>(positions);
       op.cos = data<float>(cos);
       op.sin = data<float>(sin);
-      op.x = data<T>(x);
-      op.y = data<T>(y);
+      op.y = data<T>(x);
+      op.x = op.y;
       kernels::rotary<T>(op);
     });
-    return y;
   }
 
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& positions,
-                            const at::Tensor& cos, const at::Tensor& sin, int64_t heads, int64_t pairs) {
+                            const at::Tensor& cos, const at::Tensor& sin, int64_t heads, int64_t head_dim,
+                            int64_t pairs) {
     const ProfileScope scope("rotary forward");
     ctx->save_for_backward({positions, cos, sin});
+    ctx->mark_dirty({x});
     ctx->saved_data["heads"] = heads;
+    ctx->saved_data["head_dim"] = head_dim;
     ctx->saved_data["pairs"] = pairs;
-    return turn(x, positions, cos, sin, heads, pairs, false);
+    turn(x, positions, cos, sin, heads, head_dim, pairs, false);
+    return x;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("rotary backward");
     const variable_list saved = ctx->get_saved_variables();
-    return {turn(grads[0], saved[0], saved[1], saved[2], ctx->saved_data["heads"].toInt(),
-                 ctx->saved_data["pairs"].toInt(), true),
-            Variable(),
-            Variable(),
-            Variable(),
-            Variable(),
-            Variable()};
+    const at::Tensor dx = grads[0].contiguous();
+    turn(dx, saved[0], saved[1], saved[2], ctx->saved_data["heads"].toInt(),
+         ctx->saved_data["head_dim"].toInt(), ctx->saved_data["pairs"].toInt(), true);
+    return {dx, Variable(), Variable(), Variable(), Variable(), Variable(), Variable()};
+  }
+};
+
+/// gate and up as two tensors, or side by side in one (up undefined).
+struct GateAndUp {
+  at::Tensor gate, up;
+
+  int64_t width() const { return up.defined() ? gate.size(-1) : gate.size(-1) / 2; }
+  int64_t rows() const { return gate.numel() / std::max<int64_t>(gate.size(-1), 1); }
+  template <typename T>
+  T* gate_data() const {
+    return data<T>(gate);
+  }
+  template <typename T>
+  T* up_data() const {
+    return up.defined() ? data<T>(up) : data<T>(gate) + width();
   }
 };
 
 struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
   template <typename T>
-  static kernels::SwiGlu<T> op_of(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& y) {
-    // Contiguous: one long row, cut so that threads have something to share.
-    const int64_t width = gate.size(-1), rows = gate.numel() / std::max<int64_t>(width, 1);
-    return {rows, width, width, width, width, data<T>(gate), data<T>(up), data<T>(y)};
+  static kernels::SwiGlu<T> op_of(const GateAndUp& in, const at::Tensor& y) {
+    const int64_t width = in.width(), stride = in.gate.size(-1);
+    return {in.rows(), width, stride, stride, width, in.gate_data<T>(), in.up_data<T>(), data<T>(y)};
   }
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_in, const at::Tensor& up_in) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up) {
     const ProfileScope scope("activation forward");
-    const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous();
-    at::Tensor y = at::empty_like(gate);
+    const GateAndUp in{gate.contiguous(), detail::or_undefined(up.contiguous())};
+    at::Tensor y = at::empty({in.rows(), in.width()}, gate.options());
     dispatch(gate, "swiglu", [&](auto t) {
       using T = decltype(t);
-      kernels::swiglu<T>(op_of<T>(gate, up, y));
+      kernels::swiglu<T>(op_of<T>(in, y));
     });
-    ctx->save_for_backward({gate, up});
+    ctx->save_for_backward({in.gate, in.up});
     return y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("activation backward");
     const variable_list saved = ctx->get_saved_variables();
+    const GateAndUp in{saved[0], saved[1]};
     const at::Tensor dy = grads[0].contiguous();
-    at::Tensor d_gate = at::empty_like(saved[0]), d_up = at::empty_like(saved[1]);
+    const GateAndUp d{at::empty_like(in.gate), in.up.defined() ? at::empty_like(in.up) : at::Tensor()};
     dispatch(dy, "swiglu", [&](auto t) {
       using T = decltype(t);
       kernels::swiglu_backward<T>(
-          {op_of<T>(saved[0], saved[1], at::Tensor()), data<T>(dy), data<T>(d_gate), data<T>(d_up)});
+          {op_of<T>(in, at::Tensor()), data<T>(dy), d.gate_data<T>(), d.up_data<T>()});
     });
-    return {d_gate, d_up};
+    return {d.gate, d.up};
   }
 };
 
@@ -152,22 +166,29 @@ NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, con
   return {out[0], out.size() > 1 ? out[1] : x};
 }
 
-RotaryTable make_rotary_table(int64_t positions, int64_t rotary_dim, double theta) {
+std::vector<float> rotary_frequencies(int64_t rotary_dim, double theta) {
   if (rotary_dim < 2 || rotary_dim % 2 != 0) {
     throw Error(ErrorCode::kUsage, "rotary embedding",
                 "expected an even number of turned elements, found " + std::to_string(rotary_dim));
   }
-  const int64_t half = rotary_dim / 2;
-  RotaryTable table{at::empty({positions, half}), at::empty({positions, half}), rotary_dim};
+  std::vector<float> frequencies;
+  for (int64_t i = 0; i < rotary_dim; i += 2) {
+    const double exponent = static_cast<double>(i) / static_cast<double>(rotary_dim);
+    frequencies.push_back(static_cast<float>(1.0 / std::pow(theta, exponent)));
+  }
+  return frequencies;
+}
+
+RotaryTable make_rotary_table(int64_t positions, const std::vector<float>& frequencies) {
+  const auto half = static_cast<int64_t>(frequencies.size());
+  RotaryTable table{at::empty({positions, half}), at::empty({positions, half}), 2 * half};
   float* cos = table.cos.data_ptr<float>();
   float* sin = table.sin.data_ptr<float>();
-  for (int64_t i = 0; i < half; ++i) {
-    const double exponent = static_cast<double>(2 * i) / static_cast<double>(rotary_dim);
-    const float frequency = static_cast<float>(1.0 / std::pow(theta, exponent));
-    for (int64_t position = 0; position < positions; ++position) {
-      const float angle = static_cast<float>(position) * frequency;
-      cos[position * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sin[position * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+  for (int64_t position = 0; position < positions; ++position) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(position) * frequencies[static_cast<size_t>(i)];
+      *cos++ = static_cast<float>(std::cos(static_cast<double>(angle)));
+      *sin++ = static_cast<float>(std::sin(static_cast<double>(angle)));
     }
   }
   return table;
@@ -181,12 +202,13 @@ at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens) {
   return positions;
 }
 
-at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t heads, const RotaryTable& table,
-                  kernels::RotaryPairs pairs) {
-  if (heads < 1 || x.size(1) % heads != 0 || table.rotary_dim > x.size(1) / heads) {
+at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int64_t head_dim,
+                   const RotaryTable& table, kernels::RotaryPairs pairs) {
+  if (heads < 1 || heads * head_dim > x.size(1) || table.rotary_dim > head_dim || !x.is_contiguous()) {
     throw Error(ErrorCode::kUsage, "rotary embedding",
                 "a width of " + std::to_string(x.size(1)) + " has no " + std::to_string(heads) +
-                    " heads of at least " + std::to_string(table.rotary_dim) + " elements");
+                    " heads of " + std::to_string(head_dim) + " elements, of which " +
+                    std::to_string(table.rotary_dim) + " are turned");
   }
   if (positions.numel() > 0) {
     const auto [low, high] = at::aminmax(positions);
@@ -197,12 +219,16 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t head
                       std::to_string(table.cos.size(0) - 1));
     }
   }
-  return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), table.cos, table.sin, heads,
+  return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), table.cos, table.sin, heads, head_dim,
                                static_cast<int64_t>(pairs));
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   return SwiGluFunction::apply(gate, up);
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  return SwiGluFunction::apply(gate_up, at::empty({0}, gate_up.options()));
 }
 
 }  // namespace msplora

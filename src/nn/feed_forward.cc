@@ -3,10 +3,12 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include <ATen/ops/empty.h>
 
 #include "msplora/core/profile.h"
+#include "msplora/nn/decoder.h"
 #include "msplora/nn/functional.h"
 #include "nn/dispatch.h"
 #include "nn/packed_linear.h"
@@ -91,6 +93,70 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
   }
 };
 
+template <typename T>
+kernels::SwiGlu<T> swiglu_op(const at::Tensor& gate_up, const at::Tensor& y) {
+  const int64_t wide = gate_up.size(1) / 2;
+  T* gate = data<T>(gate_up);
+  return {gate_up.size(0), wide, 2 * wide, 2 * wide, wide, gate, gate + wide, data<T>(y)};
+}
+
+struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunction> {
+  /// gate_up is the joint product of both. Gives y, and x where it needs a gradient.
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gate_up_bias,
+                               const at::Tensor& down_bias, int64_t wide, Product gate_up, Product down) {
+    const ProfileScope scope("linear forward");
+    const int64_t rows = x.size(0), block = std::min(rows, kBlockRows);
+    const bool needs_x = x.requires_grad();
+    at::Tensor y = at::empty_like(x);
+    const at::Tensor h = at::empty({needs_x ? rows : block, 2 * wide}, x.options());
+    const at::Tensor inner = at::empty({block, wide}, x.options());
+    for_blocks(rows, [&](int64_t begin, int64_t count) {
+      at::Tensor both = h.narrow(0, needs_x ? begin : 0, count), product = inner.narrow(0, 0, count);
+      gate_up->forward_into(x.narrow(0, begin, count), gate_up_bias, both);
+      {
+        const ProfileScope activation_scope("activation forward");
+        detail::dispatch(x, "gated_feed_forward",
+                         [&](auto t) { kernels::swiglu(swiglu_op<decltype(t)>(both, product)); });
+      }
+      down->forward_into(product, down_bias, y.narrow(0, begin, count));
+    });
+    auto products = c10::make_intrusive<Products>();
+    products->up = std::move(gate_up);
+    products->down = std::move(down);
+    ctx->save_for_backward({needs_x ? h : at::Tensor()});
+    ctx->saved_data["products"] = c10::IValue::make_capsule(std::move(products));
+    ctx->set_materialize_grads(false);
+    if (needs_x) return {y, x};
+    return {y};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const ProfileScope scope("linear backward");
+    const at::Tensor h = ctx->get_saved_variables()[0];
+    const at::Tensor dy = grads[0].contiguous();
+    const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
+    const int64_t rows = dy.size(0), wide = h.size(1) / 2, block = std::min(rows, kBlockRows);
+    const bool is_onto = grads[1].defined();
+    at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
+    const at::Tensor inner = at::empty({block, wide}, dy.options()),
+                     d_both = at::empty({block, 2 * wide}, dy.options());
+    for_blocks(rows, [&](int64_t begin, int64_t count) {
+      at::Tensor d_product = inner.narrow(0, 0, count), d_h = d_both.narrow(0, 0, count);
+      products.down->backward_into(dy.narrow(0, begin, count), d_product);
+      {
+        const ProfileScope activation_scope("activation backward");
+        detail::dispatch(dy, "gated_feed_forward", [&](auto t) {
+          using T = decltype(t);
+          kernels::swiglu_backward<T>({swiglu_op<T>(h.narrow(0, begin, count), {}), data<T>(d_product),
+                                       data<T>(d_h), data<T>(d_h) + wide});
+        });
+      }
+      products.up->backward_into(d_h, dx.narrow(0, begin, count), is_onto);
+    });
+    return {dx, Variable(), Variable(), Variable(), Variable(), Variable()};
+  }
+};
+
 at::Tensor as_float(const at::Tensor& bias) {
   return bias.defined() ? bias.to(at::kFloat) : at::empty({0}, at::kFloat);
 }
@@ -108,6 +174,23 @@ WithInput feed_forward(const at::Tensor& x, const Linear& up, const Linear& down
     return {outputs[0], outputs.size() > 1 ? outputs[1] : rows};
   }
   return {down.forward(msplora::activation(up.forward(x, context), activation), context), x};
+}
+
+WithInput gated_feed_forward(const at::Tensor& x, const JointLinear& joint, const Linear& gate,
+                             const Linear& up, const Linear& down, const ForwardContext& context) {
+  const std::vector<const Linear*> layers = {&gate, &up};
+  Product gate_up_product = detail::frozen_product(joint, layers, x),
+          down_product = detail::frozen_product(down, x);
+  if (gate_up_product && down_product) {
+    const at::Tensor rows = x.contiguous();
+    const variable_list outputs = GatedFeedForwardFunction::apply(
+        rows, detail::or_empty(detail::joint_bias(layers)), as_float(down.bias), up.out_features(),
+        std::move(gate_up_product), std::move(down_product));
+    return {outputs[0], outputs.size() > 1 ? outputs[1] : rows};
+  }
+  if (const auto gate_up = joint.forward(x, layers, context))
+    return {down.forward(swiglu(gate_up->y), context), gate_up->x};
+  return {down.forward(swiglu(gate.forward(x, context), up.forward(x, context)), context), x};
 }
 
 }  // namespace msplora

@@ -136,12 +136,13 @@ bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const 
   });
 }
 
-/// The biases one after the other, float32; undefined without any.
-at::Tensor joint_bias(const std::vector<const Linear*>& layers) {
-  if (!layers.front()->bias.defined()) return {};
-  std::vector<at::Tensor> parts;
-  for (const Linear* layer : layers) parts.push_back(detail::as(layer->bias.detach(), at::kFloat));
-  return at::cat(parts);
+// The kept product, made anew when the weights have changed; null where packing does not help.
+c10::intrusive_ptr<detail::PackedLinear> product_of(const std::vector<const Linear*>& layers,
+                                                    c10::intrusive_ptr<detail::PackedLinear>& kept) {
+  std::vector<at::Tensor> weights;
+  for (const Linear* layer : layers) weights.push_back(layer->weight);
+  if (!kept || !kept->is_of(weights)) kept = detail::PackedLinear::make(weights);
+  return kept;
 }
 
 }  // namespace
@@ -150,21 +151,34 @@ struct JointLinear::Kept {
   c10::intrusive_ptr<detail::PackedLinear> product;
 };
 
+at::Tensor detail::joint_bias(const std::vector<const Linear*>& layers) {
+  if (!layers.front()->bias.defined()) return {};
+  std::vector<at::Tensor> parts;
+  for (const Linear* layer : layers) parts.push_back(as(layer->bias.detach(), at::kFloat));
+  return at::cat(parts);
+}
+
+c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const JointLinear& joint,
+                                                                const std::vector<const Linear*>& layers,
+                                                                const at::Tensor& x) {
+  const bool is_adapted =
+      std::any_of(layers.begin(), layers.end(), [](const Linear* layer) { return layer->update != nullptr; });
+  if (is_adapted || !suits(x, layers, {})) return {};
+  return product_of(layers, joint.kept_->product);
+}
+
 JointLinear::JointLinear() : kept_(std::make_shared<Kept>()) {}
 
 std::optional<WithInput> JointLinear::forward(const at::Tensor& x_in,
                                               const std::vector<const Linear*>& layers,
                                               const ForwardContext& context) const {
   if (!suits(x_in, layers, context)) return std::nullopt;
-  std::vector<at::Tensor> weights;
-  for (const Linear* layer : layers) weights.push_back(layer->weight);
-  auto& product = kept_->product;
-  if (!product || !product->is_of(weights)) product = detail::PackedLinear::make(weights);
+  auto product = product_of(layers, kept_->product);
   if (!product) return std::nullopt;
   const at::Tensor x = x_in.contiguous();
   auto plan = c10::make_intrusive<Plan>();
-  plan->product = product;
-  plan->bias = joint_bias(layers);
+  plan->product = std::move(product);
+  plan->bias = detail::joint_bias(layers);
   std::vector<at::Tensor> downs, factors;
   int64_t rank = 0, column = 0;
   for (const Linear* layer : layers) {

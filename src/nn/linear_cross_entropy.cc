@@ -13,6 +13,7 @@
 #include "msplora/nn/decoder.h"
 #include "nn/dispatch.h"
 #include "nn/labels.h"
+#include "nn/packed_linear.h"
 
 namespace msplora {
 namespace {
@@ -21,11 +22,15 @@ using detail::data;
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
+using Product = c10::intrusive_ptr<detail::PackedLinear>;
+
+/// Fewer rows do not pay for reading the head's matrix.
+constexpr int64_t kFewestRows = 128;
 
 /// Power of two: chunk x classes logits are then about as many as the hidden states.
 int64_t default_chunk(int64_t rows, int64_t width, int64_t classes) {
   const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
-  int64_t chunk = 64;
+  int64_t chunk = kFewestRows;
   while (chunk < wanted) chunk *= 2;
   return chunk;
 }
@@ -34,23 +39,41 @@ struct Gradients {
   at::Tensor hidden, weight, bias;  // undefined where not asked for
 };
 
+/// The head: a matrix, and its packed product where it is frozen (else null).
+struct Head {
+  at::Tensor weight, bias;
+  Product product;
+
+  at::Tensor logits(const at::Tensor& hidden) const {
+    return product ? product->forward(hidden, bias.defined() ? bias.to(at::kFloat) : bias)
+                   : at::linear(hidden, weight, bias).contiguous();
+  }
+  void input_gradient(const at::Tensor& d_logits, at::Tensor d_hidden) const {
+    if (product) return product->backward_into(d_logits, d_hidden);
+    d_hidden.copy_(at::mm(d_logits, weight));
+  }
+};
+
 /// The loss of rows that all have a label; adds to the gradients that are defined.
-double head_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
-                 const at::Tensor& labels, int64_t chunk_rows, Gradients& gradients) {
-  const int64_t rows = hidden.size(0), classes = weight.size(0);
+double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& labels, int64_t chunk_rows,
+                 Gradients& gradients) {
+  const int64_t rows = hidden.size(0), classes = head.weight.size(0);
   const bool with_gradient =
       gradients.hidden.defined() || gradients.weight.defined() || gradients.bias.defined();
   const at::Tensor losses = at::empty({rows}, at::kDouble);
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t end = std::min(rows, begin + chunk_rows);
     const at::Tensor part = hidden.slice(0, begin, end);
-    const at::Tensor logits = at::linear(part, weight, bias).contiguous();
-    detail::dispatch(logits, "linear_cross_entropy", [&](auto t) {
-      using T = decltype(t);
-      kernels::cross_entropy_rows<T>({end - begin, classes, data<int64_t>(labels) + begin, with_gradient,
-                                      data<T>(logits), data<double>(losses) + begin});
-    });
-    if (gradients.hidden.defined()) gradients.hidden.slice(0, begin, end).copy_(at::mm(logits, weight));
+    const at::Tensor logits = head.logits(part);
+    {
+      const ProfileScope scope("cross entropy");
+      detail::dispatch(logits, "linear_cross_entropy", [&](auto t) {
+        using T = decltype(t);
+        kernels::cross_entropy_rows<T>({end - begin, classes, data<int64_t>(labels) + begin, with_gradient,
+                                        data<T>(logits), data<double>(losses) + begin});
+      });
+    }
+    if (gradients.hidden.defined()) head.input_gradient(logits, gradients.hidden.slice(0, begin, end));
     if (gradients.weight.defined()) gradients.weight.add_(at::mm(logits.t(), part));
     if (gradients.bias.defined()) gradients.bias.add_(logits.sum(0, false, gradients.bias.scalar_type()));
   }
@@ -60,21 +83,20 @@ double head_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::T
 struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight_in,
                             const at::Tensor& bias_in, const at::Tensor& rows, const at::Tensor& labels,
-                            int64_t chunk_rows) {
+                            int64_t chunk_rows, Product product) {
     const ProfileScope scope("head and loss");
     const at::ScalarType dtype = hidden.scalar_type();
     const at::ScalarType exact = dtype == at::kDouble ? at::kDouble : at::kFloat;
-    const at::Tensor weight = weight_in.to(dtype);
-    const at::Tensor bias = bias_in.numel() > 0 ? bias_in.to(dtype) : at::Tensor();
+    const Head head{weight_in.to(dtype), bias_in.numel() > 0 ? bias_in.to(dtype) : at::Tensor(),
+                    std::move(product)};
     const at::Tensor kept =
         rows.numel() == hidden.size(0) ? hidden.contiguous() : hidden.index_select(0, rows);
     Gradients gradients;
     if (hidden.requires_grad()) gradients.hidden = at::empty_like(kept);
     if (weight_in.requires_grad())
-      gradients.weight = at::zeros(weight.sizes(), weight.options().dtype(exact));
-    if (bias.defined() && bias_in.requires_grad())
-      gradients.bias = at::zeros(bias.sizes(), bias.options().dtype(exact));
-    const double loss = head_loss(kept, weight, bias, labels, chunk_rows, gradients);
+      gradients.weight = at::zeros(weight_in.sizes(), weight_in.options().dtype(exact));
+    if (bias_in.requires_grad()) gradients.bias = at::zeros(bias_in.sizes(), bias_in.options().dtype(exact));
+    const double loss = head_loss(kept, head, labels, chunk_rows, gradients);
     ctx->save_for_backward({gradients.hidden, gradients.weight, gradients.bias, rows});
     ctx->saved_data["rows"] = hidden.size(0);
     ctx->saved_data["weight_dtype"] = static_cast<int64_t>(weight_in.scalar_type());
@@ -102,20 +124,32 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
             scaled(saved[2], static_cast<at::ScalarType>(ctx->saved_data["bias_dtype"].toInt())),
             Variable(),
             Variable(),
+            Variable(),
             Variable()};
   }
 };
 
-}  // namespace
-
-at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
-                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows) {
+at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
+                   const at::Tensor& labels, int64_t chunk_rows, Product product) {
   detail::check_labels(labels, weight.size(0));
   const at::Tensor rows = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
   const at::Tensor kept_labels = labels.index_select(0, rows);
   const int64_t chunk =
       chunk_rows > 0 ? chunk_rows : default_chunk(rows.size(0), hidden.size(1), weight.size(0));
-  return LinearCrossEntropyFunction::apply(hidden, weight, detail::or_empty(bias), rows, kept_labels, chunk);
+  return LinearCrossEntropyFunction::apply(hidden, weight, detail::or_empty(bias), rows, kept_labels, chunk,
+                                           std::move(product));
+}
+
+}  // namespace
+
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows) {
+  return loss_of(hidden, weight, bias, labels, chunk_rows, {});
+}
+
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const Linear& head, const at::Tensor& labels,
+                                    int64_t chunk_rows) {
+  return loss_of(hidden, head.weight, head.bias, labels, chunk_rows, detail::frozen_product(head, hidden));
 }
 
 }  // namespace msplora

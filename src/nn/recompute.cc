@@ -30,17 +30,21 @@ at::Tensor as_leaf(const at::Tensor& x, bool requires_grad) {
   return x.detach().requires_grad_(requires_grad);
 }
 
-/// The leaves that y was computed from, without `input`, in the order in which they are found.
-std::vector<at::Tensor> leaves_of(const at::Tensor& y, const at::Tensor& input) {
+/// The leaves that the outputs were computed from, without the inputs, in the order in which they are found.
+std::vector<at::Tensor> leaves_of(const variable_list& outputs, const variable_list& inputs) {
   std::vector<at::Tensor> leaves;
   std::unordered_set<const Node*> seen;
-  std::vector<Node*> open = {y.grad_fn().get()};
+  std::vector<Node*> open;
+  for (const at::Tensor& output : outputs) open.push_back(output.grad_fn().get());
   while (!open.empty()) {
     Node* node = open.back();
     open.pop_back();
     if (node == nullptr || !seen.insert(node).second) continue;
     if (const auto* leaf = dynamic_cast<const AccumulateGrad*>(node)) {
-      if (!leaf->variable.is_same(input)) leaves.push_back(leaf->variable);
+      const bool is_input = std::any_of(inputs.begin(), inputs.end(), [&](const at::Tensor& input) {
+        return leaf->variable.is_same(input);
+      });
+      if (!is_input) leaves.push_back(leaf->variable);
       continue;
     }
     for (const torch::autograd::Edge& edge : node->next_edges()) open.push_back(edge.function.get());
@@ -54,11 +58,11 @@ struct Recomputing {
   ~Recomputing() { recomputing = before; }
 };
 
-/// The graph node of a part: its inputs are x and the leaves, so that the engine adds up gradients of shared
-/// leaves as it does for ordinary nodes.
+/// The graph node of a part: its inputs are those of the part and the leaves, so that the engine adds up
+/// gradients of shared leaves as it does for ordinary nodes.
 struct RecomputeNode : public Node {
-  at::Tensor x;
-  bool needs_x = false;
+  variable_list inputs;
+  std::vector<bool> needs_input;
   std::vector<at::Tensor> leaves;
   RecomputedPart part;
 
@@ -70,27 +74,39 @@ struct RecomputeNode : public Node {
       throw Error(ErrorCode::kUsage, "recompute_in_backward",
                   "a second backward pass through a graph that was freed", "use retain_graph");
     }
-    variable_list result(1 + leaves.size());
-    if (!grads[0].defined()) return result;
-    variable_list inputs;
-    at::Tensor y;
-    const at::Tensor input = as_leaf(x, needs_x);
-    {
-      const ProfileScope scope("recomputation, rest");
-      const c10::AutoGradMode with_grad(true);
-      const Recomputing again;
-      y = part(input);
+    variable_list wanted, all, reached, reached_grads;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      all.push_back(as_leaf(inputs[i], needs_input[i]));
+      if (needs_input[i]) wanted.push_back(all.back());
     }
-    if (needs_x) inputs.push_back(input);
-    inputs.insert(inputs.end(), leaves.begin(), leaves.end());
-    variable_list gradients = torch::autograd::grad({y}, inputs, {grads[0]}, /*retain_graph=*/false,
-                                                    /*create_graph=*/false, /*allow_unused=*/true);
-    std::move(gradients.begin(), gradients.end(), result.begin() + (needs_x ? 0 : 1));
+    wanted.insert(wanted.end(), leaves.begin(), leaves.end());
+    const variable_list outputs = run_again(all);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!grads[i].defined() || !outputs[i].requires_grad()) continue;
+      reached.push_back(outputs[i]);
+      reached_grads.push_back(grads[i]);
+    }
+    variable_list result(inputs.size() + leaves.size());
+    if (reached.empty()) return result;
+    const variable_list gradients =
+        torch::autograd::grad(reached, wanted, reached_grads, /*retain_graph=*/false,
+                              /*create_graph=*/false, /*allow_unused=*/true);
+    auto next = gradients.begin();
+    for (size_t i = 0; i < result.size(); ++i) {
+      if (i >= inputs.size() || needs_input[i]) result[i] = *next++;
+    }
     return result;
   }
 
+  variable_list run_again(const variable_list& leaves_in) const {
+    const ProfileScope scope("recomputation, rest");
+    const c10::AutoGradMode with_grad(true);
+    const Recomputing again;
+    return part(leaves_in);
+  }
+
   void release_variables() override {
-    x.reset();
+    inputs.clear();
     part = nullptr;
   }
 };
@@ -111,26 +127,35 @@ bool is_recomputing() {
   return recomputing;
 }
 
-at::Tensor recompute_in_backward(const at::Tensor& x, RecomputedPart part) {
-  if (!c10::GradMode::is_enabled()) return part(x);
-  const at::Tensor input = as_leaf(x, x.requires_grad());
-  std::vector<at::Tensor> leaves;
-  at::Tensor y;
+std::vector<at::Tensor> recompute_in_backward(const std::vector<at::Tensor>& inputs, RecomputedPart part) {
+  if (!c10::GradMode::is_enabled()) return part(inputs);
+  const std::shared_ptr<RecomputeNode> node(new RecomputeNode, torch::autograd::deleteNode);
+  variable_list own;
+  for (const at::Tensor& input : inputs) {
+    node->inputs.push_back(input.detach());
+    node->needs_input.push_back(input.requires_grad());
+    own.push_back(as_leaf(input, input.requires_grad()));
+  }
+  variable_list outputs;
   {
     // The graph of this pass tells which leaves there are, and is gone at the end of the block.
-    const at::Tensor with_graph = part(input);
-    if (!with_graph.requires_grad()) return with_graph;
-    leaves = leaves_of(with_graph, input);
-    y = with_graph.variable_data();
+    const variable_list with_graph = part(own);
+    const auto has_graph = [](const at::Tensor& output) { return output.requires_grad(); };
+    if (std::none_of(with_graph.begin(), with_graph.end(), has_graph)) return with_graph;
+    node->leaves = leaves_of(with_graph, own);
+    for (const at::Tensor& output : with_graph) outputs.push_back(output.variable_data());
   }
-  const std::shared_ptr<RecomputeNode> node(new RecomputeNode, torch::autograd::deleteNode);
-  node->set_next_edges(torch::autograd::collect_next_edges(x, leaves));
-  node->x = x.detach();
-  node->needs_x = x.requires_grad();
-  node->leaves = std::move(leaves);
+  node->set_next_edges(torch::autograd::collect_next_edges(inputs, node->leaves));
   node->part = std::move(part);
-  torch::autograd::set_history(y, node);
-  return y;
+  for (at::Tensor& output : outputs) torch::autograd::set_history(output, node);
+  return outputs;
+}
+
+at::Tensor recompute_in_backward(const at::Tensor& x, std::function<at::Tensor(const at::Tensor&)> part) {
+  return recompute_in_backward(std::vector<at::Tensor>{x},
+                               [part = std::move(part)](const std::vector<at::Tensor>& inputs) {
+                                 return std::vector<at::Tensor>{part(inputs[0])};
+                               })[0];
 }
 
 }  // namespace msplora

@@ -16,11 +16,6 @@
 namespace msplora {
 namespace {
 
-int64_t count_labels(const Batch& batch) {
-  return std::count_if(batch.labels.begin(), batch.labels.end(),
-                       [](int64_t label) { return label != kIgnoredLabel; });
-}
-
 uint64_t fingerprint_of(const std::vector<TokenizedExample>& examples) {
   uint64_t hash = mix_seed(0, examples.size());
   for (const TokenizedExample& example : examples) {
@@ -115,15 +110,7 @@ Evaluation TextTask::evaluate() {
 }
 
 std::string TextTask::describe(const Batch& batch) const {
-  constexpr size_t kShown = 8;
-  std::string text = "the examples of the batch are ";
-  for (size_t i = 0; i < std::min(kShown, batch.examples.size()); ++i) {
-    if (i > 0) text += ", ";
-    text +=
-        options_.where ? options_.where(batch.examples[i]) : fmt::format("number {}", batch.examples[i] + 1);
-  }
-  if (batch.examples.size() > kShown) text += fmt::format(" and {} more", batch.examples.size() - kShown);
-  return text;
+  return describe_examples(batch, options_.where);
 }
 
 MlmTask::MlmTask(Model& model, const MlmCorpus& train, const MlmCorpus* validation, const MaskOptions& mask,
@@ -173,6 +160,17 @@ std::string MlmTask::describe(const Batch& batch) const {
   return batch.examples.empty()
              ? std::string("an empty batch")
              : fmt::format("the batch starts with sequence {} of the text", batch.examples.front() + 1);
+}
+
+std::string describe_examples(const Batch& batch, const std::function<std::string(uint32_t)>& where) {
+  constexpr size_t kShown = 8;
+  std::string text = "the examples of the batch are ";
+  for (size_t i = 0; i < std::min(kShown, batch.examples.size()); ++i) {
+    if (i > 0) text += ", ";
+    text += where ? where(batch.examples[i]) : fmt::format("number {}", batch.examples[i] + 1);
+  }
+  if (batch.examples.size() > kShown) text += fmt::format(" and {} more", batch.examples.size() - kShown);
+  return text;
 }
 
 BatchOptions batch_options(const TrainOptions& train) {

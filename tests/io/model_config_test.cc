@@ -144,6 +144,56 @@ TEST(ModelConfig, ReadsTheNewerSpellings) {
   EXPECT_FALSE(written.contains("rope_theta"));
 }
 
+TEST(ModelConfig, ReadsHowFarDecodersReach) {
+  json source = llama();
+  EXPECT_EQ(parse(source).rope_scaling.rope_type, "default");
+  source["rope_scaling"] = {{"type", "linear"}, {"factor", 2.5}};
+  EXPECT_EQ(parse(source).rope_scaling.rope_type, "linear");
+  EXPECT_EQ(parse(source).rope_scaling.factor, 2.5);
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 8192}};
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    json newer = llama();
+    newer[key] = llama3;
+    const ModelConfig config = parse(newer);
+    EXPECT_EQ(config.rope_scaling.rope_type, "llama3");
+    EXPECT_EQ(config.rope_scaling.original_max_position_embeddings, 8192);
+    EXPECT_EQ(model_config_to_json(config), newer);
+  }
+  source["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 2.0}};
+  EXPECT_THAT(error_of(ErrorCode::kConfig, [&] { parse(source); }),
+              HasSubstr("rope_scaling.rope_type: expected default, linear or llama3, found \"yarn\""));
+  source["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 2.0}, {"low_freq_factor", 4.0}};
+  EXPECT_THAT(error_of(ErrorCode::kConfig, [&] { parse(source); }),
+              AllOf(HasSubstr("high_freq_factor"), HasSubstr("original_max_position_embeddings")));
+}
+
+TEST(ModelConfig, ReadsSlidingWindowsThatAreUsed) {
+  json source = llama();
+  source["sliding_window"] = 16;
+  EXPECT_FALSE(parse(source).sliding_window);  // Llama has none, whatever its file says
+  source["model_type"] = "qwen2";
+  EXPECT_FALSE(parse(source).sliding_window);
+  source["use_sliding_window"] = true;
+  EXPECT_EQ(parse(source).sliding_window, 16);
+  source["model_type"] = "mistral";
+  EXPECT_EQ(parse(source).sliding_window, 16);
+  source["sliding_window"] = 0;
+  EXPECT_THAT(error_of(ErrorCode::kConfig, [&] { parse(source); }), HasSubstr("sliding_window"));
+}
+
+TEST(ModelConfig, ReadsBiasesOfDecoders) {
+  json source = llama();
+  source["attention_bias"] = source["mlp_bias"] = true;
+  EXPECT_TRUE(parse(source).attention_bias);
+  EXPECT_TRUE(parse(source).mlp_bias);
+  source["model_type"] = "mistral";
+  EXPECT_FALSE(parse(source).attention_bias);
+}
+
 TEST(ModelConfig, ReadsGpt2) {
   const json source =
       json::parse(R"({"model_type": "gpt2", "vocab_size": 50, "n_embd": 12, "n_layer": 2, "n_head": 3,

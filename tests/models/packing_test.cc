@@ -13,6 +13,10 @@
 namespace msplora {
 namespace {
 
+bool is_decoder(const std::string& model_type) {
+  return supports_task(model_type, ModelTask::kCausalLm);
+}
+
 ModelConfig small_config(const std::string& model_type) {
   ModelConfig config;
   config.model_type = model_type;
@@ -28,6 +32,8 @@ ModelConfig small_config(const std::string& model_type) {
   config.initializer_range = 0.2;
   config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1;
   config.num_labels = 3;
+  if (is_decoder(model_type)) config.hidden_act = "silu";
+  if (model_type == "qwen2" || model_type == "mistral") config.num_key_value_heads = 1;
   return config;
 }
 
@@ -142,7 +148,7 @@ TEST_P(Packing, DropoutChangesWithTheStepAndNotOtherwise) {
 
 TEST_P(Packing, LanguageModelHeadRunsOnTheAskedRows) {
   ModelLoadOptions options;
-  options.task = ModelTask::kMaskedLm;
+  options.task = is_decoder(GetParam()) ? ModelTask::kCausalLm : ModelTask::kMaskedLm;
   const auto model = create_model(small_config(GetParam()), options);
   PackedInput batch = input_of({5, 7}, 50);
   const at::Tensor all = model->forward(batch, {});
@@ -172,7 +178,8 @@ TEST_P(Packing, SitesAgreeWithTheShapeOnlyList) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Packing, ::testing::Values("bert", "roberta"),
+INSTANTIATE_TEST_SUITE_P(Models, Packing,
+                         ::testing::Values("bert", "roberta", "llama", "mistral", "qwen2", "qwen3"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

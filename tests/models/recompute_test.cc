@@ -57,14 +57,22 @@ std::vector<at::Tensor> gradients(Model& model, const std::vector<at::Tensor>& t
   return result;
 }
 
-class RecomputedModel : public ::testing::TestWithParam<std::tuple<std::string, at::ScalarType>> {};
+ModelConfig small_model(const std::string& model_type) {
+  ModelConfig config = tiny_config(0.2);
+  if (model_type == "llama") config.hidden_act = "silu";
+  config.model_type = model_type;
+  return config;
+}
+
+class RecomputedModel
+    : public ::testing::TestWithParam<std::tuple<std::string, std::string, at::ScalarType>> {};
 
 TEST_P(RecomputedModel, GradientsHaveTheSameBits) {
-  const auto& [method, dtype] = GetParam();
+  const auto& [model_type, method, dtype] = GetParam();
   ModelLoadOptions load;
   load.compute_dtype = dtype;
   load.keep_float32 = method == "full";
-  const auto model = create_model(tiny_config(0.2), load);
+  const auto model = create_model(small_model(model_type), load);
   std::unique_ptr<Adapter> adapter;
   std::vector<at::Tensor> trained;
   if (method == "full") {
@@ -74,6 +82,7 @@ TEST_P(RecomputedModel, GradientsHaveTheSameBits) {
     config.method = method;
     config.dropout = 0.1;
     config.target_modules = {"query", "value", "intermediate.dense"};
+    if (model_type == "llama") config.target_modules = {"q_proj", "v_proj", "up_proj"};
     adapter = create_adapter(config, target_of(*model), 3);
     c10::NoGradGuard no_grad;
     for (const TrainableTensor& tensor : adapter->trainable()) {
@@ -87,7 +96,8 @@ TEST_P(RecomputedModel, GradientsHaveTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, RecomputedModel,
-                         ::testing::Combine(::testing::Values("lora", "msplora", "full"),
+                         ::testing::Combine(::testing::Values("roberta", "llama"),
+                                            ::testing::Values("lora", "msplora", "full"),
                                             ::testing::Values(at::kFloat, at::kBFloat16)));
 
 TEST(Recompute, KeepsNothingOfThePart) {

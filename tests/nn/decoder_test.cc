@@ -99,7 +99,7 @@ TEST(Rotary, MatchesTheFormulaOfHuggingFace) {
   const at::Tensor positions = segment_positions(cu_seqlens);
   EXPECT_EQ(std::vector<int32_t>(positions.data_ptr<int32_t>(), positions.data_ptr<int32_t>() + 5),
             (std::vector<int32_t>{0, 1, 2, 0, 1}));
-  const RotaryTable table = make_rotary_table(4, dim, 10000.0);
+  const RotaryTable table = make_rotary_table(4, rotary_frequencies(dim, 10000.0));
   const auto expected = [&] {
     // rotate_half: (-second half, first half).
     const at::Tensor frequencies = (at::arange(0, dim, 2, at::kDouble) / dim * -std::log(10000.0)).exp();
@@ -109,15 +109,16 @@ TEST(Rotary, MatchesTheFormulaOfHuggingFace) {
     const at::Tensor turned = at::cat({-h.slice(2, dim / 2), h.slice(2, 0, dim / 2)}, 2);
     return ((h * angles.cos() + turned * angles.sin()).reshape({5, heads * dim}) * weights).sum();
   };
-  expect_same([&] { return (rotary(x, positions, heads, table) * weights).sum(); }, expected, {x}, 2e-6);
+  expect_same([&] { return (rotary_(x.clone(), positions, heads, dim, table) * weights).sum(); }, expected,
+              {x}, 2e-6);
 }
 
 TEST(Rotary, BadInputIsRefused) {
-  const RotaryTable table = make_rotary_table(4, 8, 10000.0);
+  const RotaryTable table = make_rotary_table(4, rotary_frequencies(8, 10000.0));
   const at::Tensor x = normals({2, 16}, "x", at::kFloat);
-  EXPECT_THROW(rotary(x, at::tensor({0, 4}, at::kInt), 2, table), Error);
-  EXPECT_THROW(rotary(x, at::tensor({0, 1}, at::kInt), 4, table), Error);
-  EXPECT_THROW(make_rotary_table(4, 7, 10000.0), Error);
+  EXPECT_THROW(rotary_(x, at::tensor({0, 4}, at::kInt), 2, 8, table), Error);
+  EXPECT_THROW(rotary_(x, at::tensor({0, 1}, at::kInt), 4, 4, table), Error);
+  EXPECT_THROW(rotary_frequencies(7, 10000.0), Error);
 }
 
 TEST(SwiGlu, MatchesPlainOperators) {

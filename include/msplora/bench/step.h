@@ -15,7 +15,8 @@
 
 namespace msplora {
 
-/// A training step on drawn tokens, for measuring.
+/// A training step on drawn tokens, for measuring: classification, or causal language modelling of every
+/// token where the model can do that.
 struct StepBenchOptions {
   ModelConfig model;      // weights are drawn; its dropout probabilities hold
   AdapterConfig adapter;  // method `full`: all parameters are trained, without an adapter

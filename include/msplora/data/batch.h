@@ -14,6 +14,7 @@ struct TokenizedExample {
   std::vector<int32_t> type_ids;  // empty when all are 0
   int64_t label = kIgnoredLabel;  // class index of a classification task
   double target = 0.0;            // value of a regression task
+  int32_t prompt_tokens = 0;      // of a causal language model: first tokens, which are read, not predicted
 };
 
 /// A packed batch: the tokens of B sequences laid end to end, without any padding.
@@ -28,5 +29,10 @@ struct Batch {
   size_t tokens() const { return input_ids.size(); }
   size_t sequences() const { return cu_seqlens.empty() ? 0 : cu_seqlens.size() - 1; }
 };
+
+/// Labels that are not kIgnoredLabel.
+int64_t count_labels(const Batch& batch);
+/// Tokens that a causal language model predicts: all behind the prompts but the first of each sequence.
+int64_t count_predicted(const std::vector<TokenizedExample>& examples);
 
 }  // namespace msplora

@@ -75,4 +75,8 @@ std::vector<uint32_t> lengths_of(const std::vector<TokenizedExample>& examples);
 Batch collate(const std::vector<TokenizedExample>& examples, std::span<const uint32_t> indices,
               bool regression);
 
+/// The same for a causal language model: `labels` has one entry a token, the token that follows in its
+/// sequence, or kIgnoredLabel where that belongs to the prompt or there is none.
+Batch collate_causal(const std::vector<TokenizedExample>& examples, std::span<const uint32_t> indices);
+
 }  // namespace msplora

@@ -59,6 +59,21 @@ class MlmEvaluator {
   BatchList batches_;
 };
 
+/// Evaluates a causal language model: loss (mean over the tokens behind the prompts) and perplexity.
+class CausalLmEvaluator {
+ public:
+  /// Model and examples must outlive it. Throws Error{kData} when there is no token to predict.
+  CausalLmEvaluator(Model& model, const std::vector<TokenizedExample>& examples, int64_t batch_tokens);
+
+  Evaluation run(const EvaluationProgress& progress = {});
+  static std::vector<std::string> metric_names() { return {"loss", "perplexity"}; }
+
+ private:
+  Model& model_;
+  const std::vector<TokenizedExample>& examples_;
+  BatchList batches_;
+};
+
 /// Logits of every example in the order given, float32 [n, num_labels].
 at::Tensor predict_logits(Model& model, const std::vector<TokenizedExample>& examples,
                           int64_t batch_tokens = 4096, const EvaluationProgress& progress = {});

@@ -21,12 +21,13 @@ struct StepQuestion {
   std::vector<SiteWork> sites;     // one for each site
   bool trains_embeddings = false;  // gradients reach below the first block
   bool reads_first_rows = true;    // the head reads one row of each sequence (classification)
+  int64_t predicted_tokens = 0;    // rows of a language model's head, which is no site; 0: it has none
   bool checkpoint_activations = false;
 };
 
 /// Floating-point operations of matrix products, a multiplication and an addition counted as two.
 struct StepFlops {
-  double linear_forward = 0.0;
+  double linear_forward = 0.0;   // with the head of a language model
   double linear_backward = 0.0;  // products with the weights, and gradients of trained weights
   double attention_forward = 0.0;
   double attention_backward = 0.0;  // four products a head; computing the scores again is not counted

@@ -10,6 +10,17 @@
 
 namespace msplora {
 
+/// How the rotary angles of a decoder are stretched beyond the context it was first trained on: Hugging
+/// Face's rope_scaling (rope_parameters in newer files). `linear` divides all frequencies by `factor`;
+/// `llama3` divides low frequencies and blends towards high ones.
+struct RopeScaling {
+  std::string rope_type = "default";  // default, linear, llama3
+  double factor = 1.0;
+  double low_freq_factor = 1.0;   // of llama3, as the next two
+  double high_freq_factor = 4.0;  // above low_freq_factor
+  int64_t original_max_position_embeddings = 8192;
+};
+
 /// config.json of a Hugging Face model, typed. Names are Hugging Face's (BERT's and Llama's where others
 /// differ: GPT-2's n_embd is hidden_size, resid_pdrop is hidden_dropout_prob); fields an architecture lacks
 /// keep the default.
@@ -29,6 +40,10 @@ struct ModelConfig {
   double layer_norm_eps = 1e-12;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
+  RopeScaling rope_scaling;
+  std::optional<int64_t> sliding_window;  // tokens that attention looks back, itself included; unset: all
+  bool attention_bias = false;            // biases of q_proj, k_proj, v_proj and o_proj (Llama, Qwen3)
+  bool mlp_bias = false;                  // and of the feed-forward part (Llama)
   std::string hidden_act = "gelu";
   double hidden_dropout_prob = 0.0;
   double attention_probs_dropout_prob = 0.0;

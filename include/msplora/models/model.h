@@ -27,6 +27,11 @@ class Model {
   /// sequence length is out of the model's range.
   virtual at::Tensor forward(const PackedInput& input, const ForwardContext& context) = 0;
 
+  /// Language models: Σ of the cross entropies of labels, int64, one for each row of forward(). A float32
+  /// (float64) scalar. Where the head is frozen, its logits never exist as a whole.
+  virtual at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
+                              const ForwardContext& context);
+
   /// Every linear layer that an adapter may change, in order of execution. The pointers live as long as the
   /// model.
   virtual std::vector<Site> sites() = 0;
@@ -81,6 +86,9 @@ std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOp
 
 /// Names of the supported values of model_type.
 std::vector<std::string> supported_model_types();
+
+/// Whether the models of this type have a head for the task.
+bool supports_task(const std::string& model_type, ModelTask task);
 
 /// The sites of a model of this shape without allocating it (`linear` is null).
 std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task);

@@ -17,4 +17,9 @@ namespace msplora {
 WithInput feed_forward(const at::Tensor& x, const Linear& up, const Linear& down,
                        kernels::Activation activation, const ForwardContext& context);
 
+/// down(silu(gate(x)) * up(x)), the feed-forward part of a Llama block (Shazeer, 2020), in the same way.
+/// `joint` keeps the product of gate and up between passes.
+WithInput gated_feed_forward(const at::Tensor& x, const JointLinear& joint, const Linear& gate,
+                             const Linear& up, const Linear& down, const ForwardContext& context);
+
 }  // namespace msplora

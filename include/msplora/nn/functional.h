@@ -31,7 +31,9 @@ struct AttentionShape {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   bool causal = false;
-  bool first_query_only = false;  // q and the result have one row per segment, its first token's
+  /// q and the result have one row per segment, which sees all of it: its first token's in an encoder, its
+  /// last one's in a decoder.
+  bool first_query_only = false;
 };
 /// Attention inside each segment; q [T, heads * head_dim], k and v [T, kv_heads * head_dim] -> [T, heads *
 /// head_dim]. Scores are scaled by 1 / sqrt(head_dim).

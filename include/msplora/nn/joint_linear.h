@@ -19,6 +19,16 @@ struct WithInput {
   at::Tensor x;
 };
 
+class JointLinear;
+
+namespace detail {
+c10::intrusive_ptr<PackedLinear> frozen_product(const JointLinear& joint,
+                                                const std::vector<const Linear*>& layers,
+                                                const at::Tensor& x);
+/// The biases of the layers one after the other, float32; undefined without any.
+at::Tensor joint_bias(const std::vector<const Linear*>& layers);
+}  // namespace detail
+
 /// Frozen linear layers with one input (query, key and value), as a single product with a single low-rank
 /// update: the input is read once, and backward sums over the layers inside the product.
 class JointLinear {
@@ -32,6 +42,9 @@ class JointLinear {
                                    const ForwardContext& context) const;
 
  private:
+  friend c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const JointLinear&,
+                                                                         const std::vector<const Linear*>&,
+                                                                         const at::Tensor&);
   struct Kept;
   std::shared_ptr<Kept> kept_;  // the packed product, made on first use
 };

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,5 +42,8 @@ class TrainingTask {
   /// Where the examples of a batch come from, for messages: "train.tsv: lines 3, 17, 20".
   virtual std::string describe(const Batch& batch) const = 0;
 };
+
+/// What describe() says of examples whose places `where` gives (by number where it is empty).
+std::string describe_examples(const Batch& batch, const std::function<std::string(uint32_t)>& where);
 
 }  // namespace msplora

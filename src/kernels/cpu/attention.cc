@@ -45,14 +45,15 @@ void forward_tile(const SegmentAttention<T>& op, const Tile& tile) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
     const int64_t token = tile.first_query + i0;
     // Keys after the last row of a causal block are hidden from all of its rows.
-    const int64_t keys = op.causal ? i0 + rows : length;
+    const int64_t keys = op.causal ? i0 + rows : length, columns = round_up(keys, 16);
     gather(op.q + token * op.q_stride + tile.head * dim, op.q_stride, rows, dim, deep,
            static_cast<float>(op.scale), q);
-    gemm(rows, round_up(keys, 16), dim, q, deep, 1, kt, wide, p, wide, false);
-    softmax_rows(tile, op.causal, i0, rows, p, op.lse ? op.lse + token * op.heads + tile.head : nullptr,
-                 op.heads);
+    gemm(rows, columns, dim, q, deep, 1, kt, wide, p, wide, false);
+    softmax_rows(tile, op.causal, i0, rows, columns, p,
+                 op.lse ? op.lse + token * op.heads + tile.head : nullptr, op.heads);
     if (op.mask.active())
-      apply_mask(p, block_mask(op.mask, tile, i0, rows), static_cast<float>(op.mask.scale()), rows * wide);
+      apply_mask(p, block_mask(op.mask, tile, i0, rows), static_cast<float>(op.mask.scale()), rows, columns,
+                 wide);
     gemm(rows, deep, keys, p, wide, 1, v, deep, out, deep, false);
     scatter(out, deep, rows, dim, 1.0f, op.o + token * op.o_stride + tile.head * dim, op.o_stride);
   }
@@ -79,14 +80,14 @@ void backward_head(const SegmentAttentionBackward<T>& op, const Tile& tile, cons
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
     const int64_t token = tile.first_query + i0, column = tile.head * dim;
-    const int64_t keys = f.causal ? i0 + rows : length;
+    const int64_t keys = f.causal ? i0 + rows : length, columns = round_up(keys, 16);
     gather(f.q + token * f.q_stride + column, f.q_stride, rows, dim, deep, scale, t.q);
     gather(op.d_o + token * f.o_stride + column, f.o_stride, rows, dim, deep, 1.0f, t.d_o);
-    gemm(rows, wide, dim, t.q, deep, 1, t.kt, wide, t.p, wide, false);
-    probability_rows(tile, f.causal, i0, rows, t.p, f.lse + token * f.heads + tile.head, f.heads);
-    gemm(rows, wide, dim, t.d_o, deep, 1, t.vt, wide, t.ds, wide, false);
-    score_gradients(tile, rows, block_mask(f.mask, tile, i0, rows), static_cast<float>(f.mask.scale()), t.p,
-                    t.ds);
+    gemm(rows, columns, dim, t.q, deep, 1, t.kt, wide, t.p, wide, false);
+    probability_rows(tile, f.causal, i0, rows, columns, t.p, f.lse + token * f.heads + tile.head, f.heads);
+    gemm(rows, columns, dim, t.d_o, deep, 1, t.vt, wide, t.ds, wide, false);
+    score_gradients(tile, rows, columns, block_mask(f.mask, tile, i0, rows),
+                    static_cast<float>(f.mask.scale()), t.p, t.ds);
     gemm(keys, deep, rows, t.p, 1, wide, t.d_o, deep, t.dv, deep, true);
     gemm(keys, deep, rows, t.ds, 1, wide, t.q, deep, t.dk, deep, true);
     gemm(rows, deep, keys, t.ds, wide, 1, t.k, deep, t.out, deep, false);

@@ -278,8 +278,8 @@ MSPLORA_INLINE float prepare_row(float* s, const float* dp, int64_t visible, int
 // Two rows of scores and of dP -> masked probabilities and scaled score gradients, as pairs down the columns,
 // and the gradients also along the rows.
 MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int64_t r, int64_t wide,
-                                  float scale, const MaskBits& mask, float mask_scale) {
-  for (int64_t j = 0; j < wide; j += kLanes) {
+                                  int64_t keys, float scale, const MaskBits& mask, float mask_scale) {
+  for (int64_t j = 0; j < keys; j += kLanes) {
     VecF p[2], ds[2];
     for (int i = 0; i < 2; ++i) {
       const int64_t at = (r + i) * wide + j;
@@ -294,9 +294,10 @@ MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int6
   }
 }
 
-// Fills t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
+// Fills the first `keys` columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with
+// zeros.
 void block_gradients(const SegmentAttention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
-                     int64_t rows) {
+                     int64_t rows, int64_t keys) {
   const int64_t wide = tile.padded_length;
   const MaskBits mask = block_mask(f.mask, tile, i0, rows);
   const float mask_scale = mask.active() ? static_cast<float>(f.mask.scale()) : 1.0f;
@@ -304,15 +305,15 @@ void block_gradients(const SegmentAttention<Bfloat16>& f, const Tile& tile, cons
   const float* lse = f.lse + (tile.first_query + i0) * f.heads + tile.head;
   float delta[kRowBlock + 1];
   for (int64_t r = 0; r < rows; ++r) {
-    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, f.causal, i0 + r), wide, scale,
+    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, f.causal, i0 + r), keys, scale,
                            lse[r * f.heads], mask, r * wide, mask_scale);
   }
   if (rows % 2 != 0) {
-    std::memset(t.s + rows * wide, 0, sizeof(float) * static_cast<size_t>(wide));
-    std::memset(t.dp + rows * wide, 0, sizeof(float) * static_cast<size_t>(wide));
+    std::memset(t.s + rows * wide, 0, sizeof(float) * static_cast<size_t>(keys));
+    std::memset(t.dp + rows * wide, 0, sizeof(float) * static_cast<size_t>(keys));
     delta[rows] = 0.0f;
   }
-  for (int64_t r = 0; r < rows; r += 2) gradient_rows(t, delta + r, r, wide, scale, mask, mask_scale);
+  for (int64_t r = 0; r < rows; r += 2) gradient_rows(t, delta + r, r, wide, keys, scale, mask, mask_scale);
 }
 
 void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& tile, const PairScratch& t,
@@ -325,9 +326,9 @@ void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& ti
   const Bfloat16 *q = f.q + token * f.q_stride + column, *d_o = op.d_o + token * f.o_stride + column;
   interleave_rows(q, f.q_stride, rows, 2 * pairs, dim, deep, t.q);
   interleave_rows(d_o, f.o_stride, rows, 2 * pairs, dim, deep, t.d_o);
-  pair_gemm(rows, wide, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt, wide, t.s, wide, false);
-  pair_gemm(rows, wide, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt, wide, t.dp, wide, false);
-  block_gradients(f, tile, t, i0, rows);
+  pair_gemm(rows, keys, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt, wide, t.s, wide, false);
+  pair_gemm(rows, keys, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt, wide, t.dp, wide, false);
+  block_gradients(f, tile, t, i0, rows, keys);
   pair_gemm(keys, deep, pairs, t.p, 1, wide, t.d_o, deep, t.dv, deep, true);
   pair_gemm(keys, deep, pairs, t.ds, 1, wide, t.q, deep, t.dk, deep, true);
   pair_gemm(rows, deep, keys / 2, t.ds_rows, wide / 2, 1, t.k, deep, t.out, deep, false);

@@ -56,42 +56,43 @@ MSPLORA_INLINE int64_t visible(const Tile& tile, bool causal, int64_t i) {
   return causal ? i + 1 : tile.length;
 }
 
-// Scores of rows [i0, i0 + rows) -> probabilities in place; writes the log-sum-exp of each row.
-inline void softmax_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, float* p, float* lse,
-                         int64_t lse_stride) {
+// Scores of rows [i0, i0 + rows), `keys` columns of each (all that any of them sees, a multiple of kLanes) ->
+// probabilities in place; writes the log-sum-exp of each row.
+inline void softmax_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, int64_t keys, float* p,
+                         float* lse, int64_t lse_stride) {
   for (int64_t r = 0; r < rows; ++r) {
     float* row = p + r * tile.padded_length;
     const int64_t n = visible(tile, causal, i0 + r);
-    for (int64_t j = n; j < tile.padded_length; ++j) row[j] = -1e30f;
+    for (int64_t j = n; j < keys; ++j) row[j] = -1e30f;
     VecF best = load(row);
-    for (int64_t j = kLanes; j < tile.padded_length; j += kLanes) best = vmax(load(row + j), best);
+    for (int64_t j = kLanes; j < keys; j += kLanes) best = vmax(load(row + j), best);
     const float top = max_lanes(best);
     VecF total = splat(0.0f);
-    for (int64_t j = 0; j < tile.padded_length; j += kLanes) {
+    for (int64_t j = 0; j < keys; j += kLanes) {
       const VecF e = exp<true>(load(row + j) - top);
       store(row + j, e);
       total += e;
     }
     // exp clamps, so hidden keys leave a tiny positive number: take it away exactly.
-    for (int64_t j = n; j < tile.padded_length; ++j) row[j] = 0.0f;
+    for (int64_t j = n; j < keys; ++j) row[j] = 0.0f;
     VecF sum = splat(0.0f);
-    for (int64_t j = 0; j < tile.padded_length; j += kLanes) sum += load(row + j);
+    for (int64_t j = 0; j < keys; j += kLanes) sum += load(row + j);
     const float denominator = sum_lanes(sum);
     const float inverse = 1.0f / denominator;
-    for (int64_t j = 0; j < tile.padded_length; j += kLanes) store(row + j, load(row + j) * inverse);
+    for (int64_t j = 0; j < keys; j += kLanes) store(row + j, load(row + j) * inverse);
     if (lse) lse[r * lse_stride] = top + __builtin_logf(denominator);
   }
 }
 
 // Probabilities again from the saved log-sum-exp.
-inline void probability_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, float* p,
+inline void probability_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, int64_t keys, float* p,
                              const float* lse, int64_t lse_stride) {
   for (int64_t r = 0; r < rows; ++r) {
     float* row = p + r * tile.padded_length;
     const int64_t n = visible(tile, causal, i0 + r);
     const float shift = lse[r * lse_stride];
-    for (int64_t j = 0; j < tile.padded_length; j += kLanes) store(row + j, exp(load(row + j) - shift));
-    for (int64_t j = n; j < tile.padded_length; ++j) row[j] = 0.0f;
+    for (int64_t j = 0; j < keys; j += kLanes) store(row + j, exp(load(row + j) - shift));
+    for (int64_t j = n; j < keys; ++j) row[j] = 0.0f;
   }
 }
 
@@ -104,30 +105,34 @@ inline MaskBits block_mask(const DropoutMask& mask, const Tile& tile, int64_t i0
                   reinterpret_cast<uint64_t*>(scratch));
 }
 
-// p = mask(p).
-inline void apply_mask(float* p, const MaskBits& bits, float scale, int64_t n) {
-  for (int64_t i = 0; i < n; i += kLanes) store(p + i, keep(load(p + i) * scale, bits, i));
+// p = mask(p), `keys` columns of rows that are `wide` apart.
+inline void apply_mask(float* p, const MaskBits& bits, float scale, int64_t rows, int64_t keys,
+                       int64_t wide) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = r * wide; i < r * wide + keys; i += kLanes)
+      store(p + i, keep(load(p + i) * scale, bits, i));
+  }
 }
 
 // dS = P * (dP - delta), dP = M * dO Vᵀ, delta_i = Σ_j P_ij dP_ij / Σ_j P_ij. Dao et al. 2022 (Algorithm 4)
 // take the equal dO_i . O_i; where dP hardly varies along a row, that loses the digits that the difference
 // needs. On return p holds the masked probabilities M * P, which dV needs.
-inline void score_gradients(const Tile& tile, int64_t rows, const MaskBits& bits, float mask_scale,
-                            float* p_rows, float* ds_rows) {
+inline void score_gradients(const Tile& tile, int64_t rows, int64_t keys, const MaskBits& bits,
+                            float mask_scale, float* p_rows, float* ds_rows) {
   const int64_t wide = tile.padded_length;
-  if (bits.active()) apply_mask(ds_rows, bits, mask_scale, rows * wide);
+  if (bits.active()) apply_mask(ds_rows, bits, mask_scale, rows, keys, wide);
   for (int64_t r = 0; r < rows; ++r) {
     float* p = p_rows + r * wide;
     float* ds = ds_rows + r * wide;
     VecF weighted = splat(0.0f), total = splat(0.0f);
-    for (int64_t j = 0; j < wide; j += kLanes) {
+    for (int64_t j = 0; j < keys; j += kLanes) {
       weighted += load(p + j) * load(ds + j);
       total += load(p + j);
     }
     const float delta = sum_lanes(weighted) / sum_lanes(total);
-    for (int64_t j = 0; j < wide; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
+    for (int64_t j = 0; j < keys; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
   }
-  if (bits.active()) apply_mask(p_rows, bits, mask_scale, rows * wide);
+  if (bits.active()) apply_mask(p_rows, bits, mask_scale, rows, keys, wide);
 }
 
 /// bfloat16 attention on the processor's bfloat16 dot products (attention_bf16.cc). Return false, having done

@@ -1,0 +1,69 @@
+#include "models/model_parts.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "msplora/core/error.h"
+#include "msplora/nn/functional.h"
+
+namespace msplora {
+
+at::Tensor Model::loss_sum(const PackedInput& input, const at::Tensor& labels,
+                           const ForwardContext& context) {
+  return cross_entropy_sum(forward(input, context), labels);
+}
+
+void append_linear(const Linear& linear, std::vector<NamedParameter>& parameters) {
+  parameters.push_back({linear.name() + ".weight", linear.weight});
+  if (linear.bias.defined()) parameters.push_back({linear.name() + ".bias", linear.bias});
+}
+
+Site make_site(Linear& linear, int64_t layer) {
+  const std::string& path = linear.name();
+  return {path,   path.substr(path.rfind('.') + 1), layer, linear.in_features(), linear.out_features(),
+          &linear};
+}
+
+at::Tensor first_token_rows(const PackedInput& input) {
+  at::Tensor rows = at::empty({input.sequences()}, at::kLong);
+  std::copy(input.cu_seqlens.begin(), input.cu_seqlens.end() - 1, rows.data_ptr<int64_t>());
+  return rows;
+}
+
+at::Tensor last_token_rows(const PackedInput& input) {
+  at::Tensor rows = at::empty({input.sequences()}, at::kLong);
+  std::transform(input.cu_seqlens.begin() + 1, input.cu_seqlens.end(), rows.data_ptr<int64_t>(),
+                 [](int32_t end) { return int64_t{end} - 1; });
+  return rows;
+}
+
+at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input) {
+  return input.output_rows.defined() ? hidden.index_select(0, input.output_rows) : hidden;
+}
+
+void check_lengths(const PackedInput& input, int64_t longest) {
+  for (size_t b = 1; b < input.cu_seqlens.size(); ++b) {
+    const int64_t length = input.cu_seqlens[b] - input.cu_seqlens[b - 1];
+    if (length >= 1 && length <= longest) continue;
+    throw Error(ErrorCode::kData, fmt::format("sequence {} of the batch", b - 1),
+                fmt::format("has {} tokens, the model takes 1 to {}", length, longest),
+                fmt::format("set data.max_length to {} or less", longest));
+  }
+}
+
+void check_ids(const at::Tensor& ids, int64_t limit, const char* what) {
+  if (!ids.defined() || ids.numel() == 0) return;
+  const auto [low, high] = at::aminmax(ids);
+  if (low.item<int64_t>() >= 0 && high.item<int64_t>() < limit) return;
+  throw Error(ErrorCode::kData, what,
+              fmt::format("ids run from {} to {}, the model knows 0 to {}", low.item<int64_t>(),
+                          high.item<int64_t>(), limit - 1),
+              "does the tokenizer belong to this model?");
+}
+
+}  // namespace msplora

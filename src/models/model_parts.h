@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "msplora/models/model.h"
+
+/// What the architectures share.
+namespace msplora {
+
+void append_linear(const Linear& linear, std::vector<NamedParameter>& parameters);
+Site make_site(Linear& linear, int64_t layer);
+
+/// Row of the first and of the last token of every sequence, int64 [B].
+at::Tensor first_token_rows(const PackedInput& input);
+at::Tensor last_token_rows(const PackedInput& input);
+
+/// Hidden states of the rows a language-model head is applied to.
+at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input);
+
+/// Throws Error{kData} when a sequence has none or more than `longest` tokens.
+void check_lengths(const PackedInput& input, int64_t longest);
+/// Throws Error{kData} when an id is not in [0, limit); `what` names the ids.
+void check_ids(const at::Tensor& ids, int64_t limit, const char* what);
+
+}  // namespace msplora
