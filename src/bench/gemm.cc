@@ -11,6 +11,7 @@
 
 #include "bench/onednn_gemm.h"
 #include "msplora/core/random.h"
+#include "nn/packed_product.h"
 
 namespace msplora {
 namespace {
@@ -37,12 +38,36 @@ class AtLinear : public GemmVariant {
   at::Tensor x_, weight_, y_;
 };
 
+class PackedKernel : public GemmVariant {
+ public:
+  PackedKernel(at::Tensor x, at::Tensor weight)
+      : x_(std::move(x)),
+        y_(at::empty({x_.size(0), weight.size(0)}, x_.options())),
+        product_(detail::make_kernel_product({std::move(weight), false})) {}
+  bool is_available() const { return product_ != nullptr; }
+  std::string name() const override { return "packed weight"; }
+  void run() override {
+    detail::ProductCall call;
+    call.x = x_.data_ptr();
+    call.rows = x_.size(0);
+    call.y = y_.data_ptr();
+    product_->run(call);
+  }
+  at::Tensor result() const override { return y_; }
+
+ private:
+  at::Tensor x_, y_;
+  std::unique_ptr<detail::PackedProduct> product_;
+};
+
 }  // namespace
 
 std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype) {
   const at::Tensor x = drawn(size.rows, size.in, "x", dtype), weight = drawn(size.out, size.in, "w", dtype);
   std::vector<std::unique_ptr<GemmVariant>> variants;
   variants.push_back(std::make_unique<AtLinear>(x, weight));
+  auto kernel = std::make_unique<PackedKernel>(x, weight);
+  if (kernel->is_available()) variants.push_back(std::move(kernel));
   if (auto packed = detail::onednn_packed_gemm(x, weight)) variants.push_back(std::move(packed));
   return variants;
 }

@@ -22,16 +22,15 @@ using torch::autograd::Variable;
 using torch::autograd::variable_list;
 using Product = c10::intrusive_ptr<detail::PackedLinear>;
 
-/// Rows of a block: its wide values (6 MB in bfloat16 for roberta-base) stay in the outer cache.
-constexpr int64_t kBlockRows = 1024;
-
 struct Products : torch::CustomClassHolder {
   Product up, down;
+
+  int64_t block_rows(int64_t rows) const { return std::min(rows, up->rows_at_a_time()); }
 };
 
 template <typename Body>
-void for_blocks(int64_t rows, const Body& body) {
-  for (int64_t begin = 0; begin < rows; begin += kBlockRows) body(begin, std::min(kBlockRows, rows - begin));
+void for_blocks(int64_t rows, int64_t block, const Body& body) {
+  for (int64_t begin = 0; begin < rows; begin += block) body(begin, std::min(block, rows - begin));
 }
 
 struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
@@ -40,26 +39,19 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
                                const at::Tensor& down_bias, kernels::Activation activation, int64_t wide,
                                Product up, Product down) {
     const ProfileScope scope("linear forward");
-    const int64_t rows = x.size(0);
-    at::Tensor y = at::empty_like(x);
-    const at::Tensor derivative = x.requires_grad() ? at::empty({rows, wide}, x.options()) : at::Tensor();
-    const at::Tensor inner = at::empty({std::min(rows, kBlockRows), wide}, x.options());
-    for_blocks(rows, [&](int64_t begin, int64_t count) {
-      at::Tensor h = inner.narrow(0, 0, count), out = y.narrow(0, begin, count);
-      up->forward_into(x.narrow(0, begin, count), up_bias, h);
-      {
-        const ProfileScope activation_scope("activation forward");
-        detail::dispatch(x, "feed_forward", [&](auto t) {
-          using T = decltype(t);
-          T* slope = derivative.defined() ? data<T>(derivative) + begin * wide : nullptr;
-          kernels::activation<T>(activation, data<T>(h), data<T>(h), slope, count * wide);
-        });
-      }
-      down->forward_into(h, down_bias, out);
-    });
     auto products = c10::make_intrusive<Products>();
     products->up = std::move(up);
     products->down = std::move(down);
+    const int64_t rows = x.size(0), block = products->block_rows(rows);
+    at::Tensor y = at::empty_like(x);
+    const at::Tensor derivative = x.requires_grad() ? at::empty({rows, wide}, x.options()) : at::Tensor();
+    const at::Tensor inner = at::empty({block, wide}, x.options());
+    for_blocks(rows, block, [&](int64_t begin, int64_t count) {
+      const at::Tensor h = inner.narrow(0, 0, count);
+      products->up->activated_into(x.narrow(0, begin, count), up_bias, activation, h,
+                                   derivative.defined() ? derivative.narrow(0, begin, count) : derivative);
+      products->down->forward_into(h, down_bias, y.narrow(0, begin, count));
+    });
     ctx->save_for_backward({derivative});
     ctx->saved_data["products"] = c10::IValue::make_capsule(std::move(products));
     ctx->set_materialize_grads(false);
@@ -72,22 +64,15 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
     const at::Tensor derivative = ctx->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
-    const int64_t rows = dy.size(0), wide = derivative.size(1);
+    const int64_t rows = dy.size(0), block = products.block_rows(rows);
     // Rows of dy are read before those of dx are written, should both be one array.
     const bool is_onto = grads[1].defined();
     at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
-    const at::Tensor inner = at::empty({std::min(rows, kBlockRows), wide}, dy.options());
-    for_blocks(rows, [&](int64_t begin, int64_t count) {
-      at::Tensor dh = inner.narrow(0, 0, count), out = dx.narrow(0, begin, count);
-      products.down->backward_into(dy.narrow(0, begin, count), dh);
-      {
-        const ProfileScope activation_scope("activation backward");
-        detail::dispatch(dy, "feed_forward", [&](auto t) {
-          using T = decltype(t);
-          kernels::multiply<T>(data<T>(derivative) + begin * wide, data<T>(dh), data<T>(dh), count * wide);
-        });
-      }
-      products.up->backward_into(dh, out, is_onto);
+    const at::Tensor inner = at::empty({block, derivative.size(1)}, dy.options());
+    for_blocks(rows, block, [&](int64_t begin, int64_t count) {
+      const at::Tensor dh = inner.narrow(0, 0, count);
+      products.down->backward_times(dy.narrow(0, begin, count), derivative.narrow(0, begin, count), dh);
+      products.up->backward_into(dh, dx.narrow(0, begin, count), is_onto);
     });
     return {dx, Variable(), Variable(), Variable(), Variable(), Variable(), Variable()};
   }
@@ -105,24 +90,24 @@ struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunc
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gate_up_bias,
                                const at::Tensor& down_bias, int64_t wide, Product gate_up, Product down) {
     const ProfileScope scope("linear forward");
-    const int64_t rows = x.size(0), block = std::min(rows, kBlockRows);
+    auto products = c10::make_intrusive<Products>();
+    products->up = std::move(gate_up);
+    products->down = std::move(down);
+    const int64_t rows = x.size(0), block = products->block_rows(rows);
     const bool needs_x = x.requires_grad();
     at::Tensor y = at::empty_like(x);
     const at::Tensor h = at::empty({needs_x ? rows : block, 2 * wide}, x.options());
     const at::Tensor inner = at::empty({block, wide}, x.options());
-    for_blocks(rows, [&](int64_t begin, int64_t count) {
+    for_blocks(rows, block, [&](int64_t begin, int64_t count) {
       at::Tensor both = h.narrow(0, needs_x ? begin : 0, count), product = inner.narrow(0, 0, count);
-      gate_up->forward_into(x.narrow(0, begin, count), gate_up_bias, both);
+      products->up->forward_into(x.narrow(0, begin, count), gate_up_bias, both);
       {
         const ProfileScope activation_scope("activation forward");
         detail::dispatch(x, "gated_feed_forward",
                          [&](auto t) { kernels::swiglu(swiglu_op<decltype(t)>(both, product)); });
       }
-      down->forward_into(product, down_bias, y.narrow(0, begin, count));
+      products->down->forward_into(product, down_bias, y.narrow(0, begin, count));
     });
-    auto products = c10::make_intrusive<Products>();
-    products->up = std::move(gate_up);
-    products->down = std::move(down);
     ctx->save_for_backward({needs_x ? h : at::Tensor()});
     ctx->saved_data["products"] = c10::IValue::make_capsule(std::move(products));
     ctx->set_materialize_grads(false);
@@ -135,12 +120,12 @@ struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunc
     const at::Tensor h = ctx->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
-    const int64_t rows = dy.size(0), wide = h.size(1) / 2, block = std::min(rows, kBlockRows);
+    const int64_t rows = dy.size(0), wide = h.size(1) / 2, block = products.block_rows(rows);
     const bool is_onto = grads[1].defined();
     at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
     const at::Tensor inner = at::empty({block, wide}, dy.options()),
                      d_both = at::empty({block, 2 * wide}, dy.options());
-    for_blocks(rows, [&](int64_t begin, int64_t count) {
+    for_blocks(rows, block, [&](int64_t begin, int64_t count) {
       at::Tensor d_product = inner.narrow(0, 0, count), d_h = d_both.narrow(0, 0, count);
       products.down->backward_into(dy.narrow(0, begin, count), d_product);
       {

@@ -7,16 +7,21 @@
 #include <cstdint>
 #include <vector>
 
+#include "msplora/kernels/kernels.h"
 #include "msplora/nn/linear.h"
 
 namespace msplora::detail {
 
-/// Products with a frozen matrix, or with several that have one input, one below the other, in the layouts
-/// that oneDNN's kernels want, packed once instead of in every call. Not for weights that change.
+struct ProductCall;
+
+/// Products with a frozen matrix, or with several that have one input, one below the other, packed once
+/// instead of in every call: for our own kernels, or for oneDNN's where those do better (packed_product.h).
+/// Not for weights that change.
 class PackedLinear : public torch::CustomClassHolder {
  public:
-  /// Null where packing does not help or is not possible: built without oneDNN, another dtype than float32
-  /// and bfloat16, a matrix smaller than kSmallest elements. The weights, [out, in] each, are kept.
+  /// Null where packing does not help or is not possible: another dtype than float32 and bfloat16, a matrix
+  /// smaller than kSmallest elements, no kernel that suits and no oneDNN. The weights, [out, in] each, are
+  /// kept.
   static c10::intrusive_ptr<PackedLinear> make(std::vector<at::Tensor> weights);
 
   /// Whether this was made of the tensors as they are now.
@@ -31,6 +36,14 @@ class PackedLinear : public torch::CustomClassHolder {
   /// The same into contiguous rows that are there already; with `add`, onto what they hold.
   void forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;
   void backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add = false) const;
+  /// y = f(x Wᵀ + b), and f' into `derivative` where that is defined.
+  void activated_into(const at::Tensor& x, const at::Tensor& bias, kernels::Activation activation,
+                      const at::Tensor& y, const at::Tensor& derivative) const;
+  /// dx = factor * (dy W), element by element.
+  void backward_times(const at::Tensor& dy, const at::Tensor& factor, const at::Tensor& dx) const;
+  /// Rows of a chain of products that pass at a time, so that what lies between stays in cache where that
+  /// helps.
+  int64_t rows_at_a_time() const;
 
   /// Bytes of the packed copies.
   int64_t packed_bytes() const;
@@ -46,6 +59,8 @@ class PackedLinear : public torch::CustomClassHolder {
   PackedLinear(std::vector<at::Tensor> weights, std::unique_ptr<Impl> impl);
 
   at::Tensor whole() const;  // the weights in one, [out_, in_]
+  void run_forward(const at::Tensor& x, const ProductCall& call) const;
+  void run_backward(const at::Tensor& dy, const ProductCall& call) const;
 
   std::vector<at::Tensor> weights_;
   std::vector<uint32_t> versions_;

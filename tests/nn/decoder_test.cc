@@ -157,6 +157,26 @@ TEST(LinearCrossEntropy, FrozenHeadInBfloat16AndFloat) {
             0.03 * exact_hidden.grad().abs().max().item<double>());
 }
 
+// A frozen head takes a packed product, a few hundred rows at a time.
+TEST(LinearCrossEntropy, PackedHeadEqualsHeadThenLoss) {
+  at::Tensor labels = at::arange(300, at::kLong).remainder(500);
+  labels.slice(0, 20, 60).fill_(-100);
+  for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 2e-6}, {at::kBFloat16, 2e-2}}) {
+    const Linear head("head", normals({500, 64}, "w", dtype) * 0.2, normals({500}, "b", at::kFloat));
+    const at::Tensor hidden = normals({300, 64}, "hidden", dtype).requires_grad_(true);
+    const at::Tensor exact = hidden.detach().to(at::kDouble).requires_grad_(true);
+    const at::Tensor expected =
+        cross_entropy_sum(at::linear(exact, head.weight.to(at::kDouble), head.bias.to(at::kDouble)), labels);
+    expected.backward();
+    const at::Tensor loss = linear_cross_entropy_sum(hidden, head, labels);
+    loss.backward();
+    EXPECT_NEAR(loss.item<double>(), expected.item<double>(), tolerance * expected.item<double>());
+    EXPECT_LT(difference(hidden.grad().to(at::kDouble), exact.grad()),
+              tolerance * exact.grad().abs().max().item<double>());
+    EXPECT_EQ(hidden.grad().slice(0, 20, 60).abs().max().item<double>(), 0.0);
+  }
+}
+
 TEST(LinearCrossEntropy, NothingCountedAndBadLabels) {
   const at::Tensor hidden = trained({2, 3}, "hidden"), weight = normals({4, 3}, "w");
   const at::Tensor loss =

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "msplora/core/random.h"
+#include "msplora/kernels/kernels.h"
 
 namespace msplora::testing {
 
@@ -25,5 +26,17 @@ inline double relative_difference(const at::Tensor& got, const at::Tensor& expec
   const at::Tensor exact = expected.to(at::kDouble);
   return ((got.to(at::kDouble) - exact).abs().max() / exact.abs().max()).item<double>();
 }
+
+/// Kernels of a lower instruction set while one lives.
+class LowerIsa {
+ public:
+  explicit LowerIsa(kernels::Isa isa) : before_(kernels::active_isa()) { kernels::set_isa(isa); }
+  ~LowerIsa() { kernels::set_isa(before_); }
+  LowerIsa(const LowerIsa&) = delete;
+  LowerIsa& operator=(const LowerIsa&) = delete;
+
+ private:
+  kernels::Isa before_;
+};
 
 }  // namespace msplora::testing

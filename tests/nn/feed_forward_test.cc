@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/silu.h>
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -75,6 +76,69 @@ at::Tensor gradient_in_block(at::ScalarType dtype) {
 // Without dropout the norm hands one array on as the gradient of both, and it is added to in place.
 TEST(FeedForward, OneGradientForOutputAndResidual) {
   EXPECT_LT(relative_difference(gradient_in_block(at::kFloat), gradient_in_block(at::kDouble)), 5e-6);
+}
+
+// Processors without SIMD units that our products know take oneDNN's.
+TEST(FeedForward, WithoutOurOwnProductsAsWell) {
+  const testing::LowerIsa portable(kernels::Isa::kPortable);
+  for (const int64_t rows : {33, 65, 600, 1100, 2250}) {
+    expect_exact(rows, at::kFloat, true, false, 2e-6);
+    expect_exact(rows, at::kBFloat16, true, false, 2e-2);
+  }
+  EXPECT_LT(relative_difference(gradient_in_block(at::kFloat), gradient_in_block(at::kDouble)), 5e-6);
+}
+
+/// down(silu(gate(x)) up(x)) + x and the gradient of x, beside those of libtorch in float64. `adapted` names
+/// the layer with an update: 0 none, 1 gate, 2 down.
+void expect_exact_gated(int64_t rows, at::ScalarType dtype, int adapted, double tolerance) {
+  const auto layer = [&](int64_t in, int64_t out, const char* name) {
+    return Linear(name, normals({out, in}, name, dtype) * 0.2, normals({out}, "bias", at::kFloat) * 0.2);
+  };
+  Linear gate = layer(kHidden, kInner, "gate"), up = layer(kHidden, kInner, "up"),
+         down = layer(kInner, kHidden, "down");
+  if (adapted > 0) {
+    Linear& changed = adapted == 1 ? gate : down;
+    auto update = std::make_shared<SiteUpdate>();
+    update->low_rank = {{normals({3, changed.in_features()}, "A", at::kFloat) * 0.2,
+                         normals({changed.out_features(), 3}, "B", at::kFloat) * 0.2, 0.5}};
+    changed.update = update;
+  }
+  const at::Tensor x = normals({rows, kHidden}, "x", dtype).requires_grad_(true),
+                   exact = x.detach().to(at::kDouble).requires_grad_(true),
+                   dy = normals({rows, kHidden}, "dy", dtype);
+  const auto plain = [](const Linear& linear, const at::Tensor& in) {
+    at::Tensor weight = linear.weight.to(at::kDouble);
+    if (linear.update) {
+      const LowRankTerm& term = linear.update->low_rank[0];
+      weight = weight + term.scaling * term.up.to(at::kDouble).mm(term.down.to(at::kDouble));
+    }
+    return at::linear(in, weight, linear.bias.to(at::kDouble));
+  };
+  const at::Tensor expected = plain(down, at::silu(plain(gate, exact)) * plain(up, exact)) + exact;
+  expected.backward(dy.to(at::kDouble));
+  const JointLinear joint;
+  const WithInput inner = gated_feed_forward(x, joint, gate, up, down, ForwardContext{});
+  const at::Tensor y = inner.y + inner.x;
+  y.backward(dy);
+  EXPECT_LT(relative_difference(y.detach(), expected.detach()), tolerance) << rows << " rows";
+  EXPECT_LT(relative_difference(x.grad(), exact.grad()), tolerance) << rows << " rows";
+}
+
+TEST(GatedFeedForward, ValueAndGradientForEveryKindOfRowCount) {
+  for (const int64_t rows : {1, 31, 65, 513, 1100}) {
+    for (const int adapted : {0, 1, 2}) {
+      expect_exact_gated(rows, at::kFloat, adapted, 5e-6);
+      expect_exact_gated(rows, at::kBFloat16, adapted, 2e-2);
+    }
+  }
+}
+
+TEST(GatedFeedForward, WithoutOurOwnProductsAsWell) {
+  const testing::LowerIsa portable(kernels::Isa::kPortable);
+  for (const int64_t rows : {65, 1100}) {
+    expect_exact_gated(rows, at::kFloat, 0, 5e-6);
+    expect_exact_gated(rows, at::kBFloat16, 0, 2e-2);
+  }
 }
 
 TEST(FeedForward, AnAdaptedLayerIsNotSkipped) {

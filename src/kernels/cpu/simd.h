@@ -32,7 +32,16 @@ typedef uint32_t VecUHalf __attribute__((vector_size(kLanes * 2)));
 #define MSPLORA_INLINE static inline __attribute__((always_inline))
 
 MSPLORA_INLINE VecF splat(float value) {
+  // Of a sum with zero, which says the same for all but -0, compilers keep the addition.
+#if defined(__AVX512F__)
+  return (VecF)_mm512_set1_ps(value);
+#elif defined(__AVX2__)
+  return (VecF)_mm256_set1_ps(value);
+#elif defined(__SSE2__)
+  return (VecF)_mm_set1_ps(value);
+#else
   return VecF{} + value;
+#endif
 }
 MSPLORA_INLINE VecI splat_int(int32_t value) {
   return VecI{} + value;

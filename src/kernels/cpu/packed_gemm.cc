@@ -1,0 +1,288 @@
+// y = x W with W in panels of kPanel columns, all of its rows one after the other, so that the innermost loop
+// reads it front to back; x is read where it lies. A tile of kTileRows x kPanel sums lives in registers over
+// a whole range of the inner dimension. Rows are taken in blocks whose part of x stays in the second-level
+// cache while all panels pass by (Goto & van de Geijn, 2008, with the roles of the operands exchanged).
+#include <type_traits>
+
+#include "kernels/cpu/activation_functions.h"
+#include "kernels/gemm_table.h"
+
+#include <omp.h>
+
+namespace msplora::kernels::MSPLORA_ISA {
+namespace {
+
+#if defined(MSPLORA_ISA_avx512) || defined(MSPLORA_ISA_avx512bf16)
+constexpr int kTileRows = 8, kVectors = 3;  // 24 of 32 registers hold sums
+#else
+constexpr int kTileRows = 6, kVectors = 2;  // 12 of 16
+#endif
+constexpr int kPanel = kVectors * kLanes;
+
+constexpr int64_t kBlockBytes = 400 << 10;  // of x in the second-level cache
+constexpr int64_t kLongestInner = 6 << 10;  // bytes of a row of x in one pass
+constexpr int64_t kTasksOfAThread = 32;     // so that one that is held up delays the others little
+constexpr int kSumSlot = 0;
+
+int64_t ceil_div(int64_t n, int64_t d) {
+  return (n + d - 1) / d;
+}
+
+// Elements of the inner dimension that one step of the innermost loop takes.
+#if defined(__AVX512BF16__)
+template <typename T>
+constexpr int kStep = std::is_same_v<T, Bfloat16> ? 2 : 1;
+#else
+template <typename T>
+constexpr int kStep = 1;
+#endif
+
+// One row of W (two with pair products) times the same elements of kRows rows of x.
+template <int kRows>
+MSPLORA_INLINE void step(const float* x, int64_t stride, const float* w, VecF (*sums)[kVectors]) {
+  VecF row[kVectors];
+  for (int j = 0; j < kVectors; ++j) row[j] = load(w + j * kLanes);
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    const VecF value = splat(x[i * stride]);
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) sums[i][j] += value * row[j];
+  }
+}
+template <int kRows>
+MSPLORA_INLINE void step(const Bfloat16* x, int64_t stride, const Bfloat16* w, VecF (*sums)[kVectors]) {
+#if defined(__AVX512BF16__)
+  __m512bh row[kVectors];
+#pragma GCC unroll 3
+  for (int j = 0; j < kVectors; ++j) row[j] = (__m512bh)_mm512_loadu_si512(w + 2 * j * kLanes);
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    int pair;
+    std::memcpy(&pair, x + i * stride, sizeof(pair));
+    const __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = (VecF)_mm512_dpbf16_ps((__m512)sums[i][j], value, row[j]);
+  }
+#else
+  VecF row[kVectors];
+  for (int j = 0; j < kVectors; ++j) row[j] = load(w + j * kLanes);
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    const VecF value = splat(to_float(x[i * stride]));
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) sums[i][j] += value * row[j];
+  }
+#endif
+}
+
+// sums[kRows, kPanel] (+)= x[kRows, inner] times a panel.
+template <int kRows, typename T>
+void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_first, float* to) {
+  VecF sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j)
+      sums[i][j] = is_first ? splat(0.0f) : load(to + i * kPanel + j * kLanes);
+  for (int64_t k = 0; k < inner; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) store(to + i * kPanel + j * kLanes, sums[i][j]);
+}
+
+template <int kRows, typename T>
+void tile_of(int64_t rows, const T* x, int64_t stride, int64_t inner, const T* panel, bool is_first,
+             float* to) {
+  if (rows == kRows) return tile<kRows>(x, stride, inner, panel, is_first, to);
+  if constexpr (kRows > 1) tile_of<kRows - 1>(rows, x, stride, inner, panel, is_first, to);
+}
+
+template <typename T>
+MSPLORA_INLINE VecF read(const T* p, int n) {
+  return n == kLanes ? load(p) : load_part(p, n);
+}
+template <typename T>
+MSPLORA_INLINE void write(T* p, VecF v, int n) {
+  if (n == kLanes) {
+    store(p, v);
+  } else {
+    store_part(p, v, n);
+  }
+}
+
+struct Identity {
+  static inline __attribute__((always_inline)) Pair at(VecF x) { return {x, splat(1.0f)}; }
+};
+
+// What happens to sums on their way to y is said by template arguments, so that no tile branches on it.
+
+// One vector of sums -> y.
+template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, typename T>
+MSPLORA_INLINE void finish_vector(const PackedGemm<T>& op, VecF value, int64_t column, int64_t at, int n) {
+  if (kBias) value += read(op.bias + column, n);
+  if (kFactor) value *= read(op.factor + at, n);
+  if (kAdd) value += read(op.y + at, n);
+  const Pair f = F::at(value);
+  write(op.y + at, f.value, n);
+  if (kDerivative) write(op.derivative + at, f.derivative, n);
+}
+
+// Sums -> y, rows [row, row + rows) and columns [column, column + columns).
+template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, typename T>
+void finish(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t rows, int64_t column,
+            int64_t columns) {
+  const PackedGemm<T> op = call;  // stores cannot change it
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t at = (row + i) * op.width + column;
+    const float* from = sums + i * kPanel;
+    if (columns == kPanel) {
+#pragma GCC unroll 3
+      for (int j = 0; j < kPanel; j += kLanes) {
+        finish_vector<kBias, kFactor, kAdd, kDerivative, F>(op, load(from + j), column + j, at + j, kLanes);
+      }
+      continue;
+    }
+    for (int64_t j = 0; j < columns; j += kLanes) {
+      const int n = columns - j < kLanes ? static_cast<int>(columns - j) : kLanes;
+      finish_vector<kBias, kFactor, kAdd, kDerivative, F>(op, load(from + j), column + j, at + j, n);
+    }
+  }
+}
+
+template <typename T>
+using Finish = void (*)(const PackedGemm<T>&, const float*, int64_t, int64_t, int64_t, int64_t);
+
+template <bool kBias, typename T>
+Finish<T> plain_finish(const PackedGemm<T>& op) {
+  if (op.factor) {
+    return op.add ? &finish<kBias, true, true, false, Identity, T>
+                  : &finish<kBias, true, false, false, Identity, T>;
+  }
+  return op.add ? &finish<kBias, false, true, false, Identity, T>
+                : &finish<kBias, false, false, false, Identity, T>;
+}
+
+template <typename F, typename T>
+Finish<T> activated_finish(const PackedGemm<T>& op) {
+  if (op.bias) {
+    return op.derivative ? &finish<true, false, false, true, F, T> : &finish<true, false, false, false, F, T>;
+  }
+  return op.derivative ? &finish<false, false, false, true, F, T> : &finish<false, false, false, false, F, T>;
+}
+
+template <typename T>
+Finish<T> finish_of(const PackedGemm<T>& op) {
+  if (!op.is_activated) return op.bias ? plain_finish<true>(op) : plain_finish<false>(op);
+  switch (op.activation) {
+    case Activation::kGelu:
+      return activated_finish<Gelu>(op);
+    case Activation::kGeluTanh:
+      return activated_finish<GeluTanh>(op);
+    case Activation::kRelu:
+      return activated_finish<Relu>(op);
+    case Activation::kSilu:
+      return activated_finish<Silu>(op);
+    case Activation::kTanh:
+      return activated_finish<Tanh>(op);
+  }
+  return plain_finish<true>(op);
+}
+
+// How a product is cut: rows in blocks, the inner dimension in ranges, panels in groups.
+struct Cut {
+  int64_t block_rows, blocks, range, panels, groups;
+};
+
+template <typename T>
+Cut cut_of(const PackedGemm<T>& op) {
+  Cut cut;
+  const int64_t ranges = ceil_div(op.inner, kLongestInner / static_cast<int64_t>(sizeof(T)));
+  cut.range = ceil_div(ceil_div(op.inner, ranges), kStep<T>) * kStep<T>;
+  const int64_t fitting = kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T)));
+  const int64_t largest = fitting > kTileRows ? fitting / kTileRows * kTileRows : kTileRows;
+  cut.blocks = ceil_div(op.rows, largest);
+  cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
+  cut.blocks = ceil_div(op.rows, cut.block_rows);
+  cut.panels = ceil_div(op.width, kPanel);
+  const int64_t wanted = ceil_div(kTasksOfAThread * omp_get_max_threads(), cut.blocks);
+  cut.groups = wanted < cut.panels ? wanted : cut.panels;
+  return cut;
+}
+
+template <typename T>
+void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_t first, int64_t last,
+               int64_t panel) {
+  const bool is_whole = cut.range >= op.inner;
+  float* sums = thread_scratch(kSumSlot, is_whole ? kTileRows * kPanel : cut.block_rows * kPanel);
+  const int64_t column = panel * kPanel;
+  const int64_t columns = op.width - column < kPanel ? op.width - column : kPanel;
+  const T* packed = op.packed + panel * kPanel * ceil_div(op.inner, kStep<T>) * kStep<T>;
+  for (int64_t k = 0; k < op.inner; k += cut.range) {
+    const int64_t inner = op.inner - k < cut.range ? op.inner - k : cut.range;
+    const bool is_last = k + inner == op.inner;
+    for (int64_t row = first; row < last; row += kTileRows) {
+      const int64_t rows = last - row < kTileRows ? last - row : kTileRows;
+      float* to = is_whole ? sums : sums + (row - first) * kPanel;
+      tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, packed + k * kPanel, k == 0, to);
+      if (is_last) finish(op, to, row, rows, column, columns);
+    }
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void packed_gemm(const PackedGemm<T>& op) {
+  if (op.rows == 0 || op.width == 0) return;
+  const Cut cut = cut_of(op);
+  const Finish<T> finish = finish_of(op);
+#pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.width > kParallelElements / 4)
+  for (int64_t task = 0; task < cut.blocks * cut.groups; ++task) {
+    const int64_t first = task / cut.groups * cut.block_rows, group = task % cut.groups;
+    const int64_t last = first + cut.block_rows < op.rows ? first + cut.block_rows : op.rows;
+    const int64_t end = cut.panels * (group + 1) / cut.groups;
+    for (int64_t panel = cut.panels * group / cut.groups; panel < end; ++panel)
+      one_panel(op, cut, finish, first, last, panel);
+  }
+}
+
+template <typename T>
+int64_t packed_gemm_elements(int64_t inner, int64_t width) {
+  return ceil_div(width, kPanel) * kPanel * ceil_div(inner, kStep<T>) * kStep<T>;
+}
+
+// Panel by panel, step by step of the inner dimension, column by column: kStep neighbours down each column.
+template <typename T>
+void pack_gemm(const T* w, int64_t inner, int64_t width, int64_t row_stride, int64_t column_stride,
+               T* packed) {
+  const int64_t steps = ceil_div(inner, kStep<T>);
+#pragma omp parallel for schedule(static)
+  for (int64_t panel = 0; panel < ceil_div(width, kPanel); ++panel) {
+    T* to = packed + panel * kPanel * steps * kStep<T>;
+    for (int64_t k = 0; k < steps * kStep<T>; k += kStep<T>) {
+      for (int64_t j = 0; j < kPanel; ++j) {
+        const int64_t column = panel * kPanel + j;
+        for (int64_t s = 0; s < kStep<T>; ++s, ++to) {
+          if (column < width && k + s < inner) {
+            *to = w[(k + s) * row_stride + column * column_stride];
+          } else {
+            *to = T{};
+          }
+        }
+      }
+    }
+  }
+}
+
+namespace {
+template <typename T>
+constexpr GemmKernels<T> make_gemm_table() {
+  return {&packed_gemm<T>, &packed_gemm_elements<T>, &pack_gemm<T>};
+}
+}  // namespace
+
+extern const GemmKernels<float> kFloatGemmKernels = make_gemm_table<float>();
+extern const GemmKernels<Bfloat16> kBf16GemmKernels = make_gemm_table<Bfloat16>();
+
+}  // namespace msplora::kernels::MSPLORA_ISA

@@ -1,0 +1,59 @@
+#include <ATen/ops/empty.h>
+#include <memory>
+
+#include "msplora/kernels/gemm.h"
+#include "nn/dispatch.h"
+#include "nn/packed_product.h"
+
+namespace msplora::detail {
+namespace {
+
+template <typename T>
+class KernelProduct : public PackedProduct {
+ public:
+  explicit KernelProduct(const MatrixView& matrix)
+      : isa_(kernels::active_isa()), inner_(matrix.inner()), width_(matrix.width()) {
+    packed_ = at::empty({kernels::packed_gemm_elements<T>(isa_, inner_, width_)}, matrix.weight.options());
+    const int64_t stride = matrix.weight.size(1);
+    const int64_t row = matrix.is_transposed ? stride : 1, column = matrix.is_transposed ? 1 : stride;
+    kernels::pack_gemm<T>(isa_, data<T>(matrix.weight), inner_, width_, row, column, data<T>(packed_));
+  }
+
+  void run(const ProductCall& call) override {
+    kernels::PackedGemm<T> op;
+    op.rows = call.rows;
+    op.inner = inner_;
+    op.width = width_;
+    op.isa = isa_;
+    op.x = static_cast<const T*>(call.x);
+    op.packed = data<T>(packed_);
+    op.bias = call.bias;
+    op.factor = static_cast<const T*>(call.factor);
+    op.add = call.add;
+    op.y = static_cast<T*>(call.y);
+    op.is_activated = call.activation != nullptr;
+    if (op.is_activated) op.activation = *call.activation;
+    op.derivative = static_cast<T*>(call.derivative);
+    kernels::packed_gemm<T>(op);
+  }
+  int64_t bytes() const override { return static_cast<int64_t>(packed_.nbytes()); }
+
+ private:
+  kernels::Isa isa_;
+  int64_t inner_, width_;
+  at::Tensor packed_;
+};
+
+}  // namespace
+
+std::unique_ptr<PackedProduct> make_kernel_product(const MatrixView& matrix) {
+  if (matrix.weight.scalar_type() == at::kFloat) {
+    if (!kernels::prefers_packed_gemm<float>()) return nullptr;
+    return std::make_unique<KernelProduct<float>>(matrix);
+  }
+  // Pairs of bfloat16 are multiplied at once.
+  if (matrix.inner() % 2 != 0 || !kernels::prefers_packed_gemm<kernels::Bfloat16>()) return nullptr;
+  return std::make_unique<KernelProduct<kernels::Bfloat16>>(matrix);
+}
+
+}  // namespace msplora::detail

@@ -1,0 +1,193 @@
+#include "nn/packed_product.h"
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#ifdef MSPLORA_WITH_ONEDNN
+#include <oneapi/dnnl/dnnl.hpp>
+#endif
+
+namespace msplora::detail {
+
+#ifdef MSPLORA_WITH_ONEDNN
+namespace {
+
+using dnnl::memory;
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+// Working memory of the product that runs, one for each thread instead of one for each layer.
+void* scratchpad(size_t bytes) {
+  thread_local std::vector<char> buffer;
+  constexpr size_t kAlignment = 64;
+  if (buffer.size() < bytes + kAlignment) buffer.resize(bytes + kAlignment);
+  void* start = buffer.data();
+  size_t room = buffer.size();
+  return std::align(kAlignment, bytes, start, room);
+}
+
+memory::data_type type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+class OneDnnProduct : public PackedProduct {
+ public:
+  OneDnnProduct(const MatrixView& matrix, bool with_bias)
+      : inner_(matrix.inner()), width_(matrix.width()), type_(type_of(matrix.weight)), with_bias_(with_bias) {
+    const memory::desc plain({inner_, width_}, type_,
+                             matrix.is_transposed ? memory::format_tag::ab : memory::format_tag::ba);
+    // The layout is the one that whole blocks want; all others use it too.
+    const memory::desc any({inner_, width_}, type_, memory::format_tag::any);
+    const dnnl::matmul::primitive_desc typical = describe(kBlock, any, /*add=*/false);
+    memory stored(plain, engine(), matrix.weight.data_ptr());
+    packed_ = memory(typical.weights_desc(), engine());
+    dnnl::stream stream(engine());
+    dnnl::reorder(stored, packed_).execute(stream, stored, packed_);
+    stream.wait();
+  }
+
+  // Batches come in many lengths, and each length needs a primitive of its own, so rows pass in blocks of few
+  // lengths, long ones first: each call costs a start of all threads.
+  void run(const ProductCall& call) override {
+    const size_t element = memory::data_type_size(type_);
+    Rows at{static_cast<const char*>(call.x), static_cast<char*>(call.y),
+            static_cast<const char*>(call.factor), static_cast<char*>(call.derivative)};
+    const size_t row_in = element * static_cast<size_t>(inner_),
+                 row_out = element * static_cast<size_t>(width_);
+    int64_t rows = call.rows;
+    while (rows >= kStep) {
+      const int64_t count = block_rows(rows);
+      run_block(at.x, count, call.bias, at.y, call.add);
+      finish(call, at, count);
+      at.x += row_in * static_cast<size_t>(count);
+      for (char** out : {&at.y, &at.derivative})
+        *out += *out == nullptr ? 0 : row_out * static_cast<size_t>(count);
+      at.factor += at.factor == nullptr ? 0 : row_out * static_cast<size_t>(count);
+      rows -= count;
+    }
+    if (rows == 0) return;
+    const auto rest = static_cast<size_t>(rows);
+    std::vector<char> padded_in(row_in * kStep), padded_out(row_out * kStep);
+    std::memcpy(padded_in.data(), at.x, row_in * rest);
+    if (call.add) std::memcpy(padded_out.data(), at.y, row_out * rest);
+    run_block(padded_in.data(), kStep, call.bias, padded_out.data(), call.add);
+    std::memcpy(at.y, padded_out.data(), row_out * rest);
+    finish(call, at, rows);
+  }
+
+  int64_t bytes() const override { return static_cast<int64_t>(packed_.get_desc().get_size()); }
+
+ private:
+  static constexpr int64_t kBlock = 512, kStep = 64;
+
+  struct Rows {
+    const char* x;
+    char* y;
+    const char* factor;
+    char* derivative;
+  };
+
+  // What our own kernels do while the sums are in registers.
+  void finish(const ProductCall& call, const Rows& at, int64_t rows) const {
+    if (type_ == memory::data_type::bf16) {
+      finish_as<kernels::Bfloat16>(call, at, rows * width_);
+    } else {
+      finish_as<float>(call, at, rows * width_);
+    }
+  }
+  template <typename T>
+  static void finish_as(const ProductCall& call, const Rows& at, int64_t n) {
+    T* y = reinterpret_cast<T*>(at.y);
+    if (call.factor != nullptr) kernels::multiply<T>(reinterpret_cast<const T*>(at.factor), y, y, n);
+    if (call.activation != nullptr)
+      kernels::activation<T>(*call.activation, y, y, reinterpret_cast<T*>(at.derivative), n);
+  }
+
+  // Powers of two above kBlock, then a multiple of kStep; less is padded to kStep.
+  static int64_t block_rows(int64_t rows) {
+    for (const int64_t block : {4 * kBlock, 2 * kBlock, kBlock}) {
+      if (rows >= block) return block;
+    }
+    return rows / kStep * kStep;
+  }
+
+  void run_block(const void* x, int64_t rows, const void* bias, void* y, bool add) {
+    const Primitive& primitive = primitive_for(rows, add);
+    std::unordered_map<int, memory> arguments = {
+        {DNNL_ARG_SRC, memory(rows_desc(rows, inner_), engine(), const_cast<void*>(x))},
+        {DNNL_ARG_WEIGHTS, packed_},
+        {DNNL_ARG_DST, memory(rows_desc(rows, width_), engine(), y)},
+        {DNNL_ARG_SCRATCHPAD,
+         memory(primitive.scratchpad, engine(), scratchpad(primitive.scratchpad.get_size()))}};
+    if (with_bias_) arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc(), engine(), const_cast<void*>(bias)));
+    dnnl::stream stream(engine());
+    primitive.product.execute(stream, arguments);
+    stream.wait();
+  }
+
+  memory::desc rows_desc(int64_t rows, int64_t columns) const {
+    return {{rows, columns}, type_, memory::format_tag::ab};
+  }
+  memory::desc bias_desc() const { return {{1, width_}, memory::data_type::f32, memory::format_tag::ab}; }
+
+  dnnl::matmul::primitive_desc describe(int64_t rows, const memory::desc& weights, bool add) const {
+    const memory::desc x = rows_desc(rows, inner_), y = rows_desc(rows, width_);
+    dnnl::primitive_attr attributes;
+    if (add) {
+      dnnl::post_ops onto;
+      onto.append_sum(1.0f);
+      attributes.set_post_ops(onto);
+    }
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+#if DNNL_VERSION_MAJOR >= 3
+    if (with_bias_) return {engine(), x, weights, bias_desc(), y, attributes};
+    return {engine(), x, weights, y, attributes};
+#else
+    const dnnl::matmul::desc op =
+        with_bias_ ? dnnl::matmul::desc(x, weights, bias_desc(), y) : dnnl::matmul::desc(x, weights, y);
+    return {op, attributes, engine()};
+#endif
+  }
+
+  struct Primitive {
+    dnnl::matmul product;
+    memory::desc scratchpad;
+  };
+
+  const Primitive& primitive_for(int64_t rows, bool add) {
+    const auto found = primitives_.find({rows, add});
+    if (found != primitives_.end()) return found->second;
+    const dnnl::matmul::primitive_desc description = describe(rows, packed_.get_desc(), add);
+    Primitive made{dnnl::matmul(description), description.scratchpad_desc()};
+    return primitives_.emplace(std::pair(rows, add), std::move(made)).first->second;
+  }
+
+  int64_t inner_, width_;
+  memory::data_type type_;
+  bool with_bias_;
+  memory packed_;
+  std::map<std::pair<int64_t, bool>, Primitive> primitives_;
+};
+
+}  // namespace
+
+std::unique_ptr<PackedProduct> make_onednn_product(const MatrixView& matrix, bool with_bias) {
+  return std::make_unique<OneDnnProduct>(matrix, with_bias);
+}
+
+#else
+
+std::unique_ptr<PackedProduct> make_onednn_product(const MatrixView&, bool) {
+  return nullptr;
+}
+
+#endif
+
+}  // namespace msplora::detail

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "msplora/kernels/kernels.h"
+
+namespace msplora::detail {
+
+/// What a product does beside multiplying. Arrays are contiguous.
+struct ProductCall {
+  const void* x = nullptr;
+  int64_t rows = 0;
+  const float* bias = nullptr;  // added to the product
+  bool add = false;             // onto what y holds
+  void* y = nullptr;
+
+  const void* factor = nullptr;                     // multiplies the product, element by element
+  const kernels::Activation* activation = nullptr;  // of product and bias
+  void* derivative = nullptr;                       // gets the activation's, when not null
+};
+
+/// x [rows, inner] times a packed matrix [inner, width].
+class PackedProduct {
+ public:
+  virtual ~PackedProduct() = default;
+  virtual void run(const ProductCall& call) = 0;
+  /// Of the packed copy.
+  virtual int64_t bytes() const = 0;
+};
+
+/// What is packed.
+struct MatrixView {
+  at::Tensor weight;           // [out, in], float32 or bfloat16
+  bool is_transposed = false;  // false: x times weightᵀ, [rows, in] -> [rows, out]; true: x times weight
+
+  int64_t inner() const { return weight.size(is_transposed ? 0 : 1); }
+  int64_t width() const { return weight.size(is_transposed ? 1 : 0); }
+};
+
+/// On our own kernels; null where others serve better (kernels::prefers_packed_gemm) or the shape does not
+/// suit.
+std::unique_ptr<PackedProduct> make_kernel_product(const MatrixView& matrix);
+/// On oneDNN; null in builds without.
+std::unique_ptr<PackedProduct> make_onednn_product(const MatrixView& matrix, bool with_bias);
+
+}  // namespace msplora::detail
