@@ -34,6 +34,10 @@ ModelConfig tiny_config(const std::string& model_type, double dropout) {
   config.initializer_range = 0.25;
   config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout;
   config.num_labels = 3;
+  if (supports_task(model_type, ModelTask::kCausalLm)) {
+    config.hidden_act = "silu";
+    config.attention_bias = model_type != "mistral";
+  }
   return config;
 }
 
