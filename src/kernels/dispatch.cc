@@ -131,6 +131,10 @@ void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
   table<T>().dropout(x, y, n, mask);
 }
 template <typename T>
+void embedding_sum(const EmbeddingSum<T>& op) {
+  table<T>().embedding_sum(op);
+}
+template <typename T>
 void add_row_noise(const RowNoise<T>& op) {
   table<T>().add_row_noise(op);
 }
@@ -169,6 +173,7 @@ void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
 
 #define MSPLORA_INSTANTIATE(T)                                                     \
   template void dropout(const T*, T*, int64_t, DropoutMask);                       \
+  template void embedding_sum(const EmbeddingSum<T>&);                             \
   template void add_row_noise(const RowNoise<T>&);                                 \
   template void residual_layer_norm(const ResidualLayerNorm<T>&);                  \
   template void residual_layer_norm_backward(const ResidualLayerNormBackward<T>&); \

@@ -10,6 +10,7 @@ namespace msplora::kernels {
 template <typename T>
 struct KernelTable {
   void (*dropout)(const T*, T*, int64_t, DropoutMask);
+  void (*embedding_sum)(const EmbeddingSum<T>&);
   void (*add_row_noise)(const RowNoise<T>&);
   void (*residual_layer_norm)(const ResidualLayerNorm<T>&);
   void (*residual_layer_norm_backward)(const ResidualLayerNormBackward<T>&);

@@ -117,7 +117,16 @@ at::Tensor Decoder::attend(const DecoderLayer& layer, const at::Tensor& x, const
   const kernels::DropoutMask mask =
       dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream);
   const std::vector<int32_t>& bounds = batch.input.cu_seqlens;
-  if (!rows.defined() && !layer.query_norm.defined()) {
+  const bool is_joint = !layer.query_norm.defined();
+  if (is_joint && rows.defined()) {
+    if (const auto kv = layer.key_value.forward(x, {&layer.key, &layer.value}, context)) {
+      const at::Tensor query = layer.query.forward(kv->x.index_select(0, rows), context);
+      return segment_attention(
+          turn(query, {}, shape.heads, rows, batch),
+          msplora::rotary_(kv->y, batch.positions, shape.kv_heads, shape.head_dim, batch.rotary), bounds,
+          shape, mask);
+    }
+  } else if (is_joint) {
     if (const auto qkv =
             layer.query_key_value.forward(x, {&layer.query, &layer.key, &layer.value}, context)) {
       const int64_t turned = shape.heads + shape.kv_heads;

@@ -15,7 +15,7 @@ namespace msplora {
 struct DecoderLayer {
   std::string path;  // "model.layers.3"
   Linear query, key, value, attention_output, gate, up, down;
-  JointLinear query_key_value, gate_up;
+  JointLinear query_key_value, key_value, gate_up;
   at::Tensor input_norm, post_attention_norm;
   at::Tensor query_norm, key_norm;  // of each head (Qwen3); undefined elsewhere
   uint64_t attention_stream;        // of the dropout mask

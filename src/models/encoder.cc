@@ -1,7 +1,6 @@
 #include "models/encoder.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 #include <algorithm>
@@ -83,12 +82,11 @@ at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& contex
     for (int32_t t = input.cu_seqlens[b]; t < input.cu_seqlens[b + 1]; ++t)
       position[t] = t - input.cu_seqlens[b] + names_.position_offset;
   }
-  at::Tensor x =
-      at::embedding(word_embeddings_, input.input_ids) + at::embedding(position_embeddings_, positions);
-  x = x + (input.token_type_ids.defined() ? at::embedding(token_type_embeddings_, input.token_type_ids)
-                                          : token_type_embeddings_.select(0, 0));
-  x = residual_layer_norm(x.to(compute_dtype_), {}, embedding_norm_.weight, embedding_norm_.bias,
-                          config_.layer_norm_eps, {});
+  at::Tensor x = embedding_sum({{word_embeddings_, input.input_ids},
+                                {position_embeddings_, positions},
+                                {token_type_embeddings_, input.token_type_ids}},
+                               compute_dtype_);
+  x = residual_layer_norm(x, {}, embedding_norm_.weight, embedding_norm_.bias, config_.layer_norm_eps, {});
   return dropout(x, dropout_mask(context, config_.hidden_dropout_prob, hash_name("embeddings.dropout")));
 }
 
@@ -98,7 +96,13 @@ WithInput Encoder::attend(const EncoderLayer& layer, const at::Tensor& x, const 
                              false, rows.defined()};
   const kernels::DropoutMask mask =
       dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream);
-  if (!rows.defined()) {
+  if (rows.defined()) {
+    if (const auto kv = layer.key_value.forward(x, {&layer.key, &layer.value}, context)) {
+      const at::Tensor queried = kv->x.index_select(0, rows);
+      const at::Tensor query = layer.query.forward(queried, context);
+      return {segment_attention(query, kv->y, input.cu_seqlens, shape, mask), queried};
+    }
+  } else {
     if (const auto qkv =
             layer.query_key_value.forward(x, {&layer.query, &layer.key, &layer.value}, context)) {
       return {segment_attention(qkv->y, input.cu_seqlens, shape, mask), qkv->x};

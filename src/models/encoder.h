@@ -21,7 +21,7 @@ struct LayerNorm {
 /// norm(dropout(output) + input).
 struct EncoderLayer {
   Linear query, key, value, attention_output, intermediate, output;
-  JointLinear query_key_value;
+  JointLinear query_key_value, key_value;
   LayerNorm attention_norm, output_norm;
   uint64_t attention_stream, attention_output_stream, output_stream;  // of the dropout masks
 };

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/log_softmax.h>
@@ -177,16 +178,17 @@ kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor&
   return op;
 }
 
-/// q, k and v, or their gradients: three tensors, or columns of one.
+/// q, k and v, or their gradients: three tensors, q and columns of one (v undefined), or columns of one.
 std::array<at::Tensor, 3> parts_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    const AttentionShape& shape) {
-  if (k.defined()) return {q, k, v};
+  if (v.defined()) return {q, k, v};
   const int64_t wide = shape.heads * shape.head_dim, narrow = shape.kv_heads * shape.head_dim;
+  if (k.defined()) return {q, k.narrow(1, 0, narrow), k.narrow(1, narrow, narrow)};
   return {q.narrow(1, 0, wide), q.narrow(1, wide, narrow), q.narrow(1, wide + narrow, narrow)};
 }
 
 struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunction> {
-  /// With k and v empty, q holds all three side by side.
+  /// With v empty, k holds both side by side; with k empty too, q holds all three.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
                             const at::Tensor& v_in, const at::Tensor& cu_seqlens, AttentionShape shape,
                             kernels::DropoutMask mask) {
@@ -217,9 +219,8 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     const AttentionShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["kv_heads"].toInt(),
                                ctx->saved_data["head_dim"].toInt(), ctx->saved_data["causal"].toBool(),
                                ctx->saved_data["first_query_only"].toBool()};
-    const bool is_joint = !saved[1].defined();
-    const at::Tensor d_q = at::empty_like(saved[0]), d_k = is_joint ? at::Tensor() : at::empty_like(saved[1]),
-                     d_v = is_joint ? at::Tensor() : at::empty_like(saved[2]);
+    const auto like = [&](const at::Tensor& t) { return t.defined() ? at::empty_like(t) : at::Tensor(); };
+    const at::Tensor d_q = like(saved[0]), d_k = like(saved[1]), d_v = like(saved[2]);
     const auto values = parts_of(saved[0], saved[1], saved[2], shape),
                gradients = parts_of(d_q, d_k, d_v, shape);
     dispatch(d_o, "segment_attention", [&](auto t) {
@@ -284,6 +285,43 @@ at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& 
                              const AttentionShape& shape, const kernels::DropoutMask& mask) {
   const at::Tensor none = at::empty({0}, qkv.options());
   return SegmentAttentionFunction::apply(qkv, none, none, bounds_of(cu_seqlens), shape, mask);
+}
+
+at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& kv,
+                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
+                             const kernels::DropoutMask& mask) {
+  const at::Tensor none = at::empty({0}, q.options());
+  return SegmentAttentionFunction::apply(q, kv, none, bounds_of(cu_seqlens), shape, mask);
+}
+
+at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dtype) {
+  const auto is_frozen = [&](const Embedding& part) {
+    return !part.table.requires_grad() && part.table.scalar_type() == dtype && part.table.is_contiguous();
+  };
+  if (!std::all_of(parts.begin(), parts.end(), is_frozen)) {
+    at::Tensor sum;
+    for (const Embedding& part : parts) {
+      const at::Tensor rows =
+          part.ids.defined() ? at::embedding(part.table, part.ids) : part.table.select(0, 0);
+      sum = sum.defined() ? sum + rows : rows;
+    }
+    return sum.to(dtype);
+  }
+  const at::Tensor& first = parts.front().table;
+  at::Tensor y = at::empty({parts.front().ids.size(0), first.size(1)}, first.options());
+  dispatch(y, "embedding_sum", [&](auto t) {
+    using T = decltype(t);
+    kernels::EmbeddingSum<T> op;
+    op.rows = y.size(0);
+    op.width = y.size(1);
+    op.y = data<T>(y);
+    for (const Embedding& part : parts) {
+      op.tables[op.parts] = data<T>(part.table);
+      op.ids[op.parts++] = part.ids.defined() ? data<int64_t>(part.ids) : nullptr;
+    }
+    kernels::embedding_sum<T>(op);
+  });
+  return y;
 }
 
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels) {

@@ -110,10 +110,8 @@ TEST_P(Conformance, ResumesBitForBit) {
 /// An encoder's module names as those of the same places in a model of `type`.
 std::vector<std::string> names_in(const std::string& type, const std::vector<std::string>& names) {
   if (!supports_task(type, ModelTask::kCausalLm)) return names;
-  const std::map<std::string, std::string> decoder = {{"query", "q_proj"},
-                                                      {"key", "k_proj"},
-                                                      {"value", "v_proj"},
-                                                      {"attention.output.dense", "o_proj"}};
+  const std::map<std::string, std::string> decoder = {
+      {"query", "q_proj"}, {"key", "k_proj"}, {"value", "v_proj"}, {"attention.output.dense", "o_proj"}};
   std::vector<std::string> translated;
   for (const std::string& name : names) {
     const auto found = decoder.find(name);

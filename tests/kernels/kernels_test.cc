@@ -54,6 +54,51 @@ TEST_P(KernelsOfEveryIsa, DropoutKeepsTheRightShareAndTheMean) {
   EXPECT_NEAR(sum / static_cast<double>(n), 1.0, 0.002);
 }
 
+TEST_P(KernelsOfEveryIsa, EmbeddingsAreSummed) {
+  for (const int64_t width : {1, 7, 16, 100}) {
+    const auto n = static_cast<size_t>(width);
+    const std::vector<float> words = normals(9 * n, "words"), places = normals(5 * n, "places"),
+                             types = normals(2 * n, "types");
+    const std::vector<int64_t> word_ids = {3, 0, 8, 8, 1}, place_ids = {0, 1, 2, 3, 4};
+    std::vector<float> y(5 * n), expected(5 * n);
+    EmbeddingSum<float> op{
+        5,       width, 3, {words.data(), places.data(), types.data()}, {word_ids.data(), place_ids.data()},
+        y.data()};
+    embedding_sum<float>(op);
+    op.y = expected.data();
+    ref::float_table().embedding_sum(op);
+    EXPECT_LT(relative_error(y, expected), 1e-6);
+    const auto narrow_words = to_bf16(words), narrow_places = to_bf16(places);
+    std::vector<Bfloat16> narrow(5 * n);
+    embedding_sum<Bfloat16>({5,
+                             width,
+                             2,
+                             {narrow_words.data(), narrow_places.data()},
+                             {word_ids.data(), place_ids.data()},
+                             narrow.data()});
+    op.parts = 2;
+    ref::float_table().embedding_sum(op);
+    EXPECT_LT(relative_error(to_float(narrow), expected), 1e-2);
+  }
+}
+
+// Results that are rounded to bfloat16 take a shorter GELU.
+TEST_P(KernelsOfEveryIsa, GeluOfBfloat16) {
+  std::vector<float> x;
+  for (float value = -20.0f; value <= 20.0f; value += 0.01f) x.push_back(value);
+  const std::vector<Bfloat16> narrow = to_bf16(x);
+  x = to_float(narrow);
+  const auto n = static_cast<int64_t>(x.size());
+  std::vector<Bfloat16> y(x.size()), slope(x.size());
+  activation<Bfloat16>(Activation::kGelu, narrow.data(), y.data(), slope.data(), n);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = x[i], cdf = 0.5 * std::erfc(-v / std::sqrt(2.0));
+    const double exact = v * cdf, derivative = cdf + v * std::exp(-v * v / 2) / std::sqrt(2 * M_PI);
+    ASSERT_NEAR(to_float(y[i]), exact, 2e-4 + std::abs(exact) / 256) << v;
+    ASSERT_NEAR(to_float(slope[i]), derivative, 6e-4 + std::abs(derivative) / 256) << v;
+  }
+}
+
 TEST_P(KernelsOfEveryIsa, ActivationsAndTheirDerivatives) {
   for (const Activation kind :
        {Activation::kGelu, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu, Activation::kTanh}) {

@@ -8,8 +8,8 @@
 /// Bfloat16; sums in float, in an order that does not depend on the number of threads).
 namespace msplora::kernels {
 
-/// y (+)= factor * (x W + bias), or y = f(x W + bias), with W packed by pack_gemm. Of Bfloat16 `inner` must be
-/// even.
+/// y (+)= factor * (x W + bias), or y = f(x W + bias), with W packed by pack_gemm. Of Bfloat16 `inner` must
+/// be even.
 template <typename T>
 struct PackedGemm {
   int64_t rows = 0, inner = 0, width = 0;
@@ -21,7 +21,8 @@ struct PackedGemm {
   bool add = false;             // onto what y holds
   T* y = nullptr;               // [rows, width]
 
-  /// With `is_activated` (then without factor and add), f is `activation`, and f' goes to `derivative` [rows, width] (null: not needed).
+  /// With `is_activated` (then without factor and add), f is `activation`, and f' goes to `derivative` [rows,
+  /// width] (null: not needed).
   bool is_activated = false;
   Activation activation = Activation::kGelu;
   T* derivative = nullptr;

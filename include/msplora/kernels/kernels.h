@@ -49,6 +49,20 @@ struct DropoutMask {
 template <typename T>
 void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
 
+/// y[t] = Σ_p tables[p][ids[p][t]], rows of `width`, summed in float before they are rounded. ids null: row
+/// 0.
+template <typename T>
+struct EmbeddingSum {
+  static constexpr int kMost = 3;
+  int64_t rows = 0, width = 0;
+  int parts = 0;
+  const T* tables[kMost] = {};
+  const int64_t* ids[kMost] = {};
+  T* y = nullptr;
+};
+template <typename T>
+void embedding_sum(const EmbeddingSum<T>& op);
+
 /// y[i, j] = w[i, j] + deviations[i] * normal(key, i, j): Gaussian noise on a matrix, drawn again whenever it
 /// is needed. y may be w. The normals are a function of (key, i, j) alone: with (u0, u1, u2, u3) the words of
 /// Philox 4x32-7 at the counter ((j / 64) * 16 + j % 16, i), Box-Muller makes two of (u0, u1) and two of

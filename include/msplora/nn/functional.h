@@ -44,6 +44,19 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
 at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens,
                              const AttentionShape& shape, const kernels::DropoutMask& mask);
 
+/// The same with k and v side by side.
+at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& kv,
+                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
+                             const kernels::DropoutMask& mask);
+
+/// Rows of a table [n, width], chosen by int64 ids [T]; row 0 for every token where ids are undefined.
+struct Embedding {
+  at::Tensor table, ids;
+};
+/// The sum of up to three embeddings, the first of which has ids, as `dtype` [T, width]. Gradients flow to
+/// tables that are trained.
+at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dtype);
+
 /// Gaussian noise on the weight of one product: row i has the standard deviation deviations[i]. Drawn in
 /// forward and again in backward (kernels::RowNoise); nothing of the weight's size is kept.
 struct WeightNoise {

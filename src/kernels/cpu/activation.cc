@@ -32,7 +32,7 @@ template <typename T>
 void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n) {
   switch (kind) {
     case Activation::kGelu:
-      return map<Gelu>(x, y, derivative, n);
+      return map<GeluFor<T>>(x, y, derivative, n);
     case Activation::kGeluTanh:
       return map<GeluTanh>(x, y, derivative, n);
     case Activation::kRelu:

@@ -10,6 +10,8 @@ inline constexpr int64_t kParallelElements = 1 << 14;
 template <typename T>
 void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
 template <typename T>
+void embedding_sum(const EmbeddingSum<T>& op);
+template <typename T>
 void add_row_noise(const RowNoise<T>& op);
 template <typename T>
 void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n);

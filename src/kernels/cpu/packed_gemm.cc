@@ -176,7 +176,7 @@ Finish<T> finish_of(const PackedGemm<T>& op) {
   if (!op.is_activated) return op.bias ? plain_finish<true>(op) : plain_finish<false>(op);
   switch (op.activation) {
     case Activation::kGelu:
-      return activated_finish<Gelu>(op);
+      return activated_finish<GeluFor<T>>(op);
     case Activation::kGeluTanh:
       return activated_finish<GeluTanh>(op);
     case Activation::kRelu:
@@ -210,6 +210,20 @@ Cut cut_of(const PackedGemm<T>& op) {
   return cut;
 }
 
+// Lines that the end of a tile reads or writes are far apart, and so fetched while the sums are formed.
+template <typename T>
+void fetch(const PackedGemm<T>& op, int64_t row, int64_t rows, int64_t column) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t begin = (row + i) * op.width + column;
+    for (int64_t at = begin; at < begin + kPanel; at += kLine) {
+      __builtin_prefetch(op.y + at, 1);
+      if (op.factor) __builtin_prefetch(op.factor + at, 0);
+      if (op.derivative) __builtin_prefetch(op.derivative + at, 1);
+    }
+  }
+}
+
 template <typename T>
 void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_t first, int64_t last,
                int64_t panel) {
@@ -224,6 +238,7 @@ void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_
     for (int64_t row = first; row < last; row += kTileRows) {
       const int64_t rows = last - row < kTileRows ? last - row : kTileRows;
       float* to = is_whole ? sums : sums + (row - first) * kPanel;
+      if (is_last) fetch(op, row, rows, column);
       tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, packed + k * kPanel, k == 0, to);
       if (is_last) finish(op, to, row, rows, column, columns);
     }

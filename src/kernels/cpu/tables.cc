@@ -6,6 +6,7 @@ namespace {
 template <typename T>
 constexpr KernelTable<T> make_table() {
   return {&dropout<T>,
+          &embedding_sum<T>,
           &add_row_noise<T>,
           &residual_layer_norm<T>,
           &residual_layer_norm_backward<T>,

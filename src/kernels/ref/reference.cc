@@ -15,6 +15,17 @@ void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
 }
 
 template <typename T>
+void embedding_sum(const EmbeddingSum<T>& op) {
+  for (int64_t row = 0; row < op.rows; ++row) {
+    for (int64_t i = 0; i < op.width; ++i) {
+      double sum = 0;
+      for (int p = 0; p < op.parts; ++p) sum += op.tables[p][(op.ids[p] ? op.ids[p][row] : 0) * op.width + i];
+      op.y[row * op.width + i] = static_cast<T>(sum);
+    }
+  }
+}
+
+template <typename T>
 void add_row_noise(const RowNoise<T>& op) {
   for (int64_t row = 0; row < op.rows; ++row) {
     for (int64_t i = 0; i < op.width; ++i) {
@@ -315,6 +326,7 @@ void low_rank_backward(const LowRankBackward<T>& op) {
 template <typename T>
 constexpr KernelTable<T> make_table() {
   return {&dropout<T>,
+          &embedding_sum<T>,
           &add_row_noise<T>,
           &residual_layer_norm<T>,
           &residual_layer_norm_backward<T>,
