@@ -103,6 +103,7 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
   options.steps = arguments.steps;
   options.seed = static_cast<uint64_t>(arguments.seed);
   options.checkpoint_activations = arguments.checkpoint_activations;
+  if (arguments.no_roof) options.roof_repetitions = 0;
   const int64_t longest = longest_sequence(options.model);
   if (arguments.seq > longest) {
     throw Error(ErrorCode::kUsage, "--seq",

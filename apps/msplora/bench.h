@@ -32,6 +32,7 @@ struct BenchArguments {
   int64_t steps = 3;
   int64_t seed = 1;
   bool checkpoint_activations = false;
+  bool no_roof = false;
 };
 
 /// Model, method and types; with add_bench_arguments also the batch and the number of steps.

@@ -47,6 +47,7 @@ nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOp
                                       "bench",
                                       "step",
                                       "--json",
+                                      "--no-roof",  // its arrays are no memory of training
                                       "--shape",
                                       arguments.shape};
   for (std::string& option : step_options_of(arguments, common)) command.push_back(std::move(option));

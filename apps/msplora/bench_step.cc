@@ -48,10 +48,13 @@ void print_report(const BenchArguments& arguments, const StepBenchResult& result
                    result.tokens_per_second(), static_cast<double>(result.tokens) / result.steps.median(),
                    result.tokens, result.padded_tokens));
   line("products", fmt::format("{:.3f} TFLOP needed a step", 1e-12 * result.flops.total()));
-  line("roof", fmt::format("{:.0f} GFLOP/s ({}), measured between the steps",
-                           1e-9 * result.roof_flops_per_second, result.roof_variant));
-  line("roof_share", fmt::format("{:.1f}%", 100 * result.roof_share()));
-  line("memory", fmt::format("{} at most, weights and roof included", bytes_text(result.peak_memory_bytes)));
+  if (result.roof_flops_per_second > 0) {
+    line("roof", fmt::format("{:.0f} GFLOP/s ({}), measured between the steps",
+                             1e-9 * result.roof_flops_per_second, result.roof_variant));
+    line("roof_share", fmt::format("{:.1f}%", 100 * result.roof_share()));
+  }
+  line("memory", fmt::format("{} at most, weights and what the roof needs included",
+                             bytes_text(result.peak_memory_bytes)));
   line("trained", with_commas(result.trainable_parameters) + " parameters");
   print_profile(result, out);
 }
@@ -100,13 +103,15 @@ Json step_json(const BenchArguments& arguments, const StepBenchResult& result) {
                  {"step", timings_json(result.steps)},
                  {"tokens_per_second", result.tokens_per_second()},
                  {"flops", flops_json(result.flops)},
-                 {"roof_gflops", 1e-9 * result.roof_flops_per_second},
-                 {"roof_way", result.roof_variant},
-                 {"roof_share", result.roof_share()},
                  {"peak_memory_bytes", result.peak_memory_bytes},
                  {"first_loss", result.first_loss},
                  {"last_loss", result.last_loss},
                  {"profile", std::move(profile)}};
+  if (result.roof_flops_per_second > 0) {
+    report["roof_gflops"] = 1e-9 * result.roof_flops_per_second;
+    report["roof_way"] = result.roof_variant;
+    report["roof_share"] = result.roof_share();
+  }
   return report;
 }
 
@@ -114,6 +119,7 @@ Command add_bench_step(CLI::App& bench, CommonOptions& common) {
   CLI::App* command = bench.add_subcommand("step", "Training steps of a model with drawn weights and tokens");
   auto arguments = std::make_shared<BenchArguments>();
   add_bench_arguments(*command, *arguments);
+  command->add_flag("--no-roof", arguments->no_roof, "Leave out the products that the share is measured by");
   add_common(*command, common);
   return {command, [arguments, &common] { run_step(*arguments, common); }};
 }

@@ -29,9 +29,10 @@ at::Tensor drawn(int64_t rows, int64_t columns, const char* name, at::ScalarType
 
 class AtLinear : public GemmVariant {
  public:
-  AtLinear(at::Tensor x, at::Tensor weight) : x_(std::move(x)), weight_(std::move(weight)) {}
+  AtLinear(at::Tensor x, at::Tensor weight, at::Tensor y)
+      : x_(std::move(x)), weight_(std::move(weight)), y_(std::move(y)) {}
   std::string name() const override { return "at::linear"; }
-  void run() override { y_ = at::linear(x_, weight_); }
+  void run() override { at::linear_out(y_, x_, weight_); }
   at::Tensor result() const override { return y_; }
 
  private:
@@ -40,9 +41,9 @@ class AtLinear : public GemmVariant {
 
 class PackedKernel : public GemmVariant {
  public:
-  PackedKernel(at::Tensor x, at::Tensor weight)
+  PackedKernel(at::Tensor x, at::Tensor weight, at::Tensor y)
       : x_(std::move(x)),
-        y_(at::empty({x_.size(0), weight.size(0)}, x_.options())),
+        y_(std::move(y)),
         product_(detail::make_kernel_product({std::move(weight), false})) {}
   bool is_available() const { return product_ != nullptr; }
   std::string name() const override { return "packed weight"; }
@@ -64,11 +65,12 @@ class PackedKernel : public GemmVariant {
 
 std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype) {
   const at::Tensor x = drawn(size.rows, size.in, "x", dtype), weight = drawn(size.out, size.in, "w", dtype);
+  const at::Tensor y = at::empty({size.rows, size.out}, x.options());
   std::vector<std::unique_ptr<GemmVariant>> variants;
-  variants.push_back(std::make_unique<AtLinear>(x, weight));
-  auto kernel = std::make_unique<PackedKernel>(x, weight);
+  variants.push_back(std::make_unique<AtLinear>(x, weight, y));
+  auto kernel = std::make_unique<PackedKernel>(x, weight, y);
   if (kernel->is_available()) variants.push_back(std::move(kernel));
-  if (auto packed = detail::onednn_packed_gemm(x, weight)) variants.push_back(std::move(packed));
+  if (auto packed = detail::onednn_packed_gemm(x, weight, y)) variants.push_back(std::move(packed));
   return variants;
 }
 

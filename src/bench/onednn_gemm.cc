@@ -1,8 +1,6 @@
 #include "bench/onednn_gemm.h"
 
 #ifdef MSPLORA_WITH_ONEDNN
-#include <ATen/ops/empty.h>
-
 #include <oneapi/dnnl/dnnl.hpp>
 #endif
 
@@ -19,8 +17,8 @@ memory::data_type onednn_type(at::ScalarType dtype) {
 
 class PackedGemm : public GemmVariant {
  public:
-  PackedGemm(const at::Tensor& x, const at::Tensor& weight)
-      : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_), x_(x), weight_(weight) {
+  PackedGemm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& y)
+      : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_), x_(x), weight_(weight), y_(y) {
     const int64_t rows = x.size(0), in = x.size(1), out = weight.size(0);
     const memory::data_type type = onednn_type(x.scalar_type());
     const memory::desc x_desc({rows, in}, type, memory::format_tag::ab);
@@ -28,7 +26,6 @@ class PackedGemm : public GemmVariant {
     const memory::desc any_weight({in, out}, type, memory::format_tag::any);
     const dnnl::matmul::primitive_desc plan(dnnl::matmul::desc(x_desc, any_weight, y_desc), engine_);
     product_ = dnnl::matmul(plan);
-    y_ = at::empty({rows, out}, x.options());
     x_memory_ = memory(x_desc, engine_, x_.data_ptr());
     y_memory_ = memory(y_desc, engine_, y_.data_ptr());
     // Wᵀ as oneDNN sees it: [in, out] with the strides of the stored [out, in].
@@ -55,10 +52,11 @@ class PackedGemm : public GemmVariant {
 
 }  // namespace
 
-std::unique_ptr<GemmVariant> onednn_packed_gemm(const at::Tensor& x, const at::Tensor& weight) {
+std::unique_ptr<GemmVariant> onednn_packed_gemm(const at::Tensor& x, const at::Tensor& weight,
+                                                const at::Tensor& y) {
   if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16) return nullptr;
   try {
-    return std::make_unique<PackedGemm>(x.contiguous(), weight.contiguous());
+    return std::make_unique<PackedGemm>(x.contiguous(), weight.contiguous(), y);
   } catch (const dnnl::error&) {
     return nullptr;  // this processor has no product of this type
   }
@@ -66,7 +64,7 @@ std::unique_ptr<GemmVariant> onednn_packed_gemm(const at::Tensor& x, const at::T
 
 #else
 
-std::unique_ptr<GemmVariant> onednn_packed_gemm(const at::Tensor&, const at::Tensor&) {
+std::unique_ptr<GemmVariant> onednn_packed_gemm(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
   return nullptr;
 }
 

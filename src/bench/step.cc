@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -36,7 +37,7 @@ std::vector<TokenizedExample> drawn_examples(const StepBenchOptions& options) {
 /// Takes the time of each step from the trainer's report (log_every is 1: a window is one step).
 class StepSink : public EventSink {
  public:
-  StepSink(const StepBenchOptions& options, StepBenchResult& result, GemmRoof& roof,
+  StepSink(const StepBenchOptions& options, StepBenchResult& result, GemmRoof* roof,
            const std::function<void(int64_t, double)>& on_step)
       : options_(options), result_(result), roof_(roof), on_step_(on_step) {}
 
@@ -47,14 +48,14 @@ class StepSink : public EventSink {
     if (counted >= 1) result_.steps.seconds.push_back(seconds);
     result_.last_loss = report.loss;
     if (on_step_) on_step_(report.step, seconds);
-    for (int64_t i = 0; i < options_.roof_repetitions; ++i) roof_.measure();
+    for (int64_t i = 0; i < options_.roof_repetitions; ++i) roof_->measure();
     if (counted == 0) start_profile();
   }
 
  private:
   const StepBenchOptions& options_;
   StepBenchResult& result_;
-  GemmRoof& roof_;
+  GemmRoof* roof_;  // null without repetitions
   const std::function<void(int64_t, double)>& on_step_;
 };
 
@@ -67,7 +68,8 @@ void check(const StepBenchOptions& options) {
   at_least_one("seq", options.longest);
   at_least_one("steps", options.steps);
   at_least_one("warmup", options.warmup);  // the first step allocates
-  at_least_one("roof repetitions", options.roof_repetitions);
+  if (options.roof_repetitions < 0)
+    errors.add("roof repetitions", fmt::format("expected at least 0, found {}", options.roof_repetitions));
   if (options.shortest < 0 || options.shortest > options.longest) {
     errors.add("min-seq", fmt::format("expected 0 to {}, found {}", options.longest, options.shortest));
   }
@@ -111,19 +113,24 @@ StepBenchResult bench_step(const StepBenchOptions& options,
   result.trainable_parameters = bench.trainable_parameters();
   result.flops = count_step_flops(options.model, bench.model->sites(),
                                   bench.question(batch_lengths(options), options.checkpoint_activations));
-  GemmRoof roof({result.tokens, options.model.hidden_size, options.model.intermediate_size}, options.dtype);
+  std::optional<GemmRoof> roof;
+  if (options.roof_repetitions > 0)
+    roof.emplace(GemmSize{result.tokens, options.model.hidden_size, options.model.intermediate_size},
+                 options.dtype);
 
   const detail::ScratchDirectory scratch;
   TrainerSetup setup = bench.setup(options, scratch.path());
   setup.options.max_steps = setup.options.epochs = options.warmup + options.steps;
   setup.options.save_every = setup.options.max_steps + 1;
-  setup.sinks.push_back(std::make_unique<StepSink>(options, result, roof, on_step));
+  setup.sinks.push_back(std::make_unique<StepSink>(options, result, roof ? &*roof : nullptr, on_step));
   const std::vector<TokenizedExample> examples = drawn_examples(options);
   const std::unique_ptr<TrainingTask> task = make_task(*bench.model, examples, options.batch);
   Trainer(std::move(setup), *task).run();
   result.profile = stop_profile();
-  result.roof_flops_per_second = roof.flops_per_second();
-  result.roof_variant = roof.variant();
+  if (roof) {
+    result.roof_flops_per_second = roof->flops_per_second();
+    result.roof_variant = roof->variant();
+  }
   result.peak_memory_bytes = peak_memory_bytes();
   return result;
 }

@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 
 #include <array>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -73,8 +72,8 @@ at::Tensor PackedLinear::whole() const {
 }
 
 int64_t PackedLinear::rows_at_a_time() const {
-  constexpr int64_t kInCache = 1024;
-  return impl_->is_kernel ? std::numeric_limits<int64_t>::max() : kInCache;
+  constexpr int64_t kInCache = 1024, kMost = 4096;
+  return impl_->is_kernel ? kMost : kInCache;
 }
 
 void PackedLinear::run_forward(const at::Tensor& x, const ProductCall& call) const {

@@ -9,6 +9,8 @@ expect 0 "norm forward" "attention backward" "rotary, halves" "of the floor" \
 
 small=(--shape distilroberta-base --batch 2 --seq 8 --steps 1 --threads 1)
 expect 0 "roof_share" "tokens/s" "linear forward" "low rank backward" "optimizer" -- "$MSPLORA" bench step "${small[@]}"
+json=$("$MSPLORA" bench step "${small[@]}" --json --no-roof)
+[[ $json == *peak_memory_bytes* && $json != *roof* ]] || fail "--no-roof reports a roof"
 expect 0 '"roof_share"' '"peak_memory_bytes"' '"profile"' '"tokens": 16,' -- "$MSPLORA" bench step "${small[@]}" --json
 expect 2 "no-such" -- "$MSPLORA" bench step --shape no-such
 expect 2 "--seq" "512" -- "$MSPLORA" bench step --seq 600

@@ -28,8 +28,9 @@ class GemmVariant {
   virtual at::Tensor result() const = 0;  // of the last run, [rows, out]
 };
 
-/// Every way this build has, on the same drawn operands: at::linear, our own kernel with a packed weight, and
-/// with oneDNN (MSPLORA_WITH_ONEDNN) a product whose weight was brought into oneDNN's own layout before.
+/// Every way this build has, on the same drawn operands and into one result: at::linear, our own kernel with
+/// a packed weight, and with oneDNN (MSPLORA_WITH_ONEDNN) a product whose weight was brought into oneDNN's
+/// own layout before.
 std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype);
 
 struct GemmResult {

@@ -26,7 +26,7 @@ struct StepBenchOptions {
   int64_t shortest = 0;   // of the shortest; lengths lie evenly between; 0: all are `longest`
   int64_t warmup = 2;     // steps before those that count
   int64_t steps = 3;
-  int64_t roof_repetitions = 2;  // products after each step
+  int64_t roof_repetitions = 2;  // products after each step; 0: no roof is measured, nor its arrays made
   bool checkpoint_activations = false;
   uint64_t seed = 1;
 };
@@ -37,14 +37,15 @@ struct StepBenchResult {
   int64_t trainable_parameters = 0;
   StepFlops flops;
   Timings steps;
-  double roof_flops_per_second = 0.0;
+  double roof_flops_per_second = 0.0;  // 0: not measured
   std::string roof_variant;
   double first_loss = 0.0, last_loss = 0.0;  // of the steps that count
   int64_t peak_memory_bytes = 0;
   std::vector<ProfileEntry> profile;  // of all counted steps together
 
   double tokens_per_second() const { return static_cast<double>(tokens) / steps.best(); }
-  /// Share of the fastest product's rate that the needed products of the fastest step come to.
+  /// Share of the fastest product's rate that the needed products of the fastest step come to; only with a
+  /// roof.
   double roof_share() const { return flops.total() / steps.best() / roof_flops_per_second; }
 };
 

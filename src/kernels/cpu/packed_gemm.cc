@@ -21,7 +21,7 @@ constexpr int kPanel = kVectors * kLanes;
 
 constexpr int64_t kBlockBytes = 400 << 10;  // of x in the second-level cache
 constexpr int64_t kLongestInner = 6 << 10;  // bytes of a row of x in one pass
-constexpr int64_t kTasksOfAThread = 32;     // so that one that is held up delays the others little
+constexpr int64_t kTasksOfAThread = 96;     // so that one that is held up delays the others little
 constexpr int kSumSlot = 0;
 
 int64_t ceil_div(int64_t n, int64_t d) {
