@@ -66,10 +66,10 @@ TrainerSetup BenchModel::setup(const StepBenchOptions& options, const fs::path& 
   return setup;
 }
 
-BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels) {
+BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels, ModelTask task) {
   const bool trains_all = options.adapter.method == "full";
   ModelLoadOptions load;
-  if (supports_task(options.model.model_type, ModelTask::kCausalLm)) load.task = ModelTask::kCausalLm;
+  load.task = task;
   load.num_labels = num_labels;
   load.compute_dtype = options.dtype;
   load.seed = options.seed;

@@ -25,7 +25,8 @@ struct BenchModel {
 };
 /// What adapters see of the model.
 AdapterTarget target_of(Model& model);
-BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels);
+BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels,
+                            ModelTask task = ModelTask::kSequenceClassification);
 
 /// A directory for the run's checkpoint, gone with the object.
 class ScratchDirectory {

@@ -76,6 +76,11 @@ void check(const StepBenchOptions& options) {
   errors.throw_if_any(ErrorCode::kUsage, "bench step");
 }
 
+ModelTask task_of(const ModelConfig& config) {
+  return supports_task(config.model_type, ModelTask::kCausalLm) ? ModelTask::kCausalLm
+                                                                : ModelTask::kSequenceClassification;
+}
+
 std::unique_ptr<TrainingTask> make_task(Model& model, const std::vector<TokenizedExample>& examples,
                                         int64_t batch_size) {
   BatchOptions batches;
@@ -106,7 +111,7 @@ std::vector<int64_t> batch_lengths(const StepBenchOptions& options) {
 StepBenchResult bench_step(const StepBenchOptions& options,
                            const std::function<void(int64_t, double)>& on_step) {
   check(options);
-  const detail::BenchModel bench = detail::make_bench_model(options, 2);
+  const detail::BenchModel bench = detail::make_bench_model(options, 2, task_of(options.model));
   StepBenchResult result;
   for (const int64_t length : batch_lengths(options)) result.tokens += length;
   result.padded_tokens = options.batch * options.longest;

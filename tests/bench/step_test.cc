@@ -59,6 +59,22 @@ TEST(BenchStep, EveryKindOfTrainingRuns) {
   }
 }
 
+TEST(BenchStep, DecodersModelLanguage) {
+  StepBenchOptions options = tiny_step("lora");
+  options.model.model_type = "llama";
+  options.model.hidden_act = "silu";
+  options.adapter.target_modules = {"q_proj", "v_proj"};
+  options.roof_repetitions = 0;
+  const StepBenchResult result = bench_step(options);
+  EXPECT_EQ(result.roof_flops_per_second, 0);
+  EXPECT_NEAR(result.first_loss, std::log(60.0), 3.0);  // of 60 tokens, by chance
+  std::map<std::string, int64_t> calls;
+  for (const ProfileEntry& entry : result.profile) calls[entry.name] = entry.calls;
+  EXPECT_EQ(calls["head and loss"], 2);
+  // Each token but the first of its sequence is predicted, forward and backward.
+  EXPECT_GT(result.flops.linear_forward, 2.0 * (36 - 4) * 32 * 60);
+}
+
 TEST(BenchStep, BadOptionsAreReportedTogether) {
   StepBenchOptions options = tiny_step("lora");
   options.batch = 0;

@@ -171,5 +171,20 @@ TEST(Collate, RefusesWhatIsNoBatch) {
   }
 }
 
+TEST(CollateCausal, EachTokenBehindThePromptIsALabelOfTheOneBefore) {
+  std::vector<TokenizedExample> examples(3);
+  examples[0].ids = {5, 6, 7, 8};
+  examples[0].prompt_tokens = 2;
+  examples[1].ids = {9, 10};
+  examples[2].ids = {11, 12, 13};
+  examples[2].prompt_tokens = 3;
+  const std::vector<uint32_t> all = {0, 1, 2};
+  const Batch batch = collate_causal(examples, all);
+  const int64_t none = kIgnoredLabel;
+  EXPECT_EQ(batch.labels, (std::vector<int64_t>{none, 7, 8, none, 10, none, none, none, none}));
+  EXPECT_EQ(count_labels(batch), 3);
+  EXPECT_EQ(count_predicted(examples), 3);
+}
+
 }  // namespace
 }  // namespace msplora
