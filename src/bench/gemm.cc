@@ -45,7 +45,6 @@ class PackedKernel : public GemmVariant {
       : x_(std::move(x)),
         y_(std::move(y)),
         product_(detail::make_kernel_product({std::move(weight), false})) {}
-  bool is_available() const { return product_ != nullptr; }
   std::string name() const override { return "packed weight"; }
   void run() override {
     detail::ProductCall call;
@@ -68,8 +67,8 @@ std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at
   const at::Tensor y = at::empty({size.rows, size.out}, x.options());
   std::vector<std::unique_ptr<GemmVariant>> variants;
   variants.push_back(std::make_unique<AtLinear>(x, weight, y));
-  auto kernel = std::make_unique<PackedKernel>(x, weight, y);
-  if (kernel->is_available()) variants.push_back(std::move(kernel));
+  if (detail::suits_kernel_product(dtype, size.in))
+    variants.push_back(std::make_unique<PackedKernel>(x, weight, y));
   if (auto packed = detail::onednn_packed_gemm(x, weight, y)) variants.push_back(std::move(packed));
   return variants;
 }

@@ -126,6 +126,14 @@ size_t BatchPlan::count_batches(uint64_t epochs) const {
   return count;
 }
 
+const BatchList& EpochBatches::of(int64_t epoch) {
+  if (epoch_ != epoch) {
+    batches_ = plan_.epoch(static_cast<uint64_t>(epoch));
+    epoch_ = epoch;
+  }
+  return batches_;
+}
+
 int64_t count_labels(const Batch& batch) {
   return std::count_if(batch.labels.begin(), batch.labels.end(),
                        [](int64_t label) { return label != kIgnoredLabel; });

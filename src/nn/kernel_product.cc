@@ -46,13 +46,14 @@ class KernelProduct : public PackedProduct {
 
 }  // namespace
 
-std::unique_ptr<PackedProduct> make_kernel_product(const MatrixView& matrix) {
-  if (matrix.weight.scalar_type() == at::kFloat) {
-    if (!kernels::prefers_packed_gemm<float>()) return nullptr;
-    return std::make_unique<KernelProduct<float>>(matrix);
-  }
+bool suits_kernel_product(at::ScalarType dtype, int64_t inner) {
+  if (dtype == at::kFloat) return kernels::prefers_packed_gemm<float>();
   // Pairs of bfloat16 are multiplied at once.
-  if (matrix.inner() % 2 != 0 || !kernels::prefers_packed_gemm<kernels::Bfloat16>()) return nullptr;
+  return dtype == at::kBFloat16 && inner % 2 == 0 && kernels::prefers_packed_gemm<kernels::Bfloat16>();
+}
+
+std::unique_ptr<PackedProduct> make_kernel_product(const MatrixView& matrix) {
+  if (matrix.weight.scalar_type() == at::kFloat) return std::make_unique<KernelProduct<float>>(matrix);
   return std::make_unique<KernelProduct<kernels::Bfloat16>>(matrix);
 }
 

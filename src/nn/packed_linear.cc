@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "msplora/kernels/gemm.h"
 #include "nn/packed_product.h"
 
 namespace msplora::detail {
@@ -25,11 +24,6 @@ constexpr bool kHasOneDnn = true;
 constexpr bool kHasOneDnn = false;
 #endif
 
-bool has_kernels(at::ScalarType dtype) {
-  return dtype == at::kFloat ? kernels::prefers_packed_gemm<float>()
-                             : kernels::prefers_packed_gemm<kernels::Bfloat16>();
-}
-
 }  // namespace
 
 struct PackedLinear::Impl {
@@ -42,15 +36,16 @@ struct PackedLinear::Impl {
 
 c10::intrusive_ptr<PackedLinear> PackedLinear::make(std::vector<at::Tensor> weights) {
   int64_t elements = 0;
-  bool is_even = true;
+  int64_t out = 0;
   for (const at::Tensor& weight : weights) {
     const bool has_type = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
     if (!has_type || !weight.is_cpu() || !weight.is_contiguous()) return {};
     elements += weight.numel();
-    is_even = is_even && weight.size(0) % 2 == 0 && weight.size(1) % 2 == 0;
+    out += weight.size(0);
   }
   const at::ScalarType dtype = weights.front().scalar_type();
-  const bool suits_kernels = has_kernels(dtype) && (dtype == at::kFloat || is_even);
+  const bool suits_kernels =
+      suits_kernel_product(dtype, weights.front().size(1)) && suits_kernel_product(dtype, out);
   if (elements < kSmallest || !(suits_kernels || kHasOneDnn)) return {};
   auto impl = std::make_unique<Impl>();
   impl->is_kernel = suits_kernels;
@@ -76,38 +71,24 @@ int64_t PackedLinear::rows_at_a_time() const {
   return impl_->is_kernel ? kMost : kInCache;
 }
 
-void PackedLinear::run_forward(const at::Tensor& x, const ProductCall& call) const {
+void PackedLinear::run(const at::Tensor& x, bool is_transposed, ProductCall call) const {
   const std::lock_guard lock(impl_->mutex);
-  const bool has_bias = call.bias != nullptr;
-  auto& product = impl_->forward[impl_->is_kernel || !has_bias ? 0 : 1];
+  const bool for_bias = call.bias != nullptr && !impl_->is_kernel;
+  auto& product = is_transposed ? impl_->backward : impl_->forward[for_bias ? 1 : 0];
   if (!product) {
-    const MatrixView matrix{whole(), false};
-    product = impl_->is_kernel ? make_kernel_product(matrix) : make_onednn_product(matrix, has_bias);
+    const MatrixView matrix{whole(), is_transposed};
+    product = impl_->is_kernel ? make_kernel_product(matrix) : make_onednn_product(matrix, for_bias);
   }
-  ProductCall full = call;
-  full.x = x.data_ptr();
-  full.rows = x.size(0);
-  product->run(full);
-}
-
-void PackedLinear::run_backward(const at::Tensor& dy, const ProductCall& call) const {
-  const std::lock_guard lock(impl_->mutex);
-  auto& product = impl_->backward;
-  if (!product) {
-    const MatrixView matrix{whole(), true};
-    product = impl_->is_kernel ? make_kernel_product(matrix) : make_onednn_product(matrix, false);
-  }
-  ProductCall full = call;
-  full.x = dy.data_ptr();
-  full.rows = dy.size(0);
-  product->run(full);
+  call.x = x.data_ptr();
+  call.rows = x.size(0);
+  product->run(call);
 }
 
 void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const {
   ProductCall call;
   call.bias = bias_data(bias);
   call.y = y.data_ptr();
-  run_forward(x, call);
+  run(x, /*is_transposed=*/false, call);
 }
 
 void PackedLinear::activated_into(const at::Tensor& x, const at::Tensor& bias, kernels::Activation activation,
@@ -117,14 +98,14 @@ void PackedLinear::activated_into(const at::Tensor& x, const at::Tensor& bias, k
   call.y = y.data_ptr();
   call.activation = &activation;
   if (derivative.defined()) call.derivative = derivative.data_ptr();
-  run_forward(x, call);
+  run(x, /*is_transposed=*/false, call);
 }
 
 void PackedLinear::backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add) const {
   ProductCall call;
   call.y = dx.data_ptr();
   call.add = add;
-  run_backward(dy, call);
+  run(dy, /*is_transposed=*/true, call);
 }
 
 void PackedLinear::backward_times(const at::Tensor& dy, const at::Tensor& factor,
@@ -132,7 +113,7 @@ void PackedLinear::backward_times(const at::Tensor& dy, const at::Tensor& factor
   ProductCall call;
   call.y = dx.data_ptr();
   call.factor = factor.data_ptr();
-  run_backward(dy, call);
+  run(dy, /*is_transposed=*/true, call);
 }
 
 int64_t PackedLinear::packed_bytes() const {

@@ -59,8 +59,8 @@ class PackedLinear : public torch::CustomClassHolder {
   PackedLinear(std::vector<at::Tensor> weights, std::unique_ptr<Impl> impl);
 
   at::Tensor whole() const;  // the weights in one, [out_, in_]
-  void run_forward(const at::Tensor& x, const ProductCall& call) const;
-  void run_backward(const at::Tensor& dy, const ProductCall& call) const;
+  /// The product with Wᵀ, or with W itself (backward), made on first use.
+  void run(const at::Tensor& x, bool is_transposed, ProductCall call) const;
 
   std::vector<at::Tensor> weights_;
   std::vector<uint32_t> versions_;

@@ -40,8 +40,10 @@ struct MatrixView {
   int64_t width() const { return weight.size(is_transposed ? 1 : 0); }
 };
 
-/// On our own kernels; null where others serve better (kernels::prefers_packed_gemm) or the shape does not
-/// suit.
+/// Whether our own kernels multiply [rows, inner] of this type here, and no other does it better
+/// (kernels::prefers_packed_gemm).
+bool suits_kernel_product(at::ScalarType dtype, int64_t inner);
+/// On our own kernels.
 std::unique_ptr<PackedProduct> make_kernel_product(const MatrixView& matrix);
 /// On oneDNN; null in builds without.
 std::unique_ptr<PackedProduct> make_onednn_product(const MatrixView& matrix, bool with_bias);

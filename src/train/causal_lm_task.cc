@@ -35,26 +35,18 @@ CausalLmTask::CausalLmTask(Model& model, const std::vector<TokenizedExample>& tr
     : model_(model),
       train_(with_tokens_to_predict(train)),
       options_(std::move(options)),
-      plan_(lengths_of(train), options_.batches),
+      batches_(BatchPlan(lengths_of(train), options_.batches)),
       fingerprint_(fingerprint_of_prompts(train)) {
   if (validation != nullptr)
     evaluator_ = std::make_unique<CausalLmEvaluator>(model, *validation, options_.eval_batch_tokens);
 }
 
-const BatchList& CausalLmTask::batches_of(int64_t epoch) {
-  if (batches_epoch_ != epoch) {
-    batches_ = plan_.epoch(static_cast<uint64_t>(epoch));
-    batches_epoch_ = epoch;
-  }
-  return batches_;
-}
-
 int64_t CausalLmTask::num_batches(int64_t epoch) {
-  return static_cast<int64_t>(batches_of(epoch).size());
+  return static_cast<int64_t>(batches_.of(epoch).size());
 }
 
 Batch CausalLmTask::batch(int64_t epoch, int64_t index) {
-  return collate_causal(train_, batches_of(epoch)[static_cast<size_t>(index)]);
+  return collate_causal(train_, batches_.of(epoch)[static_cast<size_t>(index)]);
 }
 
 int64_t CausalLmTask::num_targets(const Batch& batch) const {

@@ -49,7 +49,7 @@ TextTask::TextTask(Model& model, const std::vector<TokenizedExample>& train,
     : model_(model),
       train_(not_empty(train)),
       options_(std::move(options)),
-      plan_(lengths_of(train), options_.batches),
+      batches_(BatchPlan(lengths_of(train), options_.batches)),
       fingerprint_(fingerprint_of(train)) {
   for (const ValidationSet& set : validation) {
     set_names_.push_back(set.name);
@@ -59,20 +59,12 @@ TextTask::TextTask(Model& model, const std::vector<TokenizedExample>& train,
   }
 }
 
-const BatchList& TextTask::batches_of(int64_t epoch) {
-  if (batches_epoch_ != epoch) {
-    batches_ = plan_.epoch(static_cast<uint64_t>(epoch));
-    batches_epoch_ = epoch;
-  }
-  return batches_;
-}
-
 int64_t TextTask::num_batches(int64_t epoch) {
-  return static_cast<int64_t>(batches_of(epoch).size());
+  return static_cast<int64_t>(batches_.of(epoch).size());
 }
 
 Batch TextTask::batch(int64_t epoch, int64_t index) {
-  return collate(train_, batches_of(epoch)[static_cast<size_t>(index)], options_.is_regression);
+  return collate(train_, batches_.of(epoch)[static_cast<size_t>(index)], options_.is_regression);
 }
 
 int64_t TextTask::num_targets(const Batch& batch) const {
@@ -118,27 +110,19 @@ MlmTask::MlmTask(Model& model, const MlmCorpus& train, const MlmCorpus* validati
     : model_(model),
       train_(train),
       mask_(mask),
-      plan_(train.lengths(), batches),
+      batches_(BatchPlan(train.lengths(), batches)),
       fingerprint_(fingerprint_of(train)) {
   if (validation != nullptr) {
     evaluator_ = std::make_unique<MlmEvaluator>(model, *validation, mask, eval_batch_tokens);
   }
 }
 
-const BatchList& MlmTask::batches_of(int64_t epoch) {
-  if (batches_epoch_ != epoch) {
-    batches_ = plan_.epoch(static_cast<uint64_t>(epoch));
-    batches_epoch_ = epoch;
-  }
-  return batches_;
-}
-
 int64_t MlmTask::num_batches(int64_t epoch) {
-  return static_cast<int64_t>(batches_of(epoch).size());
+  return static_cast<int64_t>(batches_.of(epoch).size());
 }
 
 Batch MlmTask::batch(int64_t epoch, int64_t index) {
-  return collate_mlm(train_, batches_of(epoch)[static_cast<size_t>(index)], mask_,
+  return collate_mlm(train_, batches_.of(epoch)[static_cast<size_t>(index)], mask_,
                      static_cast<uint64_t>(epoch));
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "msplora/data/batch.h"
@@ -64,6 +65,18 @@ class BatchPlan {
   std::vector<uint32_t> lengths_;
   BatchOptions options_;
   uint64_t tokens_ = 0;
+};
+
+/// A plan with the batches of the epoch that was asked for last.
+class EpochBatches {
+ public:
+  explicit EpochBatches(BatchPlan plan) : plan_(std::move(plan)) {}
+  const BatchList& of(int64_t epoch);
+
+ private:
+  BatchPlan plan_;
+  BatchList batches_;
+  int64_t epoch_ = -1;
 };
 
 /// Lengths in tokens, for BatchPlan.

@@ -37,14 +37,10 @@ class CausalLmTask : public TrainingTask {
   std::string describe(const Batch& batch) const override;
 
  private:
-  const BatchList& batches_of(int64_t epoch);
-
   Model& model_;
   const std::vector<TokenizedExample>& train_;
   CausalLmTaskOptions options_;
-  BatchPlan plan_;
-  BatchList batches_;
-  int64_t batches_epoch_ = -1;
+  EpochBatches batches_;
   std::unique_ptr<CausalLmEvaluator> evaluator_;
   uint64_t fingerprint_ = 0;
 };

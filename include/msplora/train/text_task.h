@@ -46,15 +46,12 @@ class TextTask : public TrainingTask {
   std::string describe(const Batch& batch) const override;
 
  private:
-  const BatchList& batches_of(int64_t epoch);
   std::string prefix(size_t set) const;
 
   Model& model_;
   const std::vector<TokenizedExample>& train_;
   TextTaskOptions options_;
-  BatchPlan plan_;
-  BatchList batches_;
-  int64_t batches_epoch_ = -1;
+  EpochBatches batches_;
   std::vector<std::string> set_names_;
   std::vector<ExampleEvaluator> evaluators_;
   uint64_t fingerprint_ = 0;
@@ -78,14 +75,10 @@ class MlmTask : public TrainingTask {
   std::string describe(const Batch& batch) const override;
 
  private:
-  const BatchList& batches_of(int64_t epoch);
-
   Model& model_;
   const MlmCorpus& train_;
   MaskOptions mask_;
-  BatchPlan plan_;
-  BatchList batches_;
-  int64_t batches_epoch_ = -1;
+  EpochBatches batches_;
   std::unique_ptr<MlmEvaluator> evaluator_;
   uint64_t fingerprint_ = 0;
 };

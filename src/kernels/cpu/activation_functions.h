@@ -21,11 +21,8 @@ MSPLORA_INLINE VecF erf(VecF x, VecF* gauss) {
   return select(x < 0.0f, -magnitude, magnitude);
 }
 
-MSPLORA_INLINE VecF sigmoid(VecF x) {
-  return 1.0f / (1.0f + exp(-x));
-}
 MSPLORA_INLINE VecF tanh(VecF x) {
-  return 2.0f * sigmoid(2.0f * x) - 1.0f;
+  return 2.0f * logistic(2.0f * x) - 1.0f;
 }
 
 constexpr float kTanhCoefficient = 0.7978845608028654f;  // sqrt(2 / pi)
@@ -88,7 +85,7 @@ struct Relu {
 
 struct Silu {
   static inline __attribute__((always_inline)) Pair at(VecF x) {
-    const VecF s = sigmoid(x);
+    const VecF s = logistic(x);
     return {x * s, s * (1.0f + x * (1.0f - s))};
   }
 };

@@ -98,19 +98,6 @@ void tile_of(int64_t rows, const T* x, int64_t stride, int64_t inner, const T* p
   if constexpr (kRows > 1) tile_of<kRows - 1>(rows, x, stride, inner, panel, is_first, to);
 }
 
-template <typename T>
-MSPLORA_INLINE VecF read(const T* p, int n) {
-  return n == kLanes ? load(p) : load_part(p, n);
-}
-template <typename T>
-MSPLORA_INLINE void write(T* p, VecF v, int n) {
-  if (n == kLanes) {
-    store(p, v);
-  } else {
-    store_part(p, v, n);
-  }
-}
-
 struct Identity {
   static inline __attribute__((always_inline)) Pair at(VecF x) { return {x, splat(1.0f)}; }
 };
@@ -120,12 +107,12 @@ struct Identity {
 // One vector of sums -> y.
 template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, typename T>
 MSPLORA_INLINE void finish_vector(const PackedGemm<T>& op, VecF value, int64_t column, int64_t at, int n) {
-  if (kBias) value += read(op.bias + column, n);
-  if (kFactor) value *= read(op.factor + at, n);
-  if (kAdd) value += read(op.y + at, n);
+  if (kBias) value += load_some(op.bias + column, n);
+  if (kFactor) value *= load_some(op.factor + at, n);
+  if (kAdd) value += load_some(op.y + at, n);
   const Pair f = F::at(value);
-  write(op.y + at, f.value, n);
-  if (kDerivative) write(op.derivative + at, f.derivative, n);
+  store_some(op.y + at, f.value, n);
+  if (kDerivative) store_some(op.derivative + at, f.derivative, n);
 }
 
 // Sums -> y, rows [row, row + rows) and columns [column, column + columns).
@@ -144,7 +131,7 @@ void finish(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t r
       continue;
     }
     for (int64_t j = 0; j < columns; j += kLanes) {
-      const int n = columns - j < kLanes ? static_cast<int>(columns - j) : kLanes;
+      const int n = lanes_from(j, columns);
       finish_vector<kBias, kFactor, kAdd, kDerivative, F>(op, load(from + j), column + j, at + j, n);
     }
   }
