@@ -14,6 +14,7 @@
 #include "msplora/nn/recompute.h"
 #include "nn/low_rank_terms.h"
 #include "nn/packed_linear.h"
+#include "nn/packed_product.h"
 
 namespace msplora {
 namespace {
@@ -61,26 +62,43 @@ std::vector<kernels::LowRankOutput<T>> outputs_of(const Plan& plan, const at::Te
   return outputs;
 }
 
+/// The same for a product that adds them itself.
+std::vector<kernels::GemmUpdate> updates_of(const Plan& plan, const at::Tensor& factors) {
+  std::vector<kernels::GemmUpdate> updates;
+  const float* up_t = data<float>(factors);
+  for (const Part& part : plan.parts) {
+    updates.push_back({part.begin, part.end, part.column, part.width, up_t});
+    up_t += (part.end - part.begin) * part.width;
+  }
+  return updates;
+}
+
 struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
   /// down [R, in] and factors [Σ r_part out_part], empty without updates. Gives y, and x where it needs a
   /// gradient.
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& down_in,
                                const at::Tensor& factors, c10::intrusive_ptr<Plan> plan) {
     const ProfileScope scope("linear forward");
-    const at::Tensor y = plan->product->forward(x, plan->bias);
     const at::Tensor down = detail::or_undefined(down_in);
-    at::Tensor z;
+    const bool adds_update = down.defined() && plan->product->adds_updates();
+    at::Tensor y, z;
+    if (!adds_update) y = plan->product->forward(x, plan->bias);
     if (down.defined()) {
       const ProfileScope low_rank("low rank forward");
       z = at::empty({x.size(0), down.size(0)}, down.options());
       detail::dispatch(x, "joint_linear", [&](auto t) {
         using T = decltype(t);
-        const auto outputs = outputs_of<T>(*plan, factors, y, {}, {});
         kernels::LowRank<T> op = detail::low_rank_op<T>(x, down, z, plan->slices);
+        if (adds_update) return kernels::low_rank<T>(op);
+        const auto outputs = outputs_of<T>(*plan, factors, y, {}, {});
         op.outputs = outputs.data();
         op.num_outputs = static_cast<int64_t>(outputs.size());
         kernels::low_rank<T>(op);
       });
+    }
+    if (adds_update) {
+      const detail::LowRankSum update{z, updates_of(*plan, factors)};
+      y = plan->product->forward(x, plan->bias, &update);
     }
     ctx->set_materialize_grads(false);
     ctx->save_for_backward({down.defined() ? x : at::Tensor(), down, factors, z});

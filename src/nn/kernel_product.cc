@@ -34,6 +34,12 @@ class KernelProduct : public PackedProduct {
     op.is_activated = call.activation != nullptr;
     if (op.is_activated) op.activation = *call.activation;
     op.derivative = static_cast<T*>(call.derivative);
+    if (call.update != nullptr) {
+      op.z = data<float>(call.update->z);
+      op.rank = call.update->z.size(1);
+      op.updates = call.update->parts.data();
+      op.num_updates = static_cast<int64_t>(call.update->parts.size());
+    }
     kernels::packed_gemm<T>(op);
   }
   int64_t bytes() const override { return static_cast<int64_t>(packed_.nbytes()); }

@@ -17,6 +17,7 @@
 #include "nn/dispatch.h"
 #include "nn/low_rank_terms.h"
 #include "nn/packed_linear.h"
+#include "nn/packed_product.h"
 
 namespace msplora {
 namespace {
@@ -79,10 +80,11 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     const at::Tensor x = x_in.contiguous();
     const at::Tensor bias = detail::or_undefined(bias_in), down_given = detail::or_undefined(down_in);
     const at::ScalarType dtype = x.scalar_type();
+    const bool adds_update = packed && packed->adds_updates() && down_given.defined();
     at::Tensor y;
-    if (packed) {
+    if (packed && !adds_update) {
       y = packed->forward(x, bias.defined() ? as(bias, at::kFloat) : bias);
-    } else {
+    } else if (!packed) {
       y = at::linear(x, used_weight(weight, dtype, noise), bias.defined() ? as(bias, dtype) : bias);
     }
     auto saved = c10::make_intrusive<Saved>();
@@ -95,12 +97,17 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
       z = at::empty({x.size(0), down.size(0)}, down.options());
       detail::dispatch(x, "adapted_linear", [&](auto t) {
         using T = decltype(t);
-        const auto output = only_output<T>(up_t, y, {}, {});
         kernels::LowRank<T> op = detail::low_rank_op<T>(x, down, z, slices);
+        if (adds_update) return kernels::low_rank<T>(op);
+        const auto output = only_output<T>(up_t, y, {}, {});
         op.outputs = &output;
         op.num_outputs = 1;
         kernels::low_rank<T>(op);
       });
+    }
+    if (adds_update) {
+      const detail::LowRankSum update{z, {{0, down.size(0), 0, up_t.size(1), detail::data<float>(up_t)}}};
+      y = packed->forward(x, bias.defined() ? as(bias, at::kFloat) : bias, &update);
     }
     saved->need_x = x_in.requires_grad();
     saved->need_weight = weight.requires_grad();

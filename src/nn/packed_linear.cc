@@ -122,10 +122,19 @@ int64_t PackedLinear::packed_bytes() const {
   return bytes;
 }
 
-at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias) const {
-  const at::Tensor y = at::empty({x.size(0), out_}, x.options());
-  forward_into(x, bias, y);
+at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias,
+                                 const LowRankSum* update) const {
+  at::Tensor y = at::empty({x.size(0), out_}, x.options());
+  ProductCall call;
+  call.bias = bias_data(bias);
+  call.y = y.data_ptr();
+  call.update = update;
+  run(x, /*is_transposed=*/false, call);
   return y;
+}
+
+bool PackedLinear::adds_updates() const {
+  return impl_->is_kernel;
 }
 
 at::Tensor PackedLinear::backward(const at::Tensor& dy) const {

@@ -12,6 +12,7 @@
 
 namespace msplora::detail {
 
+struct LowRankSum;
 struct ProductCall;
 
 /// Products with a frozen matrix, or with several that have one input, one below the other, packed once
@@ -27,8 +28,10 @@ class PackedLinear : public torch::CustomClassHolder {
   /// Whether this was made of the tensors as they are now.
   bool is_of(const std::vector<at::Tensor>& weights) const;
 
-  /// x [T, in] -> x Wᵀ + b; bias float32 [out], or undefined or empty.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& bias) const;
+  /// x [T, in] -> x Wᵀ + b; bias float32 [out], or undefined or empty. With an update, which must stand where
+  /// `adds_updates`, z U is added before the result is rounded.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& bias, const LowRankSum* update = nullptr) const;
+  bool adds_updates() const;
   /// dy [T, out] -> dy W.
   at::Tensor backward(const at::Tensor& dy) const;
   /// dy W + others, which may be undefined; written into `others` itself where it is contiguous.

@@ -4,10 +4,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
+#include "msplora/kernels/gemm.h"
 #include "msplora/kernels/kernels.h"
 
 namespace msplora::detail {
+
+/// The end of a low-rank update, z U: parts of U add to columns of a product (kernels::GemmUpdate).
+struct LowRankSum {
+  at::Tensor z;  // float32 [rows, rank]
+  std::vector<kernels::GemmUpdate> parts;
+};
 
 /// What a product does beside multiplying. Arrays are contiguous.
 struct ProductCall {
@@ -20,6 +28,8 @@ struct ProductCall {
   const void* factor = nullptr;                     // multiplies the product, element by element
   const kernels::Activation* activation = nullptr;  // of product and bias
   void* derivative = nullptr;                       // gets the activation's, when not null
+
+  const LowRankSum* update = nullptr;  // added to the sums; for products that add updates
 };
 
 /// x [rows, inner] times a packed matrix [inner, width].

@@ -1,6 +1,7 @@
 #include "msplora/train/runtime.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 #include <omp.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -29,6 +30,33 @@ int use_threads(int64_t requested) {
 
 namespace {
 
+// Arrays of tensors by malloc. libtorch asks posix_memalign, which (glibc before 2.38) takes a freed block
+// only when it is larger than the request by the alignment: arrays of equal size, the ones of a step, would
+// never lie in each other's place, and the heap grows by half of what is alive.
+class TensorAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) const override {
+    const c10::Device cpu(c10::DeviceType::CPU);
+    if (bytes == 0) return {nullptr, cpu};
+    void* const block = bytes + kRoom > bytes ? std::malloc(bytes + kRoom) : nullptr;
+    TORCH_CHECK(block != nullptr, "out of memory: a tensor needs ", bytes, " bytes");
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(block) + kRoom) / kAlignment * kAlignment;
+    void* const data = reinterpret_cast<void*>(begin);
+    static_cast<void**>(data)[-1] = block;
+    return {data, data, &release, cpu};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }  // oneDNN's arrays
+
+ private:
+  static void release(void* data) {
+    if (data != nullptr) std::free(static_cast<void**>(data)[-1]);
+  }
+
+  static constexpr size_t kAlignment = 64;  // a cache line and the widest register
+  static constexpr size_t kRoom =
+      kAlignment + sizeof(void*);  // and for the block's own address below the data
+};
+
 // Grows the heap by up to half of the machine's memory, of which nothing is used yet, and asks for large
 // pages there: the heap is the one region that malloc fills from the bottom and keeps.
 void put_heap_on_large_pages() {
@@ -56,6 +84,8 @@ void keep_freed_memory() {
   mallopt(M_TOP_PAD, 64 << 20);
 #endif
   put_heap_on_large_pages();
+  static TensorAllocator allocator;
+  c10::SetCPUAllocator(&allocator);
 }
 
 int64_t peak_memory_bytes() {

@@ -8,8 +8,16 @@
 /// Bfloat16; sums in float, in an order that does not depend on the number of threads).
 namespace msplora::kernels {
 
-/// y (+)= factor * (x W + bias), or y = f(x W + bias), with W packed by pack_gemm. Of Bfloat16 `inner` must
-/// be even.
+/// The end of a low-rank update of some columns: y[:, column + j] += Σ_r z[:, r] up_t[r - begin, j] over the
+/// ranks [begin, end).
+struct GemmUpdate {
+  int64_t begin = 0, end = 0;
+  int64_t column = 0, width = 0;
+  const float* up_t = nullptr;  // [end - begin, width]
+};
+
+/// y (+)= factor * (x W + z U + bias), or y = f(x W + z U + bias), with W packed by pack_gemm. Of Bfloat16
+/// `inner` must be even.
 template <typename T>
 struct PackedGemm {
   int64_t rows = 0, inner = 0, width = 0;
@@ -17,9 +25,16 @@ struct PackedGemm {
   const T* x = nullptr;         // [rows, inner]
   const T* packed = nullptr;    // W, [inner, width]
   const float* bias = nullptr;  // [width], or null
-  const T* factor = nullptr;    // [rows, width], or null
-  bool add = false;             // onto what y holds
-  T* y = nullptr;               // [rows, width]
+
+  /// z U: the updates, in rising columns and ranks, are added to the sums before these are rounded.
+  const float* z = nullptr;  // [rows, rank]
+  int64_t rank = 0;
+  const GemmUpdate* updates = nullptr;
+  int64_t num_updates = 0;
+
+  const T* factor = nullptr;  // [rows, width], or null
+  bool add = false;           // onto what y holds
+  T* y = nullptr;             // [rows, width]
 
   /// With `is_activated` (then without factor and add), f is `activation`, and f' goes to `derivative` [rows,
   /// width] (null: not needed).

@@ -4,6 +4,9 @@
 
 namespace msplora::kernels::MSPLORA_ISA {
 
+/// Rows that a thread takes at once where rows are independent: a thread that is held up takes fewer.
+inline constexpr int64_t kRowsOfATask = 64;
+
 /// Below this many elements a parallel region costs more than it saves.
 inline constexpr int64_t kParallelElements = 1 << 14;
 

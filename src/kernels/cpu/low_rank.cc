@@ -1,6 +1,5 @@
 // Blocks of rows of x pass through all slices while they lie in cache, multiplied with the factors in float.
 // Masks are drawn again in backward.
-#include <omp.h>
 
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/mask.h"
@@ -256,7 +255,7 @@ void forward_block(const Block<T>& b, int64_t first, int64_t rows) {
               });
 }
 
-// The thread's sums of the gradients, laid out as the padded factors are.
+// A part's sums of the gradients, laid out as the padded factors are, and room for a block's dz.
 struct Sums {
   float *down, *up_t, *dz;
 };
@@ -288,18 +287,22 @@ void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums&
   add_products(rank, sums.dz, rank, rows, b.down, b.wide_in, RowView<T>{op.dx + first * in, in, in});
 }
 
-int threads_for(int64_t rows, int64_t width) {
-  return rows * width > kParallelElements ? omp_get_max_threads() : 1;
+// The rows are cut into parts, each of which a thread takes when it is free and sums the gradients of on its
+// own: the cut, and so the order of all sums, depends on the number of rows alone.
+struct Cut {
+  int64_t parts, rows;  // of each part, whole blocks
+};
+Cut cut_of(int64_t rows) {
+  constexpr int64_t kLeast = 512, kMostParts = 64;
+  const int64_t even = (rows + kMostParts - 1) / kMostParts;
+  Cut cut;
+  cut.rows = even > kLeast ? (even + kRowBlock - 1) / kRowBlock * kRowBlock : kLeast;
+  cut.parts = (rows + cut.rows - 1) / cut.rows;
+  return cut;
 }
 
-// Rows [begin, end) of one thread, whole blocks.
-struct Range {
-  int64_t begin, end;
-};
-Range range_of(int64_t rows, int64_t threads, int64_t thread) {
-  const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
-  const int64_t end = blocks * (thread + 1) / threads * kRowBlock;
-  return {blocks * thread / threads * kRowBlock, end < rows ? end : rows};
+int64_t rows_from(int64_t first, int64_t end) {
+  return end - first < kRowBlock ? end - first : kRowBlock;
 }
 
 template <typename T>
@@ -346,40 +349,37 @@ void low_rank(const LowRank<T>& op) {
   float* down = thread_scratch(kDownSlot, op.rank * round_up(op.in));
   float* up_t = thread_scratch(kUpSlot, padded_size(op));
   pad_factors(op, down, up_t);
-  const int threads = threads_for(op.rows, op.in);
-#pragma omp parallel num_threads(threads)
-  {
-    const Block<T> block = make_block(op, down, up_t);
-    const Range range = range_of(op.rows, threads, omp_get_thread_num());
-    for (int64_t t = range.begin; t < range.end; t += kRowBlock)
-      forward_block(block, t, range.end - t < kRowBlock ? range.end - t : kRowBlock);
+  const int64_t blocks = (op.rows + kRowBlock - 1) / kRowBlock;
+  // The last rows first: the product before wrote them last, and so they are the ones still in a cache.
+#pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.in > kParallelElements)
+  for (int64_t block = blocks - 1; block >= 0; --block) {
+    const int64_t t = block * kRowBlock;
+    forward_block(make_block(op, down, up_t), t, rows_from(t, op.rows));
   }
 }
 
 template <typename T>
 void low_rank_backward(const LowRankBackward<T>& op) {
   const LowRank<T>& f = op.forward;
-  const int threads = threads_for(f.rows, f.in);
+  const Cut cut = cut_of(f.rows);
   const int64_t down_size = f.rank * round_up(f.in), up_size = padded_size(f);
-  // Factors first, then one part of the sums for each thread.
-  float* down = thread_scratch(kDownSlot, down_size * (1 + threads));
-  float* up_t = thread_scratch(kUpSlot, up_size * (1 + threads));
+  // Factors first, then the sums of each part.
+  float* down = thread_scratch(kDownSlot, down_size * (1 + cut.parts));
+  float* up_t = thread_scratch(kUpSlot, up_size * (1 + cut.parts));
   pad_factors(f, down, up_t);
-#pragma omp parallel num_threads(threads)
-  {
-    const int64_t thread = omp_get_thread_num();
-    const Sums sums{down + down_size * (1 + thread), up_t + up_size * (1 + thread),
+#pragma omp parallel for schedule(dynamic, 1) if (f.rows * f.in > kParallelElements)
+  for (int64_t part = 0; part < cut.parts; ++part) {
+    const Sums sums{down + down_size * (1 + part), up_t + up_size * (1 + part),
                     thread_scratch(kDzSlot, kRowBlock * f.rank)};
     std::memset(sums.down, 0, sizeof(float) * static_cast<size_t>(down_size));
     std::memset(sums.up_t, 0, sizeof(float) * static_cast<size_t>(up_size));
     const Block<T> block = make_block(f, down, up_t);
-    const Range range = range_of(f.rows, threads, thread);
-    for (int64_t t = range.begin; t < range.end; t += kRowBlock)
-      backward_block(op, block, sums, t, range.end - t < kRowBlock ? range.end - t : kRowBlock);
+    const int64_t begin = part * cut.rows, end = begin + cut.rows < f.rows ? begin + cut.rows : f.rows;
+    for (int64_t t = begin; t < end; t += kRowBlock) backward_block(op, block, sums, t, rows_from(t, end));
   }
-  reduce(down + down_size, threads, down_size, f.rank, f.in, op.d_down);
+  reduce(down + down_size, cut.parts, down_size, f.rank, f.in, op.d_down);
   for_outputs(f, up_t + up_size, [&](const LowRankOutput<T>& o, float* parts, int64_t) {
-    reduce(parts, threads, up_size, o.end - o.begin, o.width, o.d_up_t);
+    reduce(parts, cut.parts, up_size, o.end - o.begin, o.width, o.d_up_t);
   });
 }
 

@@ -2,6 +2,7 @@
 // reads it front to back; x is read where it lies. A tile of kTileRows x kPanel sums lives in registers over
 // a whole range of the inner dimension. Rows are taken in blocks whose part of x stays in the second-level
 // cache while all panels pass by (Goto & van de Geijn, 2008, with the roles of the operands exchanged).
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/cpu/activation_functions.h"
@@ -21,8 +22,8 @@ constexpr int kPanel = kVectors * kLanes;
 
 constexpr int64_t kBlockBytes = 400 << 10;  // of x in the second-level cache
 constexpr int64_t kLongestInner = 6 << 10;  // bytes of a row of x in one pass
-constexpr int64_t kTasksOfAThread = 96;     // so that one that is held up delays the others little
-constexpr int kSumSlot = 0;
+constexpr int64_t kTasksOfAThread = 192;    // so that one that is held up delays the others little
+constexpr int kSumSlot = 0, kUpSlot = 1;
 
 int64_t ceil_div(int64_t n, int64_t d) {
   return (n + d - 1) / d;
@@ -75,16 +76,44 @@ MSPLORA_INLINE void step(const Bfloat16* x, int64_t stride, const Bfloat16* w, V
 #endif
 }
 
+// Where sums of a tile end up, whose lines are far apart and so fetched while the sums are formed: a row
+// every few steps, as a burst of requests would hold up the loop.
+template <typename T>
+struct TileEnd {
+  const PackedGemm<T>* op;  // null: the sums are not complete yet
+  int64_t row, column;
+};
+
+// Inlined by force: GCC drops calls of a function that does nothing but fetch.
+template <typename T>
+MSPLORA_INLINE void fetch(const TileEnd<T>& end, int64_t row) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const PackedGemm<T>& op = *end.op;
+  const int64_t begin = (end.row + row) * op.width + end.column;
+  for (int64_t at = begin; at < begin + kPanel; at += kLine) {
+    __builtin_prefetch(op.y + at, 1);
+    if (op.factor) __builtin_prefetch(op.factor + at, 0);
+    if (op.derivative) __builtin_prefetch(op.derivative + at, 1);
+  }
+}
+
 // sums[kRows, kPanel] (+)= x[kRows, inner] times a panel.
 template <int kRows, typename T>
-void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_first, float* to) {
+void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_first, float* to,
+          const TileEnd<T>& end) {
   VecF sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 3
     for (int j = 0; j < kVectors; ++j)
       sums[i][j] = is_first ? splat(0.0f) : load(to + i * kPanel + j * kLanes);
-  for (int64_t k = 0; k < inner; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
+  int64_t k = 0;
+  for (int64_t i = 0; end.op && i < kRows; ++i) {
+    const int64_t until = inner * (i + 1) / (2 * kTileRows);
+    for (; k < until; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
+    fetch(end, i);
+  }
+  for (; k < inner; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 3
@@ -93,9 +122,9 @@ void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_fir
 
 template <int kRows, typename T>
 void tile_of(int64_t rows, const T* x, int64_t stride, int64_t inner, const T* panel, bool is_first,
-             float* to) {
-  if (rows == kRows) return tile<kRows>(x, stride, inner, panel, is_first, to);
-  if constexpr (kRows > 1) tile_of<kRows - 1>(rows, x, stride, inner, panel, is_first, to);
+             float* to, const TileEnd<T>& end) {
+  if (rows == kRows) return tile<kRows>(x, stride, inner, panel, is_first, to, end);
+  if constexpr (kRows > 1) tile_of<kRows - 1>(rows, x, stride, inner, panel, is_first, to, end);
 }
 
 struct Identity {
@@ -176,6 +205,78 @@ Finish<T> finish_of(const PackedGemm<T>& op) {
   return plain_finish<true>(op);
 }
 
+// U in panels: the ranks that any column of a panel has, kPanel columns each, zero where a column has not.
+struct PanelRanks {
+  int64_t begin, end;
+  const float* up;  // [end - begin, kPanel]
+};
+
+// Ranks of the updates that reach into a panel; empty where none does.
+template <typename T>
+PanelRanks ranks_of(const PackedGemm<T>& op, int64_t panel) {
+  PanelRanks ranks{0, 0, nullptr};
+  for (int64_t u = 0; u < op.num_updates; ++u) {
+    const GemmUpdate& update = op.updates[u];
+    if (update.column >= (panel + 1) * kPanel || update.column + update.width <= panel * kPanel) continue;
+    if (ranks.end == 0) ranks.begin = update.begin;
+    ranks.end = update.end;
+  }
+  return ranks;
+}
+
+template <typename T>
+void pack_update(const PackedGemm<T>& op, const GemmUpdate& update, int64_t panel, const PanelRanks& ranks,
+                 float* to) {
+  const int64_t first = panel * kPanel;
+  const int64_t begin = update.column > first ? update.column : first;
+  const int64_t last = update.column + update.width;
+  const int64_t end = last < first + kPanel ? last : first + kPanel;
+  for (int64_t r = update.begin; begin < end && r < update.end; ++r) {
+    std::memcpy(to + (r - ranks.begin) * kPanel + begin - first,
+                update.up_t + (r - update.begin) * update.width + begin - update.column,
+                sizeof(float) * static_cast<size_t>(end - begin));
+  }
+}
+
+// All of U in panels, in scratch of the calling thread; panel p begins at p * op.rank * kPanel.
+template <typename T>
+const float* pack_updates(const PackedGemm<T>& op, int64_t panels) {
+  const int64_t size = op.rank * kPanel;
+  float* packed = thread_scratch(kUpSlot, panels * size);
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const PanelRanks ranks = ranks_of(op, panel);
+    std::memset(packed + panel * size, 0,
+                sizeof(float) * static_cast<size_t>((ranks.end - ranks.begin) * kPanel));
+    for (int64_t u = 0; u < op.num_updates; ++u)
+      pack_update(op, op.updates[u], panel, ranks, packed + panel * size);
+  }
+  return packed;
+}
+
+// sums[rows, kPanel] += z U.
+template <int kRows>
+MSPLORA_INLINE void add_update(const float* z, int64_t stride, const PanelRanks& ranks, float* to) {
+  VecF sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = load(to + i * kPanel + j * kLanes);
+  for (int64_t r = ranks.begin; r < ranks.end; ++r)
+    step<kRows>(z + r, stride, ranks.up + (r - ranks.begin) * kPanel, sums);
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) store(to + i * kPanel + j * kLanes, sums[i][j]);
+}
+
+// For a tile of up to kTileRows rows from `row` on.
+template <typename T>
+void add_update_to(const PackedGemm<T>& op, int64_t row, int64_t rows, const PanelRanks& ranks, float* to) {
+  const float* z = op.z + row * op.rank;
+  if (rows == kTileRows) return add_update<kTileRows>(z, op.rank, ranks, to);
+  for (int64_t i = 0; i < rows; ++i) add_update<1>(z + i * op.rank, op.rank, ranks, to + i * kPanel);
+}
+
 // How a product is cut: rows in blocks, the inner dimension in ranges, panels in groups.
 struct Cut {
   int64_t block_rows, blocks, range, panels, groups;
@@ -197,23 +298,9 @@ Cut cut_of(const PackedGemm<T>& op) {
   return cut;
 }
 
-// Lines that the end of a tile reads or writes are far apart, and so fetched while the sums are formed.
-template <typename T>
-void fetch(const PackedGemm<T>& op, int64_t row, int64_t rows, int64_t column) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t begin = (row + i) * op.width + column;
-    for (int64_t at = begin; at < begin + kPanel; at += kLine) {
-      __builtin_prefetch(op.y + at, 1);
-      if (op.factor) __builtin_prefetch(op.factor + at, 0);
-      if (op.derivative) __builtin_prefetch(op.derivative + at, 1);
-    }
-  }
-}
-
 template <typename T>
 void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_t first, int64_t last,
-               int64_t panel) {
+               int64_t panel, const PanelRanks& ranks) {
   const bool is_whole = cut.range >= op.inner;
   float* sums = thread_scratch(kSumSlot, is_whole ? kTileRows * kPanel : cut.block_rows * kPanel);
   const int64_t column = panel * kPanel;
@@ -225,8 +312,10 @@ void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_
     for (int64_t row = first; row < last; row += kTileRows) {
       const int64_t rows = last - row < kTileRows ? last - row : kTileRows;
       float* to = is_whole ? sums : sums + (row - first) * kPanel;
-      if (is_last) fetch(op, row, rows, column);
-      tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, packed + k * kPanel, k == 0, to);
+      const TileEnd<T> end{is_last ? &op : nullptr, row, column};
+      tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, packed + k * kPanel, k == 0, to,
+                         end);
+      if (is_last && ranks.end > ranks.begin) add_update_to(op, row, rows, ranks, to);
       if (is_last) finish(op, to, row, rows, column, columns);
     }
   }
@@ -239,13 +328,17 @@ void packed_gemm(const PackedGemm<T>& op) {
   if (op.rows == 0 || op.width == 0) return;
   const Cut cut = cut_of(op);
   const Finish<T> finish = finish_of(op);
+  const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels) : nullptr;
 #pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.width > kParallelElements / 4)
   for (int64_t task = 0; task < cut.blocks * cut.groups; ++task) {
     const int64_t first = task / cut.groups * cut.block_rows, group = task % cut.groups;
     const int64_t last = first + cut.block_rows < op.rows ? first + cut.block_rows : op.rows;
     const int64_t end = cut.panels * (group + 1) / cut.groups;
-    for (int64_t panel = cut.panels * group / cut.groups; panel < end; ++panel)
-      one_panel(op, cut, finish, first, last, panel);
+    for (int64_t panel = cut.panels * group / cut.groups; panel < end; ++panel) {
+      PanelRanks ranks = ranks_of(op, panel);
+      if (up) ranks.up = up + panel * op.rank * kPanel;
+      one_panel(op, cut, finish, first, last, panel, ranks);
+    }
   }
 }
 

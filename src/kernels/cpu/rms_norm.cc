@@ -69,7 +69,7 @@ void gamma_gradient(const ResidualRmsNormBackward<T>& op) {
 
 template <typename T>
 void residual_rms_norm(const ResidualRmsNorm<T>& op) {
-#pragma omp parallel for schedule(static) if (op.rows * op.width > kParallelElements)
+#pragma omp parallel for schedule(dynamic, kRowsOfATask) if (op.rows * op.width > kParallelElements)
   for (int64_t row = 0; row < op.rows; ++row) forward_row(op, row);
 }
 
@@ -77,7 +77,7 @@ template <typename T>
 void residual_rms_norm_backward(const ResidualRmsNormBackward<T>& op) {
   // First, as d_x may be written over what it reads.
   if (op.d_gamma) gamma_gradient(op);
-#pragma omp parallel for schedule(static) if (op.rows * op.width > kParallelElements)
+#pragma omp parallel for schedule(dynamic, kRowsOfATask) if (op.rows * op.width > kParallelElements)
   for (int64_t row = 0; row < op.rows; ++row) backward_row(op, row);
 }
 
