@@ -51,7 +51,8 @@ void print_report(const BenchArguments& arguments, const StepBenchResult& result
   if (result.roof_flops_per_second > 0) {
     line("roof", fmt::format("{:.0f} GFLOP/s ({}), measured between the steps",
                              1e-9 * result.roof_flops_per_second, result.roof_variant));
-    line("roof_share", fmt::format("{:.1f}%", 100 * result.roof_share()));
+    line("roof_share", fmt::format("{:.1f}% best, {:.1f}% of the medians", 100 * result.roof_share(),
+                                   100 * result.median_roof_share()));
   }
   line("memory", fmt::format("{} at most, weights and what the roof needs included",
                              bytes_text(result.peak_memory_bytes)));
@@ -111,6 +112,8 @@ Json step_json(const BenchArguments& arguments, const StepBenchResult& result) {
     report["roof_gflops"] = 1e-9 * result.roof_flops_per_second;
     report["roof_way"] = result.roof_variant;
     report["roof_share"] = result.roof_share();
+    report["median_roof_gflops"] = 1e-9 * result.median_roof_flops_per_second;
+    report["median_roof_share"] = result.median_roof_share();
   }
   return report;
 }

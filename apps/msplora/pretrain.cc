@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "msplora/data/mlm.h"
+#include "msplora/nn/device.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 #include "msplora/train/trainer.h"
@@ -44,6 +45,7 @@ std::unique_ptr<Model> load_for_pretraining(const PretrainRecipe& recipe, const 
   ModelLoadOptions options;
   options.task = ModelTask::kMaskedLm;
   options.compute_dtype = parse_dtype(recipe.train.dtype);
+  options.device = parse_device(recipe.train.device);
   options.seed = static_cast<uint64_t>(recipe.train.seed);
   options.random_init = recipe.model.random_init;
   options.keep_float32 = true;

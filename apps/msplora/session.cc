@@ -13,6 +13,7 @@
 #include "msplora/adapters/fingerprint.h"
 #include "msplora/core/file.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/nn/device.h"
 #include "program.h"
 
 namespace msplora {
@@ -129,6 +130,7 @@ std::unique_ptr<Model> open_classifier(const Recipe& recipe, const ModelConfig& 
   ModelLoadOptions options;
   options.num_labels = num_labels;
   options.compute_dtype = parse_dtype(recipe.train.dtype);
+  options.device = parse_device(recipe.train.device);
   options.seed = static_cast<uint64_t>(recipe.train.seed);
   options.random_init = recipe.model.random_init;
   options.dropout = recipe.train.dropout;
@@ -173,6 +175,10 @@ PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const
   return prepared;
 }
 
+void add_device_option(CLI::App& command, std::string& device) {
+  command.add_option("--device", device, "Where the model runs: cpu, cuda or cuda:N")->capture_default_str();
+}
+
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required) {
   command.add_option("--model", arguments.model, "Hugging Face model directory")
       ->required()
@@ -183,6 +189,7 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adap
   if (adapter_required) adapter->required();
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
+  add_device_option(command, arguments.device);
 }
 
 Session open_session(const ModelArguments& arguments) {
@@ -190,6 +197,7 @@ Session open_session(const ModelArguments& arguments) {
   const ModelConfig config = load_supported_config(arguments.model);
   ModelLoadOptions options;
   options.compute_dtype = parse_dtype(arguments.dtype);
+  options.device = parse_device(arguments.device);
   std::optional<TaskFacts> facts;
   if (!arguments.adapter.empty()) {
     if (adapter_form(arguments.adapter) == AdapterForm::kNone) {

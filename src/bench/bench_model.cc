@@ -72,6 +72,7 @@ BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels,
   load.task = task;
   load.num_labels = num_labels;
   load.compute_dtype = options.dtype;
+  load.device = options.device;
   load.seed = options.seed;
   load.keep_float32 = trains_all;
   BenchModel bench;

@@ -79,7 +79,8 @@ EpochBenchResult bench_epoch(const EpochBenchOptions& options, const std::vector
   CountingTask task(bench, options, examples, task_options, result);
   result.epoch_steps = task.num_batches(0);
   const ModelConfig& config = options.step.model;
-  GemmRoof roof({options.token_budget, config.hidden_size, config.intermediate_size}, options.step.dtype);
+  GemmRoof roof({options.token_budget, config.hidden_size, config.intermediate_size}, options.step.dtype,
+                options.step.device);
   setup.sinks.push_back(std::make_unique<RoofSink>(roof, result, on_step));
   const TrainingResult trained = Trainer(std::move(setup), task).run();
   result.steps = trained.steps;

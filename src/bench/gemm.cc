@@ -11,6 +11,7 @@
 
 #include "bench/onednn_gemm.h"
 #include "msplora/core/random.h"
+#include "msplora/nn/device.h"
 #include "nn/packed_product.h"
 
 namespace msplora {
@@ -32,7 +33,10 @@ class AtLinear : public GemmVariant {
   AtLinear(at::Tensor x, at::Tensor weight, at::Tensor y)
       : x_(std::move(x)), weight_(std::move(weight)), y_(std::move(y)) {}
   std::string name() const override { return "at::linear"; }
-  void run() override { at::linear_out(y_, x_, weight_); }
+  void run() override {
+    at::linear_out(y_, x_, weight_);
+    synchronize(y_.device());
+  }
   at::Tensor result() const override { return y_; }
 
  private:
@@ -62,11 +66,14 @@ class PackedKernel : public GemmVariant {
 
 }  // namespace
 
-std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype) {
-  const at::Tensor x = drawn(size.rows, size.in, "x", dtype), weight = drawn(size.out, size.in, "w", dtype);
+std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype,
+                                                        const at::Device& device) {
+  const at::Tensor x = drawn(size.rows, size.in, "x", dtype).to(device),
+                   weight = drawn(size.out, size.in, "w", dtype).to(device);
   const at::Tensor y = at::empty({size.rows, size.out}, x.options());
   std::vector<std::unique_ptr<GemmVariant>> variants;
   variants.push_back(std::make_unique<AtLinear>(x, weight, y));
+  if (!device.is_cpu()) return variants;
   if (detail::suits_kernel_product(dtype, size.in))
     variants.push_back(std::make_unique<PackedKernel>(x, weight, y));
   if (auto packed = detail::onednn_packed_gemm(x, weight, y)) variants.push_back(std::move(packed));
@@ -93,18 +100,40 @@ std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
   return results;
 }
 
-GemmRoof::GemmRoof(const GemmSize& size, at::ScalarType dtype)
-    : size_(size), variants_(gemm_variants(size, dtype)) {
-  for (const auto& variant : variants_) variant->run();
+GemmRoof::GemmRoof(const GemmSize& size, at::ScalarType dtype, const at::Device& device)
+    : variants_(gemm_variants(size, dtype, device)) {
+  for (const auto& variant : variants_) {
+    results_.push_back({size, dtype, variant->name(), {}});
+    variant->run();
+  }
 }
 
 void GemmRoof::measure() {
-  for (const auto& variant : variants_) {
-    const double rate = size_.flops() / time_of([&] { variant->run(); });
-    if (rate <= best_) continue;
-    best_ = rate;
-    variant_ = variant->name();
+  for (size_t i = 0; i < variants_.size(); ++i)
+    results_[i].timings.seconds.push_back(time_of([&] { variants_[i]->run(); }));
+}
+
+double GemmRoof::flops_per_second() const {
+  double best = 0.0;
+  for (const GemmResult& result : results_) {
+    if (!result.timings.seconds.empty()) best = std::max(best, result.best_flops_per_second());
   }
+  return best;
+}
+
+double GemmRoof::median_flops_per_second() const {
+  double best = 0.0;
+  for (const GemmResult& result : results_) {
+    if (!result.timings.seconds.empty()) best = std::max(best, result.median_flops_per_second());
+  }
+  return best;
+}
+
+const std::string& GemmRoof::variant() const {
+  const auto slower = [](const GemmResult& a, const GemmResult& b) {
+    return a.timings.best() > b.timings.best();
+  };
+  return std::max_element(results_.begin(), results_.end(), slower)->variant;
 }
 
 double copy_bandwidth(int64_t bytes, int64_t repetitions) {

@@ -22,6 +22,7 @@ LoadBenchResult bench_load(const StepBenchOptions& options, int64_t repetitions)
       result.file_bytes += static_cast<int64_t>(entry.file_size());
   }
   load.compute_dtype = options.dtype;
+  load.device = options.device;
   for (int64_t i = 0; i < repetitions; ++i) {
     detail::BenchModel bench;
     result.seconds.seconds.push_back(time_of([&] {

@@ -121,7 +121,7 @@ StepBenchResult bench_step(const StepBenchOptions& options,
   std::optional<GemmRoof> roof;
   if (options.roof_repetitions > 0)
     roof.emplace(GemmSize{result.tokens, options.model.hidden_size, options.model.intermediate_size},
-                 options.dtype);
+                 options.dtype, options.device);
 
   const detail::ScratchDirectory scratch;
   TrainerSetup setup = bench.setup(options, scratch.path());
@@ -134,6 +134,7 @@ StepBenchResult bench_step(const StepBenchOptions& options,
   result.profile = stop_profile();
   if (roof) {
     result.roof_flops_per_second = roof->flops_per_second();
+    result.median_roof_flops_per_second = roof->median_flops_per_second();
     result.roof_variant = roof->variant();
   }
   result.peak_memory_bytes = peak_memory_bytes();

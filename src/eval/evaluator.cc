@@ -70,7 +70,7 @@ Evaluation ExampleEvaluator::run(const EvaluationProgress& progress) {
   Evaluation evaluation;
   for (size_t i = 0; i < batches_.size(); ++i) {
     const Batch batch = collate(examples_, batches_[i], options_.is_regression);
-    const at::Tensor logits = model_.forward(packed_input(batch), ForwardContext{}).to(at::kFloat);
+    const at::Tensor logits = model_.forward(packed_input(batch), ForwardContext{}).to(at::kCPU, at::kFloat);
     const int64_t targets =
         options_.is_regression ? static_cast<int64_t>(batch.targets.size()) : count_labels(batch);
     if (targets > 0) {
@@ -106,7 +106,7 @@ Evaluation MlmEvaluator::run(const EvaluationProgress& progress) {
     const Batch batch = collate_mlm(corpus_, batches_[i], mask_, kEvaluationEpoch);
     at::Tensor labels;
     const PackedInput input = packed_input_with_labels(batch, labels);
-    const at::Tensor logits = model_.forward(input, ForwardContext{});
+    const at::Tensor logits = model_.forward(input, ForwardContext{}).cpu();
     loss += cross_entropy_sum(logits, labels).item<double>();
     right += logits.argmax(1).eq(labels).sum().item<int64_t>();
     targets += labels.numel();

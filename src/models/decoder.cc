@@ -72,7 +72,7 @@ std::vector<float> frequencies_of(const ModelConfig& config) {
 }
 
 at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows) {
-  return x.defined() && rows.defined() ? x.index_select(0, rows) : x;
+  return x.defined() && rows.defined() ? x.index_select(0, rows.to(x.device())) : x;
 }
 
 }  // namespace
@@ -120,7 +120,7 @@ at::Tensor Decoder::attend(const DecoderLayer& layer, const at::Tensor& x, const
   const bool is_joint = !layer.query_norm.defined();
   if (is_joint && rows.defined()) {
     if (const auto kv = layer.key_value.forward(x, {&layer.key, &layer.value}, context)) {
-      const at::Tensor query = layer.query.forward(kv->x.index_select(0, rows), context);
+      const at::Tensor query = layer.query.forward(rows_or_all(kv->x, rows), context);
       return segment_attention(
           turn(query, {}, shape.heads, rows, batch),
           msplora::rotary_(kv->y, batch.positions, shape.kv_heads, shape.head_dim, batch.rotary), bounds,
@@ -155,7 +155,9 @@ Decoder::Stream Decoder::run_layer(const DecoderLayer& layer, const Stream& stre
 
 Decoder::Stream Decoder::run_blocks(const Batch& batch, const at::Tensor& last_rows) const {
   const auto& observe = batch.context.observe_hidden;
-  Stream stream{at::embedding(word_embeddings_, batch.input.input_ids).to(compute_dtype_), {}};
+  Stream stream{
+      at::embedding(word_embeddings_, batch.input.input_ids.to(word_embeddings_.device())).to(compute_dtype_),
+      {}};
   if (observe) observe(0, stream.x);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const DecoderLayer& layer = layers_[i];
@@ -185,7 +187,11 @@ Decoder::Batch Decoder::begin(const PackedInput& input, const ForwardContext& co
   int64_t longest = 1;
   for (size_t b = 1; b < input.cu_seqlens.size(); ++b)
     longest = std::max<int64_t>(longest, input.cu_seqlens[b] - input.cu_seqlens[b - 1]);
-  return {input, context, segment_positions(input.cu_seqlens), make_rotary_table(longest, frequencies_)};
+  const at::Device device = word_embeddings_.device();
+  RotaryTable rotary = make_rotary_table(longest, frequencies_);
+  rotary.cos = rotary.cos.to(device);
+  rotary.sin = rotary.sin.to(device);
+  return {input, context, segment_positions(input.cu_seqlens).to(device), rotary};
 }
 
 at::Tensor Decoder::forward(const PackedInput& input, const ForwardContext& context) const {

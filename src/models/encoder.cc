@@ -145,11 +145,14 @@ at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& cont
 }
 
 at::Tensor Encoder::forward_first_tokens(const PackedInput& input, const ForwardContext& context) const {
-  if (context.observe_hidden) return forward(input, context).index_select(0, first_token_rows(input));
+  if (context.observe_hidden) {
+    const at::Tensor hidden = forward(input, context);
+    return hidden.index_select(0, first_token_rows(input).to(hidden.device()));
+  }
   check(input);
   at::Tensor x = embed(input, context);
   for (size_t i = 0; i + 1 < layers_.size(); ++i) x = run_layer(layers_[i], x, {}, input, context);
-  return run_layer(layers_.back(), x, first_token_rows(input), input, context);
+  return run_layer(layers_.back(), x, first_token_rows(input).to(x.device()), input, context);
 }
 
 void Encoder::append_sites(std::vector<Site>& sites) {

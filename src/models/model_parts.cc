@@ -43,7 +43,7 @@ at::Tensor last_token_rows(const PackedInput& input) {
 }
 
 at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input) {
-  return input.output_rows.defined() ? hidden.index_select(0, input.output_rows) : hidden;
+  return input.output_rows.defined() ? hidden.index_select(0, input.output_rows.to(hidden.device())) : hidden;
 }
 
 void check_lengths(const PackedInput& input, int64_t longest) {

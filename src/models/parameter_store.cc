@@ -85,7 +85,7 @@ at::Tensor ParameterStore::convert(const at::Tensor& stored, Role role) const {
       is_matrix || (is_exact && role != Role::kFloat32) ? options_.compute_dtype : at::kFloat;
   // Only frozen matrices may stay views of the read-only map: everything else can be trained in place.
   const bool must_copy = !is_matrix;
-  return must_copy ? stored.to(dtype, false, true) : stored.to(dtype);
+  return stored.to(options_.device, dtype, /*non_blocking=*/false, must_copy);
 }
 
 at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {

@@ -11,6 +11,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
+#include "nn/composed.h"
 #include "nn/dispatch.h"
 
 namespace msplora {
@@ -162,6 +163,7 @@ struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
 
 NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                             double eps) {
+  if (uses_composed_operations(x)) return detail::composed::residual_rms_norm(x, residual, gamma, eps);
   const variable_list out = ResidualRmsNormFunction::apply(x, detail::or_empty(residual), gamma, eps);
   return {out[0], out.size() > 1 ? out[1] : x};
 }
@@ -210,7 +212,8 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
                     " heads of " + std::to_string(head_dim) + " elements, of which " +
                     std::to_string(table.rotary_dim) + " are turned");
   }
-  if (positions.numel() > 0) {
+  // Elsewhere asking would wait for the device, whose own lookup refuses what is out of range.
+  if (positions.numel() > 0 && positions.device().is_cpu()) {
     const auto [low, high] = at::aminmax(positions);
     if (low.item<int64_t>() < 0 || high.item<int64_t>() >= table.cos.size(0)) {
       throw Error(ErrorCode::kData, "positions",
@@ -219,15 +222,22 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
                       std::to_string(table.cos.size(0) - 1));
     }
   }
+  if (uses_composed_operations(x))
+    return detail::composed::rotary(x, positions, heads, head_dim, table, pairs);
   return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), table.cos, table.sin, heads, head_dim,
                                static_cast<int64_t>(pairs));
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  return SwiGluFunction::apply(gate, up);
+  return uses_composed_operations(gate) ? detail::composed::swiglu(gate, up)
+                                        : SwiGluFunction::apply(gate, up);
 }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
+  if (uses_composed_operations(gate_up)) {
+    const int64_t width = gate_up.size(-1) / 2;
+    return detail::composed::swiglu(gate_up.narrow(-1, 0, width), gate_up.narrow(-1, width, width));
+  }
   return SwiGluFunction::apply(gate_up, at::empty({0}, gate_up.options()));
 }
 

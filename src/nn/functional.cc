@@ -16,6 +16,7 @@
 
 #include "msplora/core/profile.h"
 #include "msplora/core/random.h"
+#include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/labels.h"
 
@@ -252,11 +253,14 @@ kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint6
 }
 
 at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
-  return mask.active() ? DropoutFunction::apply(x, mask) : x;
+  if (!mask.active()) return x;
+  return uses_composed_operations(x) ? detail::composed::dropout(x, mask) : DropoutFunction::apply(x, mask);
 }
 
 at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                                const at::Tensor& beta, double eps, const kernels::DropoutMask& mask) {
+  if (uses_composed_operations(x))
+    return detail::composed::residual_layer_norm(x, residual, gamma, beta, eps, mask);
   return ResidualLayerNormFunction::apply(x, detail::or_empty(residual), gamma, beta, eps, mask);
 }
 
@@ -272,17 +276,24 @@ kernels::Activation activation_from_name(const std::string& name) {
 }
 
 at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
-  return ActivationFunction::apply(x, kind);
+  return uses_composed_operations(x) ? detail::composed::activation(x, kind)
+                                     : ActivationFunction::apply(x, kind);
 }
 
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask) {
+  if (uses_composed_operations(q))
+    return detail::composed::segment_attention(q, k, v, cu_seqlens, shape, mask);
   return SegmentAttentionFunction::apply(q, k, v, bounds_of(cu_seqlens), shape, mask);
 }
 
 at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens,
                              const AttentionShape& shape, const kernels::DropoutMask& mask) {
+  if (uses_composed_operations(qkv)) {
+    const auto [q, k, v] = parts_of(qkv, {}, {}, shape);
+    return detail::composed::segment_attention(q, k, v, cu_seqlens, shape, mask);
+  }
   const at::Tensor none = at::empty({0}, qkv.options());
   return SegmentAttentionFunction::apply(qkv, none, none, bounds_of(cu_seqlens), shape, mask);
 }
@@ -290,6 +301,10 @@ at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& 
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& kv,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask) {
+  if (uses_composed_operations(q)) {
+    const auto parts = parts_of(q, kv, {}, shape);
+    return detail::composed::segment_attention(q, parts[1], parts[2], cu_seqlens, shape, mask);
+  }
   const at::Tensor none = at::empty({0}, q.options());
   return SegmentAttentionFunction::apply(q, kv, none, bounds_of(cu_seqlens), shape, mask);
 }
@@ -298,11 +313,11 @@ at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dty
   const auto is_frozen = [&](const Embedding& part) {
     return !part.table.requires_grad() && part.table.scalar_type() == dtype && part.table.is_contiguous();
   };
-  if (!std::all_of(parts.begin(), parts.end(), is_frozen)) {
+  if (uses_composed_operations(parts.front().table) || !std::all_of(parts.begin(), parts.end(), is_frozen)) {
     at::Tensor sum;
     for (const Embedding& part : parts) {
-      const at::Tensor rows =
-          part.ids.defined() ? at::embedding(part.table, part.ids) : part.table.select(0, 0);
+      const at::Tensor rows = part.ids.defined() ? at::embedding(part.table, part.ids.to(part.table.device()))
+                                                 : part.table.select(0, 0);
       sum = sum.defined() ? sum + rows : rows;
     }
     return sum.to(dtype);
@@ -327,11 +342,12 @@ at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dty
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels) {
   detail::check_labels(labels, logits.size(1));
   const at::Tensor exact = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
-  return at::nll_loss(at::log_softmax(exact, 1), labels, {}, at::Reduction::Sum, kIgnoredLabel);
+  return at::nll_loss(at::log_softmax(exact, 1), labels.to(exact.device()), {}, at::Reduction::Sum,
+                      kIgnoredLabel);
 }
 
 at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& targets) {
-  return (predictions.reshape({-1}) - targets.to(predictions.scalar_type())).square().sum();
+  return (predictions.reshape({-1}) - targets.to(predictions.options())).square().sum();
 }
 
 uint64_t ForwardContext::dropout_key(uint64_t stream) const {

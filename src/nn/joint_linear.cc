@@ -12,6 +12,7 @@
 
 #include "msplora/core/profile.h"
 #include "msplora/nn/recompute.h"
+#include "nn/composed.h"
 #include "nn/low_rank_terms.h"
 #include "nn/packed_linear.h"
 #include "nn/packed_product.h"
@@ -146,7 +147,7 @@ bool has_terms_alone(const SiteUpdate* update, const ForwardContext& context) {
 }
 
 bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const ForwardContext& context) {
-  if (x.size(0) < detail::PackedLinear::kFewestRows) return false;
+  if (x.size(0) < detail::PackedLinear::kFewestRows || uses_composed_operations(x)) return false;
   const bool has_bias = layers.front()->bias.defined();
   return std::all_of(layers.begin(), layers.end(), [&](const Linear* layer) {
     return is_frozen(*layer, x) && layer->bias.defined() == has_bias &&

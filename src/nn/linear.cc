@@ -14,6 +14,7 @@
 #include "msplora/core/profile.h"
 #include "msplora/nn/functional.h"
 #include "msplora/nn/recompute.h"
+#include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/low_rank_terms.h"
 #include "nn/packed_linear.h"
@@ -27,6 +28,7 @@ using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
 using detail::as;
+using detail::data;
 using detail::Stacked;
 
 // What backward needs beside tensors.
@@ -50,10 +52,10 @@ kernels::LowRankOutput<T> only_output(const at::Tensor& up_t, const at::Tensor& 
   kernels::LowRankOutput<T> output;
   output.end = up_t.size(0);
   output.width = output.stride = up_t.size(1);
-  output.up_t = detail::data<Factor>(up_t);
-  output.y = detail::data<T>(y);
-  output.dy = detail::data<T>(dy);
-  output.d_up_t = detail::data<Factor>(d_up_t);
+  output.up_t = data<Factor>(up_t);
+  output.y = data<T>(y);
+  output.dy = data<T>(dy);
+  output.d_up_t = data<Factor>(d_up_t);
   return output;
 }
 
@@ -65,10 +67,36 @@ at::Tensor used_weight(const at::Tensor& weight, at::ScalarType dtype, const Wei
   at::Tensor noisy = at::empty_like(w);
   detail::dispatch(w, "adapted_linear", [&](auto t) {
     using T = decltype(t);
-    kernels::add_row_noise<T>({w.size(0), w.size(1), noise.key, detail::data<float>(noise.deviations),
-                               detail::data<T>(w), detail::data<T>(noisy)});
+    kernels::add_row_noise<T>(
+        {w.size(0), w.size(1), noise.key, data<float>(noise.deviations), data<T>(w), data<T>(noisy)});
   });
   return noisy;
+}
+
+/// An update in one forward pass: its factors as the kernels take them, and z = mask(x) downᵀ.
+struct Update {
+  at::Tensor down, up_t, z;
+};
+
+/// Adds z upᵀ to y where that is defined.
+Update run_update(const at::Tensor& x, const at::Tensor& down, const at::Tensor& up,
+                  const std::vector<kernels::LowRankSlice>& slices, const at::Tensor& y) {
+  const ProfileScope scope("low rank forward");
+  const at::ScalarType factors = detail::factor_dtype(x);
+  Update update;
+  update.down = as(down, factors).contiguous();
+  update.up_t = as(up, factors).t().contiguous();
+  update.z = at::empty({x.size(0), down.size(0)}, update.down.options());
+  detail::dispatch(x, "adapted_linear", [&](auto t) {
+    using T = decltype(t);
+    kernels::LowRank<T> op = detail::low_rank_op<T>(x, update.down, update.z, slices);
+    if (!y.defined()) return kernels::low_rank<T>(op);
+    const auto output = only_output<T>(update.up_t, y, {}, {});
+    op.outputs = &output;
+    op.num_outputs = 1;
+    kernels::low_rank<T>(op);
+  });
+  return update;
 }
 
 struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> {
@@ -80,35 +108,20 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     const at::Tensor x = x_in.contiguous();
     const at::Tensor bias = detail::or_undefined(bias_in), down_given = detail::or_undefined(down_in);
     const at::ScalarType dtype = x.scalar_type();
-    const bool adds_update = packed && packed->adds_updates() && down_given.defined();
+    const at::Tensor exact_bias = packed && bias.defined() ? as(bias, at::kFloat) : bias;
     at::Tensor y;
-    if (packed && !adds_update) {
-      y = packed->forward(x, bias.defined() ? as(bias, at::kFloat) : bias);
-    } else if (!packed) {
-      y = at::linear(x, used_weight(weight, dtype, noise), bias.defined() ? as(bias, dtype) : bias);
+    Update update;
+    if (packed && packed->adds_updates() && down_given.defined()) {
+      update = run_update(x, down_given, up_in, slices, {});
+      const detail::LowRankSum sum{update.z,
+                                   {{0, update.z.size(1), 0, update.up_t.size(1), data<float>(update.up_t)}}};
+      y = packed->forward(x, exact_bias, &sum);
+    } else {
+      y = packed ? packed->forward(x, exact_bias)
+                 : at::linear(x, used_weight(weight, dtype, noise), bias.defined() ? as(bias, dtype) : bias);
+      if (down_given.defined()) update = run_update(x, down_given, up_in, slices, y);
     }
     auto saved = c10::make_intrusive<Saved>();
-    at::Tensor down, up_t, z;
-    if (down_given.defined()) {
-      const ProfileScope low_rank("low rank forward");
-      const at::ScalarType factors = detail::factor_dtype(x);
-      down = as(down_given, factors).contiguous();
-      up_t = as(up_in, factors).t().contiguous();
-      z = at::empty({x.size(0), down.size(0)}, down.options());
-      detail::dispatch(x, "adapted_linear", [&](auto t) {
-        using T = decltype(t);
-        kernels::LowRank<T> op = detail::low_rank_op<T>(x, down, z, slices);
-        if (adds_update) return kernels::low_rank<T>(op);
-        const auto output = only_output<T>(up_t, y, {}, {});
-        op.outputs = &output;
-        op.num_outputs = 1;
-        kernels::low_rank<T>(op);
-      });
-    }
-    if (adds_update) {
-      const detail::LowRankSum update{z, {{0, down.size(0), 0, up_t.size(1), detail::data<float>(up_t)}}};
-      y = packed->forward(x, bias.defined() ? as(bias, at::kFloat) : bias, &update);
-    }
     saved->need_x = x_in.requires_grad();
     saved->need_weight = weight.requires_grad();
     saved->need_bias = bias.defined() && bias.requires_grad();
@@ -117,8 +130,9 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     saved->packed = std::move(packed);
     saved->noise_key = noise.key;
     // A frozen layer without terms does not need its input again.
-    const bool keeps_x = saved->need_weight || down.defined();
-    ctx->save_for_backward({keeps_x ? x : at::Tensor(), weight, down, up_t, z, noise.deviations});
+    const bool keeps_x = saved->need_weight || update.down.defined();
+    ctx->save_for_backward(
+        {keeps_x ? x : at::Tensor(), weight, update.down, update.up_t, update.z, noise.deviations});
     ctx->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
     return y;
   }
@@ -151,8 +165,8 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
         op.forward = detail::low_rank_op<T>(x, down, tensors[4], saved.slices);
         op.forward.outputs = &output;
         op.forward.num_outputs = 1;
-        op.dx = detail::data<T>(dx);
-        op.d_down = detail::data<Factor>(d_down);
+        op.dx = data<T>(dx);
+        op.d_down = data<Factor>(d_down);
         kernels::low_rank_backward<T>(op);
       });
       d_up = d_up_t.t();
@@ -169,6 +183,10 @@ WeightNoise noise_of(const NoiseSource* source, const ForwardContext& context) {
 
 at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Stacked stacked,
                  const WeightNoise& noise, c10::intrusive_ptr<detail::PackedLinear> packed) {
+  if (uses_composed_operations(x)) {
+    return detail::composed::adapted_linear(x, weight, bias, stacked.down, stacked.up,
+                                            detail::merge_plain_slices(std::move(stacked.slices)), noise);
+  }
   return AdaptedLinearFunction::apply(
       x, weight, detail::or_empty(bias), detail::or_empty(stacked.down), detail::or_empty(stacked.up),
       detail::merge_plain_slices(std::move(stacked.slices)), noise, std::move(packed));
@@ -178,7 +196,7 @@ at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
 c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const at::Tensor& weight,
                                                     c10::intrusive_ptr<detail::PackedLinear>& kept) {
   const bool suits = !weight.requires_grad() && weight.scalar_type() == x.scalar_type() &&
-                     x.size(0) >= detail::PackedLinear::kFewestRows;
+                     x.size(0) >= detail::PackedLinear::kFewestRows && !uses_composed_operations(x);
   if (!suits) return {};
   if (!kept || !kept->is_of({weight})) kept = detail::PackedLinear::make({weight});
   return kept;

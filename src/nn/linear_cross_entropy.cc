@@ -11,6 +11,7 @@
 
 #include "msplora/core/profile.h"
 #include "msplora/nn/decoder.h"
+#include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/labels.h"
 #include "nn/packed_linear.h"
@@ -136,6 +137,10 @@ at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at:
   const at::Tensor kept_labels = labels.index_select(0, rows);
   const int64_t chunk =
       chunk_rows > 0 ? chunk_rows : default_chunk(rows.size(0), hidden.size(1), weight.size(0));
+  if (uses_composed_operations(hidden)) {
+    return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows.to(hidden.device())),
+                                                      weight, bias, kept_labels.to(hidden.device()), chunk);
+  }
   return LinearCrossEntropyFunction::apply(hidden, weight, detail::or_empty(bias), rows, kept_labels, chunk,
                                            std::move(product));
 }

@@ -61,6 +61,18 @@ void update_tensor(at::Tensor& parameter, const at::Tensor& gradient, at::Tensor
             parameter.numel(), c);
 }
 
+/// The same by libtorch's operations, for tensors that are not on the CPU.
+void update_elsewhere(at::Tensor& parameter, const at::Tensor& gradient_in, at::Tensor& first,
+                      at::Tensor& second, const AdamWOptions& options, double lr, double weight_decay,
+                      double gradient_scale, int64_t steps) {
+  const at::Tensor gradient = gradient_in * gradient_scale;
+  const auto power = [&](double beta) { return 1.0 - std::pow(beta, static_cast<double>(steps)); };
+  first.mul_(options.beta1).add_(gradient, 1.0 - options.beta1);
+  second.mul_(options.beta2).addcmul_(gradient, gradient, 1.0 - options.beta2);
+  const at::Tensor root = second.sqrt().div_(std::sqrt(power(options.beta2))).add_(options.eps);
+  parameter.mul_(1.0 - lr * weight_decay).addcdiv_(first, root, -lr / power(options.beta1));
+}
+
 void check_parameter(const NamedParameter& parameter) {
   const auto dtype = parameter.tensor.scalar_type();
   if (dtype != at::kFloat && dtype != at::kDouble) {
@@ -113,8 +125,10 @@ void AdamW::step(double lr_factor, double gradient_scale, const std::set<std::st
     ++slot.steps;
     at::Tensor value = slot.parameter.detach();
     const at::Tensor dense = gradient.contiguous();
-    const auto run =
-        slot.parameter.scalar_type() == at::kFloat ? update_tensor<float> : update_tensor<double>;
+    const bool is_double = slot.parameter.scalar_type() == at::kDouble;
+    const auto run = !value.device().is_cpu() ? update_elsewhere
+                     : is_double              ? update_tensor<double>
+                                              : update_tensor<float>;
     run(value, dense, slot.first, slot.second, options_, lr, group.weight_decay, gradient_scale, slot.steps);
   }
 }

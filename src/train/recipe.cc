@@ -10,6 +10,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "msplora/nn/device.h"
+
 namespace msplora {
 namespace {
 
@@ -87,6 +89,8 @@ void check_train_options(const TrainOptions& train, ErrorList& errors, const std
                            train.warmup_steps),
                "remove one");
   }
+  if (!is_device_name(train.device))
+    errors.add(at("device"), fmt::format("expected cpu, cuda or cuda:N, found `{}`", train.device));
   if (train.max_steps > 0 && train.warmup_steps >= train.max_steps) {
     errors.add(at("warmup_steps"),
                fmt::format("{} steps of warm-up, but the run has only train.max_steps = {}",

@@ -40,6 +40,7 @@ TEST(BenchStep, CountsStepsTokensAndWhereTheTimeGoes) {
   EXPECT_EQ(result.padded_tokens, 48);
   EXPECT_GT(result.roof_flops_per_second, 0);
   EXPECT_GT(result.roof_share(), 0);
+  EXPECT_GT(result.median_roof_share(), 0);
   EXPECT_TRUE(std::isfinite(result.first_loss) && std::isfinite(result.last_loss));
   std::map<std::string, int64_t> calls;
   for (const ProfileEntry& entry : result.profile) calls[entry.name] = entry.calls;

@@ -87,9 +87,11 @@ class WatchedTask : public TextTask {
 
 }  // namespace
 
-TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double dropout) {
+TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double dropout,
+                     const at::Device& device) {
   ModelLoadOptions options;
   options.compute_dtype = dtype;
+  options.device = device;
   options.seed = 5;
   model_ = create_model(tiny_config(model_type, dropout), options);
   // As in a trained model, no bias is 0: what scales biases would have no effect.
@@ -97,7 +99,7 @@ TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double
   for (const NamedParameter& parameter : model_->parameters()) {
     if (!parameter.name.ends_with(".bias")) continue;
     at::Tensor value = parameter.tensor;
-    value.add_(noise(parameter.name, value.sizes(), 0.1).to(value.scalar_type()));
+    value.add_(noise(parameter.name, value.sizes(), 0.1).to(value.options()));
   }
 }
 
@@ -138,8 +140,9 @@ double relative_difference(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).abs().max().item<double>() / scale;
 }
 
-TinyTraining::TinyTraining(const AdapterConfig& config, const std::string& model_type, double dropout)
-    : model_(model_type, at::kFloat, dropout),
+TinyTraining::TinyTraining(const AdapterConfig& config, const std::string& model_type, double dropout,
+                           const at::Device& device)
+    : model_(model_type, at::kFloat, dropout, device),
       adapter_(create_adapter(config, model_.target(), 7)),
       examples_(random_examples(40)) {
   options.batch_size = 4;

@@ -23,7 +23,8 @@ class TinyModel {
  public:
   static constexpr int64_t kLayers = 4;
 
-  explicit TinyModel(const std::string& model_type, at::ScalarType dtype = at::kFloat, double dropout = 0.0);
+  explicit TinyModel(const std::string& model_type, at::ScalarType dtype = at::kFloat, double dropout = 0.0,
+                     const at::Device& device = at::kCPU);
 
   Model& model() { return *model_; }
   AdapterTarget target();
@@ -52,7 +53,7 @@ struct TensorHistory {
 class TinyTraining {
  public:
   explicit TinyTraining(const AdapterConfig& config, const std::string& model_type = "bert",
-                        double dropout = 0.0);
+                        double dropout = 0.0, const at::Device& device = at::kCPU);
   ~TinyTraining();
 
   TrainingResult run(const std::filesystem::path& directory, bool resume = false);

@@ -11,7 +11,9 @@
 #include "conformance/harness.h"
 #include "msplora/adapters/files.h"
 #include "msplora/eval/merge.h"
+#include "msplora/nn/composed.h"
 #include "msplora/train/checkpoint.h"
+#include "nn/pretend_device.h"
 #include "train/temporary_directory.h"
 
 namespace msplora::testing {
@@ -106,7 +108,6 @@ TEST_P(Conformance, ResumesBitForBit) {
   }
 }
 
-/// Training, files and merging on every architecture, whatever its modules are called.
 /// An encoder's module names as those of the same places in a model of `type`.
 std::vector<std::string> names_in(const std::string& type, const std::vector<std::string>& names) {
   if (!supports_task(type, ModelTask::kCausalLm)) return names;
@@ -120,20 +121,55 @@ std::vector<std::string> names_in(const std::string& type, const std::vector<std
   return translated;
 }
 
+/// The row's configuration for a model of `type`, without what names an encoder's modules.
+AdapterConfig config_for(const MethodRow& row, const std::string& type) {
+  AdapterConfig config = row.config;
+  if (type == "mistral") config.bias = "none";  // it has no biases
+  config.target_modules = names_in(type, row.anywhere);
+  config.target_modules_regex.reset();
+  config.exclude_modules.clear();
+  config.exclude_modules_regex.reset();
+  config.layers_to_transform.clear();
+  config.layers_pattern.clear();
+  config.rank_pattern.clear();
+  config.alpha_pattern.clear();
+  config.modules_to_save.clear();
+  return config;
+}
+
+/// Training, checkpoints and a resumed run on another device, without an operation that mixes devices; what
+/// is learnt is what libtorch's operations learn on the CPU.
+TEST_P(Conformance, TrainsOnAnotherDevice) {
+  for (const char* type : {"bert", "llama"}) {
+    SCOPED_TRACE(type);
+    AdapterConfig config = config_for(row(), type);
+    if (row().takes_dropout) config.dropout = 0.1;
+    const auto logits_of = [&](const at::Device& device) {
+      const ComposedOperations form(true);
+      TemporaryDirectory directory;
+      for (const bool resumes : {false, true}) {
+        TinyTraining training(config, type, 0.1, device);
+        training.options.max_steps = row().steps + 1;
+        training.options.save_every = 1;
+        training.options.stop_at = resumes ? 0 : 1;
+        training.run(directory.path(), resumes);
+        for (const NamedTensor& value : training.values())
+          EXPECT_TRUE(value.tensor.device() == device || value.tensor.numel() == 1) << value.name;
+        if (resumes) return training.model().logits();
+      }
+      return at::Tensor();
+    };
+    const at::Tensor there = logits_of(pretend_device());
+    ASSERT_TRUE(there.device() == pretend_device());
+    EXPECT_LT(relative_difference(there.cpu(), logits_of(at::kCPU)), 2e-3);
+  }
+}
+
+/// Training, files and merging on every architecture, whatever its modules are called.
 TEST_P(Conformance, WorksOnEveryArchitecture) {
   for (const std::string& type : supported_model_types()) {
     SCOPED_TRACE(type);
-    AdapterConfig config = row().config;
-    if (type == "mistral") config.bias = "none";  // it has no biases
-    config.target_modules = names_in(type, row().anywhere);
-    config.target_modules_regex.reset();
-    config.exclude_modules.clear();
-    config.exclude_modules_regex.reset();
-    config.layers_to_transform.clear();
-    config.layers_pattern.clear();
-    config.rank_pattern.clear();
-    config.alpha_pattern.clear();
-    config.modules_to_save.clear();
+    const AdapterConfig config = config_for(row(), type);
     TemporaryDirectory directory, files("-files");
     TinyTraining training(config, type);
     training.options.max_steps = row().steps;

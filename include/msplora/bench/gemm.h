@@ -28,10 +28,11 @@ class GemmVariant {
   virtual at::Tensor result() const = 0;  // of the last run, [rows, out]
 };
 
-/// Every way this build has, on the same drawn operands and into one result: at::linear, our own kernel with
-/// a packed weight, and with oneDNN (MSPLORA_WITH_ONEDNN) a product whose weight was brought into oneDNN's
-/// own layout before.
-std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype);
+/// Every way this build has on the device, on the same drawn operands and into one result: at::linear, our
+/// own kernel with a packed weight, and with oneDNN (MSPLORA_WITH_ONEDNN) a product whose weight was brought
+/// into oneDNN's own layout before.
+std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype,
+                                                        const at::Device& device = at::kCPU);
 
 struct GemmResult {
   GemmSize size;
@@ -47,19 +48,20 @@ struct GemmResult {
 std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
                                    const std::vector<at::ScalarType>& dtypes, int64_t repetitions);
 
-/// The rate of the fastest product seen so far, FLOP/s: what a training step is compared with.
+/// The rate of the fastest way to multiply, FLOP/s: what a training step is compared with.
 class GemmRoof {
  public:
-  GemmRoof(const GemmSize& size, at::ScalarType dtype);
+  GemmRoof(const GemmSize& size, at::ScalarType dtype, const at::Device& device = at::kCPU);
   void measure();  // one run of each variant
-  double flops_per_second() const { return best_; }
-  const std::string& variant() const { return variant_; }
+  /// Of the fastest product so far.
+  double flops_per_second() const;
+  /// Of half of the products of the variant that is fastest by that measure.
+  double median_flops_per_second() const;
+  const std::string& variant() const;  // that gave the fastest product
 
  private:
-  GemmSize size_;
+  std::vector<GemmResult> results_;
   std::vector<std::unique_ptr<GemmVariant>> variants_;
-  double best_ = 0.0;
-  std::string variant_;
 };
 
 /// Bytes a second of copying `bytes`, read and written bytes counted both: the best of `repetitions`.

@@ -21,6 +21,7 @@ struct StepBenchOptions {
   ModelConfig model;      // weights are drawn; its dropout probabilities hold
   AdapterConfig adapter;  // method `full`: all parameters are trained, without an adapter
   at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
   int64_t batch = 32;     // sequences
   int64_t longest = 128;  // tokens of the longest sequence
   int64_t shortest = 0;   // of the shortest; lengths lie evenly between; 0: all are `longest`
@@ -38,6 +39,7 @@ struct StepBenchResult {
   StepFlops flops;
   Timings steps;
   double roof_flops_per_second = 0.0;  // 0: not measured
+  double median_roof_flops_per_second = 0.0;
   std::string roof_variant;
   double first_loss = 0.0, last_loss = 0.0;  // of the steps that count
   int64_t peak_memory_bytes = 0;
@@ -47,6 +49,8 @@ struct StepBenchResult {
   /// Share of the fastest product's rate that the needed products of the fastest step come to; only with a
   /// roof.
   double roof_share() const { return flops.total() / steps.best() / roof_flops_per_second; }
+  /// The same of the median step and the median product, which what else runs on the machine disturbs alike.
+  double median_roof_share() const { return flops.total() / steps.median() / median_roof_flops_per_second; }
 };
 
 /// Lengths of the sequences of one batch: evenly between shortest and longest.

@@ -157,7 +157,7 @@ struct LowRank {
   int64_t rows = 0, in = 0, rank = 0;
   const LowRankSlice* slices = nullptr;  // cover [0, rank) in order
   int64_t num_slices = 0;
-  const LowRankOutput<T>* outputs = nullptr;  // cover [0, rank) in order
+  const LowRankOutput<T>* outputs = nullptr;  // cover [0, rank) in order; none: z alone is computed
   int64_t num_outputs = 0;
   const T* x = nullptr;
   const Factor* down = nullptr;

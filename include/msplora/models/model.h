@@ -17,7 +17,8 @@ namespace msplora {
 /// What a model computes on top of its last hidden state.
 enum class ModelTask { kSequenceClassification, kMaskedLm, kCausalLm };
 
-/// A transformer with a head, over packed batches.
+/// A transformer with a head, over packed batches. Inputs lie on the CPU and are brought to the model's
+/// device, where its outputs stay.
 class Model {
  public:
   virtual ~Model() = default;
@@ -63,6 +64,7 @@ struct ModelLoadOptions {
   ModelTask task = ModelTask::kSequenceClassification;
   int64_t num_labels = 0;  // 0: what config.json says
   at::ScalarType compute_dtype = at::kFloat;
+  at::Device device = at::kCPU;   // where all parameters lie and the model runs (nn/device.h)
   uint64_t seed = 0;              // of fresh weights
   bool random_init = false;       // ignore the checkpoint's weights and draw all of them
   std::optional<double> dropout;  // of hidden states, attention and head, instead of what config.json says

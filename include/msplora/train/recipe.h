@@ -60,6 +60,7 @@ struct TrainOptions {
   double clip_norm = 1.0;
 
   std::string dtype = "float32";
+  std::string device = "cpu";
   std::optional<double> dropout;
   bool checkpoint_activations = false;
   int64_t seed = 42;
@@ -103,6 +104,7 @@ struct TrainOptions {
     visitor("clip_norm", clip_norm, "Largest global norm of the gradients; 0: no clipping", at_least(0));
     visitor("dtype", dtype, "Type of activations and frozen weights; trained tensors are always float32",
             one_of({"float32", "bfloat16"}));
+    visitor("device", device, "Where the model runs: cpu, cuda or cuda:N");
     visitor("dropout", dropout, "Dropout of the base model, instead of what its config.json says",
             probability_below_one());
     visitor("checkpoint_activations", checkpoint_activations,

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <string>
+
+namespace msplora {
+
+/// "cpu", "cuda" or "cuda:N". Throws Error{kUsage} for other names, Error{kConfig} when the libtorch that is
+/// linked knows no CUDA or finds fewer devices.
+c10::Device parse_device(const std::string& name);
+
+/// Whether parse_device knows the name, here or elsewhere.
+bool is_device_name(const std::string& name);
+
+/// Waits until the device has done what it was asked for; nothing on the CPU. For timings.
+void synchronize(const c10::Device& device);
+
+}  // namespace msplora

@@ -1,0 +1,238 @@
+#include "nn/composed.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "msplora/core/ignored_label.h"
+#include "msplora/nn/recompute.h"
+#include "nn/dispatch.h"
+#include "nn/low_rank_terms.h"
+
+namespace msplora {
+namespace {
+
+thread_local bool composed_on_cpu = false;
+
+}  // namespace
+
+ComposedOperations::ComposedOperations(bool on) : before_(composed_on_cpu) {
+  composed_on_cpu = on;
+}
+ComposedOperations::~ComposedOperations() {
+  composed_on_cpu = before_;
+}
+
+bool uses_composed_operations(const at::Tensor& x) {
+  return !x.device().is_cpu() || composed_on_cpu;
+}
+
+namespace detail::composed {
+namespace {
+
+at::ScalarType exact_type(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+/// A generator of the device that starts at `key`; nobody else draws from it.
+at::Generator cuda_generator(const at::Device& device, uint64_t key) {
+  at::Generator generator = at::globalContext().defaultGenerator(device).clone();
+  generator.set_current_seed(key);
+  return generator;
+}
+
+/// Zero where dropped, else 1 / (1 - p), in the shape and type of x.
+at::Tensor drawn_mask(const at::Tensor& x, const kernels::DropoutMask& mask) {
+  if (x.is_cuda()) {
+    const double kept = 1.0 / mask.scale();
+    return at::empty_like(x).bernoulli_(kept, cuda_generator(x.device(), mask.key)).mul_(mask.scale());
+  }
+  const at::Tensor drawn = at::ones(x.sizes(), x.options().device(at::kCPU));
+  dispatch(drawn, "dropout", [&](auto t) {
+    using T = decltype(t);
+    kernels::dropout<T>(data<T>(drawn), data<T>(drawn), drawn.numel(), mask);
+  });
+  return drawn.to(x.device());
+}
+
+at::Tensor standard_normal(at::IntArrayRef sizes, const at::Device& device, uint64_t key) {
+  const at::TensorOptions options = at::TensorOptions(at::kFloat);
+  if (device.is_cuda()) return at::randn(sizes, cuda_generator(device, key), options.device(device));
+  return at::randn(sizes, at::detail::createCPUGenerator(key), options).to(device);
+}
+
+at::Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& device) {
+  return at::tensor(values, at::kLong).to(device);
+}
+
+/// Where the tokens of a batch lie when every segment is padded to the longest.
+struct Padding {
+  int64_t segments = 0, longest = 0;
+  at::Tensor from;  // int64 [segments * longest]: rows of the packed tensor; its length stands for padding
+  at::Tensor to;    // int64 [T]: rows of the padded tensor
+  at::Tensor is_token;  // bool [segments, 1, 1, longest]
+};
+
+Padding padding_of(const std::vector<int32_t>& cu_seqlens, const at::Device& device) {
+  Padding padding;
+  padding.segments = static_cast<int64_t>(cu_seqlens.size()) - 1;
+  for (size_t b = 1; b < cu_seqlens.size(); ++b)
+    padding.longest = std::max<int64_t>(padding.longest, cu_seqlens[b] - cu_seqlens[b - 1]);
+  const int64_t tokens = cu_seqlens.back();
+  std::vector<int64_t> from(static_cast<size_t>(padding.segments * padding.longest), tokens), to;
+  for (size_t b = 1; b < cu_seqlens.size(); ++b) {
+    for (int64_t t = cu_seqlens[b - 1]; t < cu_seqlens[b]; ++t) {
+      to.push_back(static_cast<int64_t>(b - 1) * padding.longest + t - cu_seqlens[b - 1]);
+      from[static_cast<size_t>(to.back())] = t;
+    }
+  }
+  padding.from = index_tensor(from, device);
+  padding.to = index_tensor(to, device);
+  padding.is_token = padding.from.ne(tokens).view({padding.segments, 1, 1, padding.longest});
+  return padding;
+}
+
+/// [T, heads * dim] -> [segments, to_heads, longest, dim]; neighbouring heads share one of `heads`.
+at::Tensor padded_heads(const at::Tensor& x, const Padding& padding, int64_t heads, int64_t to_heads) {
+  const at::Tensor with_zeros = at::cat({x, at::zeros({1, x.size(1)}, x.options())}, 0);
+  const at::Tensor wide = with_zeros.index_select(0, padding.from)
+                              .view({padding.segments, padding.longest, heads, x.size(1) / heads})
+                              .transpose(1, 2);
+  return heads == to_heads ? wide : wide.repeat_interleave(to_heads / heads, 1);
+}
+
+}  // namespace
+
+at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
+  return mask.active() ? x * drawn_mask(x, mask) : x;
+}
+
+at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
+                               const at::Tensor& beta, double eps, const kernels::DropoutMask& mask) {
+  at::Tensor sum = dropout(x, mask);
+  if (residual.defined()) sum = sum + residual;
+  const at::ScalarType exact = exact_type(x);
+  return at::layer_norm(sum.to(exact), {x.size(-1)}, gamma.to(exact), beta.to(exact), eps)
+      .to(x.scalar_type());
+}
+
+NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
+                            double eps) {
+  const at::Tensor sum = residual.defined() ? x + residual : x;
+  const at::ScalarType exact = exact_type(x);
+  const at::Tensor wide = sum.to(exact);
+  const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
+  return {(wide * scale * gamma.to(exact)).to(x.scalar_type()), sum};
+}
+
+at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
+  switch (kind) {
+    case kernels::Activation::kGelu:
+      return at::gelu(x);
+    case kernels::Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case kernels::Activation::kRelu:
+      return at::relu(x);
+    case kernels::Activation::kSilu:
+      return at::silu(x);
+    case kernels::Activation::kTanh:
+      return at::tanh(x);
+  }
+  throw Error(ErrorCode::kUsage, "activation", "unknown activation");
+}
+
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
+  return at::silu(gate) * up;
+}
+
+at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
+                             const kernels::DropoutMask& mask) {
+  const Padding padding = padding_of(cu_seqlens, q.device());
+  const at::Tensor key = padded_heads(k, padding, shape.kv_heads, shape.heads),
+                   value = padded_heads(v, padding, shape.kv_heads, shape.heads);
+  const at::Tensor query = shape.first_query_only
+                               ? q.view({padding.segments, 1, shape.heads, shape.head_dim}).transpose(1, 2)
+                               : padded_heads(q, padding, shape.heads, shape.heads);
+  constexpr double kHidden = -std::numeric_limits<double>::infinity();
+  at::Tensor scores = at::matmul(query, key.transpose(2, 3)).to(exact_type(q)) /
+                      std::sqrt(static_cast<double>(shape.head_dim));
+  scores = scores.masked_fill(padding.is_token.logical_not(), kHidden);
+  if (shape.causal && !shape.first_query_only) {
+    const at::Tensor later = at::ones({padding.longest, padding.longest}, padding.is_token.options()).triu(1);
+    scores = scores.masked_fill(later, kHidden);
+  }
+  const at::Tensor weights = dropout(at::softmax(scores, -1).to(q.scalar_type()), mask);
+  const at::Tensor output =
+      at::matmul(weights, value).transpose(1, 2).reshape({-1, shape.heads * shape.head_dim});
+  return shape.first_query_only ? output : output.index_select(0, padding.to);
+}
+
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t heads, int64_t head_dim,
+                  const RotaryTable& table, kernels::RotaryPairs pairs) {
+  const at::Tensor rows = positions.to(x.device(), at::kLong);
+  const auto angles = [&](const at::Tensor& values) {
+    return values.to(x.device(), exact_type(x)).index_select(0, rows).unsqueeze(1);  // [T, 1, half]
+  };
+  const at::Tensor cos = angles(table.cos), sin = angles(table.sin);
+  const at::Tensor turned = x.narrow(1, 0, heads * head_dim).reshape({-1, heads, head_dim});
+  const at::Tensor head = turned.narrow(2, 0, table.rotary_dim).to(exact_type(x));
+  const bool is_halves = pairs == kernels::RotaryPairs::kHalves;
+  const int64_t half = table.rotary_dim / 2;
+  // [.., 2, half] or [.., half, 2]
+  const at::Tensor in_pairs = is_halves ? head.view({-1, heads, 2, half}) : head.view({-1, heads, half, 2});
+  const int64_t axis = is_halves ? 2 : 3;
+  const at::Tensor a = in_pairs.select(axis, 0), b = in_pairs.select(axis, 1);
+  const at::Tensor out =
+      at::stack({a * cos - b * sin, b * cos + a * sin}, axis).view({-1, heads, table.rotary_dim});
+  std::vector<at::Tensor> parts = {out.to(x.scalar_type())};
+  if (table.rotary_dim < head_dim)
+    parts.push_back(turned.narrow(2, table.rotary_dim, head_dim - table.rotary_dim));
+  const at::Tensor whole = at::cat(parts, 2).reshape({-1, heads * head_dim});
+  const int64_t rest = x.size(1) - heads * head_dim;
+  return rest == 0 ? whole : at::cat({whole, x.narrow(1, heads * head_dim, rest)}, 1);
+}
+
+at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          const at::Tensor& down, const at::Tensor& up,
+                          const std::vector<kernels::LowRankSlice>& slices, const WeightNoise& noise) {
+  const at::ScalarType dtype = x.scalar_type();
+  at::Tensor used = as(weight, dtype);
+  if (noise.deviations.defined()) {
+    const at::Tensor drawn = standard_normal(used.sizes(), x.device(), noise.key);
+    used = used + as(drawn * noise.deviations.to(x.device()).unsqueeze(1), dtype);
+  }
+  at::Tensor y = at::linear(x, used, bias.defined() ? as(bias, dtype) : bias);
+  for (const kernels::LowRankSlice& slice : slices) {
+    const int64_t rank = slice.end - slice.begin;
+    const at::Tensor z = at::linear(dropout(x, slice.mask), as(down.narrow(0, slice.begin, rank), dtype));
+    y = y + at::linear(z, as(up.narrow(1, slice.begin, rank), dtype));
+  }
+  return y;
+}
+
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows) {
+  at::Tensor sum;
+  for (int64_t begin = 0; begin < hidden.size(0); begin += chunk_rows) {
+    const int64_t count = std::min(chunk_rows, hidden.size(0) - begin);
+    const at::Tensor of_chunk = labels.narrow(0, begin, count);
+    const auto loss = [weight, bias, of_chunk](const at::Tensor& rows) {
+      const at::ScalarType dtype = rows.scalar_type();
+      const at::Tensor logits =
+          at::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias).to(exact_type(rows));
+      return at::nll_loss(at::log_softmax(logits, 1), of_chunk, {}, at::Reduction::Sum);
+    };
+    const at::Tensor part = recompute_in_backward(hidden.narrow(0, begin, count), loss);
+    sum = sum.defined() ? sum + part : part;
+  }
+  return sum.defined() ? sum : at::zeros({}, hidden.options().dtype(exact_type(hidden)));
+}
+
+}  // namespace detail::composed
+}  // namespace msplora

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "msplora/kernels/kernels.h"
+#include "msplora/nn/composed.h"
+#include "msplora/nn/decoder.h"
+#include "msplora/nn/functional.h"
+#include "msplora/nn/linear.h"
+
+/// The functions of functional.h, decoder.h and linear.h as compositions of libtorch's operations, which
+/// differentiate themselves. Arguments and results are those of the functions they stand for.
+///
+/// Reductions run in float32; products with the factors of an adapter run in the type of the activations, as
+/// under PyTorch's autocast. Masks are functions of their key alone: on the CPU those of the kernels, on a
+/// CUDA device those of its own generator.
+namespace msplora::detail::composed {
+
+at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask);
+
+at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
+                               const at::Tensor& beta, double eps, const kernels::DropoutMask& mask);
+NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
+                            double eps);
+
+at::Tensor activation(const at::Tensor& x, kernels::Activation kind);
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
+
+/// Segments are padded to the longest of the batch here, and here alone.
+at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
+                             const kernels::DropoutMask& mask);
+
+/// Not in place.
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t heads, int64_t head_dim,
+                  const RotaryTable& table, kernels::RotaryPairs pairs);
+
+at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          const at::Tensor& down, const at::Tensor& up,
+                          const std::vector<kernels::LowRankSlice>& slices, const WeightNoise& noise);
+
+/// Of rows that all have a label. Chunks of logits are computed again in the backward pass.
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows);
+
+}  // namespace msplora::detail::composed

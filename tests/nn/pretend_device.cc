@@ -1,0 +1,103 @@
+#include "nn/pretend_device.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/NativeFunctions.h>
+#include <ATen/native/CPUFallback.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/library.h>
+
+#include <cstdlib>
+
+namespace msplora::testing {
+
+c10::Device pretend_device() {
+  return {c10::DeviceType::PrivateUse1, 0};
+}
+
+namespace {
+
+class PretendAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) const override {
+    void* const data = bytes > 0 ? std::malloc(bytes) : nullptr;
+    return {data, data, &std::free, pretend_device()};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &std::free; }
+};
+
+PretendAllocator& allocator() {
+  static PretendAllocator allocator;
+  return allocator;
+}
+
+constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
+
+at::Tensor empty(at::IntArrayRef size, c10::optional<at::ScalarType> dtype, c10::optional<at::Layout>,
+                 c10::optional<at::Device>, c10::optional<bool>, c10::optional<at::MemoryFormat> format) {
+  return at::detail::empty_generic(size, &allocator(), kKeys, dtype.value_or(at::kFloat), format);
+}
+
+at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, c10::optional<at::ScalarType> dtype,
+                         c10::optional<at::Layout>, c10::optional<at::Device>, c10::optional<bool>) {
+  return at::detail::empty_strided_generic(size, stride, &allocator(), kKeys, dtype.value_or(at::kFloat));
+}
+
+/// The tensor as one of the CPU, over the same memory.
+at::Tensor as_cpu(const at::Tensor& tensor) {
+  if (tensor.device().is_cpu()) return tensor;
+  return at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(),
+                       tensor.options().device(at::kCPU).requires_grad(false));
+}
+
+at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool) {
+  as_cpu(to).copy_(as_cpu(self));
+  return to;
+}
+at::Tensor copy_from_and_resize(const at::Tensor& self, const at::Tensor& to) {
+  if (self.sizes() != to.sizes()) {  // a result that is still empty
+    const at::Tensor fresh = at::empty(self.sizes(), to.options());
+    to.unsafeGetTensorImpl()->set_storage_keep_dtype(fresh.storage());
+    to.unsafeGetTensorImpl()->set_sizes_contiguous(self.sizes());
+  }
+  return copy_from(self, to, false);
+}
+
+void refuse_cpu(const at::Tensor& tensor, const c10::OperatorHandle& op) {
+  // Numbers may lie anywhere, as on a GPU.
+  const bool is_elsewhere = tensor.defined() && tensor.dim() > 0 && tensor.device().is_cpu();
+  TORCH_CHECK(!is_elsewhere, op.schema().name(), ": one tensor lies on the CPU, another on the device");
+}
+
+/// Runs the operation on the CPU, if all its tensors are on the device.
+void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  for (const c10::IValue& argument : torch::jit::last(*stack, op.schema().arguments().size())) {
+    if (argument.isTensor()) {
+      refuse_cpu(argument.toTensor(), op);
+    } else if (argument.isTensorList()) {
+      for (const at::Tensor& tensor : argument.toTensorVector()) refuse_cpu(tensor, op);
+    }
+  }
+  at::native::cpu_fallback(op, stack);
+}
+
+C10_REGISTER_GUARD_IMPL(PrivateUse1, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::PrivateUse1>);
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+}
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("empty.memory_format", &empty);
+  m.impl("empty_strided", &empty_strided);
+  m.impl("as_strided", &at::native::as_strided_tensorimpl);
+  m.impl("view", &at::native::view);
+  m.impl("_reshape_alias", &at::native::_reshape_alias);
+  m.impl("_copy_from", &copy_from);
+  m.impl("_copy_from_and_resize", &copy_from_and_resize);
+}
+
+}  // namespace
+}  // namespace msplora::testing
