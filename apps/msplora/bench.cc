@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "msplora/models/model.h"
-#include "msplora/nn/device.h"
 #include "session.h"
 
 namespace msplora {
@@ -33,7 +32,6 @@ void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments) {
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
-  add_device_option(command, arguments.device);
   command.add_option("--dropout", arguments.dropout, "Dropout of the model (hidden states and attention)")
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str();
@@ -99,7 +97,6 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
     options.adapter.glora.choice_d = "none";  // it scales biases, and drawn ones are zero
   }
   options.dtype = parse_dtype(arguments.dtype);
-  options.device = parse_device(arguments.device);
   options.batch = arguments.batch;
   options.longest = arguments.seq;
   options.shortest = arguments.min_seq;

@@ -24,7 +24,6 @@ struct BenchArguments {
   int64_t levels = 3;
   std::string target_modules;
   std::string dtype = "float32";
-  std::string device = "cpu";
   int64_t batch = 32;
   int64_t seq = 128;
   int64_t min_seq = 0;

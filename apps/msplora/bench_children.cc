@@ -21,7 +21,7 @@ std::vector<std::string> step_options_of(const BenchArguments& a, const CommonOp
   add("levels", std::to_string(a.levels));
   add("target-modules", a.target_modules.empty() ? "query,value" : a.target_modules);
   add("dtype", a.dtype);
-  add("device", a.device);
+  add("device", common.device.empty() ? "cpu" : common.device);
   add("batch", std::to_string(a.batch));
   add("seq", std::to_string(a.seq));
   add("min-seq", std::to_string(a.min_seq));

@@ -54,6 +54,7 @@ Recipe recipe_of(const EpochArguments& arguments) {
 void run_epoch(const EpochArguments& arguments, const CommonOptions& common) {
   EpochBenchOptions options;
   options.step = step_options(arguments.step);
+  options.step.device = device_of(common);
   options.token_budget = arguments.token_budget;
   options.batch_size = arguments.batch_size;
   options.max_steps = arguments.max_steps;

@@ -18,7 +18,9 @@ struct LoadArguments {
 
 void run_load(const LoadArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
-  const LoadBenchResult result = bench_load(step_options(arguments.step), arguments.repetitions);
+  StepBenchOptions options = step_options(arguments.step);
+  options.device = device_of(common);
+  const LoadBenchResult result = bench_load(options, arguments.repetitions);
   const double megabytes = 1e-6 * static_cast<double>(result.file_bytes);
   if (common.json) {
     nlohmann::ordered_json report = {{"shape", arguments.step.shape},

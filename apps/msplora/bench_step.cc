@@ -61,7 +61,8 @@ void print_report(const BenchArguments& arguments, const StepBenchResult& result
 }
 
 void run_step(const BenchArguments& arguments, const CommonOptions& common) {
-  const StepBenchOptions options = step_options(arguments);
+  StepBenchOptions options = step_options(arguments);
+  options.device = device_of(common);
   use_threads(common.threads);
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << fmt::format("{}, {}, {} x {} tokens, {}\n", arguments.shape, arguments.method, arguments.batch,

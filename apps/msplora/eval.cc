@@ -55,7 +55,7 @@ Evaluation evaluate_file(const std::string& file, const Session& session, const 
 
 void eval(const EvalArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
-  const Session session = open_session(arguments.model);
+  const Session session = open_session(arguments.model, common);
   const auto tokenizer = load_tokenizer(arguments.model.model, session.model->config());
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const std::string& file : arguments.data.files) {

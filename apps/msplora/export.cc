@@ -23,7 +23,7 @@ struct ExportArguments {
 void export_adapter(const ExportArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
   prepare_output_directory(arguments.output, arguments.overwrite);
-  const Session session = open_session(arguments.model);
+  const Session session = open_session(arguments.model, common);
   if (arguments.to == "peft") {
     save_peft_adapter(*session.adapter, arguments.output);
   } else {

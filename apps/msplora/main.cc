@@ -80,10 +80,7 @@ std::string type_of(const std::exception& error) {
 
 int run_command(const CommonOptions& common, const Command& command) {
   try {
-    if (common.device != "cpu") {
-      throw Error(ErrorCode::kUsage, "--device", "`" + common.device + "` is not built into this program",
-                  "only `cpu` is");
-    }
+    device_of(common);  // refused before anything is read
     install_interrupt_handler();
     command.run();
     std::cout.flush();

@@ -86,7 +86,7 @@ void merge(const MergeArguments& arguments, const CommonOptions& common) {
                 "choose another one");
   }
   prepare_output_directory(output, arguments.overwrite);
-  Session session = open_session(arguments.model);
+  Session session = open_session(arguments.model, common);
   const at::ScalarType dtype = arguments.save_dtype == "auto" ? stored_dtype(arguments.model.model)
                                                               : parse_dtype(arguments.save_dtype);
   const MergeReport report =

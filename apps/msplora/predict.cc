@@ -33,12 +33,12 @@ struct PredictArguments {
 /// Predicts examples as they come and writes the results in the same order.
 class Predictor {
  public:
-  Predictor(const PredictArguments& arguments, bool json, std::ostream& out)
+  Predictor(const PredictArguments& arguments, const CommonOptions& common, std::ostream& out)
       : arguments_(arguments),
-        session_(open_session(arguments.model)),
+        session_(open_session(arguments.model, common)),
         tokenizer_(load_tokenizer(arguments.model.model, session_.model->config())),
-        format_(json || arguments.output_format == "jsonl" ? PredictionFormat::kJsonl
-                                                           : PredictionFormat::kTsv),
+        format_(common.json || arguments.output_format == "jsonl" ? PredictionFormat::kJsonl
+                                                                  : PredictionFormat::kTsv),
         out_(out) {
     max_length_ = session_.facts.max_length;
     if (arguments.data.max_length > 0) {
@@ -152,7 +152,7 @@ void predict(const PredictArguments& arguments, const CommonOptions& common) {
     if (!file)
       throw Error(ErrorCode::kIo, arguments.output, "cannot create the file", "does its directory exist?");
   }
-  Predictor predictor(arguments, common.json, arguments.output.empty() ? std::cout : file);
+  Predictor predictor(arguments, common, arguments.output.empty() ? std::cout : file);
   const std::vector<std::string> inputs =
       arguments.data.files.empty() ? std::vector<std::string>{"-"} : arguments.data.files;
   for (const std::string& input : inputs) {

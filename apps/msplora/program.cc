@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "msplora/nn/device.h"
+
 namespace msplora {
 namespace {
 
@@ -24,9 +26,13 @@ void add_common(CLI::App& command, CommonOptions& common) {
   command.add_option("--threads", common.threads, "Threads; 0: as many as this process may use")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
-  command.add_option("--device", common.device, "Where to compute; only `cpu` is built in")
+  command.add_option("--device", common.device, "Where the model runs: cpu, cuda or cuda:N")
       ->type_name("NAME");
   command.add_flag("--debug", common.debug, "Show details of errors");
+}
+
+c10::Device device_of(const CommonOptions& common) {
+  return parse_device(common.device.empty() ? "cpu" : common.device);
 }
 
 std::string with_commas(int64_t number) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <c10/core/Device.h>
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -18,7 +19,7 @@ struct CommonOptions {
   bool json = false;
   bool debug = false;
   int64_t threads = 0;
-  std::string device = "cpu";
+  std::string device;  // empty: what the recipe says, else cpu
 };
 
 /// One subcommand: its arguments and what it does with them.
@@ -26,6 +27,9 @@ struct Command {
   CLI::App* arguments = nullptr;
   std::function<void()> run;
 };
+
+/// Of --device. Throws as parse_device does.
+c10::Device device_of(const CommonOptions& common);
 
 /// Adds --json, --threads, --device and --debug.
 void add_common(CLI::App& command, CommonOptions& common);

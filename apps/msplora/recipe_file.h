@@ -30,13 +30,14 @@ void add_recipe_help(CLI::App& command) {
 }
 
 /// Reads the file and the overrides into `options`, every problem into `errors`. Later ones win:
-/// defaults < file < --set < --threads, --overwrite.
+/// defaults < file < --set < --threads, --device, --overwrite.
 template <class Options>
 void read_recipe(const RecipeArguments& arguments, const CommonOptions& common, Options& options,
                  ErrorList& errors) {
   read_yaml(options, read_file(arguments.file), arguments.file, errors);
   for (const std::string& text : arguments.overrides) apply_override(options, text, errors);
   if (common.threads > 0) options.train.threads = common.threads;
+  if (!common.device.empty()) options.train.device = common.device;
   if (arguments.overwrite) options.output.overwrite = true;
   // Options that exclude each other can be judged only when each of them is readable.
   if (errors.empty()) check_recipe(options, errors, arguments.file);

@@ -175,10 +175,6 @@ PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const
   return prepared;
 }
 
-void add_device_option(CLI::App& command, std::string& device) {
-  command.add_option("--device", device, "Where the model runs: cpu, cuda or cuda:N")->capture_default_str();
-}
-
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required) {
   command.add_option("--model", arguments.model, "Hugging Face model directory")
       ->required()
@@ -189,15 +185,14 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adap
   if (adapter_required) adapter->required();
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  add_device_option(command, arguments.device);
 }
 
-Session open_session(const ModelArguments& arguments) {
+Session open_session(const ModelArguments& arguments, const CommonOptions& common) {
   Session session;
   const ModelConfig config = load_supported_config(arguments.model);
   ModelLoadOptions options;
   options.compute_dtype = parse_dtype(arguments.dtype);
-  options.device = parse_device(arguments.device);
+  options.device = device_of(common);
   std::optional<TaskFacts> facts;
   if (!arguments.adapter.empty()) {
     if (adapter_form(arguments.adapter) == AdapterForm::kNone) {

@@ -14,12 +14,12 @@
 #include "msplora/models/model.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "msplora/train/recipe.h"
+#include "program.h"
 #include "task_facts.h"
 
 namespace msplora {
 
 at::ScalarType parse_dtype(const std::string& name);
-void add_device_option(CLI::App& command, std::string& device);
 
 /// The model as an adapter sees it; the fingerprint is taken here, before training.
 AdapterTarget adapter_target(Model& model, const std::string& base_name);
@@ -74,12 +74,11 @@ PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const
 LabelMap choose_labels(const DataConfig& data, const TaskData& read, const ModelConfig& config);
 int64_t effective_max_length(int64_t wanted, const ModelConfig& config);
 
-/// --model, --adapter, --dtype, --device of the commands that use a trained model.
+/// --model, --adapter, --dtype of the commands that use a trained model.
 struct ModelArguments {
   std::string model;
   std::string adapter;
   std::string dtype = "float32";
-  std::string device = "cpu";
 };
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required);
 
@@ -93,7 +92,7 @@ struct Session {
 
 /// Loads model and adapter; class names come from task.json, else from config.json, else are numbers.
 /// Throws Error{kModel} when neither brings a trained head.
-Session open_session(const ModelArguments& arguments);
+Session open_session(const ModelArguments& arguments, const CommonOptions& common);
 
 /// The label map of a session; unset for regression.
 std::optional<LabelMap> session_labels(const Session& session);

@@ -9,7 +9,7 @@ expect 2 "msplora: error:" -- "$MSPLORA"
 expect 2 "did you mean \`train\`?" -- "$MSPLORA" trian recipe.yaml
 expect 2 "did you mean \`--adapter\`?" -- "$MSPLORA" eval --model m --adaptor a --data d
 expect 2 "msplora: error:" -- "$MSPLORA" train
-expect 2 "only \`cpu\` is" -- "$MSPLORA" train recipe.yaml --device cuda
+expect 2 "expected cpu, cuda or cuda:N" -- "$MSPLORA" train recipe.yaml --device tpu
 expect 1 "nowhere.yaml" -- "$MSPLORA" train nowhere.yaml
 expect 2 "inspect" "--shape" -- "$MSPLORA" inspect
 expect 2 "did you mean \`roberta-base\`?" -- "$MSPLORA" inspect --shape roberta-bas

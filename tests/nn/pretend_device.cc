@@ -1,5 +1,6 @@
 #include "nn/pretend_device.h"
 
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/NativeFunctions.h>
 #include <ATen/native/CPUFallback.h>
@@ -15,6 +16,10 @@ namespace msplora::testing {
 
 c10::Device pretend_device() {
   return {c10::DeviceType::PrivateUse1, 0};
+}
+
+c10::Device other_device() {
+  return at::hasCUDA() ? c10::Device(c10::DeviceType::CUDA, 0) : pretend_device();
 }
 
 namespace {
