@@ -21,7 +21,6 @@ std::vector<std::string> step_options_of(const BenchArguments& a, const CommonOp
   add("levels", std::to_string(a.levels));
   add("target-modules", a.target_modules.empty() ? "query,value" : a.target_modules);
   add("dtype", a.dtype);
-  add("device", common.device.empty() ? "cpu" : common.device);
   add("batch", std::to_string(a.batch));
   add("seq", std::to_string(a.seq));
   add("min-seq", std::to_string(a.min_seq));
@@ -52,6 +51,7 @@ nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOp
                                       "--shape",
                                       arguments.shape};
   for (std::string& option : step_options_of(arguments, common)) command.push_back(std::move(option));
+  if (!common.device.empty()) command.insert(command.end(), {"--device", common.device});
   auto facts = nlohmann::ordered_json::parse(output_of(command, runs));
   for (const auto& seconds : facts["step"]["seconds"]) runs.steps.seconds.push_back(seconds.get<double>());
   return facts;

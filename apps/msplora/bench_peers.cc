@@ -99,6 +99,8 @@ void print_sides(const StepRuns& ours, const StepRuns& peer, const Json& our_fac
 void run_peers(const PeerArguments& arguments, const CommonOptions& common) {
   step_options(arguments.step);  // what we would refuse is refused before anything runs
   check_peer(arguments);
+  if (!device_of(common).is_cpu())
+    throw Error(ErrorCode::kUsage, "--device", "bench peers compares on the CPU alone");
   use_threads(common.threads);  // for the line about the machine
   StepRuns ours, peer;
   Json our_facts, peer_facts;

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "adapters/config_json.h"
+#include "adapters/glora_peft.h"
 #include "adapters/glora_search.h"
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
@@ -360,9 +361,6 @@ class GloraAdapter : public Adapter {
   };
   using SiteTensors = std::array<Factors, 5>;
 
-  static at::Tensor first_column(const at::Tensor& down) { return down.narrow(1, 0, 1); }
-  static at::Tensor first_number(const at::Tensor& down) { return down.reshape({-1}).narrow(0, 0, 1); }
-
   /// The forms in effect: those drawn for the step, or found by the search, or all that are trained.
   const SiteChoice& active(size_t site_index) const {
     if (!drawn_.empty()) return drawn_[site_index];
@@ -382,47 +380,19 @@ class GloraAdapter : public Adapter {
     return common && *common != Support::kNone ? *common : largest;
   }
 
-  /// The support in the given form, at least as large as its own; PEFT has a buffer of zeros where there is
-  /// none.
   void add_peft_tensors(size_t site_index, size_t k, Support form, std::vector<NamedTensor>& tensors) const {
     const Site& site = sites_[site_index];
     const Factors& own = tensors_[site_index][k];
-    const Support active_form = active(site_index)[k];
-    const std::string name = fmt::format("{}.glora_{}.", site.path, "ABCDE"[k]);
-    const int64_t rows = k == kC ? site.in_features : site.out_features;
-    const int64_t columns = k == kA || k == kB ? site.in_features : 1;
-    const bool is_flat = k == kD || k == kE;
-    const auto options = factor_options(site);
-    const auto as_column = [&]() -> at::Tensor {
-      if (active_form == Support::kNone) return at::zeros({rows, 1}, options);
-      if (active_form == Support::kConstant) return first_number(own.down).expand({rows, 1});
-      return first_column(own.down.reshape({rows, -1}));
-    };
-    switch (form) {
-      case Support::kNone:
-        tensors.push_back(
-            {name + "zeros",
-             at::zeros(is_flat ? at::IntArrayRef({rows}) : at::IntArrayRef({rows, columns}), options)});
-        break;
-      case Support::kConstant:
-        tensors.push_back({name + "X", first_number(own.down)});
-        break;
-      case Support::kVector:
-        tensors.push_back({name + "X", is_flat ? as_column().reshape({rows}) : as_column()});
-        break;
-      case Support::kLowRank: {
-        at::Tensor down = own.down, up = own.up;
-        if (active_form != Support::kLowRank) {  // the column times a row of ones
-          down = at::zeros({rows, config_.rank}, options);
-          up = at::zeros({config_.rank, columns}, options);
-          down.select(1, 0).copy_(as_column().select(1, 0));
-          up.select(0, 0).fill_(1.0);
-        }
-        tensors.push_back({name + "Xd", down});
-        tensors.push_back({name + "Xu", up});
-        break;
-      }
-    }
+    PeftSupport support;
+    support.name = fmt::format("{}.glora_{}.", site.path, "ABCDE"[k]);
+    support.rows = k == kC ? site.in_features : site.out_features;
+    support.columns = k == kA || k == kB ? site.in_features : 1;
+    support.is_flat = k == kD || k == kE;
+    support.form = active(site_index)[k];
+    support.down = own.down;
+    support.up = own.up;
+    support.options = factor_options(site);
+    append_peft_support(support, form, config_.rank, tensors);
   }
 
   /// A as [out, in], or as something that is broadcast to it; undefined without A.

@@ -24,7 +24,7 @@ c10::Device parse_device(const std::string& name) {
   if (!at::hasCUDA()) {
     throw Error(ErrorCode::kConfig, "device",
                 fmt::format("`{}` is asked for, but libtorch finds no CUDA", name),
-                "build with a libtorch that has CUDA (Torch_DIR), see docs/performance.md; or use cpu");
+                "build with a libtorch that has CUDA (CMAKE_PREFIX_PATH), see docs/performance.md; or use cpu");
   }
   const c10::Device device(name == "cuda" ? "cuda:0" : name);
   const auto count = static_cast<int64_t>(at::getNumGPUs());

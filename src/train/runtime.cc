@@ -14,7 +14,9 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
+#include <new>
 #include <string>
 
 #include "msplora/core/threads.h"
@@ -35,26 +37,30 @@ namespace {
 // never lie in each other's place, and the heap grows by half of what is alive.
 class TensorAllocator final : public c10::Allocator {
  public:
-  c10::DataPtr allocate(size_t bytes) const override {
+  // The first is what libtorch 1.13 calls, the others what 2.3 and later do.
+  c10::DataPtr allocate(size_t bytes) const { return block_of(bytes); }
+  c10::DataPtr allocate(size_t bytes) { return block_of(bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const { std::memcpy(to, from, bytes); }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }  // oneDNN's arrays
+
+ private:
+  static c10::DataPtr block_of(size_t bytes) {
     const c10::Device cpu(c10::DeviceType::CPU);
     if (bytes == 0) return {nullptr, cpu};
     void* const block = bytes + kRoom > bytes ? std::malloc(bytes + kRoom) : nullptr;
-    TORCH_CHECK(block != nullptr, "out of memory: a tensor needs ", bytes, " bytes");
+    if (block == nullptr) throw std::bad_alloc();
     const uintptr_t begin = (reinterpret_cast<uintptr_t>(block) + kRoom) / kAlignment * kAlignment;
     void* const data = reinterpret_cast<void*>(begin);
     static_cast<void**>(data)[-1] = block;
     return {data, data, &release, cpu};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return &release; }  // oneDNN's arrays
-
- private:
   static void release(void* data) {
     if (data != nullptr) std::free(static_cast<void**>(data)[-1]);
   }
 
   static constexpr size_t kAlignment = 64;  // a cache line and the widest register
-  static constexpr size_t kRoom =
-      kAlignment + sizeof(void*);  // and for the block's own address below the data
+  // The block's own address lies below the data.
+  static constexpr size_t kRoom = kAlignment + sizeof(void*);
 };
 
 // Grows the heap by up to half of the machine's memory, of which nothing is used yet, and asks for large

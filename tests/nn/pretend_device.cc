@@ -11,6 +11,7 @@
 #include <torch/library.h>
 
 #include <cstdlib>
+#include <cstring>
 
 namespace msplora::testing {
 
@@ -26,11 +27,17 @@ namespace {
 
 class PretendAllocator final : public c10::Allocator {
  public:
-  c10::DataPtr allocate(size_t bytes) const override {
+  // As libtorch 1.13 and as 2.3 and later call it.
+  c10::DataPtr allocate(size_t bytes) const { return block_of(bytes); }
+  c10::DataPtr allocate(size_t bytes) { return block_of(bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const { std::memcpy(to, from, bytes); }
+  c10::DeleterFnPtr raw_deleter() const override { return &std::free; }
+
+ private:
+  static c10::DataPtr block_of(size_t bytes) {
     void* const data = bytes > 0 ? std::malloc(bytes) : nullptr;
     return {data, data, &std::free, pretend_device()};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return &std::free; }
 };
 
 PretendAllocator& allocator() {
