@@ -96,12 +96,14 @@ void print_sides(const StepRuns& ours, const StepRuns& peer, const Json& our_fac
   std::cout << machine_line() << "\n" << table.text("  ");
 }
 
-void run_peers(const PeerArguments& arguments, const CommonOptions& common) {
+void run_peers(const PeerArguments& arguments, const CommonOptions& given) {
   step_options(arguments.step);  // what we would refuse is refused before anything runs
   check_peer(arguments);
-  if (!device_of(common).is_cpu())
+  if (!device_of(given).is_cpu())
     throw Error(ErrorCode::kUsage, "--device", "bench peers compares on the CPU alone");
-  use_threads(common.threads);  // for the line about the machine
+  // Both sides are told: PyTorch's own choice may be half of the processors.
+  CommonOptions common = given;
+  common.threads = use_threads(given.threads);
   StepRuns ours, peer;
   Json our_facts, peer_facts;
   for (int64_t round = 0; round < arguments.rounds; ++round) {
@@ -117,6 +119,7 @@ void run_peers(const PeerArguments& arguments, const CommonOptions& common) {
                        {"msplora", side_json(ours, our_facts)},
                        {"peer", side_json(peer, peer_facts)},
                        {"peer_torch", peer_facts["torch"]},
+                       {"peer_threads", peer_facts["threads"]},
                        {"peer_padded_tokens", peer_facts["padded_tokens"]},
                        {"time_ratio", time_ratio},
                        {"median_time_ratio", median_ratio},

@@ -10,6 +10,7 @@ Prints one JSON object a step and one at the end. Needs PyTorch 1.13 or newer (D
 import argparse
 import json
 import math
+import os
 import resource
 import time
 
@@ -175,8 +176,8 @@ def parse():
 def main():
     args = parse()
     torch.manual_seed(args.seed)
-    if args.threads > 0:
-        torch.set_num_threads(args.threads)
+    # PyTorch's own choice may be half of the processors.
+    torch.set_num_threads(args.threads if args.threads > 0 else len(os.sched_getaffinity(0)))
     model = Classifier(args).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01)

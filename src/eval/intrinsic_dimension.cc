@@ -116,7 +116,7 @@ TwoNnEstimator parse_two_nn_estimator(const std::string& name) {
 
 double two_nn_dimension(const at::Tensor& points, TwoNnEstimator estimator, double discard) {
   const c10::NoGradGuard no_grad;
-  const at::Tensor exact = points.to(at::kDouble).contiguous();
+  const at::Tensor exact = points.to(at::kCPU, at::kDouble).contiguous();
   if (!at::isfinite(exact).all().item<bool>()) {
     throw Error(ErrorCode::kNumerics, "intrinsic dimension", "a point is not finite");
   }
