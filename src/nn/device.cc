@@ -22,9 +22,9 @@ c10::Device parse_device(const std::string& name) {
     throw Error(ErrorCode::kUsage, "device", fmt::format("expected cpu, cuda or cuda:N, found `{}`", name));
   if (name == "cpu") return c10::Device(c10::DeviceType::CPU);
   if (!at::hasCUDA()) {
-    throw Error(ErrorCode::kConfig, "device",
-                fmt::format("`{}` is asked for, but libtorch finds no CUDA", name),
-                "build with a libtorch that has CUDA (CMAKE_PREFIX_PATH), see docs/performance.md; or use cpu");
+    throw Error(
+        ErrorCode::kConfig, "device", fmt::format("`{}` is asked for, but libtorch finds no CUDA", name),
+        "build with a libtorch that has CUDA (CMAKE_PREFIX_PATH), see docs/performance.md; or use cpu");
   }
   const c10::Device device(name == "cuda" ? "cuda:0" : name);
   const auto count = static_cast<int64_t>(at::getNumGPUs());
