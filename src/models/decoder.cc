@@ -71,10 +71,6 @@ std::vector<float> frequencies_of(const ModelConfig& config) {
   return frequencies;
 }
 
-at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows) {
-  return x.defined() && rows.defined() ? x.index_select(0, rows.to(x.device())) : x;
-}
-
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, ParameterStore& store, at::ScalarType compute_dtype)

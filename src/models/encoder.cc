@@ -145,14 +145,12 @@ at::Tensor Encoder::forward(const PackedInput& input, const ForwardContext& cont
 }
 
 at::Tensor Encoder::forward_first_tokens(const PackedInput& input, const ForwardContext& context) const {
-  if (context.observe_hidden) {
-    const at::Tensor hidden = forward(input, context);
-    return hidden.index_select(0, first_token_rows(input).to(hidden.device()));
-  }
+  const at::Tensor rows = first_token_rows(input);
+  if (context.observe_hidden) return rows_or_all(forward(input, context), rows);
   check(input);
   at::Tensor x = embed(input, context);
   for (size_t i = 0; i + 1 < layers_.size(); ++i) x = run_layer(layers_[i], x, {}, input, context);
-  return run_layer(layers_.back(), x, first_token_rows(input).to(x.device()), input, context);
+  return run_layer(layers_.back(), x, rows.to(x.device()), input, context);
 }
 
 void Encoder::append_sites(std::vector<Site>& sites) {

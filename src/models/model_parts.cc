@@ -42,8 +42,12 @@ at::Tensor last_token_rows(const PackedInput& input) {
   return rows;
 }
 
+at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows) {
+  return x.defined() && rows.defined() ? x.index_select(0, rows.to(x.device())) : x;
+}
+
 at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input) {
-  return input.output_rows.defined() ? hidden.index_select(0, input.output_rows.to(hidden.device())) : hidden;
+  return rows_or_all(hidden, input.output_rows);
 }
 
 void check_lengths(const PackedInput& input, int64_t longest) {

@@ -15,6 +15,9 @@ Site make_site(Linear& linear, int64_t layer);
 at::Tensor first_token_rows(const PackedInput& input);
 at::Tensor last_token_rows(const PackedInput& input);
 
+/// The chosen rows of x, or all where no rows are given; undefined stays undefined. `rows` may lie on the
+/// CPU.
+at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows);
 /// Hidden states of the rows a language-model head is applied to.
 at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input);
 

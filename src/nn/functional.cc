@@ -245,6 +245,18 @@ at::Tensor bounds_of(const std::vector<int32_t>& cu_seqlens) {
   return bounds;
 }
 
+/// Of q, k and v as parts_of takes them.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
+                  const kernels::DropoutMask& mask) {
+  if (uses_composed_operations(q)) {
+    const auto parts = parts_of(q, k, v, shape);
+    return detail::composed::segment_attention(parts[0], parts[1], parts[2], cu_seqlens, shape, mask);
+  }
+  return SegmentAttentionFunction::apply(q, detail::or_empty(k), detail::or_empty(v), bounds_of(cu_seqlens),
+                                         shape, mask);
+}
+
 }  // namespace
 
 kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint64_t stream) {
@@ -283,30 +295,18 @@ at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask) {
-  if (uses_composed_operations(q))
-    return detail::composed::segment_attention(q, k, v, cu_seqlens, shape, mask);
-  return SegmentAttentionFunction::apply(q, k, v, bounds_of(cu_seqlens), shape, mask);
+  return attend(q, k, v, cu_seqlens, shape, mask);
 }
 
 at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens,
                              const AttentionShape& shape, const kernels::DropoutMask& mask) {
-  if (uses_composed_operations(qkv)) {
-    const auto [q, k, v] = parts_of(qkv, {}, {}, shape);
-    return detail::composed::segment_attention(q, k, v, cu_seqlens, shape, mask);
-  }
-  const at::Tensor none = at::empty({0}, qkv.options());
-  return SegmentAttentionFunction::apply(qkv, none, none, bounds_of(cu_seqlens), shape, mask);
+  return attend(qkv, {}, {}, cu_seqlens, shape, mask);
 }
 
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& kv,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask) {
-  if (uses_composed_operations(q)) {
-    const auto parts = parts_of(q, kv, {}, shape);
-    return detail::composed::segment_attention(q, parts[1], parts[2], cu_seqlens, shape, mask);
-  }
-  const at::Tensor none = at::empty({0}, q.options());
-  return SegmentAttentionFunction::apply(q, kv, none, bounds_of(cu_seqlens), shape, mask);
+  return attend(q, kv, {}, cu_seqlens, shape, mask);
 }
 
 at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dtype) {

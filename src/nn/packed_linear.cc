@@ -84,10 +84,12 @@ void PackedLinear::run(const at::Tensor& x, bool is_transposed, ProductCall call
   product->run(call);
 }
 
-void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const {
+void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
+                                const LowRankSum* update) const {
   ProductCall call;
   call.bias = bias_data(bias);
   call.y = y.data_ptr();
+  call.update = update;
   run(x, /*is_transposed=*/false, call);
 }
 
@@ -124,12 +126,8 @@ int64_t PackedLinear::packed_bytes() const {
 
 at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias,
                                  const LowRankSum* update) const {
-  at::Tensor y = at::empty({x.size(0), out_}, x.options());
-  ProductCall call;
-  call.bias = bias_data(bias);
-  call.y = y.data_ptr();
-  call.update = update;
-  run(x, /*is_transposed=*/false, call);
+  const at::Tensor y = at::empty({x.size(0), out_}, x.options());
+  forward_into(x, bias, y, update);
   return y;
 }
 

@@ -37,7 +37,8 @@ class PackedLinear : public torch::CustomClassHolder {
   /// dy W + others, which may be undefined; written into `others` itself where it is contiguous.
   at::Tensor backward_onto(const at::Tensor& dy, const at::Tensor& others) const;
   /// The same into contiguous rows that are there already; with `add`, onto what they hold.
-  void forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;
+  void forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
+                    const LowRankSum* update = nullptr) const;
   void backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add = false) const;
   /// y = f(x Wᵀ + b), and f' into `derivative` where that is defined.
   void activated_into(const at::Tensor& x, const at::Tensor& bias, kernels::Activation activation,

@@ -51,7 +51,7 @@ std::string list_names(const std::vector<std::string>& names) {
 }  // namespace
 
 double sum_of_squares(const at::Tensor& tensor) {
-  if (!tensor.device().is_cpu()) return tensor.detach().square().sum(at::kDouble).item<double>();
+  if (!tensor.device().is_cpu()) return tensor.detach().to(at::kDouble).square().sum().item<double>();
   const at::Tensor dense = tensor.detach().contiguous();
   return dense.scalar_type() == at::kDouble ? chunked_sum<double>(dense) : chunked_sum<float>(dense);
 }
