@@ -22,7 +22,7 @@ std::string Panel::text() const {
 
 std::string model_line(const Model& model, const std::string& path, bool random_init) {
   int64_t count = 0;
-  for (const NamedParameter& parameter : const_cast<Model&>(model).parameters())
+  for (const NamedTensor& parameter : const_cast<Model&>(model).parameters())
     count += parameter.tensor.numel();
   const ModelConfig& config = model.config();
   return fmt::format("{} of {}, {} layers, hidden size {}, {:.1f}M parameters{}", config.model_type, path,

@@ -59,7 +59,7 @@ std::string panel_of(const PretrainRecipe& recipe, Model& model, const MlmCorpus
   const double mean =
       static_cast<double>(summary.tokens) / static_cast<double>(std::max<int64_t>(1, summary.sequences));
   int64_t count = 0;
-  for (const NamedParameter& parameter : model.parameters()) count += parameter.tensor.numel();
+  for (const NamedTensor& parameter : model.parameters()) count += parameter.tensor.numel();
   Panel panel;
   panel.add("model", model_line(model, recipe.model.path, recipe.model.random_init));
   panel.add("trainable", fmt::format("{}: all parameters", with_commas(count)));

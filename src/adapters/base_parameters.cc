@@ -26,7 +26,7 @@ bool is_bias(const std::string& name) {
 /// Modules and their last components, for suggestions.
 std::vector<std::string> module_names(const AdapterTarget& target) {
   std::set<std::string> names;
-  for (const NamedParameter& parameter : target.parameters) {
+  for (const NamedTensor& parameter : target.parameters) {
     for (std::string module = module_of(parameter.name); !module.empty(); module = module_of(module)) {
       names.insert(module);
       names.insert(module.substr(module.rfind('.') + 1));
@@ -39,14 +39,14 @@ void check_modules(const AdapterConfig& config, const AdapterTarget& target, boo
                    ErrorList& errors) {
   for (const std::string& head : target.head_modules) {
     const bool found = std::any_of(target.parameters.begin(), target.parameters.end(),
-                                   [&](const NamedParameter& p) { return lies_in(p.name, {head}); });
+                                   [&](const NamedTensor& p) { return lies_in(p.name, {head}); });
     if (!found) errors.add("model", fmt::format("the head `{}` has no parameters", head));
   }
   if (lenient) return;
   for (const std::string& entry : config.modules_to_save) {
     const bool found =
         std::any_of(target.parameters.begin(), target.parameters.end(),
-                    [&](const NamedParameter& p) { return contains_components(module_of(p.name), entry); });
+                    [&](const NamedTensor& p) { return contains_components(module_of(p.name), entry); });
     if (!found) {
       errors.add("adapter.modules_to_save", fmt::format("`{}` matches no module with parameters", entry),
                  did_you_mean(entry, module_names(target)));
@@ -90,7 +90,7 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
   std::set<std::string> site_biases;
   for (const Site& site : targeted) site_biases.insert(site.path + ".bias");
   std::vector<BaseParameter> trained, biases, saved;
-  for (const NamedParameter& parameter : target.parameters) {
+  for (const NamedTensor& parameter : target.parameters) {
     if (!parameter.tensor.defined()) continue;
     if (is_saved_whole(config, target.head_modules, parameter.name)) {
       saved.push_back({parameter, ParameterGroup::kHead});
@@ -117,7 +117,7 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
 void prepare_base_parameters(const AdapterTarget& target, const std::vector<BaseParameter>& trained) {
   std::unordered_map<std::string, const Linear*> layers;
   for (const Site& site : target.sites) layers[site.path] = site.linear;
-  for (const NamedParameter& parameter : target.parameters) {
+  for (const NamedTensor& parameter : target.parameters) {
     if (parameter.tensor.defined() && parameter.tensor.is_floating_point())
       parameter.tensor.requires_grad_(false);
   }

@@ -11,7 +11,7 @@ namespace msplora::detail {
 
 /// A parameter of the base model that is trained beside the adapter.
 struct BaseParameter {
-  NamedParameter parameter;
+  NamedTensor parameter;
   ParameterGroup group = ParameterGroup::kHead;
 };
 

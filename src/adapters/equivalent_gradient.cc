@@ -51,8 +51,8 @@ GradientSplit parse_gradient_split(const std::string& name) {
   return name == "zero" ? GradientSplit::kZero : GradientSplit::kSylvester;
 }
 
-FactorPair equivalent_gradients(const FactorPair& factors, const FactorPair& gradients, double scaling,
-                                GradientSplit split, const Damping& damping) {
+FactorMatrices equivalent_gradients(const FactorMatrices& factors, const FactorMatrices& gradients,
+                                    double scaling, GradientSplit split, const Damping& damping) {
   const at::Tensor a = factors.down.to(at::kDouble), b = factors.up.to(at::kDouble);
   const at::Tensor ga = gradients.down.to(at::kDouble), gb = gradients.up.to(at::kDouble);
   const double inverse_square = 1.0 / (scaling * scaling);
@@ -72,7 +72,7 @@ FactorPair equivalent_gradients(const FactorPair& factors, const FactorPair& gra
   return {left + at::mm(x, a), rest - at::mm(b, x)};
 }
 
-at::Tensor weight_change(const FactorPair& factors, const FactorPair& step, double scaling) {
+at::Tensor weight_change(const FactorMatrices& factors, const FactorMatrices& step, double scaling) {
   const at::ScalarType dtype = factors.down.scalar_type();
   at::Tensor change = at::mm(factors.up, step.down.to(dtype));
   change.addmm_(step.up.to(dtype), factors.down);

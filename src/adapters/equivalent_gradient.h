@@ -7,7 +7,7 @@
 namespace msplora::detail {
 
 /// A pair for the factors of W' = W + s B A: the factors themselves, their gradients or their steps.
-struct FactorPair {
+struct FactorMatrices {
   at::Tensor down;  // A's, [r, in]
   at::Tensor up;    // B's, [out, r]
 };
@@ -32,11 +32,11 @@ struct Damping {
 ///   hA = (BᵀB)⁻¹ gA / s² + X A,      hB = (I - B (BᵀB)⁻¹ Bᵀ) gB (AAᵀ)⁻¹ / s² - B X
 /// X cancels in the effect, which is the projection P_B G + G P_A - P_B G P_A. B = 0 is allowed: hA = 0 then.
 /// Float64 whatever comes in; O((in + out) r² + r³).
-FactorPair equivalent_gradients(const FactorPair& factors, const FactorPair& gradients, double scaling,
-                                GradientSplit split, const Damping& damping);
+FactorMatrices equivalent_gradients(const FactorMatrices& factors, const FactorMatrices& gradients,
+                                    double scaling, GradientSplit split, const Damping& damping);
 
 /// The change of W' that a step of the factors makes, to first order: s B hA + s hB A, in the dtype of
 /// `factors`.
-at::Tensor weight_change(const FactorPair& factors, const FactorPair& step, double scaling);
+at::Tensor weight_change(const FactorMatrices& factors, const FactorMatrices& step, double scaling);
 
 }  // namespace msplora::detail

@@ -38,10 +38,10 @@ uint64_t hash_values(uint64_t hash, const at::Tensor& tensor) {
 
 }  // namespace
 
-uint64_t fingerprint(const std::vector<NamedParameter>& parameters,
+uint64_t fingerprint(const std::vector<NamedTensor>& parameters,
                      const std::vector<std::string>& head_modules) {
   std::map<std::string, at::Tensor> sorted;
-  for (const NamedParameter& parameter : parameters) {
+  for (const NamedTensor& parameter : parameters) {
     if (!parameter.tensor.is_floating_point() || detail::lies_in(parameter.name, head_modules)) continue;
     sorted[parameter.name] = parameter.tensor;
   }

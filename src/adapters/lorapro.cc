@@ -35,7 +35,7 @@ class LoraProAdapter : public LowRankAdapter {
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < downs_.size(); ++i) {
       if (!has_gradients(i)) continue;
-      const FactorPair step = equivalent(i, {downs_[i].grad(), ups_[i].grad()}, split_, progress);
+      const FactorMatrices step = equivalent(i, {downs_[i].grad(), ups_[i].grad()}, split_, progress);
       downs_[i].mutable_grad().copy_(step.down);
       ups_[i].mutable_grad().copy_(step.up);
     }
@@ -90,9 +90,9 @@ class LoraProAdapter : public LowRankAdapter {
 
   bool has_gradients(size_t i) const { return downs_[i].grad().defined() && ups_[i].grad().defined(); }
 
-  FactorPair equivalent(size_t i, const FactorPair& gradients, GradientSplit split,
-                        const TrainingProgress& progress) const {
-    const FactorPair step =
+  FactorMatrices equivalent(size_t i, const FactorMatrices& gradients, GradientSplit split,
+                            const TrainingProgress& progress) const {
+    const FactorMatrices step =
         equivalent_gradients({downs_[i], ups_[i]}, gradients, layout_.factors[i].scaling, split, damping_);
     if (std::isfinite(step.down.sum().item<double>() + step.up.sum().item<double>())) return step;
     throw Error(ErrorCode::kNumerics, fmt::format("training, step {}", progress.step + 1),
@@ -106,14 +106,14 @@ class LoraProAdapter : public LowRankAdapter {
     at::Tensor &a = downs_[i], &b = ups_[i];
     auto& [first, second] = moments_[i];
     const double s = layout_.factors[i].scaling;
-    const FactorPair clipped = {a.grad() * rule.gradient_scale, b.grad() * rule.gradient_scale};
+    const FactorMatrices clipped = {a.grad() * rule.gradient_scale, b.grad() * rule.gradient_scale};
     const at::Tensor g = weight_change({a, b}, equivalent(i, clipped, GradientSplit::kZero, progress), s);
     first.mul_(rule.beta1).add_(g, 1.0 - rule.beta1);
     second.mul_(rule.beta2).addcmul_(g, g, 1.0 - rule.beta2);
     const double correction1 = 1.0 - std::pow(rule.beta1, static_cast<double>(step));
     const double correction2 = 1.0 - std::pow(rule.beta2, static_cast<double>(step));
     const at::Tensor u = (first / correction1).div_((second / correction2).sqrt_().add_(rule.eps));
-    FactorPair move = equivalent(i, {at::mm(b.t(), u) * s, at::mm(u, a.t()) * s}, split_, progress);
+    FactorMatrices move = equivalent(i, {at::mm(b.t(), u) * s, at::mm(u, a.t()) * s}, split_, progress);
     const double limit = config_.lorapro.max_relative_step;
     const double size = rule.lr * move.down.norm().item<double>();
     const double allowed = limit * a.norm().item<double>();

@@ -84,7 +84,7 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
 
 /// Adds the parameters of the base that the method trains itself.
 void count_base(const Method& method, const AdapterConfig& config, const std::vector<std::string>& heads,
-                const std::vector<NamedParameter>& parameters, ParameterCount& count) {
+                const std::vector<NamedTensor>& parameters, ParameterCount& count) {
   if (parameters.empty()) {
     throw Error(ErrorCode::kUsage, "count_parameters",
                 fmt::format("method `{}` trains parameters of the base, whose shapes are not known here",
@@ -93,7 +93,7 @@ void count_base(const Method& method, const AdapterConfig& config, const std::ve
   }
   count.per_level.resize(1);
   count.owners.resize(1);
-  for (const NamedParameter& parameter : parameters) {
+  for (const NamedTensor& parameter : parameters) {
     if (detail::is_saved_whole(config, heads, parameter.name) || !method.trains_parameter(parameter.name))
       continue;
     count.total += parameter.tensor.numel();
@@ -158,7 +158,7 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const AttentionHeads& heads,
                                 const std::vector<std::string>& head_modules,
-                                const std::vector<NamedParameter>& parameters) {
+                                const std::vector<NamedTensor>& parameters) {
   ErrorList errors;
   const Checked checked =
       check(config, sites, num_layers, heads, head_modules, detail::Strictness::kStrict, errors);

@@ -40,8 +40,8 @@ class BertForSequenceClassification : public Model {
     return sites;
   }
 
-  std::vector<NamedParameter> parameters() override {
-    std::vector<NamedParameter> parameters;
+  std::vector<NamedTensor> parameters() override {
+    std::vector<NamedTensor> parameters;
     encoder_.append_parameters(parameters);
     append_linear(pooler_, parameters);
     append_linear(classifier_, parameters);
@@ -85,8 +85,8 @@ class BertForMaskedLm : public Model {
     return sites;
   }
 
-  std::vector<NamedParameter> parameters() override {
-    std::vector<NamedParameter> parameters;
+  std::vector<NamedTensor> parameters() override {
+    std::vector<NamedTensor> parameters;
     encoder_.append_parameters(parameters);
     append_linear(dense_, parameters);
     append_norm(norm_, parameters);

@@ -213,7 +213,7 @@ void Decoder::append_sites(std::vector<Site>& sites) {
   }
 }
 
-void Decoder::append_parameters(std::vector<NamedParameter>& parameters) const {
+void Decoder::append_parameters(std::vector<NamedTensor>& parameters) const {
   parameters.push_back({"model.embed_tokens.weight", word_embeddings_});
   for (const DecoderLayer& layer : layers_) {
     for (const Linear* linear : {&layer.query, &layer.key, &layer.value, &layer.attention_output})

@@ -38,7 +38,7 @@ class Decoder {
   at::Tensor forward_last_tokens(const PackedInput& input, const ForwardContext& context) const;
 
   void append_sites(std::vector<Site>& sites);
-  void append_parameters(std::vector<NamedParameter>& parameters) const;
+  void append_parameters(std::vector<NamedTensor>& parameters) const;
   const at::Tensor& word_embeddings() const { return word_embeddings_; }
 
  private:

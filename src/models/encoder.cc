@@ -41,7 +41,7 @@ LayerNorm take_norm(ParameterStore& store, const std::string& name, int64_t widt
           store.take(name + ".bias", {width}, role, Init::kZero)};
 }
 
-void append_norm(const LayerNorm& norm, std::vector<NamedParameter>& parameters) {
+void append_norm(const LayerNorm& norm, std::vector<NamedTensor>& parameters) {
   parameters.push_back({norm.name + ".weight", norm.weight});
   parameters.push_back({norm.name + ".bias", norm.bias});
 }
@@ -162,7 +162,7 @@ void Encoder::append_sites(std::vector<Site>& sites) {
   }
 }
 
-void Encoder::append_parameters(std::vector<NamedParameter>& parameters) const {
+void Encoder::append_parameters(std::vector<NamedTensor>& parameters) const {
   const std::string embeddings = names_.prefix + "embeddings";
   parameters.push_back({embeddings + ".word_embeddings.weight", word_embeddings_});
   parameters.push_back({embeddings + ".position_embeddings.weight", position_embeddings_});

@@ -46,7 +46,7 @@ class Encoder {
   at::Tensor forward_first_tokens(const PackedInput& input, const ForwardContext& context) const;
 
   void append_sites(std::vector<Site>& sites);
-  void append_parameters(std::vector<NamedParameter>& parameters) const;
+  void append_parameters(std::vector<NamedTensor>& parameters) const;
   const at::Tensor& word_embeddings() const { return word_embeddings_; }
 
  private:
@@ -68,7 +68,7 @@ class Encoder {
   std::vector<EncoderLayer> layers_;
 };
 
-void append_norm(const LayerNorm& norm, std::vector<NamedParameter>& parameters);
+void append_norm(const LayerNorm& norm, std::vector<NamedTensor>& parameters);
 LayerNorm take_norm(ParameterStore& store, const std::string& name, int64_t width,
                     ParameterStore::Role role = ParameterStore::Role::kFloat32);
 

@@ -40,8 +40,8 @@ class DecoderForCausalLm : public Model {
     return sites;
   }
 
-  std::vector<NamedParameter> parameters() override {
-    std::vector<NamedParameter> parameters;
+  std::vector<NamedTensor> parameters() override {
+    std::vector<NamedTensor> parameters;
     decoder_.append_parameters(parameters);
     if (!is_tied_) append_linear(lm_head_, parameters);
     return parameters;
@@ -77,8 +77,8 @@ class DecoderForSequenceClassification : public Model {
     return sites;
   }
 
-  std::vector<NamedParameter> parameters() override {
-    std::vector<NamedParameter> parameters;
+  std::vector<NamedTensor> parameters() override {
+    std::vector<NamedTensor> parameters;
     decoder_.append_parameters(parameters);
     append_linear(score_, parameters);
     return parameters;

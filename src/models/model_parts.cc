@@ -18,7 +18,7 @@ at::Tensor Model::loss_sum(const PackedInput& input, const at::Tensor& labels,
   return cross_entropy_sum(forward(input, context), labels);
 }
 
-void append_linear(const Linear& linear, std::vector<NamedParameter>& parameters) {
+void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters) {
   parameters.push_back({linear.name() + ".weight", linear.weight});
   if (linear.bias.defined()) parameters.push_back({linear.name() + ".bias", linear.bias});
 }

@@ -8,7 +8,7 @@
 /// What the architectures share.
 namespace msplora {
 
-void append_linear(const Linear& linear, std::vector<NamedParameter>& parameters);
+void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters);
 Site make_site(Linear& linear, int64_t layer);
 
 /// Row of the first and of the last token of every sequence, int64 [B].

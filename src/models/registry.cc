@@ -109,7 +109,7 @@ std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOp
   return build(config, options, nullptr, "model", nullptr);
 }
 
-std::vector<NamedParameter> parameters_of_shape(const ModelConfig& config, ModelTask task) {
+std::vector<NamedTensor> parameters_of_shape(const ModelConfig& config, ModelTask task) {
   ModelLoadOptions options;
   options.task = task;
   const Architecture& architecture = find_architecture(config, task, "model");
@@ -122,7 +122,7 @@ void save_model(Model& model, const std::filesystem::path& directory, at::Scalar
   ModelConfig config = model.config();
   config.torch_dtype = dtype == at::kBFloat16 ? "bfloat16" : dtype == at::kHalf ? "float16" : "float32";
   std::vector<NamedTensor> tensors;
-  for (const NamedParameter& parameter : model.parameters())
+  for (const NamedTensor& parameter : model.parameters())
     tensors.push_back({parameter.name, parameter.tensor.detach().to(dtype)});
   std::filesystem::create_directories(directory);
   write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});

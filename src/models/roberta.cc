@@ -41,8 +41,8 @@ class RobertaForSequenceClassification : public Model {
     return sites;
   }
 
-  std::vector<NamedParameter> parameters() override {
-    std::vector<NamedParameter> parameters;
+  std::vector<NamedTensor> parameters() override {
+    std::vector<NamedTensor> parameters;
     encoder_.append_parameters(parameters);
     append_linear(dense_, parameters);
     append_linear(out_proj_, parameters);
@@ -81,8 +81,8 @@ class RobertaForMaskedLm : public Model {
     return sites;
   }
 
-  std::vector<NamedParameter> parameters() override {
-    std::vector<NamedParameter> parameters;
+  std::vector<NamedTensor> parameters() override {
+    std::vector<NamedTensor> parameters;
     encoder_.append_parameters(parameters);
     append_linear(dense_, parameters);
     append_norm(norm_, parameters);

@@ -61,8 +61,8 @@ double clip_factor(double norm, double max_norm) {
   return std::min(1.0, max_norm / (norm + 1e-6));
 }
 
-GradientWatch::GradientWatch(std::vector<NamedParameter> tensors) {
-  for (NamedParameter& tensor : tensors) entries_.push_back({std::move(tensor)});
+GradientWatch::GradientWatch(std::vector<NamedTensor> tensors) {
+  for (NamedTensor& tensor : tensors) entries_.push_back({std::move(tensor)});
 }
 
 GradientReport GradientWatch::examine(const std::set<std::string>& frozen, double lr_factor) {

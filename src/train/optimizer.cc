@@ -73,7 +73,7 @@ void update_elsewhere(at::Tensor& parameter, const at::Tensor& gradient_in, at::
   parameter.mul_(1.0 - lr * weight_decay).addcdiv_(first, root, -lr / power(options.beta1));
 }
 
-void check_parameter(const NamedParameter& parameter) {
+void check_parameter(const NamedTensor& parameter) {
   const auto dtype = parameter.tensor.scalar_type();
   if (dtype != at::kFloat && dtype != at::kDouble) {
     throw Error(ErrorCode::kUsage, parameter.name,
@@ -87,7 +87,7 @@ void check_parameter(const NamedParameter& parameter) {
 std::vector<OptimizerGroup> checked(std::vector<OptimizerGroup> groups) {
   std::set<std::string> names;
   for (const OptimizerGroup& group : groups) {
-    for (const NamedParameter& parameter : group.tensors) {
+    for (const NamedTensor& parameter : group.tensors) {
       check_parameter(parameter);
       if (!names.insert(parameter.name).second) {
         throw Error(ErrorCode::kUsage, parameter.name, "given to the optimizer twice");
@@ -106,7 +106,7 @@ std::string shape_text(const at::Tensor& tensor) {
 AdamW::AdamW(AdamWOptions options, std::vector<OptimizerGroup> groups)
     : options_(options), groups_(checked(std::move(groups))) {
   for (size_t index = 0; index < groups_.size(); ++index) {
-    for (const NamedParameter& parameter : groups_[index].tensors) {
+    for (const NamedTensor& parameter : groups_[index].tensors) {
       const at::Tensor detached = parameter.tensor.detach();
       slots_.push_back(
           {parameter.name, parameter.tensor, at::zeros_like(detached), at::zeros_like(detached), 0, index});
@@ -190,20 +190,12 @@ void AdamW::load_state(const std::vector<NamedTensor>& state, const std::string&
   }
 }
 
-int64_t AdamW::state_bytes() const {
-  int64_t bytes = 0;
-  for (const Slot& slot : slots_) {
-    bytes += static_cast<int64_t>(slot.first.nbytes() + slot.second.nbytes());
-  }
-  return bytes;
-}
-
 Sgd::Sgd(std::vector<OptimizerGroup> groups) : groups_(checked(std::move(groups))) {}
 
 void Sgd::step(double lr_factor, double gradient_scale, const std::set<std::string>& frozen,
                const std::map<std::string, double>& lr_factors) {
   for (const OptimizerGroup& group : groups_) {
-    for (const NamedParameter& parameter : group.tensors) {
+    for (const NamedTensor& parameter : group.tensors) {
       const at::Tensor& gradient = parameter.tensor.grad();
       if (!gradient.defined() || frozen.contains(parameter.name)) continue;
       const auto found = lr_factors.find(parameter.name);
@@ -215,7 +207,7 @@ void Sgd::step(double lr_factor, double gradient_scale, const std::set<std::stri
 
 void Sgd::reset(const std::string& name) {
   for (const OptimizerGroup& group : groups_) {
-    for (const NamedParameter& parameter : group.tensors) {
+    for (const NamedTensor& parameter : group.tensors) {
       if (parameter.name == name) return;
     }
   }
@@ -224,7 +216,7 @@ void Sgd::reset(const std::string& name) {
 
 void Sgd::zero_grad() {
   for (const OptimizerGroup& group : groups_) {
-    for (const NamedParameter& parameter : group.tensors) parameter.tensor.mutable_grad().reset();
+    for (const NamedTensor& parameter : group.tensors) parameter.tensor.mutable_grad().reset();
   }
 }
 

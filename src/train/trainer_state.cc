@@ -21,8 +21,8 @@
 namespace msplora {
 namespace {
 
-std::vector<NamedParameter> named(const std::vector<TrainableTensor>& trainable) {
-  std::vector<NamedParameter> parameters;
+std::vector<NamedTensor> named(const std::vector<TrainableTensor>& trainable) {
+  std::vector<NamedTensor> parameters;
   for (const TrainableTensor& tensor : trainable) parameters.push_back({tensor.name, tensor.tensor});
   return parameters;
 }
@@ -266,9 +266,9 @@ TrainingResult Trainer::result(bool paused) const {
   return result;
 }
 
-std::vector<TrainableTensor> all_trainable(const std::vector<NamedParameter>& parameters) {
+std::vector<TrainableTensor> all_trainable(const std::vector<NamedTensor>& parameters) {
   std::vector<TrainableTensor> trainable;
-  for (const NamedParameter& parameter : parameters) {
+  for (const NamedTensor& parameter : parameters) {
     parameter.tensor.requires_grad_(true);
     trainable.push_back({parameter.name, parameter.tensor, ParameterGroup::kAdapter, 0});
   }

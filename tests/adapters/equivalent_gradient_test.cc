@@ -34,7 +34,7 @@ struct Case {
         g(normals({out, in}, "G")),
         gradients{at::mm(factors.up.t(), g) * s, at::mm(g, factors.down.t()) * s} {}
 
-  FactorPair step(GradientSplit split) const {
+  FactorMatrices step(GradientSplit split) const {
     return equivalent_gradients(factors, gradients, s, split, {0.0, 0.0});
   }
   at::Tensor effect(GradientSplit split) const { return weight_change(factors, step(split), s); }
@@ -48,9 +48,9 @@ struct Case {
   }
 
   double s;
-  FactorPair factors;
+  FactorMatrices factors;
   at::Tensor g;
-  FactorPair gradients;
+  FactorMatrices gradients;
 };
 
 TEST(EquivalentGradient, IsTheProjectionOfTheGradientForEverySplit) {
@@ -101,21 +101,21 @@ TEST(EquivalentGradient, IsTheGradientItselfAtFullRank) {
 TEST(EquivalentGradient, SplitsDivideTheStepAsDefined) {
   const Case c;
   const at::Tensor p = at::mm(c.factors.up.t(), c.factors.up), q = at::mm(c.factors.down, c.factors.down.t());
-  const FactorPair zero = c.step(GradientSplit::kZero), sylvester = c.step(GradientSplit::kSylvester);
+  const FactorMatrices zero = c.step(GradientSplit::kZero), sylvester = c.step(GradientSplit::kSylvester);
   // X from the down factor: hA - hA(X = 0) = X A.
   const at::Tensor x = at::mm(at::mm(sylvester.down - zero.down, c.factors.down.t()), at::linalg_inv(q));
   const at::Tensor right =
       at::mm(at::mm(at::linalg_inv(p), c.gradients.down), c.factors.down.t()) / (-c.s * c.s);
   EXPECT_LT(frobenius(at::mm(p, x) + at::mm(x, q) - right), 1e-10 * frobenius(right));
   const auto distance = [&](GradientSplit split) {
-    const FactorPair step = c.step(split);
+    const FactorMatrices step = c.step(split);
     return std::pow(frobenius(step.down - c.gradients.down), 2) +
            std::pow(frobenius(step.up - c.gradients.up), 2);
   };
   EXPECT_LT(distance(GradientSplit::kSylvester), distance(GradientSplit::kZero));
   EXPECT_LT(distance(GradientSplit::kSylvester), distance(GradientSplit::kSymmetric));
   // Symmetric: both factors carry the same part of what they share, P_B effect P_A.
-  const FactorPair symmetric = c.step(GradientSplit::kSymmetric);
+  const FactorMatrices symmetric = c.step(GradientSplit::kSymmetric);
   const at::Tensor from_down = at::mm(at::mm(c.factors.up, symmetric.down), c.down_projector());
   const at::Tensor from_up = at::mm(c.up_projector(), at::mm(symmetric.up, c.factors.down));
   EXPECT_LT(frobenius(from_down - from_up), 1e-10 * frobenius(from_down));
@@ -123,7 +123,7 @@ TEST(EquivalentGradient, SplitsDivideTheStepAsDefined) {
 
 TEST(EquivalentGradient, IsTheFirstOrderChangeOfTheProduct) {
   const Case c;
-  const FactorPair step = c.step(GradientSplit::kSylvester);
+  const FactorMatrices step = c.step(GradientSplit::kSylvester);
   const double lr = 1e-7;
   const at::Tensor moved = at::mm(c.factors.up - lr * step.up, c.factors.down - lr * step.down);
   const at::Tensor change = (moved - at::mm(c.factors.up, c.factors.down)) * (c.s / -lr);
@@ -137,7 +137,7 @@ TEST(EquivalentGradient, StartsAtAZeroUpFactor) {
   c.gradients = {at::zeros({4, 17}, at::kDouble), at::mm(c.g, c.factors.down.t()) * c.s};
   for (const double damping : {0.0, 1e-8}) {
     for (const GradientSplit split : kSplits) {
-      const FactorPair step = equivalent_gradients(c.factors, c.gradients, c.s, split, {damping, 0.0});
+      const FactorMatrices step = equivalent_gradients(c.factors, c.gradients, c.s, split, {damping, 0.0});
       EXPECT_EQ(frobenius(step.down), 0.0);
       const at::Tensor expected = at::mm(c.g, c.down_projector());
       EXPECT_LT(frobenius(weight_change(c.factors, step, c.s) - expected), 1e-6 * frobenius(expected));
@@ -149,14 +149,14 @@ TEST(EquivalentGradient, DampingBoundsTheStepOfASmallUpFactor) {
   Case c;
   c.factors.up.mul_(1e-9);
   c.gradients.down.mul_(1e-9);
-  const FactorPair plain =
+  const FactorMatrices plain =
       equivalent_gradients(c.factors, c.gradients, c.s, GradientSplit::kZero, {0.0, 0.0});
-  const FactorPair damped =
+  const FactorMatrices damped =
       equivalent_gradients(c.factors, c.gradients, c.s, GradientSplit::kZero, {1e-8, 0.0});
   EXPECT_GT(frobenius(plain.down), 1e6);
   EXPECT_LE(frobenius(damped.down), frobenius(c.gradients.down) / (c.s * c.s * 1e-8) * 1.0001);
   // Relative damping does not know the size of the factor.
-  const FactorPair relative =
+  const FactorMatrices relative =
       equivalent_gradients(c.factors, c.gradients, c.s, GradientSplit::kZero, {1e-8, 1e-6});
   EXPECT_NEAR(frobenius(relative.down), frobenius(plain.down), 1e-4 * frobenius(plain.down));
 }

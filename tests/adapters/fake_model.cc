@@ -106,7 +106,7 @@ AdapterTarget FakeModel::target() const {
 }
 
 at::Tensor FakeModel::parameter(const std::string& name) const {
-  for (const NamedParameter& parameter : parameters_) {
+  for (const NamedTensor& parameter : parameters_) {
     if (parameter.name == name) return parameter.tensor;
   }
   throw std::out_of_range(name);

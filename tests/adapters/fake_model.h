@@ -38,7 +38,7 @@ class FakeModel {
   FakeModel() : FakeModel(Options()) {}
 
   AdapterTarget target() const;
-  std::vector<NamedParameter> parameters() const { return parameters_; }
+  std::vector<NamedTensor> parameters() const { return parameters_; }
   at::Tensor parameter(const std::string& name) const;
   Linear& linear(const std::string& path);
 
@@ -48,7 +48,7 @@ class FakeModel {
   Options options_;
   std::vector<std::unique_ptr<Linear>> linears_;
   std::vector<Site> sites_;
-  std::vector<NamedParameter> parameters_;
+  std::vector<NamedTensor> parameters_;
 };
 
 /// A fresh directory below the test's temporary directory, removed at the end.

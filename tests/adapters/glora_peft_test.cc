@@ -159,7 +159,7 @@ class ForeignGlora : public ::testing::Test {
         tensors_[name + absent] = at::zeros({16}).to(at::kBFloat16);
       }
     }
-    for (const NamedParameter& parameter : model_.parameters()) {
+    for (const NamedTensor& parameter : model_.parameters()) {
       if (parameter.name.rfind("classifier", 0) == 0)
         tensors_[kPrefix + parameter.name] = parameter.tensor.clone();
     }

@@ -302,7 +302,7 @@ TEST(LoraPlus, LearningRateOfB) {
   options.lr = 0.5;
   std::map<std::string, double> rates;
   for (const OptimizerGroup& group : optimizer_groups(options, adapter->trainable())) {
-    for (const NamedParameter& parameter : group.tensors) rates[parameter.name] = group.lr;
+    for (const NamedTensor& parameter : group.tensors) rates[parameter.name] = group.lr;
   }
   EXPECT_DOUBLE_EQ(rates.at(kQuery + ".lora_A.weight"), 0.5);
   EXPECT_DOUBLE_EQ(rates.at(kQuery + ".lora_B.weight"), 8.0);

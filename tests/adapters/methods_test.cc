@@ -290,7 +290,7 @@ TEST(Adapter, AttachesAndDetaches) {
 
 TEST(Adapter, OnlyWhatIsTrainedRequiresGradients) {
   FakeModel model;
-  for (const NamedParameter& parameter : model.parameters()) parameter.tensor.requires_grad_(true);
+  for (const NamedTensor& parameter : model.parameters()) parameter.tensor.requires_grad_(true);
   AdapterConfig config = lora_config();
   config.bias = "lora_only";
   config.modules_to_save = {"layer.2.output"};
@@ -306,7 +306,7 @@ TEST(Adapter, OnlyWhatIsTrainedRequiresGradients) {
               ElementsAre("classifier.dense.bias", "classifier.dense.weight", "classifier.out_proj.bias",
                           "classifier.out_proj.weight", kBlock + "2.output.dense.bias",
                           kBlock + "2.output.dense.weight"));
-  for (const NamedParameter& parameter : model.parameters()) {
+  for (const NamedTensor& parameter : model.parameters()) {
     const bool trained = names[ParameterGroup::kBias].count(parameter.name) +
                              names[ParameterGroup::kHead].count(parameter.name) >
                          0;
@@ -456,7 +456,7 @@ TEST(AdapterErrors, Biases) {
   config = lora_config();
   config.bias = "all";
   AdapterTarget target = model.target();
-  for (NamedParameter& parameter : target.parameters) parameter.tensor = parameter.tensor.clone();
+  for (NamedTensor& parameter : target.parameters) parameter.tensor = parameter.tensor.clone();
   EXPECT_THAT(error_text([&] { create_adapter(config, target, 1); }),
               HasSubstr("is not the tensor that the layer computes with"));
 }

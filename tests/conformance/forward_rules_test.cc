@@ -38,7 +38,7 @@ TEST_P(Conformance, DetachingGivesTheBaseBack) {
   {
     const auto adapter = create_adapter(row().config, model.target(), 1);
     randomise(*adapter);
-    for (const NamedParameter& parameter : parameters) stored.push_back(parameter.tensor.detach().clone());
+    for (const NamedTensor& parameter : parameters) stored.push_back(parameter.tensor.detach().clone());
     const at::Tensor adapted = model.logits();
     adapter->detach();
     for (const Site& site : model.model().sites()) EXPECT_EQ(site.linear->update, nullptr) << site.path;

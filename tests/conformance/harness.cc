@@ -96,7 +96,7 @@ TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double
   model_ = create_model(tiny_config(model_type, dropout), options);
   // As in a trained model, no bias is 0: what scales biases would have no effect.
   c10::NoGradGuard no_grad;
-  for (const NamedParameter& parameter : model_->parameters()) {
+  for (const NamedTensor& parameter : model_->parameters()) {
     if (!parameter.name.ends_with(".bias")) continue;
     at::Tensor value = parameter.tensor;
     value.add_(noise(parameter.name, value.sizes(), 0.1).to(value.options()));

@@ -43,7 +43,7 @@ TEST_P(Conformance, TheBaseStaysAsItIs) {
   std::set<std::string> trained;
   for (const TrainableTensor& entry : training.adapter().trainable()) trained.insert(entry.name);
   std::vector<NamedTensor> before;
-  for (const NamedParameter& parameter : training.model().model().parameters()) {
+  for (const NamedTensor& parameter : training.model().model().parameters()) {
     if (trained.count(parameter.name) == 0) {
       before.push_back({parameter.name, parameter.tensor.detach().clone()});
       EXPECT_FALSE(parameter.tensor.requires_grad()) << parameter.name;
@@ -53,7 +53,7 @@ TEST_P(Conformance, TheBaseStaysAsItIs) {
   training.options.max_steps = row().steps;
   training.run(directory.path());
   std::map<std::string, at::Tensor> after;
-  for (const NamedParameter& parameter : training.model().model().parameters()) {
+  for (const NamedTensor& parameter : training.model().model().parameters()) {
     after[parameter.name] = parameter.tensor;
   }
   for (const NamedTensor& entry : before) {

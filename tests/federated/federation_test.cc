@@ -112,11 +112,11 @@ TEST_P(EveryRoundLoop, TheGlobalAdapterIsWhatWasEvaluated) {
 TEST_P(EveryRoundLoop, TheBaseStaysAsItIs) {
   TinyFederation run(GetParam());
   std::map<std::string, at::Tensor> before;
-  for (const NamedParameter& parameter : run.model->parameters()) {
+  for (const NamedTensor& parameter : run.model->parameters()) {
     if (!parameter.name.starts_with("classifier")) before[parameter.name] = parameter.tensor.clone();
   }
   run.start().run();
-  for (const NamedParameter& parameter : run.model->parameters()) {
+  for (const NamedTensor& parameter : run.model->parameters()) {
     if (before.contains(parameter.name)) {
       EXPECT_TRUE(at::equal(parameter.tensor, before[parameter.name])) << parameter.name;
     }

@@ -68,7 +68,7 @@ std::map<std::string, ModelConfig> variants() {
 class Reference {
  public:
   Reference(Model& model) : config_(model.config()) {
-    for (const NamedParameter& parameter : model.parameters()) tensors_[parameter.name] = parameter.tensor;
+    for (const NamedTensor& parameter : model.parameters()) tensors_[parameter.name] = parameter.tensor;
   }
 
   at::Tensor logits(const PackedInput& input) const {
@@ -177,7 +177,7 @@ class Decoders : public ::testing::TestWithParam<std::string> {
     options.seed = 4;
     std::unique_ptr<Model> model = create_model(variants().at(GetParam()), options);
     // Fresh norms and biases are ones and zeros, behind which errors would hide.
-    for (const NamedParameter& parameter : model->parameters()) {
+    for (const NamedTensor& parameter : model->parameters()) {
       at::Tensor tensor = parameter.tensor;
       if (tensor.dim() == 1) tensor.add_(at::arange(tensor.numel(), tensor.options()).sin() * 0.2);
     }
@@ -187,7 +187,7 @@ class Decoders : public ::testing::TestWithParam<std::string> {
 
 TEST_P(Decoders, LogitsLossAndEveryGradientMatchPlainOperators) {
   const auto model = make(at::kDouble);
-  for (const NamedParameter& parameter : model->parameters()) parameter.tensor.set_requires_grad(true);
+  for (const NamedTensor& parameter : model->parameters()) parameter.tensor.set_requires_grad(true);
   const Reference reference(*model);
   PackedInput input = tokens_of({5, 1, 33, 12});
   const at::Tensor expected = reference.logits(input);
@@ -198,14 +198,14 @@ TEST_P(Decoders, LogitsLossAndEveryGradientMatchPlainOperators) {
   const at::Tensor wanted = cross_entropy_sum(expected.index_select(0, input.output_rows), labels);
   wanted.backward();
   std::map<std::string, at::Tensor> gradients;
-  for (const NamedParameter& parameter : model->parameters()) {
+  for (const NamedTensor& parameter : model->parameters()) {
     gradients[parameter.name] = parameter.tensor.grad().clone();
     parameter.tensor.mutable_grad().reset();
   }
   const at::Tensor loss = model->loss_sum(input, labels, {});
   EXPECT_LT(far(loss, wanted), 1e-6);
   loss.backward();
-  for (const NamedParameter& parameter : model->parameters()) {
+  for (const NamedTensor& parameter : model->parameters()) {
     ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
     EXPECT_LT(far(parameter.tensor.grad(), gradients[parameter.name]), 2e-6) << parameter.name;
   }
@@ -268,7 +268,7 @@ TEST_P(Decoders, AClassifierReadsTheLastTokenOfWholeLayers) {
 TEST_P(Decoders, ParametersAreThoseOfHuggingFace) {
   const auto model = make(at::kFloat);
   std::vector<std::string> names;
-  for (const NamedParameter& parameter : model->parameters()) names.push_back(parameter.name);
+  for (const NamedTensor& parameter : model->parameters()) names.push_back(parameter.name);
   const bool is_tied = model->config().tie_word_embeddings;
   EXPECT_EQ(std::count(names.begin(), names.end(), "lm_head.weight"), is_tied ? 0 : 1);
   EXPECT_EQ(std::count(names.begin(), names.end(), "model.layers.1.mlp.down_proj.weight"), 1);

@@ -79,13 +79,13 @@ TEST_P(Packing, BatchEqualsItsSequencesOneByOne) {
   ModelLoadOptions options;
   options.keep_float32 = true;
   const auto model = create_model(small_config(GetParam()), options);
-  for (const NamedParameter& parameter : model->parameters()) parameter.tensor.set_requires_grad(true);
+  for (const NamedTensor& parameter : model->parameters()) parameter.tensor.set_requires_grad(true);
   const PackedInput batch = input_of({5, 1, 17, 32, 9}, 50);
   const at::Tensor weights = at::arange(15, at::kFloat).reshape({5, 3}) / 15 - 0.4;
   const at::Tensor together = model->forward(batch, {});
   (together * weights).sum().backward();
   std::vector<at::Tensor> gradients;
-  for (const NamedParameter& parameter : model->parameters()) {
+  for (const NamedTensor& parameter : model->parameters()) {
     ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
     gradients.push_back(parameter.tensor.grad().clone());
     parameter.tensor.grad().zero_();
@@ -95,7 +95,7 @@ TEST_P(Packing, BatchEqualsItsSequencesOneByOne) {
     EXPECT_LT(largest_difference(alone[0], together[b]), 1e-5) << "sequence " << b;
     (alone[0] * weights[b]).sum().backward();
   }
-  const std::vector<NamedParameter> parameters = model->parameters();
+  const std::vector<NamedTensor> parameters = model->parameters();
   for (size_t i = 0; i < parameters.size(); ++i) {
     // The gradient of a key's bias is exactly zero in theory: softmax ignores a shift.
     if (parameters[i].name.find("key.bias") != std::string::npos) continue;
@@ -114,7 +114,7 @@ TEST_P(Packing, GradientsMatchFiniteDifferencesInFloat64WithDropout) {
   const at::Tensor weights = at::arange(6, at::kDouble).reshape({2, 3}) / 6 - 0.4;
   const auto loss = [&] { return (model->forward(batch, context) * weights).sum(); };
   int checked = 0;
-  for (const NamedParameter& parameter : model->parameters()) {
+  for (const NamedTensor& parameter : model->parameters()) {
     if (parameter.tensor.scalar_type() != at::kDouble) continue;
     parameter.tensor.set_requires_grad(true);
     loss().backward();

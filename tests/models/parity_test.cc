@@ -1,6 +1,6 @@
-// Logits, losses, gradients and a short training run against numbers that other software computed: every case
-// found below the directories named in MSPLORA_FIXTURES (colon separated), each a model directory with
-// NAME.json and NAME.safetensors pairs beside config.json and model.safetensors.
+// Logits, losses, gradients and a short training run against numbers that other software computed: the golden
+// cases of the group `parity`, model directories with NAME.json and NAME.safetensors pairs beside config.json
+// and model.safetensors.
 
 #include <ATen/ops/full_like.h>
 #include <c10/core/GradMode.h>
@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "golden_cases.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/file.h"
 #include "msplora/io/safetensors.h"
@@ -38,10 +39,8 @@ struct FixtureCase {
 
 std::vector<FixtureCase> find_cases() {
   std::vector<FixtureCase> cases;
-  const char* roots = std::getenv("MSPLORA_FIXTURES");
-  std::stringstream list(roots == nullptr ? "" : roots);
-  for (std::string root; std::getline(list, root, ':');) {
-    if (!fs::is_directory(root)) continue;
+  const fs::path root = golden_group("parity");
+  if (!root.empty()) {
     for (const auto& entry : fs::recursive_directory_iterator(root)) {
       if (entry.path().extension() != ".json" || entry.path().filename() == "config.json") continue;
       fs::path tensors = entry.path();
@@ -88,10 +87,10 @@ PackedFixture pack(const SafetensorsFile& file) {
   return packed;
 }
 
-class Parity : public ::testing::TestWithParam<FixtureCase> {
+class GoldenParity : public ::testing::TestWithParam<FixtureCase> {
  protected:
   void SetUp() override {
-    if (GetParam().name.empty()) GTEST_SKIP() << "MSPLORA_FIXTURES names no directory with cases";
+    if (GetParam().name.empty()) GTEST_SKIP() << "no parity cases";
     settings_ = nlohmann::json::parse(read_file(GetParam().model / (GetParam().name + ".json")));
     const ModelConfig config = load_model_config(GetParam().model);
     const std::vector<std::string> known = supported_model_types();
@@ -211,7 +210,7 @@ class Parity : public ::testing::TestWithParam<FixtureCase> {
   int limited_by_float32_ = 0;
 };
 
-TEST_P(Parity, BaseAndAdaptedLogitsAndLosses) {
+TEST_P(GoldenParity, BaseAndAdaptedLogitsAndLosses) {
   EXPECT_LT(relative_error(logits(), expected_logits("base.logits")), 1e-5);
   EXPECT_LT(relative_error(loss(), file_->tensor("base.loss")), 1e-5);
   attach();
@@ -223,7 +222,7 @@ TEST_P(Parity, BaseAndAdaptedLogitsAndLosses) {
   EXPECT_LT(relative_error(loss(), file_->tensor("adapted.loss")), 1e-5);
 }
 
-TEST_P(Parity, EveryGradient) {
+TEST_P(GoldenParity, EveryGradient) {
   const auto gradients = [this] {
     attach();
     loss().backward();
@@ -241,7 +240,7 @@ TEST_P(Parity, EveryGradient) {
   std::cout << "  " << got.size() << " gradients, " << limited_by_float32_ << " of them limited by float32\n";
 }
 
-TEST_P(Parity, FiveStepsOfAdamW) {
+TEST_P(GoldenParity, FiveStepsOfAdamW) {
   const auto train = [this] {
     attach();
     OptimizerGroup group{"all", settings_.at("lr"), settings_.at("weight_decay"), {}};
@@ -267,7 +266,7 @@ TEST_P(Parity, FiveStepsOfAdamW) {
   std::cout << "  " << got.size() << " tensors, " << limited_by_float32_ << " of them limited by float32\n";
 }
 
-INSTANTIATE_TEST_SUITE_P(Parity, Parity, ::testing::ValuesIn(find_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Models, GoldenParity, ::testing::ValuesIn(find_cases()), case_name);
 
 }  // namespace
 }  // namespace msplora

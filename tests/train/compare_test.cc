@@ -100,7 +100,7 @@ TEST(Compare, CountsOfTheBaselinesAreThoseOfTheModel) {
   load.num_labels = 2;
   const auto model = create_model(tiny_config(), load);
   int64_t all = 0, biases = 0;
-  for (const NamedParameter& parameter : model->parameters()) {
+  for (const NamedTensor& parameter : model->parameters()) {
     if (parameter.name.starts_with("classifier.")) continue;
     all += parameter.tensor.numel();
     if (parameter.name.ends_with("bias")) biases += parameter.tensor.numel();

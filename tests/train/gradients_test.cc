@@ -16,7 +16,7 @@
 namespace msplora {
 namespace {
 
-NamedParameter with_gradient(const std::string& name, const at::Tensor& gradient) {
+NamedTensor with_gradient(const std::string& name, const at::Tensor& gradient) {
   at::Tensor tensor = at::zeros(gradient.sizes(), gradient.scalar_type()).requires_grad_(true);
   tensor.mutable_grad() = gradient;
   return {name, tensor};
@@ -59,7 +59,7 @@ TEST(GradientWatch, StopsForATensorThatNeverGetsAGradient) {
 }
 
 TEST(GradientWatch, GivesFactorsBehindAZeroTimeToStart) {
-  NamedParameter late = with_gradient("lora_A", at::zeros({2}));
+  NamedTensor late = with_gradient("lora_A", at::zeros({2}));
   GradientWatch watch({late});
   watch.examine({}, 1.0);
   watch.examine({}, 1.0);

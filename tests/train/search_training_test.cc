@@ -26,7 +26,7 @@ struct SearchRun {
     load.seed = 5;
     model = create_model(tiny_config(0.1), load);
     // Support D scales the bias: a fresh model's biases of 0 would leave it without a gradient.
-    for (const NamedParameter& parameter : model->parameters()) {
+    for (const NamedTensor& parameter : model->parameters()) {
       if (parameter.name.ends_with(".bias")) at::Tensor(parameter.tensor).fill_(0.1);
     }
     AdapterTarget target;

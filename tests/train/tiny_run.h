@@ -59,7 +59,7 @@ struct TinyRun {
     for (const Site& site : model->sites()) {
       if (site.module == "query" || site.module == "value") add_low_rank(site, dropout);
     }
-    for (const NamedParameter& parameter : model->parameters()) {
+    for (const NamedTensor& parameter : model->parameters()) {
       if (!parameter.name.starts_with("classifier")) continue;
       parameter.tensor.requires_grad_(true);
       trainable.push_back({parameter.name, parameter.tensor, ParameterGroup::kHead, 0});

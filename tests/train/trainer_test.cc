@@ -270,7 +270,7 @@ TEST(OptimizerGroups, HeadHasItsOwnRateAndVectorsAreNotDecayed) {
   run.options.weight_decay = 0.1;
   const auto groups = optimizer_groups(run.options, run.trainable);
   for (const OptimizerGroup& group : groups) {
-    for (const NamedParameter& tensor : group.tensors) {
+    for (const NamedTensor& tensor : group.tensors) {
       EXPECT_EQ(group.weight_decay, tensor.tensor.dim() < 2 ? 0.0 : 0.1) << tensor.name;
       EXPECT_EQ(group.lr, tensor.name.starts_with("classifier") ? 0.25 : run.options.lr) << tensor.name;
     }

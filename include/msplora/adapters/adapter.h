@@ -16,6 +16,7 @@
 #include "msplora/adapters/config.h"
 #include "msplora/io/safetensors.h"
 #include "msplora/nn/linear.h"
+#include "msplora/nn/named_tensor.h"
 
 namespace msplora {
 
@@ -50,9 +51,9 @@ struct AdapterTarget {
   std::string task_type;          // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
   int64_t num_layers = 0;
   AttentionHeads heads;
-  std::vector<Site> sites;                 // every linear layer of the model
-  std::vector<NamedParameter> parameters;  // every parameter of the model, aliasing its storage
-  std::vector<std::string> head_modules;   // trained and saved whole, e.g. {"classifier"}
+  std::vector<Site> sites;                // every linear layer of the model
+  std::vector<NamedTensor> parameters;    // every parameter of the model, aliasing its storage
+  std::vector<std::string> head_modules;  // trained and saved whole, e.g. {"classifier"}
 };
 
 /// Where training stands, given to adapters that react to it.

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/nn/linear.h"
+#include "msplora/nn/named_tensor.h"
 
 namespace msplora {
 
@@ -12,7 +12,7 @@ namespace msplora {
 /// floating-point parameter outside `head_modules`. Values are rounded to bfloat16 first, so that a model
 /// loaded in float32 and in bfloat16 has one fingerprint. Take it before training (biases may be trained in
 /// place). Never 0.
-uint64_t fingerprint(const std::vector<NamedParameter>& parameters,
+uint64_t fingerprint(const std::vector<NamedTensor>& parameters,
                      const std::vector<std::string>& head_modules);
 
 }  // namespace msplora

@@ -17,7 +17,7 @@ inline const std::vector<std::string> kDefaultHeadModules = {"classifier", "scor
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const AttentionHeads& heads,
                                 const std::vector<std::string>& head_modules,
-                                const std::vector<NamedParameter>& parameters);
+                                const std::vector<NamedTensor>& parameters);
 
 /// What `method` uses of options written for several methods: the options that belong to other methods go
 /// back to their defaults, which the method would refuse otherwise.

@@ -13,17 +13,11 @@ void set_log_level(LogLevel level);
 /// call from several threads.
 void log(LogLevel level, std::string_view message);
 
-inline void log_debug(std::string_view message) {
-  log(LogLevel::kDebug, message);
-}
 inline void log_info(std::string_view message) {
   log(LogLevel::kInfo, message);
 }
 inline void log_warning(std::string_view message) {
   log(LogLevel::kWarning, message);
-}
-inline void log_error(std::string_view message) {
-  log(LogLevel::kError, message);
 }
 
 }  // namespace msplora

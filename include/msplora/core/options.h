@@ -27,9 +27,6 @@ struct OptionRange {
   bool max_excluded = false;
 };
 
-inline OptionRange any_value() {
-  return {};
-}
 inline OptionRange one_of(std::vector<std::string> choices) {
   return {std::move(choices), {}, {}, false, false};
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/nn/named_tensor.h"
 
 namespace msplora {
 
@@ -61,13 +62,8 @@ class Checkpoint {
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> location_;
 };
 
-struct NamedTensor {
-  std::string name;
-  at::Tensor tensor;  // any layout; written contiguous
-};
-
-/// Writes atomically; tensors sorted by dtype size, then name, as Hugging Face does. Throws Error{kUsage} on
-/// a duplicate name or a dtype that the format lacks.
+/// Writes atomically, tensors of any layout; sorted by dtype size, then name, as Hugging Face does. Throws
+/// Error{kUsage} on a duplicate name or a dtype that the format lacks.
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

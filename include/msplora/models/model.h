@@ -11,6 +11,7 @@
 #include "msplora/io/model_config.h"
 #include "msplora/nn/context.h"
 #include "msplora/nn/linear.h"
+#include "msplora/nn/named_tensor.h"
 
 namespace msplora {
 
@@ -39,7 +40,7 @@ class Model {
 
   /// Every parameter under its Hugging Face name; a tied tensor is listed once, under the name it is stored
   /// by. Tensors alias the model's own storage.
-  virtual std::vector<NamedParameter> parameters() = 0;
+  virtual std::vector<NamedTensor> parameters() = 0;
 
   /// Module paths of the head (e.g. {"classifier"}): trained and saved whole beside an adapter.
   virtual std::vector<std::string> head_modules() const = 0;

@@ -112,10 +112,4 @@ struct Site {
   bool has_bias = true;      // read only when `linear` is null
 };
 
-/// A parameter of the base model under its Hugging Face name, e.g. "roberta.pooler.dense.weight".
-struct NamedParameter {
-  std::string name;
-  at::Tensor tensor;
-};
-
 }  // namespace msplora

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/nn/linear.h"
+#include "msplora/nn/named_tensor.h"
 
 namespace msplora {
 
@@ -35,7 +35,7 @@ class GradientWatch {
  public:
   static constexpr int kProbation = 2;
 
-  explicit GradientWatch(std::vector<NamedParameter> tensors);
+  explicit GradientWatch(std::vector<NamedTensor> tensors);
 
   /// Looks at the gradients before the optimizer step. `lr_factor` is the one of the coming update.
   /// Throws Error{kConfig} naming the dead tensors.
@@ -43,7 +43,7 @@ class GradientWatch {
 
  private:
   struct Entry {
-    NamedParameter parameter;
+    NamedTensor parameter;
     bool alive = false;
     int updates = 0;  // with a learning rate above 0
     int misses = 0;   // zero gradients after the first such update

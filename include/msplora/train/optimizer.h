@@ -19,7 +19,7 @@ struct OptimizerGroup {
   std::string name;
   double lr = 0.0;
   double weight_decay = 0.0;
-  std::vector<NamedParameter> tensors;  // float32 or float64, contiguous; their grad() is read
+  std::vector<NamedTensor> tensors;  // float32 or float64, contiguous; their grad() is read
 };
 
 struct AdamWOptions {
@@ -69,9 +69,6 @@ class AdamW : public Optimizer {
   /// every tensor.
   std::vector<NamedTensor> state() const override;
   void load_state(const std::vector<NamedTensor>& state, const std::string& where) override;
-
-  /// Bytes of the moments.
-  int64_t state_bytes() const;
 
  private:
   struct Slot {

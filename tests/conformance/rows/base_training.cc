@@ -12,7 +12,7 @@ MethodRow base_training(const std::string& method, bool (*wanted)(const std::str
   row.no_peft_form = "changes parameters of the base themselves";
   row.count = [wanted](const std::vector<Site>&, const AdapterTarget& target) {
     int64_t count = 0;
-    for (const NamedParameter& parameter : target.parameters) {
+    for (const NamedTensor& parameter : target.parameters) {
       const bool is_head = parameter.name.starts_with("classifier.");
       if (!is_head && wanted(parameter.name)) count += parameter.tensor.numel();
     }
