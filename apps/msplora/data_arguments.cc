@@ -14,6 +14,10 @@ void add_data_arguments(CLI::App& command, DataArguments& arguments, bool with_l
   command.add_option("--header", arguments.header, "Whether the first row names the columns")
       ->check(CLI::IsMember({"auto", "yes", "no"}));
   command
+      .add_option("--delimiter", arguments.delimiter,
+                  "Between the fields of a CSV file; `auto` recognises it")
+      ->check(CLI::IsMember({"auto", ",", ";", "tab", "|"}));
+  command
       .add_option("--max-length", arguments.max_length, "Longest sequence in tokens; default: as in training")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
@@ -30,6 +34,7 @@ DataConfig merged_data_config(const DataConfig& known, const DataArguments& argu
   if (!arguments.label.empty()) config.label = arguments.label;
   if (!arguments.format.empty()) config.format = arguments.format;
   if (!arguments.header.empty()) config.header = arguments.header;
+  if (!arguments.delimiter.empty()) config.delimiter = arguments.delimiter;
   if (!arguments.glue_task.empty()) config.glue_task = arguments.glue_task;
   // A column that is named by hand means a table of one's own, whatever the adapter was trained on.
   if (arguments.glue_task.empty() && !arguments.text.empty()) config.glue_task.reset();

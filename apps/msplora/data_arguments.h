@@ -11,7 +11,7 @@ namespace msplora {
 /// Columns and form of data files on the command line; what is not given comes from the adapter's task.json.
 struct DataArguments {
   std::vector<std::string> files;
-  std::string text, text_pair, label, format, header, glue_task;
+  std::string text, text_pair, label, format, header, delimiter, glue_task;
   int64_t max_length = 0;
   int64_t batch_tokens = 4096;
 };

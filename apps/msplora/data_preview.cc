@@ -116,6 +116,7 @@ void preview(const PreviewArguments& arguments, const CommonOptions& common) {
       {"part", part.name},          {"file", part.data.path().string()}, {"columns", part.data.columns()},
       {"notes", part.data.notes()}, {"summary", part.summary.text()},    {"labels", Json::object()},
       {"lengths", Json::array()},   {"examples", Json::array()}};
+  for (const std::string& note : data.notes) report["notes"].push_back(note);
   if (data.labels) report["labels"] = part.data.label_counts();
   for (const auto& [end, count] : histogram(part))
     report["lengths"].push_back({{"to", end}, {"count", count}});

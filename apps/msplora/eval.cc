@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "data_arguments.h"
@@ -23,20 +24,14 @@ struct EvalArguments {
 
 Dataset read_labelled(const std::string& file, const DataConfig& config) {
   if (config.glue_task) return read_glue_file(glue_task(*config.glue_task), file, /*labelled=*/true);
-  TableSpec spec;
-  spec.format = resolve_format(file, config.format);
-  spec.header = config.header;
-  spec.text = config.text;
-  spec.text_pair = config.text_pair;
-  spec.label = config.label;
-  return read_table(file, spec);
+  return read_table(file, table_spec(config, file));
 }
 
 Evaluation evaluate_file(const std::string& file, const Session& session, const Tokenizer& tokenizer,
                          const DataArguments& arguments) {
   const DataConfig config = merged_data_config(session.facts.data, arguments);
   const TaskType type = parse_task_type(session.facts.type);
-  const auto labels = session_labels(session);
+  const std::optional<LabelMap>& labels = session.labels;
   int64_t max_length = session.facts.max_length;
   if (arguments.max_length > 0)
     max_length = effective_max_length(arguments.max_length, session.model->config());

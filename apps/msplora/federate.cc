@@ -69,9 +69,13 @@ std::string panel_of(const FederatedRun& run) {
   const double mean = run.data.train.summary.mean();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
+  if (!recipe.model.random_init) {
+    panel.add("head", head_line(run.report, load_model_config(recipe.model.path), recipe.train.seed));
+  }
   panel.add("method", method_line(recipe.adapter));
   panel.add("server", aggregation_line(recipe.federated));
   panel.add("rounds", rounds_line(recipe));
+  for (const std::string& note : run.data.notes) panel.add("data", note);
   panel.add("train", part_line(run.data.train));
   panel.add("clients", clients_line(run.split, recipe.federated));
   for (const EncodedPart& part : run.data.validation) panel.add(part.name, part_line(part));

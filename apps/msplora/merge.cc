@@ -124,6 +124,7 @@ Command add_merge(CLI::App& program, CommonOptions& common) {
   command->add_option("--adapter", arguments->model.adapter, "Adapter directory (native or PEFT form)")
       ->required()
       ->type_name("DIR");
+  add_labels_argument(*command, arguments->model);
   command->add_option("--output", arguments->output, "Directory to write")->required()->type_name("DIR");
   command
       ->add_option("--save-dtype", arguments->save_dtype, "Type of the saved weights; `auto`: as in the base")

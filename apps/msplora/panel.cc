@@ -30,6 +30,18 @@ std::string model_line(const Model& model, const std::string& path, bool random_
                      random_init ? ", weights drawn at random" : "");
 }
 
+std::string head_line(const ModelLoadReport& report, const ModelConfig& base, int64_t seed) {
+  if (report.fresh.empty()) {
+    std::vector<std::string> names;
+    for (const auto& [index, name] : base.id2label) names.push_back(name);
+    const bool has_names = !names.empty() && !LabelMap::is_placeholder(base.id2label);
+    return has_names ? fmt::format("the base's own, trained for {}", shortened(names)) : "the base's own";
+  }
+  const std::string reason = report.replaced_head();
+  return fmt::format("fresh, drawn with seed {}: {}{}{}", seed, shortened(report.fresh),
+                     reason.empty() ? "" : "; ", reason);
+}
+
 namespace {
 
 /// Methods without factors.

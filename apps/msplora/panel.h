@@ -23,6 +23,9 @@ class Panel {
 
 /// "roberta, 12 layers, hidden size 768, 124.6M parameters (DIR)".
 std::string model_line(const Model& model, const std::string& path, bool random_init);
+/// Where the head comes from: "fresh, drawn with seed 42: classifier.weight, ...; the base's head has 3
+/// outputs", or that it is the base's own and what its classes were. `base` is config.json as it stands.
+std::string head_line(const ModelLoadReport& report, const ModelConfig& base, int64_t seed);
 /// "msplora, 3 levels, ranks 8 4 2, alpha 16, sharing published".
 std::string method_line(const AdapterConfig& config);
 /// "24 layers: query [768, 768] x 12, value [768, 768] x 12".

@@ -133,12 +133,7 @@ void predict_file(const std::string& file, const PredictArguments& arguments, Pr
     return predict_lines(in, file, predictor);
   }
   const DataConfig config = predictor.columns();
-  TableSpec spec;
-  spec.format = resolve_format(file, config.format);
-  spec.header = config.header;
-  spec.text = config.text;
-  spec.text_pair = config.text_pair;
-  spec.label = config.label;
+  TableSpec spec = table_spec(config, file);
   spec.label_optional = true;
   const Dataset data = read_table(file, spec);
   for (const Example& example : data.examples()) predictor.add(example, file);

@@ -66,6 +66,29 @@ std::vector<std::string> split_commas(const std::string& text) {
   return parts;
 }
 
+std::vector<std::string> split_names(const std::string& text) {
+  std::vector<std::string> names;
+  std::string name;
+  bool is_quoted = false;
+  const auto add = [&] {
+    const size_t begin = name.find_first_not_of(' ');
+    if (begin != std::string::npos)
+      names.push_back(name.substr(begin, name.find_last_not_of(' ') + 1 - begin));
+    name.clear();
+  };
+  for (const char c : text) {
+    if (c == '"') {
+      is_quoted = !is_quoted;
+    } else if (c == ',' && !is_quoted) {
+      add();
+    } else {
+      name += c;
+    }
+  }
+  add();
+  return names;
+}
+
 TextTable::TextTable(std::vector<std::string> header, std::vector<bool> right) : right_(std::move(right)) {
   right_.resize(header.size(), false);
   rows_.push_back(std::move(header));

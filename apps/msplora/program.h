@@ -56,6 +56,8 @@ std::string bytes_text(int64_t bytes);
 /// "a, b and 3 more".
 std::string shortened(const std::vector<std::string>& names, size_t shown = 8);
 std::vector<std::string> split_commas(const std::string& text);
+/// The same for names, which may hold commas between double quotes (`a,"b, c"`); spaces around a name go.
+std::vector<std::string> split_names(const std::string& text);
 
 /// Rows of text in aligned columns, or as a Markdown table.
 class TextTable {

@@ -24,6 +24,8 @@ void add_recipe_arguments(CLI::App& command, RecipeArguments& arguments, bool wr
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
+  command.add_option("--labels", arguments.labels, "data.labels: class names in the order of their numbers")
+      ->type_name("NAME,NAME,...");
   if (writes)
     command.add_flag("--overwrite", arguments.overwrite, "Write into a run directory that is not empty");
 }

@@ -16,6 +16,7 @@ namespace msplora {
 struct RecipeArguments {
   std::string file;
   std::vector<std::string> overrides;  // of --set, in order
+  std::string labels;                  // of --labels: data.labels by a shorter name
   bool overwrite = false;
 };
 
@@ -30,12 +31,19 @@ void add_recipe_help(CLI::App& command) {
 }
 
 /// Reads the file and the overrides into `options`, every problem into `errors`. Later ones win:
-/// defaults < file < --set < --threads, --device, --overwrite.
+/// defaults < file < --set < --labels, --threads, --device, --overwrite.
 template <class Options>
 void read_recipe(const RecipeArguments& arguments, const CommonOptions& common, Options& options,
                  ErrorList& errors) {
   read_yaml(options, read_file(arguments.file), arguments.file, errors);
   for (const std::string& text : arguments.overrides) apply_override(options, text, errors);
+  if (!arguments.labels.empty()) {
+    if constexpr (requires { options.data.labels; }) {
+      options.data.labels = split_names(arguments.labels);
+    } else {
+      errors.add("--labels", "this recipe has no classes", "leave it out");
+    }
+  }
   if (common.threads > 0) options.train.threads = common.threads;
   if (!common.device.empty()) options.train.device = common.device;
   if (arguments.overwrite) options.output.overwrite = true;

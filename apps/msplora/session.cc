@@ -12,6 +12,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/fingerprint.h"
 #include "msplora/core/file.h"
+#include "msplora/core/log.h"
 #include "msplora/io/safetensors.h"
 #include "msplora/nn/device.h"
 #include "program.h"
@@ -36,14 +37,42 @@ int64_t head_rows(const fs::path& directory) {
   return 0;
 }
 
-std::vector<std::string> labels_of_config(const ModelConfig& config) {
+/// Class names of the base's own head, numbers where config.json has none.
+std::vector<std::string> labels_of_base(const ModelConfig& config) {
+  const bool is_useful = !LabelMap::is_placeholder(config.id2label);
   std::vector<std::string> names;
-  const bool is_useful = !config.id2label.empty() && !LabelMap::is_placeholder(config.id2label);
   for (int64_t i = 0; i < config.num_labels; ++i) {
     const auto found = config.id2label.find(i);
     names.push_back(is_useful && found != config.id2label.end() ? found->second : std::to_string(i));
   }
   return names;
+}
+
+std::vector<std::string> numbers_below(int64_t count) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
+  return names;
+}
+
+/// Puts the names of --labels, or of data.labels in training, on the classes.
+void name_classes(const ModelArguments& arguments, bool has_names, Session& session) {
+  TaskFacts& facts = session.facts;
+  const std::vector<std::string> given = split_names(arguments.labels);
+  if (facts.is_regression()) {
+    if (!given.empty())
+      throw Error(ErrorCode::kUsage, "--labels", "a regression has no classes", "leave it out");
+    return;
+  }
+  if (!given.empty()) facts.data.labels = given;
+  session.labels = LabelMap::from_list(facts.labels);
+  if (!facts.data.labels.empty()) {
+    session.labels =
+        session.labels->with_numbers(facts.data.labels, given.empty() ? "task.json: labels" : "--labels");
+  } else if (!has_names) {
+    log_info(fmt::format("the {} classes have no names; give them with --labels NAME,NAME,...",
+                         facts.labels.size()));
+  }
+  facts.labels = session.labels->names();
 }
 
 EncodedPart encode_part(const std::string& name, Dataset data, const PreparedData& prepared,
@@ -143,16 +172,15 @@ int64_t effective_max_length(int64_t wanted, const ModelConfig& config) {
 }
 
 LabelMap choose_labels(const DataConfig& data, const TaskData& read, const ModelConfig& config) {
-  if (!data.labels.empty()) return LabelMap::from_list(data.labels);
+  if (!data.labels.empty()) return LabelMap::from_list(data.labels).with_numbers(data.labels, "data.labels");
   if (!read.labels.empty()) return LabelMap::from_list(read.labels);
-  const auto counts = read.train.label_counts();
-  if (!config.id2label.empty() && !LabelMap::is_placeholder(config.id2label)) {
-    const LabelMap map = LabelMap::from_config(config.id2label);
-    const bool fits = std::all_of(counts.begin(), counts.end(),
-                                  [&](const auto& entry) { return map.find(entry.first).has_value(); });
-    if (fits && map.size() == static_cast<int64_t>(counts.size())) return map;
-  }
-  return LabelMap::from_data(read.train);
+  const LabelMap found = LabelMap::from_counts(data.train.value_or("data.train"), read.class_counts);
+  std::vector<std::string> of_base;
+  for (const auto& [index, name] : config.id2label) of_base.push_back(name);
+  std::vector<std::string> names = found.names();
+  if (std::is_permutation(names.begin(), names.end(), of_base.begin(), of_base.end()))
+    return LabelMap::from_list(of_base);
+  return found;
 }
 
 PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const Tokenizer& tokenizer) {
@@ -162,6 +190,7 @@ PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const
   TaskData read = load_task_data(recipe.data, prepared.type, static_cast<uint64_t>(recipe.train.seed), parts);
   if (prepared.type == TaskType::kClassification) prepared.labels = choose_labels(recipe.data, read, config);
   prepared.metrics = read.metrics;
+  prepared.notes = read.notes;
   prepared.max_length = effective_max_length(recipe.data.max_length, config);
   prepared.is_shortened = prepared.max_length < recipe.data.max_length;
   const int threads = static_cast<int>(recipe.train.threads);
@@ -175,6 +204,14 @@ PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const
   return prepared;
 }
 
+void add_labels_argument(CLI::App& command, ModelArguments& arguments) {
+  command
+      .add_option("--labels", arguments.labels,
+                  "Class names in the order of their numbers, 0 first: for classes without names, and for "
+                  "files that hold numbers")
+      ->type_name("NAME,NAME,...");
+}
+
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required) {
   command.add_option("--model", arguments.model, "Hugging Face model directory")
       ->required()
@@ -183,6 +220,7 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adap
       command.add_option("--adapter", arguments.adapter, "Adapter directory (native or PEFT form)")
           ->type_name("DIR");
   if (adapter_required) adapter->required();
+  add_labels_argument(command, arguments);
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
 }
@@ -194,6 +232,7 @@ Session open_session(const ModelArguments& arguments, const CommonOptions& commo
   options.compute_dtype = parse_dtype(arguments.dtype);
   options.device = device_of(common);
   std::optional<TaskFacts> facts;
+  bool has_own_head = false;
   if (!arguments.adapter.empty()) {
     if (adapter_form(arguments.adapter) == AdapterForm::kNone) {
       throw Error(
@@ -201,16 +240,24 @@ Session open_session(const ModelArguments& arguments, const CommonOptions& commo
           "expected adapter.json or adapter_config.json; `train` writes RUN/adapter and RUN/adapter-native");
     }
     facts = load_task_facts(arguments.adapter);
-    options.num_labels = facts ? (facts->is_regression() ? 1 : static_cast<int64_t>(facts->labels.size()))
-                               : head_rows(arguments.adapter);
+    const int64_t rows = head_rows(arguments.adapter);
+    has_own_head = rows > 0;
+    options.num_labels =
+        facts ? (facts->is_regression() ? 1 : static_cast<int64_t>(facts->labels.size())) : rows;
   }
   session.model = load_model(arguments.model, options, &session.report);
+  const ModelConfig& base = session.model->config();
+  bool has_names = true;
   if (facts) {
     session.facts = *facts;
   } else {
-    session.facts.type = session.model->config().num_labels == 1 ? "regression" : "classification";
-    if (!session.facts.is_regression()) session.facts.labels = labels_of_config(session.model->config());
+    session.facts.type = base.num_labels == 1 ? "regression" : "classification";
+    // The names of the base are those of the head it was saved with, not of one that was trained later.
+    has_names = !has_own_head && !LabelMap::is_placeholder(base.id2label);
+    if (!session.facts.is_regression())
+      session.facts.labels = has_own_head ? numbers_below(base.num_labels) : labels_of_base(base);
   }
+  name_classes(arguments, has_names, session);
   session.facts.max_length = effective_max_length(session.facts.max_length, config);
   if (!arguments.adapter.empty()) {
     session.adapter = load_adapter(arguments.adapter, adapter_target(*session.model, arguments.model));
@@ -220,11 +267,6 @@ Session open_session(const ModelArguments& arguments, const CommonOptions& commo
                 "name the adapter that was trained on it with --adapter");
   }
   return session;
-}
-
-std::optional<LabelMap> session_labels(const Session& session) {
-  if (session.facts.is_regression()) return std::nullopt;
-  return LabelMap::from_list(session.facts.labels);
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {

@@ -63,39 +63,42 @@ struct PreparedData {
   std::vector<EncodedPart> validation;
   std::vector<EncodedPart> test;
   std::vector<std::string> metrics;
+  std::vector<std::string> notes;  // of the data as a whole
 
   int64_t num_labels() const { return labels ? labels->size() : 1; }
 };
 
 /// Reads every part that the recipe names and chooses the class names: data.labels, else the task's, else
-/// those of config.json when they fit the data, else the sorted labels of the training data.
+/// the sorted labels of the whole training file.
 PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const Tokenizer& tokenizer);
-/// The choice of class names alone.
+/// The choice of class names alone. Those of config.json belong to the base's own head: only their order is
+/// taken, and only where the data has the very same names, so that the head goes on fitting them.
 LabelMap choose_labels(const DataConfig& data, const TaskData& read, const ModelConfig& config);
 int64_t effective_max_length(int64_t wanted, const ModelConfig& config);
 
-/// --model, --adapter, --dtype of the commands that use a trained model.
+/// --model, --adapter, --labels, --dtype of the commands that use a trained model.
 struct ModelArguments {
   std::string model;
   std::string adapter;
+  std::string labels;
   std::string dtype = "float32";
 };
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required);
+void add_labels_argument(CLI::App& command, ModelArguments& arguments);
 
 /// A model ready to predict. Members are destroyed in reverse order: the adapter before its model.
 struct Session {
   TaskFacts facts;
+  std::optional<LabelMap> labels;  // unset for regression
   ModelLoadReport report;
   std::unique_ptr<Model> model;
   std::unique_ptr<Adapter> adapter;  // null without --adapter
 };
 
-/// Loads model and adapter; class names come from task.json, else from config.json, else are numbers.
-/// Throws Error{kModel} when neither brings a trained head.
+/// Loads model and adapter; class names come from task.json, else, where the base's own head is used, from
+/// config.json, else are numbers. --labels names the classes where nothing does, and says what numbers in a
+/// file of labels stand for. Throws Error{kModel} when neither brings a trained head.
 Session open_session(const ModelArguments& arguments, const CommonOptions& common);
-
-/// The label map of a session; unset for regression.
-std::optional<LabelMap> session_labels(const Session& session);
 
 /// Copies the tokenizer's files of a model directory, as they are.
 void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "msplora/core/file.h"
 
@@ -26,6 +27,8 @@ void save_task_facts(const TaskFacts& facts, const std::filesystem::path& direct
                                  {"text_pair", nullptr},
                                  {"label", facts.data.label},
                                  {"glue_task", nullptr}};
+  if (facts.data.delimiter != "auto") json["delimiter"] = facts.data.delimiter;
+  if (!facts.data.labels.empty()) json["labels"] = facts.data.labels;
   if (facts.data.text_pair) json["text_pair"] = *facts.data.text_pair;
   if (facts.data.glue_task) json["glue_task"] = *facts.data.glue_task;
   write_file_atomically(directory / kFile, json.dump(2) + "\n");
@@ -49,6 +52,8 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
     facts.data.text = json.at("text").get<std::string>();
     if (!json.at("text_pair").is_null()) facts.data.text_pair = json["text_pair"].get<std::string>();
     facts.data.label = json.at("label").get<std::string>();
+    facts.data.delimiter = json.value("delimiter", facts.data.delimiter);
+    if (json.contains("labels")) facts.data.labels = json["labels"].get<std::vector<std::string>>();
     if (!json.at("glue_task").is_null()) facts.data.glue_task = json["glue_task"].get<std::string>();
     return facts;
   } catch (const nlohmann::json::exception& error) {

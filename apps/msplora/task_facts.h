@@ -18,7 +18,7 @@ struct TaskFacts {
   std::vector<std::string> labels;  // by class index; empty for regression
   int64_t max_length = 0;           // 0: what the model takes
   std::string base_model;           // path as given in training
-  DataConfig data;                  // columns, form and header of the files; no file names
+  DataConfig data;                  // columns, form, header and numbers of labels; no file names
 
   bool is_regression() const { return type == "regression"; }
 };

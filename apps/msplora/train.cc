@@ -69,9 +69,8 @@ std::string panel_of(const TrainRun& run) {
   const std::vector<Site> adapted = trains_all ? run.model->sites() : run.adapter->sites();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
-  if (!run.report.fresh.empty()) {
-    panel.add("head",
-              fmt::format("fresh, drawn with seed {}: {}", recipe.train.seed, shortened(run.report.fresh)));
+  if (!recipe.model.random_init) {
+    panel.add("head", head_line(run.report, load_model_config(recipe.model.path), recipe.train.seed));
   }
   panel.add("method", method_line(recipe.adapter));
   if (!run.ranks.text.empty()) panel.add("ranks", run.ranks.text);
@@ -80,7 +79,9 @@ std::string panel_of(const TrainRun& run) {
   if (data.labels) {
     panel.add("labels", fmt::format("{}: {}", data.labels->size(), shortened(data.labels->names(), 12)));
   }
-  for (const std::string& note : data.train.data.notes()) panel.add("data", note);
+  for (const auto* notes : {&data.train.data.notes(), &data.notes}) {
+    for (const std::string& note : *notes) panel.add("data", note);
+  }
   panel.add("train", part_line(data.train));
   for (const auto* parts : {&data.validation, &data.test}) {
     for (const EncodedPart& part : *parts) panel.add(part.name, part_line(part));

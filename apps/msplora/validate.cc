@@ -35,12 +35,11 @@ bool attempt(ErrorList& errors, Check&& check) {
   }
 }
 
-/// config.json, the architecture, the headers of the weights and the tokenizer: no weight is read.
+/// config.json, the architecture and the tokenizer.
 std::optional<ModelConfig> check_model(const ModelOptions& model, std::shared_ptr<const Tokenizer>& tokenizer,
                                        ErrorList& errors) {
   std::optional<ModelConfig> config;
   if (!attempt(errors, [&] { config = load_supported_config(model.path); })) return std::nullopt;
-  if (!model.random_init) attempt(errors, [&] { Checkpoint::open(model.path); });
   attempt(errors, [&] { tokenizer = load_tokenizer(model.path, *config); });
   return config;
 }
@@ -87,9 +86,22 @@ void check_output(const OutputOptions& output, ErrorList& errors) {
   }
 }
 
+/// The weights' headers against config.json and the number of classes; where the head comes from.
+std::string check_weights(const Recipe& recipe, const ModelConfig& config,
+                          const std::optional<PreparedData>& data, ErrorList& errors) {
+  std::string head;
+  attempt(errors, [&] {
+    ModelLoadOptions options;
+    options.num_labels = data ? data->num_labels() : config.num_labels;
+    head = head_line(plan_load(recipe.model.path, options), config, recipe.train.seed);
+  });
+  return head;
+}
+
 std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& data,
-                       const std::optional<int64_t>& count) {
+                       const std::optional<int64_t>& count, const std::string& head) {
   Panel panel;
+  if (!head.empty()) panel.add("head", head);
   panel.add("method", method_line(recipe.adapter));
   if (count) {
     const bool is_least = recipe.adapter.method == "gelora" && recipe.adapter.gelora.layer_ranks.empty();
@@ -98,6 +110,9 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
   }
   if (data && data->labels) panel.add("labels", shortened(data->labels->names(), 12));
   if (data) {
+    for (const auto* notes : {&data->train.data.notes(), &data->notes}) {
+      for (const std::string& note : *notes) panel.add("data", note);
+    }
     panel.add("train", part_line(data->train));
     for (const EncodedPart& part : data->validation) panel.add(part.name, part_line(part));
     for (const EncodedPart& part : data->test) panel.add(part.name, part_line(part));
@@ -124,7 +139,8 @@ void validate_pretraining(const RecipeArguments& arguments, const CommonOptions&
   ErrorList errors;
   read_recipe(arguments, common, recipe, errors);
   std::shared_ptr<const Tokenizer> tokenizer;
-  if (!recipe.model.path.empty()) check_model(recipe.model, tokenizer, errors);
+  if (!recipe.model.path.empty() && check_model(recipe.model, tokenizer, errors) && !recipe.model.random_init)
+    attempt(errors, [&] { Checkpoint::open(recipe.model.path); });
   for (const auto* files : {&recipe.data.train, &recipe.data.validation}) {
     for (const std::string& file : *files) attempt(errors, [&] { LineReader{file}; });
   }
@@ -149,6 +165,8 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
     count = check_adapter(recipe.adapter, *config, errors);
   }
   const auto data = check_data(recipe, config, tokenizer.get(), errors);
+  std::string head;
+  if (config && !recipe.model.random_init) head = check_weights(recipe, *config, data, errors);
   check_rest(recipe, data, errors);
   check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);
@@ -158,7 +176,7 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
     print_json(json);
     return;
   }
-  std::cout << arguments.file << ": no problem found\n" << summary_of(recipe, data, count);
+  std::cout << arguments.file << ": no problem found\n" << summary_of(recipe, data, count, head);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "fmt/format.h"
 #include "msplora/core/random.h"
 #include "msplora/data/glue.h"
+#include "msplora/data/notes.h"
 #include "text_util.h"
 
 namespace msplora {
@@ -46,6 +47,17 @@ Dataset Dataset::subset(const std::vector<uint32_t>& indices) const {
   return result;
 }
 
+TableSpec table_spec(const DataConfig& config, const fs::path& file) {
+  TableSpec spec;
+  spec.format = resolve_format(file, config.format);
+  spec.header = config.header;
+  spec.delimiter = config.delimiter;
+  spec.text = config.text;
+  spec.text_pair = config.text_pair;
+  spec.label = config.label;
+  return spec;
+}
+
 double regression_target(const Dataset& data, size_t index) {
   const std::string& label = data[index].label;
   if (const std::optional<double> value = parse_double(label)) return *value;
@@ -54,7 +66,55 @@ double regression_target(const Dataset& data, size_t index) {
               "for class names, set the task to classification");
 }
 
-std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, uint64_t seed) {
+namespace {
+
+// How many examples of each class to take, `total` in all: shares rounded down, the rest to the largest
+// remainders; one example of each class is left.
+std::map<std::string, size_t> shares_of(const std::map<std::string, int64_t>& counts, size_t total,
+                                        size_t all) {
+  struct Remainder {
+    double size;
+    std::string name;
+  };
+  std::map<std::string, size_t> shares;
+  std::vector<Remainder> remainders;
+  size_t taken = 0;
+  for (const auto& [name, count] : counts) {
+    const double exact = static_cast<double>(total) * static_cast<double>(count) / static_cast<double>(all);
+    const auto whole = std::min(static_cast<size_t>(exact), static_cast<size_t>(count) - 1);
+    shares[name] = whole;
+    taken += whole;
+    remainders.push_back({exact - static_cast<double>(whole), name});
+  }
+  std::stable_sort(remainders.begin(), remainders.end(),
+                   [](const Remainder& a, const Remainder& b) { return a.size > b.size; });
+  for (bool found = true; taken < total && found;) {
+    found = false;
+    for (const Remainder& remainder : remainders) {
+      if (taken == total || shares[remainder.name] + 1 >= static_cast<size_t>(counts.at(remainder.name)))
+        continue;
+      ++shares[remainder.name];
+      ++taken;
+      found = true;
+    }
+  }
+  return shares;
+}
+
+// Moves the examples to take to the front of the (shuffled) order; returns how many they are.
+size_t choose_by_class(const Dataset& data, size_t total, std::vector<uint32_t>& order) {
+  std::map<std::string, size_t> shares = shares_of(data.label_counts(), total, data.size());
+  const auto middle = std::stable_partition(order.begin(), order.end(), [&](uint32_t index) {
+    size_t& left = shares[data[index].label];
+    return left > 0 ? left-- > 0 : false;
+  });
+  return static_cast<size_t>(middle - order.begin());
+}
+
+}  // namespace
+
+std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, uint64_t seed,
+                                          bool by_class) {
   if (data.size() < 2) {
     throw Error(ErrorCode::kData, data.path().string(),
                 fmt::format("cannot split {} example(s) into training and validation", data.size()));
@@ -63,8 +123,10 @@ std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, 
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
   RandomStream(seed, "validation split").shuffle(order);
   const auto wanted = static_cast<size_t>(std::llround(fraction * static_cast<double>(data.size())));
-  const auto middle =
-      order.begin() + static_cast<std::ptrdiff_t>(std::clamp<size_t>(wanted, 1, data.size() - 1));
+  size_t count = std::clamp<size_t>(wanted, 1, data.size() - 1);
+  // Classes of one example each cannot be divided.
+  if (by_class && data.label_counts().size() < data.size()) count = choose_by_class(data, count, order);
+  const auto middle = order.begin() + static_cast<std::ptrdiff_t>(count);
   std::vector<uint32_t> taken(order.begin(), middle), rest(middle, order.end());
   std::sort(taken.begin(), taken.end());
   std::sort(rest.begin(), rest.end());
@@ -117,27 +179,26 @@ void check_config(const DataConfig& config, TaskType type, const TaskParts& part
 
 Dataset read_part(const DataConfig& config, const std::string& file, bool label_optional,
                   bool with_group = false) {
-  TableSpec spec;
-  spec.format = resolve_format(file, config.format);
-  spec.header = config.header;
-  spec.text = config.text;
-  spec.text_pair = config.text_pair;
-  spec.label = config.label;
+  TableSpec spec = table_spec(config, file);
   spec.label_optional = label_optional;
   if (with_group) spec.group = config.group;
   return read_table(file, spec);
+}
+
+TaskData load_glue_data(const DataConfig& config, TaskType type, const TaskParts& parts) {
+  TaskData result = load_glue(glue_task(*config.glue_task), *config.dir, parts);
+  if (!config.labels.empty()) result.labels = config.labels;
+  if (type == TaskType::kClassification) result.class_counts = result.train.label_counts();
+  result.notes = text_notes(result);
+  return result;
 }
 
 }  // namespace
 
 TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, const TaskParts& parts) {
   check_config(config, type, parts);
+  if (config.glue_task) return load_glue_data(config, type, parts);
   TaskData result;
-  if (config.glue_task) {
-    result = load_glue(glue_task(*config.glue_task), *config.dir, parts);
-    if (!config.labels.empty()) result.labels = config.labels;
-    return result;
-  }
   result.labels = config.labels;
   result.metrics = type == TaskType::kRegression ? std::vector<std::string>{"pearson", "spearman", "mse"}
                                                  : std::vector<std::string>{"accuracy", "f1", "matthews"};
@@ -145,18 +206,25 @@ TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, 
   const bool split = !config.validation && config.validation_fraction > 0 && config.train;
   if (parts.train || (parts.validation && split)) {
     result.train = read_part(config, *config.train, false, /*with_group=*/true);
+    if (type == TaskType::kClassification) {
+      result.class_counts = result.train.label_counts();
+      result.notes = class_notes(*config.train, result.class_counts, !config.labels.empty());
+    }
   }
   if (parts.validation && config.validation) {
     result.validation.push_back({"validation", read_part(config, *config.validation, false)});
   }
   if (split) {
-    auto [rest, taken] = split_dataset(result.train, config.validation_fraction, seed);
+    auto [rest, taken] = split_dataset(result.train, config.validation_fraction, seed,
+                                       /*by_class=*/type == TaskType::kClassification);
     taken.add_note(fmt::format("{}: {} of {} examples set aside for validation (seed {})", *config.train,
                                taken.size(), result.train.size(), seed));
     if (parts.validation) result.validation.push_back({"validation", std::move(taken)});
-    result.train = parts.train ? std::move(rest) : Dataset();
+    result.train = std::move(rest);
   }
   if (parts.test && config.test) result.test.push_back({"test", read_part(config, *config.test, true)});
+  for (std::string& note : text_notes(result)) result.notes.push_back(std::move(note));
+  if (!parts.train) result.train = Dataset();
   return result;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -19,24 +20,73 @@ namespace msplora {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr size_t kBeginning = 60;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
-// The first characters of a line, cut between code points.
-std::string beginning_of(std::string_view line) {
-  if (line.size() <= kBeginning) return std::string(line);
-  size_t end = kBeginning;
-  while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) --end;
-  return std::string(line.substr(0, end)) + "...";
-}
 
 bool is_blank(std::string_view line) {
   return line.find_first_not_of(" \t\r") == std::string_view::npos;
 }
 
+constexpr std::string_view kDelimiters = ",;\t|";  // of CSV files; the first wins a tie
+constexpr size_t kSampledLines = 50;
+
+// The records of the lines, to judge a delimiter by. A quote opens a field only at its beginning.
+std::vector<std::vector<std::string>> split_sample(const std::vector<std::string>& lines, char delimiter) {
+  std::vector<std::vector<std::string>> records;
+  bool is_quoted = false;
+  for (const std::string& line : lines) {
+    if (!is_quoted && is_blank(line)) continue;
+    if (!is_quoted) records.emplace_back(1);
+    for (size_t i = 0; i < line.size(); ++i) {
+      std::string& field = records.back().back();
+      const char c = line[i];
+      if (is_quoted ? c == '"' : c == '"' && field.empty()) {
+        const bool is_doubled = is_quoted && i + 1 < line.size() && line[i + 1] == '"';
+        if (is_doubled) field += line[++i];
+        if (!is_doubled) is_quoted = !is_quoted;
+      } else if (c == delimiter && !is_quoted) {
+        records.back().emplace_back();
+      } else if (c != '\r') {
+        field += c;
+      }
+    }
+  }
+  if (records.size() > 1 && (is_quoted || lines.size() == kSampledLines))
+    records.pop_back();  // perhaps a part
+  return records;
+}
+
+char recognised_delimiter(const std::vector<std::string>& lines, const std::vector<std::string>& names) {
+  char best = kDelimiters.front();
+  std::pair<int64_t, size_t> most = {0, 1};  // names found, fields of every record
+  for (const char delimiter : kDelimiters) {
+    const auto records = split_sample(lines, delimiter);
+    if (records.empty()) break;
+    const auto& first = records.front();
+    const auto found = std::count_if(names.begin(), names.end(), [&](const std::string& name) {
+      return first.size() > 1 && std::find(first.begin(), first.end(), name) != first.end();
+    });
+    const bool is_even = std::all_of(records.begin(), records.end(),
+                                     [&](const auto& record) { return record.size() == first.size(); });
+    const std::pair<int64_t, size_t> here = {found, is_even ? first.size() : 1};
+    if (here > most) {
+      most = here;
+      best = delimiter;
+    }
+  }
+  return best;
+}
+
+char parse_delimiter(const std::string& text) {
+  if (text == "tab" || text == "\t") return '\t';
+  if (text.size() == 1 && kDelimiters.find(text.front()) != std::string_view::npos) return text.front();
+  throw Error(ErrorCode::kConfig, "data.delimiter",
+              fmt::format("expected auto, `,`, `;`, tab or `|`, found `{}`", text));
+}
+
 class TsvReader : public RecordReader {
  public:
   explicit TsvReader(const fs::path& path) : RecordReader(path) {}
+  char delimiter() const override { return '\t'; }
 
   bool next(Record& record) override {
     record.clear();
@@ -60,7 +110,12 @@ class TsvReader : public RecordReader {
 
 class CsvReader : public RecordReader {
  public:
-  explicit CsvReader(const fs::path& path) : RecordReader(path) {}
+  CsvReader(const fs::path& path, const std::string& delimiter, const std::vector<std::string>& names)
+      : RecordReader(path) {
+    delimiter_ = delimiter == "auto" ? recognised_delimiter(lines_.peek(kSampledLines), names)
+                                     : parse_delimiter(delimiter);
+  }
+  char delimiter() const override { return delimiter_; }
 
   bool next(Record& record) override {
     record.clear();
@@ -86,19 +141,20 @@ class CsvReader : public RecordReader {
     if (position < end && line_[position] == '"') {
       position = read_quoted(record, position + 1, field);
       end = end_of_record();
-      if (position < end && line_[position] != ',') {
+      if (position < end && line_[position] != delimiter_) {
         throw Error(
             ErrorCode::kData, file_and_line(path(), lines_.line()),
             fmt::format(
-                "expected a comma or the end of the line after a closing quote, found `{}`; the record "
-                "begins \"{}\"",
-                line_[position], record.beginning),
+                "expected {} or the end of the line after a closing quote, found `{}`; the record begins "
+                "\"{}\"",
+                delimiter_ == ',' ? "a comma" : "`" + delimiter_name(delimiter_) + "`", line_[position],
+                record.beginning),
             "a quote inside a quoted field is written twice");
       }
     } else {
-      const size_t comma = std::min(line_.find(',', position), end);
-      field.assign(line_, position, comma - position);
-      position = comma;
+      const size_t next = std::min(line_.find(delimiter_, position), end);
+      field.assign(line_, position, next - position);
+      position = next;
     }
     record.fields.push_back(std::move(field));
     if (position >= end) return false;
@@ -129,6 +185,7 @@ class CsvReader : public RecordReader {
   }
 
   std::string line_;
+  char delimiter_ = ',';
 };
 
 class JsonlReader : public RecordReader {
@@ -142,6 +199,7 @@ class JsonlReader : public RecordReader {
     } while (is_blank(line_));
     record.line = lines_.line();
     record.beginning = beginning_of(line_);
+    record.source = line_;
     const nlohmann::ordered_json object = parse(record);
     for (const auto& [name, value] : object.items()) {
       if (value.is_structured() || value.is_null()) {
@@ -200,6 +258,7 @@ void Record::clear() {
   fields.clear();
   names.clear();
   other_names.clear();
+  source.clear();
   line = 0;
   beginning.clear();
 }
@@ -226,7 +285,7 @@ LineReader::LineReader(const fs::path& path) : path_(path), stream_(std::make_un
 
 LineReader::~LineReader() = default;
 
-bool LineReader::next(std::string& line, bool keep_cr) {
+bool LineReader::read_raw(std::string& line) {
   errno = 0;
   if (!std::getline(stream_->in, line)) {
     if (stream_->in.bad()) {
@@ -235,34 +294,60 @@ bool LineReader::next(std::string& line, bool keep_cr) {
     }
     return false;
   }
-  ++line_;
-  if (line_ == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
+  const int64_t number = line_ + static_cast<int64_t>(ahead_.size()) + 1;
+  if (number == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
   if (const size_t bad = find_invalid_utf8(line); bad != std::string::npos) {
-    const bool utf16 = line_ == 1 && (line.starts_with("\xFF\xFE") || line.starts_with("\xFE\xFF"));
-    throw Error(ErrorCode::kData, file_and_line(path_, line_),
+    const bool utf16 = number == 1 && (line.starts_with("\xFF\xFE") || line.starts_with("\xFE\xFF"));
+    throw Error(ErrorCode::kData, file_and_line(path_, number),
                 fmt::format("expected UTF-8, found the byte 0x{:02X} at position {} of the line",
                             static_cast<unsigned char>(line[bad]), bad + 1),
                 utf16 ? "the file looks like UTF-16; convert it with `iconv -f utf-16 -t utf-8`"
                       : "convert the file, for example with `iconv -f latin1 -t utf-8`");
   }
+  return true;
+}
+
+bool LineReader::next(std::string& line, bool keep_cr) {
+  if (!ahead_.empty()) {
+    line = std::move(ahead_.front());
+    ahead_.pop_front();
+  } else if (!read_raw(line)) {
+    return false;
+  }
+  ++line_;
   if (!keep_cr && !line.empty() && line.back() == '\r') line.pop_back();
   return true;
 }
 
-std::unique_ptr<RecordReader> RecordReader::open(const fs::path& path, FileFormat format) {
-  switch (format) {
-    case FileFormat::kTsv:
-      return std::make_unique<TsvReader>(path);
-    case FileFormat::kCsv:
-      return std::make_unique<CsvReader>(path);
-    case FileFormat::kJsonl:
-      break;
-  }
-  return std::make_unique<JsonlReader>(path);
+std::vector<std::string> LineReader::peek(size_t count) {
+  std::string line;
+  while (ahead_.size() < count && read_raw(line)) ahead_.push_back(line);
+  return {ahead_.begin(), ahead_.begin() + static_cast<std::ptrdiff_t>(std::min(count, ahead_.size()))};
+}
+
+std::unique_ptr<RecordReader> RecordReader::open(const fs::path& path, FileFormat format,
+                                                 const std::string& delimiter,
+                                                 const std::vector<std::string>& names) {
+  if (format == FileFormat::kJsonl) return std::make_unique<JsonlReader>(path);
+  const bool has_tabs = delimiter == "auto" || parse_delimiter(delimiter) == '\t';
+  if (format == FileFormat::kTsv && has_tabs) return std::make_unique<TsvReader>(path);
+  return std::make_unique<CsvReader>(path, delimiter, names);
+}
+
+std::string delimiter_name(char delimiter) {
+  return delimiter == '\t' ? "tab" : std::string(1, delimiter);
 }
 
 std::string file_and_line(const fs::path& path, int64_t line) {
   return fmt::format("{}:{}", path.string(), line);
+}
+
+std::string beginning_of(std::string_view line) {
+  constexpr size_t kBeginning = 60;
+  if (line.size() <= kBeginning) return std::string(line);
+  size_t end = kBeginning;
+  while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) --end;
+  return std::string(line.substr(0, end)) + "...";
 }
 
 size_t find_invalid_utf8(std::string_view text) {

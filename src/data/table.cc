@@ -154,6 +154,10 @@ class ColumnMap {
     std::string hint = did_you_mean(column, columns_);
     if (!header_ && !position_of(column))
       hint = "without a header, columns are given by position, counted from 0";
+    if (columns_.size() == 1 && columns_.front().find_first_of(",;|") != std::string::npos) {
+      hint = fmt::format("the fields seem to have `{}` between them; set data.delimiter",
+                         columns_.front()[columns_.front().find_first_of(",;|")]);
+    }
     if (hint.empty()) hint = fmt::format("set data.{}, or data.header if the first row is no header", key);
     problems.add(file_and_line(path_, line_),
                  fmt::format("no column `{}` (data.{}); found {} columns: {}", column, key, columns_.size(),
@@ -171,9 +175,9 @@ class ColumnMap {
   std::optional<size_t> text_, pair_, label_, group_;
 };
 
-void check_width(const fs::path& path, const Record& record, size_t expected, FileFormat format) {
+void check_width(const fs::path& path, const Record& record, size_t expected, char delimiter) {
   if (record.fields.size() == expected) return;
-  const char* separator = format == FileFormat::kTsv ? "tab" : "comma";
+  const std::string separator = delimiter == ',' ? "comma" : delimiter_name(delimiter);
   throw Error(ErrorCode::kData, file_and_line(path, record.line),
               fmt::format("expected {} {}-separated fields, found {}; the line begins \"{}\"", expected,
                           separator, record.fields.size(), record.beginning));
@@ -181,14 +185,48 @@ void check_width(const fs::path& path, const Record& record, size_t expected, Fi
 
 // A label column that is empty throughout (unlabelled test files) is no label column.
 bool check_labels(const fs::path& path, std::vector<Example>& examples, const TableSpec& spec) {
-  const auto empty =
-      std::find_if(examples.begin(), examples.end(), [](const Example& e) { return e.label.empty(); });
-  if (empty == examples.end()) return true;
-  const bool all =
-      std::all_of(examples.begin(), examples.end(), [](const Example& e) { return e.label.empty(); });
-  if (all && spec.label_optional) return false;
-  throw Error(ErrorCode::kData, file_and_line(path, empty->line),
-              fmt::format("the label is empty; the text begins \"{}\"", empty->text.substr(0, 40)));
+  constexpr size_t kShown = 10;
+  std::vector<const Example*> empty;
+  for (const Example& example : examples) {
+    if (example.label.empty()) empty.push_back(&example);
+  }
+  if (empty.empty()) return true;
+  if (empty.size() == examples.size() && spec.label_optional) return false;
+  std::string others;
+  if (empty.size() > 1) {
+    std::vector<int64_t> lines;
+    for (size_t i = 1; i < std::min(empty.size(), kShown); ++i) lines.push_back(empty[i]->line);
+    others = fmt::format("; so are those of {} other examples (lines {}{})", empty.size() - 1,
+                         fmt::join(lines, ", "), empty.size() > kShown ? ", ..." : "");
+  }
+  throw Error(ErrorCode::kData, file_and_line(path, empty.front()->line),
+              fmt::format("the label is empty (the text begins \"{}\"){}", beginning_of(empty.front()->text),
+                          others));
+}
+
+std::vector<std::string> named_columns(const TableSpec& spec) {
+  std::vector<std::string> names;
+  for (const auto& column :
+       {std::optional(spec.text), spec.text_pair, std::optional(spec.label), spec.group}) {
+    if (column && !position_of(*column)) names.push_back(*column);
+  }
+  return names;
+}
+
+/// How many texts are empty; of pairs, each side and both.
+std::string empty_note(const std::vector<Example>& examples) {
+  size_t first = 0, second = 0, both = 0;
+  for (const Example& example : examples) {
+    const bool no_text = trim(example.text).empty();
+    const bool no_pair = example.has_pair && trim(example.text_pair).empty();
+    if (no_text) ++first;
+    if (no_pair) ++second;
+    if (no_text && no_pair) ++both;
+  }
+  if (first + second == 0) return {};
+  if (second == 0) return fmt::format("{} examples have an empty text", first);
+  return fmt::format("{} examples have an empty text, {} an empty second text, {} of them both", first,
+                     second, both);
 }
 
 std::vector<std::string> numbered_columns(size_t count) {
@@ -200,7 +238,7 @@ std::vector<std::string> numbered_columns(size_t count) {
 }  // namespace
 
 Dataset read_table(const fs::path& path, const TableSpec& spec) {
-  const std::unique_ptr<RecordReader> reader = RecordReader::open(path, spec.format);
+  const auto reader = RecordReader::open(path, spec.format, spec.delimiter, named_columns(spec));
   std::deque<Record> sample;
   Record record;
   while (sample.size() < kHeaderSample && reader->next(record)) sample.push_back(record);
@@ -222,7 +260,6 @@ Dataset read_table(const fs::path& path, const TableSpec& spec) {
   }
 
   std::vector<Example> examples;
-  size_t empty_texts = 0;
   for (;;) {
     if (!sample.empty()) {
       record = std::move(sample.front());
@@ -233,18 +270,26 @@ Dataset read_table(const fs::path& path, const TableSpec& spec) {
     if (keyed) {
       map.resolve(record);
     } else {
-      check_width(path, record, columns.size(), spec.format);
+      check_width(path, record, columns.size(), reader->delimiter());
     }
     examples.push_back(map.example(record));
-    if (trim(examples.back().text).empty()) ++empty_texts;
+    if (spec.keep_fields && keyed) examples.back().fields = {record.source};
+    if (spec.keep_fields && !keyed) examples.back().fields = record.fields;
   }
   if (examples.empty()) throw Error(ErrorCode::kData, path.string(), "the file has a header but no examples");
   const bool has_labels = check_labels(path, examples, spec);
+  const std::string empty = empty_note(examples);
   Dataset data(path, std::move(examples), has_labels);
   data.set_columns(std::move(columns));
   if (!note.empty()) data.add_note(std::move(note));
-  if (empty_texts > 0)
-    data.add_note(fmt::format("{}: {} examples have an empty text", path.string(), empty_texts));
+  const bool is_usual = reader->delimiter() == (spec.format == FileFormat::kTsv ? '\t' : ',');
+  if (!keyed && !is_usual) {
+    data.add_note(fmt::format("{}: `{}` between fields ({})", path.string(),
+                              delimiter_name(reader->delimiter()),
+                              spec.delimiter == "auto" ? "recognised" : "the configuration says so"));
+  }
+  if (!empty.empty()) data.add_note(fmt::format("{}: {}", path.string(), empty));
+  data.set_delimiter(reader->delimiter());
   return data;
 }
 

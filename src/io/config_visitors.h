@@ -99,11 +99,15 @@ class ConfigReader {
     problems_.emplace_back(ErrorCode::kConfig, key, message, hint);
   }
 
+  const std::vector<Error>& problems() const { return problems_; }
+
   // One problem is reported as "file: key: ...", several as a list under the file's name.
-  void throw_if_any(const std::string& where) const {
+  void throw_if_any(const std::string& where) const { throw_problems(problems_, where); }
+
+  static void throw_problems(const std::vector<Error>& problems, const std::string& where) {
     ErrorList list;
-    for (const Error& problem : problems_) {
-      list.add(problems_.size() == 1 ? where + ": " + problem.where() : problem.where(), problem.message(),
+    for (const Error& problem : problems) {
+      list.add(problems.size() == 1 ? where + ": " + problem.where() : problem.where(), problem.message(),
                problem.hint());
     }
     list.throw_if_any(ErrorCode::kConfig, where);

@@ -328,7 +328,14 @@ ModelConfig parse_model_config(const json& source, const std::string& where) {
     }
     read_pad_token(reader, config);
     read_dtype(reader, source, config);
-    read_labels(reader, config);
+    // The labels of a head that nobody may want: a new task brings its own.
+    Reader labels(source);
+    read_labels(labels, config);
+    config.label_problems = labels.problems();
+    if (!config.label_problems.empty()) {
+      config.id2label.clear();
+      config.problem_type.clear();
+    }
     if (family == ConfigFamily::kDecoder) {
       read_rope_scaling(reader, config);
       read_sliding_window(reader, config);
@@ -354,6 +361,10 @@ ModelConfig load_model_config(const fs::path& directory) {
                 is_directory ? "the file is missing" : "the model directory does not exist", hint);
   }
   return parse_model_config(detail::parse_strict_json(read_file(path), path.string(), 64), path.string());
+}
+
+void require_labels(const ModelConfig& config, const std::string& where) {
+  Reader::throw_problems(config.label_problems, where);
 }
 
 json model_config_to_json(const ModelConfig& config) {

@@ -110,6 +110,7 @@ Architecture bert_architecture() {
   Architecture architecture;
   architecture.model_type = "bert";
   architecture.base_prefix = "bert.";
+  architecture.head_prefix = "classifier.";
   architecture.tasks = {ModelTask::kSequenceClassification, ModelTask::kMaskedLm};
   architecture.build = [](const ModelConfig& config, const ModelLoadOptions& options,
                           ParameterStore& store) -> std::unique_ptr<Model> {
@@ -120,8 +121,9 @@ Architecture bert_architecture() {
   };
   architecture.ignorable = [](ModelTask task) -> std::vector<std::string> {
     if (task == ModelTask::kMaskedLm)
-      return {"classifier.", "bert.pooler.", "pooler.", "cls.seq_relationship.", "cls.predictions.decoder."};
-    return {"cls."};
+      return {"classifier.", "bert.pooler.", "pooler.", "cls.seq_relationship.", "cls.predictions.decoder.",
+              "qa_outputs."};
+    return {"cls.", "qa_outputs."};
   };
   architecture.class_name = [](ModelTask task) {
     return std::string(task == ModelTask::kMaskedLm ? "BertForMaskedLM" : "BertForSequenceClassification");

@@ -72,7 +72,11 @@ Encoder::Encoder(const ModelConfig& config, const EncoderNames& names, Parameter
 void Encoder::check(const PackedInput& input) const {
   check_lengths(input, config_.max_position_embeddings - names_.position_offset);
   check_ids(input.input_ids, config_.vocab_size, "input_ids");
-  check_ids(input.token_type_ids, config_.type_vocab_size, "token_type_ids");
+  check_ids(segment_ids(input), config_.type_vocab_size, "token_type_ids");
+}
+
+at::Tensor Encoder::segment_ids(const PackedInput& input) const {
+  return config_.type_vocab_size == 1 ? at::Tensor() : input.token_type_ids;
 }
 
 at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& context) const {
@@ -84,7 +88,7 @@ at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& contex
   }
   at::Tensor x = embedding_sum({{word_embeddings_, input.input_ids},
                                 {position_embeddings_, positions},
-                                {token_type_embeddings_, input.token_type_ids}},
+                                {token_type_embeddings_, segment_ids(input)}},
                                compute_dtype_);
   x = residual_layer_norm(x, {}, embedding_norm_.weight, embedding_norm_.bias, config_.layer_norm_eps, {});
   return dropout(x, dropout_mask(context, config_.hidden_dropout_prob, hash_name("embeddings.dropout")));

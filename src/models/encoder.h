@@ -58,6 +58,8 @@ class Encoder {
   at::Tensor run_layer(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
                        const PackedInput& input, const ForwardContext& context) const;
   void check(const PackedInput& input) const;
+  /// A model with one segment puts both texts of a pair into it, whatever its tokenizer says.
+  at::Tensor segment_ids(const PackedInput& input) const;
 
   ModelConfig config_;
   EncoderNames names_;

@@ -97,6 +97,7 @@ Architecture llama_architecture(const std::string& model_type, const std::string
   Architecture architecture;
   architecture.model_type = model_type;
   architecture.base_prefix = "model.";
+  architecture.head_prefix = "score.";
   architecture.tasks = {ModelTask::kCausalLm, ModelTask::kSequenceClassification};
   architecture.build = [](const ModelConfig& config, const ModelLoadOptions& options,
                           ParameterStore& store) -> std::unique_ptr<Model> {
@@ -106,8 +107,8 @@ Architecture llama_architecture(const std::string& model_type, const std::string
   };
   // Tied heads may be stored all the same.
   architecture.ignorable = [](ModelTask task) -> std::vector<std::string> {
-    if (task == ModelTask::kCausalLm) return {"score.", "lm_head."};
-    return {"lm_head."};
+    if (task == ModelTask::kCausalLm) return {"score.", "lm_head.", "qa_outputs."};
+    return {"lm_head.", "qa_outputs."};
   };
   architecture.class_name = [class_prefix](ModelTask task) {
     return class_prefix + (task == ModelTask::kCausalLm ? "ForCausalLM" : "ForSequenceClassification");

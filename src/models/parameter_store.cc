@@ -47,7 +47,11 @@ ParameterStore::ParameterStore(const Checkpoint* checkpoint, const ModelLoadOpti
 std::string ParameterStore::find(const std::string& name) const {
   if (checkpoint_ == nullptr) return {};
   std::vector<std::string> spellings = {name};
-  if (name.rfind(base_prefix_, 0) == 0) spellings.push_back(name.substr(base_prefix_.size()));
+  if (name.starts_with(base_prefix_)) {
+    spellings.push_back(name.substr(base_prefix_.size()));
+    // Decoders made for answering questions call the part below the head so.
+    spellings.push_back("transformer." + spellings.back());
+  }
   // Checkpoints converted from TensorFlow call the norm's parameters gamma and beta.
   for (size_t i = 0, n = spellings.size(); i < n; ++i) {
     const std::string spelling = spellings[i];
@@ -88,21 +92,37 @@ at::Tensor ParameterStore::convert(const at::Tensor& stored, Role role) const {
   return stored.to(options_.device, dtype, /*non_blocking=*/false, must_copy);
 }
 
-at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {
+bool ParameterStore::is_of_foreign_head(const std::string& name) const {
+  return has_foreign_head_ && name.starts_with(head_prefix_);
+}
+
+at::Tensor ParameterStore::made(const std::string& name, const std::vector<int64_t>& shape, Role role,
+                                Init init) const {
   if (shapes_alone_) return at::empty(shape, at::TensorOptions(at::kFloat).device(at::kMeta));
-  const std::string spelling = find(name);
+  return convert(draw(name, shape, init), role);
+}
+
+at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {
+  const std::string spelling = is_of_foreign_head(name) ? std::string() : find(name);
   if (spelling.empty()) {
     if (checkpoint_ != nullptr) (role == Role::kHead ? fresh_ : missing_).push_back(name);
-    return convert(draw(name, shape, init), role);
+    return made(name, shape, role, init);
   }
   used_.insert(spelling);
   const TensorInfo& info = checkpoint_->info(spelling);
   if (info.shape != shape) {
+    std::vector<int64_t> other_count = info.shape;
+    if (!other_count.empty()) other_count.front() = shape.front();
+    if (role == Role::kHead && options_.num_labels > 0 && other_count == shape) {
+      fresh_.push_back(name);
+      replaced_rows_ = info.shape.front();
+      return made(name, shape, role, init);
+    }
     misshaped_.push_back(fmt::format("{}: expected [{}], found [{}]", name, fmt::join(shape, ", "),
                                      fmt::join(info.shape, ", ")));
-    return convert(draw(name, shape, Init::kZero), role);
+    return made(name, shape, role, Init::kZero);
   }
-  if (options_.random_init) return convert(draw(name, shape, init), role);
+  if (options_.random_init || shapes_alone_) return made(name, shape, role, init);
   const at::Tensor stored = checkpoint_->tensor(spelling);
   if (!at::isFloatingType(stored.scalar_type())) {
     misshaped_.push_back(fmt::format("{}: expected a floating-point tensor, found {}", name,
@@ -127,7 +147,8 @@ void ParameterStore::finish(const std::string& where, const std::vector<std::str
     for (const std::string& name : checkpoint_->names()) {
       if (used_.count(name)) continue;
       const bool is_buffer = name.ends_with(".position_ids") || name.ends_with(".rotary_emb.inv_freq");
-      (is_buffer || starts_with_any(name, ignorable) ? ignored : unexpected).push_back(name);
+      (is_buffer || is_of_foreign_head(name) || starts_with_any(name, ignorable) ? ignored : unexpected)
+          .push_back(name);
     }
   }
   if (!not_finite_.empty() && missing_.empty() && misshaped_.empty() && unexpected.empty()) {
@@ -143,6 +164,7 @@ void ParameterStore::finish(const std::string& where, const std::vector<std::str
   if (report != nullptr) {
     report->fresh = fresh_;
     report->ignored = ignored;
+    report->replaced_rows = replaced_rows_;
   }
 }
 

@@ -27,6 +27,13 @@ class ParameterStore {
   ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options, double initializer_range,
                  std::string base_prefix);
 
+  /// The head of this task has names that begin with `prefix`. Where the checkpoint holds the head of another
+  /// task under them (`is_foreign`), it counts as absent and its tensors are ignored.
+  void set_head(std::string prefix, bool is_foreign) {
+    head_prefix_ = std::move(prefix);
+    has_foreign_head_ = is_foreign;
+  }
+
   /// From here on parameters lie on the meta device: names and shapes without numbers.
   void use_shapes_alone() { shapes_alone_ = true; }
 
@@ -36,12 +43,16 @@ class ParameterStore {
   /// Whether the checkpoint holds the tensor under any of its spellings.
   bool contains(const std::string& name) const;
 
+  /// Heads of another number of outputs than the checkpoint's are drawn, where `ModelLoadOptions::num_labels`
+  /// asks for that number; anything else that does not fit is a problem.
   /// Throws when tensors were missing, mis-shaped, not finite, or are left over; left-over names that start
   /// with one of `ignorable` (heads of other tasks, buffers) are reported as ignored instead.
   void finish(const std::string& where, const std::vector<std::string>& ignorable, ModelLoadReport* report);
 
  private:
   std::string find(const std::string& name) const;  // spelling used by the checkpoint, or ""
+  bool is_of_foreign_head(const std::string& name) const;
+  at::Tensor made(const std::string& name, const std::vector<int64_t>& shape, Role role, Init init) const;
   at::Tensor draw(const std::string& name, const std::vector<int64_t>& shape, Init init) const;
   at::Tensor convert(const at::Tensor& stored, Role role) const;
 
@@ -49,9 +60,12 @@ class ParameterStore {
   ModelLoadOptions options_;
   double initializer_range_;
   std::string base_prefix_;
+  std::string head_prefix_;
+  bool has_foreign_head_ = false;
   bool shapes_alone_ = false;
   std::set<std::string> used_;
   std::vector<std::string> fresh_, missing_, misshaped_, not_finite_;
+  int64_t replaced_rows_ = 0;  // outputs of the checkpoint's head where it was not taken
 };
 
 }  // namespace msplora

@@ -58,16 +58,35 @@ ModelConfig with_labels(ModelConfig config, const ModelLoadOptions& options) {
   if (options.num_labels <= 0) return config;
   if (static_cast<int64_t>(config.id2label.size()) != options.num_labels) config.id2label.clear();
   config.num_labels = options.num_labels;
+  config.label_problems.clear();  // what the file says of labels counts no more
   return config;
 }
 
+/// The class of a checkpoint whose head belongs to another task; empty where it is a classifier of sequences,
+/// and where config.json does not say. Its tensors may have the very names and shapes of a classifier's.
+std::string class_of_foreign_head(const ModelConfig& config, const ModelLoadOptions& options,
+                                  const std::string& head_prefix, const Checkpoint* checkpoint) {
+  if (options.task != ModelTask::kSequenceClassification || checkpoint == nullptr) return {};
+  for (const std::string& name : config.architectures) {
+    if (name.ends_with("ForSequenceClassification")) return {};
+  }
+  const auto names = checkpoint->names();
+  const bool has_head = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    return name.starts_with(head_prefix) || name.starts_with("qa_outputs.");
+  });
+  return has_head && !config.architectures.empty() ? config.architectures.front() : std::string();
+}
+
 std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& options,
-                             const Checkpoint* checkpoint, const std::string& where,
-                             ModelLoadReport* report) {
+                             const Checkpoint* checkpoint, const std::string& where, ModelLoadReport* report,
+                             bool shapes_alone = false) {
   const Architecture& architecture = find_architecture(read, options.task, where);
   ModelConfig config = with_labels(read, options);
   config.architectures = {architecture.class_name(options.task)};
   ParameterStore store(checkpoint, options, config.initializer_range, architecture.base_prefix);
+  const std::string foreign = class_of_foreign_head(read, options, architecture.head_prefix, checkpoint);
+  store.set_head(architecture.head_prefix, !foreign.empty());
+  if (shapes_alone) store.use_shapes_alone();
   ModelConfig built = config;
   if (options.dropout) {
     built.hidden_dropout_prob = built.attention_probs_dropout_prob = *options.dropout;
@@ -76,6 +95,7 @@ std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& op
   std::unique_ptr<Model> model = architecture.build(built, options, store);
   model->mutable_config() = config;  // the dropout of a run is no property of the model that is saved
   store.finish(where, architecture.ignorable(options.task), report);
+  if (report != nullptr) report->foreign_head = foreign;
   return model;
 }
 
@@ -96,13 +116,36 @@ bool supports_task(const std::string& model_type, ModelTask task) {
   return false;
 }
 
-std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,
-                                  ModelLoadReport* report) {
+std::string ModelLoadReport::replaced_head() const {
+  if (!foreign_head.empty()) return fmt::format("the base's head is that of a {}", foreign_head);
+  if (replaced_rows > 0) return fmt::format("the base's head has {} outputs", replaced_rows);
+  return {};
+}
+
+namespace {
+
+std::unique_ptr<Model> build_from(const std::filesystem::path& directory, const ModelLoadOptions& options,
+                                  ModelLoadReport* report, bool shapes_alone) {
   const ModelConfig config = load_model_config(directory);
   const std::string where = (directory / "config.json").string();
   find_architecture(config, options.task, where);  // before a checkpoint is looked for
+  if (options.task == ModelTask::kSequenceClassification && options.num_labels <= 0)
+    require_labels(config, where);
   const Checkpoint checkpoint = Checkpoint::open(directory);
-  return build(config, options, &checkpoint, directory.string(), report);
+  return build(config, options, &checkpoint, directory.string(), report, shapes_alone);
+}
+
+}  // namespace
+
+std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,
+                                  ModelLoadReport* report) {
+  return build_from(directory, options, report, /*shapes_alone=*/false);
+}
+
+ModelLoadReport plan_load(const std::filesystem::path& directory, const ModelLoadOptions& options) {
+  ModelLoadReport report;
+  build_from(directory, options, &report, /*shapes_alone=*/true);
+  return report;
 }
 
 std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options) {

@@ -16,6 +16,7 @@ struct Architecture {
   std::string base_prefix;  // of the parameters below the head, e.g. "roberta."
   std::vector<ModelTask> tasks;
   std::function<std::unique_ptr<Model>(const ModelConfig&, const ModelLoadOptions&, ParameterStore&)> build;
+  std::string head_prefix;  // of the tensors of its classification head, e.g. "classifier."
   /// Prefixes of checkpoint names that a task does not use (the heads of other tasks).
   std::function<std::vector<std::string>(ModelTask)> ignorable;
   /// Hugging Face's class name, for config.json.

@@ -105,6 +105,7 @@ Architecture roberta_architecture() {
   Architecture architecture;
   architecture.model_type = "roberta";
   architecture.base_prefix = "roberta.";
+  architecture.head_prefix = "classifier.";
   architecture.tasks = {ModelTask::kSequenceClassification, ModelTask::kMaskedLm};
   architecture.build = [](const ModelConfig& config, const ModelLoadOptions& options,
                           ParameterStore& store) -> std::unique_ptr<Model> {
@@ -116,8 +117,8 @@ Architecture roberta_architecture() {
   };
   architecture.ignorable = [](ModelTask task) -> std::vector<std::string> {
     if (task == ModelTask::kMaskedLm)
-      return {"classifier.", "roberta.pooler.", "pooler.", "lm_head.decoder."};
-    return {"lm_head.", "roberta.pooler.", "pooler."};
+      return {"classifier.", "roberta.pooler.", "pooler.", "lm_head.decoder.", "qa_outputs."};
+    return {"lm_head.", "roberta.pooler.", "pooler.", "qa_outputs."};
   };
   architecture.class_name = [](ModelTask task) {
     return std::string(task == ModelTask::kMaskedLm ? "RobertaForMaskedLM"

@@ -149,7 +149,10 @@ TEST(RegressionTarget, ParsesNumbersAndNamesTheLine) {
 Dataset labelled(const std::vector<std::string>& labels) {
   std::vector<Example> examples;
   for (const std::string& label : labels) {
-    examples.push_back({"text", "", false, label, "", static_cast<int64_t>(examples.size()) + 1});
+    Example& example = examples.emplace_back();
+    example.text = "text";
+    example.label = label;
+    example.line = static_cast<int64_t>(examples.size());
   }
   return Dataset("train.tsv", examples, true);
 }
@@ -164,21 +167,45 @@ TEST(LabelMap, SortsNamesByBytesAndIntegersByValue) {
               HasSubstr("only `a`"));
 }
 
-TEST(LabelMap, ComesFromConfigOrList) {
-  const LabelMap config = LabelMap::from_config({{0, "NEGATIVE"}, {1, "POSITIVE"}});
-  EXPECT_EQ(config.find("POSITIVE"), 1);
-  EXPECT_EQ(config.find("1"), 1);  // data may hold indices
-  EXPECT_EQ(config.find("2"), std::nullopt);
-  EXPECT_EQ(config.find("01"), std::nullopt);
+TEST(LabelMap, ComesFromAList) {
   const LabelMap list = LabelMap::from_list({"1", "0"});
-  EXPECT_EQ(list.find("1"), 0);  // a name counts before an index
+  EXPECT_EQ(list.find("1"), 0);
   EXPECT_EQ(list.id2label().at(0), "1");
   EXPECT_TRUE(LabelMap::is_placeholder({{0, "LABEL_0"}, {1, "LABEL_1"}}));
   EXPECT_FALSE(LabelMap::is_placeholder({{0, "LABEL_0"}, {1, "yes"}}));
-  EXPECT_THROW(LabelMap::from_config({{0, "a"}, {2, "b"}}), Error);
-  EXPECT_THROW(LabelMap::from_config({{0, "a"}, {1, "a"}}), Error);
   EXPECT_THROW(LabelMap::from_list({"a", "a"}), Error);
   EXPECT_THROW(list.name(2), Error);
+}
+
+// Sorted names are contradiction, entailment, neutral; GLUE's numbers are 0 entailment, 1 neutral.
+TEST(LabelMap, NumbersAreNoClassesUnlessSomeoneSaysWhich) {
+  const LabelMap map = LabelMap::from_list({"contradiction", "entailment", "neutral"});
+  EXPECT_EQ(map.find("0"), std::nullopt);
+  const Dataset data = labelled({"0"});
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { map.index_of(data, 0); }),
+              AllOf(HasSubstr("train.tsv:1"), HasSubstr("--labels NAME,NAME,..."), HasSubstr("data.labels")));
+  const LabelMap numbered = map.with_numbers({"entailment", "neutral", "contradiction"}, "--labels");
+  EXPECT_EQ(numbered.find("0"), 1);
+  EXPECT_EQ(numbered.find("2"), 0);
+  EXPECT_EQ(numbered.find("3"), std::nullopt);
+  EXPECT_EQ(numbered.find("01"), std::nullopt);
+  EXPECT_EQ(numbered.find("neutral"), 2);
+  EXPECT_EQ(numbered.names(), map.names());
+}
+
+TEST(LabelMap, NamesTakeThePlaceOfNumbersAlone) {
+  const LabelMap named = LabelMap::from_list({"0", "1"}).with_numbers({"ham", "spam"}, "--labels");
+  EXPECT_THAT(named.names(), ElementsAre("ham", "spam"));
+  EXPECT_EQ(named.find("1"), 1);
+  const LabelMap map = LabelMap::from_list({"ham", "spam"});
+  EXPECT_THAT(error_text(ErrorCode::kConfig,
+                         [&] {
+                           map.with_numbers({"ham", "spma"}, "--labels");
+                         }),
+              AllOf(HasSubstr("--labels"), HasSubstr("did you mean `spam`?")));
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { map.with_numbers({"ham"}, "--labels"); }),
+              HasSubstr("1 class names for 2 classes: `ham`, `spam`"));
+  EXPECT_THROW(map.with_numbers({"ham", "ham"}, "--labels"), Error);
 }
 
 TEST(LabelMap, UnknownLabelsAreNamedWithTheNearest) {
@@ -207,6 +234,48 @@ TEST(SplitDataset, PartitionsBySeed) {
   EXPECT_EQ(split_dataset(data, 1e-9, 1).second.size(), 1u);
   EXPECT_EQ(split_dataset(data, 0.999999, 1).first.size(), 1u);
   EXPECT_THROW(split_dataset(labelled({"a"}), 0.5, 1), Error);
+}
+
+TEST(SplitDataset, GivesEachClassItsShare) {
+  std::vector<std::string> labels;
+  for (int i = 0; i < 200; ++i) labels.push_back(i % 20 == 0 ? "rare" : i % 4 == 1 ? "some" : "many");
+  labels.push_back("single");
+  const Dataset data = labelled(labels);
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    const auto [rest, taken] = split_dataset(data, 0.2, seed, /*by_class=*/true);
+    // 10, 50, 140 and 1 examples: a fifth of each, and the odd one out of 40 goes to the largest remainder.
+    EXPECT_THAT(taken.label_counts(),
+                ElementsAre(testing::Pair("many", 28), testing::Pair("rare", 2), testing::Pair("some", 10)));
+    EXPECT_EQ(rest.size() + taken.size(), 201u);
+    EXPECT_EQ(rest.label_counts().at("single"), 1);
+    for (size_t i = 1; i < taken.size(); ++i) EXPECT_LT(taken[i - 1].line, taken[i].line);
+  }
+  const auto one = split_dataset(data, 0.2, 3, true), same = split_dataset(data, 0.2, 3, true),
+             other = split_dataset(data, 0.2, 4, true);
+  const auto lines = [](const Dataset& part) {
+    std::vector<int64_t> all;
+    for (const Example& example : part.examples()) all.push_back(example.line);
+    return all;
+  };
+  EXPECT_EQ(lines(one.second), lines(same.second));
+  EXPECT_NE(lines(one.second), lines(other.second));
+  EXPECT_EQ(split_dataset(labelled({"a", "b", "c"}), 0.3, 1, true).second.size(), 1u);
+  EXPECT_EQ(split_dataset(labelled({"a", "a", "b", "b"}), 0.999, 1, true).first.label_counts().size(), 2u);
+}
+
+TEST(LoadTaskData, ClassesAreThoseOfTheWholeFile) {
+  ScratchDirectory dir;
+  DataConfig config;
+  std::string rows = "text,label\n";
+  for (int i = 0; i < 20; ++i) rows += "t" + std::to_string(i) + (i % 2 ? ",a\n" : ",b\n");
+  config.train = dir.write("train.csv", rows + "odd,c\n").string();
+  config.validation_fraction = 0.3;
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    const TaskData data = load_task_data(config, TaskType::kClassification, seed);
+    EXPECT_THAT(data.class_counts,
+                ElementsAre(testing::Pair("a", 10), testing::Pair("b", 10), testing::Pair("c", 1)));
+    EXPECT_EQ(data.train.label_counts().count("c"), 1u);
+  }
 }
 
 TEST(LoadTaskData, ReadsFilesAndSplits) {

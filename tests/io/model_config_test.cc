@@ -44,6 +44,17 @@ std::string refusal(const json& source) {
   return error_of(ErrorCode::kConfig, [&] { parse(source); });
 }
 
+// What a file says of the labels of its own head stops only those who want that head.
+std::string label_refusal(json source, const std::string& key, const json& value) {
+  source[key] = value;
+  const ModelConfig config = parse(source);
+  EXPECT_TRUE(config.id2label.empty());
+  EXPECT_TRUE(config.problem_type.empty());
+  const std::string message = error_of(ErrorCode::kConfig, [&] { require_labels(config, "config.json"); });
+  EXPECT_THAT(message, StartsWith("config.json: " + key + ": ")) << value;
+  return message;
+}
+
 std::string refusal(json source, const std::string& key, const json& value) {
   source[key] = value;
   const std::string message = refusal(source);
@@ -318,7 +329,8 @@ TEST(ModelConfig, RefusesWrongValues) {
   refusal(roberta(), "is_encoder_decoder", true);
   refusal(roberta(), "quantization_config", {{"bits", 4}});
   refusal(roberta(), "pruned_heads", {{"0", {1}}});
-  EXPECT_THAT(refusal(roberta(), "problem_type", "multi_label_classification"), HasSubstr("regression"));
+  EXPECT_THAT(label_refusal(roberta(), "problem_type", "multi_label_classification"),
+              HasSubstr("regression"));
   refusal(llama(), "num_key_value_heads", 3);
   refusal(llama(), "num_attention_heads", 10);
   refusal(llama(), "head_dim", 7);
@@ -330,15 +342,17 @@ TEST(ModelConfig, ChecksLabels) {
   source["id2label"] = {{"0", "no"}, {"1", "yes"}, {"2", 7}};
   EXPECT_EQ(parse(source).id2label, (std::map<int64_t, std::string>{{0, "no"}, {1, "yes"}, {2, "7"}}));
   EXPECT_EQ(parse(source).num_labels, 3);
-  EXPECT_THAT(refusal(source, "num_labels", 2), HasSubstr("expected 3"));
-  EXPECT_THAT(refusal(source, "label2id", {{"no", 0}, {"yes", 2}, {"7", 2}}), HasSubstr("expected `yes`: 1"));
-  EXPECT_THAT(refusal(source, "label2id", {{"no", 0}, {"yes", 1}, {"7", 2}, {"x", 3}}),
+  EXPECT_NO_THROW(require_labels(parse(source), "config.json"));
+  EXPECT_THAT(label_refusal(source, "num_labels", 2), HasSubstr("expected 3"));
+  EXPECT_THAT(label_refusal(source, "label2id", {{"no", 0}, {"yes", 2}, {"7", 2}}),
+              HasSubstr("expected `yes`: 1"));
+  EXPECT_THAT(label_refusal(source, "label2id", {{"no", 0}, {"yes", 1}, {"7", 2}, {"x", 3}}),
               HasSubstr("`x` is not in"));
-  refusal(source, "label2id", json::array());
-  EXPECT_THAT(refusal(roberta(), "id2label", {{"1", "a"}, {"2", "b"}}), HasSubstr("ids 0 to 1"));
-  EXPECT_THAT(refusal(roberta(), "id2label", {{"0", "a"}, {"1", "a"}}), HasSubstr("both called `a`"));
-  refusal(roberta(), "id2label", {"a", "b"});
-  EXPECT_THAT(refusal(roberta(), "num_labels", 0), HasSubstr("positive"));
+  label_refusal(source, "label2id", json::array());
+  EXPECT_THAT(label_refusal(roberta(), "id2label", {{"1", "a"}, {"2", "b"}}), HasSubstr("ids 0 to 1"));
+  EXPECT_THAT(label_refusal(roberta(), "id2label", {{"0", "a"}, {"1", "a"}}), HasSubstr("both called `a`"));
+  label_refusal(roberta(), "id2label", {"a", "b"});
+  EXPECT_THAT(label_refusal(roberta(), "num_labels", 0), HasSubstr("positive"));
   json count_only = roberta();
   count_only["num_labels"] = 5;
   EXPECT_EQ(parse(count_only).num_labels, 5);

@@ -26,6 +26,9 @@ struct Example {
   std::string label;  // as written; "" when the data set has no labels
   std::string group;  // as written; "" when no group column is read
   int64_t line = 0;   // line of its file, from 1
+  /// With TableSpec::keep_fields: all fields as written, in the order of the columns; of a JSONL file the
+  /// line.
+  std::vector<std::string> fields = {};
 };
 
 /// Examples of one file, with what was decided while reading it.
@@ -46,6 +49,9 @@ class Dataset {
   /// Decisions a person may want to check, such as whether the file has a header, and why.
   const std::vector<std::string>& notes() const noexcept { return notes_; }
   void set_columns(std::vector<std::string> columns) { columns_ = std::move(columns); }
+  /// Between the fields of its file; 0 for JSONL and for data that comes from no table.
+  char delimiter() const noexcept { return delimiter_; }
+  void set_delimiter(char delimiter) { delimiter_ = delimiter; }
   void add_note(std::string note) { notes_.push_back(std::move(note)); }
 
   /// How often each label occurs, by name.
@@ -61,18 +67,24 @@ class Dataset {
   bool has_labels_ = false;
   std::vector<std::string> columns_;
   std::vector<std::string> notes_;
+  char delimiter_ = 0;
 };
 
 /// Which columns of a file to read, by name or by position counted from 0.
 struct TableSpec {
   FileFormat format = FileFormat::kTsv;
-  std::string header = "auto";  // auto, yes, no
+  std::string header = "auto";     // auto, yes, no
+  std::string delimiter = "auto";  // as RecordReader::open takes it
   std::string text;
   std::optional<std::string> text_pair;
   std::string label;
   std::optional<std::string> group;
+  bool keep_fields = false;     // Example::fields is filled
   bool label_optional = false;  // a missing label column gives a data set without labels instead of an error
 };
+
+/// The columns of `config` in a file of its form (resolve_format); `group` is left out.
+TableSpec table_spec(const DataConfig& config, const std::filesystem::path& file);
 
 /// Reads a file. Throws Error{kData} for a missing column (listing those found and the nearest), a row with
 /// the wrong number of fields, an empty label or a file without examples; Error{kIo} when it cannot be read.
@@ -83,8 +95,11 @@ Dataset read_table(const std::filesystem::path& path, const TableSpec& spec);
 double regression_target(const Dataset& data, size_t index);
 
 /// Splits off round(fraction * n) examples, at least one and leaving at least one, chosen by seed.
-/// Both parts keep the order of the file. Returns {rest, split off}.
-std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, uint64_t seed);
+/// Both parts keep the order of the file. Returns {rest, split off}. `by_class` gives each class its share of
+/// them (largest remainders, then by name) and leaves at least one example of each class in the rest; with
+/// many rare classes fewer are then split off.
+std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, uint64_t seed,
+                                          bool by_class = false);
 
 /// The files of one task, read.
 struct TaskData {
@@ -96,6 +111,9 @@ struct TaskData {
   std::vector<Named> validation;
   std::vector<Named> test;
   std::vector<std::string> labels;  // fixed order of the classes, or empty when the data decides
+  /// Examples of each class in the whole training file, whatever is set aside of it; empty for a regression.
+  std::map<std::string, int64_t> class_counts;
+  std::vector<std::string> notes;  // what a person may want to check (data/notes.h)
   std::vector<std::string>
       metrics;  // the task's own metrics (metrics/metrics.h); the first chooses the best model
 };
@@ -109,7 +127,8 @@ struct TaskParts {
 
 /// Reads the parts of a task that the configuration names; a part that is asked for without being configured
 /// stays empty, except train, which must be there. With a fraction and no validation file, the validation
-/// part is split off train by `seed`. All configuration problems are thrown as one Error{kConfig}.
+/// part is split off train by `seed`, class by class. All configuration problems are thrown as one
+/// Error{kConfig}.
 TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, const TaskParts& parts = {});
 
 }  // namespace msplora

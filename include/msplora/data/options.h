@@ -17,6 +17,7 @@ struct DataConfig {
   std::optional<std::string> test;
   std::string format = "auto";
   std::string header = "auto";
+  std::string delimiter = "auto";
   std::string text = "text";
   std::optional<std::string> text_pair;
   std::string label = "label";
@@ -40,6 +41,11 @@ struct DataConfig {
     visitor("header", header,
             "Whether the first row of a TSV or CSV file names the columns; `auto` decides and says why",
             one_of({"auto", "yes", "no"}));
+    visitor(
+        "delimiter", delimiter,
+        "What stands between the fields of a CSV file; `auto` recognises `,`, `;`, `tab` and `|` and says "
+        "so. Another one than `tab` makes a TSV file a CSV file",
+        one_of({"auto", ",", ";", "tab", "|"}));
     visitor("text", text, "Column of the text: a name, or a position counted from 0");
     visitor("text_pair", text_pair, "Column of the second text of a pair");
     visitor("label", label, "Column of the label (classification) or number (regression)");
@@ -50,11 +56,13 @@ struct DataConfig {
             one_of({"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}));
     visitor("dir", dir, "Official folder of the GLUE task, such as glue_data/SST-2");
     visitor("labels", labels,
-            "Class names in the order of their indices; empty: sorted from the training data");
+            "Class names in the order of their indices, which files may hold in place of the names; empty: "
+            "sorted from the training data");
     visitor("max_length", max_length,
             "Longest sequence in tokens, special tokens included; the rest is cut off", at_least(1));
     visitor("validation_fraction", validation_fraction,
-            "Share of the training examples set aside, by seed, when there is no validation file",
+            "Share of the training examples set aside, by seed and class by class, when there is no "
+            "validation file",
             probability_below_one());
     visitor("shuffle", shuffle, "New order of the training examples in each epoch");
     visitor("bucket", bucket, "Batches of similar lengths (examples are sorted inside a shuffled window)");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,6 +23,7 @@ struct Record {
   std::vector<std::string> fields;
   std::vector<std::string> names;        // keys of the fields (JSONL only)
   std::vector<std::string> other_names;  // keys whose values are null, arrays or objects (JSONL only)
+  std::string source;                    // the line itself (JSONL only)
   int64_t line = 0;                      // where it starts, from 1
   std::string beginning;                 // first characters of its line, for messages
 
@@ -37,33 +39,51 @@ class LineReader {
   ~LineReader();
   /// The next line without its LF (and without the CR of a CRLF, unless `keep_cr`). False at the end.
   bool next(std::string& line, bool keep_cr = false);
+  /// The next lines, at most `count`, with their CRs, without taking them.
+  std::vector<std::string> peek(size_t count);
   int64_t line() const noexcept { return line_; }  // number of the line last read, from 1
   const std::filesystem::path& path() const noexcept { return path_; }
 
  private:
   struct Stream;
+  bool read_raw(std::string& line);
   std::filesystem::path path_;
   std::unique_ptr<Stream> stream_;
+  std::deque<std::string> ahead_;  // lines that were peeked at
   int64_t line_ = 0;
 };
 
 /// Reads the records of a file one at a time, in constant memory. Blank lines are left out.
 ///
 /// TSV: fields between tabs, no quoting (as GLUE). CSV: RFC 4180, with quoted fields that may hold
-/// separators, line ends and doubled quotes. JSONL: one object a line whose values are strings, numbers or
+/// delimiters, line ends and doubled quotes. JSONL: one object a line whose values are strings, numbers or
 /// booleans (which become "true" and "false"); keys with other values are only named. Throws Error{kData}
 /// naming file and line for damaged records.
 class RecordReader {
  public:
-  static std::unique_ptr<RecordReader> open(const std::filesystem::path& path, FileFormat format);
+  /// `delimiter` of CSV is ",", ";", "tab", "|" or "auto", which takes the one among these under which the
+  /// first record holds most of the `names`, else the one that gives the first records one number of fields.
+  /// A TSV file with another delimiter than "auto" and "tab" is read as CSV. Throws Error{kConfig} for
+  /// another.
+  static std::unique_ptr<RecordReader> open(const std::filesystem::path& path, FileFormat format,
+                                            const std::string& delimiter = "auto",
+                                            const std::vector<std::string>& names = {});
   virtual ~RecordReader() = default;
   virtual bool next(Record& record) = 0;
+  /// Between the fields; 0 for JSONL.
+  virtual char delimiter() const { return 0; }
   const std::filesystem::path& path() const noexcept { return lines_.path(); }
 
  protected:
   explicit RecordReader(const std::filesystem::path& path) : lines_(path) {}
   LineReader lines_;
 };
+
+/// The first characters of a text, cut between code points, for messages.
+std::string beginning_of(std::string_view line);
+
+/// "tab", else the character itself.
+std::string delimiter_name(char delimiter);
 
 /// "file:line", the way messages name a place.
 std::string file_and_line(const std::filesystem::path& path, int64_t line);

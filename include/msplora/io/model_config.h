@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "msplora/core/error.h"
+
 namespace msplora {
 
 /// How the rotary angles of a decoder are stretched beyond the context it was first trained on: Hugging
@@ -55,6 +57,9 @@ struct ModelConfig {
   int64_t num_labels = 2;
   std::map<int64_t, std::string> id2label;  // ids 0 to num_labels - 1 with different names, or empty
   std::string problem_type;                 // "", "regression", "single_label_classification"
+  /// Contradictions among id2label, label2id, num_labels and problem_type, which only matter to who uses the
+  /// file's own head; the names and the problem type are then unset.
+  std::vector<Error> label_problems;
 
   /// The file as read; keys we do not know are written back unchanged.
   nlohmann::json raw = nlohmann::json::object();
@@ -67,6 +72,9 @@ struct ModelConfig {
 /// other `model_type` only model_type, architectures and raw are set.
 ModelConfig load_model_config(const std::filesystem::path& directory);
 ModelConfig parse_model_config(const nlohmann::json& json, const std::string& where);
+
+/// Throws Error{kConfig} with all label_problems when there are any; `where` names the file.
+void require_labels(const ModelConfig& config, const std::string& where);
 
 /// `raw` updated with the typed fields (labels, problem_type, architectures, ...), ready to be written. Keys
 /// that the file left to their default stay absent; without a file (empty `raw`) every key of the model type

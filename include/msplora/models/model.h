@@ -63,7 +63,7 @@ class Model {
 
 struct ModelLoadOptions {
   ModelTask task = ModelTask::kSequenceClassification;
-  int64_t num_labels = 0;  // 0: what config.json says
+  int64_t num_labels = 0;  // 0: what config.json says; a head of another number is drawn anew
   at::ScalarType compute_dtype = at::kFloat;
   at::Device device = at::kCPU;   // where all parameters lie and the model runs (nn/device.h)
   uint64_t seed = 0;              // of fresh weights
@@ -76,13 +76,23 @@ struct ModelLoadOptions {
 struct ModelLoadReport {
   std::vector<std::string> fresh;    // parameters that the checkpoint lacks and that were drawn (heads)
   std::vector<std::string> ignored;  // tensors of the checkpoint that the task does not use (e.g. lm_head.*)
+  int64_t replaced_rows = 0;         // outputs of the checkpoint's head, where another number was asked for
+  std::string foreign_head;          // class of the checkpoint, where its head is that of another task
+
+  /// Why the head was drawn although the checkpoint has one; empty when it has none or its own was taken.
+  std::string replaced_head() const;
 };
 
 /// Reads a Hugging Face model directory (config.json and safetensors).
 /// Throws Error{kModel} listing together every missing, unexpected and mis-shaped tensor, Error{kFormat} for
-/// damaged files, Error{kNumerics} when a weight is not finite.
+/// damaged files, Error{kNumerics} when a weight is not finite, Error{kConfig} when the labels of config.json
+/// are wanted (num_labels 0) and contradict each other.
 std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,
                                   ModelLoadReport* report = nullptr);
+
+/// What load_model would decide, from config.json and the headers of the weights alone. Throws like
+/// load_model, but sees no values.
+ModelLoadReport plan_load(const std::filesystem::path& directory, const ModelLoadOptions& options);
 
 /// A model of the given shape with drawn weights (std = initializer_range); nothing is read.
 std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options);
