@@ -39,6 +39,15 @@ BatchPlan::BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options)
                 fmt::format("{} sequences are too many for one plan", lengths_.size()));
   }
   for (const uint32_t length : lengths_) tokens_ += length;
+  options_.window_batches =
+      std::min(options_.window_batches, std::max<int64_t>(1, least_batches() / kFewestWindows));
+}
+
+int64_t BatchPlan::least_batches() const {
+  const auto parts = [](uint64_t all, int64_t part) {
+    return part > 0 ? static_cast<int64_t>(all / static_cast<uint64_t>(part)) : 0;
+  };
+  return std::max(parts(lengths_.size(), options_.batch_size), parts(tokens_, options_.token_budget));
 }
 
 void BatchPlan::cut(std::span<const uint32_t> order, BatchList& out) const {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "msplora/core/error.h"
@@ -94,7 +95,7 @@ TEST(BatchPlan, EpochsAndSeedsDiffer) {
 
 TEST(BatchPlan, BucketsHoldSimilarLengths) {
   std::vector<uint32_t> lengths;
-  for (uint32_t i = 0; i < 1000; ++i) lengths.push_back(1 + i % 100);
+  for (uint32_t i = 0; i < 8000; ++i) lengths.push_back(1 + i % 100);
   const auto spread = [&lengths](const BatchList& list) {
     uint64_t sum = 0;
     for (size_t b = 0; b < list.size(); ++b) {
@@ -106,9 +107,24 @@ TEST(BatchPlan, BucketsHoldSimilarLengths) {
   };
   BatchOptions options;
   options.batch_size = 20;
-  EXPECT_LE(spread(BatchPlan(lengths, options).epoch(0)), 2u);  // one window: 50 sorted batches
+  EXPECT_LE(spread(BatchPlan(lengths, options).epoch(0)), 2u);  // windows of 50 sorted batches
   options.bucket = false;
   EXPECT_GE(spread(BatchPlan(lengths, options).epoch(0)), 70u);
+}
+
+// Sorted as a whole, four in five of these batches would hold one length alone.
+TEST(BatchPlan, FewExamplesMeetOthersOfAnyLength) {
+  std::vector<uint32_t> lengths;
+  for (uint32_t i = 0; i < 320; ++i) lengths.push_back(10 + 7 * (i % 5));
+  BatchOptions options;
+  options.batch_size = 16;
+  const BatchList batches = BatchPlan(lengths, options).epoch(0);
+  for (size_t b = 0; b < batches.size(); ++b) {
+    std::set<uint32_t> kinds;
+    for (const uint32_t index : batches[b]) kinds.insert(lengths[index]);
+    EXPECT_GE(kinds.size(), 2u) << "batch " << b;
+  }
+  EXPECT_EQ(batches.size(), 20u);
 }
 
 TEST(BatchPlan, OnlyTheLastWindowMayHoldAShortBatch) {

@@ -16,7 +16,7 @@ struct BatchOptions {
   int64_t token_budget = 0;  // most tokens in a batch; 0: no limit. A longer sequence gets a batch of its own
   bool shuffle = true;
   bool bucket = true;           // group similar lengths
-  int64_t window_batches = 50;  // batches whose sequences are sorted by length together
+  int64_t window_batches = 50;  // batches whose sequences are sorted by length together, if data are many
   uint64_t seed = 0;
 };
 
@@ -40,9 +40,12 @@ class BatchList {
 /// epoch and the number of batches done: all indices are shuffled, cut into windows of window_batches
 /// batches, sorted by length inside a window (ties in shuffled order), cut into batches, and the batches of a
 /// window are shuffled. Sorting costs randomness only inside a window, and packed batches of similar lengths
-/// keep attention balanced.
+/// keep attention balanced. A window holds at most one part in kFewestWindows of the data: sorted as a whole,
+/// few examples would always meet the same others, those of their own kind.
 class BatchPlan {
  public:
+  static constexpr int64_t kFewestWindows = 8;
+
   /// `lengths` in tokens. Throws Error{kConfig} when neither limit is given or one is negative.
   BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options);
 
@@ -60,6 +63,7 @@ class BatchPlan {
 
  private:
   void cut(std::span<const uint32_t> order, BatchList& out) const;
+  int64_t least_batches() const;  // of an epoch, from its limits
   size_t window_end(std::span<const uint32_t> order, size_t begin) const;
 
   std::vector<uint32_t> lengths_;
