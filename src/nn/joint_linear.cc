@@ -155,19 +155,17 @@ bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const 
   });
 }
 
-// The kept product, made anew when the weights have changed; null where packing does not help.
 c10::intrusive_ptr<detail::PackedLinear> product_of(const std::vector<const Linear*>& layers,
-                                                    c10::intrusive_ptr<detail::PackedLinear>& kept) {
+                                                    detail::KeptProduct& kept) {
   std::vector<at::Tensor> weights;
   for (const Linear* layer : layers) weights.push_back(layer->weight);
-  if (!kept || !kept->is_of(weights)) kept = detail::PackedLinear::make(weights);
-  return kept;
+  return kept.of(weights);
 }
 
 }  // namespace
 
 struct JointLinear::Kept {
-  c10::intrusive_ptr<detail::PackedLinear> product;
+  detail::KeptProduct product;
 };
 
 at::Tensor detail::joint_bias(const std::vector<const Linear*>& layers) {

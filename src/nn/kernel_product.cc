@@ -19,7 +19,7 @@ class KernelProduct : public PackedProduct {
     kernels::pack_gemm<T>(isa_, data<T>(matrix.weight), inner_, width_, row, column, data<T>(packed_));
   }
 
-  void run(const ProductCall& call) override {
+  void run(const ProductCall& call) const override {
     kernels::PackedGemm<T> op;
     op.rows = call.rows;
     op.inner = inner_;

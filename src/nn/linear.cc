@@ -194,12 +194,11 @@ at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
 
 // The kept product of a frozen weight, or null where the plain one serves.
 c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const at::Tensor& weight,
-                                                    c10::intrusive_ptr<detail::PackedLinear>& kept) {
+                                                    detail::KeptProduct& kept) {
   const bool suits = !weight.requires_grad() && weight.scalar_type() == x.scalar_type() &&
                      x.size(0) >= detail::PackedLinear::kFewestRows && !uses_composed_operations(x);
   if (!suits) return {};
-  if (!kept || !kept->is_of({weight})) kept = detail::PackedLinear::make({weight});
-  return kept;
+  return kept.of({weight});
 }
 
 }  // namespace
@@ -211,7 +210,7 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
 }
 
 struct Linear::Packed {
-  c10::intrusive_ptr<detail::PackedLinear> product;
+  detail::KeptProduct product;
 };
 
 Linear::Linear() : packed_(std::make_shared<Packed>()) {}

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -55,7 +56,7 @@ class OneDnnProduct : public PackedProduct {
 
   // Batches come in many lengths, and each length needs a primitive of its own, so rows pass in blocks of few
   // lengths, long ones first: each call costs a start of all threads.
-  void run(const ProductCall& call) override {
+  void run(const ProductCall& call) const override {
     const size_t element = memory::data_type_size(type_);
     Rows at{static_cast<const char*>(call.x), static_cast<char*>(call.y),
             static_cast<const char*>(call.factor), static_cast<char*>(call.derivative)};
@@ -118,7 +119,7 @@ class OneDnnProduct : public PackedProduct {
     return rows / kStep * kStep;
   }
 
-  void run_block(const void* x, int64_t rows, const void* bias, void* y, bool add) {
+  void run_block(const void* x, int64_t rows, const void* bias, void* y, bool add) const {
     const Primitive& primitive = primitive_for(rows, add);
     std::unordered_map<int, memory> arguments = {
         {DNNL_ARG_SRC, memory(rows_desc(rows, inner_), engine(), const_cast<void*>(x))},
@@ -161,7 +162,9 @@ class OneDnnProduct : public PackedProduct {
     memory::desc scratchpad;
   };
 
-  const Primitive& primitive_for(int64_t rows, bool add) {
+  // Made on use; one that is there stays where it is.
+  const Primitive& primitive_for(int64_t rows, bool add) const {
+    const std::lock_guard lock(mutex_);
     const auto found = primitives_.find({rows, add});
     if (found != primitives_.end()) return found->second;
     const dnnl::matmul::primitive_desc description = describe(rows, packed_.get_desc(), add);
@@ -173,7 +176,8 @@ class OneDnnProduct : public PackedProduct {
   memory::data_type type_;
   bool with_bias_;
   memory packed_;
-  std::map<std::pair<int64_t, bool>, Primitive> primitives_;
+  mutable std::mutex mutex_;  // of the map, not of the products that run
+  mutable std::map<std::pair<int64_t, bool>, Primitive> primitives_;
 };
 
 }  // namespace

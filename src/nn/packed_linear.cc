@@ -27,7 +27,7 @@ constexpr bool kHasOneDnn = false;
 }  // namespace
 
 struct PackedLinear::Impl {
-  std::mutex mutex;  // products are made on use
+  std::mutex mutex;  // of the pointers: products are made on use, and stay
   /// Without and with bias, which oneDNN's products are made for.
   std::array<std::unique_ptr<PackedProduct>, 2> forward;
   std::unique_ptr<PackedProduct> backward;
@@ -71,17 +71,20 @@ int64_t PackedLinear::rows_at_a_time() const {
   return impl_->is_kernel ? kMost : kInCache;
 }
 
-void PackedLinear::run(const at::Tensor& x, bool is_transposed, ProductCall call) const {
+const PackedProduct& PackedLinear::product(bool is_transposed, bool for_bias) const {
   const std::lock_guard lock(impl_->mutex);
-  const bool for_bias = call.bias != nullptr && !impl_->is_kernel;
   auto& product = is_transposed ? impl_->backward : impl_->forward[for_bias ? 1 : 0];
   if (!product) {
     const MatrixView matrix{whole(), is_transposed};
     product = impl_->is_kernel ? make_kernel_product(matrix) : make_onednn_product(matrix, for_bias);
   }
+  return *product;
+}
+
+void PackedLinear::run(const at::Tensor& x, bool is_transposed, ProductCall call) const {
   call.x = x.data_ptr();
   call.rows = x.size(0);
-  product->run(call);
+  product(is_transposed, call.bias != nullptr && !impl_->is_kernel).run(call);
 }
 
 void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
@@ -119,6 +122,7 @@ void PackedLinear::backward_times(const at::Tensor& dy, const at::Tensor& factor
 }
 
 int64_t PackedLinear::packed_bytes() const {
+  const std::lock_guard lock(impl_->mutex);
   int64_t bytes = impl_->backward ? impl_->backward->bytes() : 0;
   for (const auto& product : impl_->forward) bytes += product ? product->bytes() : 0;
   return bytes;
@@ -156,6 +160,12 @@ bool PackedLinear::is_of(const std::vector<at::Tensor>& weights) const {
     if (!is_same) return false;
   }
   return true;
+}
+
+c10::intrusive_ptr<PackedLinear> KeptProduct::of(const std::vector<at::Tensor>& weights) {
+  const std::lock_guard lock(mutex_);
+  if (!kept_ || !kept_->is_of(weights)) kept_ = PackedLinear::make(weights);
+  return kept_;
 }
 
 }  // namespace msplora::detail

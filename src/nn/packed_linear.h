@@ -5,6 +5,7 @@
 #include <memory>
 
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "msplora/kernels/kernels.h"
@@ -14,10 +15,11 @@ namespace msplora::detail {
 
 struct LowRankSum;
 struct ProductCall;
+class PackedProduct;
 
 /// Products with a frozen matrix, or with several that have one input, one below the other, packed once
 /// instead of in every call: for our own kernels, or for oneDNN's where those do better (packed_product.h).
-/// Not for weights that change.
+/// Not for weights that change. Several threads may use one at a time.
 class PackedLinear : public torch::CustomClassHolder {
  public:
   /// Null where packing does not help or is not possible: another dtype than float32 and bfloat16, a matrix
@@ -64,12 +66,25 @@ class PackedLinear : public torch::CustomClassHolder {
 
   at::Tensor whole() const;  // the weights in one, [out_, in_]
   /// The product with Wᵀ, or with W itself (backward), made on first use.
+  const PackedProduct& product(bool is_transposed, bool for_bias) const;
   void run(const at::Tensor& x, bool is_transposed, ProductCall call) const;
 
   std::vector<at::Tensor> weights_;
   std::vector<uint32_t> versions_;
   int64_t in_ = 0, out_ = 0;
   std::unique_ptr<Impl> impl_;
+};
+
+/// A PackedLinear that is kept as long as the weights are the same. Several threads may ask at a time.
+class KeptProduct {
+ public:
+  /// Of these weights, made anew when they are others than last time or have changed; null where packing does
+  /// not help.
+  c10::intrusive_ptr<PackedLinear> of(const std::vector<at::Tensor>& weights);
+
+ private:
+  std::mutex mutex_;
+  c10::intrusive_ptr<PackedLinear> kept_;
 };
 
 /// The kept product of a layer that is neither adapted nor trained; null for others and where packing does

@@ -32,11 +32,11 @@ struct ProductCall {
   const LowRankSum* update = nullptr;  // added to the sums; for products that add updates
 };
 
-/// x [rows, inner] times a packed matrix [inner, width].
+/// x [rows, inner] times a packed matrix [inner, width]. Several threads may run one at a time.
 class PackedProduct {
  public:
   virtual ~PackedProduct() = default;
-  virtual void run(const ProductCall& call) = 0;
+  virtual void run(const ProductCall& call) const = 0;
   /// Of the packed copy.
   virtual int64_t bytes() const = 0;
 };
