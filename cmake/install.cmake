@@ -16,4 +16,4 @@ configure_package_config_file(cmake/msploraConfig.cmake.in ${PROJECT_BINARY_DIR}
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/msploraConfigVersion.cmake
   VERSION ${PROJECT_VERSION} COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/msploraConfig.cmake ${PROJECT_BINARY_DIR}/msploraConfigVersion.cmake
-  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)
+  cmake/libtorch.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)

@@ -12,6 +12,7 @@
 
 #include "bench.h"
 #include "msplora/core/interrupt.h"
+#include "msplora/kernels/kernels.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 
@@ -80,7 +81,8 @@ std::string type_of(const std::exception& error) {
 
 int run_command(const CommonOptions& common, const Command& command) {
   try {
-    device_of(common);  // refused before anything is read
+    device_of(common);      // refused before anything is read,
+    kernels::active_isa();  // as is a wrong MSPLORA_ISA
     install_interrupt_handler();
     command.run();
     std::cout.flush();

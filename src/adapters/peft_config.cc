@@ -117,9 +117,10 @@ class Reader {
   void read_choice(const char* key, const std::vector<std::string>& known, std::string& to) {
     const Json* value = find(key);
     if (value == nullptr) return;
-    const bool is_known = value->is_string() && std::find(known.begin(), known.end(), *value) != known.end();
-    is_known ? (void)(to = value->get<std::string>())
-             : wrong(key, fmt::format("one of {}", fmt::join(known, ", ")));
+    const std::string choice = value->is_string() ? value->get<std::string>() : "";
+    if (std::find(known.begin(), known.end(), choice) == known.end())
+      return wrong(key, fmt::format("one of {}", fmt::join(known, ", ")));
+    to = choice;
   }
 
   void finish() const { errors_.throw_if_any(ErrorCode::kFormat, where_); }

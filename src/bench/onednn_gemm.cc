@@ -1,7 +1,7 @@
 #include "bench/onednn_gemm.h"
 
 #ifdef MSPLORA_WITH_ONEDNN
-#include <oneapi/dnnl/dnnl.hpp>
+#include "nn/onednn_matmul.h"
 #endif
 
 namespace msplora::detail {
@@ -24,7 +24,7 @@ class PackedGemm : public GemmVariant {
     const memory::desc x_desc({rows, in}, type, memory::format_tag::ab);
     const memory::desc y_desc({rows, out}, type, memory::format_tag::ab);
     const memory::desc any_weight({in, out}, type, memory::format_tag::any);
-    const dnnl::matmul::primitive_desc plan(dnnl::matmul::desc(x_desc, any_weight, y_desc), engine_);
+    const dnnl::matmul::primitive_desc plan = plan_matmul(engine_, x_desc, any_weight, /*bias=*/{}, y_desc);
     product_ = dnnl::matmul(plan);
     x_memory_ = memory(x_desc, engine_, x_.data_ptr());
     y_memory_ = memory(y_desc, engine_, y_.data_ptr());

@@ -1,4 +1,5 @@
 #include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <new>
 #include <string>
@@ -8,6 +9,7 @@
 #include "kernels/table.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "msplora/kernels/isa.h"
 
 namespace msplora::kernels {
 namespace {
@@ -31,8 +33,13 @@ bool supported(Isa isa) {
   return isa == Isa::kPortable;
 }
 
+Isa first_isa() {
+  const char* named = std::getenv(kIsaVariable);
+  return named == nullptr || *named == '\0' ? available_isas().back() : isa_named(named);
+}
+
 std::atomic<Isa>& chosen_isa() {
-  static std::atomic<Isa> isa{available_isas().back()};
+  static std::atomic<Isa> isa{first_isa()};
   return isa;
 }
 
@@ -84,6 +91,16 @@ std::vector<Isa> available_isas() {
   for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16})
     if (supported(isa)) result.push_back(isa);
   return result;
+}
+
+Isa isa_named(const std::string& name) {
+  std::string known;
+  for (const Isa isa : available_isas()) {
+    if (to_string(isa) == name) return isa;
+    known += (known.empty() ? "" : ", ") + to_string(isa);
+  }
+  throw Error(ErrorCode::kUsage, kIsaVariable, "this processor runs no instruction set called '" + name + "'",
+              "it runs " + known);
 }
 
 void set_isa(Isa isa) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "msplora/core/error.h"
@@ -37,11 +38,11 @@ std::string task_name(ModelTask task) {
   return "?";
 }
 
-const Architecture& find_architecture(const ModelConfig& config, ModelTask task, const std::string& where) {
+const Architecture& find_architecture(const ModelConfig& config, ModelTask task, std::string_view where) {
   for (const Architecture& architecture : architectures()) {
     if (architecture.model_type != config.model_type) continue;
     if (std::find(architecture.tasks.begin(), architecture.tasks.end(), task) == architecture.tasks.end()) {
-      throw Error(ErrorCode::kModel, where,
+      throw Error(ErrorCode::kModel, std::string(where),
                   fmt::format("model_type `{}` cannot be used for {}", config.model_type, task_name(task)));
     }
     return architecture;
@@ -49,7 +50,7 @@ const Architecture& find_architecture(const ModelConfig& config, ModelTask task,
   const std::vector<std::string> known = supported_model_types();
   std::string hint = did_you_mean(config.model_type, known);
   throw Error(
-      ErrorCode::kModel, where + ": model_type",
+      ErrorCode::kModel, fmt::format("{}: model_type", where),
       fmt::format("`{}` is not supported; supported are {}", config.model_type, fmt::join(known, ", ")),
       hint);
 }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #ifdef MSPLORA_WITH_ONEDNN
-#include <oneapi/dnnl/dnnl.hpp>
+#include "nn/onednn_matmul.h"
 #endif
 
 namespace msplora::detail {
@@ -147,14 +147,7 @@ class OneDnnProduct : public PackedProduct {
       attributes.set_post_ops(onto);
     }
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-#if DNNL_VERSION_MAJOR >= 3
-    if (with_bias_) return {engine(), x, weights, bias_desc(), y, attributes};
-    return {engine(), x, weights, y, attributes};
-#else
-    const dnnl::matmul::desc op =
-        with_bias_ ? dnnl::matmul::desc(x, weights, bias_desc(), y) : dnnl::matmul::desc(x, weights, y);
-    return {op, attributes, engine()};
-#endif
+    return plan_matmul(engine(), x, weights, with_bias_ ? bias_desc() : memory::desc(), y, attributes);
   }
 
   struct Primitive {

@@ -1,12 +1,14 @@
 #include "msplora/nn/recompute.h"
 
 #include <c10/core/GradMode.h>
+#include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <algorithm>
 #include <memory>
+#include <type_traits>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -24,6 +26,20 @@ using torch::autograd::variable_list;
 
 thread_local bool checkpointing = false;
 thread_local bool recomputing = false;
+
+/// What libtorch holds graph nodes by: std::shared_ptr in 1.13 and most of 2.x, c10::intrusive_ptr later.
+using NodePointer = decltype(torch::autograd::Edge::function);
+
+template <typename T, typename Pointer = NodePointer>
+auto make_node() {
+  if constexpr (std::is_same_v<Pointer, std::shared_ptr<Node>>) {
+    // libtorch's deleter takes a deep graph apart without recursion. It is found by its argument: later
+    // libtorchs have none.
+    return std::shared_ptr<T>(new T, [](auto* node) { deleteNode(node); });
+  } else {
+    return c10::make_intrusive<T>();
+  }
+}
 
 /// x as a leaf of a graph of its own.
 at::Tensor as_leaf(const at::Tensor& x, bool requires_grad) {
@@ -129,7 +145,7 @@ bool is_recomputing() {
 
 std::vector<at::Tensor> recompute_in_backward(const std::vector<at::Tensor>& inputs, RecomputedPart part) {
   if (!c10::GradMode::is_enabled()) return part(inputs);
-  const std::shared_ptr<RecomputeNode> node(new RecomputeNode, torch::autograd::deleteNode);
+  const auto node = make_node<RecomputeNode>();
   variable_list own;
   for (const at::Tensor& input : inputs) {
     node->inputs.push_back(input.detach());

@@ -6,6 +6,7 @@ expect 0 "train" "predict" "inspect" -- "$MSPLORA" --help
 expect 0 "RECIPE.yaml" "--set" "--resume" "adapter.rank = 8" "Peak learning rate" -- "$MSPLORA" train --help
 expect 0 "msplora 0." -- "$MSPLORA" --version
 expect 2 "msplora: error:" -- "$MSPLORA"
+expect 2 "MSPLORA_ISA" "'sse9'" "it runs portable" -- env MSPLORA_ISA=sse9 "$MSPLORA" inspect --shape roberta-base
 expect 2 "did you mean \`train\`?" -- "$MSPLORA" trian recipe.yaml
 expect 2 "did you mean \`--adapter\`?" -- "$MSPLORA" eval --model m --adaptor a --data d
 expect 2 "msplora: error:" -- "$MSPLORA" train

@@ -5,13 +5,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "kernels/kernel_helpers.h"
 #include "kernels/reference.h"
+#include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "msplora/kernels/isa.h"
 
 namespace msplora::kernels {
 namespace {
@@ -405,7 +408,10 @@ TEST(ReferenceKernels, AttentionBackwardMatchesFiniteDifferences) {
 }
 
 TEST(Isa, UnknownOnesAreRefusedAndTheBestIsChosen) {
-  EXPECT_EQ(active_isa(), available_isas().back());
+  const char* named = std::getenv(kIsaVariable);
+  EXPECT_EQ(active_isa(), named != nullptr ? isa_named(named) : available_isas().back());
+  for (const Isa isa : available_isas()) EXPECT_EQ(isa_named(to_string(isa)), isa);
+  for (const char* name : {"", "avx", "AVX2", "unknown"}) EXPECT_THROW(isa_named(name), Error) << name;
   EXPECT_EQ(available_isas().front(), Isa::kPortable);
 }
 

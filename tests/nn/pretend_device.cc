@@ -9,9 +9,15 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
+#if __has_include(<ATen/detail/PrivateUse1HooksInterface.h>)
+#include <ATen/detail/PrivateUse1HooksInterface.h>
+#define MSPLORA_LIBTORCH_HAS_DEVICE_HOOKS
+#endif
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace msplora::testing {
 
@@ -94,6 +100,36 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
   at::native::cpu_fallback(op, stack);
 }
+
+#ifdef MSPLORA_LIBTORCH_HAS_DEVICE_HOOKS
+/// What libtorch 2.1 and later ask of a foreign device. Which functions the base has depends on the version,
+/// so none is marked as overriding.
+class PretendHooks final : public at::PrivateUse1HooksInterface {
+ public:
+  bool isBuilt() const { return true; }
+  bool isAvailable() const { return true; }
+  bool hasPrimaryContext(c10::DeviceIndex) const { return true; }
+  c10::DeviceIndex deviceCount() const { return 1; }
+  c10::DeviceIndex getCurrentDevice() const { return 0; }
+  c10::DeviceIndex exchangeDevice(c10::DeviceIndex) const { return 0; }
+  c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex) const { return 0; }
+  void setCurrentDevice(c10::DeviceIndex) const {}
+  at::Device getDeviceFromPtr(void*) const { return pretend_device(); }
+  void resizePrivateUse1Bytes(const c10::Storage& storage, size_t bytes) const {
+    c10::DataPtr larger = allocator().allocate(bytes);
+    if (storage.nbytes() > 0) std::memcpy(larger.get(), storage.data(), std::min(bytes, storage.nbytes()));
+    storage.unsafeGetStorageImpl()->set_data_ptr_noswap(std::move(larger));
+    storage.unsafeGetStorageImpl()->set_nbytes(bytes);
+  }
+};
+
+[[maybe_unused]] const bool has_hooks = [] {
+  // libtorch has one kind of accelerator: a real one, which the tests take where there is one, or this one.
+  static PretendHooks hooks;
+  if (!at::hasCUDA()) at::RegisterPrivateUse1HooksInterface(&hooks);
+  return true;
+}();
+#endif
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::PrivateUse1>);
 
