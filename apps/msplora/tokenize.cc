@@ -9,9 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/core/interrupt.h"
 #include "msplora/core/threads.h"
 #include "msplora/data/reader.h"
 #include "msplora/tokenizers/tokenizer.h"
@@ -26,6 +28,7 @@ struct TokenizeArguments {
   std::vector<std::string> files;
   bool decode = false;
   bool ids = false;
+  bool pair = false;
   bool bench = false;
   bool train = false;
   std::string output;
@@ -37,21 +40,37 @@ struct TokenizeArguments {
 /// Calls `use` with every line of the files, or of standard input without files.
 template <class Use>
 void for_each_line(const std::vector<std::string>& files, Use&& use) {
+  const auto use_unless_stopped = [&](const std::string& text, const std::string& where) {
+    if (interrupt_requested()) throw Error(ErrorCode::kInterrupted, where, "stopped");
+    use(text, where);
+  };
   std::string line;
   if (files.empty()) {
     for (int64_t number = 1; std::getline(std::cin, line); ++number)
-      use(line, file_and_line("standard input", number));
+      use_unless_stopped(line, file_and_line("standard input", number));
   }
   for (const std::string& file : files) {
     LineReader reader(file);
-    while (reader.next(line)) use(line, file_and_line(file, reader.line()));
+    while (reader.next(line)) use_unless_stopped(line, file_and_line(file, reader.line()));
   }
+}
+
+/// The two texts of a line.
+TextPair tab_separated(const std::string& line, const std::string& where) {
+  const size_t tab = line.find('\t');
+  if (tab == std::string::npos || line.find('\t', tab + 1) != std::string::npos) {
+    throw Error(ErrorCode::kData, where,
+                fmt::format("--pair: expected two texts with one tab between them, found {} tabs",
+                            std::count(line.begin(), line.end(), '\t')));
+  }
+  return {std::string_view(line).substr(0, tab), std::string_view(line).substr(tab + 1)};
 }
 
 void encode(const TokenizeArguments& arguments, const CommonOptions& common) {
   const auto tokenizer = Tokenizer::load(arguments.model);
-  for_each_line(arguments.files, [&](const std::string& line, const std::string&) {
-    const Encoding encoding = tokenizer->encode({line, std::nullopt});
+  for_each_line(arguments.files, [&](const std::string& line, const std::string& where) {
+    const Encoding encoding =
+        tokenizer->encode(arguments.pair ? tab_separated(line, where) : TextPair{line, std::nullopt});
     nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
     std::string text;
     for (const int32_t id : encoding.ids) {
@@ -175,11 +194,13 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
   command->add_option("files", arguments->files, "Text files; default: standard input")->type_name("FILE...");
   command->add_option("--model", arguments->model, "Model directory or tokenizer.json")->type_name("DIR");
   command->add_flag("--ids", arguments->ids, "Write ids in place of tokens");
+  auto* pair = command->add_flag("--pair", arguments->pair, "A line is two texts with a tab between them");
   auto* decode = command->add_flag("--decode", arguments->decode, "Read ids, write text");
   auto* bench = command->add_flag("--bench", arguments->bench, "Measure MB/s, with one thread and with all");
   auto* train = command->add_flag("--train", arguments->train, "Learn a WordPiece vocabulary from the files");
   decode->excludes(bench)->excludes(train);
   bench->excludes(train);
+  pair->excludes(decode)->excludes(bench)->excludes(train);
   command->add_option("--output", arguments->output, "--train: directory to write")->type_name("DIR");
   command->add_option("--vocab-size", arguments->vocab_size, "--train: entries in all")
       ->check(CLI::PositiveNumber)

@@ -29,9 +29,10 @@ bool is_output_head(const Site& site) {
   return false;
 }
 
-std::optional<Regex> compile(const std::string& pattern, const std::string& where, ErrorList& errors) {
+std::optional<PythonPattern> compile(const std::string& pattern, const std::string& where,
+                                     ErrorList& errors) {
   try {
-    return Regex(pattern);
+    return PythonPattern(pattern);
   } catch (const std::invalid_argument& error) {
     errors.add(where, error.what());
     return std::nullopt;
@@ -65,7 +66,7 @@ class Exclusion {
  private:
   const AdapterConfig& config_;
   const std::vector<std::string>& heads_;
-  std::optional<Regex> regex_;
+  std::optional<PythonPattern> regex_;
 };
 
 /// layers_to_transform: the first layer index in a path decides.
@@ -84,7 +85,7 @@ class LayerFilter {
   bool active() const { return !layers_.empty(); }
 
   std::optional<int64_t> layer_of(const std::string& path) const {
-    for (const Regex& pattern : patterns_) {
+    for (const PythonPattern& pattern : patterns_) {
       const auto digits = pattern.match_group(path);
       if (!digits) continue;
       int64_t layer = -1;
@@ -103,7 +104,7 @@ class LayerFilter {
 
  private:
   const std::vector<int64_t>& layers_;
-  std::vector<Regex> patterns_;
+  std::vector<PythonPattern> patterns_;
 };
 
 void check_options(const AdapterConfig& config, ErrorList& errors) {
@@ -333,7 +334,7 @@ std::string describe_sites(const std::vector<Site>& sites) {
 }
 
 bool matches_pattern(const std::string& pattern, const std::string& path) {
-  return Regex(R"((.*\.)?()" + pattern + ")$").match_group(path).has_value();
+  return PythonPattern(R"((.*\.)?()" + pattern + ")$").match_group(path).has_value();
 }
 
 }  // namespace msplora::detail

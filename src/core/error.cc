@@ -32,12 +32,37 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+std::string printable(std::string_view text) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool second_block = byte == 0xC2 && i + 1 < text.size() &&
+                              static_cast<unsigned char>(text[i + 1]) >= 0x80 &&
+                              static_cast<unsigned char>(text[i + 1]) < 0xA0;
+    if (!second_block && (text[i] == '\n' || (byte >= 0x20 && byte != 0x7F))) {
+      out += text[i];
+      continue;
+    }
+    if (text[i] == '\t' || text[i] == '\r') {
+      out += text[i] == '\t' ? "\\t" : "\\r";
+      continue;
+    }
+    const auto value = second_block ? static_cast<unsigned char>(text[++i]) : byte;
+    out += "\\x";
+    out += kHex[value >> 4];
+    out += kHex[value & 15];
+  }
+  return out;
+}
+
 Error::Error(ErrorCode code, std::string where, std::string message, std::string hint)
-    : std::runtime_error(compose(where, message, hint)),
+    : std::runtime_error(printable(compose(where, message, hint))),
       code_(code),
-      where_(std::move(where)),
-      message_(std::move(message)),
-      hint_(std::move(hint)) {}
+      where_(printable(where)),
+      message_(printable(message)),
+      hint_(printable(hint)) {}
 
 void ErrorList::add(std::string where, std::string message, std::string hint) {
   problems_.emplace_back(ErrorCode::kConfig, std::move(where), std::move(message), std::move(hint));

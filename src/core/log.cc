@@ -2,8 +2,11 @@
 
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+
 #include <memory>
 #include <string_view>
+
+#include "msplora/core/error.h"
 
 namespace msplora {
 namespace {
@@ -47,7 +50,7 @@ void log(LogLevel level, std::string_view message) {
                      : level == LogLevel::kWarning ? "warning: "
                      : level == LogLevel::kError   ? "error: "
                                                    : "";
-  logger().log(to_spdlog(level), "{}{}", word, message);
+  logger().log(to_spdlog(level), "{}{}", word, printable(message));
 }
 
 }  // namespace msplora

@@ -1,6 +1,7 @@
 #include "msplora/data/encode.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,17 +27,38 @@ std::vector<Encoding> encode_chunk(const Dataset& data, size_t begin, size_t end
   return tokenizer.encode_batch(texts, options, threads);
 }
 
-void add_to(EncodeSummary& summary, const Encoding& encoding) {
+// The unknown token, unless it is also one of those that stand around texts, as in GPT-2.
+std::optional<int32_t> countable_unknown(const Tokenizer& tokenizer) {
+  const std::optional<int32_t> id = tokenizer.unk_id();
+  for (const auto& other :
+       {tokenizer.cls_id(), tokenizer.sep_id(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()}) {
+    if (id == other) return std::nullopt;
+  }
+  return id;
+}
+
+void add_to(EncodeSummary& summary, const Encoding& encoding, size_t special,
+            std::optional<int32_t> unknown) {
   const auto length = static_cast<int64_t>(encoding.ids.size());
   summary.shortest = summary.examples == 0 ? length : std::min(summary.shortest, length);
   summary.longest = std::max(summary.longest, length);
   summary.tokens += length;
+  summary.text_tokens += length - static_cast<int64_t>(special);
+  if (unknown) summary.unknown_tokens += std::count(encoding.ids.begin(), encoding.ids.end(), *unknown);
   ++summary.examples;
   if (encoding.dropped_tokens > 0) ++summary.truncated_examples;
   summary.dropped_tokens += static_cast<int64_t>(encoding.dropped_tokens);
 }
 
 }  // namespace
+
+std::string EncodeSummary::unknown_note() const {
+  constexpr double kNoticeable = 0.01;
+  const double share =
+      text_tokens > 0 ? static_cast<double>(unknown_tokens) / static_cast<double>(text_tokens) : 0.0;
+  if (share < kNoticeable) return "";
+  return fmt::format("{:.1f} % of the tokens are {}", 100.0 * share, unknown_token);
+}
 
 std::string EncodeSummary::text() const {
   std::string line = fmt::format("{} examples, {} tokens, lengths {} to {}, mean {:.1f}", examples, tokens,
@@ -46,6 +68,7 @@ std::string EncodeSummary::text() const {
                         100.0 * static_cast<double>(truncated_examples) / static_cast<double>(examples),
                         dropped_tokens);
   }
+  if (const std::string note = unknown_note(); !note.empty()) line += "; " + note;
   return line;
 }
 
@@ -70,6 +93,8 @@ EncodedDataset encode_dataset(const Dataset& data, TaskType type, const LabelMap
       example.label = labels->index_of(data, i);
     }
   }
+  const std::optional<int32_t> unknown = countable_unknown(tokenizer);
+  if (unknown) result.summary.unknown_token = tokenizer.id_to_token(*unknown);
   for (size_t begin = 0; begin < data.size(); begin += kChunk) {
     const size_t end = std::min(begin + kChunk, data.size());
     std::vector<Encoding> encodings = encode_chunk(data, begin, end, tokenizer, max_length, threads);
@@ -78,7 +103,7 @@ EncodedDataset encode_dataset(const Dataset& data, TaskType type, const LabelMap
       if (encoding.ids.empty()) {
         throw Error(ErrorCode::kData, data.where(i), "the text is empty and gives no tokens");
       }
-      add_to(result.summary, encoding);
+      add_to(result.summary, encoding, tokenizer.special_tokens_added(data[i].has_pair), unknown);
       TokenizedExample& example = result.examples[i];
       example.ids = std::move(encoding.ids);
       const bool typed =

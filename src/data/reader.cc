@@ -10,8 +10,10 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "fmt/format.h"
@@ -188,6 +190,62 @@ class CsvReader : public RecordReader {
   char delimiter_ = ',';
 };
 
+// The members of one JSON object, in order, without a tree: finding a key in nlohmann's ordered objects takes
+// a walk over all of them. Of a repeated key the last value counts, in the first one's place.
+class ObjectMembers : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  struct Member {
+    std::string name;
+    std::optional<std::string> value;  // nothing for null, arrays and objects
+  };
+  std::vector<Member> members;
+  const char* top = nullptr;  // what stands there when it is no object
+  size_t damaged_at = 0;
+
+  bool null() override { return scalar("null", std::nullopt); }
+  bool boolean(bool value) override { return scalar("boolean", value ? "true" : "false"); }
+  bool number_integer(number_integer_t value) override { return scalar("number", std::to_string(value)); }
+  bool number_unsigned(number_unsigned_t value) override { return scalar("number", std::to_string(value)); }
+  bool number_float(number_float_t value, const string_t&) override {
+    return scalar("number", nlohmann::json(value).dump());
+  }
+  bool string(string_t& value) override { return scalar("string", std::move(value)); }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(size_t) override {
+    if (depth_ == 1 && top == nullptr) members[current_].value.reset();
+    ++depth_;
+    return true;
+  }
+  bool end_object() override { return --depth_, true; }
+  bool start_array(size_t) override {
+    if (depth_ == 0) top = "array";
+    return start_object(0);
+  }
+  bool end_array() override { return --depth_, true; }
+  bool key(string_t& name) override {
+    if (depth_ != 1 || top != nullptr) return true;
+    const auto [known, is_new] = places_.try_emplace(name, members.size());
+    current_ = known->second;
+    if (is_new) members.push_back({std::move(name), std::nullopt});
+    return true;
+  }
+  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) override {
+    damaged_at = position;
+    return false;
+  }
+
+ private:
+  bool scalar(const char* type, std::optional<std::string> value) {
+    if (depth_ == 0) top = type;
+    if (depth_ == 1 && top == nullptr) members[current_].value = std::move(value);
+    return true;
+  }
+
+  size_t depth_ = 0;
+  size_t current_ = 0;
+  std::unordered_map<std::string, size_t> places_;
+};
+
 class JsonlReader : public RecordReader {
  public:
   explicit JsonlReader(const fs::path& path) : RecordReader(path) {}
@@ -200,35 +258,31 @@ class JsonlReader : public RecordReader {
     record.line = lines_.line();
     record.beginning = beginning_of(line_);
     record.source = line_;
-    const nlohmann::ordered_json object = parse(record);
-    for (const auto& [name, value] : object.items()) {
-      if (value.is_structured() || value.is_null()) {
-        record.other_names.push_back(name);
+    ObjectMembers object;
+    if (!nlohmann::json::sax_parse(line_, &object)) {
+      throw Error(
+          ErrorCode::kData, file_and_line(path(), record.line),
+          fmt::format("expected one JSON object on the line, but it is damaged at byte {}; the line begins "
+                      "\"{}\"",
+                      object.damaged_at, record.beginning));
+    }
+    if (object.top != nullptr) {
+      throw Error(ErrorCode::kData, file_and_line(path(), record.line),
+                  fmt::format("expected a JSON object, found {}; the line begins \"{}\"", object.top,
+                              record.beginning));
+    }
+    for (ObjectMembers::Member& member : object.members) {
+      if (!member.value) {
+        record.other_names.push_back(std::move(member.name));
         continue;
       }
-      record.names.push_back(name);
-      record.fields.push_back(value.is_string() ? value.get<std::string>() : value.dump());
+      record.names.push_back(std::move(member.name));
+      record.fields.push_back(*std::move(member.value));
     }
     return true;
   }
 
  private:
-  nlohmann::ordered_json parse(const Record& record) const {
-    try {
-      nlohmann::ordered_json object = nlohmann::ordered_json::parse(line_);
-      if (object.is_object()) return object;
-      throw Error(ErrorCode::kData, file_and_line(path(), record.line),
-                  fmt::format("expected a JSON object, found {}; the line begins \"{}\"", object.type_name(),
-                              record.beginning));
-    } catch (const nlohmann::json::parse_error& error) {
-      throw Error(
-          ErrorCode::kData, file_and_line(path(), record.line),
-          fmt::format("expected one JSON object on the line, but it is damaged at byte {}; the line begins "
-                      "\"{}\"",
-                      error.byte, record.beginning));
-    }
-  }
-
   std::string line_;
 };
 

@@ -13,10 +13,15 @@ namespace msplora::detail {
 namespace {
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  if (from.empty()) return;
-  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
-    text.replace(at, from.size(), to);
+  size_t at = from.empty() ? std::string::npos : text.find(from);
+  if (at == std::string::npos) return;
+  std::string out;
+  size_t done = 0;
+  for (; at != std::string::npos; at = text.find(from, done)) {
+    out.append(text, done, at - done).append(to);
+    done = at + from.size();
   }
+  text = out.append(text, done);
 }
 
 // Takes back the spaces that English text does not have; the order is that of the reference.
@@ -116,7 +121,9 @@ class StripDecoder : public Decoder {
   }
   void apply(std::vector<std::string>& tokens) const override {
     for (auto& token : tokens) {
-      for (int64_t i = 0; i < start_ && token.starts_with(content_); ++i) token.erase(0, content_.size());
+      std::string_view rest = token;
+      for (int64_t i = 0; i < start_ && rest.starts_with(content_); ++i) rest.remove_prefix(content_.size());
+      token.erase(0, token.size() - rest.size());
       for (int64_t i = 0; i < stop_ && token.ends_with(content_); ++i)
         token.resize(token.size() - content_.size());
     }

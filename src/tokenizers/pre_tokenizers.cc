@@ -177,15 +177,20 @@ class PatternSplit : public PreTokenizer {
       stretches.clear();
       size_t done = 0;
       const auto add = [&](size_t begin, size_t end, bool match) {
-        if (begin < end) stretches.push_back({offset + begin, offset + end, match != invert_});
+        stretches.push_back({offset + begin, offset + end, match != invert_});
       };
+      // An empty match is a delimiter too: it keeps apart what lies around it.
       pattern_.for_each(text, [&](size_t begin, size_t end) {
-        add(done, begin, false);
+        if (done < begin) add(done, begin, false);
         add(begin, end, true);
         done = end;
       });
-      add(done, text.size(), false);
+      if (done < text.size()) add(done, text.size(), false);
+      const size_t first = pieces.size();
       join_stretches(stretches, behavior_, pieces);
+      pieces.erase(std::remove_if(pieces.begin() + static_cast<std::ptrdiff_t>(first), pieces.end(),
+                                  [](const Piece& piece) { return piece.begin == piece.end; }),
+                   pieces.end());
     });
   }
 

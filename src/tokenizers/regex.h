@@ -1,49 +1,43 @@
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "core/pcre.h"
 #include "tokenizers/json_view.h"
+#include "tokenizers/unicode.h"
 
 namespace msplora::detail {
 
-struct Match {
-  size_t begin = 0;
-  size_t end = 0;
-};
-
-/// A compiled PCRE2 pattern in UTF and UCP mode. Safe to use from many threads; Searcher is per search.
-class Regex {
+/// A pattern of tokenizer.json (Oniguruma's Ruby syntax). Safe to use from many threads.
+class TextPattern {
  public:
-  /// Throws Error{kFormat} at `source` when the pattern does not compile.
-  Regex(const std::string& pattern, const JsonView& source);
-  ~Regex();
-  Regex(const Regex&) = delete;
-  Regex& operator=(const Regex&) = delete;
+  /// Throws Error{kFormat} at `source` when the pattern is wrong or has parts that are not built.
+  TextPattern(const std::string& pattern, const JsonView& source);
 
-  /// Walks over the matches in one text.
-  class Searcher {
-   public:
-    Searcher(const Regex& regex, std::string_view text);
-    ~Searcher();
-    Searcher(const Searcher&) = delete;
-    Searcher& operator=(const Searcher&) = delete;
-    /// The next match, left to right and without overlap; false when there is none. Throws Error{kData} when
-    /// the pattern gives up on this text.
-    bool next(Match& match);
-
-   private:
-    const Regex& regex_;
-    std::string_view text_;
-    void* match_data_;
-    size_t position_ = 0;
-  };
+  /// Calls `found(begin, end)` for each match, left to right and without overlap, as Oniguruma's find_iter:
+  /// no empty match right behind another one. Throws Error{kData} when the pattern gives up on this text.
+  template <class Found>
+  void for_each(std::string_view text, Found&& found) const {
+    PcreSearch search(compiled_);
+    size_t last_end = std::string_view::npos;
+    for (size_t from = 0; from <= text.size() && find(search, text, from);) {
+      const auto [begin, end] = *search.group(0);
+      if (begin == end && end == last_end) {
+        from += from < text.size() ? utf8_length(text[from]) : 1;
+        continue;
+      }
+      from = last_end = end;
+      found(begin, end);
+    }
+  }
 
  private:
-  std::string pattern_;
+  bool find(PcreSearch& search, std::string_view text, size_t from) const;
+
+  PcrePattern compiled_;
   std::string where_;
-  void* code_ = nullptr;
 };
 
 /// What a pattern given as {"String": ...} or {"Regex": ...} looks for.
@@ -53,9 +47,9 @@ class Pattern {
   /// Calls `found(begin, end)` for each match in order.
   template <class Found>
   void for_each(std::string_view text, Found&& found) const {
+    if (text.empty()) return;  // which holds nothing, not even an empty match
     if (regex_) {
-      Regex::Searcher searcher(*regex_, text);
-      for (Match match; searcher.next(match);) found(match.begin, match.end);
+      regex_->for_each(text, found);
     } else if (!literal_.empty()) {
       for (size_t at = text.find(literal_); at != std::string_view::npos;) {
         found(at, at + literal_.size());
@@ -65,13 +59,10 @@ class Pattern {
   }
   /// `text` with every match replaced, appended to `out`.
   void replace(std::string_view text, std::string_view content, std::string& out) const;
-  /// The regular expression as written, "" for a literal.
-  const std::string& regex_source() const { return regex_source_; }
 
  private:
   std::string literal_;
-  std::string regex_source_;
-  std::shared_ptr<const Regex> regex_;
+  std::optional<TextPattern> regex_;
 };
 
 }  // namespace msplora::detail

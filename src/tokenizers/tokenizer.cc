@@ -16,6 +16,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/interrupt.h"
 #include "tokenizers/added_tokens.h"
 #include "tokenizers/decoders.h"
 #include "tokenizers/model.h"
@@ -241,8 +242,13 @@ Lengths Tokenizer::Impl::fit(const Scratch& scratch, bool is_pair, const EncodeO
                 "use a max_length above " + std::to_string(added));
   }
   from_left = stored && stored->from_left;
-  return detail::truncated_lengths(lengths, is_pair, limit - added,
-                                   stored ? stored->strategy : detail::TruncationStrategy::kLongestFirst);
+  const Lengths kept = detail::truncated_lengths(
+      lengths, is_pair, limit - added, stored ? stored->strategy : detail::TruncationStrategy::kLongestFirst);
+  if (stored && options.max_length == 0) {
+    const size_t around_one = options.add_special_tokens ? post_processor.added(false) : 0;
+    detail::check_stride(stored->stride, lengths, kept, limit - std::min(limit, around_one), file);
+  }
+  return kept;
 }
 
 Encoding Tokenizer::Impl::encode(const TextPair& text, const EncodeOptions& options, Scratch& scratch) const {
@@ -339,6 +345,8 @@ std::vector<Encoding> Tokenizer::encode_batch(const std::vector<TextPair>& texts
     for (size_t begin = next.fetch_add(kChunk); begin < texts.size(); begin = next.fetch_add(kChunk)) {
       for (size_t i = begin; i < std::min(begin + kChunk, texts.size()); ++i) {
         try {
+          if (interrupt_requested())
+            throw Error(ErrorCode::kInterrupted, impl_->file, "stopped while tokenizing");
           results[i] = impl_->encode(texts[i], options, *scratch);
         } catch (...) {
           const std::lock_guard lock(failure_mutex);

@@ -63,6 +63,9 @@ json bert_from_vocabulary(const fs::path& path, const TokenizerFiles& files) {
   const JsonView config(files.config, (path.parent_path() / "tokenizer_config.json").string());
   BertParts parts;
   parts.vocabulary = read_lines(path);
+  // Blank lines at the end are no tokens; between tokens a blank line has an id.
+  while (!parts.vocabulary.empty() && parts.vocabulary.back().find_first_not_of(" \t\r") == std::string::npos)
+    parts.vocabulary.pop_back();
   if (parts.vocabulary.empty()) throw Error(ErrorCode::kFormat, path.string(), "the vocabulary is empty");
   const auto token = [&](const char* key, const char* usual) {
     return token_or(files.config, key, token_or(files.special_tokens_map, key, usual));

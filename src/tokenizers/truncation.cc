@@ -25,6 +25,8 @@ std::optional<Truncation> read_truncation(const JsonView& tokenizer) {
   Truncation result;
   result.max_length = static_cast<size_t>(json->at("max_length").integer(0, INT32_MAX));
   result.from_left = is_left(*json);
+  if (const auto stride = json->find("stride"))
+    result.stride = static_cast<size_t>(stride->integer(0, INT32_MAX));
   const std::string strategy = json->string_or("strategy", "LongestFirst");
   if (strategy == "OnlyFirst") {
     result.strategy = TruncationStrategy::kOnlyFirst;
@@ -59,6 +61,19 @@ std::optional<Padding> read_padding(const JsonView& tokenizer) {
     result.type_id = static_cast<int32_t>(id->integer(0, INT32_MAX));
   result.token = json->string_or("pad_token", "");
   return result;
+}
+
+void check_stride(size_t stride, Lengths lengths, Lengths kept, size_t room_of_one,
+                  const std::string& where) {
+  if (stride == 0) return;
+  const auto fits = [stride](size_t before, size_t after) {
+    return after == before || after == 0 || stride < after;
+  };
+  if (stride <= room_of_one && fits(lengths.first, kept.first) && fits(lengths.second, kept.second)) return;
+  throw Error(
+      ErrorCode::kConfig, where + ": truncation.stride",
+      "expected less than the length that truncation leaves of a text, found " + std::to_string(stride),
+      "use a smaller stride or a larger max_length");
 }
 
 Lengths truncated_lengths(Lengths lengths, bool is_pair, size_t room, TruncationStrategy strategy) {

@@ -11,11 +11,12 @@ namespace msplora::detail {
 
 enum class TruncationStrategy { kLongestFirst, kOnlyFirst, kOnlySecond };
 
-/// tokenizer.json's "truncation". Its stride only concerns the overflow, which is dropped here.
+/// tokenizer.json's "truncation".
 struct Truncation {
   size_t max_length = 0;
   TruncationStrategy strategy = TruncationStrategy::kLongestFirst;
   bool from_left = false;
+  size_t stride = 0;  // by how much windows overlap; all but the first are dropped here
 };
 
 /// tokenizer.json's "padding".
@@ -35,6 +36,10 @@ struct Lengths {
   size_t first = 0;
   size_t second = 0;
 };
+
+/// Throws Error{kConfig} at `where` when Hugging Face's library would refuse the stride: it must be smaller
+/// than what is kept of a text, and than `room_of_one`, the length left for a single text.
+void check_stride(size_t stride, Lengths lengths, Lengths kept, size_t room_of_one, const std::string& where);
 
 /// How many tokens of each text stay when both together may have `room`; what Hugging Face's
 /// truncate_encodings keeps. Throws Error{kData} when a strategy that touches one text only cannot reach the

@@ -2,10 +2,9 @@
 
 #include <utf8proc.h>
 
-#include <cstdlib>
+#include <algorithm>
+#include <array>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,6 +54,19 @@ const unsigned char* skip_ascii(const unsigned char* p, const unsigned char* end
   }
   while (p < end && *p < 0x80) ++p;
   return p;
+}
+
+// Canonical order: marks between two starters by their combining class, equal ones as they stand. utf8proc's
+// own way takes the square of their number.
+void order_marks(std::vector<utf8proc_int32_t>& points) {
+  const auto marks_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+  const auto is_starter = [&](utf8proc_int32_t c) { return marks_class(c) == 0; };
+  for (auto at = points.begin(); at != points.end();) {
+    const auto begin = std::find_if_not(at, points.end(), is_starter);
+    at = std::find_if(begin, points.end(), is_starter);
+    const auto less = [&](auto a, auto b) { return marks_class(a) < marks_class(b); };
+    if (!std::is_sorted(begin, at, less)) std::stable_sort(begin, at, less);
+  }
 }
 
 }  // namespace
@@ -109,6 +121,11 @@ uint16_t char_class_slow(char32_t c) {
   }
   if ((c >= 0x9 && c <= 0xD) || c == 0x85) bits |= kSpace;
   if (c == 0x200C || c == 0x200D) bits |= kWord;
+  // Circled, squared and negative letters are Alphabetic.
+  if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+      (c >= 0x1F170 && c <= 0x1F189)) {
+    bits |= kWord;
+  }
   if (is_ascii_punctuation(c)) bits |= kPunctuation;
   return bits;
 }
@@ -179,16 +196,23 @@ std::string_view valid_utf8(std::string_view text, std::string& buffer) {
 }
 
 void append_normalized(std::string& out, std::string_view text, NormalForm form) {
-  int options = UTF8PROC_STABLE;
-  options |= form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  const bool compose = form == NormalForm::kNfc || form == NormalForm::kNfkc;
+  int options = UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE);
   if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
-  utf8proc_uint8_t* result = nullptr;
-  const utf8proc_ssize_t size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                             static_cast<utf8proc_ssize_t>(text.size()), &result,
-                                             static_cast<utf8proc_option_t>(options));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
-  if (size < 0) throw std::bad_alloc();  // the input is well-formed, so only memory can be missing
-  out.append(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
+  const auto flags = static_cast<utf8proc_option_t>(options);
+  std::vector<utf8proc_int32_t> points;
+  points.reserve(text.size());
+  std::array<utf8proc_int32_t, 32> part;  // Unicode's longest decomposition has 18
+  for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+    const auto size = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(next_code_point(p)), part.data(),
+                                              part.size(), flags, nullptr);
+    points.insert(points.end(), part.begin(), part.begin() + size);
+  }
+  order_marks(points);
+  auto size = static_cast<utf8proc_ssize_t>(points.size());
+  if (compose) size = utf8proc_normalize_utf32(points.data(), size, flags);
+  for (utf8proc_ssize_t i = 0; i < size; ++i)
+    append_utf8(out, static_cast<char32_t>(points[static_cast<size_t>(i)]));
 }
 
 void append_lowercase(std::string& out, char32_t c) {

@@ -16,7 +16,7 @@ enum CharClass : uint16_t {
   kNumber = 2,           // N*
   kSpace = 4,            // White_Space
   kPunctuation = 8,      // P*, and the ASCII symbols that BERT counts as punctuation
-  kWord = 16,            // \w of Rust's regex crate: letters, marks, Nd, Nl, Pc, join controls
+  kWord = 16,            // \w of Rust's regex crate: Alphabetic, marks, Nd, Pc, join controls
   kMarkNonspacing = 32,  // Mn
   kMark = 64,            // M*
   kOther = 128,          // Cc, Cf, Co

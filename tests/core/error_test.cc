@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <string>
+#include <string_view>
 
 namespace msplora {
 namespace {
@@ -24,6 +25,14 @@ TEST(ErrorList, ReportsEveryProblemAtOnce) {
     EXPECT_NE(text.find("train.lr"), std::string::npos);
     EXPECT_NE(text.find("did you mean `rank`?"), std::string::npos);
   }
+}
+
+TEST(Error, ControlCharactersOfDataDoNotReachTheTerminal) {
+  const Error error(ErrorCode::kData, "a\rb.tsv:1", "found \"\x1b[2J\t\x7f\u0085\u00e9\"", "two\nlines\b");
+  EXPECT_STREQ(error.what(), "a\\rb.tsv:1: found \"\\x1b[2J\\t\\x7f\\x85\u00e9\" (two\nlines\\x08)");
+  EXPECT_EQ(error.where(), "a\\rb.tsv:1");
+  EXPECT_EQ(error.hint(), "two\nlines\\x08");
+  EXPECT_EQ(printable(std::string_view("\0\xC2", 2)), "\\x00\xC2");
 }
 
 }  // namespace

@@ -55,6 +55,20 @@ TEST(EncodeDataset, SinglesPairsAndLabels) {
   EXPECT_EQ(encoded.summary.text().find("truncated"), std::string::npos);
 }
 
+TEST(EncodeDataset, TheShareOfUnknownTokensIsSaid) {
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  const auto note = [&](const std::string& text) {
+    const Dataset data = make_data({{text, "", false, "1", "", 0}, {"the cat", "a dog", true, "1", "", 0}});
+    return encode_dataset(data, TaskType::kRegression, nullptr, *tokenizer, 0).summary;
+  };
+  // 4 + 4 tokens without [CLS] and [SEP], 3 of them unknown.
+  EXPECT_EQ(note("bird the fish bird").unknown_note(), "37.5 % of the tokens are [UNK]");
+  EXPECT_THAT(note("bird the fish bird").text(), HasSubstr("; 37.5 % of the tokens are [UNK]"));
+  EXPECT_EQ(note("bird the fish bird").text_tokens, 8);
+  EXPECT_EQ(note("the cat").unknown_note(), "");
+}
+
 TEST(EncodeDataset, TruncationIsCounted) {
   ScratchDirectory dir;
   const auto tokenizer = small_tokenizer(dir);

@@ -81,6 +81,35 @@ TEST(JsonlReader, ReadsScalarsAndNamesTheRest) {
   EXPECT_EQ(records[1].line, 3);
 }
 
+TEST(JsonlReader, RepeatedKeysNestedValuesAndNumbers) {
+  ScratchDirectory dir;
+  const auto file =
+      dir.write("a.jsonl", R"({"b": 1, "a": {"b": [2, {"c": 3}]}, "b": "x", "d": 1.5, "e": -0.0, "f": true,)"
+                           R"( "g": null, "h": 18446744073709551615, "i": 1e3})");
+  const auto reader = RecordReader::open(file, FileFormat::kJsonl);
+  Record record;
+  ASSERT_TRUE(reader->next(record));
+  EXPECT_THAT(record.names, ElementsAre("b", "d", "e", "f", "h", "i"));
+  EXPECT_THAT(record.fields, ElementsAre("x", "1.5", "-0.0", "true", "18446744073709551615", "1000.0"));
+  EXPECT_THAT(record.other_names, ElementsAre("a", "g"));
+  const auto huge = dir.write("b.jsonl", "{\"a\": 1e999}\n");
+  EXPECT_THROW(RecordReader::open(huge, FileFormat::kJsonl)->next(record), Error);
+}
+
+// Looking through all earlier keys for each would not end.
+TEST(JsonlReader, ManyKeysTakeLinearTime) {
+  ScratchDirectory dir;
+  std::string line = "{";
+  constexpr size_t kKeys = 1000000;
+  for (size_t i = 0; i < kKeys; ++i) line += (i > 0 ? ",\"k" : "\"k") + std::to_string(i) + "\":1";
+  const auto file = dir.write("a.jsonl", line + "}\n");
+  const auto reader = RecordReader::open(file, FileFormat::kJsonl);
+  Record record;
+  ASSERT_TRUE(reader->next(record));
+  EXPECT_EQ(record.names.size(), kKeys);
+  EXPECT_EQ(record.names.back(), "k" + std::to_string(kKeys - 1));
+}
+
 TEST(JsonlReader, NamesTheLineOfDamage) {
   ScratchDirectory dir;
   const auto damaged = dir.write("a.jsonl", "{\"a\": 1}\n{\"a\": \n");

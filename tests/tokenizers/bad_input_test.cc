@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "msplora/core/interrupt.h"
 #include "tokenizers/small_tokenizer.h"
 
 namespace msplora {
@@ -32,6 +33,27 @@ TEST(TokenizerBadInput, MissingFiles) {
   expect_error(ErrorCode::kIo, {"tokenizer.json", "vocab.txt"}, [&] { Tokenizer::load(empty.path()); });
   empty.write("vocab.json", "{\"a\": 0}");
   expect_error(ErrorCode::kIo, {"merges.txt"}, [&] { Tokenizer::load(empty.path()); });
+}
+
+TEST(TokenizerBadInput, BlankLinesAtTheEndOfAVocabularyAreNoTokens) {
+  for (const std::string end : {"\n", "\r\n"}) {
+    const TemporaryDirectory directory;
+    std::string text;
+    for (const char* token : {"[UNK]", "[CLS]", "[SEP]", "", "word"}) text += token + end;
+    directory.write("vocab.txt", text + end + " " + end + end);
+    const auto tokenizer = Tokenizer::load(directory.path());
+    EXPECT_EQ(tokenizer->vocab_size(), 5u);
+    EXPECT_EQ(tokenizer->token_to_id("word"), 4);
+  }
+}
+
+TEST(TokenizerBadInput, AStopEndsABatchBetweenTwoTexts) {
+  const auto tokenizer = tokenizer_from({{"model", word_model({"a"})}});
+  const std::vector<TextPair> texts(1000, {"a", std::nullopt});
+  request_interrupt();
+  expect_error(ErrorCode::kInterrupted, {"stopped"}, [&] { tokenizer->encode_batch(texts, {}, 2); });
+  clear_interrupt();
+  EXPECT_EQ(tokenizer->encode_batch(texts, {}, 2).size(), texts.size());
 }
 
 TEST(TokenizerBadInput, DamagedFiles) {

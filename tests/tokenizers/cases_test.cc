@@ -1,18 +1,21 @@
-// Every line of the cases.jsonl files in the directories of MSPLORA_TOKENIZER_CASES: ids that Hugging Face's
-// tokenizers gave for the tokenizer.json beside them, with the truncation and padding that the file asks for.
+// The golden groups `tokenizers` and `tokenizers-next`: folders with a tokenizer.json and what Hugging Face's
+// tokenizers gave for it (cases.jsonl, truncation.jsonl), with the truncation and padding that the file asks
+// for.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "golden_cases.h"
+#include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "tokenizers/temporary_directory.h"
@@ -23,158 +26,286 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Ids = std::vector<int32_t>;
 
-struct Case {
+struct TokenizerFolder {
+  std::string group;
+  fs::path path;  // "" stands for "no cases"
+};
+
+struct TokenizerCase {
   std::string text;
   std::optional<std::string> pair;
   Ids ids;
-  std::optional<Ids> type_ids;
+  Ids type_ids;
   std::optional<Ids> ids_plain;  // without special tokens
-  std::optional<std::string> decoded;
+  std::optional<std::string> decoded, decoded_with_special;
 
   TextPair input() const { return {text, pair ? std::optional<std::string_view>(*pair) : std::nullopt}; }
 };
 
-std::vector<fs::path> case_directories() {
-  std::vector<fs::path> directories;
-  const char* value = std::getenv("MSPLORA_TOKENIZER_CASES");
-  std::stringstream list(value ? value : "");
-  for (std::string path; std::getline(list, path, ':');) {
-    if (!path.empty()) directories.emplace_back(path);
+std::vector<TokenizerFolder> tokenizer_folders() {
+  std::vector<TokenizerFolder> folders;
+  for (const char* group : {"tokenizers", "tokenizers-next"}) {
+    const fs::path root = golden_group(group);
+    if (root.empty()) continue;
+    for (const auto& entry : fs::directory_iterator(root)) {
+      if (entry.is_directory()) folders.push_back({group, entry.path()});
+    }
   }
-  return directories;
+  std::sort(folders.begin(), folders.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
+  if (folders.empty()) folders.push_back({});
+  return folders;
 }
 
-std::vector<Case> read_cases(const fs::path& directory) {
-  std::vector<Case> cases;
-  std::ifstream in(directory / "cases.jsonl");
-  for (std::string line; std::getline(in, line);) {
-    const json row = json::parse(line);
-    Case c;
+std::vector<json> read_rows(const fs::path& file) {
+  std::vector<json> rows;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) rows.push_back(json::parse(line));
+  return rows;
+}
+
+std::vector<TokenizerCase> read_cases(const fs::path& directory) {
+  std::vector<TokenizerCase> cases;
+  for (const json& row : read_rows(directory / "cases.jsonl")) {
+    TokenizerCase c;
     c.text = row.at("text");
     if (row.contains("pair")) c.pair = row["pair"].get<std::string>();
     c.ids = row.at("ids").get<Ids>();
-    if (row.contains("type_ids")) c.type_ids = row["type_ids"].get<Ids>();
+    // Left out where they are all 0.
+    c.type_ids = row.contains("type_ids") ? row["type_ids"].get<Ids>() : Ids(c.ids.size(), 0);
     if (row.contains("ids_plain")) c.ids_plain = row["ids_plain"].get<Ids>();
     if (row.contains("decoded")) c.decoded = row["decoded"].get<std::string>();
+    if (row.contains("decoded_with_special")) c.decoded_with_special = row["decoded_with_special"];
     cases.push_back(std::move(c));
   }
   return cases;
 }
 
-void check_cases(const Tokenizer& tokenizer, const std::vector<Case>& cases) {
+// Components that tokenizer.json may hold and this version does not read.
+void find_not_built(const json& node, std::set<std::string>& found) {
+  if (node.is_object() && node.contains("type") && node["type"].is_string()) {
+    for (const char* type : {"Unigram", "WordLevel", "Precompiled"}) {
+      if (node["type"] == type) found.insert(type);
+    }
+  }
+  if (!node.is_structured()) return;
+  for (const json& child : node) find_not_built(child, found);
+}
+
+void check_cases(const Tokenizer& tokenizer, const std::vector<TokenizerCase>& cases) {
   const EncodeOptions with{.use_file_settings = true};
   const EncodeOptions plain{.add_special_tokens = false, .use_file_settings = true};
   for (size_t i = 0; i < cases.size(); ++i) {
-    const Case& c = cases[i];
+    const TokenizerCase& c = cases[i];
     SCOPED_TRACE("line " + std::to_string(i + 1) + ": " + c.text);
     const Encoding encoding = tokenizer.encode(c.input(), with);
     EXPECT_EQ(encoding.ids, c.ids);
-    EXPECT_EQ(encoding.type_ids.size(), encoding.ids.size());
-    if (c.type_ids) {
-      EXPECT_EQ(encoding.type_ids, *c.type_ids);
-    }
+    EXPECT_EQ(encoding.type_ids, c.type_ids);
     if (c.ids_plain) {
       EXPECT_EQ(tokenizer.encode(c.input(), plain).ids, *c.ids_plain);
     }
     if (c.decoded) {
       EXPECT_EQ(tokenizer.decode(c.ids_plain.value_or(c.ids)), *c.decoded);
     }
-  }
-}
-
-// What the cases hold once the file's padding (at the end in vocabulary-file form) is taken away.
-Ids without_padding(Ids ids, size_t padding) {
-  ids.resize(ids.size() - padding);
-  return ids;
-}
-
-class TokenizerCases : public testing::TestWithParam<fs::path> {};
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TokenizerCases);
-
-TEST_P(TokenizerCases, TokenizerJson) {
-  const auto cases = read_cases(GetParam());
-  ASSERT_FALSE(cases.empty()) << GetParam() << " has no cases.jsonl";
-  check_cases(*Tokenizer::load(GetParam()), cases);
-  std::cout << cases.size() << " cases of " << GetParam().filename() << "\n";
-}
-
-TEST_P(TokenizerCases, BatchesOnAnyNumberOfThreadsAgree) {
-  const auto cases = read_cases(GetParam());
-  const auto tokenizer = Tokenizer::load(GetParam());
-  std::vector<TextPair> texts;
-  for (const auto& c : cases) texts.push_back(c.input());
-  for (const int threads : {0, 1, 2, 5}) {
-    const auto batch = tokenizer->encode_batch(texts, {.use_file_settings = true}, threads);
-    ASSERT_EQ(batch.size(), cases.size());
-    size_t longest = 0;
-    for (const auto& encoding : batch) longest = std::max(longest, encoding.ids.size());
-    for (size_t i = 0; i < cases.size(); ++i) {
-      Ids ids = batch[i].ids;
-      // Padding to the longest differs between a batch and a single text by its amount only.
-      if (ids.size() > cases[i].ids.size() && batch[i].padding_tokens > 0) ids.resize(cases[i].ids.size());
-      EXPECT_EQ(ids, cases[i].ids) << threads << " threads, line " << i + 1;
+    if (c.decoded_with_special) {
+      EXPECT_EQ(tokenizer.decode(c.ids, false), *c.decoded_with_special);
     }
   }
 }
 
-TEST_P(TokenizerCases, SavedCopyIsTheSameFile) {
+class GoldenTokenizers : public testing::TestWithParam<TokenizerFolder> {
+ protected:
+  void SetUp() override {
+    if (path().empty()) GTEST_SKIP() << "no cases of tokenizers";
+    if (!fs::exists(path() / "tokenizer.json")) GTEST_SKIP() << "no tokenizer.json";
+    document_ = json::parse(read_file(path() / "tokenizer.json"));
+    find_not_built(document_, not_built_);
+    cases_ = read_cases(path());
+    ASSERT_FALSE(cases_.empty()) << path() << " has no cases.jsonl";
+  }
+
+  const fs::path& path() const { return GetParam().path; }
+  void skip_rows(const char* file, const std::string& what) const {
+    const auto rows = static_cast<int64_t>(read_rows(path() / file).size());
+    if (rows > 0) GoldenCounts::skipped(GetParam().group, what, rows);
+  }
+
+  json document_;
+  std::set<std::string> not_built_;
+  std::vector<TokenizerCase> cases_;
+};
+
+TEST_P(GoldenTokenizers, CasesOrARefusalByName) {
+  if (not_built_.empty()) {
+    check_cases(*Tokenizer::load(path()), cases_);
+    GoldenCounts::compared(GetParam().group, static_cast<int64_t>(cases_.size()));
+    return;
+  }
+  // Wrong ids would be worse than none.
+  try {
+    Tokenizer::load(path());
+    FAIL() << "loaded although it has parts that are not built";
+  } catch (const Error& error) {
+    std::vector<testing::Matcher<const char*>> names;
+    for (const std::string& name : not_built_) names.push_back(testing::HasSubstr("\"" + name + "\""));
+    EXPECT_THAT(error.what(), testing::AnyOfArray(names));
+  }
+  skip_rows("cases.jsonl", *not_built_.begin());
+  skip_rows("truncation.jsonl", *not_built_.begin());
+}
+
+// truncation.jsonl, each row as the settings of the file.
+TEST_P(GoldenTokenizers, Truncation) {
+  if (!not_built_.empty()) GTEST_SKIP() << "not built";
+  const std::vector<json> rows = read_rows(path() / "truncation.jsonl");
   const TemporaryDirectory copy;
-  Tokenizer::load(GetParam())->save(copy.path());
-  EXPECT_EQ(read_file(copy.path() / "tokenizer.json"), read_file(GetParam() / "tokenizer.json"));
-  check_cases(*Tokenizer::load(copy.path()), read_cases(GetParam()));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const json& row = rows[i];
+    SCOPED_TRACE("line " + std::to_string(i + 1) + ": " + row.dump());
+    const std::string strategy = row["strategy"] == "longest_first" ? "LongestFirst"
+                                 : row["strategy"] == "only_first"  ? "OnlyFirst"
+                                                                    : "OnlySecond";
+    document_["truncation"] = {{"direction", row["direction"] == "left" ? "Left" : "Right"},
+                               {"max_length", row["max_length"]},
+                               {"strategy", strategy},
+                               {"stride", row["stride"]}};
+    std::ofstream(copy.path() / "tokenizer.json") << document_.dump();
+    const auto tokenizer = Tokenizer::load(copy.path());
+    const auto text = row["text"].get<std::string>();
+    const auto pair = row["pair"].is_null() ? std::string() : row["pair"].get<std::string>();
+    TextPair input{text, std::nullopt};
+    if (!row["pair"].is_null()) input.pair = pair;
+    const EncodeOptions options{.use_file_settings = true};
+    if (tokenizer->special_tokens_added(input.pair.has_value()) > row["max_length"].get<size_t>()) {
+      // The library truncates nothing then; here it is an error.
+      EXPECT_THROW(tokenizer->encode(input, options), Error);
+      GoldenCounts::skipped(GetParam().group, "lengths below the special tokens");
+      continue;
+    }
+    GoldenCounts::compared(GetParam().group);
+    if (row.contains("error")) {
+      EXPECT_THROW(tokenizer->encode(input, options), Error);
+      continue;
+    }
+    const Encoding encoding = tokenizer->encode(input, options);
+    EXPECT_EQ(encoding.ids, row["ids"].get<Ids>());
+    EXPECT_EQ(encoding.type_ids, row["type_ids"].get<Ids>());
+    if (!row["overflow"].empty()) GoldenCounts::skipped(GetParam().group, "overflowing windows");
+  }
+}
+
+TEST_P(GoldenTokenizers, BatchesOnAnyNumberOfThreadsAgree) {
+  if (!not_built_.empty()) GTEST_SKIP() << "not built";
+  const auto tokenizer = Tokenizer::load(path());
+  const json& padding = document_["padding"];
+  const bool left = padding.is_object() && padding.value("direction", "Right") == "Left";
+  // Padding to the longest differs between a batch and a single text, by its amount alone.
+  const auto unpadded = [left](const Encoding& encoding) {
+    const auto size = static_cast<std::ptrdiff_t>(encoding.padding_tokens);
+    return left ? Ids(encoding.ids.begin() + size, encoding.ids.end())
+                : Ids(encoding.ids.begin(), encoding.ids.end() - size);
+  };
+  std::vector<TextPair> texts;
+  for (const auto& c : cases_) texts.push_back(c.input());
+  for (const int threads : {0, 1, 2, 5}) {
+    const auto batch = tokenizer->encode_batch(texts, {.use_file_settings = true}, threads);
+    ASSERT_EQ(batch.size(), cases_.size());
+    for (size_t i = 0; i < cases_.size(); ++i) {
+      const Encoding single = tokenizer->encode(texts[i], {.use_file_settings = true});
+      EXPECT_EQ(unpadded(batch[i]), unpadded(single)) << threads << " threads, line " << i + 1;
+      if (padding.is_object()) {
+        EXPECT_EQ(batch[i].ids.size(), batch[0].ids.size());
+      }
+    }
+  }
+}
+
+TEST_P(GoldenTokenizers, SavedCopyIsTheSameFile) {
+  if (!not_built_.empty()) GTEST_SKIP() << "not built";
+  const TemporaryDirectory copy;
+  Tokenizer::load(path())->save(copy.path());
+  EXPECT_EQ(read_file(copy.path() / "tokenizer.json"), read_file(path() / "tokenizer.json"));
+  check_cases(*Tokenizer::load(copy.path()), cases_);
 }
 
 // The older vocabulary files store neither truncation nor padding, so the limit is given and padding is left
 // out.
-TEST_P(TokenizerCases, VocabularyFiles) {
-  const bool wordpiece = fs::exists(GetParam() / "vocab.txt");
-  if (!wordpiece && !fs::exists(GetParam() / "vocab.json"))
-    GTEST_SKIP() << GetParam() << " has no vocabulary files";
+TEST_P(GoldenTokenizers, VocabularyFiles) {
+  if (!fs::exists(path() / "vocab.txt") && !fs::exists(path() / "vocab.json"))
+    GTEST_SKIP() << path() << " has no vocabulary files";
   const TemporaryDirectory old;
   for (const char* name : {"vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "config.json"}) {
-    if (fs::exists(GetParam() / name)) fs::copy_file(GetParam() / name, old.path() / name);
+    if (fs::exists(path() / name)) fs::copy_file(path() / name, old.path() / name);
   }
-  const auto reference = Tokenizer::load(GetParam());
+  const auto reference = Tokenizer::load(path());
   const auto tokenizer = Tokenizer::load(old.path());
   EXPECT_EQ(tokenizer->vocab_size(), reference->vocab_size());
   EXPECT_EQ(tokenizer->cls_id(), reference->cls_id());
   EXPECT_EQ(tokenizer->sep_id(), reference->sep_id());
   EXPECT_EQ(tokenizer->mask_id(), reference->mask_id());
-  const json file = json::parse(read_file(GetParam() / "tokenizer.json"));
-  const size_t limit = file["truncation"].is_null() ? 0 : file["truncation"]["max_length"].get<size_t>();
-  const auto cases = read_cases(GetParam());
-  for (size_t i = 0; i < cases.size(); ++i) {
-    SCOPED_TRACE("line " + std::to_string(i + 1) + ": " + cases[i].text);
-    const size_t padding = reference->encode(cases[i].input(), {.use_file_settings = true}).padding_tokens;
-    const Encoding encoding = tokenizer->encode(cases[i].input(), {.max_length = limit});
-    EXPECT_EQ(encoding.ids, without_padding(cases[i].ids, padding));
-    if (cases[i].type_ids) {
-      EXPECT_EQ(encoding.type_ids, without_padding(*cases[i].type_ids, padding));
-    }
-    if (cases[i].decoded) {
-      EXPECT_EQ(tokenizer->decode(*cases[i].ids_plain), *cases[i].decoded);
+  const size_t limit =
+      document_["truncation"].is_null() ? 0 : document_["truncation"]["max_length"].get<size_t>();
+  for (size_t i = 0; i < cases_.size(); ++i) {
+    SCOPED_TRACE("line " + std::to_string(i + 1) + ": " + cases_[i].text);
+    const size_t padding = reference->encode(cases_[i].input(), {.use_file_settings = true}).padding_tokens;
+    const auto without_padding = [padding](Ids ids) {
+      ids.resize(ids.size() - padding);
+      return ids;
+    };
+    const Encoding encoding = tokenizer->encode(cases_[i].input(), {.max_length = limit});
+    EXPECT_EQ(encoding.ids, without_padding(cases_[i].ids));
+    EXPECT_EQ(encoding.type_ids, without_padding(cases_[i].type_ids));
+    if (cases_[i].decoded) {
+      EXPECT_EQ(tokenizer->decode(*cases_[i].ids_plain), *cases_[i].decoded);
     }
   }
   const TemporaryDirectory converted;
   tokenizer->save(converted.path());
   const auto again = Tokenizer::load(converted.path());
-  for (const auto& c : cases)
+  for (const auto& c : cases_)
     EXPECT_EQ(again->encode(c.input()).ids, tokenizer->encode(c.input()).ids) << c.text;
+  GoldenCounts::compared(GetParam().group, static_cast<int64_t>(cases_.size()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Directories, TokenizerCases, testing::ValuesIn(case_directories()),
-                         [](const auto& info) {
-                           std::string name = info.param.filename().string();
-                           if (name.empty()) name = info.param.parent_path().filename().string();
-                           for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
-                           return name + "_" + std::to_string(info.index);
-                         });
+std::string folder_name(const testing::TestParamInfo<TokenizerFolder>& info) {
+  std::string name =
+      info.param.path.empty() ? "none" : info.param.group + "_" + info.param.path.filename().string();
+  for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return name;
+}
 
-TEST(TokenizerCasesTest, AreGiven) {
-  if (case_directories().empty()) GTEST_SKIP() << "MSPLORA_TOKENIZER_CASES is not set";
-  for (const auto& directory : case_directories()) {
-    EXPECT_TRUE(fs::exists(directory / "tokenizer.json")) << directory;
-    EXPECT_TRUE(fs::exists(directory / "cases.jsonl")) << directory;
+INSTANTIATE_TEST_SUITE_P(Folders, GoldenTokenizers, testing::ValuesIn(tokenizer_folders()), folder_name);
+
+// What no test above reads: counted, by the name of what is not built.
+TEST(GoldenTokenizersTest, CountsWhatIsNotBuilt) {
+  const std::pair<const char*, const char*> kinds[] = {{"stream.jsonl", "streaming"},
+                                                       {"spm_stream.jsonl", "streaming"},
+                                                       {"spm.jsonl", "tokenizer.model"},
+                                                       {"tiktoken.jsonl", "tiktoken"},
+                                                       {"gguf.jsonl", "GGUF"}};
+  for (const TokenizerFolder& folder : tokenizer_folders()) {
+    if (folder.path.empty()) GTEST_SKIP() << "no cases of tokenizers";
+    for (const auto& [file, what] : kinds) {
+      const auto rows = static_cast<int64_t>(read_rows(folder.path / file).size());
+      if (rows > 0) GoldenCounts::skipped(folder.group, what, rows);
+    }
+    int64_t with_offsets = 0;
+    for (const json& row : read_rows(folder.path / "cases.jsonl")) with_offsets += row.contains("offsets");
+    if (with_offsets > 0) GoldenCounts::skipped(folder.group, "offsets", with_offsets);
+  }
+}
+
+// A folder without any file that is read must say what it would need.
+TEST(GoldenTokenizersTest, OtherKindsOfFilesAreRefused) {
+  for (const TokenizerFolder& folder : tokenizer_folders()) {
+    if (folder.path.empty() || fs::exists(folder.path / "tokenizer.json") ||
+        fs::exists(folder.path / "vocab.txt") || fs::exists(folder.path / "vocab.json"))
+      continue;
+    try {
+      Tokenizer::load(folder.path);
+      ADD_FAILURE() << folder.path << " was loaded";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("expected tokenizer.json"));
+    }
   }
 }
 

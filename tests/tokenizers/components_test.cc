@@ -78,6 +78,39 @@ TEST(Normalizers, BertOptions) {
             std::string("a\0\tb", 4));
 }
 
+// A way that takes the square of their number would not end: 10^6 marks between two starters.
+TEST(Normalizers, LongRunsOfMarksTakeLinearTime) {
+  constexpr size_t kPairs = 500000;
+  std::string text = "a", sorted = "a";
+  for (size_t i = 0; i < kPairs; ++i) text += "\u0301\u0316";  // classes 230 and 220
+  for (const char* mark : {"\u0316", "\u0301"}) {
+    for (size_t i = 0; i < kPairs; ++i) sorted += mark;
+  }
+  EXPECT_TRUE(normalized({{"type", "NFD"}}, text) == sorted);
+  // The first acute joins the letter.
+  EXPECT_TRUE(normalized({{"type", "NFC"}}, text) == "\u00e1" + sorted.substr(1, sorted.size() - 3));
+  EXPECT_EQ(normalized({{"type", "BertNormalizer"}}, text), "a");
+}
+
+TEST(Normalizers, CanonicalOrderIsStable) {
+  EXPECT_EQ(normalized({{"type", "NFD"}}, "q\u0307\u0323"), "q\u0323\u0307");
+  EXPECT_EQ(normalized({{"type", "NFC"}}, "\u1e0b\u0323"), "\u1e0d\u0307");
+  EXPECT_EQ(normalized({{"type", "NFD"}}, "a\u0301\u0300"), "a\u0301\u0300");
+  EXPECT_EQ(normalized({{"type", "NFC"}}, "\u1112\u1161\u11ab"), "\ud55c");
+  EXPECT_EQ(normalized({{"type", "NFKD"}}, "\ufdfa").size(), 33u);
+}
+
+// Empty matches are delimiters, but none directly behind another match (tokenizers 0.23.3).
+TEST(Patterns, EmptyMatches) {
+  const auto with = [](const char* behavior, const char* pattern) {
+    return json{{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", behavior}};
+  };
+  EXPECT_THAT(split(with("Contiguous", "x*"), "abxxc"), ElementsAre("a", "b", "xx", "c"));
+  EXPECT_EQ(normalized({{"type", "Replace"}, {"pattern", {{"Regex", "x*"}}}, {"content", "-"}}, "axxb"),
+            "-a-b-");
+  EXPECT_EQ(normalized({{"type", "Replace"}, {"pattern", {{"Regex", "^"}}}, {"content", "-"}}, ""), "");
+}
+
 TEST(PreTokenizers, EachType) {
   EXPECT_THAT(split({{"type", "BertPreTokenizer"}}, "don't stop, \u201cnow\u201d"),
               ElementsAre("don", "'", "t", "stop", ",", "\u201c", "now", "\u201d"));

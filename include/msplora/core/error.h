@@ -19,6 +19,10 @@ enum class ErrorCode {
   kInterrupted,  // stopped by the user; state was saved
 };
 
+/// `text` with control characters spelled out (`\r`, `\t`, `\x1b`), so that data quoted in a message cannot
+/// steer a terminal; line feeds stay. Errors and log lines pass through it.
+std::string printable(std::string_view text);
+
 /// The one exception type of the library.
 ///
 /// `where` names the file and key (or line), `message` what was expected and what was found, `hint` the

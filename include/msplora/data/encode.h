@@ -19,11 +19,17 @@ struct EncodeSummary {
   int64_t longest = 0;
   int64_t truncated_examples = 0;
   int64_t dropped_tokens = 0;
+  int64_t text_tokens = 0;     // without the special tokens around the texts
+  int64_t unknown_tokens = 0;  // of these
+  std::string unknown_token;   // as the tokenizer writes it, "[UNK]"; "" when it has none
 
   double mean() const {
     return examples == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(examples);
   }
-  /// One line for logs; states truncation whenever there was any.
+  /// The share of unknown tokens in words, from 1 in 100 tokens of the texts on; "" below. More means that
+  /// the vocabulary was made for other texts.
+  std::string unknown_note() const;
+  /// One line for logs; states truncation whenever there was any, and unknown_note().
   std::string text() const;
 };
 

@@ -56,7 +56,8 @@ class Tokenizer {
   Encoding encode(const TextPair& text, const EncodeOptions& options = {}) const;
 
   /// encode() of each element, in order, on `threads` threads (0: all of the machine's). With
-  /// use_file_settings and padding to the longest, the whole batch is padded alike.
+  /// use_file_settings and padding to the longest, the whole batch is padded alike. Throws
+  /// Error{kInterrupted} between two texts when a stop was asked for (core/interrupt.h).
   std::vector<Encoding> encode_batch(const std::vector<TextPair>& texts, const EncodeOptions& options = {},
                                      int threads = 0) const;
 
