@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "msplora/models/model.h"
+#include "msplora/models/shapes.h"
 #include "session.h"
 
 namespace msplora {
@@ -27,7 +28,9 @@ void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments) {
       ->check(CLI::PositiveNumber)
       ->type_name("N")
       ->capture_default_str();
-  command.add_option("--target-modules", arguments.target_modules, "Modules to adapt, e.g. query,value")
+  command
+      .add_option("--target-modules", arguments.target_modules,
+                  "Modules to adapt, e.g. query,value; those of the family when absent")
       ->type_name("A,B,...");
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
@@ -67,14 +70,6 @@ void add_bench_arguments(CLI::App& command, BenchArguments& arguments) {
       ->capture_default_str();
 }
 
-std::vector<std::string> default_targets(const std::string& model_type) {
-  if (model_type == "gpt2") return {"c_attn"};
-  if (model_type == "deberta-v2") return {"query_proj", "value_proj"};
-  if (model_type == "bert" || model_type == "roberta" || model_type == "xlm-roberta")
-    return {"query", "value"};
-  return {"q_proj", "v_proj"};
-}
-
 StepBenchOptions step_options(const BenchArguments& arguments) {
   StepBenchOptions options;
   options.model = known_model_shape(arguments.shape);
@@ -87,7 +82,7 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
   options.adapter.levels = arguments.levels;
   options.adapter.dropout = arguments.adapter_dropout;
   options.adapter.target_modules = arguments.target_modules.empty()
-                                       ? default_targets(options.model.model_type)
+                                       ? default_target_modules(options.model.model_type)
                                        : split_commas(arguments.target_modules);
   // What training finds out first is given here: equal ranks, and supports as PEFT's tuner has them.
   const auto layers = static_cast<size_t>(options.model.num_hidden_layers);

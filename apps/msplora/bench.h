@@ -39,9 +39,6 @@ struct BenchArguments {
 void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments);
 void add_bench_arguments(CLI::App& command, BenchArguments& arguments);
 
-/// The modules that papers and PEFT adapt when nothing else is said: query and value.
-std::vector<std::string> default_targets(const std::string& model_type);
-
 /// The step that the options describe. Throws Error{kUsage} for an unknown shape or method.
 StepBenchOptions step_options(const BenchArguments& arguments);
 

@@ -19,7 +19,7 @@ std::vector<std::string> step_options_of(const BenchArguments& a, const CommonOp
   add("method", a.method);
   add("rank", std::to_string(a.rank));
   add("levels", std::to_string(a.levels));
-  add("target-modules", a.target_modules.empty() ? "query,value" : a.target_modules);
+  if (!a.target_modules.empty()) add("target-modules", a.target_modules);
   add("dtype", a.dtype);
   add("batch", std::to_string(a.batch));
   add("seq", std::to_string(a.seq));

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "child_process.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/interrupt.h"
 #include "program.h"
 #include "recipe_file.h"
@@ -220,9 +221,10 @@ void check_any_done(const Comparison& comparison) {
 
 void compare(const CompareArguments& arguments, const CommonOptions& common) {
   const RecipeArguments recipe_arguments = with_options(arguments);
-  const auto recipe = load_recipe<CompareRecipe>(recipe_arguments, common);
-  const ComparisonPlan plan =
-      plan_comparison(recipe, comparison_base(load_supported_config(recipe.model.path)));
+  auto recipe = load_recipe<CompareRecipe>(recipe_arguments, common);
+  const ModelConfig config = load_supported_config(recipe.model.path);
+  recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
+  const ComparisonPlan plan = plan_comparison(recipe, comparison_base(config));
   const RunDirectory directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
   if (recipe.output.overwrite && !arguments.resume) fs::remove_all(fs::path(plan.directory) / "runs");
   write_file_atomically(fs::path(plan.directory) / "recipe.yaml", to_yaml(recipe));

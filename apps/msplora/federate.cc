@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "federated_data.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/log.h"
 #include "msplora/federated/federation.h"
 #include "msplora/train/runtime.h"
@@ -144,6 +145,7 @@ FederatedRun load_run(const FederateRecipe& recipe) {
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
   const ModelConfig config = load_supported_config(recipe.model.path);
+  run.recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
   run.data = prepare_data(recipe, config, *tokenizer);
   run.split = split_clients(recipe, run.data);
@@ -211,7 +213,7 @@ void federate(const FederateArguments& arguments, const CommonOptions& common) {
   };
   run.federation = std::make_unique<Federation>(std::move(setup), *run.model);
   if (!arguments.resume) remove_earlier_adapters(directory);
-  write_file_atomically(directory / "recipe.yaml", to_yaml(recipe));
+  write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
   const int64_t done = run.federation->state().round;
   if (arguments.resume) {
     log_info(done > 0 ? fmt::format("resumed after round {}", done)

@@ -51,7 +51,7 @@ AdapterConfig adapter_config(const InspectArguments& arguments, const std::strin
   adapter.levels = arguments.levels;
   adapter.mid_groups = arguments.mid_groups;
   adapter.alpha = arguments.alpha;
-  adapter.target_modules = arguments.target_modules.empty() ? default_targets(config.model_type)
+  adapter.target_modules = arguments.target_modules.empty() ? default_target_modules(config.model_type)
                                                             : split_commas(arguments.target_modules);
   for (const std::string& rank : split_commas(arguments.ranks)) {
     try {
@@ -98,7 +98,7 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
   question.checkpoint_activations = arguments.checkpoint_activations;
   question.is_causal_lm =
-      default_targets(config.model_type).front() == "q_proj" || config.model_type == "gpt2";
+      supports_task(config.model_type, ModelTask::kCausalLm) || config.model_type == "gpt2";
   return estimate_memory(config, sites, question);
 }
 
@@ -293,7 +293,9 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
   command->add_option("--alpha", arguments->alpha, "Scaling numerator")
       ->check(CLI::PositiveNumber)
       ->type_name("A");
-  command->add_option("--target-modules", arguments->target_modules, "Modules to adapt, e.g. query,value")
+  command
+      ->add_option("--target-modules", arguments->target_modules,
+                   "Modules to adapt, e.g. query,value; those of the family when absent")
       ->type_name("A,B,...");
   command->add_option("--tokens", arguments->tokens, "Tokens of a batch, for the memory estimate")
       ->check(CLI::PositiveNumber)

@@ -10,6 +10,7 @@
 
 #include "layer_ranks.h"
 #include "msplora/adapters/files.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/log.h"
 #include "msplora/eval/evaluator.h"
 #include "msplora/train/runtime.h"
@@ -49,6 +50,7 @@ TrainRun load_run(const Recipe& recipe, bool resume) {
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
   const ModelConfig config = load_supported_config(recipe.model.path);
+  run.recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
   run.tokenizer = load_tokenizer(recipe.model.path, config);
   run.data = prepare_data(recipe, config, *run.tokenizer);
   run.model = open_classifier(recipe, config, run.data.num_labels(), &run.report);

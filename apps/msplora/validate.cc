@@ -103,6 +103,7 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
   Panel panel;
   if (!head.empty()) panel.add("head", head);
   panel.add("method", method_line(recipe.adapter));
+  if (!recipe.adapter.target_modules.empty()) panel.add("targets", shortened(recipe.adapter.target_modules));
   if (count) {
     const bool is_least = recipe.adapter.method == "gelora" && recipe.adapter.gelora.layer_ranks.empty();
     panel.add("trainable",
@@ -162,6 +163,7 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
   if constexpr (std::is_same_v<AnyRecipe, CompareRecipe>) {
     if (config) attempt(errors, [&] { plan_comparison(recipe, comparison_base(*config)); });
   } else if (config) {
+    recipe.adapter = with_default_targets(recipe.adapter, config->model_type);
     count = check_adapter(recipe.adapter, *config, errors);
   }
   const auto data = check_data(recipe, config, tokenizer.get(), errors);
@@ -172,6 +174,7 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);
   if (common.json) {
     nlohmann::ordered_json json = {{"recipe", arguments.file}, {"valid", true}};
+    if (!recipe.adapter.target_modules.empty()) json["target_modules"] = recipe.adapter.target_modules;
     if (count) json["trainable_parameters"] = *count;
     print_json(json);
     return;

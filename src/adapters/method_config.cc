@@ -1,5 +1,7 @@
 #include "msplora/adapters/planning.h"
 
+#include "msplora/models/shapes.h"
+
 namespace msplora {
 namespace {
 
@@ -16,6 +18,12 @@ struct ResetOtherMethods {
 };
 
 }  // namespace
+
+AdapterConfig with_default_targets(AdapterConfig config, const std::string& model_type) {
+  if (config.target_modules.empty() && !config.target_modules_regex)
+    config.target_modules = default_target_modules(model_type);
+  return config;
+}
 
 AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& method) {
   AdapterConfig config = shared;

@@ -135,7 +135,8 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
 }
 
 std::unique_ptr<Adapter> create_adapter(const AdapterConfig& config, AdapterTarget target, uint64_t seed) {
-  return AdapterBuilder().build(config, std::move(target), seed);
+  const AdapterConfig chosen = with_default_targets(config, target.model_type);
+  return AdapterBuilder().build(chosen, std::move(target), seed);
 }
 
 std::vector<MethodInfo> adapter_methods() {

@@ -26,6 +26,15 @@ inline int64_t saturated(const nlohmann::json& value) {
   return above ? kLargest : value.get<int64_t>();
 }
 
+// The key that holds how rotary angles are made: rope_scaling, which wins in transformers 5 where both are
+// given, or rope_parameters; "" without either.
+inline std::string rope_key(const nlohmann::json& source) {
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (const auto found = source.find(key); found != source.end() && !found->is_null()) return key;
+  }
+  return {};
+}
+
 // The visitor that reads. A key that is missing or null takes the default.
 class ConfigReader {
  public:
@@ -79,15 +88,18 @@ class ConfigReader {
     field = value->get<bool>();
   }
 
-  // Null counts as missing, as in Hugging Face. Newer versions keep rope_theta in an object of its own.
+  // Null counts as missing, as in Hugging Face. Newer versions keep rope_theta in an object of its own, and
+  // take that one where both are given.
   const nlohmann::json* find(const std::string& key) const {
-    if (const auto found = source_.find(key); found != source_.end() && !found->is_null()) return &*found;
-    if (key == "rope_theta" && source_.contains("rope_parameters") &&
-        source_["rope_parameters"].is_object()) {
-      const nlohmann::json& rope = source_["rope_parameters"];
-      if (rope.contains(key) && !rope[key].is_null()) return &rope[key];
+    if (key == "rope_theta") {
+      const std::string rope = rope_key(source_);
+      if (!rope.empty() && source_[rope].is_object()) {
+        const auto inner = source_[rope].find(key);
+        if (inner != source_[rope].end() && !inner->is_null()) return &*inner;
+      }
     }
-    return nullptr;
+    const auto found = source_.find(key);
+    return found != source_.end() && !found->is_null() ? &*found : nullptr;
   }
 
   void wrong(const std::string& key, const std::string& expected, const nlohmann::json& value,
@@ -139,10 +151,12 @@ class ConfigWriter {
   void flag(const std::string& key, bool field, bool fallback) { set(key, field, field == fallback); }
 
   void set(const std::string& key, const nlohmann::json& value, bool is_default) {
-    nlohmann::json& object =
-        key == "rope_theta" && !target_.contains(key) && target_.contains("rope_parameters")
-            ? target_["rope_parameters"]
-            : target_;
+    const std::string rope = key == "rope_theta" ? rope_key(target_) : std::string();
+    const bool has_object = !rope.empty() && target_[rope].is_object();
+    // Where the reader looks first; a second spelling must not contradict it.
+    const bool in_object = has_object && (target_[rope].contains(key) || !target_.contains(key));
+    if (in_object && target_.contains(key)) target_[key] = value;
+    nlohmann::json& object = in_object ? target_[rope] : target_;
     const auto found = object.find(key);
     const bool given = found != object.end() && !found->is_null();
     if (!given && is_default && !complete_) return;

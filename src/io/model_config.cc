@@ -7,8 +7,10 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "io/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/log.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -54,8 +57,44 @@ bool is_qwen(const ModelConfig& config) {
   return config.model_type == "qwen2" || config.model_type == "qwen3";
 }
 
+// `dtype` is the newer name and wins, as in transformers 5.
 std::string dtype_key(const json& source) {
-  return source.contains("dtype") && !source.contains("torch_dtype") ? "dtype" : "torch_dtype";
+  const auto newer = source.find("dtype");
+  const bool is_given = newer != source.end() && (!newer->is_null() || !source.contains("torch_dtype"));
+  return is_given ? "dtype" : "torch_dtype";
+}
+
+/// Two keys with one meaning: which one counts is said where they differ, once for each file.
+void say_if_different(const json& source, const std::string& where, const std::string& used,
+                      const std::string& ignored) {
+  const auto value_of = [&](const std::string& key) {
+    const json* value = &source;
+    for (size_t at = 0; value != nullptr && at <= key.size();) {
+      const size_t end = std::min(key.find('.', at), key.size());
+      const auto found = value->is_object() ? value->find(key.substr(at, end - at)) : value->end();
+      value = value->is_object() && found != value->end() && !found->is_null() ? &*found : nullptr;
+      at = end + 1;
+    }
+    return value;
+  };
+  const json *a = value_of(used), *b = value_of(ignored);
+  if (a == nullptr || b == nullptr || *a == *b) return;
+  const std::string text = fmt::format("{}: {} is {}, but {} is {}; {} counts, as in transformers 5", where,
+                                       used, json_excerpt(*a), ignored, json_excerpt(*b), used);
+  static std::mutex mutex;
+  static std::set<std::string> said;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (said.insert(text).second) log_warning(text);
+}
+
+void say_contradictions(const json& source, const std::string& where, ConfigFamily family) {
+  say_if_different(source, where, "dtype", "torch_dtype");
+  const std::string rope = detail::rope_key(source);
+  if (family != ConfigFamily::kDecoder || rope.empty()) return;
+  say_if_different(source, where, rope + ".rope_theta", "rope_theta");
+  say_if_different(source, where, rope + ".rope_type", rope + ".type");
+  if (rope != "rope_scaling") return;
+  say_if_different(source, where, "rope_scaling", "rope_parameters");
 }
 
 void read_dtype(Reader& reader, const json& source, ModelConfig& config) {
@@ -153,15 +192,10 @@ void read_pad_token(Reader& reader, ModelConfig& config) {
 }
 
 // Older files call the type `type`; newer ones keep everything in rope_parameters.
-const json* rope_settings(const Reader& reader) {
-  const json* scaling = reader.find("rope_scaling");
-  return scaling != nullptr ? scaling : reader.find("rope_parameters");
-}
-
 void read_rope_scaling(Reader& reader, ModelConfig& config) {
-  const json* given = rope_settings(reader);
-  if (given == nullptr) return;
-  const std::string key = reader.find("rope_scaling") != nullptr ? "rope_scaling" : "rope_parameters";
+  const std::string key = detail::rope_key(config.raw);
+  if (key.empty()) return;
+  const json* given = reader.find(key);
   if (!given->is_object()) return reader.wrong(key, "an object or null", *given);
   RopeScaling& scaling = config.rope_scaling;
   const json type = given->value("rope_type", given->value("type", json("default")));
@@ -411,6 +445,7 @@ ModelConfig parse_model_config(const json& source, const std::string& where) {
     check_positions(reader, config);
   }
   reader.throw_if_any(where);
+  if (family != ConfigFamily::kUnknown) say_contradictions(source, where, family);
   return config;
 }
 
@@ -446,6 +481,7 @@ json model_config_to_json(const ModelConfig& config) {
     write_windows(config, writer, out);
   }
   writer.set(dtype_key(out), config.torch_dtype, config.torch_dtype == "float32");
+  if (out.contains("dtype") && out.contains("torch_dtype")) out["torch_dtype"] = config.torch_dtype;
   if (config.pad_token_id) {
     writer.set("pad_token_id", *config.pad_token_id,
                config.pad_token_id == default_pad_token(config.model_type));

@@ -69,7 +69,7 @@ class BertForMaskedLm : public Model {
         encoder_(config, names, store, options.compute_dtype),
         dense_(store.linear("cls.predictions.transform.dense", config.hidden_size, config.hidden_size)),
         norm_(take_norm(store, "cls.predictions.transform.LayerNorm", config.hidden_size)),
-        bias_(store.take("cls.predictions.bias", {config.vocab_size}, Role::kFloat32, Init::kZero)),
+        bias_(store.take("cls.predictions.bias", {config.vocab_size}, Role::kExact, Init::kZero)),
         activation_(activation_from_name(config.hidden_act)) {}
 
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) override {

@@ -23,7 +23,7 @@ using Role = ParameterStore::Role;
 using Init = ParameterStore::Init;
 
 at::Tensor take_rms_norm(ParameterStore& store, const std::string& name, int64_t width) {
-  return store.take(name + ".weight", {width}, Role::kFloat32, Init::kOne);
+  return store.take(name + ".weight", {width}, Role::kExact, Init::kOne);
 }
 
 DecoderLayer make_decoder_layer(const ModelConfig& c, const std::string& path, ParameterStore& store) {
@@ -50,22 +50,21 @@ DecoderLayer make_decoder_layer(const ModelConfig& c, const std::string& path, P
   return layer;
 }
 
-// Hugging Face's linear and llama3 variants of rope_scaling, in float32 as there. llama3 leaves wavelengths
+// Hugging Face's linear and llama3 variants of rope_scaling. llama3 leaves wavelengths
 // below original / high_freq_factor, divides those above original / low_freq_factor, and blends between.
-std::vector<float> frequencies_of(const ModelConfig& config) {
-  std::vector<float> frequencies = rotary_frequencies(config.head_dim, config.rope_theta);
+std::vector<double> frequencies_of(const ModelConfig& config) {
+  std::vector<double> frequencies = rotary_frequencies(config.head_dim, config.rope_theta);
   const RopeScaling& scaling = config.rope_scaling;
   if (scaling.rope_type == "default") return frequencies;
-  const auto factor = static_cast<float>(scaling.factor), low = static_cast<float>(scaling.low_freq_factor),
-             high = static_cast<float>(scaling.high_freq_factor),
-             original = static_cast<float>(scaling.original_max_position_embeddings);
-  for (float& f : frequencies) {
-    const float wavelength = 2 * std::numbers::pi_v<float> / f;
+  const double low = scaling.low_freq_factor, high = scaling.high_freq_factor;
+  const auto original = static_cast<double>(scaling.original_max_position_embeddings);
+  for (double& f : frequencies) {
+    const double wavelength = 2 * std::numbers::pi / f;
     if (scaling.rope_type == "linear" || wavelength > original / low) {
-      f /= factor;
+      f /= scaling.factor;
     } else if (wavelength >= original / high) {
-      const float smooth = (original / wavelength - low) / (high - low);
-      f = (1 - smooth) * f / factor + smooth * f;
+      const double smooth = (original / wavelength - low) / (high - low);
+      f = (1 - smooth) * f / scaling.factor + smooth * f;
     }
   }
   return frequencies;
@@ -187,7 +186,7 @@ Decoder::Batch Decoder::begin(const PackedInput& input, const ForwardContext& co
   for (size_t b = 1; b < input.cu_seqlens.size(); ++b)
     longest = std::max<int64_t>(longest, input.cu_seqlens[b] - input.cu_seqlens[b - 1]);
   const at::Device device = word_embeddings_.device();
-  RotaryTable rotary = make_rotary_table(longest, frequencies_);
+  RotaryTable rotary = make_rotary_table(longest, frequencies_, compute_dtype_);
   rotary.cos = rotary.cos.to(device);
   rotary.sin = rotary.sin.to(device);
   return {input, context, segment_positions(input.cu_seqlens).to(device), rotary};

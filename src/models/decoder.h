@@ -69,7 +69,7 @@ class Decoder {
   ModelConfig config_;
   at::ScalarType compute_dtype_;
   at::Tensor word_embeddings_, final_norm_;
-  std::vector<float> frequencies_;  // of the rotary pairs
+  std::vector<double> frequencies_;  // of the rotary pairs
   std::vector<DecoderLayer> layers_;
 };
 

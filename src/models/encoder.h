@@ -72,7 +72,7 @@ class Encoder {
 
 void append_norm(const LayerNorm& norm, std::vector<NamedTensor>& parameters);
 LayerNorm take_norm(ParameterStore& store, const std::string& name, int64_t width,
-                    ParameterStore::Role role = ParameterStore::Role::kFloat32);
+                    ParameterStore::Role role = ParameterStore::Role::kExact);
 
 /// HF's dropout before a classifier: classifier_dropout, or hidden_dropout_prob when unset.
 double head_dropout(const ModelConfig& config);

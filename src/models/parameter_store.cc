@@ -85,8 +85,7 @@ at::Tensor ParameterStore::draw(const std::string& name, const std::vector<int64
 at::Tensor ParameterStore::convert(const at::Tensor& stored, Role role) const {
   const bool is_exact = options_.compute_dtype == at::kDouble;
   const bool is_matrix = role == Role::kMatrix && !options_.keep_float32;
-  const at::ScalarType dtype =
-      is_matrix || (is_exact && role != Role::kFloat32) ? options_.compute_dtype : at::kFloat;
+  const at::ScalarType dtype = is_matrix || is_exact ? options_.compute_dtype : at::kFloat;
   // Only frozen matrices may stay views of the read-only map: everything else can be trained in place.
   const bool must_copy = !is_matrix;
   return stored.to(options_.device, dtype, /*non_blocking=*/false, must_copy);
@@ -136,7 +135,7 @@ at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> sh
 Linear ParameterStore::linear(const std::string& path, int64_t in, int64_t out, Role role, bool with_bias) {
   at::Tensor weight = take(path + ".weight", {out, in}, role, Init::kNormal);
   at::Tensor bias;
-  if (with_bias) bias = take(path + ".bias", {out}, role == Role::kHead ? role : Role::kFloat32, Init::kZero);
+  if (with_bias) bias = take(path + ".bias", {out}, role == Role::kHead ? role : Role::kExact, Init::kZero);
   return {path, std::move(weight), std::move(bias)};
 }
 

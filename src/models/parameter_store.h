@@ -17,9 +17,9 @@ namespace msplora {
 class ParameterStore {
  public:
   enum class Role {
-    kMatrix,   // frozen weights: the compute dtype, mapped from the file where the dtype allows
-    kFloat32,  // norms and biases: float32 whatever the compute dtype
-    kHead,     // float32, trained beside an adapter, drawn when the checkpoint lacks it
+    kMatrix,  // frozen weights: the compute dtype, mapped from the file where the dtype allows
+    kExact,   // norms and biases: float32 whatever the compute dtype, but float64 beside float64
+    kHead,    // the same, trained beside an adapter, drawn when the checkpoint lacks it
   };
   enum class Init { kNormal, kZero, kOne };
 

@@ -66,7 +66,7 @@ class RobertaForMaskedLm : public Model {
         encoder_(config, names, store, options.compute_dtype),
         dense_(store.linear("lm_head.dense", config.hidden_size, config.hidden_size)),
         norm_(take_norm(store, "lm_head.layer_norm", config.hidden_size)),
-        bias_(store.take("lm_head.bias", {config.vocab_size}, Role::kFloat32, Init::kZero)) {}
+        bias_(store.take("lm_head.bias", {config.vocab_size}, Role::kExact, Init::kZero)) {}
 
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) override {
     at::Tensor x = head_rows(encoder_.forward(input, context), input);

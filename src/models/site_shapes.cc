@@ -4,6 +4,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/models/model.h"
+#include "msplora/models/shapes.h"
 
 namespace msplora {
 namespace {
@@ -54,6 +55,20 @@ std::string block_prefix(const ModelConfig& c) {
               "the linear layers of `" + c.model_type + "` are not known",
               "known: bert, roberta, xlm-roberta, deberta-v2, gpt2, llama, mistral, qwen2, qwen3");
 }
+
+}  // namespace
+
+std::vector<std::string> default_target_modules(const std::string& model_type) {
+  if (model_type == "bert" || model_type == "roberta" || model_type == "xlm-roberta")
+    return {"query", "value"};
+  if (model_type == "deberta-v2") return {"query_proj", "value_proj"};
+  if (model_type == "gpt2") return {"c_attn"};
+  if (model_type == "llama" || model_type == "mistral" || model_type == "qwen2" || model_type == "qwen3")
+    return {"q_proj", "v_proj"};
+  return {};
+}
+
+namespace {
 
 void append_head(const ModelConfig& c, std::vector<Site>& sites) {
   const auto add = [&](const std::string& path, int64_t out) {

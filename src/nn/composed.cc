@@ -35,10 +35,6 @@ bool uses_composed_operations(const at::Tensor& x) {
 namespace detail::composed {
 namespace {
 
-at::ScalarType exact_type(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 /// A generator of the device that starts at `key`; nobody else draws from it.
 at::Generator cuda_generator(const at::Device& device, uint64_t key) {
   at::Generator generator = at::globalContext().defaultGenerator(device).clone();
@@ -132,7 +128,7 @@ at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, 
                                const at::Tensor& beta, double eps, const kernels::DropoutMask& mask) {
   at::Tensor sum = dropout(x, mask);
   if (residual.defined()) sum = sum + residual;
-  const at::ScalarType exact = exact_type(x);
+  const at::ScalarType exact = exact_dtype(x);
   return at::layer_norm(sum.to(exact), {x.size(-1)}, gamma.to(exact), beta.to(exact), eps)
       .to(x.scalar_type());
 }
@@ -140,7 +136,7 @@ at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, 
 NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                             double eps) {
   const at::Tensor sum = residual.defined() ? x + residual : x;
-  const at::ScalarType exact = exact_type(x);
+  const at::ScalarType exact = exact_dtype(x);
   const at::Tensor wide = sum.to(exact);
   const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
   return {(wide * scale * gamma.to(exact)).to(x.scalar_type()), sum};
@@ -177,7 +173,7 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
                                ? padded_heads(q, padding, shape.heads, shape.heads)
                                : q.view({padding.segments, 1, shape.heads, shape.head_dim}).transpose(1, 2);
   constexpr double kHidden = -std::numeric_limits<double>::infinity();
-  at::Tensor scores = at::matmul(query, key.transpose(2, 3)).to(exact_type(q)) /
+  at::Tensor scores = at::matmul(query, key.transpose(2, 3)).to(exact_dtype(q)) /
                       std::sqrt(static_cast<double>(shape.head_dim));
   scores = scores.masked_fill(hidden_keys(padding, shape), kHidden);
   const at::Tensor weights = dropout(at::softmax(scores, -1).to(q.scalar_type()), mask);
@@ -190,11 +186,11 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t head
                   const RotaryTable& table, kernels::RotaryPairs pairs) {
   const at::Tensor rows = positions.to(x.device(), at::kLong);
   const auto angles = [&](const at::Tensor& values) {
-    return values.to(x.device(), exact_type(x)).index_select(0, rows).unsqueeze(1);  // [T, 1, half]
+    return values.to(x.device(), exact_dtype(x)).index_select(0, rows).unsqueeze(1);  // [T, 1, half]
   };
   const at::Tensor cos = angles(table.cos), sin = angles(table.sin);
   const at::Tensor turned = x.narrow(1, 0, heads * head_dim).reshape({-1, heads, head_dim});
-  const at::Tensor head = turned.narrow(2, 0, table.rotary_dim).to(exact_type(x));
+  const at::Tensor head = turned.narrow(2, 0, table.rotary_dim).to(exact_dtype(x));
   const bool is_halves = pairs == kernels::RotaryPairs::kHalves;
   const int64_t half = table.rotary_dim / 2;
   // [.., 2, half] or [.., half, 2]
@@ -238,13 +234,13 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& 
     const auto loss = [weight, bias, of_chunk](const at::Tensor& rows) {
       const at::ScalarType dtype = rows.scalar_type();
       const at::Tensor logits =
-          at::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias).to(exact_type(rows));
+          at::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias).to(exact_dtype(rows));
       return at::nll_loss(at::log_softmax(logits, 1), of_chunk, {}, at::Reduction::Sum);
     };
     const at::Tensor part = recompute_in_backward(hidden.narrow(0, begin, count), loss);
     sum = sum.defined() ? sum + part : part;
   }
-  return sum.defined() ? sum : at::zeros({}, hidden.options().dtype(exact_type(hidden)));
+  return sum.defined() ? sum : at::zeros({}, hidden.options().dtype(exact_dtype(hidden)));
 }
 
 }  // namespace detail::composed

@@ -35,8 +35,9 @@ struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFuncti
     at::Tensor inverse = at::empty({rows}, x.options().dtype(at::kFloat));
     dispatch(x, "residual_rms_norm", [&](auto t) {
       using T = decltype(t);
-      kernels::residual_rms_norm<T>({rows, width, eps, data<T>(x), data<T>(residual), data<float>(gamma),
-                                     has_residual ? data<T>(s) : nullptr, data<T>(y), data<float>(inverse)});
+      kernels::residual_rms_norm<T>({rows, width, eps, data<T>(x), data<T>(residual),
+                                     data<kernels::Exact<T>>(gamma), has_residual ? data<T>(s) : nullptr,
+                                     data<T>(y), data<float>(inverse)});
     });
     ctx->save_for_backward({s, inverse, gamma});
     ctx->set_materialize_grads(false);
@@ -59,9 +60,10 @@ struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFuncti
     dispatch(s, "residual_rms_norm", [&](auto t) {
       using T = decltype(t);
       const int64_t width = s.size(-1), rows = s.numel() / std::max<int64_t>(width, 1);
+      using Exact = kernels::Exact<T>;
       kernels::residual_rms_norm_backward<T>({rows, width, ctx->saved_data["eps"].toDouble(), data<T>(dy),
                                               data<T>(d_s), data<T>(s), data<float>(inverse),
-                                              data<float>(gamma), data<T>(d_x), data<float>(d_gamma)});
+                                              data<Exact>(gamma), data<T>(d_x), data<Exact>(d_gamma)});
     });
     return {d_x, has_residual ? d_x : Variable(), d_gamma, Variable()};
   }
@@ -81,8 +83,8 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
       op.pairs = static_cast<kernels::RotaryPairs>(pairs);
       op.inverse = inverse;
       op.positions = data<int32_t>(positions);
-      op.cos = data<float>(cos);
-      op.sin = data<float>(sin);
+      op.cos = data<kernels::Exact<T>>(cos);
+      op.sin = data<kernels::Exact<T>>(sin);
       op.y = data<T>(x);
       op.x = op.y;
       kernels::rotary<T>(op);
@@ -164,35 +166,40 @@ struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
 NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                             double eps) {
   if (uses_composed_operations(x)) return detail::composed::residual_rms_norm(x, residual, gamma, eps);
-  const variable_list out = ResidualRmsNormFunction::apply(x, detail::or_empty(residual), gamma, eps);
+  const variable_list out = ResidualRmsNormFunction::apply(x, detail::or_empty(residual),
+                                                           detail::as(gamma, detail::exact_dtype(x)), eps);
   return {out[0], out.size() > 1 ? out[1] : x};
 }
 
-std::vector<float> rotary_frequencies(int64_t rotary_dim, double theta) {
+std::vector<double> rotary_frequencies(int64_t rotary_dim, double theta) {
   if (rotary_dim < 2 || rotary_dim % 2 != 0) {
     throw Error(ErrorCode::kUsage, "rotary embedding",
                 "expected an even number of turned elements, found " + std::to_string(rotary_dim));
   }
-  std::vector<float> frequencies;
+  std::vector<double> frequencies;
   for (int64_t i = 0; i < rotary_dim; i += 2) {
     const double exponent = static_cast<double>(i) / static_cast<double>(rotary_dim);
-    frequencies.push_back(static_cast<float>(1.0 / std::pow(theta, exponent)));
+    frequencies.push_back(1.0 / std::pow(theta, exponent));
   }
   return frequencies;
 }
 
-RotaryTable make_rotary_table(int64_t positions, const std::vector<float>& frequencies) {
+RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& frequencies,
+                              at::ScalarType compute_dtype) {
   const auto half = static_cast<int64_t>(frequencies.size());
-  RotaryTable table{at::empty({positions, half}), at::empty({positions, half}), 2 * half};
-  float* cos = table.cos.data_ptr<float>();
-  float* sin = table.sin.data_ptr<float>();
-  for (int64_t position = 0; position < positions; ++position) {
-    for (int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(position) * frequencies[static_cast<size_t>(i)];
-      *cos++ = static_cast<float>(std::cos(static_cast<double>(angle)));
-      *sin++ = static_cast<float>(std::sin(static_cast<double>(angle)));
+  const at::ScalarType dtype = compute_dtype == at::kDouble ? at::kDouble : at::kFloat;
+  RotaryTable table{at::empty({positions, half}, dtype), at::empty({positions, half}, dtype), 2 * half};
+  dispatch(table.cos, "rotary", [&](auto t) {
+    using Angle = kernels::Exact<decltype(t)>;
+    Angle *cos = data<Angle>(table.cos), *sin = data<Angle>(table.sin);
+    for (int64_t position = 0; position < positions; ++position) {
+      for (const double frequency : frequencies) {
+        const Angle angle = static_cast<Angle>(position) * static_cast<Angle>(frequency);
+        *cos++ = static_cast<Angle>(std::cos(static_cast<double>(angle)));
+        *sin++ = static_cast<Angle>(std::sin(static_cast<double>(angle)));
+      }
     }
-  }
+  });
   return table;
 }
 
@@ -224,8 +231,9 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
   }
   if (uses_composed_operations(x))
     return detail::composed::rotary(x, positions, heads, head_dim, table, pairs);
-  return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), table.cos, table.sin, heads, head_dim,
-                               static_cast<int64_t>(pairs));
+  const at::ScalarType exact = detail::exact_dtype(x);
+  return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), detail::as(table.cos, exact),
+                               detail::as(table.sin, exact), heads, head_dim, static_cast<int64_t>(pairs));
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {

@@ -23,6 +23,15 @@ T* data(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) : nullptr;
 }
 
+/// kernels::Exact beside activations like x.
+inline at::ScalarType exact_dtype(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+inline at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
+  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
+}
+
 /// libtorch 1.13 cannot take undefined tensors as inputs of an autograd function: an empty one stands for
 /// "none".
 inline at::Tensor or_empty(const at::Tensor& tensor) {

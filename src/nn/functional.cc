@@ -76,8 +76,9 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
     dispatch(x, "residual_layer_norm", [&](auto t) {
       using T = decltype(t);
       kernels::residual_layer_norm<T>({rows, width, eps, mask, data<T>(x), data<T>(residual),
-                                       data<float>(gamma), data<float>(beta), is_plain ? nullptr : data<T>(s),
-                                       data<T>(y), data<float>(mean), data<float>(rstd)});
+                                       data<kernels::Exact<T>>(gamma), data<kernels::Exact<T>>(beta),
+                                       is_plain ? nullptr : data<T>(s), data<T>(y), data<float>(mean),
+                                       data<float>(rstd)});
     });
     ctx->save_for_backward({s, mean, rstd, gamma});
     ctx->saved_data["has_residual"] = has_residual;
@@ -114,11 +115,11 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
       op.s = data<T>(s);
       op.mean = data<float>(mean);
       op.rstd = data<float>(rstd);
-      op.gamma = data<float>(gamma);
+      op.gamma = data<kernels::Exact<T>>(gamma);
       op.d_x = data<T>(d_x);
       op.d_residual = has_residual ? data<T>(d_residual) : nullptr;
-      op.d_gamma = data<float>(d_gamma);
-      op.d_beta = data<float>(d_beta);
+      op.d_gamma = data<kernels::Exact<T>>(d_gamma);
+      op.d_beta = data<kernels::Exact<T>>(d_beta);
       kernels::residual_layer_norm_backward<T>(op);
     });
     return {d_x, has_residual ? d_residual : Variable(), d_gamma, d_beta, Variable(), Variable()};
@@ -277,7 +278,9 @@ at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, 
                                const at::Tensor& beta, double eps, const kernels::DropoutMask& mask) {
   if (uses_composed_operations(x))
     return detail::composed::residual_layer_norm(x, residual, gamma, beta, eps, mask);
-  return ResidualLayerNormFunction::apply(x, detail::or_empty(residual), gamma, beta, eps, mask);
+  const at::ScalarType exact = detail::exact_dtype(x);
+  return ResidualLayerNormFunction::apply(x, detail::or_empty(residual), detail::as(gamma, exact),
+                                          detail::as(beta, exact), eps, mask);
 }
 
 kernels::Activation activation_from_name(const std::string& name) {

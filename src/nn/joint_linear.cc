@@ -44,7 +44,7 @@ template <typename T>
 std::vector<kernels::LowRankOutput<T>> outputs_of(const Plan& plan, const at::Tensor& factors,
                                                   const at::Tensor& y, const at::Tensor& dy,
                                                   const at::Tensor& d_factors) {
-  using Factor = typename kernels::FactorType<T>::type;
+  using Factor = kernels::Exact<T>;
   std::vector<kernels::LowRankOutput<T>> outputs;
   int64_t at = 0;
   for (const Part& part : plan.parts) {
@@ -128,7 +128,7 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
       op.forward.outputs = outputs.data();
       op.forward.num_outputs = static_cast<int64_t>(outputs.size());
       op.dx = data<T>(dx);
-      op.d_down = data<typename kernels::FactorType<T>::type>(d_down);
+      op.d_down = data<kernels::Exact<T>>(d_down);
       kernels::low_rank_backward<T>(op);
     });
     return {dx, d_down, d_factors, Variable()};

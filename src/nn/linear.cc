@@ -48,7 +48,7 @@ Saved& saved_of(AutogradContext* ctx) {
 template <typename T>
 kernels::LowRankOutput<T> only_output(const at::Tensor& up_t, const at::Tensor& y, const at::Tensor& dy,
                                       const at::Tensor& d_up_t) {
-  using Factor = typename kernels::FactorType<T>::type;
+  using Factor = kernels::Exact<T>;
   kernels::LowRankOutput<T> output;
   output.end = up_t.size(0);
   output.width = output.stride = up_t.size(1);
@@ -82,7 +82,7 @@ struct Update {
 Update run_update(const at::Tensor& x, const at::Tensor& down, const at::Tensor& up,
                   const std::vector<kernels::LowRankSlice>& slices, const at::Tensor& y) {
   const ProfileScope scope("low rank forward");
-  const at::ScalarType factors = detail::factor_dtype(x);
+  const at::ScalarType factors = detail::exact_dtype(x);
   Update update;
   update.down = as(down, factors).contiguous();
   update.up_t = as(up, factors).t().contiguous();
@@ -159,7 +159,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
       at::Tensor d_up_t = at::empty_like(up_t);
       detail::dispatch(dy, "adapted_linear", [&](auto t) {
         using T = decltype(t);
-        using Factor = typename kernels::FactorType<T>::type;
+        using Factor = kernels::Exact<T>;
         kernels::LowRankBackward<T> op;
         const auto output = only_output<T>(up_t, {}, dy, d_up_t);
         op.forward = detail::low_rank_op<T>(x, down, tensors[4], saved.slices);

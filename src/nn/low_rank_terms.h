@@ -25,20 +25,11 @@ Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& conte
 /// Slices without dropout share one input, so neighbours of that kind are one product.
 std::vector<kernels::LowRankSlice> merge_plain_slices(std::vector<kernels::LowRankSlice> slices);
 
-/// Type of the factors beside activations like x.
-inline at::ScalarType factor_dtype(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-inline at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
-  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
-}
-
 /// The kernel's arguments but for the outputs; the tensors and slices must outlive it.
 template <typename T>
 kernels::LowRank<T> low_rank_op(const at::Tensor& x, const at::Tensor& down, const at::Tensor& z,
                                 const std::vector<kernels::LowRankSlice>& slices) {
-  using Factor = typename kernels::FactorType<T>::type;
+  using Factor = kernels::Exact<T>;
   kernels::LowRank<T> op;
   op.rows = x.size(0);
   op.in = x.size(1);

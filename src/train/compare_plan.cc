@@ -178,13 +178,16 @@ PlannedRun ComparisonPlan::run(const PlannedMethod& method, double rate, int64_t
 }
 
 ComparisonBase comparison_base(const ModelConfig& config) {
-  return {sites_of_shape(config, ModelTask::kSequenceClassification),
+  return {config.model_type,
+          sites_of_shape(config, ModelTask::kSequenceClassification),
           config.num_hidden_layers,
           {config.num_attention_heads, config.num_key_value_heads},
           parameters_of_shape(config, ModelTask::kSequenceClassification)};
 }
 
-ComparisonPlan plan_comparison(const CompareRecipe& recipe, const ComparisonBase& base) {
+ComparisonPlan plan_comparison(const CompareRecipe& given, const ComparisonBase& base) {
+  CompareRecipe recipe = given;
+  recipe.adapter = with_default_targets(recipe.adapter, base.model_type);
   ErrorList errors;
   ComparisonPlan plan;
   plan.options = recipe.compare;

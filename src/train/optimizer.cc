@@ -25,6 +25,7 @@ template <typename T>
 struct StepConstants {
   T decay;           // 1 - lr wd
   T beta1, beta2;    //
+  T rest1, rest2;    // 1 - beta, rounded once: 1 - 0.999f is off by 1.3e-5
   T step_size;       // lr / (1 - beta1^t)
   T inverse_root_2;  // 1 / sqrt(1 - beta2^t)
   T eps;
@@ -36,8 +37,8 @@ void update(T* p, const T* g, T* m, T* v, int64_t count, const StepConstants<T>&
 #pragma omp parallel for simd schedule(static) if (count >= kParallelElements)
   for (int64_t i = 0; i < count; ++i) {
     const T gradient = g[i] * c.gradient_scale;
-    const T first = c.beta1 * m[i] + (T(1) - c.beta1) * gradient;
-    const T second = c.beta2 * v[i] + (T(1) - c.beta2) * gradient * gradient;
+    const T first = c.beta1 * m[i] + c.rest1 * gradient;
+    const T second = c.beta2 * v[i] + c.rest2 * gradient * gradient;
     m[i] = first;
     v[i] = second;
     p[i] = c.decay * p[i] - c.step_size * first / (std::sqrt(second) * c.inverse_root_2 + c.eps);
@@ -52,6 +53,8 @@ void update_tensor(at::Tensor& parameter, const at::Tensor& gradient, at::Tensor
   c.decay = static_cast<T>(1.0 - lr * weight_decay);
   c.beta1 = static_cast<T>(options.beta1);
   c.beta2 = static_cast<T>(options.beta2);
+  c.rest1 = static_cast<T>(1.0 - options.beta1);
+  c.rest2 = static_cast<T>(1.0 - options.beta2);
   c.step_size = static_cast<T>(lr / (1.0 - std::pow(options.beta1, static_cast<double>(steps))));
   c.inverse_root_2 =
       static_cast<T>(1.0 / std::sqrt(1.0 - std::pow(options.beta2, static_cast<double>(steps))));

@@ -26,6 +26,7 @@ using ::testing::Not;
 AdapterConfig usual_config(const std::string& method) {
   AdapterConfig config;
   config.method = method;
+  config.target_modules = {"query", "value"};
   return config;
 }
 

@@ -34,6 +34,7 @@ using testing::tensor_named;
 AdapterConfig searching(int64_t rank = 3) {
   AdapterConfig config;
   config.method = "glora";
+  config.target_modules = {"query", "value"};
   config.rank = rank;
   return config;
 }

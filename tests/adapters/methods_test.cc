@@ -33,6 +33,7 @@ const std::string kBlock = "roberta.encoder.layer.";
 
 AdapterConfig msplora_config() {
   AdapterConfig config;
+  config.target_modules = {"query", "value"};
   config.rank = 8;
   return config;
 }
@@ -41,6 +42,7 @@ AdapterConfig lora_config(int64_t rank = 8) {
   AdapterConfig config;
   config.method = "lora";
   config.rank = rank;
+  config.target_modules = {"query", "value"};
   return config;
 }
 

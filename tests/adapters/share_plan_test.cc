@@ -28,7 +28,7 @@ AdapterConfig qv(const std::string& method, int64_t rank, int64_t levels, bool l
   config.method = method;
   config.rank = rank;
   config.levels = levels;
-  if (llama) config.target_modules = {"q_proj", "v_proj"};
+  config.target_modules = {llama ? "q_proj" : "query", llama ? "v_proj" : "value"};
   return config;
 }
 

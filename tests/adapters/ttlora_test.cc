@@ -30,6 +30,7 @@ using Factors = std::vector<int64_t>;
 AdapterConfig ttlora(int64_t rank = 3) {
   AdapterConfig config;
   config.method = "ttlora";
+  config.target_modules = {"query", "value"};
   config.rank = rank;
   config.alpha = 1.75;
   return config;

@@ -19,6 +19,8 @@ count 116736 --shape roberta-base --method msplora --rank 8 --levels 4
 count 11010048 --shape llama-2-7b --method msplora --rank 64 --target-modules q_proj,v_proj
 tr -d ' \n' < out.txt | grep -qF '"owners":[[0],[0,11,22],[0,1,2,' || fail "owners of the mid groups of 32 layers"
 count 33554432 --shape llama-2-7b --method lora --rank 64 --target-modules q_proj,v_proj
+count 33554432 --shape llama-2-7b --method lora --rank 64
+tr -d ' \n' < out.txt | grep -qF '"target_modules":["q_proj","v_proj"]' || fail "the family's targets"
 count 159744 --shape roberta-base --method aslora --rank 8
 grep -qF '"trainable_parameters_at_end": 73728' out.txt || fail "count of aslora after its merges"
 expect 0 "aslora at the end" "73,728" -- "$MSPLORA" inspect --shape roberta-base --method aslora

@@ -1,4 +1,5 @@
 
+#include "golden_cases.h"
 #include "io/test_files.h"
 
 #include <ATen/ops/equal.h>
@@ -108,21 +109,19 @@ TEST(Checkpoint, SaysWhatToDoWithoutSafetensors) {
               HasSubstr("found a file"));
 }
 
-TEST(Checkpoint, ReadsTheFixtures) {
-  const std::vector<std::filesystem::path> roots = io_test::fixture_roots();
-  if (roots.empty()) GTEST_SKIP() << "MSPLORA_FIXTURES is not set";
+TEST(GoldenParityCheckpoints, AreReadWhole) {
+  const std::filesystem::path root = golden_group("parity");
+  if (root.empty()) GTEST_SKIP() << "no parity cases";
   int found = 0;
-  for (const auto& root : roots) {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
-      if (entry.path().extension() != ".safetensors") continue;
-      EXPECT_FALSE(SafetensorsFile::open(entry.path())->tensors().empty()) << entry.path();
-      if (entry.path().filename() != "model.safetensors") continue;
-      const Checkpoint checkpoint = Checkpoint::open(entry.path().parent_path());
-      for (const std::string& name : checkpoint.names()) {
-        EXPECT_TRUE(at::isfinite(checkpoint.tensor(name)).all().item<bool>()) << name;
-      }
-      ++found;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    EXPECT_FALSE(SafetensorsFile::open(entry.path())->tensors().empty()) << entry.path();
+    if (entry.path().filename() != "model.safetensors") continue;
+    const Checkpoint checkpoint = Checkpoint::open(entry.path().parent_path());
+    for (const std::string& name : checkpoint.names()) {
+      EXPECT_TRUE(at::isfinite(checkpoint.tensor(name)).all().item<bool>()) << name;
     }
+    ++found;
   }
   EXPECT_GT(found, 0);
 }

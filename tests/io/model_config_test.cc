@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "golden_cases.h"
 #include "io/test_files.h"
 #include "msplora/core/file.h"
 
@@ -155,6 +156,48 @@ TEST(ModelConfig, ReadsTheNewerSpellings) {
   EXPECT_EQ(written["rope_parameters"]["rope_theta"], 1e6);
   EXPECT_EQ(written["dtype"], "bfloat16");
   EXPECT_FALSE(written.contains("rope_theta"));
+}
+
+// What transformers 5.24 makes of the same files.
+TEST(ModelConfig, OfTwoSpellingsTheOneOfTransformersCounts) {
+  const auto said = [](const json& source, double theta) {
+    testing::internal::CaptureStderr();
+    const ModelConfig config = parse(source);
+    const std::string text = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(config.rope_theta, theta) << source;
+    const json written = model_config_to_json(config);
+    EXPECT_EQ(written, model_config_to_json(parse(written)));
+    EXPECT_EQ(parse(written).rope_theta, theta) << written;
+    return text;
+  };
+  json source = llama();
+  source["rope_theta"] = 10000.0;
+  source["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 500000.0}};
+  EXPECT_THAT(said(source, 500000.0),
+              AllOf(HasSubstr("rope_parameters.rope_theta is 500000"), HasSubstr("rope_theta is 10000")));
+  source["rope_theta"] = 500000.0;
+  EXPECT_EQ(said(source, 500000.0), "");
+  source["rope_parameters"].erase("rope_theta");
+  EXPECT_EQ(said(source, 500000.0), "");
+  source["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 2.0}};
+  source["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 300000.0}};
+  EXPECT_THAT(said(source, 500000.0), HasSubstr("rope_scaling counts"));
+  EXPECT_EQ(parse(source).rope_scaling.factor, 2.0);
+  source["rope_scaling"]["rope_theta"] = 70000.0;
+  EXPECT_THAT(said(source, 70000.0), HasSubstr("rope_scaling.rope_theta is 70000"));
+  source = llama();
+  source["rope_scaling"] = {{"rope_type", "default"}, {"type", "linear"}, {"factor", 3.0}};
+  EXPECT_THAT(said(source, 500000.0), HasSubstr("rope_scaling.rope_type counts"));
+  source = llama();
+  source["torch_dtype"] = "float32";
+  source["dtype"] = "bfloat16";
+  EXPECT_THAT(said(source, 500000.0), HasSubstr("dtype is \"bfloat16\""));
+  ModelConfig config = parse(source);
+  EXPECT_EQ(config.torch_dtype, "bfloat16");
+  config.torch_dtype = "float16";
+  const json written = model_config_to_json(config);
+  EXPECT_EQ(written["dtype"], "float16");
+  EXPECT_EQ(written["torch_dtype"], "float16");
 }
 
 TEST(ModelConfig, ReadsHowFarDecodersReach) {
@@ -449,29 +492,27 @@ TEST(ModelConfig, LoadsFromADirectory) {
               HasSubstr("this is an adapter"));
 }
 
-TEST(ModelConfig, ReadsTheFixtures) {
-  const auto roots = io_test::fixture_roots();
-  if (roots.empty()) GTEST_SKIP() << "MSPLORA_FIXTURES is not set";
+TEST(GoldenParityConfigs, AreReadAndWrittenUnchanged) {
+  const std::filesystem::path root = golden_group("parity");
+  if (root.empty()) GTEST_SKIP() << "no parity cases";
   int found = 0;
-  for (const auto& root : roots) {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
-      if (entry.path().filename() != "config.json") continue;
-      const std::filesystem::path directory = entry.path().parent_path();
-      const ModelConfig config = load_model_config(directory);
-      EXPECT_EQ(model_config_to_json(config), json::parse(read_file(entry.path()))) << directory;
-      if (directory.filename() == "roberta-L12") {
-        EXPECT_EQ(config.num_hidden_layers, 12);
-        EXPECT_EQ(config.num_labels, 3);
-        EXPECT_EQ(config.id2label.at(2), "LABEL_2");
-        EXPECT_EQ(config.pad_token_id, 1);
-      } else if (directory.filename() == "llama-L6") {
-        EXPECT_EQ(config.num_hidden_layers, 6);
-        EXPECT_EQ(config.head_dim, 8);
-        EXPECT_FALSE(config.tie_word_embeddings);
-        EXPECT_FALSE(config.pad_token_id.has_value());
-      }
-      ++found;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
+    if (entry.path().filename() != "config.json") continue;
+    const std::filesystem::path directory = entry.path().parent_path();
+    const ModelConfig config = load_model_config(directory);
+    EXPECT_EQ(model_config_to_json(config), json::parse(read_file(entry.path()))) << directory;
+    if (directory.filename() == "roberta-L12") {
+      EXPECT_EQ(config.num_hidden_layers, 12);
+      EXPECT_EQ(config.num_labels, 3);
+      EXPECT_EQ(config.id2label.at(2), "LABEL_2");
+      EXPECT_EQ(config.pad_token_id, 1);
+    } else if (directory.filename() == "llama-L6") {
+      EXPECT_EQ(config.num_hidden_layers, 6);
+      EXPECT_EQ(config.head_dim, 6);
+      EXPECT_FALSE(config.tie_word_embeddings);
+      EXPECT_FALSE(config.pad_token_id.has_value());
     }
+    ++found;
   }
   EXPECT_GT(found, 0);
 }

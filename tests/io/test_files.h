@@ -5,12 +5,10 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -41,17 +39,6 @@ class TemporaryDirectory {
 
 inline void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-/// The directory trees named in MSPLORA_FIXTURES (colon separated); empty when it is unset.
-inline std::vector<std::filesystem::path> fixture_roots() {
-  std::vector<std::filesystem::path> roots;
-  const char* value = std::getenv("MSPLORA_FIXTURES");
-  std::istringstream list(value != nullptr ? value : "");
-  for (std::string root; std::getline(list, root, ':');) {
-    if (!root.empty()) roots.emplace_back(root);
-  }
-  return roots;
 }
 
 /// A safetensors file by hand: length, header as given, data.

@@ -223,7 +223,8 @@ TEST(ReferenceDecoderKernels, RmsNormBackwardMatchesFiniteDifferences) {
   const int64_t rows = 3, width = 7, n = rows * width;
   std::vector<double> x = drawn<double>(n, "x"), residual = drawn<double>(n, "r");
   const std::vector<double> dy = drawn<double>(n, "dy"), d_s = drawn<double>(n, "ds");
-  std::vector<float> gamma = normals(static_cast<size_t>(width), "gamma"), inverse(3), d_gamma(gamma.size());
+  std::vector<double> gamma = drawn<double>(width, "gamma"), d_gamma(gamma.size());
+  std::vector<float> inverse(3);
   std::vector<double> s(x.size()), y(x.size()), d_x(x.size());
   const auto loss = [&] {
     residual_rms_norm<double>(
@@ -236,19 +237,19 @@ TEST(ReferenceDecoderKernels, RmsNormBackwardMatchesFiniteDifferences) {
   expect_gradient(x, d_x, loss, "x");
   expect_gradient(residual, d_x, loss, "residual");
   for (size_t i = 0; i < gamma.size(); ++i) {  // y is linear in gamma, so a long step is exact
-    const float kept = gamma[i];
-    gamma[i] = kept + 0.5f;
+    const double kept = gamma[i];
+    gamma[i] = kept + 0.5;
     const double up = loss();
-    gamma[i] = kept - 0.5f;
+    gamma[i] = kept - 0.5;
     const double down = loss();
     gamma[i] = kept;
-    EXPECT_NEAR(d_gamma[i], up - down, 1e-5);
+    EXPECT_NEAR(d_gamma[i], up - down, 1e-12);
   }
 }
 
 TEST(ReferenceDecoderKernels, RotaryBackwardMatchesFiniteDifferencesAndKeepsLengths) {
   const int64_t tokens = 3, heads = 2, dim = 6, n = tokens * heads * dim;
-  const std::vector<float> cos = {1, 1, 0.6f, 0.8f}, sin = {0, 0, 0.8f, 0.6f};
+  const std::vector<double> cos = {1, 1, 0.6, 0.8}, sin = {0, 0, 0.8, 0.6};
   const std::vector<int32_t> positions = {0, 1, 1};
   for (const RotaryPairs pairs : {RotaryPairs::kHalves, RotaryPairs::kInterleaved}) {
     std::vector<double> x = drawn<double>(n, "x"), y(x.size()), d_x(x.size());
@@ -264,7 +265,7 @@ TEST(ReferenceDecoderKernels, RotaryBackwardMatchesFiniteDifferencesAndKeepsLeng
       return dot(y, dy);
     };
     loss();
-    EXPECT_NEAR(dot(y, y), dot(x, x), 1e-5);
+    EXPECT_NEAR(dot(y, y), dot(x, x), 1e-12);
     Rotary<double> back = op;
     back.inverse = true;
     back.x = dy.data();
@@ -276,11 +277,11 @@ TEST(ReferenceDecoderKernels, RotaryBackwardMatchesFiniteDifferencesAndKeepsLeng
 
 TEST(ReferenceDecoderKernels, RotaryPairsAreTheNamedOnes) {
   // A quarter turn takes the first of a pair to the second: (1, 0) -> (0, 1).
-  const float cos = 0, sin = 1;
+  const double cos = 0, sin = 1;
   const int32_t position = 0;
   for (const RotaryPairs pairs : {RotaryPairs::kHalves, RotaryPairs::kInterleaved}) {
     std::vector<double> x = {1, 0, 0, 0};
-    const std::vector<float> cosines = {cos, cos}, sines = {sin, sin};
+    const std::vector<double> cosines = {cos, cos}, sines = {sin, sin};
     Rotary<double> op;
     op.tokens = op.heads = 1, op.head_dim = op.rotary_dim = op.x_stride = op.y_stride = 4;
     op.pairs = pairs;

@@ -70,32 +70,25 @@ TEST(ComposedOperations, LiveAsLongAsTheScope) {
 
 TEST(ComposedOperations, NormsActivationsAndDropout) {
   const at::Tensor x = normals({7, 12}, "x"), residual = normals({7, 12}, "residual");
-  const at::Tensor gamma = normals({12}, "gamma", at::kFloat), beta = normals({12}, "beta", at::kFloat);
+  const at::Tensor gamma = normals({12}, "gamma"), beta = normals({12}, "beta");
   expect_one_meaning("dropout", {x}, [&](const auto& in) { return dropout(in[0], kMask); });
-  expect_one_meaning(
-      "layer norm", {x, gamma, beta},
-      [&](const auto& in) { return residual_layer_norm(in[0], {}, in[1], in[2], 1e-5, {}); }, 1e-5);
-  expect_one_meaning(
-      "dropout, residual and layer norm", {x, residual},
-      [&](const auto& in) { return residual_layer_norm(in[0], in[1], gamma, beta, 1e-5, kMask); }, 1e-5);
-  expect_one_meaning(
-      "rms norm", {x, gamma},
-      [&](const auto& in) { return residual_rms_norm(in[0], {}, in[1], 1e-5).normed; }, 1e-5);
-  expect_one_meaning(
-      "residual rms norm", {x, residual},
-      [&](const auto& in) {
-        const NormedSum out = residual_rms_norm(in[0], in[1], gamma, 1e-5);
-        return out.normed + 0.5 * out.sum;
-      },
-      1e-5);
+  expect_one_meaning("layer norm", {x, gamma, beta},
+                     [&](const auto& in) { return residual_layer_norm(in[0], {}, in[1], in[2], 1e-5, {}); });
+  expect_one_meaning("dropout, residual and layer norm", {x, residual}, [&](const auto& in) {
+    return residual_layer_norm(in[0], in[1], gamma, beta, 1e-5, kMask);
+  });
+  expect_one_meaning("rms norm", {x, gamma},
+                     [&](const auto& in) { return residual_rms_norm(in[0], {}, in[1], 1e-5).normed; });
+  expect_one_meaning("residual rms norm", {x, residual}, [&](const auto& in) {
+    const NormedSum out = residual_rms_norm(in[0], in[1], gamma, 1e-5);
+    return out.normed + 0.5 * out.sum;
+  });
   for (const char* name : {"gelu", "gelu_new", "relu", "silu", "tanh"}) {
-    expect_one_meaning(
-        name, {x}, [&](const auto& in) { return activation(in[0], activation_from_name(name)); }, 1e-6);
+    expect_one_meaning(name, {x},
+                       [&](const auto& in) { return activation(in[0], activation_from_name(name)); });
   }
-  expect_one_meaning(
-      "swiglu", {x, residual}, [](const auto& in) { return swiglu(in[0], in[1]); }, 1e-6);
-  expect_one_meaning(
-      "joint swiglu", {x}, [](const auto& in) { return swiglu(in[0]); }, 1e-6);
+  expect_one_meaning("swiglu", {x, residual}, [](const auto& in) { return swiglu(in[0], in[1]); });
+  expect_one_meaning("joint swiglu", {x}, [](const auto& in) { return swiglu(in[0]); });
 }
 
 TEST(ComposedOperations, Attention) {
@@ -134,14 +127,14 @@ TEST(ComposedOperations, AttentionDropsOut) {
 }
 
 TEST(ComposedOperations, Rotary) {
-  const RotaryTable table = make_rotary_table(11, rotary_frequencies(8, 100.0));
+  const RotaryTable table = make_rotary_table(11, rotary_frequencies(8, 100.0), at::kDouble);
   const at::Tensor positions = segment_positions(kBounds);
   for (const auto pairs : {kernels::RotaryPairs::kHalves, kernels::RotaryPairs::kInterleaved}) {
     for (const int64_t head_dim : {8, 10}) {
       // Two heads are turned, what follows them is not.
-      expect_one_meaning(
-          "rotary", {normals({20, 2 * head_dim + 5}, "x")},
-          [&](const auto& in) { return rotary_(in[0], positions, 2, head_dim, table, pairs); }, 1e-6);
+      expect_one_meaning("rotary", {normals({20, 2 * head_dim + 5}, "x")}, [&](const auto& in) {
+        return rotary_(in[0], positions, 2, head_dim, table, pairs);
+      });
     }
   }
 }

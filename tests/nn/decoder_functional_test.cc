@@ -57,11 +57,11 @@ void expect_same(const std::function<at::Tensor()>& got, const std::function<at:
 
 TEST(ResidualRmsNorm, MatchesPlainOperators) {
   const at::Tensor x = trained({4, 6}, "x"), residual = trained({4, 6}, "r");
-  const at::Tensor gamma = normals({6}, "gamma", at::kFloat);
+  const at::Tensor gamma = normals({6}, "gamma");
   const at::Tensor on_normed = normals({4, 6}, "a"), on_sum = normals({4, 6}, "b");
   const auto plain = [&](bool with_normed, bool with_sum) {
     const at::Tensor s = x + residual;
-    const at::Tensor n = s / (s.square().mean(1, true) + 1e-5).sqrt() * gamma.to(at::kDouble);
+    const at::Tensor n = s / (s.square().mean(1, true) + 1e-5).sqrt() * gamma;
     return (with_normed ? (n * on_normed).sum() : s.sum() * 0) +
            (with_sum ? (s * on_sum).sum() : s.sum() * 0);
   };
@@ -79,7 +79,7 @@ TEST(ResidualRmsNorm, MatchesPlainOperators) {
 }
 
 TEST(ResidualRmsNorm, WithoutResidualTheSumIsTheInput) {
-  const at::Tensor x = trained({3, 5}, "x"), gamma = trained({5}, "gamma", at::kFloat);
+  const at::Tensor x = trained({3, 5}, "x"), gamma = trained({5}, "gamma");
   const at::Tensor weights = normals({3, 5}, "w");
   const auto ours = [&] {
     const NormedSum out = residual_rms_norm(x, {}, gamma, 1e-6);
@@ -87,9 +87,9 @@ TEST(ResidualRmsNorm, WithoutResidualTheSumIsTheInput) {
     return (out.normed * weights).sum();
   };
   const auto expected = [&] {
-    return (x / (x.square().mean(1, true) + 1e-6).sqrt() * gamma.to(at::kDouble) * weights).sum();
+    return (x / (x.square().mean(1, true) + 1e-6).sqrt() * gamma * weights).sum();
   };
-  expect_same(ours, expected, {x, gamma}, 1e-6);
+  expect_same(ours, expected, {x, gamma}, 1e-12);
 }
 
 TEST(Rotary, MatchesTheFormulaOfHuggingFace) {
@@ -100,7 +100,7 @@ TEST(Rotary, MatchesTheFormulaOfHuggingFace) {
   const at::Tensor positions = segment_positions(cu_seqlens);
   EXPECT_EQ(std::vector<int32_t>(positions.data_ptr<int32_t>(), positions.data_ptr<int32_t>() + 5),
             (std::vector<int32_t>{0, 1, 2, 0, 1}));
-  const RotaryTable table = make_rotary_table(4, rotary_frequencies(dim, 10000.0));
+  const RotaryTable table = make_rotary_table(4, rotary_frequencies(dim, 10000.0), at::kFloat);
   const auto expected = [&] {
     // rotate_half: (-second half, first half).
     const at::Tensor frequencies = (at::arange(0, dim, 2, at::kDouble) / dim * -std::log(10000.0)).exp();
@@ -114,8 +114,26 @@ TEST(Rotary, MatchesTheFormulaOfHuggingFace) {
               {x}, 2e-6);
 }
 
+TEST(Rotary, TablesHaveThePrecisionOfTheRun) {
+  const int64_t dim = 12, far = 5000;
+  const std::vector<double> frequencies = rotary_frequencies(dim, 1e6);
+  const RotaryTable exact = make_rotary_table(far + 1, frequencies, at::kDouble),
+                    plain = make_rotary_table(far + 1, frequencies, at::kBFloat16);
+  ASSERT_EQ(exact.cos.scalar_type(), at::kDouble);
+  ASSERT_EQ(plain.cos.scalar_type(), at::kFloat);
+  for (int64_t i = 0; i < dim / 2; ++i) {
+    const double frequency = std::pow(1e6, -2.0 * static_cast<double>(i) / dim);
+    EXPECT_NEAR(exact.cos[far][i].item<double>(), std::cos(far * frequency), 1e-11) << i;
+    EXPECT_NEAR(exact.sin[far][i].item<double>(), std::sin(far * frequency), 1e-11) << i;
+    // Hugging Face rounds the frequency and the angle to float32, whatever the model computes in.
+    const float angle = static_cast<float>(far) * static_cast<float>(frequency);
+    EXPECT_NEAR(plain.cos[far][i].item<double>(), std::cos(static_cast<double>(angle)), 1e-7) << i;
+    EXPECT_NEAR(plain.sin[far][i].item<double>(), std::sin(static_cast<double>(angle)), 1e-7) << i;
+  }
+}
+
 TEST(Rotary, BadInputIsRefused) {
-  const RotaryTable table = make_rotary_table(4, rotary_frequencies(8, 10000.0));
+  const RotaryTable table = make_rotary_table(4, rotary_frequencies(8, 10000.0), at::kFloat);
   const at::Tensor x = normals({2, 16}, "x", at::kFloat);
   EXPECT_THROW(rotary_(x, at::tensor({0, 4}, at::kInt), 2, 8, table), Error);
   EXPECT_THROW(rotary_(x, at::tensor({0, 1}, at::kInt), 4, 4, table), Error);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "msplora/core/error.h"
@@ -81,6 +82,29 @@ TEST_P(AdamWDtype, FollowsTheRecurrences) {
     worst = std::max(worst, std::abs(result.data_ptr<double>()[i] - expected[static_cast<size_t>(i)]));
   }
   EXPECT_LT(worst, tolerance);
+}
+
+// What the steps add up to, relative to itself: a parameter far from zero would hide its rounding in its own.
+TEST_P(AdamWDtype, EarlyStepsAreAsLongAsInFloat64) {
+  const double tolerance = GetParam() == at::kDouble ? 1e-13 : 1e-6;
+  for (const auto& [beta1, beta2] : {std::pair{0.9, 0.999}, {0.9, 0.95}, {0.95, 0.9999}, {0.0, 0.99}}) {
+    AdamWOptions options;
+    options.beta1 = beta1;
+    options.beta2 = beta2;
+    Reference reference{1e-3, 0.0, beta1, beta2, options.eps};
+    at::Tensor p = parameter({0.0}, GetParam());
+    AdamW optimizer(options, {{"group", 1e-3, 0.0, {{"p", p}}}});
+    double expected = 0.0;
+    for (const double gradient : {0.3, 0.7, 0.2, 0.9, 0.5}) {
+      set_grad(p, {gradient});
+      optimizer.step(1.0);
+      expected = reference.step(expected, gradient);
+      EXPECT_NEAR(p.item<double>() / expected, 1.0, tolerance) << beta2 << ", step " << reference.t;
+    }
+    const std::vector<NamedTensor> state = optimizer.state();
+    EXPECT_NEAR(state[0].tensor.item<double>() / reference.m, 1.0, tolerance) << beta1;
+    EXPECT_NEAR(state[1].tensor.item<double>() / reference.v, 1.0, tolerance) << beta2;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, AdamWDtype, testing::Values(at::kFloat, at::kDouble));

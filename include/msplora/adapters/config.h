@@ -17,7 +17,7 @@ struct AdapterConfig {
   int64_t rank = 8;
   double alpha = 16.0;
   double dropout = 0.0;
-  std::vector<std::string> target_modules = {"query", "value"};
+  std::vector<std::string> target_modules;  // empty: those of the model's family
   std::optional<std::string> target_modules_regex;
   std::vector<std::string> exclude_modules;
   std::optional<std::string> exclude_modules_regex;
@@ -61,7 +61,8 @@ struct AdapterConfig {
     visitor(
         "target_modules", target_modules,
         "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer but "
-        "heads");
+        "heads. Empty: those of the model's family: query and value (BERT, RoBERTa), q_proj and v_proj "
+        "(Llama, Mistral, Qwen)");
     visitor("target_modules_regex", target_modules_regex,
             "Regular expression over the full module path, instead of target_modules");
     visitor("exclude_modules", exclude_modules, "Module names (path suffixes) never adapted");

@@ -19,6 +19,9 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
                                 const std::vector<std::string>& head_modules,
                                 const std::vector<NamedTensor>& parameters);
 
+/// The options with the target modules of the model's family (default_target_modules) where they name none.
+AdapterConfig with_default_targets(AdapterConfig config, const std::string& model_type);
+
 /// What `method` uses of options written for several methods: the options that belong to other methods go
 /// back to their defaults, which the method would refuse otherwise.
 AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& method);

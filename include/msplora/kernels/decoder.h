@@ -9,7 +9,7 @@ namespace msplora::kernels {
 
 /// s = x + residual; y = s / sqrt(mean(s²) + eps) * gamma, over the last dimension (Zhang & Sennrich, 2019).
 /// x, residual (may be null), s (may be null; then x is what backward needs when there is no residual),
-/// y: [rows, width]; gamma: float [width]; inverse: float [rows], 1 / sqrt(mean(s²) + eps), saved for
+/// y: [rows, width]; gamma: [width]; inverse: float [rows], 1 / sqrt(mean(s²) + eps), saved for
 /// backward.
 template <typename T>
 struct ResidualRmsNorm {
@@ -17,7 +17,7 @@ struct ResidualRmsNorm {
   double eps = 1e-6;
   const T* x = nullptr;
   const T* residual = nullptr;
-  const float* gamma = nullptr;
+  const Exact<T>* gamma = nullptr;
   T* s = nullptr;
   T* y = nullptr;
   float* inverse = nullptr;
@@ -26,8 +26,8 @@ template <typename T>
 void residual_rms_norm(const ResidualRmsNorm<T>& op);
 
 /// Backward. d_s (may be null) is the gradient that reaches s past the norm, through the residual stream.
-/// d_x is the gradient of s, and so of x and of residual. d_x may be the array d_s. d_gamma (float [width])
-/// is overwritten when not null.
+/// d_x is the gradient of s, and so of x and of residual. d_x may be the array d_s. d_gamma ([width]) is
+///  overwritten when not null.
 template <typename T>
 struct ResidualRmsNormBackward {
   int64_t rows = 0, width = 0;
@@ -36,9 +36,9 @@ struct ResidualRmsNormBackward {
   const T* d_s = nullptr;
   const T* s = nullptr;
   const float* inverse = nullptr;
-  const float* gamma = nullptr;
+  const Exact<T>* gamma = nullptr;
   T* d_x = nullptr;
-  float* d_gamma = nullptr;
+  Exact<T>* d_gamma = nullptr;
 };
 template <typename T>
 void residual_rms_norm_backward(const ResidualRmsNormBackward<T>& op);
@@ -51,7 +51,7 @@ enum class RotaryPairs {
 
 /// Rotary position embedding (Su et al., 2021, equation 34): the pair i of each head is turned by the angle
 /// of (position, i). x, y: [tokens, heads, head_dim] with x_stride, y_stride elements between tokens;
-/// elements of a head from rotary_dim (even) on are copied. cos, sin: float [positions, rotary_dim / 2].
+/// elements of a head from rotary_dim (even) on are copied. cos, sin: [positions, rotary_dim / 2].
 /// `inverse` turns back, which is the backward pass. y may be x.
 template <typename T>
 struct Rotary {
@@ -60,8 +60,8 @@ struct Rotary {
   RotaryPairs pairs = RotaryPairs::kHalves;
   bool inverse = false;
   const int32_t* positions = nullptr;  // [tokens], rows of cos and sin
-  const float* cos = nullptr;
-  const float* sin = nullptr;
+  const Exact<T>* cos = nullptr;
+  const Exact<T>* sin = nullptr;
   const T* x = nullptr;
   T* y = nullptr;
 };

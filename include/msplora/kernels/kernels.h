@@ -79,8 +79,21 @@ struct RowNoise {
 template <typename T>
 void add_row_noise(const RowNoise<T>& op);
 
+/// Type of what stays exact beside activations of type T (adapter factors, parameters of norms, rotary
+/// tables): float32, float64 beside float64.
+template <typename T>
+struct ExactType {
+  using type = float;
+};
+template <>
+struct ExactType<double> {
+  using type = double;
+};
+template <typename T>
+using Exact = typename ExactType<T>::type;
+
 /// s = dropout(x) + residual; y = (s - mean(s)) / sqrt(var(s) + eps) * gamma + beta, over the last dimension.
-/// x, residual (may be null), s (may be null), y: [rows, width]; gamma, beta: float [width];
+/// x, residual (may be null), s (may be null), y: [rows, width]; gamma, beta: [width];
 /// mean, rstd: float [rows], saved for backward.
 template <typename T>
 struct ResidualLayerNorm {
@@ -89,8 +102,8 @@ struct ResidualLayerNorm {
   DropoutMask mask;
   const T* x = nullptr;
   const T* residual = nullptr;
-  const float* gamma = nullptr;
-  const float* beta = nullptr;
+  const Exact<T>* gamma = nullptr;
+  const Exact<T>* beta = nullptr;
   T* s = nullptr;
   T* y = nullptr;
   float* mean = nullptr;
@@ -99,8 +112,8 @@ struct ResidualLayerNorm {
 template <typename T>
 void residual_layer_norm(const ResidualLayerNorm<T>& op);
 
-/// Backward of residual_layer_norm: d_residual = d s, d_x = d s through the mask. d_gamma and d_beta (float
-/// [width]) are overwritten when not null. d_residual and d_x may be the same array when the mask is
+/// Backward of residual_layer_norm: d_residual = d s, d_x = d s through the mask. d_gamma and d_beta
+/// ([width]) are overwritten when not null. d_residual and d_x may be the same array when the mask is
 /// inactive.
 template <typename T>
 struct ResidualLayerNormBackward {
@@ -111,11 +124,11 @@ struct ResidualLayerNormBackward {
   const T* s = nullptr;
   const float* mean = nullptr;
   const float* rstd = nullptr;
-  const float* gamma = nullptr;
+  const Exact<T>* gamma = nullptr;
   T* d_x = nullptr;
   T* d_residual = nullptr;
-  float* d_gamma = nullptr;
-  float* d_beta = nullptr;
+  Exact<T>* d_gamma = nullptr;
+  Exact<T>* d_beta = nullptr;
 };
 template <typename T>
 void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op);
@@ -126,20 +139,10 @@ struct LowRankSlice {
   DropoutMask mask;
 };
 
-/// Type of adapter factors beside activations of type T: float32, float64 beside float64.
-template <typename T>
-struct FactorType {
-  using type = float;
-};
-template <>
-struct FactorType<double> {
-  using type = double;
-};
-
 /// Where the ranks [begin, end) go to: columns of one layer's output. Rows of y and dy lie `stride` apart.
 template <typename T>
 struct LowRankOutput {
-  using Factor = typename FactorType<T>::type;
+  using Factor = Exact<T>;
   int64_t begin = 0, end = 0;
   int64_t width = 0, stride = 0;
   const Factor* up_t = nullptr;  // [end - begin, width], transposed and with scalings folded in
@@ -153,7 +156,7 @@ struct LowRankOutput {
 /// mask(x) downᵀ is kept for backward. Element t * in + i of a slice's mask belongs to x[t, i].
 template <typename T>
 struct LowRank {
-  using Factor = typename FactorType<T>::type;
+  using Factor = Exact<T>;
   int64_t rows = 0, in = 0, rank = 0;
   const LowRankSlice* slices = nullptr;  // cover [0, rank) in order
   int64_t num_slices = 0;

@@ -15,22 +15,23 @@ struct NormedSum {
   at::Tensor normed;
   at::Tensor sum;  // x itself when there is no residual
 };
-/// sum = x + residual (may be undefined); normed = sum / sqrt(mean(sum²) + eps) * gamma. gamma: float32
-/// [width].
+/// sum = x + residual (may be undefined); normed = sum / sqrt(mean(sum²) + eps) * gamma. gamma:
+/// [width], in float32 (float64 beside float64).
 NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                             double eps);
 
 /// theta^(-2i / rotary_dim), i < rotary_dim / 2: how far each pair turns from one position to the next.
 /// Throws Error{kUsage} when rotary_dim is not even or not above 0.
-std::vector<float> rotary_frequencies(int64_t rotary_dim, double theta);
+std::vector<double> rotary_frequencies(int64_t rotary_dim, double theta);
 
-/// Cosines and sines of the angles position · frequency, in float32 as Hugging Face computes them:
-/// [positions, rotary_dim / 2] each.
+/// Cosines and sines of the angles position · frequency, [positions, rotary_dim / 2] each: in float64 for a
+/// model that computes in float64, else in float32, frequencies and angles too, as Hugging Face has them.
 struct RotaryTable {
   at::Tensor cos, sin;
   int64_t rotary_dim = 0;
 };
-RotaryTable make_rotary_table(int64_t positions, const std::vector<float>& frequencies);
+RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& frequencies,
+                              at::ScalarType compute_dtype);
 
 /// Positions 0, 1, 2, ... of each segment of a packed batch, int32 [T].
 at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens);

@@ -17,8 +17,8 @@ kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint6
 
 at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask);
 
-/// layer_norm(dropout(x) + residual) * gamma + beta; residual may be undefined. gamma and beta: float32
-/// [width].
+/// layer_norm(dropout(x) + residual) * gamma + beta; residual may be undefined. gamma and beta:
+/// [width], in float32 (float64 beside float64).
 at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                                const at::Tensor& beta, double eps, const kernels::DropoutMask& mask);
 

@@ -57,6 +57,7 @@ void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::str
 
 /// The shapes that the methods are put on.
 struct ComparisonBase {
+  std::string model_type;
   std::vector<Site> sites;
   int64_t num_layers = 0;
   AttentionHeads heads;

@@ -50,7 +50,7 @@ void residual_rms_norm_backward(const ResidualRmsNormBackward<T>& op) {
       op.d_x[offset + i] = static_cast<T>(inverse * (g - s[i] * inverse * mean) + around);
     }
   }
-  for (int64_t i = 0; op.d_gamma && i < op.width; ++i) op.d_gamma[i] = static_cast<float>(d_gamma[i]);
+  for (int64_t i = 0; op.d_gamma && i < op.width; ++i) op.d_gamma[i] = static_cast<Exact<T>>(d_gamma[i]);
 }
 
 template <typename T>

@@ -69,8 +69,6 @@ void residual_layer_norm(const ResidualLayerNorm<T>& op) {
 // rstd was rounded to float; the variance it stands for is taken from s again, and eps is what remains of it.
 template <typename T>
 void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op) {
-  if (op.d_gamma) std::fill(op.d_gamma, op.d_gamma + op.width, 0.0f);
-  if (op.d_beta) std::fill(op.d_beta, op.d_beta + op.width, 0.0f);
   std::vector<double> d_gamma(static_cast<size_t>(op.width)), d_beta(static_cast<size_t>(op.width));
   for (int64_t row = 0; row < op.rows; ++row) {
     const int64_t offset = row * op.width;
@@ -97,8 +95,8 @@ void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op) {
     }
   }
   for (int64_t i = 0; i < op.width; ++i) {
-    if (op.d_gamma) op.d_gamma[i] = static_cast<float>(d_gamma[i]);
-    if (op.d_beta) op.d_beta[i] = static_cast<float>(d_beta[i]);
+    if (op.d_gamma) op.d_gamma[i] = static_cast<Exact<T>>(d_gamma[i]);
+    if (op.d_beta) op.d_beta[i] = static_cast<Exact<T>>(d_beta[i]);
   }
 }
 
