@@ -168,11 +168,10 @@ TEST_P(Conformance, TrainsOnAnotherDevice) {
   }
 }
 
-/// Training, files and merging on every architecture, whatever its modules are called.
 /// An adapter of the folder, on a model in float64, is the same map before and after merging, but for the
 /// rounding of its own float32 factors' product.
-void expect_merging_is_exact(const std::filesystem::path& folder, const std::string& type) {
-  TinyModel exact(type, at::kDouble);
+void expect_merging_is_exact(const std::filesystem::path& folder, const std::string& type, Heads heads) {
+  TinyModel exact(type, at::kDouble, 0.0, at::kCPU, heads);
   AdapterTarget target = exact.target();
   target.base_fingerprint = 0;  // the file knows the base in float32
   const auto adapter = load_adapter(folder, target);
@@ -181,24 +180,40 @@ void expect_merging_is_exact(const std::filesystem::path& folder, const std::str
   EXPECT_LT(relative_difference(exact.logits(), logits), 1e-6);
 }
 
+/// Training, files and merging in a model of `type`.
+void check_architecture(const MethodRow& row, const std::string& type, Heads heads) {
+  AdapterConfig config = config_for(row, type);
+  if (config.method == "lorta") config.lorta.grouped_query = heads == Heads::kGrouped;
+  TemporaryDirectory directory, files("-files");
+  TinyTraining training(config, type, 0.0, at::kCPU, heads);
+  training.options.max_steps = row.steps;
+  const TrainingResult result = training.run(directory.path());
+  EXPECT_EQ(result.steps, row.steps);
+  const at::Tensor logits = training.model().logits();
+  EXPECT_TRUE(at::isfinite(logits).all().item<bool>());
+  save_native_adapter(training.adapter(), files.path());
+  TinyModel other(type, at::kFloat, 0.0, at::kCPU, heads);
+  const auto loaded = load_adapter(files.path(), other.target());
+  EXPECT_TRUE(at::equal(other.logits(), logits));
+  expect_merging_is_exact(files.path(), type, heads);
+  merge_adapter(other.model(), *loaded, at::kFloat);
+  EXPECT_LT(relative_difference(other.logits(), logits), kMergedInFloat);
+}
+
+/// Whatever its modules are called.
 TEST_P(Conformance, WorksOnEveryArchitecture) {
   for (const std::string& type : supported_model_types()) {
     SCOPED_TRACE(type);
-    const AdapterConfig config = config_for(row(), type);
-    TemporaryDirectory directory, files("-files");
-    TinyTraining training(config, type);
-    training.options.max_steps = row().steps;
-    const TrainingResult result = training.run(directory.path());
-    EXPECT_EQ(result.steps, row().steps);
-    const at::Tensor logits = training.model().logits();
-    EXPECT_TRUE(at::isfinite(logits).all().item<bool>());
-    save_native_adapter(training.adapter(), files.path());
-    TinyModel other(type);
-    const auto loaded = load_adapter(files.path(), other.target());
-    EXPECT_TRUE(at::equal(other.logits(), logits));
-    expect_merging_is_exact(files.path(), type);
-    merge_adapter(other.model(), *loaded, at::kFloat);
-    EXPECT_LT(relative_difference(other.logits(), logits), kMergedInFloat);
+    check_architecture(row(), type, Heads::kUsual);
+  }
+}
+
+/// Projections of queries, keys and values have other shapes then, and none is square.
+TEST_P(Conformance, WorksWithGroupedQueriesAndHeadsOfTheirOwnSize) {
+  for (const std::string& type : supported_model_types()) {
+    if (!supports_task(type, ModelTask::kCausalLm)) continue;
+    SCOPED_TRACE(type);
+    check_architecture(row(), type, Heads::kGrouped);
   }
 }
 
