@@ -14,6 +14,7 @@
 #include "msplora/core/file.h"
 #include "msplora/core/random.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/nn/dtype.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 #include "session.h"
@@ -89,27 +90,36 @@ void merge(const MergeArguments& arguments, const CommonOptions& common) {
   Session session = open_session(arguments.model, common);
   const at::ScalarType dtype = arguments.save_dtype == "auto" ? stored_dtype(arguments.model.model)
                                                               : parse_dtype(arguments.save_dtype);
-  const MergeReport report =
-      merge_adapter(*session.model, *session.adapter, dtype, sample_inputs(session.model->config()));
+  const std::vector<PackedInput> samples = sample_inputs(session.model->config());
+  const std::vector<at::Tensor> adapted = sample_logits(*session.model, samples);
+  const MergeReport report = merge_adapter(*session.adapter, dtype);
   label_config(session.facts, session.model->mutable_config());
   save_model(*session.model, output, dtype);
   copy_tokenizer_files(arguments.model.model, output);
   // Class names are in config.json now; how the text was cut and read is not.
   save_task_facts(session.facts, output);
 
+  // What counts is what lies on the disk now, rounded to its type: read it back, with room for it.
+  session.adapter.reset();
+  session.model.reset();
+  ModelLoadOptions options;
+  options.device = device_of(common);
+  const LogitDifference difference =
+      compare_logits(adapted, sample_logits(*load_model(output, options), samples));
   if (common.json) {
     print_json({{"output", arguments.output},
                 {"merged_layers", report.sites},
-                {"dtype", at::toString(dtype)},
-                {"largest_logit_difference", report.largest_difference.value_or(0)},
-                {"largest_logit", report.largest_logit.value_or(0)}});
+                {"dtype", dtype_name(dtype)},
+                {"largest_logit_difference", difference.largest},
+                {"largest_logit", difference.largest_logit}});
     return;
   }
   const std::string what = report.sites > 0 ? fmt::format("merged {} layers", report.sites)
                                             : std::string("took over the trained parameters");
-  std::cout << fmt::format("{} into {} ({})\n", what, arguments.output, at::toString(dtype))
-            << fmt::format("largest logit difference, merged and unmerged: {:.3g} (largest logit {:.3g})\n",
-                           report.largest_difference.value_or(0), report.largest_logit.value_or(0));
+  std::cout << fmt::format("{} into {} ({})\n", what, arguments.output, dtype_name(dtype))
+            << fmt::format(
+                   "largest logit difference, files written and adapter: {:.3g} (largest logit {:.3g})\n",
+                   difference.largest, difference.largest_logit);
 }
 
 }  // namespace

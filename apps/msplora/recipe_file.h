@@ -3,8 +3,10 @@
 #include <CLI/App.hpp>
 #include <filesystem>
 #include <string>
+#include <type_traits>
 #include <vector>
 
+#include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
 #include "msplora/train/recipe.h"
@@ -30,20 +32,53 @@ void add_recipe_help(CLI::App& command) {
       [] { return "\nKeys of the recipe, with their defaults:\n" + options_to_text(describe(Options{})); });
 }
 
+/// What a run takes over from the adapter that it goes on from, beside the settings of the adapter itself:
+/// the task and the classes in their order. Does nothing where the adapter does not say.
+void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConfig& data);
+/// Adds what the recipe says otherwise than the adapter it goes on from: `own` is a recipe of the adapter
+/// alone, `wanted` the same with the recipe's values on top.
+void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors);
+
+/// Whether the run starts with the head of the adapter that it goes on from.
+bool start_brings_head(const AdapterConfig& adapter);
+
+/// With adapter.init_from: `fill` writes the recipe's values on top of what the adapter says.
+template <class Options, class Fill>
+void start_from_adapter(Options& options, const Fill& fill, ErrorList& errors) {
+  if constexpr (std::is_base_of_v<Recipe, Options>) {
+    if (options.adapter.init_from.empty() || !errors.empty()) return;
+    Options own, started;
+    try {
+      own.adapter = settings_from(options.adapter.init_from);
+      take_task(options.adapter.init_from, own.task, own.data);
+    } catch (const Error& error) {
+      return errors.add(error.where(), error.message(), error.hint());
+    }
+    started = own;
+    fill(started, errors);
+    check_start(started, own, errors);
+    options = std::move(started);
+  }
+}
+
 /// Reads the file and the overrides into `options`, every problem into `errors`. Later ones win:
 /// defaults < file < --set < --labels, --threads, --device, --overwrite.
 template <class Options>
 void read_recipe(const RecipeArguments& arguments, const CommonOptions& common, Options& options,
                  ErrorList& errors) {
-  read_yaml(options, read_file(arguments.file), arguments.file, errors);
-  for (const std::string& text : arguments.overrides) apply_override(options, text, errors);
-  if (!arguments.labels.empty()) {
-    if constexpr (requires { options.data.labels; }) {
-      options.data.labels = split_names(arguments.labels);
+  const std::string text = read_file(arguments.file);
+  const auto fill = [&](Options& to, ErrorList& problems) {
+    read_yaml(to, text, arguments.file, problems);
+    for (const std::string& assignment : arguments.overrides) apply_override(to, assignment, problems);
+    if (arguments.labels.empty()) return;
+    if constexpr (requires { to.data.labels; }) {
+      to.data.labels = split_names(arguments.labels);
     } else {
-      errors.add("--labels", "this recipe has no classes", "leave it out");
+      problems.add("--labels", "this recipe has no classes", "leave it out");
     }
-  }
+  };
+  fill(options, errors);
+  start_from_adapter(options, fill, errors);
   if (common.threads > 0) options.train.threads = common.threads;
   if (!common.device.empty()) options.train.device = common.device;
   if (arguments.overwrite) options.output.overwrite = true;

@@ -13,7 +13,6 @@
 #include "msplora/adapters/fingerprint.h"
 #include "msplora/core/file.h"
 #include "msplora/core/log.h"
-#include "msplora/io/safetensors.h"
 #include "msplora/nn/device.h"
 #include "program.h"
 
@@ -21,20 +20,8 @@ namespace msplora {
 namespace fs = std::filesystem;
 namespace {
 
-/// Rows of the trained head that an adapter's file holds, 0 when it holds none: adapters made elsewhere do
-/// not come with class names.
-int64_t head_rows(const fs::path& directory) {
-  for (const char* name : {"adapter_model.safetensors", "adapter.safetensors"}) {
-    std::error_code code;
-    if (!fs::exists(directory / name, code)) continue;
-    const auto file = SafetensorsFile::open(directory / name);
-    for (const char* suffix : {"classifier.out_proj.weight", "classifier.weight", "score.weight"}) {
-      for (const auto& [tensor, info] : file->tensors()) {
-        if (tensor.ends_with(suffix) && info.shape.size() == 2) return info.shape[0];
-      }
-    }
-  }
-  return 0;
+int64_t outputs_of(const TaskFacts& facts) {
+  return facts.is_regression() ? 1 : static_cast<int64_t>(facts.labels.size());
 }
 
 /// Class names of the base's own head, numbers where config.json has none.
@@ -231,25 +218,27 @@ Session open_session(const ModelArguments& arguments, const CommonOptions& commo
   ModelLoadOptions options;
   options.compute_dtype = parse_dtype(arguments.dtype);
   options.device = device_of(common);
-  std::optional<TaskFacts> facts;
+  // A merged model has its task.json beside it, as an adapter has.
+  const bool has_adapter = !arguments.adapter.empty();
+  const std::string& described = has_adapter ? arguments.adapter : arguments.model;
+  const std::optional<TaskFacts> facts = load_task_facts(described);
   bool has_own_head = false;
-  if (!arguments.adapter.empty()) {
-    if (adapter_form(arguments.adapter) == AdapterForm::kNone) {
-      throw Error(
-          ErrorCode::kIo, arguments.adapter, "holds no adapter",
-          "expected adapter.json or adapter_config.json; `train` writes RUN/adapter and RUN/adapter-native");
-    }
-    facts = load_task_facts(arguments.adapter);
-    const int64_t rows = head_rows(arguments.adapter);
-    has_own_head = rows > 0;
-    options.num_labels =
-        facts ? (facts->is_regression() ? 1 : static_cast<int64_t>(facts->labels.size())) : rows;
+  if (has_adapter) {
+    const int64_t head_outputs = load_adapter_facts(arguments.adapter).head_outputs;
+    has_own_head = head_outputs > 0;
+    options.num_labels = facts && has_own_head ? outputs_of(*facts) : head_outputs;
   }
   session.model = load_model(arguments.model, options, &session.report);
   const ModelConfig& base = session.model->config();
   bool has_names = true;
   if (facts) {
     session.facts = *facts;
+    if (outputs_of(*facts) != base.num_labels) {
+      throw Error(
+          ErrorCode::kModel, (fs::path(described) / "task.json").string(),
+          fmt::format("names {} classes, the head has {} outputs", outputs_of(*facts), base.num_labels),
+          "it belongs to another model: delete it, or copy it again from the run");
+    }
   } else {
     session.facts.type = base.num_labels == 1 ? "regression" : "classification";
     // The names of the base are those of the head it was saved with, not of one that was trained later.
@@ -259,13 +248,14 @@ Session open_session(const ModelArguments& arguments, const CommonOptions& commo
   }
   name_classes(arguments, has_names, session);
   session.facts.max_length = effective_max_length(session.facts.max_length, config);
-  if (!arguments.adapter.empty()) {
-    session.adapter = load_adapter(arguments.adapter, adapter_target(*session.model, arguments.model));
-  } else if (!session.report.fresh.empty()) {
+  if (!has_own_head && !session.report.fresh.empty()) {
     throw Error(ErrorCode::kModel, arguments.model,
                 fmt::format("has no trained head: {} would be random", shortened(session.report.fresh)),
-                "name the adapter that was trained on it with --adapter");
+                has_adapter ? "the adapter brings none either; it needs the model whose head it was used with"
+                            : "name the adapter that was trained on it with --adapter");
   }
+  if (has_adapter)
+    session.adapter = load_adapter(arguments.adapter, adapter_target(*session.model, arguments.model));
   return session;
 }
 

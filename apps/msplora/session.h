@@ -95,9 +95,11 @@ struct Session {
   std::unique_ptr<Adapter> adapter;  // null without --adapter
 };
 
-/// Loads model and adapter; class names come from task.json, else, where the base's own head is used, from
-/// config.json, else are numbers. --labels names the classes where nothing does, and says what numbers in a
-/// file of labels stand for. Throws Error{kModel} when neither brings a trained head.
+/// Loads model and adapter; class names, columns and lengths come from the task.json beside the adapter
+/// (without one, beside the model), class names else, where the base's own head is used, from config.json,
+/// else are numbers. --labels names the classes where nothing does, and says what numbers in a file of labels
+/// stand for. Throws Error{kModel} when neither brings a trained head, or when task.json belongs to another
+/// one.
 Session open_session(const ModelArguments& arguments, const CommonOptions& common);
 
 /// Copies the tokenizer's files of a model directory, as they are.

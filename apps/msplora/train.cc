@@ -31,6 +31,7 @@ using Json = nlohmann::ordered_json;
 struct TrainArguments {
   RecipeArguments recipe;
   bool resume = false;
+  std::string adapter;  // what people try who know `predict --adapter`
 };
 
 /// Everything a run works on. The adapter is destroyed before the model it sits on.
@@ -71,10 +72,17 @@ std::string panel_of(const TrainRun& run) {
   const std::vector<Site> adapted = trains_all ? run.model->sites() : run.adapter->sites();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
-  if (!recipe.model.random_init) {
+  const std::string& start = recipe.adapter.init_from;
+  if (start_brings_head(recipe.adapter)) {
+    panel.add("head", "the adapter's");
+  } else if (!recipe.model.random_init) {
     panel.add("head", head_line(run.report, load_model_config(recipe.model.path), recipe.train.seed));
   }
   panel.add("method", method_line(recipe.adapter));
+  if (!start.empty()) {
+    const std::string& base = run.adapter->recorded_base();
+    panel.add("start", fmt::format("the adapter in {}{}", start, base.empty() ? "" : ", trained on " + base));
+  }
   if (!run.ranks.text.empty()) panel.add("ranks", run.ranks.text);
   panel.add("adapted", sites_line(run.adapter->sites()));
   panel.add("trainable", trainable_line(run.adapter->trainable()));
@@ -133,6 +141,11 @@ TrainerSetup make_setup(const TrainRun& run, bool resume) {
 }
 
 void train(const TrainArguments& arguments, const CommonOptions& common) {
+  if (!arguments.adapter.empty()) {
+    throw Error(ErrorCode::kUsage, "--adapter",
+                "is no option of train: what a run starts from is in its recipe",
+                fmt::format("to go on from an adapter: --set adapter.init_from={}", arguments.adapter));
+  }
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
   const RunDirectory run_directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
   TrainRun run = load_run(recipe, arguments.resume);
@@ -173,6 +186,7 @@ Command add_train(CLI::App& program, CommonOptions& common) {
   CLI::App* command = program.add_subcommand("train", "Fine-tune a model as a recipe says");
   auto arguments = std::make_shared<TrainArguments>();
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
+  command->add_option("--adapter", arguments->adapter)->group("");
   command->add_flag("--resume", arguments->resume,
                     "Continue from the newest checkpoint of the run directory");
   add_recipe_help<Recipe>(*command);

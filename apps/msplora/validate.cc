@@ -10,6 +10,7 @@
 
 #include "federated_data.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
@@ -58,6 +59,18 @@ std::optional<int64_t> check_adapter(const AdapterConfig& adapter, const ModelCo
   return count;
 }
 
+/// The head of the adapter that the run goes on from.
+void check_head(const AdapterConfig& adapter, int64_t num_labels, ErrorList& errors) {
+  if (adapter.init_from.empty()) return;
+  attempt(errors, [&] {
+    const int64_t outputs = load_adapter_facts(adapter.init_from).head_outputs;
+    if (outputs == 0 || outputs == num_labels) return;
+    errors.add("adapter.init_from: " + adapter.init_from,
+               fmt::format("its head has {} outputs, the data have {} classes", outputs, num_labels),
+               "name the adapter's classes in data.labels");
+  });
+}
+
 std::optional<PreparedData> check_data(const Recipe& recipe, const std::optional<ModelConfig>& config,
                                        const Tokenizer* tokenizer, ErrorList& errors) {
   std::optional<PreparedData> prepared;
@@ -94,6 +107,7 @@ std::string check_weights(const Recipe& recipe, const ModelConfig& config,
     ModelLoadOptions options;
     options.num_labels = data ? data->num_labels() : config.num_labels;
     head = head_line(plan_load(recipe.model.path, options), config, recipe.train.seed);
+    if (start_brings_head(recipe.adapter)) head = "the adapter's";
   });
   return head;
 }
@@ -169,6 +183,7 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
   const auto data = check_data(recipe, config, tokenizer.get(), errors);
   std::string head;
   if (config && !recipe.model.random_init) head = check_weights(recipe, *config, data, errors);
+  if (data) check_head(recipe.adapter, data->num_labels(), errors);
   check_rest(recipe, data, errors);
   check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);

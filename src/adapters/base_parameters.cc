@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "adapters/target_modules.h"
+#include "msplora/nn/dtype.h"
 
 namespace msplora::detail {
 namespace {
@@ -61,7 +62,7 @@ void check_dtype(const BaseParameter& trained, ErrorList& errors) {
   const char* where = trained.group == ParameterGroup::kBias ? "adapter.bias" : "adapter.modules_to_save";
   errors.add(where,
              fmt::format("{} is {}, but trained biases and norms must be float32", trained.parameter.name,
-                         at::toString(tensor.scalar_type())),
+                         dtype_name(tensor.scalar_type())),
              "load the model with its vectors in float32, or with compute dtype float32");
 }
 

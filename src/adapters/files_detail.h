@@ -2,8 +2,12 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "adapters/method.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/files.h"
 
 namespace msplora::detail {
 
@@ -12,7 +16,24 @@ inline constexpr const char* kNativeTensors = "adapter.safetensors";
 inline constexpr const char* kPeftConfig = "adapter_config.json";
 inline constexpr const char* kPeftTensors = "adapter_model.safetensors";
 
-std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& directory, AdapterTarget target);
-std::unique_ptr<Adapter> load_peft_adapter(const std::filesystem::path& directory, AdapterTarget target);
+/// What to do about a problem of a file that is nothing but a wrong base.
+std::string made_for(const std::string& base_name);
+
+/// The options of `from` that act in training alone, into the settings of a file.
+void take_training_options(const AdapterConfig& from, AdapterConfig& to);
+
+/// `training` may be null; else its training options replace those of the file.
+std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& directory, AdapterTarget target,
+                                             const AdapterConfig* training = nullptr);
+std::unique_ptr<Adapter> load_peft_adapter(const std::filesystem::path& directory, AdapterTarget target,
+                                           const AdapterConfig* training = nullptr);
+
+AdapterFacts native_facts(const std::filesystem::path& directory);
+AdapterFacts peft_facts(const std::filesystem::path& directory);
+
+/// The adapter of config.init_from, to be trained on.
+std::unique_ptr<Adapter> start_adapter(const AdapterConfig& config, AdapterTarget target);
+/// Adds what of `tensors` (planned for a base) the files of config.init_from lack or have in another shape.
+void check_start(const AdapterConfig& config, const std::vector<TensorSpec>& tensors, ErrorList& errors);
 
 }  // namespace msplora::detail

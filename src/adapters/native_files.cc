@@ -128,20 +128,40 @@ void save_native_adapter(const Adapter& adapter, const std::filesystem::path& di
 
 namespace detail {
 
-std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& directory, AdapterTarget target) {
+AdapterFacts native_facts(const std::filesystem::path& directory) {
+  const NativeHeader header = read_header(directory / kNativeConfig);
+  AdapterFacts facts;
+  facts.config = header.config;
+  facts.task_type = header.task_type;
+  facts.base_name = header.base_name;
+  facts.has_run_state = !header.state.is_null();
+  for (const auto& [name, info] : SafetensorsFile::open(directory / kNativeTensors)->tensors())
+    facts.shapes[name] = info.shape;
+  return facts;
+}
+
+std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& directory, AdapterTarget target,
+                                             const AdapterConfig* training) {
   const std::filesystem::path config_path = directory / kNativeConfig,
                               tensor_path = directory / kNativeTensors;
-  const NativeHeader header = read_header(config_path);
+  NativeHeader header = read_header(config_path);
+  if (training != nullptr) take_training_options(*training, header.config);
   check_base(header, target, config_path.string());
   const auto file = SafetensorsFile::open(tensor_path);
   std::map<std::string, StoredTensor> stored;
   for (const auto& [name, info] : file->tensors()) stored[name] = {name, file->tensor(name)};
 
-  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient,
-                         /*values_follow=*/true};
+  AdapterBuilder builder{
+      ErrorCode::kModel,
+      config_path.string(),
+      Strictness::kLenient,
+      /*values_follow=*/true,
+      [&](const std::string& key) { return fmt::format("{}: config.{}", config_path.string(), key); },
+      made_for(header.base_name)};
   auto adapter = builder.build(header.config, std::move(target), /*seed=*/0);
   if (!header.state.is_null()) adapter->restore_structure(header.state);
-  fill_trainable(*adapter, stored, tensor_path, [](const std::string& name) { return name; });
+  fill_trainable(*adapter, stored, tensor_path, StoredState::kIncluded,
+                 [](const std::string& name) { return name; });
   if (adapter->plan() != header.plan) {
     throw Error(ErrorCode::kModel, config_path.string() + ": plan",
                 "the sharing plan of the file differs from the one its options give on this model");

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "adapters/stored_tensors.h"
@@ -36,6 +37,21 @@ constexpr Unsupported kUnsupported[] = {
     {"layer_replication", "the base would have other layers"},
     {"target_parameters", "updates of bare parameters are not supported"},
     {"trainable_token_indices", "trained token embeddings are not supported"},
+};
+
+/// Our options that PEFT calls otherwise.
+constexpr std::pair<const char*, const char*> kKeys[] = {
+    {"method", "peft_type"},
+    {"rank", "r"},
+    {"alpha", "lora_alpha"},
+    {"dropout", "lora_dropout"},
+    {"init", "init_lora_weights"},
+    {"target_modules_regex", "target_modules"},
+    {"exclude_modules_regex", "exclude_modules"},
+};
+constexpr std::pair<const char*, const char*> kGloraKeys[] = {
+    {"glora.choice_a", "config_A_B"}, {"glora.choice_b", "config_A_B"}, {"glora.choice_c", "config_C"},
+    {"glora.choice_d", "config_D_E"}, {"glora.choice_e", "config_D_E"},
 };
 
 bool is_set(const Json& value) {
@@ -131,6 +147,15 @@ class Reader {
   ErrorList errors_;
 };
 
+/// The recipe's name of an initialisation that takes a part out of the base, by a decomposition that gives
+/// the same part again; "" for any other.
+std::string weight_init(const std::string& name) {
+  std::string lower = name;
+  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  if (name == "pissa" || lower == "olora") return lower;
+  return {};
+}
+
 void check_supported(const Json& file, const std::string& where) {
   ErrorList errors;
   const auto type = file.find("peft_type");
@@ -146,12 +171,13 @@ void check_supported(const Json& file, const std::string& where) {
     if (found != file.end() && is_set(*found)) errors.add(fmt::format("{}: {}", where, key), reason);
   }
   const auto init = file.find("init_lora_weights");
-  if (init != file.end() && init->is_string()) {
+  if (init != file.end() && init->is_string() && weight_init(*init).empty()) {
     const std::string name = *init;
     for (const char* changing : {"pissa", "olora", "corda", "lora_ga", "loftq"}) {
       if (name.rfind(changing, 0) != 0) continue;
-      errors.add(where + ": init_lora_weights", fmt::format("`{}` also changed the base weights", name),
-                 "save it with PEFT's path_initial_model_for_weight_conversion");
+      errors.add(where + ": init_lora_weights",
+                 fmt::format("`{}` also changed the base weights, in a way that cannot be repeated", name),
+                 "train it with `pissa` or `olora`, which can, or merge it in the program that trained it");
     }
   }
   errors.throw_if_any(ErrorCode::kModel, where);
@@ -178,6 +204,9 @@ void read_lora(Reader& reader, PeftConfig& result) {
   reader.read("lora_dropout", config.dropout);
   reader.read("use_rslora", config.use_rslora);
   reader.read("use_dora", config.use_dora);
+  if (const Json* init = reader.find("init_lora_weights"); init != nullptr && init->is_string()) {
+    if (const std::string name = weight_init(*init); !name.empty()) config.init = name;
+  }
   reader.read_names("exclude_modules", config.exclude_modules, config.exclude_modules_regex);
   reader.read_names("layers_pattern", config.layers_pattern, layers_text);
   if (layers_text && !layers_text->empty()) config.layers_pattern = {*layers_text};
@@ -229,6 +258,18 @@ PeftConfig read_peft_config(const std::filesystem::path& path) {
   assign_targets(config, target_text);
   if (saved_text) config.modules_to_save = {*saved_text};
   return result;
+}
+
+std::string peft_key(const PeftConfig& peft, const std::string& option) {
+  if (peft.config.method == "glora") {
+    for (const auto& [ours, key] : kGloraKeys) {
+      if (option == ours) return key;
+    }
+  }
+  for (const auto& [ours, key] : kKeys) {
+    if (option == ours) return key;
+  }
+  return option;
 }
 
 nlohmann::json peft_number(double value) {

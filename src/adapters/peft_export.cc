@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "adapters/files_detail.h"
 #include "adapters/peft_config.h"
 #include "adapters/peft_names.h"
+#include "adapters/peft_saved.h"
 #include "adapters/regex.h"
 #include "adapters/stored_tensors.h"
 #include "adapters/target_modules.h"
@@ -84,14 +86,15 @@ int64_t most_common_rank(const std::vector<ExportedSite>& sites) {
 
 /// The options that select exactly these modules: the adapter's own where they do, else full paths.
 AdapterConfig selecting_config(const Adapter& adapter, const std::set<std::string>& wanted) {
-  const auto selects = [&](const AdapterConfig& config) {
+  const auto selects = [&](AdapterConfig config) {
     if (!config.exclude_modules.empty() && config.exclude_modules_regex)
       return false;  // PEFT has one of the two
+    // Older versions of PEFT do not keep target_modules out of heads and modules_to_save.
+    config.modules_to_save.clear();
     ErrorList errors;
     std::set<std::string> found;
-    for (const Site& site :
-         detail::match_targets(config, adapter.target().sites, adapter.target().head_modules,
-                               detail::Strictness::kLenient, errors)) {
+    for (const Site& site : detail::match_targets(config, adapter.target().sites, /*heads=*/{},
+                                                  detail::Strictness::kLenient, errors)) {
       found.insert(site.path);
     }
     return errors.empty() && found == wanted;
@@ -144,12 +147,21 @@ json common_config(const Adapter& adapter, const AdapterConfig& select) {
   }
   return {{"task_type", peft_task_type(adapter.target())},
           {"base_model_name_or_path", adapter.target().base_name},
-          {"revision", nullptr},
           {"inference_mode", true},
           {"target_modules",
            select.target_modules_regex ? json(*select.target_modules_regex) : json(select.target_modules)},
           {"bias", adapter.config().bias},
-          {"modules_to_save", or_null(saved)}};
+          {"modules_to_save", or_null(detail::names_for_peft(saved, adapter.target().parameters))}};
+}
+
+/// Older versions of PEFT refuse a file with a key that they do not know, null or not; so what says no more
+/// than the default is left out.
+void drop_defaults(json& config) {
+  for (auto entry = config.begin(); entry != config.end();) {
+    const json& value = entry.value();
+    const bool is_default = value.is_null() || value == json(false) || (value.is_object() && value.empty());
+    entry = is_default ? config.erase(entry) : std::next(entry);
+  }
 }
 
 json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
@@ -183,8 +195,6 @@ json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
                  {"layers_pattern", or_null(select.layers_pattern)},
                  {"rank_pattern", rank_pattern},
                  {"alpha_pattern", alpha_pattern},
-                 {"lora_bias", false},
-                 {"fan_in_fan_out", false},
                  // Anything else may make PEFT change base weights on load.
                  {"init_lora_weights", true}});
   return config;
@@ -232,8 +242,9 @@ std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<
 }
 
 void write_files(const std::filesystem::path& directory, const std::vector<NamedTensor>& tensors,
-                 const json& config) {
+                 json config) {
   detail::make_directory(directory);
+  drop_defaults(config);
   write_safetensors(directory / detail::kPeftTensors, tensors, {{"format", "pt"}});
   detail::write_json(directory / detail::kPeftConfig, config);
 }

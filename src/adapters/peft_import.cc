@@ -1,6 +1,8 @@
 // Reads LoRA and GLORA adapters in PEFT's form, ours or made elsewhere.
+#include <ATen/ops/equal.h>
 #include <fmt/format.h>
 
+#include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <filesystem>
 #include <map>
@@ -11,8 +13,10 @@
 #include <vector>
 
 #include "adapters/files_detail.h"
+#include "adapters/initial_factors.h"
 #include "adapters/peft_config.h"
 #include "adapters/peft_names.h"
+#include "adapters/peft_saved.h"
 #include "adapters/regex.h"
 #include "adapters/registry.h"
 #include "adapters/stored_tensors.h"
@@ -39,6 +43,10 @@ std::vector<std::string> adapted_paths(const std::map<std::string, StoredTensor>
   return {paths.begin(), paths.end()};
 }
 
+bool same_values(const at::Tensor& a, const at::Tensor& b) {
+  return a.sizes() == b.sizes() && at::equal(a.to(at::kDouble), b.to(at::kDouble));
+}
+
 std::map<std::string, StoredTensor> read_tensors(const fs::path& path) {
   const auto file = SafetensorsFile::open(path);
   std::map<std::string, StoredTensor> stored;
@@ -49,13 +57,15 @@ std::map<std::string, StoredTensor> read_tensors(const fs::path& path) {
       refused.push_back(fmt::format("{}: {}", key, parsed.refusal));
     } else if (!parsed.name.empty()) {
       const auto [at, is_new] = stored.emplace(parsed.name, StoredTensor{key, file->tensor(key)});
-      if (!is_new) refused.push_back(fmt::format("{}: names the same tensor as {}", key, at->second.key));
+      // With bias: all PEFT stores the biases of a head under two names.
+      if (!is_new && !same_values(at->second.tensor, file->tensor(key)))
+        refused.push_back(
+            fmt::format("{}: has other values than {}, which names the same tensor", key, at->second.key));
     }
   }
   if (!refused.empty()) {
-    throw Error(
-        ErrorCode::kModel, path.string(),
-        "tensors that are not part of a plain LoRA or GLORA adapter" + list_entries("refused", refused));
+    throw Error(ErrorCode::kModel, path.string(),
+                "tensors that are not part of a LoRA or GLORA adapter" + list_entries("refused", refused));
   }
   return stored;
 }
@@ -87,6 +97,19 @@ void check_task(const PeftConfig& peft, const AdapterTarget& target, const std::
                           target.task_type));
 }
 
+/// A file without any tensor of a head was made beside the head of its base: that one stays.
+void use_head_of_base(const AdapterTarget& target, std::map<std::string, StoredTensor>& stored) {
+  std::vector<const NamedTensor*> head;
+  for (const NamedTensor& parameter : target.parameters) {
+    if (!parameter.tensor.defined() || !lies_in(parameter.name, target.head_modules)) continue;
+    if (stored.count(parameter.name) > 0) return;
+    head.push_back(&parameter);
+  }
+  for (const NamedTensor* parameter : head) {
+    stored.emplace(parameter->name, StoredTensor{parameter->name, parameter->tensor.detach().clone()});
+  }
+}
+
 fs::path tensor_file(const fs::path& directory) {
   const fs::path path = directory / kPeftTensors;
   std::error_code ignored;
@@ -100,25 +123,60 @@ fs::path tensor_file(const fs::path& directory) {
 
 }  // namespace
 
-std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTarget target) {
-  const fs::path config_path = directory / kPeftConfig, tensor_path = tensor_file(directory);
-  PeftConfig peft = read_peft_config(config_path);
-  check_task(peft, target, config_path.string());
-  const std::map<std::string, StoredTensor> stored = read_tensors(tensor_path);
-  AdapterConfig& config = peft.config;
+namespace {
+
+/// Both files of an adapter.
+struct PeftFiles {
+  PeftConfig peft;
+  std::map<std::string, StoredTensor> stored;
+};
+
+PeftFiles read_peft_files(const fs::path& directory) {
+  const fs::path tensor_path = tensor_file(directory);
+  PeftFiles files{read_peft_config(directory / kPeftConfig), {}};
+  files.stored = read_tensors(tensor_path);
   // null means PEFT's own choice for the architecture; the tensors say what it was.
-  if (!peft.has_targets) config.target_modules = adapted_paths(stored);
+  if (!files.peft.has_targets) files.peft.config.target_modules = adapted_paths(files.stored);
+  return files;
+}
+
+}  // namespace
+
+AdapterFacts peft_facts(const fs::path& directory) {
+  const PeftFiles files = read_peft_files(directory);
+  AdapterFacts facts;
+  facts.config = files.peft.config;
+  facts.task_type = files.peft.task_type;
+  facts.base_name = files.peft.base_name;
+  for (const auto& [name, entry] : files.stored) facts.shapes[name] = entry.tensor.sizes().vec();
+  return facts;
+}
+
+std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTarget target,
+                                           const AdapterConfig* training) {
+  const fs::path config_path = directory / kPeftConfig, tensor_path = directory / kPeftTensors;
+  auto [peft, stored] = read_peft_files(directory);
+  check_task(peft, target, config_path.string());
+  AdapterConfig& config = peft.config;
+  if (training != nullptr) take_training_options(*training, config);
   keep_order(peft.rank_pattern, target.sites, config.rank_pattern, config.rank, "rank_pattern",
              config_path.string());
   keep_order(peft.alpha_pattern, target.sites, config.alpha_pattern, config.alpha, "alpha_pattern",
              config_path.string());
+  config.modules_to_save = names_from_peft(config.modules_to_save, target.parameters);
+  use_head_of_base(target, stored);
 
   std::set<std::string> site_paths;
   for (const Site& site : target.sites) site_paths.insert(site.path);
-  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient,
-                         /*values_follow=*/true};
+  AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient};
+  // PiSSA and OLoRA take a part out of the base when the adapter is put on, as PEFT does.
+  builder.values_follow = !is_weight_init(config.init);
+  builder.place = [&config_path, &peft = peft](const std::string& option) {
+    return fmt::format("{}: {}", config_path.string(), peft_key(peft, option));
+  };
+  builder.remedy = made_for(peft.base_name);
   auto adapter = builder.build(config, std::move(target), /*seed=*/0);
-  fill_trainable(*adapter, stored, tensor_path, [&](const std::string& name) {
+  fill_trainable(*adapter, stored, tensor_path, StoredState::kNotStored, [&](const std::string& name) {
     const std::string path = name.substr(0, name.rfind('.'));
     const bool is_site_bias = config.bias != "none" && ends_with(name, ".bias") && site_paths.count(path) > 0;
     return fmt::format("{}{}", kPeftPrefix, is_site_bias ? fmt::format("{}.base_layer.bias", path) : name);

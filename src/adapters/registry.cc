@@ -5,9 +5,11 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "adapters/config_json.h"
+#include "adapters/files_detail.h"
 #include "msplora/adapters/planning.h"
 
 namespace msplora {
@@ -118,7 +120,7 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
         fmt::format("nothing to train: `{}` trains heads alone and this model has none", config.method),
         "name modules in modules_to_save, or take another method");
   }
-  errors.throw_if_any(code, title);
+  throw_if_any(errors);
   for (const Site& site : checked.sites) {
     if (site.linear == nullptr) {
       throw Error(ErrorCode::kUsage, site.path, "the site has no layer (only its shape is known)");
@@ -134,7 +136,19 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
   return adapter;
 }
 
+void AdapterBuilder::throw_if_any(const ErrorList& errors) const {
+  if (!place) return errors.throw_if_any(code, title);
+  constexpr std::string_view kSection = "adapter.";
+  ErrorList told;
+  for (const Error& problem : errors.problems()) {
+    const bool is_option = problem.where().rfind(kSection, 0) == 0;
+    told.add(is_option ? place(problem.where().substr(kSection.size())) : title, problem.message(), remedy);
+  }
+  told.throw_if_any(code, title);
+}
+
 std::unique_ptr<Adapter> create_adapter(const AdapterConfig& config, AdapterTarget target, uint64_t seed) {
+  if (!config.init_from.empty()) return detail::start_adapter(config, std::move(target));
   const AdapterConfig chosen = with_default_targets(config, target.model_type);
   return AdapterBuilder().build(chosen, std::move(target), seed);
 }
@@ -162,7 +176,9 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
                                 const std::vector<NamedTensor>& parameters) {
   ErrorList errors;
   const Checked checked =
-      check(config, sites, num_layers, heads, head_modules, detail::Strictness::kStrict, errors);
+      check(config, sites, num_layers, heads, head_modules,
+            config.init_from.empty() ? detail::Strictness::kStrict : detail::Strictness::kLenient, errors);
+  if (errors.empty() && !config.init_from.empty()) detail::check_start(config, checked.tensors, errors);
   errors.throw_if_any(ErrorCode::kConfig, "adapter");
   ParameterCount count;
   std::vector<std::set<int64_t>> owners;

@@ -16,6 +16,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/nn/dtype.h"
 
 namespace msplora::detail {
 namespace {
@@ -42,12 +43,19 @@ struct Comparison {
   std::string hint;
 };
 
-Comparison compare(const Adapter& adapter, const std::map<std::string, StoredTensor>& stored,
+/// What the files of the adapter hold.
+std::vector<TrainableTensor> wanted_tensors(const Adapter& adapter, StoredState state) {
+  std::vector<TrainableTensor> wanted = adapter.trainable();
+  if (state == StoredState::kNotStored) return wanted;
+  for (const NamedTensor& entry : adapter.state_tensors()) wanted.push_back({entry.name, entry.tensor});
+  return wanted;
+}
+
+Comparison compare(const std::vector<TrainableTensor>& wanted,
+                   const std::map<std::string, StoredTensor>& stored,
                    const std::function<std::string(const std::string&)>& key_of) {
   Comparison result;
   std::map<std::string, bool> expected;
-  std::vector<TrainableTensor> wanted = adapter.trainable();
-  for (const NamedTensor& entry : adapter.state_tensors()) wanted.push_back({entry.name, entry.tensor});
   for (const TrainableTensor& entry : wanted) {
     expected[entry.name] = true;
     const auto found = stored.find(entry.name);
@@ -58,7 +66,7 @@ Comparison compare(const Adapter& adapter, const std::map<std::string, StoredTen
     const auto& [key, tensor] = found->second;
     if (!tensor.is_floating_point() && entry.tensor.is_floating_point()) {
       result.misshaped.push_back(fmt::format("{}: expected floating-point numbers, found {}", key,
-                                             at::toString(tensor.scalar_type())));
+                                             dtype_name(tensor.scalar_type())));
     } else if (tensor.sizes() != entry.tensor.sizes()) {
       result.misshaped.push_back(fmt::format("{}: expected [{}], found [{}]", key,
                                              fmt::join(entry.tensor.sizes(), ", "),
@@ -77,9 +85,10 @@ Comparison compare(const Adapter& adapter, const std::map<std::string, StoredTen
 }  // namespace
 
 void fill_trainable(const Adapter& adapter, const std::map<std::string, StoredTensor>& stored,
-                    const std::filesystem::path& file,
+                    const std::filesystem::path& file, StoredState state,
                     const std::function<std::string(const std::string&)>& key_of) {
-  const Comparison found = compare(adapter, stored, key_of);
+  const std::vector<TrainableTensor> wanted = wanted_tensors(adapter, state);
+  const Comparison found = compare(wanted, stored, key_of);
   if (!found.missing.empty() || !found.misshaped.empty() || !found.unexpected.empty()) {
     throw Error(ErrorCode::kModel, file.string(),
                 "the adapter does not fit the model" + list_entries("missing", found.missing) +
@@ -93,11 +102,7 @@ void fill_trainable(const Adapter& adapter, const std::map<std::string, StoredTe
                 "take an earlier checkpoint");
   }
   const c10::NoGradGuard no_grad;
-  for (const TrainableTensor& entry : adapter.trainable()) {
-    at::Tensor target = entry.tensor;
-    target.copy_(stored.at(entry.name).tensor);
-  }
-  for (const NamedTensor& entry : adapter.state_tensors()) {
+  for (const TrainableTensor& entry : wanted) {
     at::Tensor target = entry.tensor;
     target.copy_(stored.at(entry.name).tensor);
   }

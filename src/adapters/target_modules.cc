@@ -233,6 +233,10 @@ class Matcher {
         continue;
       }
       unknown.push_back(fmt::format("`{}`", entry));
+      if (config_.target_modules_regex) {
+        hint = fmt::format("it is matched against whole paths, such as {}", example_path(entry));
+        continue;
+      }
       const std::string nearest = nearest_name(entry, module_names(sites_));
       if (!nearest.empty())
         hint += fmt::format("{}nearest to `{}` is `{}`", hint.empty() ? "" : ", ", entry, nearest);
@@ -242,6 +246,15 @@ class Matcher {
                 fmt::format("{} match{} no linear layer of the model; it has: {}", fmt::join(unknown, ", "),
                             unknown.size() == 1 ? "es" : "", describe_sites(sites_)),
                 hint);
+  }
+
+  /// The path of a module that the expression may have meant, else the first one.
+  std::string example_path(const std::string& expression) const {
+    if (sites_.empty()) return "model.layers.0.self_attn.q_proj";
+    for (const Site& site : sites_) {
+      if (expression.find(site.module) != std::string::npos) return site.path;
+    }
+    return sites_.front().path;
   }
 
   /// A filter that filters nothing is a typing error.

@@ -12,12 +12,6 @@
 namespace msplora {
 namespace {
 
-std::vector<at::Tensor> run_all(Model& model, const std::vector<PackedInput>& samples) {
-  std::vector<at::Tensor> logits;
-  for (const PackedInput& sample : samples) logits.push_back(model.forward(sample, ForwardContext{}));
-  return logits;
-}
-
 /// round(stored + change), with one rounding to the stored type.
 at::Tensor merged(const at::Tensor& tensor, const at::Tensor& change, at::ScalarType stored_dtype,
                   const std::string& name) {
@@ -54,11 +48,9 @@ MergedSite merged_site(const Adapter& adapter, size_t index, at::ScalarType stor
 
 }  // namespace
 
-MergeReport merge_adapter(Model& model, Adapter& adapter, at::ScalarType stored_dtype,
-                          const std::vector<PackedInput>& samples) {
+MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype) {
   c10::NoGradGuard no_grad;
   MergeReport report;
-  const std::vector<at::Tensor> before = run_all(model, samples);
   std::vector<MergedSite> sites;
   for (size_t i = 0; i < adapter.sites().size(); ++i) sites.push_back(merged_site(adapter, i, stored_dtype));
   adapter.detach();
@@ -68,18 +60,23 @@ MergeReport merge_adapter(Model& model, Adapter& adapter, at::ScalarType stored_
     if (sites[i].bias.defined()) layer.bias = sites[i].bias;
   }
   report.sites = static_cast<int64_t>(sites.size());
-  if (samples.empty()) return report;
-
-  const std::vector<at::Tensor> after = run_all(model, samples);
-  double difference = 0.0;
-  double largest = 0.0;
-  for (size_t i = 0; i < before.size(); ++i) {
-    difference = std::max(difference, (after[i] - before[i]).abs().max().item<double>());
-    largest = std::max(largest, before[i].abs().max().item<double>());
-  }
-  report.largest_difference = difference;
-  report.largest_logit = largest;
   return report;
+}
+
+std::vector<at::Tensor> sample_logits(Model& model, const std::vector<PackedInput>& samples) {
+  const c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> logits;
+  for (const PackedInput& sample : samples) logits.push_back(model.forward(sample, ForwardContext{}));
+  return logits;
+}
+
+LogitDifference compare_logits(const std::vector<at::Tensor>& first, const std::vector<at::Tensor>& second) {
+  LogitDifference result;
+  for (size_t i = 0; i < first.size(); ++i) {
+    result.largest = std::max(result.largest, (second[i] - first[i]).abs().max().item<double>());
+    result.largest_logit = std::max(result.largest_logit, first[i].abs().max().item<double>());
+  }
+  return result;
 }
 
 }  // namespace msplora

@@ -102,6 +102,10 @@ void check_federated_options(const FederatedOptions& options, const AdapterConfi
 void check_recipe(const FederateRecipe& recipe, ErrorList& errors, const std::string& where) {
   check_recipe(static_cast<const Recipe&>(recipe), errors, where);
   detail::check_federated_options(recipe.federated, recipe.adapter, recipe.train, errors, where);
+  if (!recipe.adapter.init_from.empty()) {
+    errors.add(where + ": adapter.init_from",
+               "clients start from the server's own message; only `train` goes on");
+  }
   const std::string& kind = recipe.federated.partition.kind;
   if (recipe.task.type != "classification" && kind != "iid" && kind != "groups") {
     errors.add(where + ": federated.partition.kind", fmt::format("`{}` needs class labels", kind),

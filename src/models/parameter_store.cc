@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "msplora/core/random.h"
+#include "msplora/nn/dtype.h"
 
 namespace msplora {
 namespace {
@@ -125,7 +126,7 @@ at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> sh
   const at::Tensor stored = checkpoint_->tensor(spelling);
   if (!at::isFloatingType(stored.scalar_type())) {
     misshaped_.push_back(fmt::format("{}: expected a floating-point tensor, found {}", name,
-                                     at::toString(stored.scalar_type())));
+                                     dtype_name(stored.scalar_type())));
     return convert(draw(name, shape, Init::kZero), role);
   }
   if (!is_finite(stored)) not_finite_.push_back(name);

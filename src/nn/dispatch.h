@@ -6,6 +6,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/kernels/kernels.h"
+#include "msplora/nn/dtype.h"
 
 namespace msplora::detail {
 
@@ -55,7 +56,7 @@ void dispatch(const at::Tensor& tensor, const char* where, Body body) {
     default:
       throw Error(
           ErrorCode::kUsage, where,
-          std::string("expected float32, bfloat16 or float64, got ") + at::toString(tensor.scalar_type()));
+          std::string("expected float32, bfloat16 or float64, got ") + dtype_name(tensor.scalar_type()));
   }
 }
 

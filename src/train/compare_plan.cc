@@ -154,6 +154,10 @@ void choose_rank(PlannedMethod& method, const ComparisonBase& base, int64_t want
 void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::string& where) {
   check_recipe(static_cast<const Recipe&>(recipe), errors, where);
   const CompareOptions& compare = recipe.compare;
+  if (!recipe.adapter.init_from.empty()) {
+    errors.add(where + ": adapter.init_from",
+               "methods are compared from their own starts; only `train` goes on");
+  }
   if (recipe.train.stop_at > 0) errors.add(where + ": train.stop_at", "runs of a comparison go to their end");
   // Those of methods that are left out this time (--methods) may stay.
   for (const auto& [method, settings] : compare.settings)

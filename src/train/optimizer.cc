@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "msplora/nn/dtype.h"
 
 namespace msplora {
 namespace {
@@ -80,7 +81,7 @@ void check_parameter(const NamedTensor& parameter) {
   const auto dtype = parameter.tensor.scalar_type();
   if (dtype != at::kFloat && dtype != at::kDouble) {
     throw Error(ErrorCode::kUsage, parameter.name,
-                fmt::format("trained tensors are float32, found {}", at::toString(dtype)));
+                fmt::format("trained tensors are float32, found {}", dtype_name(dtype)));
   }
   if (!parameter.tensor.is_contiguous()) {
     throw Error(ErrorCode::kUsage, parameter.name, "trained tensors must be contiguous");
@@ -174,8 +175,8 @@ void AdamW::load_state(const std::vector<NamedTensor>& state, const std::string&
     at::Tensor tensor = found->second;
     entries.erase(found);
     if (tensor.sizes() == like.sizes() && tensor.scalar_type() == like.scalar_type()) return tensor;
-    errors.add(name, fmt::format("expected {} {}, found {} {}", at::toString(like.scalar_type()),
-                                 shape_text(like), at::toString(tensor.scalar_type()), shape_text(tensor)));
+    errors.add(name, fmt::format("expected {} {}, found {} {}", dtype_name(like.scalar_type()),
+                                 shape_text(like), dtype_name(tensor.scalar_type()), shape_text(tensor)));
     return at::Tensor();
   };
   const at::Tensor one_step = at::zeros({1}, at::kLong);

@@ -372,7 +372,7 @@ TEST(LoraVariants, PeftFilesHoldTheSameUpdate) {
     EXPECT_EQ(file["r"], is_doubled ? 8 : 4);
     const double growth = is_doubled ? (config.use_rslora ? std::sqrt(2.0) : 2.0) : 1.0;
     EXPECT_DOUBLE_EQ(file["lora_alpha"].get<double>(), 6.0 * growth);
-    EXPECT_EQ(file["use_dora"], config.use_dora);
+    EXPECT_EQ(file.value("use_dora", false), config.use_dora);
     EXPECT_EQ(file["init_lora_weights"], true);
     const auto loaded = load_adapter(directory.path(), other.target());
     EXPECT_EQ(loaded->config().init, "default");

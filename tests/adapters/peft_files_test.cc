@@ -21,7 +21,9 @@ namespace msplora {
 namespace {
 
 using namespace testing;  // helpers of the adapter tests
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(PeftFiles, UpdatesAndHeadsComeBack) {
   for (const AdapterConfig& config : all_kinds()) {
@@ -69,10 +71,8 @@ TEST(PeftFiles, LevelsAreConcatenatedWithScalingsFolded) {
   EXPECT_TRUE(at::equal(file->tensor(site + "lora_B.weight"),
                         at::cat({terms[0].up * 1.5, terms[1].up * 3.0, terms[2].up * 6.0}, 1)));
   EXPECT_EQ(read_json(directory.path() / "adapter_config.json"), json::parse(R"({
-    "peft_type": "LORA", "task_type": "SEQ_CLS", "base_model_name_or_path": "base-model", "revision": null,
-    "inference_mode": true, "r": 14, "lora_alpha": 14, "lora_dropout": 0.0, "use_rslora": false, "use_dora": false,
-    "target_modules": ["query", "value"], "exclude_modules": null, "layers_to_transform": null, "layers_pattern": null,
-    "rank_pattern": {}, "alpha_pattern": {}, "bias": "none", "lora_bias": false, "fan_in_fan_out": false,
+    "peft_type": "LORA", "task_type": "SEQ_CLS", "base_model_name_or_path": "base-model", "inference_mode": true,
+    "r": 14, "lora_alpha": 14, "lora_dropout": 0.0, "target_modules": ["query", "value"], "bias": "none",
     "modules_to_save": ["classifier"], "init_lora_weights": true})"));
 }
 
@@ -133,8 +133,18 @@ TEST(PeftFiles, AllLinearIsSpelledOut) {
   AdapterConfig config = config_of("lora");
   config.target_modules = {"all-linear"};
   make_saved(model, config, directory.path(), true);
-  EXPECT_EQ(read_json(directory.path() / "adapter_config.json")["target_modules"],
-            json({"dense", "key", "query", "value"}));
+  // `dense` would be the head's too in versions of PEFT that do not keep it out.
+  const json targets = read_json(directory.path() / "adapter_config.json")["target_modules"];
+  EXPECT_EQ(targets.size(), 72u);
+  EXPECT_EQ(targets[0], kBlock + "0.attention.output.dense");
+
+  TemporaryDirectory second;
+  FakeModel::Options options;
+  options.llama = true;
+  FakeModel decoder(options);
+  make_saved(decoder, config, second.path(), true);
+  EXPECT_EQ(read_json(second.path() / "adapter_config.json")["target_modules"],
+            json({"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}));
 }
 
 TEST(PeftFiles, CausalModelsHaveNoHead) {
@@ -148,7 +158,7 @@ TEST(PeftFiles, CausalModelsHaveNoHead) {
   const auto saved = make_saved(model, config, directory.path(), true);
   const json file = read_json(directory.path() / "adapter_config.json");
   EXPECT_EQ(file["task_type"], "CAUSAL_LM");
-  EXPECT_EQ(file["modules_to_save"], nullptr);
+  EXPECT_FALSE(file.contains("modules_to_save"));
   const auto tensors = SafetensorsFile::open(directory.path() / "adapter_model.safetensors");
   EXPECT_TRUE(tensors->tensors().count("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"));
   expect_same_update(*saved, *load_adapter(directory.path(), other.target()));
@@ -248,9 +258,17 @@ TEST(PeftFiles, ReasonsForRefusal) {
   EXPECT_THAT(error({{"r", "four"}, {"target_modules", 3}}),
               HasSubstr("target_modules: expected a list of names"));
   EXPECT_THAT(error({{"r", -4}, {"target_modules", {"query"}}}),
-              HasSubstr("adapter.rank: must be at least 1, but is -4"));
+              HasSubstr("adapter_config.json: r: must be at least 1, but is -4"));
   EXPECT_THAT(error({{"r", 4}, {"target_modules", {"q_proj"}}}),
-              HasSubstr("`q_proj` matches no linear layer"));
+              AllOf(HasSubstr("adapter_config.json: target_modules: `q_proj` matches no linear layer"),
+                    Not(HasSubstr("adapter.target_modules"))));
+  EXPECT_THAT(error({{"r", 4}, {"target_modules", {"q_proj"}}, {"base_model_name_or_path", "org/llama"}}),
+              HasSubstr("the adapter was made for org/llama; is the model that base?"));
+  EXPECT_THAT(error({{"r", 4}, {"target_modules", "query"}}),
+              AllOf(HasSubstr("adapter_config.json: target_modules: `query` matches no linear layer"),
+                    Not(HasSubstr("nearest"))));
+  EXPECT_THAT(error({{"r", 4}, {"target_modules", {"query"}}, {"lora_dropout", 2}, {"lora_alpha", -1}}),
+              AllOf(HasSubstr("json: lora_dropout: must be"), HasSubstr("json: lora_alpha: must be")));
   EXPECT_THAT(error({{"r", 4}, {"target_modules", {"query"}}, {"task_type", "CAUSAL_LM"}}),
               HasSubstr("made for CAUSAL_LM"));
 
@@ -261,14 +279,75 @@ TEST(PeftFiles, ReasonsForRefusal) {
   EXPECT_THAT(other.load_error(), HasSubstr("peft_type: missing"));
 }
 
+TEST(PeftFiles, AHeadStoredTwiceMustBeTheSameTwice) {
+  ForeignAdapter foreign({{"r", 4}, {"target_modules", {"query"}}});
+  foreign.add_head();
+  foreign.add(kPrefix + "classifier.dense.bias", at::full({16}, 0.5));
+  FakeModel model;
+  foreign.load(model.target());
+  EXPECT_TRUE(at::equal(model.parameter("classifier.dense.bias"), at::full({16}, 0.5)));
+  foreign.add(kPrefix + "classifier.modules_to_save.out_proj.bias", at::full({3}, 0.25));
+  EXPECT_THAT(foreign.load_error(), AllOf(HasSubstr("has other values than"),
+                                          HasSubstr("classifier.modules_to_save.out_proj.bias")));
+}
+
+TEST(PeftFiles, WithoutAHeadTheOneOfTheBaseStays) {
+  ForeignAdapter foreign({{"r", 4}, {"target_modules", {"query"}}, {"task_type", "SEQ_CLS"}});
+  FakeModel model;
+  const at::Tensor head = model.parameter("classifier.out_proj.weight").clone();
+  const auto adapter = foreign.load(model.target());
+  EXPECT_TRUE(at::equal(model.parameter("classifier.out_proj.weight"), head));
+  // A part of a head is a damaged file.
+  foreign.add(kPrefix + "classifier.out_proj.bias", at::full({3}, 0.5));
+  EXPECT_THAT(foreign.load_error(), HasSubstr("missing (3)"));
+}
+
+TEST(PeftFiles, ModulesToSaveAreWrittenForPeftsRule) {
+  // PEFT takes a name for the end of any path, so `norm` is `input_layernorm` too.
+  FakeModel::Options options;
+  options.llama = true;
+  options.layers = 2;
+  FakeModel model(options), other(options);
+  AdapterConfig config = config_of("lora");
+  config.target_modules = {"q_proj"};
+  config.modules_to_save = {"norm"};
+  AdapterTarget target = model.target(), second = other.target();
+  for (AdapterTarget* each : {&target, &second}) {
+    for (const char* name : {"model.norm.weight", "model.layers.0.input_layernorm.weight"})
+      each->parameters.push_back({name, at::full({16}, each == &target ? 2.0 : 1.0)});
+  }
+  TemporaryDirectory directory;
+  const auto adapter = create_adapter(config, target, 3);
+  randomize(*adapter);
+  save_peft_adapter(*adapter, directory.path());
+  const std::filesystem::path file = directory.path() / "adapter_config.json";
+  EXPECT_EQ(read_json(file)["modules_to_save"], json({"model.norm"}));
+  load_adapter(directory.path(), second);
+  EXPECT_EQ(second.parameters.back().tensor[0].item<float>(), 1.0f);
+
+  // Read, `norm` is what PEFT takes it for.
+  rewrite_json(file, [](json& config) { config["modules_to_save"] = {"norm"}; });
+  EXPECT_THAT(error_text([&] { load_adapter(directory.path(), second); }),
+              HasSubstr("missing (1):\n    base_model.model.model.layers.0.input_layernorm.weight"));
+  config.modules_to_save = {"norm", "input_layernorm"};
+  TemporaryDirectory both;
+  FakeModel third(options);
+  AdapterTarget target3 = third.target();
+  for (size_t i = target.parameters.size() - 2; i < target.parameters.size(); ++i)
+    target3.parameters.push_back({target.parameters[i].name, at::full({16}, 3.0)});
+  save_peft_adapter(*create_adapter(config, target3, 3), both.path());
+  EXPECT_EQ(read_json(both.path() / "adapter_config.json")["modules_to_save"],
+            json({"norm", "input_layernorm"}));
+}
+
 TEST(PeftFiles, TensorsThatDoNotFitAreListedTogether) {
   ForeignAdapter foreign({{"r", 4}, {"target_modules", {"query", "value"}}});
   foreign.add(kPrefix + "roberta.encoder.layer.12.attention.self.query.lora_A.weight", at::zeros({4, 16}));
   foreign.add(kPrefix + kBlock + "0.attention.self.value.lora_A.weight", at::zeros({4, 8}));
   const std::string text = foreign.load_error();
-  EXPECT_THAT(text, HasSubstr("missing (27)"));  // 23 of value, 4 of the head
+  EXPECT_THAT(text, HasSubstr("missing (23)"));  // of value; the head of the base is used
   EXPECT_THAT(text, HasSubstr(kPrefix + kBlock + "1.attention.self.value.lora_A.weight"));
-  EXPECT_THAT(text, HasSubstr("and 7 more"));
+  EXPECT_THAT(text, HasSubstr("and 3 more"));
   EXPECT_THAT(text, HasSubstr("mis-shaped (1)"));
   EXPECT_THAT(text, HasSubstr("unexpected (1):\n    base_model.model.roberta.encoder.layer.12"));
 }

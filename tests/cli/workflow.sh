@@ -38,16 +38,33 @@ perl -e 'exit(abs($ARGV[0] / 64 - $ARGV[1]) < 1e-9 ? 0 : 1)' "$right" "$accuracy
 expect 0 '"probabilities"' -- "$MSPLORA" predict --model "$model" --adapter run/adapter --data lines.txt --json
 
 # merge: a model directory of its own that says the same without the adapter.
-expect 0 "merged 6 layers" "largest logit difference" -- \
+expect 0 "merged 6 layers" "largest logit difference" "(float32)" -- \
   "$MSPLORA" merge --model "$model" --adapter run/adapter-native --output merged
 for file in config.json model.safetensors tokenizer.json; do
   [ -s merged/$file ] || fail "merge did not write $file"
 done
 grep -q '"positive"' merged/config.json || fail "config.json has no class names"
-expect 0 "\"accuracy\": $accuracy" -- \
-  "$MSPLORA" eval --model merged --data "$data/test.tsv" --text sentence --json
+expect 0 "\"accuracy\": $accuracy" -- "$MSPLORA" eval --model merged --data "$data/test.tsv" --json
+expect 0 -- "$MSPLORA" predict --model merged --data "$data/test.tsv" --output merged.tsv
+cut -f 1 merged.tsv > classes.out
+cut -f 1 lines.out | cmp - classes.out
 "$MSPLORA" predict --model merged < lines.txt | cut -f 1 > merged.out
 cut -f 1 lines.out | cmp - merged.out
+# The length of the training too: behind it a text may say what it wants.
+sed -i 's/"max_length": [0-9]*/"max_length": 5/' merged/task.json
+perl -e 'print "the film was lovely", " awful" x 8, "\nthe film was lovely", " dull" x 8, "\n"' > long.txt
+"$MSPLORA" predict --model merged < long.txt 2> cut.txt | tail -n +2 | uniq -c | grep -q "^ *2 " ||
+  fail "predict does not cut the text as the task.json of the merged model says"
+grep -q "longer than 5 tokens" cut.txt || fail "not a word about the cut"
+sed -i 's/"1": "positive"/"1": "positive", "2": "mixed"/' merged/task.json
+expect 1 "merged/task.json: names 3 classes, the head has 2 outputs" -- "$MSPLORA" predict --model merged --data long.txt
+
+# What merging lost is read off the files: rounding of a model that was trained whole counts too.
+expect 0 -- "$MSPLORA" train recipe.yaml --set adapter.method=full --set output.dir=whole --set train.epochs=1 \
+  --set output.save_peft=false
+expect 0 -- "$MSPLORA" merge --model "$model" --adapter whole/adapter-native --output whole16 --save-dtype bfloat16 --json
+difference=$(json_number out.txt largest_logit_difference)
+perl -e 'exit($ARGV[0] > 1e-4 ? 0 : 1)' "$difference" || fail "bfloat16 files differ by $difference only"
 
 # export: native to PEFT is what train wrote; PEFT is read back as LoRA.
 expect 0 -- "$MSPLORA" export --model "$model" --adapter run/adapter-native --to peft --output peft

@@ -176,7 +176,7 @@ void expect_merging_is_exact(const std::filesystem::path& folder, const std::str
   target.base_fingerprint = 0;  // the file knows the base in float32
   const auto adapter = load_adapter(folder, target);
   const at::Tensor logits = exact.logits();
-  merge_adapter(exact.model(), *adapter, at::kDouble);
+  merge_adapter(*adapter, at::kDouble);
   EXPECT_LT(relative_difference(exact.logits(), logits), 1e-6);
 }
 
@@ -196,7 +196,7 @@ void check_architecture(const MethodRow& row, const std::string& type, Heads hea
   const auto loaded = load_adapter(files.path(), other.target());
   EXPECT_TRUE(at::equal(other.logits(), logits));
   expect_merging_is_exact(files.path(), type, heads);
-  merge_adapter(other.model(), *loaded, at::kFloat);
+  merge_adapter(*loaded, at::kFloat);
   EXPECT_LT(relative_difference(other.logits(), logits), kMergedInFloat);
 }
 

@@ -101,12 +101,13 @@ TEST_P(MergeMethods, GivesTheSameLogits) {
   const at::Tensor adapted = run.logits();
   std::vector<PackedInput> samples = {packed_input(run.task->batch(0, 0)),
                                       packed_input(run.task->batch(0, 1))};
-  const MergeReport report = merge_adapter(*run.model, *run.adapter, at::kFloat, samples);
+  const std::vector<at::Tensor> before_merging = sample_logits(*run.model, samples);
+  const MergeReport report = merge_adapter(*run.adapter, at::kFloat);
+  const LogitDifference difference = compare_logits(before_merging, sample_logits(*run.model, samples));
   const at::Tensor merged = run.logits();
   EXPECT_EQ(report.sites, 6);
-  ASSERT_TRUE(report.largest_difference && report.largest_logit);
-  EXPECT_LT(*report.largest_difference, 1e-5 * std::max(1.0, *report.largest_logit));
-  EXPECT_GT(*report.largest_logit, 0.0);
+  EXPECT_LT(difference.largest, 1e-5 * std::max(1.0, difference.largest_logit));
+  EXPECT_GT(difference.largest_logit, 0.0);
   EXPECT_LT((adapted - merged).abs().max().item<double>(), 1e-5 * adapted.abs().max().item<double>() + 1e-6);
   for (const Site& site : run.model->sites()) EXPECT_EQ(site.linear->update, nullptr);
 }
@@ -124,8 +125,7 @@ TEST(Merge, RoundsOnceToTheStoredType) {
   const at::Tensor exact = site.linear->weight.to(at::kDouble) + run.adapter->delta_weight(1).to(at::kDouble);
   const at::Tensor before = site.linear->weight;
   const at::Tensor kept = before.clone();
-  const MergeReport report = merge_adapter(*run.model, *run.adapter, at::kBFloat16);
-  EXPECT_FALSE(report.largest_difference);
+  merge_adapter(*run.adapter, at::kBFloat16);
   EXPECT_EQ(site.linear->weight.scalar_type(), at::kFloat);
   EXPECT_TRUE(at::equal(site.linear->weight, exact.to(at::kFloat).to(at::kBFloat16).to(at::kFloat)));
   EXPECT_TRUE(at::equal(before, kept)) << "the old weight may be a view of a file";
@@ -139,7 +139,7 @@ TEST(Merge, RefusesWeightsThatAreNotFinite) {
     if (tensor.group == ParameterGroup::kAdapter) at::Tensor(tensor.tensor).fill_(1e30);
   }
   try {
-    merge_adapter(*run.model, *run.adapter, at::kFloat);
+    merge_adapter(*run.adapter, at::kFloat);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kNumerics);

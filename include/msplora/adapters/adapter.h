@@ -208,8 +208,10 @@ class Adapter {
 };
 
 /// Matches, checks (all problems at once) and builds. `seed` determines the initial factors.
+/// With config.init_from the values are those of that adapter, whose settings the config must have
+/// (settings_from, files.h).
 /// Throws Error{kConfig}: nothing matched (lists what exists, with shapes, and the nearest), rank above a
-/// dimension, ...
+/// dimension, settings that differ from those of init_from, ...; with init_from also as load_adapter.
 std::unique_ptr<Adapter> create_adapter(const AdapterConfig& config, AdapterTarget target, uint64_t seed);
 
 /// Names of the methods in the registry, with one sentence each.

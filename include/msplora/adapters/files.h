@@ -1,11 +1,14 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
+#include "msplora/core/error.h"
 
 namespace msplora {
 
@@ -28,5 +31,28 @@ std::unique_ptr<Adapter> load_adapter(const std::filesystem::path& directory, Ad
 /// Whether `directory` holds an adapter, and in which form.
 enum class AdapterForm { kNone, kNative, kPeft };
 AdapterForm adapter_form(const std::filesystem::path& directory);
+
+/// What the files of an adapter say before a model is there.
+struct AdapterFacts {
+  AdapterForm form = AdapterForm::kNone;
+  AdapterConfig config;        // as in the file: module names of PEFT are not yet resolved against a model
+  std::string task_type;       // as in AdapterTarget; "" where the file does not say
+  std::string base_name;       // the base that it was trained on; "" where the file does not say
+  int64_t head_outputs = 0;    // of the classification head it brings; 0: none, the base's is used
+  bool has_run_state = false;  // holds what belongs to the run that made it: merges, rounds, a search
+  std::map<std::string, std::vector<int64_t>> shapes;  // of its tensors, by their names in memory
+};
+/// Throws Error{kIo} when there is no adapter, Error{kFormat} or {kModel} as load_adapter.
+AdapterFacts load_adapter_facts(const std::filesystem::path& directory);
+
+/// The configuration of a run that goes on from an adapter: its settings, with init_from set to `directory`.
+/// Throws as load_adapter_facts, and Error{kConfig} for methods whose adapters cannot be trained on, since
+/// they hold the state of their run.
+AdapterConfig settings_from(const std::filesystem::path& directory);
+
+/// Adds every option of `wanted` that differs from the settings of the adapter in wanted.init_from, `own`.
+/// What acts in training alone (dropout, dropouts, lora_plus_ratio) may differ, and so may the order of
+/// names.
+void check_settings(const AdapterConfig& wanted, const AdapterConfig& own, ErrorList& errors);
 
 }  // namespace msplora

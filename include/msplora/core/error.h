@@ -49,6 +49,7 @@ class ErrorList {
   void add(std::string where, std::string message, std::string hint = {});
   bool empty() const noexcept { return problems_.empty(); }
   size_t size() const noexcept { return problems_.size(); }
+  const std::vector<Error>& problems() const noexcept { return problems_; }
   /// Throws one Error listing every problem, one per line; does nothing when there is none.
   void throw_if_any(ErrorCode code, std::string_view title) const;
 

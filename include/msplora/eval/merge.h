@@ -2,7 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
+#include <cstdint>
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
@@ -13,20 +13,25 @@ namespace msplora {
 /// What merging did.
 struct MergeReport {
   int64_t sites = 0;
-  /// Over the samples: the largest difference of a logit before and after, and the largest logit before.
-  /// Unset without samples.
-  std::optional<double> largest_difference;
-  std::optional<double> largest_logit;
 };
 
-/// Adds the adapter to the weights of the model and detaches it.
+/// Adds the adapter to the weights of the model it is attached to and detaches it.
 ///
 /// Each weight (and bias, where the method changes it) becomes round(W + delta_W): the sum is formed in
 /// float32 and rounded once, to `stored_dtype`, the type that the model will be saved in. The model keeps its
 /// own dtype. Weights are replaced, not written into, so those mapped from a file stay as they are on disk.
-/// `samples` are run before and after. Throws Error{kNumerics} naming the site when a merged tensor is not
+/// Throws Error{kNumerics} naming the site when a merged tensor is not
 /// finite, Error{kUsage} when the adapter gives a bias to a layer that has none; the model is unchanged then.
-MergeReport merge_adapter(Model& model, Adapter& adapter, at::ScalarType stored_dtype,
-                          const std::vector<PackedInput>& samples = {});
+MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype);
+
+/// Logits of every sample, without dropout and without a graph.
+std::vector<at::Tensor> sample_logits(Model& model, const std::vector<PackedInput>& samples);
+
+/// How far two runs over the same samples lie apart.
+struct LogitDifference {
+  double largest = 0.0;        // of a logit
+  double largest_logit = 0.0;  // of the first run
+};
+LogitDifference compare_logits(const std::vector<at::Tensor>& first, const std::vector<at::Tensor>& second);
 
 }  // namespace msplora
