@@ -30,7 +30,7 @@ void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments) {
   command.add_option("--target-modules", arguments.target_modules, "Modules to adapt, e.g. query,value")
       ->type_name("A,B,...");
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->transform(dtype_choice({"float32", "bfloat16"}))
       ->capture_default_str();
   command.add_option("--dropout", arguments.dropout, "Dropout of the model (hidden states and attention)")
       ->check(CLI::Range(0.0, 0.99))
