@@ -5,11 +5,17 @@
 include(CMakePackageConfigHelpers)
 
 target_compile_features(msplora_base PUBLIC cxx_std_20)
-install(TARGETS msplora_base msplora msplora_torch EXPORT msploraTargets
+install(TARGETS msplora_base msplora msplora_start msplora_torch EXPORT msploraTargets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/msplora DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 install(EXPORT msploraTargets NAMESPACE msplora:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)
+
+# What a user of the program reads and starts from.
+set(MSPLORA_SHARE ${CMAKE_INSTALL_DATADIR}/msplora)
+install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${MSPLORA_SHARE})
+install(DIRECTORY docs recipes DESTINATION ${MSPLORA_SHARE})
+install(DIRECTORY models/msplora-base-mini DESTINATION ${MSPLORA_SHARE}/models)
 
 configure_package_config_file(cmake/msploraConfig.cmake.in ${PROJECT_BINARY_DIR}/msploraConfig.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)

@@ -11,6 +11,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
   my @text = (@core, "tokenizers", "data", "metrics");
   my %allowed = (
     core => [],
+    start => [],
     tokenizers => [@core],
     metrics => [@core],
     data => [@core, "tokenizers"],

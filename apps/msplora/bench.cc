@@ -33,7 +33,7 @@ void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments) {
                   "Modules to adapt, e.g. query,value; those of the family when absent")
       ->type_name("A,B,...");
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->transform(dtype_choice({"float32", "bfloat16"}))
       ->capture_default_str();
   command.add_option("--dropout", arguments.dropout, "Dropout of the model (hidden states and attention)")
       ->check(CLI::Range(0.0, 0.99))

@@ -80,7 +80,7 @@ Command add_bench_kernels(CLI::App& bench, CommonOptions& common) {
       ->type_name("NAME")
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "Type of the arrays")
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->transform(dtype_choice({"float32", "bfloat16"}))
       ->capture_default_str();
   command->add_option("--batch", arguments->batch, "Sequences")
       ->check(CLI::PositiveNumber)

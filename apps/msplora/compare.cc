@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -163,6 +164,23 @@ std::string failures_of(const Comparison& comparison) {
   return text.empty() ? text : "\nFailed:\n\n" + text;
 }
 
+/// Each warning once, with the runs that gave it.
+std::string warnings_of(const Comparison& comparison) {
+  std::map<std::string, std::set<std::string>> runs;
+  const auto note = [&](const RunOutcome& run) {
+    for (const std::string& warning : run.warnings) runs[warning].insert(run.name);
+  };
+  for (const RunOutcome& run : comparison.grid) note(run);
+  for (const ComparisonRow& row : comparison.rows) {
+    for (const RunOutcome& run : row.runs) note(run);
+  }
+  std::string text;
+  for (const auto& [warning, names] : runs) {
+    text += fmt::format("- {} ({})\n", warning, shortened({names.begin(), names.end()}, 3));
+  }
+  return text.empty() ? text : "\nWarnings:\n\n" + text;
+}
+
 std::string document_of(const ComparisonPlan& plan, const Comparison& comparison) {
   const CompareOptions& options = plan.options;
   std::string text = fmt::format(
@@ -173,7 +191,8 @@ std::string document_of(const ComparisonPlan& plan, const Comparison& comparison
     text += fmt::format("Learning rates tried with seed 1, the best on the validation data taken: {}.\n",
                         fmt::join(plan.rates, ", "));
   }
-  return text + "\n" + table_of(plan, comparison).markdown() + failures_of(comparison);
+  return text + "\n" + table_of(plan, comparison).markdown() + warnings_of(comparison) +
+         failures_of(comparison);
 }
 
 /// The numbers without units, for other programs.

@@ -134,7 +134,7 @@ void preview(const PreviewArguments& arguments, const CommonOptions& common) {
 Command add_data_preview(CLI::App& data, CommonOptions& common) {
   CLI::App* command = data.add_subcommand("preview", "What the model will see: tokens, labels, lengths");
   auto arguments = std::make_shared<PreviewArguments>();
-  add_recipe_arguments(*command, arguments->recipe, /*writes=*/false);
+  add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
   command->add_option("--part", arguments->part, "train, validation or test")
       ->type_name("NAME")
       ->capture_default_str();

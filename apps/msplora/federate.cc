@@ -212,7 +212,7 @@ void federate(const FederateArguments& arguments, const CommonOptions& common) {
     if (scalars) write_scalars(*scalars, report);
   };
   run.federation = std::make_unique<Federation>(std::move(setup), *run.model);
-  if (!arguments.resume) remove_earlier_adapters(directory);
+  if (!arguments.resume) remove_earlier_results(directory);
   write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
   const int64_t done = run.federation->state().round;
   if (arguments.resume) {

@@ -302,7 +302,7 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
       ->type_name("T")
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "Type of activations and frozen weights")
-      ->check(CLI::IsMember({"float32", "bfloat16"}));
+      ->transform(dtype_choice({"float32", "bfloat16"}));
   command->add_option("--seq", arguments->seq, "Tokens of a sequence, for the products of a step")
       ->check(CLI::PositiveNumber)
       ->type_name("S")

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -12,6 +13,7 @@
 
 #include "bench.h"
 #include "msplora/core/interrupt.h"
+#include "msplora/core/log.h"
 #include "msplora/kernels/kernels.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
@@ -21,7 +23,7 @@ namespace {
 
 constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;
-constexpr int kExitInterrupted = 130;
+constexpr int kExitSignal = 128;  // plus the number of the signal, as shells have it
 
 int exit_code(ErrorCode code) {
   switch (code) {
@@ -29,7 +31,7 @@ int exit_code(ErrorCode code) {
     case ErrorCode::kConfig:
       return kExitUsage;
     case ErrorCode::kInterrupted:
-      return kExitInterrupted;
+      return kExitSignal + (interrupt_signal() != 0 ? interrupt_signal() : SIGINT);
     default:
       return kExitFailure;
   }
@@ -60,7 +62,11 @@ const char* code_name(ErrorCode code) {
 int report(const CommonOptions& common, const Error& error) {
   // An interruption that was handled is news, not an error.
   const bool is_error = error.code() != ErrorCode::kInterrupted;
-  std::cerr << "msplora: " << (is_error ? "error: " : "") << error.what() << "\n";
+  if (log_format() == LogFormat::kJson) {
+    std::cerr << log_line(is_error ? LogLevel::kError : LogLevel::kInfo, error.what()) << "\n";
+  } else {
+    std::cerr << "msplora: " << (is_error ? "error: " : "") << error.what() << "\n";
+  }
   if (common.json) {
     print_json({{"error",
                  {{"kind", code_name(error.code())},
@@ -79,21 +85,45 @@ std::string type_of(const std::exception& error) {
   return text;
 }
 
+const Error& out_of_memory() {
+  static const Error error(ErrorCode::kIo, "memory", "the system has no more of it",
+                           "smaller batches (train.token_budget) or bfloat16 (train.dtype) need less");
+  return error;
+}
+
+/// For what is thrown where nothing can catch it, in a thread of OpenMP.
+[[noreturn]] void on_terminate() {
+  std::string text = "ended without an exception";
+  try {
+    if (const std::exception_ptr current = std::current_exception()) std::rethrow_exception(current);
+  } catch (const std::bad_alloc&) {
+    text = out_of_memory().what();
+  } catch (const std::exception& error) {
+    text = error.what();
+  } catch (...) {
+    text = "an unknown exception";
+  }
+  std::cerr << "msplora: error: " << text << std::endl;
+  std::_Exit(kExitFailure);
+}
+
 int run_command(const CommonOptions& common, const Command& command) {
   try {
+    set_log_format(common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
     device_of(common);      // refused before anything is read,
     kernels::active_isa();  // as is a wrong MSPLORA_ISA
     install_interrupt_handler();
     command.run();
     std::cout.flush();
-    if (!std::cout) throw Error(ErrorCode::kIo, "standard output", "cannot write", "is the disk full?");
+    if (!std::cout)
+      throw Error(ErrorCode::kIo, "standard output", "cannot write",
+                  "is it closed, or the disk full? what goes to files is complete");
     return 0;
   } catch (const Error& error) {
     if (common.debug) std::cerr << "msplora: debug: msplora::Error, kind " << code_name(error.code()) << "\n";
     return report(common, error);
   } catch (const std::bad_alloc&) {
-    return report(common, Error(ErrorCode::kIo, "memory", "the system has no more of it",
-                                "smaller batches (train.token_budget) or bfloat16 (train.dtype) need less"));
+    return report(common, out_of_memory());
   } catch (const c10::Error& error) {
     const std::string text = common.debug ? error.what() : error.what_without_backtrace();
     return report(common, Error(ErrorCode::kModel, "libtorch", text));
@@ -117,6 +147,12 @@ const CLI::App& innermost(const CLI::App& app) {
   return parsed.empty() ? app : innermost(*parsed.front());
 }
 
+/// "msplora bench step".
+std::string full_name(const CLI::App& program) {
+  const auto parsed = program.get_subcommands();
+  return program.get_name() + (parsed.empty() ? std::string() : " " + full_name(*parsed.front()));
+}
+
 /// What the user may have meant by a word that fits nowhere.
 std::string hint_for(const CLI::App& program, int argc, char** argv) {
   const CLI::App& at = innermost(program);
@@ -132,8 +168,7 @@ std::string hint_for(const CLI::App& program, int argc, char** argv) {
     const std::string hint = did_you_mean(word, names);
     if (!hint.empty()) return hint;
   }
-  const std::string command = &at == &program ? std::string() : " " + at.get_name();
-  return "see `msplora" + command + " --help`";
+  return "see `" + full_name(program) + " --help`";
 }
 
 std::string first_line(const std::string& text) {
@@ -145,6 +180,7 @@ std::string first_line(const std::string& text) {
 
 int main(int argc, char** argv) {
   using namespace msplora;
+  std::set_terminate(on_terminate);
   keep_freed_memory();
   CLI::App program("Low-rank adaptation of pretrained transformers: MSPLoRA, LoRA and relatives.", "msplora");
   program.set_version_flag("--version", "msplora " MSPLORA_VERSION);
@@ -171,7 +207,13 @@ int main(int argc, char** argv) {
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return program.exit(error);  // --help, --version
+    // --help and --version, unless a word before them is no command: CLI11 would show the general help.
+    const bool is_unknown = argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty();
+    if (error.get_exit_code() == 0 && !is_unknown) return program.exit(error);
+    if (is_unknown) {
+      return report(common, Error(ErrorCode::kUsage, "", fmt::format("there is no command `{}`", argv[1]),
+                                  hint_for(program, argc, argv)));
+    }
     return report(common,
                   Error(ErrorCode::kUsage, "", first_line(error.what()), hint_for(program, argc, argv)));
   }

@@ -138,7 +138,7 @@ Command add_merge(CLI::App& program, CommonOptions& common) {
   command->add_option("--output", arguments->output, "Directory to write")->required()->type_name("DIR");
   command
       ->add_option("--save-dtype", arguments->save_dtype, "Type of the saved weights; `auto`: as in the base")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
+      ->transform(dtype_choice({"auto", "float32", "bfloat16", "float16"}));
   command->add_flag("--overwrite", arguments->overwrite, "Write into a directory that is not empty");
   add_common(*command, common);
   return {command, [arguments, &common] { merge(*arguments, common); }};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "msplora/eval/memory_estimate.h"
+#include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 #include "program.h"
 
@@ -221,9 +222,10 @@ std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_
   question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
   question.checkpoint_activations = train.checkpoint_activations;
   const MemoryEstimate estimate = estimate_memory(config, all_sites, question);
-  return fmt::format("about {} (weights {}, trained part {}, activations {})", bytes_text(estimate.total()),
-                     bytes_text(estimate.weights), bytes_text(estimate.trainable),
-                     bytes_text(estimate.activations));
+  return fmt::format(
+      "about {} (weights {}, trained part {}, activations {}), on top of {} of the program itself",
+      bytes_text(estimate.total()), bytes_text(estimate.weights), bytes_text(estimate.trainable),
+      bytes_text(estimate.activations), bytes_text(program_memory_bytes()));
 }
 
 }  // namespace msplora

@@ -18,6 +18,7 @@
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
+#include "run_outputs.h"
 #include "session.h"
 
 namespace msplora {
@@ -85,6 +86,7 @@ TrainerSetup make_setup(const PretrainRecipe& recipe, Model& model, bool resume)
   setup.method = "full";
   setup.trainable = all_trainable(model.parameters());
   setup.recipe = recipe_to_json(recipe);
+  setup.sinks.push_back(make_recipe_sink(setup.directory, to_yaml(recipe)));
   setup.sinks.push_back(make_console_sink());
   setup.sinks.push_back(make_jsonl_sink(setup.directory / "metrics.jsonl"));
   if (recipe.output.tensorboard) setup.sinks.push_back(make_tensorboard_sink(setup.directory));
@@ -108,7 +110,6 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
   const MlmCorpus* held_out = validation ? &*validation : nullptr;
   out << "msplora pretrain " << arguments.recipe.file << "\n"
       << panel_of(recipe, *model, corpus, held_out, threads) << std::flush;
-  write_file_atomically(directory / "recipe.yaml", to_yaml(recipe));
 
   const MaskOptions mask{recipe.data.mask_probability, recipe.data.whole_word,
                          static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
@@ -149,7 +150,7 @@ Command add_pretrain(CLI::App& program, CommonOptions& common) {
   command->add_flag("--resume", arguments->resume,
                     "Continue from the newest checkpoint of the run directory");
   command->add_option("--save-dtype", arguments->save_dtype, "Type of the saved weights")
-      ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
+      ->transform(dtype_choice({"float32", "bfloat16", "float16"}));
   add_recipe_help<PretrainRecipe>(*command);
   add_common(*command, common);
   return {command, [arguments, &common] { pretrain(*arguments, common); }};

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <iostream>
@@ -8,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/core/dtype_names.h"
 #include "msplora/nn/device.h"
 
 namespace msplora {
@@ -28,7 +30,23 @@ void add_common(CLI::App& command, CommonOptions& common) {
       ->type_name("N");
   command.add_option("--device", common.device, "Where the model runs: cpu, cuda or cuda:N")
       ->type_name("NAME");
+  command
+      .add_option("--log-format", common.log_format,
+                  "Lines on standard error: text, or json (one object a line, with its time)")
+      ->check(CLI::IsMember({"text", "json"}));
   command.add_flag("--debug", common.debug, "Show details of errors");
+}
+
+CLI::Validator dtype_choice(std::vector<std::string> names) {
+  const std::string list = fmt::format("{{{}}}", fmt::join(names, ","));
+  return CLI::Validator(
+      [names = std::move(names), list](std::string& value) {
+        const std::string usual = usual_dtype_name(value);
+        if (std::find(names.begin(), names.end(), usual) == names.end()) return value + " not in " + list;
+        value = usual;
+        return std::string();
+      },
+      list);
 }
 
 c10::Device device_of(const CommonOptions& common) {

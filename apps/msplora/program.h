@@ -19,6 +19,7 @@ struct CommonOptions {
   bool json = false;
   bool debug = false;
   int64_t threads = 0;
+  std::string log_format = "text";
   std::string device;  // empty: what the recipe says, else cpu
 };
 
@@ -31,7 +32,7 @@ struct Command {
 /// Of --device. Throws as parse_device does.
 c10::Device device_of(const CommonOptions& common);
 
-/// Adds --json, --threads, --device and --debug.
+/// Adds --json, --threads, --device, --log-format and --debug.
 void add_common(CLI::App& command, CommonOptions& common);
 
 Command add_train(CLI::App& program, CommonOptions& common);
@@ -48,6 +49,9 @@ Command add_federate(CLI::App& program, CommonOptions& common);
 Command add_results(CLI::App& program, CommonOptions& common);
 Command add_compare(CLI::App& program, CommonOptions& common);
 Command add_docs(CLI::App& program, CommonOptions& common);
+
+/// For the options that name a type: takes every usual name (core/dtype_names.h) of those in `names`.
+CLI::Validator dtype_choice(std::vector<std::string> names);
 
 /// "135,168".
 std::string with_commas(int64_t number);

@@ -75,9 +75,12 @@ RunDirectory::RunDirectory(std::filesystem::path path, bool overwrite, bool resu
   try {
     prepare_output_directory(path_, overwrite || resume);
   } catch (const Error& error) {
-    if (error.message().find("not empty") == std::string::npos) throw;
+    // As `validate` says it: the recipe names a place that it cannot have.
+    if (!existed_) throw;
+    if (error.message().find("not empty") == std::string::npos)
+      throw Error(ErrorCode::kConfig, error.where(), error.message(), error.hint());
     throw Error(
-        error.code(), path_.string(), error.message(),
+        ErrorCode::kConfig, path_.string(), error.message(),
         "choose another output.dir, or pass --resume to continue that run or --overwrite to replace it");
   }
   lock();

@@ -4,6 +4,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -61,8 +62,14 @@ Json read_run(const std::string& run, const std::string& metric) {
   }
 }
 
-std::string metric_text(const Json& metric) {
-  return metric.is_null() ? "" : fmt::format("{:.4f}", metric["value"].get<double>());
+std::string metric_name(const Json& metric) {
+  return fmt::format("{} ({})", metric["name"].get<std::string>(), metric["on"].get<std::string>());
+}
+
+std::string metric_text(const Json& metric, bool is_named) {
+  if (metric.is_null() || metric["value"].is_null()) return "";
+  const std::string value = fmt::format("{:.4f}", metric["value"].get<double>());
+  return is_named ? fmt::format("{} {}", metric_name(metric), value) : value;
 }
 
 std::string adapter_text(const Json& row) {
@@ -76,19 +83,19 @@ void results(const ResultsArguments& arguments, const CommonOptions& common) {
   Json rows = Json::array();
   for (const std::string& run : arguments.runs) rows.push_back(read_run(run, arguments.metric));
   if (common.json) return print_json(rows);
-  std::string title = "metric";
+  // One metric names the column; several stand in their cells.
+  std::set<std::string> names;
   for (const Json& row : rows) {
-    if (row["metric"].is_null()) continue;
-    const std::string name = fmt::format("{} ({})", row["metric"]["name"].get<std::string>(),
-                                         row["metric"]["on"].get<std::string>());
-    title = title == "metric" || title == name ? name : "metric (mixed)";
+    if (!row["metric"].is_null()) names.insert(metric_name(row["metric"]));
   }
+  const bool is_mixed = names.size() > 1;
+  const std::string title = names.size() == 1 ? *names.begin() : "metric";
   TextTable table(
       {"method", "adapter parameters", "trained with head", title, "seconds", "tokens/s", "adapter"},
       {false, true, true, true, true, true, false});
   for (const Json& row : rows) {
     table.add({row["method"].get<std::string>(), with_commas(row["adapter_parameters"].get<int64_t>()),
-               with_commas(row["trainable_parameters"].get<int64_t>()), metric_text(row["metric"]),
+               with_commas(row["trainable_parameters"].get<int64_t>()), metric_text(row["metric"], is_mixed),
                fmt::format("{:.1f}", row["seconds"].get<double>()),
                with_commas(static_cast<int64_t>(row["tokens_per_second"].get<double>())), adapter_text(row)});
   }

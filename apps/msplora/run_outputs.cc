@@ -1,14 +1,17 @@
 #include "run_outputs.h"
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include <fmt/format.h>
 
 #include "msplora/adapters/files.h"
+#include "msplora/core/file.h"
 #include "msplora/core/log.h"
 #include "msplora/eval/evaluator.h"
+#include "msplora/train/tensorboard.h"
 
 namespace msplora {
 
@@ -61,8 +64,32 @@ Json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe)
   return results;
 }
 
-void remove_earlier_adapters(const fs::path& directory) {
-  for (const char* name : {"adapter", "adapter-native"}) fs::remove_all(directory / name);
+void remove_earlier_results(const fs::path& directory) {
+  for (const char* name : {"adapter", "adapter-native", "model", "metrics.json"})
+    fs::remove_all(directory / name);
+  TensorBoardWriter::remove_earlier(directory);
+}
+
+namespace {
+
+class RecipeSink : public EventSink {
+ public:
+  RecipeSink(fs::path directory, std::string recipe)
+      : directory_(std::move(directory)), recipe_(std::move(recipe)) {}
+  void on_start(const RunInfo& info) override {
+    if (!info.resumed) remove_earlier_results(directory_);
+    write_file_atomically(directory_ / "recipe.yaml", recipe_);
+  }
+
+ private:
+  fs::path directory_;
+  std::string recipe_;
+};
+
+}  // namespace
+
+std::unique_ptr<EventSink> make_recipe_sink(fs::path directory, std::string recipe) {
+  return std::make_unique<RecipeSink>(std::move(directory), std::move(recipe));
 }
 
 std::string closing_lines(const Json& summary, const std::string& directory) {

@@ -11,6 +11,7 @@
 
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/fingerprint.h"
+#include "msplora/core/dtype_names.h"
 #include "msplora/core/file.h"
 #include "msplora/core/log.h"
 #include "msplora/nn/device.h"
@@ -77,7 +78,8 @@ EncodedPart encode_part(const std::string& name, Dataset data, const PreparedDat
 
 }  // namespace
 
-at::ScalarType parse_dtype(const std::string& name) {
+at::ScalarType parse_dtype(const std::string& given) {
+  const std::string name = usual_dtype_name(given);
   if (name == "float32") return at::kFloat;
   if (name == "bfloat16") return at::kBFloat16;
   if (name == "float16") return at::kHalf;
@@ -209,7 +211,7 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adap
   if (adapter_required) adapter->required();
   add_labels_argument(command, arguments);
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
-      ->check(CLI::IsMember({"float32", "bfloat16"}));
+      ->transform(dtype_choice({"float32", "bfloat16"}));
 }
 
 Session open_session(const ModelArguments& arguments, const CommonOptions& common) {

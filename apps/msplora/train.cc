@@ -19,6 +19,7 @@
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
+#include "run_check.h"
 #include "run_outputs.h"
 #include "session.h"
 
@@ -54,6 +55,9 @@ TrainRun load_run(const Recipe& recipe, bool resume) {
   run.recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
   run.tokenizer = load_tokenizer(recipe.model.path, config);
   run.data = prepare_data(recipe, config, *run.tokenizer);
+  ErrorList errors;
+  check_run(recipe, run.data, errors);
+  errors.throw_if_any(ErrorCode::kConfig, "the recipe cannot be run");
   run.model = open_classifier(recipe, config, run.data.num_labels(), &run.report);
   run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.examples, resume);
   run.adapter = create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path),
@@ -134,6 +138,7 @@ TrainerSetup make_setup(const TrainRun& run, bool resume) {
   setup.adapter = run.adapter.get();
   setup.recipe = recipe_to_json(run.recipe);
   setup.base_fingerprint = run.adapter->target().base_fingerprint;
+  setup.sinks.push_back(make_recipe_sink(setup.directory, to_yaml(run.recipe)));
   setup.sinks.push_back(make_console_sink());
   setup.sinks.push_back(make_jsonl_sink(setup.directory / "metrics.jsonl"));
   if (run.recipe.output.tensorboard) setup.sinks.push_back(make_tensorboard_sink(setup.directory));
@@ -153,8 +158,6 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
 
   const fs::path directory = recipe.output.dir;
-  if (!arguments.resume) remove_earlier_adapters(directory);
-  write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
   TextTask task = make_task(run);
   const TrainingResult result = Trainer(make_setup(run, arguments.resume), task).run();
   if (result.paused) {
@@ -168,6 +171,7 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   if (run.ranks.seconds) summary["rank_estimation_seconds"] = *run.ranks.seconds;
   summary["test"] = evaluate_test(*run.model, run.data, recipe);
   summary["adapter"] = save_adapters(*run.adapter, recipe, facts_of(recipe, run.data));
+  if (const auto warnings = logged_warnings(); !warnings.empty()) summary["warnings"] = warnings;
   summary["run"] = recipe.output.dir;
   summary["model"] = recipe.model.path;
   write_file_atomically(directory / "metrics.json", summary.dump(2) + "\n");

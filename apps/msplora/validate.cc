@@ -19,6 +19,7 @@
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
+#include "run_check.h"
 #include "session.h"
 
 namespace msplora {
@@ -87,16 +88,20 @@ std::optional<PreparedData> check_data(const Recipe& recipe, const std::optional
   return prepared;
 }
 
-void check_output(const OutputOptions& output, ErrorList& errors) {
+/// Gives a note about what is not wrong but must be said.
+std::string check_output(const OutputOptions& output, ErrorList& errors) {
   std::error_code code;
   const std::filesystem::path directory = output.dir;
-  if (directory.empty() || !std::filesystem::exists(directory, code)) return;
+  if (directory.empty() || !std::filesystem::exists(directory, code)) return {};
   if (!std::filesystem::is_directory(directory, code)) {
     errors.add("output.dir: " + output.dir, "expected a directory, found a file");
   } else if (!output.overwrite && !std::filesystem::is_empty(directory, code)) {
-    errors.add("output.dir: " + output.dir, "the output directory exists and is not empty",
-               "choose another one, or pass --overwrite (or --resume) to train");
+    return fmt::format(
+        "note: output.dir {} exists and is not empty: train it with --resume, --overwrite or another "
+        "output.dir\n",
+        output.dir);
   }
+  return {};
 }
 
 /// The weights' headers against config.json and the number of classes; where the head comes from.
@@ -143,8 +148,11 @@ struct ValidateArguments {
 };
 
 /// What the recipe needs beside a plain one.
-void check_rest(const Recipe&, const std::optional<PreparedData>&, ErrorList&) {}
+void check_rest(const Recipe& recipe, const std::optional<PreparedData>& data, ErrorList& errors) {
+  if (data) check_run(recipe, *data, errors);
+}
 void check_rest(const FederateRecipe& recipe, const std::optional<PreparedData>& data, ErrorList& errors) {
+  check_rest(static_cast<const Recipe&>(recipe), data, errors);
   if (data && !data->train.examples.empty()) attempt(errors, [&] { split_clients(recipe, *data); });
 }
 
@@ -159,10 +167,10 @@ void validate_pretraining(const RecipeArguments& arguments, const CommonOptions&
   for (const auto* files : {&recipe.data.train, &recipe.data.validation}) {
     for (const std::string& file : *files) attempt(errors, [&] { LineReader{file}; });
   }
-  check_output(recipe.output, errors);
+  const std::string note = check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);
   if (common.json) return print_json({{"recipe", arguments.file}, {"valid", true}});
-  std::cout << arguments.file << ": no problem found\n";
+  std::cout << arguments.file << ": no problem found\n" << note;
 }
 
 template <class AnyRecipe>
@@ -185,7 +193,7 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
   if (config && !recipe.model.random_init) head = check_weights(recipe, *config, data, errors);
   if (data) check_head(recipe.adapter, data->num_labels(), errors);
   check_rest(recipe, data, errors);
-  check_output(recipe.output, errors);
+  const std::string note = check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);
   if (common.json) {
     nlohmann::ordered_json json = {{"recipe", arguments.file}, {"valid", true}};
@@ -194,7 +202,7 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
     print_json(json);
     return;
   }
-  std::cout << arguments.file << ": no problem found\n" << summary_of(recipe, data, count, head);
+  std::cout << arguments.file << ": no problem found\n" << note << summary_of(recipe, data, count, head);
 }
 
 }  // namespace

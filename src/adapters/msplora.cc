@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -111,6 +112,18 @@ std::vector<TensorSpec> msplora_tensors(const PlanInput& input, ErrorList& error
 class MsploraAdapter : public LowRankAdapter {
  public:
   using LowRankAdapter::LowRankAdapter;
+
+  void on_step_begin(const TrainingProgress& progress) override {
+    if (!config_.stagewise || progress.step != 0) return;
+    std::set<int64_t> stages;
+    for (int64_t step = 0; step < progress.total_steps; ++step)
+      stages.insert(stage({step, progress.total_steps}));
+    if (static_cast<int64_t>(stages.size()) >= layout_.plan.levels) return;
+    throw Error(ErrorCode::kConfig, "adapter.stagewise",
+                fmt::format("{} steps for {} levels: {} of the levels would get none", progress.total_steps,
+                            layout_.plan.levels, layout_.plan.levels - static_cast<int64_t>(stages.size())),
+                "more steps, or other adapter.stage_fractions");
+  }
 
   /// Stage k trains level k alone; it lasts while progress is in [f_0+..+f_{k-1}, f_0+..+f_k).
   std::vector<std::string> frozen_now(const TrainingProgress& progress) const override {

@@ -7,9 +7,12 @@ namespace msplora {
 namespace {
 
 std::atomic<bool> requested{false};
+std::atomic<int> received{0};
 static_assert(std::atomic<bool>::is_always_lock_free, "signal handlers may only touch lock-free atomics");
 
 extern "C" void handle_signal(int signal) {
+  int none = 0;
+  received.compare_exchange_strong(none, signal);
   if (requested.exchange(true)) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
@@ -25,16 +28,25 @@ void install_interrupt_handler() {
   action.sa_flags = SA_RESTART;  // reads and writes in progress go on
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  // nohup has it ignored, and that stands.
+  struct sigaction before = {};
+  if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) {
+    sigaction(SIGHUP, &action, nullptr);
+  }
 }
 
 bool interrupt_requested() noexcept {
   return requested.load(std::memory_order_relaxed);
+}
+int interrupt_signal() noexcept {
+  return received.load(std::memory_order_relaxed);
 }
 void request_interrupt() noexcept {
   requested = true;
 }
 void clear_interrupt() noexcept {
   requested = false;
+  received = 0;
 }
 
 }  // namespace msplora

@@ -1,4 +1,5 @@
 #include "msplora/core/option_io.h"
+#include "msplora/core/dtype_names.h"
 
 #include <fmt/format.h>
 
@@ -172,6 +173,11 @@ std::string read_value(const OptionNode& node, const OptionRange& range, std::st
   value = node.text;
   const auto& choices = range.choices;
   if (choices.empty() || std::find(choices.begin(), choices.end(), value) != choices.end()) return "";
+  if (const std::string usual = usual_dtype_name(value);
+      std::find(choices.begin(), choices.end(), usual) != choices.end()) {
+    value = usual;
+    return "";
+  }
   const std::string nearest = did_you_mean(value, choices);
   return out_of_range(range, fmt::format("`{}`", value)) +
          (nearest.empty() ? "" : fmt::format("; {}", nearest));

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "msplora/core/log.h"
+
 namespace msplora {
 namespace {
 
@@ -17,6 +19,7 @@ constexpr auto kRedrawEvery = std::chrono::milliseconds(100);
 
 bool can_redraw(std::FILE* stream) {
   const char* terminal = std::getenv("TERM");
+  if (log_format() == LogFormat::kJson) return false;
   return isatty(fileno(stream)) == 1 && terminal != nullptr && std::string(terminal) != "dumb";
 }
 
@@ -76,7 +79,7 @@ void Progress::update(int64_t done, const std::string& detail) {
 
 void Progress::line(const std::string& text) {
   erase();
-  fmt::print(stream_, "{}\n", text);
+  fmt::print(stream_, "{}\n", log_line(LogLevel::kInfo, text));
   std::fflush(stream_);
 }
 

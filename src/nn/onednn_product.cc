@@ -1,12 +1,16 @@
 #include "nn/packed_product.h"
 
+#include <cstddef>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "msplora/core/memory.h"
 
 #ifdef MSPLORA_WITH_ONEDNN
 #include "nn/onednn_matmul.h"
@@ -38,10 +42,18 @@ memory::data_type type_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
+// oneDNN ends the process (a jump into code that was never written) where it finds no room for what it
+// generates.
+void need_room_for_code() {
+  constexpr std::size_t kRoom = std::size_t{64} << 20;
+  if (address_space_left() < kRoom) throw std::bad_alloc();
+}
+
 class OneDnnProduct : public PackedProduct {
  public:
   OneDnnProduct(const MatrixView& matrix, bool with_bias)
       : inner_(matrix.inner()), width_(matrix.width()), type_(type_of(matrix.weight)), with_bias_(with_bias) {
+    need_room_for_code();
     const memory::desc plain({inner_, width_}, type_,
                              matrix.is_transposed ? memory::format_tag::ab : memory::format_tag::ba);
     // The layout is the one that whole blocks want; all others use it too.
@@ -160,6 +172,7 @@ class OneDnnProduct : public PackedProduct {
     const std::lock_guard lock(mutex_);
     const auto found = primitives_.find({rows, add});
     if (found != primitives_.end()) return found->second;
+    need_room_for_code();
     const dnnl::matmul::primitive_desc description = describe(rows, packed_.get_desc(), add);
     Primitive made{dnnl::matmul(description), description.scratchpad_desc()};
     return primitives_.emplace(std::pair(rows, add), std::move(made)).first->second;

@@ -168,6 +168,11 @@ void CheckpointStore::prune(int64_t keep, int64_t best_step) {
   remove_leftovers();
 }
 
+void CheckpointStore::remove(int64_t step) {
+  rename_directory(path(step), directory_ / fmt::format("{}{}.old", kHidden, step));
+  remove_leftovers();
+}
+
 void CheckpointStore::remove_all() {
   std::error_code code;
   std::vector<fs::path> found;

@@ -119,6 +119,7 @@ nlohmann::ordered_json run_to_json(const RunOutcome& run) {
   json["tokens_per_second"] = run.tokens_per_second;
   json["peak_memory_bytes"] = run.peak_memory_bytes;
   json["adapter_bytes"] = run.adapter_bytes;
+  if (!run.warnings.empty()) json["warnings"] = run.warnings;
   return json;
 }
 
@@ -200,6 +201,7 @@ RunOutcome read_outcome(const PlannedRun& run) {
     metrics.at("seconds").get_to(outcome.seconds);
     metrics.at("tokens_per_second").get_to(outcome.tokens_per_second);
     metrics.at("peak_memory_bytes").get_to(outcome.peak_memory_bytes);
+    outcome.warnings = metrics.value("warnings", std::vector<std::string>());
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kFormat, path.string(), error.what(),
                 "the file is damaged or from another program");

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "msplora/core/file.h"
+#include "msplora/core/log.h"
 #include "msplora/core/progress.h"
 #include "msplora/train/tensorboard.h"
 
@@ -27,8 +28,11 @@ class ConsoleSink : public EventSink {
     total_ = info.total_steps;
     progress_.emplace(info.method, info.total_steps, stream_);
     progress_->start_at(info.first_step);
-    progress_->line(fmt::format("training {} parameters ({}), steps {} to {}", info.trainable_parameters,
-                                info.method, info.first_step + 1, info.total_steps));
+    const std::string what =
+        fmt::format("training {} parameters ({})", info.trainable_parameters, info.method);
+    progress_->line(info.first_step < info.total_steps
+                        ? fmt::format("{}, steps {} to {}", what, info.first_step + 1, info.total_steps)
+                        : fmt::format("{}: all {} steps are done", what, info.total_steps));
   }
 
   void on_step(const StepReport& report) override { progress_->update(report.step, describe(report)); }
@@ -36,12 +40,13 @@ class ConsoleSink : public EventSink {
   void on_log(const StepReport& report) override {
     if (progress_->is_terminal()) return;
     const double left = report.step > 0 ? report.seconds / report.step * (total_ - report.step) : 0.0;
-    progress_->line(fmt::format("step {}/{}  epoch {:.2f}  {}  grad {:.3g}  left {}", report.step, total_,
-                                report.epoch, describe(report), report.grad_norm, format_duration(left)));
+    progress_->line(fmt::format("{}step {}/{}  epoch {:.2f}  {}  grad {:.3g}  left {}", clock_prefix(),
+                                report.step, total_, report.epoch, describe(report), report.grad_norm,
+                                format_duration(left)));
   }
 
   void on_evaluation(int64_t step, double epoch, const Evaluation& evaluation, bool is_best) override {
-    progress_->line(fmt::format("evaluation at step {} (epoch {:.2f}): {}{}", step, epoch,
+    progress_->line(fmt::format("{}evaluation at step {} (epoch {:.2f}): {}{}", clock_prefix(), step, epoch,
                                 format_metrics(evaluation), is_best ? "  best" : ""));
   }
 
@@ -49,13 +54,17 @@ class ConsoleSink : public EventSink {
     if (progress_) {
       progress_->line(text);
     } else {
-      fmt::print(stream_, "{}\n", text);
+      fmt::print(stream_, "{}\n", log_line(LogLevel::kInfo, text));
     }
   }
 
   void on_end() override { progress_.reset(); }
 
  private:
+  // A log without times of its own gets the time of day; a terminal has someone who looks at it.
+  std::string clock_prefix() const {
+    return progress_->is_terminal() || log_format() == LogFormat::kJson ? "" : clock_time() + " ";
+  }
   static std::string describe(const StepReport& report) {
     return fmt::format("loss {:.4f}  lr {:.2e}  {} tokens/s", report.loss, report.lr,
                        format_count(report.tokens_per_second));
@@ -87,6 +96,7 @@ class JsonlSink : public EventSink {
 
   void on_log(const StepReport& report) override {
     write({{"kind", "train"},
+           {"time", utc_time()},
            {"step", report.step},
            {"epoch", report.epoch},
            {"loss", number(report.loss)},
@@ -98,7 +108,8 @@ class JsonlSink : public EventSink {
   }
 
   void on_evaluation(int64_t step, double epoch, const Evaluation& evaluation, bool is_best) override {
-    nlohmann::ordered_json line = {{"kind", "evaluation"}, {"step", step}, {"epoch", epoch}};
+    nlohmann::ordered_json line = {
+        {"kind", "evaluation"}, {"time", utc_time()}, {"step", step}, {"epoch", epoch}};
     for (const auto& [name, value] : evaluation.metrics) line[name] = number(value);
     line["examples"] = evaluation.examples;
     line["evaluation_seconds"] = evaluation.seconds;

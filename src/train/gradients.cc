@@ -65,7 +65,7 @@ GradientWatch::GradientWatch(std::vector<NamedTensor> tensors) {
   for (NamedTensor& tensor : tensors) entries_.push_back({std::move(tensor)});
 }
 
-GradientReport GradientWatch::examine(const std::set<std::string>& frozen, double lr_factor) {
+GradientReport GradientWatch::examine(const std::set<std::string>& frozen, double lr_factor, bool exploded) {
   GradientReport report;
   double total = 0.0;
   std::vector<std::string> dead;
@@ -82,6 +82,17 @@ GradientReport GradientWatch::examine(const std::set<std::string>& frozen, doubl
   }
   report.norm = std::sqrt(total);
   if (dead.empty()) return report;
+  // Nothing has a gradient any more: what came before ran the model into saturation.
+  const bool any_alive =
+      std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) { return entry.alive; });
+  if (exploded || (total == 0.0 && any_alive)) {
+    throw Error(
+        ErrorCode::kNumerics, "training",
+        fmt::format("loss or gradients exploded: the norm of the gradients is {:.3g}, and {} of {} trainable "
+                    "tensors have none after the first updates",
+                    report.norm, dead.size(), entries_.size()),
+        "a smaller learning rate (train.lr), or train.clip_norm and warm-up");
+  }
   throw Error(
       ErrorCode::kConfig, "training",
       fmt::format("{} of {} trainable tensors never got a gradient, so they would stay as they are: {}",

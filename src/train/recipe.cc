@@ -130,9 +130,8 @@ nlohmann::json recipe_to_json(const PretrainRecipe& recipe) {
 
 std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after) {
   static const std::set<std::string> kFree = {
-      "output.",         "train.stop_at",          "train.log_every", "train.save_every",
-      "train.threads",   "train.keep_checkpoints", "train.epochs",    "train.load_best_at_end",
-      "train.max_steps", "train.eval_batch_tokens"};
+      "output.",       "train.stop_at",          "train.log_every",        "train.save_every",
+      "train.threads", "train.keep_checkpoints", "train.load_best_at_end", "train.eval_batch_tokens"};
   return changed_keys(before, after, kFree);
 }
 

@@ -19,6 +19,7 @@
 #include <new>
 #include <string>
 
+#include "msplora/core/memory.h"
 #include "msplora/core/threads.h"
 
 namespace msplora {
@@ -64,42 +65,56 @@ class TensorAllocator final : public c10::Allocator {
 };
 
 // Grows the heap by up to half of the machine's memory, of which nothing is used yet, and asks for large
-// pages there: the heap is the one region that malloc fills from the bottom and keeps.
+// pages there: the heap is the one region that malloc fills from the bottom and keeps. Under a limit on
+// address space, which counts what is reserved, half of the rest stays for files, threads and generated code.
 void put_heap_on_large_pages() {
 #if defined(__GLIBC__) && defined(MADV_HUGEPAGE)
-  constexpr size_t kPiece = size_t{512} << 20, kLargePage = size_t{2} << 20;
-  const size_t memory =
-      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  constexpr size_t kMost = size_t{16} << 30, kLargePage = size_t{2} << 20;
   std::array<void*, 32> pieces{};
-  const size_t count = std::min(pieces.size(), memory / 2 / kPiece);
+  const size_t piece = std::min({kMost, machine_memory() / 2, address_space_left() / 2}) / pieces.size();
+  if (piece < kLargePage) return;
   const auto begin = reinterpret_cast<uintptr_t>(sbrk(0));
-  for (size_t i = 0; i < count; ++i) pieces[i] = std::malloc(kPiece);
+  for (void*& place : pieces) place = std::malloc(piece);
   const auto end = reinterpret_cast<uintptr_t>(sbrk(0));
-  for (size_t i = count; i > 0; --i) std::free(pieces[i - 1]);
+  for (size_t i = pieces.size(); i > 0; --i) std::free(pieces[i - 1]);
   const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
   if (end > first + kLargePage) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
 }
 
+// Of /proc/self/status, in bytes; 0 where the system does not tell.
+int64_t status_bytes(const char* name) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(name)) return 1024 * std::strtoll(line.c_str() + std::strlen(name), nullptr, 10);
+  }
+  return 0;
+}
+
+int64_t bytes_at_start = 0;
+
 }  // namespace
 
 void keep_freed_memory() {
+  if (bytes_at_start == 0) bytes_at_start = status_bytes("VmRSS:");
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, -1);
-  mallopt(M_TOP_PAD, 64 << 20);
+  // The heap grows by so much at a time, which a limit on address space may not allow.
+  if (address_space_left() > size_t{4} << 30) mallopt(M_TOP_PAD, 64 << 20);
 #endif
   put_heap_on_large_pages();
   static TensorAllocator allocator;
   c10::SetCPUAllocator(&allocator);
 }
 
+int64_t program_memory_bytes() {
+  return bytes_at_start;
+}
+
 int64_t peak_memory_bytes() {
   // Of this program alone; getrusage also counts what the process was before exec.
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return 1024 * std::strtoll(line.c_str() + 6, nullptr, 10);
-  }
+  if (const int64_t peak = status_bytes("VmHWM:"); peak > 0) return peak;
   rusage usage{};
   if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
 #ifdef __APPLE__

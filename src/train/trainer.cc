@@ -69,9 +69,12 @@ void Trainer::do_step() {
   const double loss = backward(batches, targets);
   const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
   if (adapter != nullptr) adapter->on_gradients(progress);
+  if (!first_loss_) first_loss_ = loss;
+  constexpr double kExplosion = 5.0;
+  const bool exploded = loss > kExplosion * std::max(1.0, *first_loss_);
   const GradientReport gradients = [&] {
     const ProfileScope norm("gradient norm");
-    return watch_.examine(frozen, lr_factor);
+    return watch_.examine(frozen, lr_factor, exploded);
   }();
   if (!gradients.not_finite.empty()) {
     throw Error(

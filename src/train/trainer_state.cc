@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "msplora/core/interrupt.h"
+#include "msplora/core/log.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/trainer.h"
 
@@ -52,17 +53,6 @@ void copy_values(const std::vector<NamedTensor>& targets, const std::vector<Name
   for (const NamedTensor& target : targets) at::Tensor(target.tensor).copy_(by_name[target.name]);
 }
 
-void remove_files_of_earlier_run(const std::filesystem::path& directory) {
-  std::vector<std::filesystem::path> found;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("events.out.tfevents.") || name == "metrics.jsonl" || name == "metrics.json") {
-      found.push_back(entry.path());
-    }
-  }
-  for (const auto& path : found) std::filesystem::remove(path);
-}
-
 TrainerSetup checked(TrainerSetup setup) {
   if (setup.trainable.empty()) {
     throw Error(ErrorCode::kConfig, "training", "nothing is trainable",
@@ -93,6 +83,11 @@ Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
                 fmt::format("the task has no metric `{}`; it has {}", wanted, fmt::join(names, ", ")),
                 did_you_mean(wanted, names));
   }
+  if (setup_.options.early_stopping_patience > 0 && !task_.can_evaluate()) {
+    throw Error(ErrorCode::kConfig, "train.early_stopping_patience",
+                "there is no validation data, so no evaluation could stop the run",
+                "data.validation or data.validation_fraction; or remove it");
+  }
   if (setup_.adapter != nullptr && setup_.adapter->has_search() && !task_.can_evaluate()) {
     throw Error(ErrorCode::kConfig, "training",
                 fmt::format("method {} ends with a search on validation data, but there is none",
@@ -110,7 +105,7 @@ void Trainer::start() {
   const std::vector<int64_t> steps = resumes ? checkpoints_.steps() : std::vector<int64_t>();
   const bool resumed = !steps.empty();
   if (resumed) {
-    restore(checkpoints_.load(steps.back()));
+    restore_newest(steps);
   } else {
     start_fresh();
   }
@@ -126,10 +121,7 @@ void Trainer::start() {
 }
 
 void Trainer::start_fresh() {
-  if (setup_.keeps_checkpoints) {
-    checkpoints_.remove_all();
-    remove_files_of_earlier_run(setup_.directory);
-  }
+  if (setup_.keeps_checkpoints) checkpoints_.remove_all();
   state_ = {};
 }
 
@@ -138,7 +130,14 @@ void Trainer::check_same_run(const TrainingCheckpoint& checkpoint) const {
   if (!setup_.recipe.is_null() && !checkpoint.recipe.is_null()) {
     const auto keys = changed_keys(checkpoint.recipe, setup_.recipe);
     ErrorList errors;
-    for (const std::string& key : keys) errors.add(key, "differs from the run to be resumed");
+    for (const std::string& key : keys) {
+      const bool is_length = key == "train.epochs" || key == "train.max_steps";
+      errors.add(key, "differs from the run to be resumed",
+                 is_length
+                     ? "the learning rates so far belong to the run's length; train.stop_at pauses a run "
+                       "without changing it"
+                     : "");
+    }
     errors.throw_if_any(ErrorCode::kConfig, where + ": made with other options");
   }
   if (checkpoint.data_fingerprint != task_.fingerprint()) {
@@ -149,6 +148,25 @@ void Trainer::check_same_run(const TrainingCheckpoint& checkpoint) const {
     throw Error(ErrorCode::kConfig, where, "the base model has changed since the checkpoint was made",
                 "resume with the same model, or start anew in another directory");
   }
+}
+
+void Trainer::restore_newest(std::vector<int64_t> steps) {
+  std::vector<int64_t> unreadable;
+  for (;; steps.pop_back()) {
+    TrainingCheckpoint checkpoint;
+    try {
+      checkpoint = checkpoints_.load(steps.back());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kFormat || steps.size() == 1) throw;
+      unreadable.push_back(steps.back());
+      log_warning(fmt::format("{} cannot be read and is left out: {}",
+                              checkpoints_.path(steps.back()).string(), error.what()));
+      continue;
+    }
+    restore(checkpoint);
+    break;
+  }
+  for (const int64_t step : unreadable) checkpoints_.remove(step);
 }
 
 void Trainer::restore(const TrainingCheckpoint& checkpoint) {

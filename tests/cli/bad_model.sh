@@ -80,7 +80,7 @@ expect 1 "no trained head" "--adapter" -- "$MSPLORA" eval --model "$model" --dat
 expect 1 "holds no adapter" -- "$MSPLORA" eval --model "$model" --adapter "$model" --data "$data/test.tsv"
 
 # Directories that exist.
-expect 1 "run" "not empty" "--resume" "--overwrite" -- "$MSPLORA" train recipe.yaml
+expect 2 "run" "not empty" "--resume" "--overwrite" -- "$MSPLORA" train recipe.yaml
 cp run/metrics.json before.json
 expect 1 "not empty" -- "$MSPLORA" merge --model "$model" --adapter run/adapter-native --output run
 expect 2 "the base model itself" -- \

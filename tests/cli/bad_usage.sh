@@ -37,4 +37,40 @@ printf 'model: {path: x\ntrain:\n' > syntax.yaml
 expect 2 "syntax.yaml:" "not valid YAML" -- "$MSPLORA" validate syntax.yaml
 expect 2 '"kind": "config"' -- "$MSPLORA" train recipe.yaml --set train.lr=-1 --json
 expect 1 "metrics.json" -- "$MSPLORA" results "$data"
+# validate and train refuse the same, with the same code, and leave nothing.
+refused=(train.best_metric=macro_f1 train.device=cuda:9 "train.early_stopping_patience=2 data.validation=[]"
+  "train.max_steps=2 adapter.stagewise=true")
+for sets in "${refused[@]}"; do
+  options=()
+  for set in $sets; do options+=(--set "$set"); done
+  for command in validate train; do
+    expect 2 "${sets%%=*}" -- "$MSPLORA" $command recipe.yaml "${options[@]}"
+    [ ! -e run ] || fail "$command left a directory for $sets"
+  done
+done
+expect 2 "there is no command" -- "$MSPLORA" finetune --help
+expect 2 "msplora bench step --help" -- "$MSPLORA" bench step --zzzzzzzzzzzz
+mkdir full && touch full/file
+expect 0 "no problem found" "not empty" -- "$MSPLORA" validate recipe.yaml --set output.dir=full
+expect 2 "not empty" -- "$MSPLORA" train recipe.yaml --set output.dir=full
+expect 0 "float32" -- "$MSPLORA" train recipe.yaml --set train.dtype=FP32 --set train.max_steps=2 --set output.dir=typed
+expect 0 -- "$MSPLORA" train recipe.yaml --set train.max_steps=2 --set train.log_every=1 --set output.dir=lines --log-format json
+while read -r line; do
+  case $line in
+    '{"time":"20'*'"level":"'*'"message":"'*) ;;
+    *) fail "not a JSON line: $line" ;;
+  esac
+done < err.txt
+grep -q '"time":"20' lines/metrics.jsonl || fail "no time in metrics.jsonl"
+
+# Under a limit on address space that is too small for its libraries, the program says so before they hang.
+expect 1 "ulimit -v" -- bash -c 'ulimit -v 600000; exec "$MSPLORA" --version'
+# Waiting threads sleep, whatever else is in the environment; the user's choice stands.
+for environment in "-i" "-i PWD=/" ""; do
+  env $environment OMP_DISPLAY_ENV=verbose "$MSPLORA" --version > out.txt 2>&1 || fail "env $environment"
+  grep -q "GOMP_SPINCOUNT = '1000'" out.txt || { cat out.txt >&2; fail "threads spin under env $environment"; }
+done
+OMP_WAIT_POLICY=active OMP_DISPLAY_ENV=verbose "$MSPLORA" --version > out.txt 2>&1
+! grep -q "GOMP_SPINCOUNT = '1000'" out.txt || fail "the user's wait policy was replaced"
+
 [ ! -e run ] || fail "a refused run left its directory"

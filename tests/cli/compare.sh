@@ -40,7 +40,7 @@ perl -0777 -e '
 ' < whole/compare.json || fail "the rate is not the best of the validation scores"
 
 # Not empty: refused; finished: nothing runs again.
-expect 1 "not empty" "--resume" -- compare "${grid[@]}" --output whole
+expect 2 "not empty" "--resume" -- compare "${grid[@]}" --output whole
 cp whole/compare.csv before.csv
 expect 0 "[9/9]" -- compare "${grid[@]}" --output whole --resume
 cmp before.csv whole/compare.csv

@@ -2,6 +2,9 @@
 . "$(dirname "$0")/lib.sh"
 
 "$CMAKE" --install "$BUILD_DIR" --prefix "$here/prefix" > install.txt 2>&1 || { cat install.txt >&2; fail "install"; }
+for file in LICENSE docs/quickstart.md recipes models/msplora-base-mini/model.safetensors; do
+  [ -e "prefix/share/msplora/$file" ] || fail "$file is not installed"
+done
 expect 0 -- prefix/bin/msplora --version
 "$CMAKE" -S "$SOURCE_DIR/examples/embed" -B build -DCMAKE_PREFIX_PATH="$here/prefix" -DCMAKE_CXX_COMPILER="$CXX" \
   -DTorch_DIR="$TORCH_DIR" -DCMAKE_BUILD_TYPE=Debug > configure.txt 2>&1 || { cat configure.txt >&2; fail "configure"; }

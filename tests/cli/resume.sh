@@ -40,6 +40,21 @@ grep -qF -- "--resume" err.txt || fail "no word about --resume"
 expect 0 "resumed from" -- "$MSPLORA" train recipe.yaml "${steps[@]}" --set output.dir=interrupted --resume
 same interrupted
 
+# A closed terminal and `kill` are the same news, each with its own code.
+for signal in TERM:143 HUP:129; do
+  stop_with ${signal%:*} stopped
+  [ $status = ${signal#*:} ] || fail "expected exit code ${signal#*:}, got $status"
+  grep -qF "everything is saved in stopped/checkpoint-" err.txt || fail "no word about the checkpoint"
+  rm -rf stopped
+done
+
+# Another length is another schedule; a refused resume changes nothing.
+cp -r interrupted longer
+expect 2 "train.max_steps" "stop_at" -- \
+  "$MSPLORA" train recipe.yaml "${steps[@]}" --set train.max_steps=300 --set output.dir=longer --resume
+diff -r interrupted longer > /dev/null || fail "a refused resume changed the run"
+expect 0 "all 240 steps are done" -- "$MSPLORA" train recipe.yaml "${steps[@]}" --set output.dir=interrupted --resume
+
 # N steps and N steps are 2 N steps.
 expect 0 "paused after step 120 of 240" -- \
   "$MSPLORA" train recipe.yaml "${steps[@]}" --set output.dir=half --set train.stop_at=120

@@ -58,6 +58,27 @@ TEST(GradientWatch, StopsForATensorThatNeverGetsAGradient) {
   }
 }
 
+TEST(GradientWatch, SaysThatTrainingExplodedWhereItDid) {
+  NamedTensor used = with_gradient("used", at::ones({2}));
+  const NamedTensor dead = with_gradient("dead", at::zeros({2}));
+  for (const bool by_loss : {true, false}) {
+    SCOPED_TRACE(by_loss);
+    used.tensor.mutable_grad() = at::ones({2});
+    GradientWatch watch({used, dead});
+    watch.examine({}, 1.0);
+    if (!by_loss) used.tensor.mutable_grad() = at::zeros({2});  // saturated
+    watch.examine({}, 1.0, by_loss);
+    try {
+      watch.examine({}, 1.0, by_loss);
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kNumerics);
+      EXPECT_NE(error.message().find("exploded"), std::string::npos) << error.what();
+      EXPECT_NE(error.hint().find("learning rate"), std::string::npos);
+    }
+  }
+}
+
 TEST(GradientWatch, GivesFactorsBehindAZeroTimeToStart) {
   NamedTensor late = with_gradient("lora_A", at::zeros({2}));
   GradientWatch watch({late});

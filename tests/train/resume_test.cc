@@ -31,7 +31,7 @@ std::vector<std::string> metric_lines(const fs::path& directory) {
   std::vector<std::string> kept;
   for (std::string line; std::getline(lines, line);) {
     auto json = nlohmann::json::parse(line);
-    for (const char* key : {"seconds", "tokens_per_second", "evaluation_seconds"}) json.erase(key);
+    for (const char* key : {"time", "seconds", "tokens_per_second", "evaluation_seconds"}) json.erase(key);
     kept.push_back(json.dump());
   }
   return kept;
@@ -130,6 +130,42 @@ TEST(Resume, RefusesOtherOptionsAndOtherData) {
   changed.train[3].ids[0] = 11;
   changed.train[4].ids[0] = 12;
   EXPECT_THROW(changed.run(directory.path(), true), Error);
+}
+
+TEST(Resume, RefusesAnotherLength) {
+  TemporaryDirectory directory;
+  TinyRun first;
+  first.options.stop_at = 2;
+  first.run(directory.path());
+  TinyRun longer;
+  longer.options.epochs = 5;
+  try {
+    longer.run(directory.path(), true);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("train.epochs"));
+  }
+}
+
+TEST(Resume, AnUnreadableCheckpointGivesWayToTheOneBefore) {
+  TemporaryDirectory whole_directory("-whole");
+  TinyRun whole(0.2);
+  configure(whole);
+  whole.run(whole_directory.path());
+  TemporaryDirectory directory;
+  TinyRun first(0.2);
+  configure(first);
+  first.options.stop_at = 8;
+  first.run(directory.path());
+  const CheckpointStore store(directory.path());
+  ASSERT_EQ(store.steps().back(), 8);
+  const fs::path newest = store.path(8) / "trainable.safetensors";
+  const std::string zeros(fs::file_size(newest), '\0');
+  std::ofstream(newest, std::ios::binary) << zeros;
+  TinyRun second(0.2);
+  configure(second);
+  second.run(directory.path(), /*resume=*/true);
+  expect_same_run(second, directory.path(), whole, whole_directory.path());
 }
 
 TEST(Resume, AFreshRunRemovesTheFilesOfTheOneBefore) {

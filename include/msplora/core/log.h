@@ -1,6 +1,8 @@
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace msplora {
 
@@ -8,6 +10,24 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
 
 /// Sets what is shown; kInfo and above to begin with.
 void set_log_level(LogLevel level);
+
+enum class LogFormat { kText, kJson };
+
+/// kJson: every line on standard error, those of Progress too, is an object with `time`, `level` and
+/// `message`.
+void set_log_format(LogFormat format);
+LogFormat log_format();
+
+/// Now, as "2026-11-26T22:08:26.123Z".
+std::string utc_time();
+/// Now, here, as "22:08:26".
+std::string clock_time();
+
+/// What a line looks like in the format that is set, without its end.
+std::string log_line(LogLevel level, std::string_view message);
+
+/// The warnings of this process so far, in order, each once (the first hundred): for the summary of a run.
+std::vector<std::string> logged_warnings();
 
 /// One line on standard error: information as it is, the rest with a word in front ("warning: ..."). Safe to
 /// call from several threads.

@@ -45,6 +45,7 @@ class CheckpointStore {
 
   /// Removes all but the newest `keep` checkpoints and `best_step` (-1: none).
   void prune(int64_t keep, int64_t best_step);
+  void remove(int64_t step);
   void remove_all();
   /// Removes what interrupted writes and removals left behind.
   void remove_leftovers();

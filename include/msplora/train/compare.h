@@ -104,7 +104,8 @@ struct RunOutcome {
   std::string name, method;
   double lr = 0.0;
   int64_t seed = 0;
-  std::string error;  // why there are no numbers; "" when there are
+  std::vector<std::string> warnings;  // that the run gave
+  std::string error;                  // why there are no numbers; "" when there are
 
   std::string metric;
   std::optional<double> validation;  // of the best evaluation

@@ -38,8 +38,9 @@ class GradientWatch {
   explicit GradientWatch(std::vector<NamedTensor> tensors);
 
   /// Looks at the gradients before the optimizer step. `lr_factor` is the one of the coming update.
-  /// Throws Error{kConfig} naming the dead tensors.
-  GradientReport examine(const std::set<std::string>& frozen, double lr_factor);
+  /// Throws Error{kConfig} naming the dead tensors; Error{kNumerics} where they are dead because training has
+  /// `exploded` (the caller judges by the loss) or because no tensor has a gradient any more.
+  GradientReport examine(const std::set<std::string>& frozen, double lr_factor, bool exploded = false);
 
  private:
   struct Entry {

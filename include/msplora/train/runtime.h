@@ -10,8 +10,13 @@ int use_threads(int64_t requested);
 /// Lets the allocator of this process keep freed memory, so that the activations of one step lie where those
 /// of the step before lay, and puts it on large pages: a fresh page costs a fault for every 4 KB, and
 /// products that stride through memory miss the processor's table of small pages. Tensors made from then on
-/// take their arrays from it. Reserves address space, not memory. For programs; call it first in main().
+/// take their arrays from it. Reserves address space, not memory: up to 16 GiB, half of the memory that the
+/// process may use, and half of what a limit on address space leaves. For programs; call it first in main().
 void keep_freed_memory();
+
+/// Resident memory of the program and its libraries when keep_freed_memory() was called first, in bytes; 0
+/// before.
+int64_t program_memory_bytes();
 
 /// The largest resident memory of this process so far, in bytes (0 where the system does not tell).
 int64_t peak_memory_bytes();

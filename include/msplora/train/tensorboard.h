@@ -25,6 +25,8 @@ class TensorBoardWriter {
   /// earlier files say about later steps. Throws Error{kIo}.
   explicit TensorBoardWriter(const std::filesystem::path& directory, int64_t resumed_step = -1);
   ~TensorBoardWriter();
+  /// Removes the files that earlier writers made in `directory`.
+  static void remove_earlier(const std::filesystem::path& directory);
   TensorBoardWriter(const TensorBoardWriter&) = delete;
   TensorBoardWriter& operator=(const TensorBoardWriter&) = delete;
 

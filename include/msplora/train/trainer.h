@@ -68,8 +68,8 @@ struct TrainingResult {
 /// same thread count.
 class Trainer {
  public:
-  /// Checks the setup. Throws Error{kConfig} when nothing is trainable, or the method searches on validation
-  /// data and there is none.
+  /// Checks the setup and writes nothing. Throws Error{kConfig} when nothing is trainable, or when the method
+  /// or early stopping needs validation data and there is none.
   Trainer(TrainerSetup setup, TrainingTask& task);
   ~Trainer();
 
@@ -97,6 +97,7 @@ class Trainer {
   // trainer_state.cc: starting, saving and restoring.
   void start();
   void start_fresh();
+  void restore_newest(std::vector<int64_t> steps);  // an unreadable one gives way to the one before
   void restore(const TrainingCheckpoint& checkpoint);
   void check_same_run(const TrainingCheckpoint& checkpoint) const;
   std::vector<NamedTensor> stored_tensors() const;  // what a checkpoint holds beside the optimizer
@@ -124,8 +125,9 @@ class Trainer {
   GradientWatch watch_;
   CheckpointStore checkpoints_;
   RunState state_;
-  int64_t epoch_batches_ = 0;  // micro-batches of the current epoch
-  int64_t saved_step_ = -1;    // step of the newest checkpoint
+  int64_t epoch_batches_ = 0;         // micro-batches of the current epoch
+  int64_t saved_step_ = -1;           // step of the newest checkpoint
+  std::optional<double> first_loss_;  // of this process
   double last_lr_ = 0.0;
   double last_grad_norm_ = 0.0;
   double seconds_before_ = 0.0;  // of the parts before this process

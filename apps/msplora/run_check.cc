@@ -1,0 +1,77 @@
+#include "run_check.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/nn/device.h"
+#include "msplora/train/text_task.h"
+#include "panel.h"
+
+namespace msplora {
+namespace {
+
+constexpr char kValidationHint[] = "data.validation or data.validation_fraction";
+
+/// Unset where it depends on how lengths fall into batches.
+std::optional<int64_t> steps_of(const TrainOptions& train, size_t examples) {
+  if (train.max_steps > 0) return train.max_steps;
+  if (train.token_budget) return std::nullopt;
+  const int64_t size = batch_options(train).batch_size * train.accumulation;
+  return train.epochs * ((static_cast<int64_t>(examples) + size - 1) / size);
+}
+
+void check_metric(const std::string& wanted, const PreparedData& data, ErrorList& errors) {
+  if (data.validation.empty()) return;  // nothing chooses by it
+  std::vector<std::string> names;
+  std::vector<std::string> of_a_part = data.metrics;
+  of_a_part.emplace_back("loss");
+  for (const EncodedPart& part : data.validation) {
+    for (const std::string& name : of_a_part)
+      names.push_back((data.validation.size() > 1 ? part.name + "_" : std::string()) + name);
+  }
+  if (wanted.empty() || std::find(names.begin(), names.end(), wanted) != names.end()) return;
+  errors.add("train.best_metric",
+             fmt::format("the task has no metric `{}`; it has {}", wanted, fmt::join(names, ", ")),
+             did_you_mean(wanted, names));
+}
+
+}  // namespace
+
+void check_run(const Recipe& recipe, const PreparedData& data, ErrorList& errors) {
+  const TrainOptions& train = recipe.train;
+  const AdapterConfig& adapter = recipe.adapter;
+  try {
+    parse_device(train.device);
+  } catch (const Error& error) {
+    errors.add("train.device", error.message(), error.hint());
+  }
+  check_metric(train.best_metric, data, errors);
+  if (data.validation.empty()) {
+    if (train.early_stopping_patience > 0) {
+      errors.add("train.early_stopping_patience",
+                 "there is no validation data, so no evaluation could stop the run",
+                 std::string(kValidationHint) + "; or remove it");
+    }
+    if (adapter.method == "glora" && adapter.glora.search) {
+      errors.add("adapter.glora.search", "the search looks at validation data, but there is none",
+                 kValidationHint);
+    }
+  }
+  const std::optional<int64_t> steps = steps_of(train, data.train.examples.size());
+  if (adapter.method == "msplora" && adapter.stagewise && steps) {
+    const auto levels = static_cast<int64_t>(level_ranks(adapter).size());
+    if (*steps < levels) {
+      errors.add("adapter.stagewise",
+                 fmt::format("{} steps for {} levels: a level would get none", *steps, levels),
+                 "more epochs, or smaller batches");
+    }
+  }
+}
+
+}  // namespace msplora
