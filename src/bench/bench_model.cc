@@ -32,7 +32,7 @@ int64_t BenchModel::trainable_parameters() const {
 
 StepQuestion BenchModel::question(std::vector<int64_t> lengths, bool checkpoint_activations) const {
   StepQuestion question;
-  question.reads_first_rows = model->task() == ModelTask::kSequenceClassification;
+  question.reads_one_row = model->task() == ModelTask::kSequenceClassification;
   if (model->task() == ModelTask::kCausalLm) {
     for (const int64_t length : lengths) question.predicted_tokens += length - 1;
   }

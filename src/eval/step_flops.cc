@@ -1,6 +1,8 @@
 #include "msplora/eval/step_flops.h"
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 namespace msplora {
 namespace {
@@ -52,25 +54,37 @@ Frontier frontier_of(const std::vector<Site>& sites, const StepQuestion& questio
 }
 
 struct Sizes {
-  double tokens = 0, sequences = 0, pairs = 0;  // pairs: (query, key) of all sequences
+  double tokens = 0, sequences = 0;
 };
 
-Sizes sizes_of(const StepQuestion& question, bool causal) {
+Sizes sizes_of(const StepQuestion& question) {
   Sizes sizes;
   sizes.sequences = static_cast<double>(question.lengths.size());
-  for (const int64_t length : question.lengths) {
-    const double n = static_cast<double>(length);
-    sizes.tokens += n;
-    sizes.pairs += causal ? n * (n + 1) / 2 : n * n;
-  }
+  for (const int64_t length : question.lengths) sizes.tokens += static_cast<double>(length);
   return sizes;
+}
+
+// Pairs of query and key in one block, over all sequences; only the last query of each asks where `narrow`.
+// A window of w tokens counts the token itself; 0: all tokens before.
+double attention_pairs(const std::vector<int64_t>& lengths, bool causal, int64_t window, bool narrow) {
+  double pairs = 0;
+  for (const int64_t length : lengths) {
+    const auto n = static_cast<double>(length);
+    const double reach = causal && window > 0 ? std::min(n, static_cast<double>(window)) : n;
+    if (narrow) {
+      pairs += reach;
+    } else {
+      pairs += causal ? reach * (reach + 1) / 2 + (n - reach) * reach : n * n;
+    }
+  }
+  return pairs;
 }
 
 }  // namespace
 
 StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& sites,
                            const StepQuestion& question) {
-  const Sizes sizes = sizes_of(question, is_decoder(config));
+  const Sizes sizes = sizes_of(question);
   const Frontier frontier = frontier_of(sites, question);
   const int64_t last = config.num_hidden_layers - 1;
   StepFlops flops;
@@ -80,7 +94,7 @@ StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& s
     const bool is_head = site.layer < 0;
     const int stage = is_head ? 0 : stage_of(site);
     const bool is_narrow =
-        question.reads_first_rows && (is_head || (site.layer == last && (stage > 0 || is_query(site))));
+        question.reads_one_row && (is_head || (site.layer == last && (stage > 0 || is_query(site))));
     const double rows = is_narrow ? sizes.sequences : sizes.tokens;
     const double in = static_cast<double>(site.in_features), out = static_cast<double>(site.out_features);
     const double product = 2 * rows * in * out, rank = static_cast<double>(work.rank);
@@ -99,8 +113,9 @@ StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& s
   if (frontier.block <= last) flops.linear_backward += head;
   const double width = static_cast<double>(config.num_attention_heads * config.head_dim);
   for (int64_t block = 0; block <= last; ++block) {
-    const bool is_narrow = question.reads_first_rows && block == last;
-    const double forward = 4 * (is_narrow ? sizes.tokens : sizes.pairs) * width;
+    const bool is_narrow = question.reads_one_row && block == last;
+    const double forward =
+        4 * width * attention_pairs(question.lengths, is_decoder(config), config.window(block), is_narrow);
     flops.attention_forward += forward;
     if (frontier.reaches_attention(block)) flops.attention_backward += 2 * forward;
     if (question.checkpoint_activations && block >= frontier.block) flops.recomputation += forward;

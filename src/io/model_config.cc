@@ -1,6 +1,7 @@
 #include "msplora/io/model_config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -39,9 +40,19 @@ ConfigFamily detail::config_family(const std::string& model_type) {
 
 namespace {
 
+using detail::kMaxSize;
 using detail::saturated;
 using Reader = detail::ConfigReader;
 using Writer = detail::ConfigWriter;
+
+// What Hugging Face's classes take when the key is missing.
+constexpr int64_t kDefaultWindow = 4096, kDefaultMaxWindowLayers = 28;
+constexpr const char* kSlides = "sliding_attention";
+constexpr const char* kDoesNotSlide = "full_attention";
+
+bool is_qwen(const ModelConfig& config) {
+  return config.model_type == "qwen2" || config.model_type == "qwen3";
+}
 
 std::string dtype_key(const json& source) {
   return source.contains("dtype") && !source.contains("torch_dtype") ? "dtype" : "torch_dtype";
@@ -180,15 +191,47 @@ void read_rope_scaling(Reader& reader, ModelConfig& config) {
   }
 }
 
-// Qwen2 files name a window that is only used when they say so.
-void read_sliding_window(Reader& reader, ModelConfig& config) {
-  const json* window = reader.find("sliding_window");
+// The window of the layers that slide; 0: there is none. Qwen files name one that is only used when they say
+// so, Llama has none whatever its file says.
+int64_t read_sliding_window(Reader& reader, const ModelConfig& config) {
   bool is_used = config.model_type == "mistral";
-  if (!is_used) reader.flag("use_sliding_window", is_used, false);
-  if (window == nullptr || !is_used) return;
-  if (!window->is_number_integer() || saturated(*window) < 1)
-    return reader.wrong("sliding_window", "a positive integer or null", *window);
-  config.sliding_window = saturated(*window);
+  if (is_qwen(config)) reader.flag("use_sliding_window", is_used, false);
+  if (!is_used) return 0;
+  if (!config.raw.contains("sliding_window")) return kDefaultWindow;
+  const json& window = config.raw["sliding_window"];
+  if (window.is_null()) return 0;
+  if (window.is_number_integer() && saturated(window) >= 1) return std::min(saturated(window), kMaxSize);
+  reader.wrong("sliding_window", "a positive integer or null", window);
+  return 0;
+}
+
+// Which layers slide: Mistral's all, Qwen's from max_window_layers on unless layer_types lists them.
+void read_windows(Reader& reader, ModelConfig& config) {
+  const int64_t window = read_sliding_window(reader, config), layers = config.num_hidden_layers;
+  int64_t first = 0;
+  if (is_qwen(config)) reader.size("max_window_layers", first, kDefaultMaxWindowLayers, 0);
+  std::vector<int64_t> windows;
+  for (int64_t i = 0; i < layers; ++i) windows.push_back(i >= first ? window : 0);
+  const json* types = reader.find("layer_types");
+  if (types != nullptr && config.model_type != "llama") {
+    if (!types->is_array() || static_cast<int64_t>(types->size()) != layers)
+      return reader.wrong("layer_types", fmt::format("a list of {} names, one a layer", layers), *types);
+    for (int64_t i = 0; i < layers; ++i) {
+      const json& type = (*types)[static_cast<size_t>(i)];
+      const std::string key = fmt::format("layer_types[{}]", i);
+      if (type != kSlides && type != kDoesNotSlide)
+        return reader.wrong(key, "sliding_attention or full_attention", type);
+      if (type == kSlides && window == 0) {
+        return reader.wrong(key, "full_attention, as no sliding_window is in use", type,
+                            is_qwen(config) ? "a window needs use_sliding_window: true" : "");
+      }
+      if (type != kSlides && window > 0 && !is_qwen(config))
+        return reader.wrong(key, "sliding_attention, as every layer of Mistral slides", type);
+      windows[static_cast<size_t>(i)] = type == kSlides ? window : 0;
+    }
+  }
+  if (std::any_of(windows.begin(), windows.end(), [](int64_t w) { return w > 0; }))
+    config.windows = std::move(windows);
 }
 
 // Variants of a known architecture that would load and compute something else.
@@ -267,8 +310,35 @@ void read_names(Reader& reader, ModelConfig& config) {
   config.architectures = architectures->get<std::vector<std::string>>();
 }
 
-// What read_rope_scaling and read_sliding_window read, where no file said it.
-void write_attention_reach(const ModelConfig& config, json& out) {
+// What read_windows reads, where no file said it. layer_types alone would not do: releases of transformers
+// before it know max_window_layers.
+void write_windows(const ModelConfig& config, Writer& writer, json& out) {
+  if (config.model_type == "llama") return;
+  const auto slides = [](int64_t window) { return window > 0; };
+  const auto first = std::find_if(config.windows.begin(), config.windows.end(), slides);
+  const int64_t window = first == config.windows.end() ? 0 : *first;
+  const bool is_one_window = std::all_of(config.windows.begin(), config.windows.end(), [&](int64_t w) {
+    return w == window || (w == 0 && is_qwen(config));
+  });
+  if (!is_one_window || (window > 0 && std::ssize(config.windows) != config.num_hidden_layers)) {
+    throw Error(ErrorCode::kUsage, "ModelConfig",
+                fmt::format("{} layers of {} have one window for all that slide, found {}",
+                            config.num_hidden_layers, config.model_type, fmt::join(config.windows, ", ")));
+  }
+  if (!is_qwen(config)) {
+    const json value = window > 0 ? json(window) : json(nullptr);
+    return writer.set("sliding_window", value, window == kDefaultWindow);
+  }
+  if (window == 0 || config.raw.contains("use_sliding_window")) return;
+  out["sliding_window"] = window;
+  out["use_sliding_window"] = true;
+  out["max_window_layers"] = first - config.windows.begin();
+  out["layer_types"] = json::array();
+  for (const int64_t w : config.windows) out["layer_types"].push_back(w > 0 ? kSlides : kDoesNotSlide);
+}
+
+// What read_rope_scaling reads, where no file said it.
+void write_rope_scaling(const ModelConfig& config, json& out) {
   const RopeScaling& scaling = config.rope_scaling;
   if (scaling.rope_type != "default" && !out.contains("rope_scaling") && !out.contains("rope_parameters")) {
     out["rope_scaling"] = {{"rope_type", scaling.rope_type}, {"factor", scaling.factor}};
@@ -277,10 +347,6 @@ void write_attention_reach(const ModelConfig& config, json& out) {
       out["rope_scaling"]["high_freq_factor"] = scaling.high_freq_factor;
       out["rope_scaling"]["original_max_position_embeddings"] = scaling.original_max_position_embeddings;
     }
-  }
-  if (config.sliding_window && !out.contains("sliding_window")) {
-    out["sliding_window"] = *config.sliding_window;
-    if (config.model_type != "mistral") out["use_sliding_window"] = true;
   }
 }
 
@@ -338,7 +404,7 @@ ModelConfig parse_model_config(const json& source, const std::string& where) {
     }
     if (family == ConfigFamily::kDecoder) {
       read_rope_scaling(reader, config);
-      read_sliding_window(reader, config);
+      read_windows(reader, config);
     }
     refuse_variants(reader, config, family);
     check_heads(reader, config, family);
@@ -375,7 +441,10 @@ json model_config_to_json(const ModelConfig& config) {
   const ConfigFamily family = detail::config_family(config.model_type);
   if (family == ConfigFamily::kUnknown) return out;
   detail::visit_fields(config, family, writer);
-  if (family == ConfigFamily::kDecoder) write_attention_reach(config, out);
+  if (family == ConfigFamily::kDecoder) {
+    write_rope_scaling(config, out);
+    write_windows(config, writer, out);
+  }
   writer.set(dtype_key(out), config.torch_dtype, config.torch_dtype == "float32");
   if (config.pad_token_id) {
     writer.set("pad_token_id", *config.pad_token_id,

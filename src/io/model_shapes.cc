@@ -114,6 +114,7 @@ ModelConfig make_config(const DecoderShape& shape) {
   config.hidden_act = "silu";
   config.tie_word_embeddings = shape.tied;
   config.torch_dtype = shape.dtype;
+  if (shape.model_type == "mistral") config.windows.assign(static_cast<size_t>(shape.layers), 4096);
   return config;
 }
 

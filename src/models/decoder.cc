@@ -82,8 +82,10 @@ Decoder::Decoder(const ModelConfig& config, ParameterStore& store, at::ScalarTyp
   }
   word_embeddings_ = store.take("model.embed_tokens.weight", {config.vocab_size, config.hidden_size},
                                 Role::kMatrix, Init::kNormal);
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i)
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     layers_.push_back(make_decoder_layer(config, fmt::format("model.layers.{}", i), store));
+    layers_.back().window_left = config.window(i) - 1;
+  }
   final_norm_ = take_rms_norm(store, "model.norm", config.hidden_size);
 }
 
@@ -107,9 +109,12 @@ at::Tensor Decoder::turn(const at::Tensor& projected, const at::Tensor& norm, in
 at::Tensor Decoder::attend(const DecoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
                            const Batch& batch) const {
   const ForwardContext& context = batch.context;
-  // A last token sees all of its sequence, so alone it needs no causal mask.
-  const AttentionShape shape{config_.num_attention_heads, config_.num_key_value_heads, config_.head_dim,
-                             !rows.defined(), rows.defined()};
+  const AttentionShape shape{config_.num_attention_heads,
+                             config_.num_key_value_heads,
+                             config_.head_dim,
+                             layer.window_left,
+                             /*window_right=*/0,
+                             rows.defined() ? kernels::Queries::kLast : kernels::Queries::kAll};
   const kernels::DropoutMask mask =
       dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream);
   const std::vector<int32_t>& bounds = batch.input.cu_seqlens;
@@ -176,9 +181,7 @@ Decoder::Stream Decoder::run_blocks(const Batch& batch, const at::Tensor& last_r
 }
 
 Decoder::Batch Decoder::begin(const PackedInput& input, const ForwardContext& context) const {
-  // Attention over a window is not built; up to its length it is the same as without.
-  const int64_t window = config_.sliding_window.value_or(config_.max_position_embeddings);
-  check_lengths(input, std::min(config_.max_position_embeddings, window));
+  check_lengths(input, config_.max_position_embeddings);
   check_ids(input.input_ids, config_.vocab_size, "input_ids");
   int64_t longest = 1;
   for (size_t b = 1; b < input.cu_seqlens.size(); ++b)

@@ -18,6 +18,7 @@ struct DecoderLayer {
   JointLinear query_key_value, key_value, gate_up;
   at::Tensor input_norm, post_attention_norm;
   at::Tensor query_norm, key_norm;  // of each head (Qwen3); undefined elsewhere
+  int64_t window_left = -1;         // tokens that attention looks back; -1: all
   uint64_t attention_stream;        // of the dropout mask
 };
 

@@ -96,8 +96,12 @@ at::Tensor Encoder::embed(const PackedInput& input, const ForwardContext& contex
 
 WithInput Encoder::attend(const EncoderLayer& layer, const at::Tensor& x, const at::Tensor& rows,
                           const PackedInput& input, const ForwardContext& context) const {
-  const AttentionShape shape{config_.num_attention_heads, config_.num_attention_heads, config_.head_dim,
-                             false, rows.defined()};
+  const AttentionShape shape{config_.num_attention_heads,
+                             config_.num_attention_heads,
+                             config_.head_dim,
+                             -1,
+                             -1,
+                             rows.defined() ? kernels::Queries::kFirst : kernels::Queries::kAll};
   const kernels::DropoutMask mask =
       dropout_mask(context, config_.attention_probs_dropout_prob, layer.attention_stream);
   if (rows.defined()) {

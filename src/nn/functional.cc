@@ -168,8 +168,9 @@ kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor&
   op.v_stride = v.stride(0);
   op.o_stride = o.size(1);
   op.scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
-  op.causal = shape.causal;
-  op.first_query_only = shape.first_query_only;
+  op.window_left = shape.window_left;
+  op.window_right = shape.window_right;
+  op.queries = shape.queries;
   op.mask = mask;
   op.q = data<T>(q);
   op.k = data<T>(k);
@@ -207,8 +208,9 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     ctx->saved_data["heads"] = shape.heads;
     ctx->saved_data["kv_heads"] = shape.kv_heads;
     ctx->saved_data["head_dim"] = shape.head_dim;
-    ctx->saved_data["causal"] = shape.causal;
-    ctx->saved_data["first_query_only"] = shape.first_query_only;
+    ctx->saved_data["window_left"] = shape.window_left;
+    ctx->saved_data["window_right"] = shape.window_right;
+    ctx->saved_data["queries"] = static_cast<int64_t>(shape.queries);
     save_mask(ctx, mask);
     return o;
   }
@@ -217,9 +219,11 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     const ProfileScope scope("attention backward");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor d_o = grads[0].contiguous();
-    const AttentionShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["kv_heads"].toInt(),
-                               ctx->saved_data["head_dim"].toInt(), ctx->saved_data["causal"].toBool(),
-                               ctx->saved_data["first_query_only"].toBool()};
+    const auto saved_int = [&](const char* key) { return ctx->saved_data[key].toInt(); };
+    const AttentionShape shape{
+        saved_int("heads"),        saved_int("kv_heads"),
+        saved_int("head_dim"),     saved_int("window_left"),
+        saved_int("window_right"), static_cast<kernels::Queries>(saved_int("queries"))};
     const auto like = [&](const at::Tensor& t) { return t.defined() ? at::empty_like(t) : at::Tensor(); };
     const at::Tensor d_q = like(saved[0]), d_k = like(saved[1]), d_v = like(saved[2]);
     const auto values = parts_of(saved[0], saved[1], saved[2], shape),

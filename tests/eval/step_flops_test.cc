@@ -26,7 +26,7 @@ struct SmallEncoder {
     sites = sites_of_shape(config, ModelTask::kMaskedLm);
     question.lengths = {3, 1};
     question.sites.resize(sites.size());
-    question.reads_first_rows = false;
+    question.reads_one_row = false;
   }
   SiteWork& work(const std::string& path_end) {
     for (size_t i = 0; i < sites.size(); ++i)
@@ -67,7 +67,7 @@ TEST(StepFlops, GradientsStopBelowTheFirstAdapter) {
 
 TEST(StepFlops, ClassificationNeedsOneRowOfTheLastBlock) {
   SmallEncoder m;
-  m.question.reads_first_rows = true;
+  m.question.reads_one_row = true;
   const StepFlops flops = m.count();
   const double narrow = 2.0 / 4;  // two sequences instead of four tokens
   EXPECT_DOUBLE_EQ(flops.linear_forward, kBlock + 2 * kSquare + narrow * (2 * kSquare + 2 * kWide));
@@ -90,6 +90,31 @@ TEST(StepFlops, RecomputationRepeatsTheBlocksWithGradients) {
   EXPECT_DOUBLE_EQ(m.count().recomputation, kBlock + kAttention + 2 * 4 * 1 * 8);
 }
 
+// Two blocks, of which the second looks back over two tokens; sequences of 5 and 1 tokens.
+TEST(StepFlops, WindowsLimitThePairsOfABlock) {
+  ModelConfig config;
+  config.model_type = "qwen2";
+  config.hidden_size = 6;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 4;  // heads times head_dim is not hidden_size
+  config.intermediate_size = 8;
+  config.windows = {0, 2};
+  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kSequenceClassification);
+  StepQuestion question;
+  question.lengths = {5, 1};
+  question.sites.resize(sites.size());
+  question.reads_one_row = false;
+  const double whole = (1 + 2 + 3 + 4 + 5) + 1, sliding = (1 + 2 + 2 + 2 + 2) + 1;
+  // A query of width 8 meets a key and a value: two products of two operations.
+  EXPECT_DOUBLE_EQ(count_step_flops(config, sites, question).attention_forward, 4 * 8 * (whole + sliding));
+  question.reads_one_row = true;  // the last tokens of both see 2 and 1
+  EXPECT_DOUBLE_EQ(count_step_flops(config, sites, question).attention_forward, 4 * 8 * (whole + 3));
+  config.windows = {2, 0};
+  EXPECT_DOUBLE_EQ(count_step_flops(config, sites, question).attention_forward, 4 * 8 * (sliding + 6));
+}
+
 // 84.9 M weights in 12 blocks and 4096 tokens: 0.696 TF forward (docs/performance.md).
 TEST(StepFlops, RobertaBase) {
   const ModelConfig config = known_model_shape("roberta-base");
@@ -97,7 +122,7 @@ TEST(StepFlops, RobertaBase) {
   StepQuestion question;
   question.lengths.assign(32, 128);
   question.sites.resize(sites.size());
-  question.reads_first_rows = false;
+  question.reads_one_row = false;
   const StepFlops flops = count_step_flops(config, sites, question);
   EXPECT_NEAR(flops.linear_forward * 1e-12, 0.696, 0.0005);
   EXPECT_NEAR(flops.attention_forward * 1e-12, 0.0193, 0.00005);

@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "io/test_files.h"
 #include "msplora/core/file.h"
@@ -18,6 +19,7 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing::StartsWith;
 
 json roberta() {
@@ -182,18 +184,84 @@ TEST(ModelConfig, ReadsHowFarDecodersReach) {
               AllOf(HasSubstr("high_freq_factor"), HasSubstr("original_max_position_embeddings")));
 }
 
-TEST(ModelConfig, ReadsSlidingWindowsThatAreUsed) {
+// The numbers are those of transformers 5.24: configuration_mistral.py, configuration_qwen2.py.
+TEST(ModelConfig, ReadsWhichLayersSlide) {
   json source = llama();
+  source["num_hidden_layers"] = 4;
   source["sliding_window"] = 16;
-  EXPECT_FALSE(parse(source).sliding_window);  // Llama has none, whatever its file says
-  source["model_type"] = "qwen2";
-  EXPECT_FALSE(parse(source).sliding_window);
-  source["use_sliding_window"] = true;
-  EXPECT_EQ(parse(source).sliding_window, 16);
+  EXPECT_THAT(parse(source).windows, IsEmpty());  // Llama has none, whatever its file says
+  EXPECT_EQ(parse(source).window(3), 0);
+  json mistral = source;
+  mistral["model_type"] = "mistral";
+  EXPECT_THAT(parse(mistral).windows, ElementsAre(16, 16, 16, 16));
+  mistral["sliding_window"] = nullptr;
+  EXPECT_THAT(parse(mistral).windows, IsEmpty());
+  mistral.erase("sliding_window");
+  EXPECT_THAT(parse(mistral).windows, ElementsAre(4096, 4096, 4096, 4096));
+
+  for (const char* model_type : {"qwen2", "qwen3"}) {
+    json qwen = source;
+    qwen["model_type"] = model_type;
+    EXPECT_THAT(parse(qwen).windows, IsEmpty());  // use_sliding_window is false
+    qwen["use_sliding_window"] = true;
+    EXPECT_THAT(parse(qwen).windows, IsEmpty());  // max_window_layers is 28
+    qwen["max_window_layers"] = 0;
+    EXPECT_THAT(parse(qwen).windows, ElementsAre(16, 16, 16, 16));
+    qwen["max_window_layers"] = 3;
+    EXPECT_THAT(parse(qwen).windows, ElementsAre(0, 0, 0, 16));
+    EXPECT_EQ(parse(qwen).window(3), 16);
+    EXPECT_EQ(model_config_to_json(parse(qwen)), qwen);
+    qwen["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention", "full_attention"};
+    EXPECT_THAT(parse(qwen).windows, ElementsAre(16, 0, 16, 0));
+    EXPECT_EQ(model_config_to_json(parse(qwen)), qwen);
+    qwen["sliding_window"] = nullptr;
+    EXPECT_THAT(refusal(qwen), HasSubstr("layer_types[0]: expected full_attention"));
+    qwen["sliding_window"] = 16, qwen["use_sliding_window"] = false;
+    EXPECT_THAT(refusal(qwen), HasSubstr("use_sliding_window: true"));
+  }
+}
+
+TEST(ModelConfig, RefusesWindowsThatSayNothing) {
+  json source = llama();
   source["model_type"] = "mistral";
-  EXPECT_EQ(parse(source).sliding_window, 16);
-  source["sliding_window"] = 0;
-  EXPECT_THAT(error_of(ErrorCode::kConfig, [&] { parse(source); }), HasSubstr("sliding_window"));
+  for (const json& wrong : {json(0), json(-4), json("all"), json(2.5)})
+    EXPECT_THAT(refusal(source, "sliding_window", wrong), HasSubstr("a positive integer or null"));
+  source["sliding_window"] = 8;
+  EXPECT_THAT(refusal(source, "layer_types", {"sliding_attention"}), HasSubstr("a list of 2 names"));
+  source["layer_types"] = {"sliding_attention", "chunked_attention"};
+  EXPECT_THAT(refusal(source), HasSubstr("layer_types[1]"));
+  source["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_THAT(refusal(source), HasSubstr("every layer of Mistral slides"));
+  source["layer_types"] = {"sliding_attention", "sliding_attention"};
+  EXPECT_THAT(parse(source).windows, ElementsAre(8, 8));
+  source = llama();
+  source["model_type"] = "qwen2", source["use_sliding_window"] = true;
+  refusal(source, "max_window_layers", -1);
+}
+
+// Of a model that no file described, as create_model makes it.
+TEST(ModelConfig, WritesWindowsThatAreReadAgain) {
+  for (const auto& [model_type, windows] :
+       std::multimap<std::string, std::vector<int64_t>>{{"mistral", {}},
+                                                        {"mistral", {6, 6}},
+                                                        {"mistral", {4096, 4096}},
+                                                        {"qwen2", {}},
+                                                        {"qwen2", {0, 7}},
+                                                        {"qwen3", {7, 0}}}) {
+    json source = llama();
+    source["model_type"] = model_type;
+    ModelConfig config = parse(source);
+    config.raw = json::object();
+    config.windows = windows;
+    EXPECT_EQ(parse(model_config_to_json(config)).windows, windows) << model_type;
+  }
+  ModelConfig config = parse(llama());
+  config.model_type = "mistral";
+  config.raw = json::object();
+  for (const std::vector<int64_t>& windows : {std::vector<int64_t>{6, 5}, {6, 0}, {6}}) {
+    config.windows = windows;
+    error_of(ErrorCode::kUsage, [&] { model_config_to_json(config); });
+  }
 }
 
 TEST(ModelConfig, ReadsBiasesOfDecoders) {

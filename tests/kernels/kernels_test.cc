@@ -194,12 +194,12 @@ TEST_P(KernelsOfEveryIsa, ResidualLayerNorm) {
 struct AttentionCase {
   std::vector<int32_t> cu_seqlens;
   int64_t heads, kv_heads, dim;
-  bool causal;
   double p;
-  bool first_query_only = false;
+  int64_t left = -1, right = -1;
+  Queries queries = Queries::kAll;
 
-  int64_t queries() const {
-    return first_query_only ? static_cast<int64_t>(cu_seqlens.size()) - 1 : cu_seqlens.back();
+  int64_t query_rows() const {
+    return queries == Queries::kAll ? cu_seqlens.back() : static_cast<int64_t>(cu_seqlens.size()) - 1;
   }
 };
 
@@ -210,7 +210,7 @@ struct AttentionResult {
 template <typename T, typename Forward, typename Backward>
 AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward backward) {
   const int64_t tokens = c.cu_seqlens.back();
-  const size_t nq = static_cast<size_t>(c.queries() * c.heads * c.dim),
+  const size_t nq = static_cast<size_t>(c.query_rows() * c.heads * c.dim),
                nk = static_cast<size_t>(tokens * c.kv_heads * c.dim);
   const auto make = [](size_t n, const char* name) {
     if constexpr (std::is_same_v<T, float>) {
@@ -222,15 +222,15 @@ AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward 
   const std::vector<T> q = make(nq, "q"), k = make(nk, "k"), v = make(nk, "v"), d_o = make(nq, "do");
   std::vector<T> o(nq), dq(nq), dk(nk), dv(nk);
   AttentionResult result;
-  result.lse.resize(static_cast<size_t>(c.queries() * c.heads));
+  result.lse.resize(static_cast<size_t>(c.query_rows() * c.heads));
   SegmentAttention<T> op;
   op.cu_seqlens = c.cu_seqlens.data();
   op.segments = static_cast<int64_t>(c.cu_seqlens.size()) - 1;
   op.heads = c.heads, op.kv_heads = c.kv_heads, op.head_dim = c.dim;
   op.q_stride = op.o_stride = c.heads * c.dim, op.k_stride = op.v_stride = c.kv_heads * c.dim;
   op.scale = 1.0 / std::sqrt(static_cast<double>(c.dim));
-  op.causal = c.causal;
-  op.first_query_only = c.first_query_only;
+  op.window_left = c.left, op.window_right = c.right;
+  op.queries = c.queries;
   op.mask = {31, c.p};
   op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data(), op.lse = result.lse.data();
   forward(op);
@@ -243,14 +243,11 @@ AttentionResult run_attention(const AttentionCase& c, Forward forward, Backward 
   return result;
 }
 
-TEST_P(KernelsOfEveryIsa, SegmentAttention) {
+void expect_attention_like_reference(const std::vector<AttentionCase>& cases) {
   const auto& reference = ref::float_table();
-  const std::vector<AttentionCase> cases = {
-      {{0, 1, 3}, 1, 1, 8, false, 0.0},          {{0, 5, 22, 31}, 4, 4, 8, false, 0.0},
-      {{0, 33, 34, 130}, 2, 2, 64, false, 0.1},  {{0, 7, 80}, 4, 2, 24, true, 0.0},
-      {{0, 65, 100}, 6, 2, 16, true, 0.2},       {{0, 17}, 3, 1, 5, false, 0.0},
-      {{0, 40, 41}, 2, 1, 32, false, 0.1, true}, {{0, 9, 70}, 2, 2, 6, false, 0.0, true}};
   for (const AttentionCase& c : cases) {
+    SCOPED_TRACE(::testing::Message() << "window " << c.left << " " << c.right << ", queries "
+                                      << static_cast<int>(c.queries) << ", tokens " << c.cu_seqlens.back());
     const AttentionResult expected =
         run_attention<float>(c, reference.segment_attention, reference.segment_attention_backward);
     const AttentionResult got =
@@ -269,24 +266,95 @@ TEST_P(KernelsOfEveryIsa, SegmentAttention) {
   }
 }
 
-// The last layer of a classifier: the same numbers as from all queries, at the first rows.
-TEST_P(KernelsOfEveryIsa, AttentionOfFirstQueriesIsPartOfAll) {
+TEST_P(KernelsOfEveryIsa, SegmentAttention) {
+  expect_attention_like_reference({{{0, 1, 3}, 1, 1, 8, 0.0},
+                                   {{0, 5, 22, 31}, 4, 4, 8, 0.0},
+                                   {{0, 33, 34, 130}, 2, 2, 64, 0.1},
+                                   {{0, 7, 80}, 4, 2, 24, 0.0, -1, 0},
+                                   {{0, 65, 100}, 6, 2, 16, 0.2, -1, 0},
+                                   {{0, 17}, 3, 1, 5, 0.0},
+                                   {{0, 40, 41}, 2, 1, 32, 0.1, -1, -1, Queries::kFirst},
+                                   {{0, 9, 70}, 2, 2, 6, 0.0, -1, 0, Queries::kLast}});
+}
+
+// To both sides, of one token, beyond the segment, no multiple of a tile, with whole tiles out of sight on
+// either side; with masks that are drawn for the columns in sight alone (long segments) and for all.
+TEST_P(KernelsOfEveryIsa, SegmentAttentionInWindows) {
+  expect_attention_like_reference({{{0, 7, 80}, 4, 2, 24, 0.0, 0, 0},
+                                   {{0, 7, 80}, 4, 2, 24, 0.0, 5, 0},
+                                   {{0, 3, 103, 104}, 2, 1, 16, 0.0, 500, 0},
+                                   {{0, 33, 34, 230}, 2, 2, 32, 0.0, 19, 0},
+                                   {{0, 33, 34, 230}, 2, 2, 32, 0.2, 19, 0},
+                                   {{0, 150}, 6, 2, 16, 0.1, 100, 0},
+                                   {{0, 129, 200}, 2, 2, 64, 0.0, 63, 0},
+                                   {{0, 5, 150}, 2, 2, 8, 0.0, 4, 4},
+                                   {{0, 170, 171}, 3, 1, 10, 0.1, 21, 38},
+                                   {{0, 100}, 2, 1, 16, 0.0, -1, 5},
+                                   {{0, 120}, 2, 1, 16, 0.0, 7, -1},
+                                   {{0, 90}, 2, 2, 16, 0.0, 0, -1},
+                                   {{0, 77, 99}, 3, 1, 5, 0.0, 16, 0},
+                                   {{0, 90, 91, 99}, 4, 2, 16, 0.0, 6, 0, Queries::kLast},
+                                   {{0, 90, 91, 99}, 4, 2, 16, 0.2, 40, 3, Queries::kLast},
+                                   {{0, 90, 91, 99}, 4, 2, 16, 0.1, 3, 20, Queries::kFirst}});
+}
+
+// What a window means, from attention without one: over the keys in sight alone, and token by token.
+TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
+  const std::vector<int32_t> bounds = {0, 5, 6, 101};
+  const std::vector<float> q = normals(101 * 32, "q"), k = normals(101 * 32, "k"), v = normals(101 * 32, "v");
+  for (const auto& [left, right] :
+       {std::pair{-1, -1}, {-1, 0}, {0, 0}, {6, 0}, {17, 40}, {-1, 3}, {500, 0}}) {
+    std::vector<float> o(q.size()), alone(32);
+    SegmentAttention<float> op;
+    op.cu_seqlens = bounds.data();
+    op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
+    op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+    op.window_left = left, op.window_right = right;
+    op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
+    segment_attention(op);
+    for (size_t s = 0; s < 3; ++s) {
+      for (int32_t token = bounds[s]; token < bounds[s + 1]; ++token) {
+        const int32_t from = left < 0 ? bounds[s] : std::max(bounds[s], token - left);
+        const int32_t to = right < 0 ? bounds[s + 1] : std::min(bounds[s + 1], token + right + 1);
+        const std::vector<int32_t> in_sight = {0, to - from};
+        SegmentAttention<float> part = op;
+        part.cu_seqlens = in_sight.data();
+        part.segments = 1;
+        part.window_left = part.window_right = -1;
+        part.queries = Queries::kFirst;
+        part.q = &q[token * 32], part.k = &k[from * 32], part.v = &v[from * 32], part.o = alone.data();
+        segment_attention(part);
+        for (size_t c = 0; c < 32; ++c)
+          EXPECT_NEAR(o[token * 32 + c], alone[c], 2e-6) << left << " " << right;
+      }
+    }
+  }
+}
+
+// The last layer of a classifier: the same numbers as from all queries, at the first or last rows.
+TEST_P(KernelsOfEveryIsa, AttentionOfOneQueryIsPartOfAll) {
   const std::vector<int32_t> bounds = {0, 5, 6, 53};
   const std::vector<float> q = normals(53 * 32, "q"), k = normals(53 * 32, "k"), v = normals(53 * 32, "v");
-  std::vector<float> q_first, o(q.size()), o_first(3 * 32);
-  for (const int32_t row : {0, 5, 6}) q_first.insert(q_first.end(), &q[row * 32], &q[row * 32] + 32);
-  SegmentAttention<float> op;
-  op.cu_seqlens = bounds.data();
-  op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
-  op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
-  op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
-  segment_attention(op);
-  op.first_query_only = true;
-  op.q = q_first.data(), op.o = o_first.data();
-  segment_attention(op);
-  for (size_t s = 0; s < 3; ++s) {
-    const size_t row = static_cast<size_t>(bounds[s]);
-    for (size_t c = 0; c < 32; ++c) EXPECT_FLOAT_EQ(o_first[s * 32 + c], o[row * 32 + c]);
+  for (const auto& [left, right] : {std::pair{-1, -1}, {-1, 0}, {9, 0}, {2, 20}}) {
+    for (const Queries queries : {Queries::kFirst, Queries::kLast}) {
+      std::vector<float> q_one, o(q.size()), o_one(3 * 32);
+      std::vector<size_t> rows;
+      for (size_t s = 0; s < 3; ++s)
+        rows.push_back(static_cast<size_t>(queries == Queries::kFirst ? bounds[s] : bounds[s + 1] - 1));
+      for (const size_t row : rows) q_one.insert(q_one.end(), &q[row * 32], &q[row * 32] + 32);
+      SegmentAttention<float> op;
+      op.cu_seqlens = bounds.data();
+      op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
+      op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+      op.window_left = left, op.window_right = right;
+      op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
+      segment_attention(op);
+      op.queries = queries;
+      op.q = q_one.data(), op.o = o_one.data();
+      segment_attention(op);
+      for (size_t s = 0; s < 3; ++s)
+        for (size_t c = 0; c < 32; ++c) EXPECT_FLOAT_EQ(o_one[s * 32 + c], o[rows[s] * 32 + c]);
+    }
   }
 }
 
@@ -305,26 +373,33 @@ TEST(ReferenceKernels, AttentionBackwardMatchesFiniteDifferences) {
   }
   std::vector<double> o(q.size()), dq(q.size()), dk(q.size()), dv(q.size());
   std::vector<float> lse(7 * heads);
-  SegmentAttention<double> op{
-      cu_seqlens.data(), 2,        heads,    heads,    dim,      6,         6, 6, 6, 0.5, true, false,
-      {9, 0.2},          q.data(), k.data(), v.data(), o.data(), lse.data()};
+  SegmentAttention<double> op;
+  op.cu_seqlens = cu_seqlens.data();
+  op.segments = 2, op.heads = op.kv_heads = heads, op.head_dim = dim;
+  op.q_stride = op.k_stride = op.v_stride = op.o_stride = heads * dim;
+  op.scale = 0.5;
+  op.mask = {9, 0.2};
+  op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data(), op.lse = lse.data();
   const auto loss = [&] {
     segment_attention<double>(op);
     double sum = 0;
     for (size_t i = 0; i < o.size(); ++i) sum += o[i] * d_o[i];
     return sum;
   };
-  loss();
-  segment_attention_backward<double>({op, d_o.data(), dq.data(), dk.data(), dv.data()});
-  for (const auto& [values, gradient] : {std::pair{&q, &dq}, std::pair{&k, &dk}, std::pair{&v, &dv}}) {
-    for (size_t i = 0; i < values->size(); ++i) {
-      const double kept = (*values)[i], step = 1e-6;
-      (*values)[i] = kept + step;
-      const double up = loss();
-      (*values)[i] = kept - step;
-      const double down = loss();
-      (*values)[i] = kept;
-      EXPECT_NEAR((*gradient)[i], (up - down) / (2 * step), 1e-7);
+  for (const auto& [left, right] : {std::pair{-1, -1}, {-1, 0}, {1, 0}, {1, 2}}) {
+    op.window_left = left, op.window_right = right;
+    loss();
+    segment_attention_backward<double>({op, d_o.data(), dq.data(), dk.data(), dv.data()});
+    for (const auto& [values, gradient] : {std::pair{&q, &dq}, std::pair{&k, &dk}, std::pair{&v, &dv}}) {
+      for (size_t i = 0; i < values->size(); ++i) {
+        const double kept = (*values)[i], step = 1e-6;
+        (*values)[i] = kept + step;
+        const double up = loss();
+        (*values)[i] = kept - step;
+        const double down = loss();
+        (*values)[i] = kept;
+        EXPECT_NEAR((*gradient)[i], (up - down) / (2 * step), 1e-7) << left << " " << right;
+      }
     }
   }
 }

@@ -99,9 +99,10 @@ TEST(ComposedOperations, NormsActivationsAndDropout) {
 
 TEST(ComposedOperations, Attention) {
   for (const int64_t kv_heads : {4, 2, 1}) {
-    for (const bool causal : {false, true}) {
-      const AttentionShape shape{4, kv_heads, 6, causal, false};
-      const std::string what = std::to_string(kv_heads) + (causal ? " heads, causal" : " heads");
+    for (const auto& [left, right] : {std::pair{-1, -1}, {-1, 0}, {0, 0}, {3, 0}, {2, 4}, {50, 1}}) {
+      const AttentionShape shape{4, kv_heads, 6, left, right};
+      const std::string what =
+          std::to_string(kv_heads) + " heads, window " + std::to_string(left) + " " + std::to_string(right);
       const int64_t narrow = 6 * kv_heads;
       expect_one_meaning(
           what, {normals({20, 24}, "q"), normals({20, narrow}, "k"), normals({20, narrow}, "v")},
@@ -109,18 +110,20 @@ TEST(ComposedOperations, Attention) {
       expect_one_meaning(
           what + ", joint", {normals({20, 24 + 2 * narrow}, "qkv")},
           [&](const auto& in) { return segment_attention(in[0], kBounds, shape, {}); }, 1e-5);
+      for (const kernels::Queries queries : {kernels::Queries::kFirst, kernels::Queries::kLast}) {
+        const AttentionShape one{4, kv_heads, 6, left, right, queries};
+        expect_one_meaning(
+            what + ", one query of each segment", {normals({4, 24}, "q"), normals({20, 12 * kv_heads}, "kv")},
+            [&](const auto& in) { return segment_attention(in[0], in[1], kBounds, one, {}); }, 1e-5);
+      }
     }
-    const AttentionShape first{4, kv_heads, 6, false, true};
-    expect_one_meaning(
-        "one query of each segment", {normals({4, 24}, "q"), normals({20, 12 * kv_heads}, "kv")},
-        [&](const auto& in) { return segment_attention(in[0], in[1], kBounds, first, {}); }, 1e-5);
   }
 }
 
 TEST(ComposedOperations, AttentionDropsOut) {
   const ComposedOperations form(true);
   const at::Tensor q = normals({20, 24}, "q");
-  const AttentionShape shape{4, 4, 6, false, false};
+  const AttentionShape shape{4, 4, 6};
   const auto output = [&](const kernels::DropoutMask& mask) {
     return segment_attention(q, q, q, kBounds, shape, mask);
   };

@@ -20,7 +20,7 @@ struct StepQuestion {
   std::vector<int64_t> lengths;    // tokens of each sequence
   std::vector<SiteWork> sites;     // one for each site
   bool trains_embeddings = false;  // gradients reach below the first block
-  bool reads_first_rows = true;    // the head reads one row of each sequence (classification)
+  bool reads_one_row = true;       // the head reads one row of each sequence (classification)
   int64_t predicted_tokens = 0;    // rows of a language model's head, which is no site; 0: it has none
   bool checkpoint_activations = false;
 };
@@ -43,7 +43,7 @@ struct StepFlops {
 ///   - no padding;
 ///   - no gradient of a frozen weight;
 ///   - no gradient of an input below which nothing is trained;
-///   - with reads_first_rows, the last block computes queries, attention output and feed-forward for the rows
+///   - with reads_one_row, the last block computes queries, attention output and feed-forward for the rows
 ///     that the head reads alone.
 /// `sites` are all sites of the model in order of execution (Model::sites, sites_of_shape). Element-wise
 /// operations are not in it; neither is `recomputation` in total(), which states the work that is needed.

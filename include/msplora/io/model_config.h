@@ -43,9 +43,11 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
-  std::optional<int64_t> sliding_window;  // tokens that attention looks back, itself included; unset: all
-  bool attention_bias = false;            // biases of q_proj, k_proj, v_proj and o_proj (Llama, Qwen3)
-  bool mlp_bias = false;                  // and of the feed-forward part (Llama)
+  /// Of each layer: tokens that attention looks back over, the token itself included; 0: all. Empty: no layer
+  /// slides. What sliding_window, use_sliding_window, max_window_layers and layer_types say together.
+  std::vector<int64_t> windows;
+  bool attention_bias = false;  // biases of q_proj, k_proj, v_proj and o_proj (Llama, Qwen3)
+  bool mlp_bias = false;        // and of the feed-forward part (Llama)
   std::string hidden_act = "gelu";
   double hidden_dropout_prob = 0.0;
   double attention_probs_dropout_prob = 0.0;
@@ -60,6 +62,9 @@ struct ModelConfig {
   /// Contradictions among id2label, label2id, num_labels and problem_type, which only matter to who uses the
   /// file's own head; the names and the problem type are then unset.
   std::vector<Error> label_problems;
+
+  /// The window of a layer; 0: none.
+  int64_t window(int64_t layer) const { return windows.empty() ? 0 : windows.at(static_cast<size_t>(layer)); }
 
   /// The file as read; keys we do not know are written back unchanged.
   nlohmann::json raw = nlohmann::json::object();

@@ -186,13 +186,22 @@ void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n);
 template <typename T>
 void multiply(const T* a, const T* b, T* y, int64_t n);
 
-/// Softmax attention inside each segment of a packed batch: o = dropout(softmax(scale q kᵀ [+ causal mask]))
-/// v. q, o: [T, heads, head_dim]; k, v: [T, kv_heads, head_dim]; heads is a multiple of kv_heads (query head
-/// h reads key head h / (heads / kv_heads)). q_stride etc. are the distances between tokens in elements. lse:
-/// float [T, heads], log-sum-exp of the scaled scores, saved for backward. Element (i, j) of the mask of
-/// (segment, head) is i * round_up(S, 16) + j in the stream mixed from the key, the segment's first token and
-/// the head. Memory: O(32 S) per thread. With first_query_only, each segment has one query, its first
-/// token's: q, o and lse have one row per segment (a classifier reads nothing else of the last layer).
+/// The tokens of a segment that have a query. A classifier reads one row of the last layer: the first token's
+/// in an encoder, the last one's in a decoder.
+enum class Queries { kAll, kFirst, kLast };
+
+/// Softmax attention inside each segment of a packed batch: o = dropout(softmax(scale q kᵀ)) v over the keys
+/// that a query sees. q, o: [T, heads, head_dim]; k, v: [T, kv_heads, head_dim]; heads is a multiple of
+/// kv_heads (query head h reads key head h / (heads / kv_heads)). q_stride etc. are the distances between
+/// tokens in elements. lse: float [T, heads], log-sum-exp of the scaled scores, saved for backward. Element
+/// (i, j) of the mask of (segment, head) is i * round_up(S, 16) + j for its query i and key j, in the stream
+/// mixed from the key, the segment's first token and the head. Memory: O(S (head_dim + 32)) per thread.
+///
+/// The token at place p of its segment sees the keys at places p - window_left to p + window_right; -1: no
+/// limit to that side. Causal attention is window_right = 0; a sliding window of w tokens that counts the
+/// token itself, as Mistral's does, is window_left = w - 1. Work is proportional to the window.
+///
+/// With queries kFirst or kLast, q, o and lse have one row per segment, which sees what its token sees.
 template <typename T>
 struct SegmentAttention {
   const int32_t* cu_seqlens = nullptr;  // [segments + 1]
@@ -200,8 +209,8 @@ struct SegmentAttention {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;
   double scale = 1.0;
-  bool causal = false;
-  bool first_query_only = false;
+  int64_t window_left = -1, window_right = -1;
+  Queries queries = Queries::kAll;
   DropoutMask mask;
   const T* q = nullptr;
   const T* k = nullptr;
@@ -209,11 +218,14 @@ struct SegmentAttention {
   T* o = nullptr;
   float* lse = nullptr;
 
-  /// Row of the segment's first query in q, o and lse, and how many it has.
-  int64_t query_begin(int64_t segment) const { return first_query_only ? segment : cu_seqlens[segment]; }
-  int64_t queries(int64_t segment) const {
-    const int64_t length = cu_seqlens[segment + 1] - cu_seqlens[segment];
-    return first_query_only && length > 1 ? 1 : length;
+  int64_t length(int64_t segment) const { return cu_seqlens[segment + 1] - cu_seqlens[segment]; }
+  /// Of the segment's first query: its row in q, o and lse, and its place in the segment.
+  int64_t query_row(int64_t segment) const {
+    return queries == Queries::kAll ? cu_seqlens[segment] : segment;
+  }
+  int64_t query_place(int64_t segment) const { return queries == Queries::kLast ? length(segment) - 1 : 0; }
+  int64_t query_count(int64_t segment) const {
+    return queries != Queries::kAll && length(segment) > 1 ? 1 : length(segment);
   }
 };
 template <typename T>

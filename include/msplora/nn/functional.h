@@ -26,17 +26,17 @@ at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, 
 kernels::Activation activation_from_name(const std::string& name);
 at::Tensor activation(const at::Tensor& x, kernels::Activation kind);
 
+/// Heads, what a token sees and which tokens ask, as in kernels::SegmentAttention.
 struct AttentionShape {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  bool causal = false;
-  /// q and the result have one row per segment, which sees all of it: its first token's in an encoder, its
-  /// last one's in a decoder.
-  bool first_query_only = false;
+  int64_t window_left = -1;
+  int64_t window_right = -1;  // 0: causal
+  kernels::Queries queries = kernels::Queries::kAll;
 };
-/// Attention inside each segment; q [T, heads * head_dim], k and v [T, kv_heads * head_dim] -> [T, heads *
-/// head_dim]. Scores are scaled by 1 / sqrt(head_dim).
+/// Attention inside each segment; q [T, heads * head_dim] (one row per segment unless every token asks), k
+/// and v [T, kv_heads * head_dim] -> the shape of q. Scores are scaled by 1 / sqrt(head_dim).
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask);

@@ -44,17 +44,17 @@ void forward_tile(const SegmentAttention<T>& op, const Tile& tile) {
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
     const int64_t token = tile.first_query + i0;
-    // Keys after the last row of a causal block are hidden from all of its rows.
-    const int64_t keys = op.causal ? i0 + rows : length, columns = round_up(keys, 16);
+    const Columns columns = columns_of(tile, i0, rows);
     gather(op.q + token * op.q_stride + tile.head * dim, op.q_stride, rows, dim, deep,
            static_cast<float>(op.scale), q);
-    gemm(rows, columns, dim, q, deep, 1, kt, wide, p, wide, false);
-    softmax_rows(tile, op.causal, i0, rows, columns, p,
-                 op.lse ? op.lse + token * op.heads + tile.head : nullptr, op.heads);
+    gemm(rows, columns.count(), dim, q, deep, 1, kt + columns.begin, wide, p + columns.begin, wide, false);
+    softmax_rows(tile, i0, rows, columns, p, op.lse ? op.lse + token * op.heads + tile.head : nullptr,
+                 op.heads);
     if (op.mask.active())
-      apply_mask(p, block_mask(op.mask, tile, i0, rows), static_cast<float>(op.mask.scale()), rows, columns,
-                 wide);
-    gemm(rows, deep, keys, p, wide, 1, v, deep, out, deep, false);
+      apply_mask(p, block_mask(op.mask, tile, i0, rows, columns), static_cast<float>(op.mask.scale()), rows,
+                 columns, wide);
+    gemm(rows, deep, columns.keys(), p + columns.begin, wide, 1, v + columns.begin * deep, deep, out, deep,
+         false);
     scatter(out, deep, rows, dim, 1.0f, op.o + token * op.o_stride + tile.head * dim, op.o_stride);
   }
 }
@@ -75,22 +75,23 @@ BackwardScratch backward_scratch(const Tile& tile) {
 template <typename T>
 void backward_head(const SegmentAttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t) {
   const SegmentAttention<T>& f = op.forward;
-  const int64_t length = tile.length, dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
+  const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const float scale = static_cast<float>(f.scale);
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
     const int64_t token = tile.first_query + i0, column = tile.head * dim;
-    const int64_t keys = f.causal ? i0 + rows : length, columns = round_up(keys, 16);
+    const Columns columns = columns_of(tile, i0, rows);
+    const int64_t first = columns.begin, keys = columns.keys();
     gather(f.q + token * f.q_stride + column, f.q_stride, rows, dim, deep, scale, t.q);
     gather(op.d_o + token * f.o_stride + column, f.o_stride, rows, dim, deep, 1.0f, t.d_o);
-    gemm(rows, columns, dim, t.q, deep, 1, t.kt, wide, t.p, wide, false);
-    probability_rows(tile, f.causal, i0, rows, columns, t.p, f.lse + token * f.heads + tile.head, f.heads);
-    gemm(rows, columns, dim, t.d_o, deep, 1, t.vt, wide, t.ds, wide, false);
-    score_gradients(tile, rows, columns, block_mask(f.mask, tile, i0, rows),
+    gemm(rows, columns.count(), dim, t.q, deep, 1, t.kt + first, wide, t.p + first, wide, false);
+    probability_rows(tile, i0, rows, columns, t.p, f.lse + token * f.heads + tile.head, f.heads);
+    gemm(rows, columns.count(), dim, t.d_o, deep, 1, t.vt + first, wide, t.ds + first, wide, false);
+    score_gradients(tile, rows, columns, block_mask(f.mask, tile, i0, rows, columns),
                     static_cast<float>(f.mask.scale()), t.p, t.ds);
-    gemm(keys, deep, rows, t.p, 1, wide, t.d_o, deep, t.dv, deep, true);
-    gemm(keys, deep, rows, t.ds, 1, wide, t.q, deep, t.dk, deep, true);
-    gemm(rows, deep, keys, t.ds, wide, 1, t.k, deep, t.out, deep, false);
+    gemm(keys, deep, rows, t.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
+    gemm(keys, deep, rows, t.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
+    gemm(rows, deep, keys, t.ds + first, wide, 1, t.k + first * deep, deep, t.out, deep, false);
     scatter(t.out, deep, rows, dim, scale, op.dq + token * f.q_stride + column, f.q_stride);
   }
 }

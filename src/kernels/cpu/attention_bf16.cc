@@ -31,6 +31,10 @@ MSPLORA_INLINE __mmask16 first_lanes(int64_t count) {
 MSPLORA_INLINE VecF only(VecF v, __mmask16 lanes) {
   return (VecF)_mm512_maskz_mov_ps(lanes, (__m512)v);
 }
+// A mask of the lanes of the vector at column j that a row sees.
+MSPLORA_INLINE __mmask16 seen_lanes(Keys seen, int64_t j) {
+  return static_cast<__mmask16>(first_lanes(seen.end - j) & ~first_lanes(seen.begin - j));
+}
 
 // 2^x to about 2 ulp, for x <= 127; 0 far below.
 MSPLORA_INLINE VecF exp2(VecF x) {
@@ -171,29 +175,38 @@ uint32_t* pair_scratch(int slot, int64_t count) {
 
 constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
-// Raw products of one row -> e^(scale s - top), as bfloat16, dropped ones zero, zero up to `padded`. Returns
-// the sum over all visible keys, dropped ones too; `lse` gets its logarithm and top.
-MSPLORA_INLINE float softmax_row(const float* s, int64_t visible, int64_t padded, float scale,
+// Raw products of one row -> e^(scale s - top), as bfloat16, dropped ones and hidden columns zero. Returns
+// the sum over all keys seen, dropped ones too; `lse` gets its logarithm and top. `first` is the row's place
+// in the mask.
+MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& columns, float scale,
                                  const MaskBits& mask, int64_t first, Bfloat16* p, float* lse) {
-  const int64_t full = visible / kLanes * kLanes;
-  const __mmask16 rest = first_lanes(visible - full);
+  // Whole vectors [begin, end), and one at each end of which some lanes are seen.
+  const int64_t begin = round_up(seen.begin, kLanes), end = seen.end / kLanes * kLanes;
+  const int64_t ends[2] = {begin - kLanes, end};
+  const __mmask16 parts[2] = {begin > seen.begin ? seen_lanes(seen, ends[0]) : __mmask16{0},
+                              end >= begin ? first_lanes(seen.end - end) : __mmask16{0}};
   VecF best = splat(-INFINITY);
-  for (int64_t j = 0; j < full; j += kLanes) best = vmax(load(s + j), best);
-  if (rest) best = (VecF)_mm512_mask_max_ps((__m512)best, rest, (__m512)load(s + full), (__m512)best);
+  for (int64_t j = begin; j < end; j += kLanes) best = vmax(load(s + j), best);
+  for (int i = 0; i < 2; ++i) {
+    if (parts[i])
+      best = (VecF)_mm512_mask_max_ps((__m512)best, parts[i], (__m512)load(s + ends[i]), (__m512)best);
+  }
   const float top = max_lanes(best) * scale;
   const VecF factor = splat(scale * kLog2E), shift = splat(top * kLog2E);
   VecF sum = splat(0.0f);
-  for (int64_t j = 0; j < full; j += kLanes) {
+  for (int64_t j = columns.begin; j < seen.begin / kLanes * kLanes; j += kLanes) store(p + j, splat(0.0f));
+  for (int64_t j = begin; j < end; j += kLanes) {
     const VecF e = exp2(load(s + j) * factor - shift);
     sum += e;
     store(p + j, mask.active() ? keep(e, mask, first + j) : e);
   }
-  if (rest) {
-    const VecF e = only(exp2(load(s + full) * factor - shift), rest);
+  for (int i = 0; i < 2; ++i) {
+    if (!parts[i]) continue;
+    const VecF e = only(exp2(load(s + ends[i]) * factor - shift), parts[i]);
     sum += e;
-    store(p + full, mask.active() ? keep(e, mask, first + full) : e);
+    store(p + ends[i], mask.active() ? keep(e, mask, first + ends[i]) : e);
   }
-  for (int64_t j = round_up(visible, kLanes); j < padded; j += kLanes) store(p + j, splat(0.0f));
+  for (int64_t j = round_up(seen.end, kLanes); j < columns.padded_end; j += kLanes) store(p + j, splat(0.0f));
   const float total = sum_lanes(sum);
   if (lse) *lse = top + __builtin_logf(total);
   return total;
@@ -215,21 +228,22 @@ void forward_head(const SegmentAttention<Bfloat16>& op, const Tile& tile) {
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
     const int64_t token = tile.first_query + i0;
-    const int64_t keys = round_up(op.causal ? i0 + rows : tile.length, 16);
+    const Columns columns = columns_of(tile, i0, rows);
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t d = 0; d < dim; d += 32)
         prefetch(op.q + (token + r) * op.q_stride + (tile.head + 1) * dim + d);
-    pair_gemm(rows, keys, dim / 2, as_pairs(op.q + token * op.q_stride + tile.head * dim), op.q_stride / 2, 1,
-              kt, wide, s, wide, false);
-    const MaskBits mask = block_mask(op.mask, tile, i0, rows);
+    pair_gemm(rows, columns.count(), dim / 2, as_pairs(op.q + token * op.q_stride + tile.head * dim),
+              op.q_stride / 2, 1, kt + columns.begin, wide, s + columns.begin, wide, false);
+    const MaskBits mask = block_mask(op.mask, tile, i0, rows, columns);
     float inverse[kRowBlock];
     for (int64_t r = 0; r < rows; ++r) {
       float* lse = op.lse ? op.lse + (token + r) * op.heads + tile.head : nullptr;
-      inverse[r] = mask_scale / softmax_row(s + r * wide, visible(tile, op.causal, i0 + r), keys,
-                                            static_cast<float>(op.scale), mask, r * wide,
-                                            reinterpret_cast<Bfloat16*>(p + r * wide / 2), lse);
+      inverse[r] =
+          mask_scale / softmax_row(s + r * wide, visible(tile, i0 + r), columns, static_cast<float>(op.scale),
+                                   mask, r * wide, reinterpret_cast<Bfloat16*>(p + r * wide / 2), lse);
     }
-    pair_gemm(rows, deep, keys / 2, p, wide / 2, 1, v, deep, out, deep, false);
+    pair_gemm(rows, deep, columns.count() / 2, p + columns.begin / 2, wide / 2, 1,
+              v + columns.begin / 2 * deep, deep, out, deep, false);
     for (int64_t r = 0; r < rows; ++r) {
       scatter(out + r * deep, deep, 1, dim, inverse[r], op.o + (token + r) * op.o_stride + tile.head * dim,
               op.o_stride);
@@ -261,12 +275,12 @@ PairScratch backward_scratch(const Tile& tile) {
 
 // What one row of score_gradients (attention_tile.h) needs: p in place of the products in s, zero for hidden
 // keys. Returns delta.
-MSPLORA_INLINE float prepare_row(float* s, const float* dp, int64_t visible, int64_t padded, float scale,
+MSPLORA_INLINE float prepare_row(float* s, const float* dp, Keys seen, const Columns& columns, float scale,
                                  float lse, const MaskBits& mask, int64_t first, float mask_scale) {
   const VecF factor = splat(scale * kLog2E), shift = splat(lse * kLog2E);
   VecF weighted = splat(0.0f), total = splat(0.0f);
-  for (int64_t j = 0; j < padded; j += kLanes) {
-    const VecF p = only(exp2(load(s + j) * factor - shift), first_lanes(visible - j));
+  for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) {
+    const VecF p = only(exp2(load(s + j) * factor - shift), seen_lanes(seen, j));
     const VecF kept = mask.active() ? keep(p, mask, first + j) : p;
     weighted += kept * load(dp + j);
     total += p;
@@ -278,8 +292,9 @@ MSPLORA_INLINE float prepare_row(float* s, const float* dp, int64_t visible, int
 // Two rows of scores and of dP -> masked probabilities and scaled score gradients, as pairs down the columns,
 // and the gradients also along the rows.
 MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int64_t r, int64_t wide,
-                                  int64_t keys, float scale, const MaskBits& mask, float mask_scale) {
-  for (int64_t j = 0; j < keys; j += kLanes) {
+                                  const Columns& columns, float scale, const MaskBits& mask,
+                                  float mask_scale) {
+  for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) {
     VecF p[2], ds[2];
     for (int i = 0; i < 2; ++i) {
       const int64_t at = (r + i) * wide + j;
@@ -294,26 +309,27 @@ MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int6
   }
 }
 
-// Fills the first `keys` columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with
-// zeros.
+// Fills the columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
 void block_gradients(const SegmentAttention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
-                     int64_t rows, int64_t keys) {
+                     int64_t rows, const Columns& columns) {
   const int64_t wide = tile.padded_length;
-  const MaskBits mask = block_mask(f.mask, tile, i0, rows);
+  const MaskBits mask = block_mask(f.mask, tile, i0, rows, columns);
   const float mask_scale = mask.active() ? static_cast<float>(f.mask.scale()) : 1.0f;
   const float scale = static_cast<float>(f.scale);
   const float* lse = f.lse + (tile.first_query + i0) * f.heads + tile.head;
   float delta[kRowBlock + 1];
   for (int64_t r = 0; r < rows; ++r) {
-    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, f.causal, i0 + r), keys, scale,
+    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, i0 + r), columns, scale,
                            lse[r * f.heads], mask, r * wide, mask_scale);
   }
   if (rows % 2 != 0) {
-    std::memset(t.s + rows * wide, 0, sizeof(float) * static_cast<size_t>(keys));
-    std::memset(t.dp + rows * wide, 0, sizeof(float) * static_cast<size_t>(keys));
+    const int64_t odd_row = rows * wide + columns.begin;
+    std::memset(t.s + odd_row, 0, sizeof(float) * static_cast<size_t>(columns.count()));
+    std::memset(t.dp + odd_row, 0, sizeof(float) * static_cast<size_t>(columns.count()));
     delta[rows] = 0.0f;
   }
-  for (int64_t r = 0; r < rows; r += 2) gradient_rows(t, delta + r, r, wide, keys, scale, mask, mask_scale);
+  for (int64_t r = 0; r < rows; r += 2)
+    gradient_rows(t, delta + r, r, wide, columns, scale, mask, mask_scale);
 }
 
 void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& tile, const PairScratch& t,
@@ -322,16 +338,21 @@ void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& ti
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
   const int64_t token = tile.first_query + i0, column = tile.head * dim;
-  const int64_t keys = round_up(f.causal ? i0 + rows : tile.length, 16), pairs = (rows + 1) / 2;
+  const int64_t pairs = (rows + 1) / 2;
+  const Columns columns = columns_of(tile, i0, rows);
+  const int64_t first = columns.begin, count = columns.count();
   const Bfloat16 *q = f.q + token * f.q_stride + column, *d_o = op.d_o + token * f.o_stride + column;
   interleave_rows(q, f.q_stride, rows, 2 * pairs, dim, deep, t.q);
   interleave_rows(d_o, f.o_stride, rows, 2 * pairs, dim, deep, t.d_o);
-  pair_gemm(rows, keys, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt, wide, t.s, wide, false);
-  pair_gemm(rows, keys, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt, wide, t.dp, wide, false);
-  block_gradients(f, tile, t, i0, rows, keys);
-  pair_gemm(keys, deep, pairs, t.p, 1, wide, t.d_o, deep, t.dv, deep, true);
-  pair_gemm(keys, deep, pairs, t.ds, 1, wide, t.q, deep, t.dk, deep, true);
-  pair_gemm(rows, deep, keys / 2, t.ds_rows, wide / 2, 1, t.k, deep, t.out, deep, false);
+  pair_gemm(rows, count, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt + first, wide, t.s + first, wide,
+            false);
+  pair_gemm(rows, count, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt + first, wide, t.dp + first, wide,
+            false);
+  block_gradients(f, tile, t, i0, rows, columns);
+  pair_gemm(count, deep, pairs, t.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
+  pair_gemm(count, deep, pairs, t.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
+  pair_gemm(rows, deep, count / 2, t.ds_rows + first / 2, wide / 2, 1, t.k + first / 2 * deep, deep, t.out,
+            deep, false);
   scatter(t.out, deep, rows, dim, 1.0f, op.dq + token * f.q_stride + column, f.q_stride);
 }
 

@@ -35,14 +35,27 @@ struct Tile {
   int64_t length, padded_length, dim, padded_dim;
   int64_t first_token, head;
   int64_t first_query, queries;  // rows of q, o and lse
+  int64_t first_place;           // of the first query in the segment
+  int64_t left, right;           // of the window, at most length
 };
 
 template <typename T>
 inline Tile make_tile(const SegmentAttention<T>& op, int64_t segment, int64_t head) {
-  const int64_t begin = op.cu_seqlens[segment];
-  const int64_t length = op.cu_seqlens[segment + 1] - begin;
-  return {length, round_up(length, 16),    op.head_dim,        round_up(op.head_dim, 16), begin,
-          head,   op.query_begin(segment), op.queries(segment)};
+  const int64_t length = op.length(segment);
+  const auto reach = [&](int64_t window) { return window < 0 || window > length ? length : window; };
+  Tile tile;
+  tile.length = length;
+  tile.padded_length = round_up(length, 16);
+  tile.dim = op.head_dim;
+  tile.padded_dim = round_up(op.head_dim, 16);
+  tile.first_token = op.cu_seqlens[segment];
+  tile.head = head;
+  tile.first_query = op.query_row(segment);
+  tile.queries = op.query_count(segment);
+  tile.first_place = op.query_place(segment);
+  tile.left = reach(op.window_left);
+  tile.right = reach(op.window_right);
+  return tile;
 }
 
 // Heads of one segment that a thread takes at once: all of them, since their rows are neighbours in memory,
@@ -51,65 +64,97 @@ inline int64_t tasks_at_a_time(int64_t segments, int64_t heads) {
   return segments >= 4 * omp_get_max_threads() ? heads : 1;
 }
 
-// Number of keys that query row i sees.
-MSPLORA_INLINE int64_t visible(const Tile& tile, bool causal, int64_t i) {
-  return causal ? i + 1 : tile.length;
+// Keys [begin, end) of the segment.
+struct Keys {
+  int64_t begin, end;
+};
+
+// What query row i sees.
+MSPLORA_INLINE Keys visible(const Tile& tile, int64_t i) {
+  const int64_t place = tile.first_place + i;
+  return {place > tile.left ? place - tile.left : 0,
+          place + tile.right < tile.length ? place + tile.right + 1 : tile.length};
 }
 
-// Scores of rows [i0, i0 + rows), `keys` columns of each (all that any of them sees, a multiple of kLanes) ->
-// probabilities in place; writes the log-sum-exp of each row.
-inline void softmax_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, int64_t keys, float* p,
+// The columns of a block of query rows that are computed: all that any of them sees. Products sum over the
+// keys [begin, end); vectors cover [begin, padded_end), both multiples of 16.
+struct Columns {
+  int64_t begin, end, padded_end;
+
+  int64_t keys() const { return end - begin; }
+  int64_t count() const { return padded_end - begin; }
+};
+
+inline Columns columns_of(const Tile& tile, int64_t i0, int64_t rows) {
+  const int64_t end = visible(tile, i0 + rows - 1).end;
+  return {visible(tile, i0).begin / 16 * 16, end, round_up(end, 16)};
+}
+
+// Sets the columns that a row does not see.
+MSPLORA_INLINE void fill_hidden(float* row, Keys seen, const Columns& columns, float value) {
+  for (int64_t j = columns.begin; j < seen.begin; ++j) row[j] = value;
+  for (int64_t j = seen.end; j < columns.padded_end; ++j) row[j] = value;
+}
+
+// Scores of rows [i0, i0 + rows), the given columns of each -> probabilities in place; writes the log-sum-exp
+// of each row.
+inline void softmax_rows(const Tile& tile, int64_t i0, int64_t rows, const Columns& columns, float* p,
                          float* lse, int64_t lse_stride) {
+  const int64_t begin = columns.begin, end = columns.padded_end;
   for (int64_t r = 0; r < rows; ++r) {
     float* row = p + r * tile.padded_length;
-    const int64_t n = visible(tile, causal, i0 + r);
-    for (int64_t j = n; j < keys; ++j) row[j] = -1e30f;
-    VecF best = load(row);
-    for (int64_t j = kLanes; j < keys; j += kLanes) best = vmax(load(row + j), best);
+    const Keys seen = visible(tile, i0 + r);
+    fill_hidden(row, seen, columns, -1e30f);
+    VecF best = load(row + begin);
+    for (int64_t j = begin + kLanes; j < end; j += kLanes) best = vmax(load(row + j), best);
     const float top = max_lanes(best);
-    VecF total = splat(0.0f);
-    for (int64_t j = 0; j < keys; j += kLanes) {
-      const VecF e = exp<true>(load(row + j) - top);
-      store(row + j, e);
-      total += e;
-    }
+    for (int64_t j = begin; j < end; j += kLanes) store(row + j, exp<true>(load(row + j) - top));
     // exp clamps, so hidden keys leave a tiny positive number: take it away exactly.
-    for (int64_t j = n; j < keys; ++j) row[j] = 0.0f;
+    fill_hidden(row, seen, columns, 0.0f);
     VecF sum = splat(0.0f);
-    for (int64_t j = 0; j < keys; j += kLanes) sum += load(row + j);
+    for (int64_t j = begin; j < end; j += kLanes) sum += load(row + j);
     const float denominator = sum_lanes(sum);
     const float inverse = 1.0f / denominator;
-    for (int64_t j = 0; j < keys; j += kLanes) store(row + j, load(row + j) * inverse);
+    for (int64_t j = begin; j < end; j += kLanes) store(row + j, load(row + j) * inverse);
     if (lse) lse[r * lse_stride] = top + __builtin_logf(denominator);
   }
 }
 
 // Probabilities again from the saved log-sum-exp.
-inline void probability_rows(const Tile& tile, bool causal, int64_t i0, int64_t rows, int64_t keys, float* p,
+inline void probability_rows(const Tile& tile, int64_t i0, int64_t rows, const Columns& columns, float* p,
                              const float* lse, int64_t lse_stride) {
   for (int64_t r = 0; r < rows; ++r) {
     float* row = p + r * tile.padded_length;
-    const int64_t n = visible(tile, causal, i0 + r);
     const float shift = lse[r * lse_stride];
-    for (int64_t j = 0; j < keys; j += kLanes) store(row + j, exp(load(row + j) - shift));
-    for (int64_t j = n; j < keys; ++j) row[j] = 0.0f;
+    for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes)
+      store(row + j, exp(load(row + j) - shift));
+    fill_hidden(row, visible(tile, i0 + r), columns, 0.0f);
   }
 }
 
-// The mask of rows [i0, i0 + rows), each padded_length elements long; i0 is a multiple of kRowBlock.
-inline MaskBits block_mask(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows) {
+// The mask of rows [i0, i0 + rows), each padded_length elements long, where the columns need it; i0 is a
+// multiple of kRowBlock.
+inline MaskBits block_mask(const DropoutMask& mask, const Tile& tile, int64_t i0, int64_t rows,
+                           const Columns& columns) {
   if (!mask.active()) return {};
+  const int64_t wide = tile.padded_length;
   const DropoutMask of_head = {attention_mask_key(mask.key, tile.first_token, tile.head), mask.p};
-  float* scratch = thread_scratch(kMaskSlot, 2 * mask_words(kRowBlock * tile.padded_length));
-  return draw_row(of_head, i0 * tile.padded_length, rows * tile.padded_length,
-                  reinterpret_cast<uint64_t*>(scratch));
+  auto* words = reinterpret_cast<uint64_t*>(thread_scratch(kMaskSlot, 2 * mask_words(kRowBlock * wide)));
+  if (2 * columns.count() > wide) return draw_row(of_head, i0 * wide, rows * wide, words);
+  const int64_t first_block = i0 * wide / kMaskBlock;  // exact
+  for (int64_t row = 0; row < rows * wide; row += wide) {
+    const int64_t begin = (row + columns.begin) / kMaskBlock,
+                  end = (row + columns.padded_end + kMaskBlock - 1) / kMaskBlock;
+    draw_mask(of_head, static_cast<uint64_t>(first_block + begin), end - begin, words + begin);
+  }
+  return MaskBits(reinterpret_cast<const unsigned char*>(words));
 }
 
-// p = mask(p), `keys` columns of rows that are `wide` apart.
-inline void apply_mask(float* p, const MaskBits& bits, float scale, int64_t rows, int64_t keys,
+// p = mask(p), of rows that are `wide` apart.
+inline void apply_mask(float* p, const MaskBits& bits, float scale, int64_t rows, const Columns& columns,
                        int64_t wide) {
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = r * wide; i < r * wide + keys; i += kLanes)
+    for (int64_t i = r * wide + columns.begin; i < r * wide + columns.padded_end; i += kLanes)
       store(p + i, keep(load(p + i) * scale, bits, i));
   }
 }
@@ -117,22 +162,22 @@ inline void apply_mask(float* p, const MaskBits& bits, float scale, int64_t rows
 // dS = P * (dP - delta), dP = M * dO Vᵀ, delta_i = Σ_j P_ij dP_ij / Σ_j P_ij. Dao et al. 2022 (Algorithm 4)
 // take the equal dO_i . O_i; where dP hardly varies along a row, that loses the digits that the difference
 // needs. On return p holds the masked probabilities M * P, which dV needs.
-inline void score_gradients(const Tile& tile, int64_t rows, int64_t keys, const MaskBits& bits,
+inline void score_gradients(const Tile& tile, int64_t rows, const Columns& columns, const MaskBits& bits,
                             float mask_scale, float* p_rows, float* ds_rows) {
-  const int64_t wide = tile.padded_length;
-  if (bits.active()) apply_mask(ds_rows, bits, mask_scale, rows, keys, wide);
+  const int64_t wide = tile.padded_length, begin = columns.begin, end = columns.padded_end;
+  if (bits.active()) apply_mask(ds_rows, bits, mask_scale, rows, columns, wide);
   for (int64_t r = 0; r < rows; ++r) {
     float* p = p_rows + r * wide;
     float* ds = ds_rows + r * wide;
     VecF weighted = splat(0.0f), total = splat(0.0f);
-    for (int64_t j = 0; j < keys; j += kLanes) {
+    for (int64_t j = begin; j < end; j += kLanes) {
       weighted += load(p + j) * load(ds + j);
       total += load(p + j);
     }
     const float delta = sum_lanes(weighted) / sum_lanes(total);
-    for (int64_t j = 0; j < keys; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
+    for (int64_t j = begin; j < end; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
   }
-  if (bits.active()) apply_mask(p_rows, bits, mask_scale, rows, keys, wide);
+  if (bits.active()) apply_mask(p_rows, bits, mask_scale, rows, columns, wide);
 }
 
 /// bfloat16 attention on the processor's bfloat16 dot products (attention_bf16.cc). Return false, having done

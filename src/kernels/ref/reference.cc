@@ -153,21 +153,26 @@ void multiply(const T* a, const T* b, T* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = a[i] * b[i];
 }
 
-// Probabilities and mask factors of one query row.
+// Probabilities and mask factors of one query row, of the keys from token `first` on.
 struct Row {
+  int64_t first = 0;
   std::vector<double> p, factor;
   double lse = 0;
 };
 
 template <typename T>
 Row attention_row(const SegmentAttention<T>& op, int64_t segment, int64_t head, int64_t i) {
-  const int64_t begin = op.cu_seqlens[segment], length = op.cu_seqlens[segment + 1] - begin;
-  const int64_t n = op.causal ? i + 1 : length, kv = head / (op.heads / op.kv_heads), d = op.head_dim;
-  const T* q = op.q + (op.query_begin(segment) + i) * op.q_stride + head * d;
-  Row row{std::vector<double>(static_cast<size_t>(n)), std::vector<double>(static_cast<size_t>(n), 1.0), 0};
+  const int64_t begin = op.cu_seqlens[segment], length = op.length(segment);
+  const int64_t kv = head / (op.heads / op.kv_heads), d = op.head_dim, place = op.query_place(segment) + i;
+  const int64_t from = op.window_left < 0 ? 0 : std::max<int64_t>(0, place - op.window_left);
+  const int64_t to = op.window_right < 0 ? length : std::min(length, place + op.window_right + 1);
+  const int64_t n = to - from;
+  const T* q = op.q + (op.query_row(segment) + i) * op.q_stride + head * d;
+  Row row{begin + from, std::vector<double>(static_cast<size_t>(n)),
+          std::vector<double>(static_cast<size_t>(n), 1.0), 0};
   double top = -INFINITY, total = 0;
   for (int64_t j = 0; j < n; ++j) {
-    const T* k = op.k + (begin + j) * op.k_stride + kv * d;
+    const T* k = op.k + (row.first + j) * op.k_stride + kv * d;
     double dot = 0;
     for (int64_t c = 0; c < d; ++c) dot += static_cast<double>(q[c]) * k[c];
     row.p[j] = dot * op.scale;
@@ -179,7 +184,8 @@ Row attention_row(const SegmentAttention<T>& op, int64_t segment, int64_t head, 
   if (op.mask.active()) {
     const DropoutMask mask{attention_mask_key(op.mask.key, begin, head), op.mask.p};
     const int64_t padded = (length + 15) / 16 * 16;
-    for (int64_t j = 0; j < n; ++j) row.factor[j] = mask_factor(mask, static_cast<uint64_t>(i * padded + j));
+    for (int64_t j = 0; j < n; ++j)
+      row.factor[j] = mask_factor(mask, static_cast<uint64_t>(i * padded + from + j));
   }
   return row;
 }
@@ -187,23 +193,22 @@ Row attention_row(const SegmentAttention<T>& op, int64_t segment, int64_t head, 
 template <typename T, typename Body>
 void for_each_row(const SegmentAttention<T>& op, Body body) {
   for (int64_t segment = 0; segment < op.segments; ++segment) {
-    const int64_t begin = op.cu_seqlens[segment], query = op.query_begin(segment);
     for (int64_t head = 0; head < op.heads; ++head)
-      for (int64_t i = 0; i < op.queries(segment); ++i)
-        body(begin, query + i, head, attention_row(op, segment, head, i));
+      for (int64_t i = 0; i < op.query_count(segment); ++i)
+        body(op.query_row(segment) + i, head, attention_row(op, segment, head, i));
   }
 }
 
 template <typename T>
 void segment_attention(const SegmentAttention<T>& op) {
-  for_each_row(op, [&](int64_t begin, int64_t query, int64_t head, const Row& row) {
+  for_each_row(op, [&](int64_t query, int64_t head, const Row& row) {
     const int64_t kv = head / (op.heads / op.kv_heads);
     T* o = op.o + query * op.o_stride + head * op.head_dim;
     for (int64_t c = 0; c < op.head_dim; ++c) {
       double sum = 0;
       for (size_t j = 0; j < row.p.size(); ++j)
         sum += row.p[j] * row.factor[j] *
-               op.v[(begin + static_cast<int64_t>(j)) * op.v_stride + kv * op.head_dim + c];
+               op.v[(row.first + static_cast<int64_t>(j)) * op.v_stride + kv * op.head_dim + c];
       o[c] = static_cast<T>(sum);
     }
     if (op.lse) op.lse[query * op.heads + head] = static_cast<float>(row.lse);
@@ -219,23 +224,23 @@ template <typename T>
 void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
   const SegmentAttention<T>& f = op.forward;
   const int64_t tokens = f.cu_seqlens[f.segments], d = f.head_dim;
-  clear(op.dq, f.first_query_only ? f.segments : tokens, f.heads * d, f.q_stride);
+  clear(op.dq, f.queries == Queries::kAll ? tokens : f.segments, f.heads * d, f.q_stride);
   clear(op.dk, tokens, f.kv_heads * d, f.k_stride);
   clear(op.dv, tokens, f.kv_heads * d, f.v_stride);
-  for_each_row(f, [&](int64_t begin, int64_t at, int64_t head, const Row& row) {
+  for_each_row(f, [&](int64_t at, int64_t head, const Row& row) {
     const int64_t kv = head / (f.heads / f.kv_heads);
     const T* d_o = op.d_o + at * f.o_stride + head * d;
     const T* q = f.q + at * f.q_stride + head * d;
     std::vector<double> dp(row.p.size());
     double delta = 0;
     for (size_t j = 0; j < row.p.size(); ++j) {
-      const T* v = f.v + (begin + static_cast<int64_t>(j)) * f.v_stride + kv * d;
+      const T* v = f.v + (row.first + static_cast<int64_t>(j)) * f.v_stride + kv * d;
       for (int64_t c = 0; c < d; ++c) dp[j] += static_cast<double>(d_o[c]) * v[c];
       dp[j] *= row.factor[j];
       delta += dp[j] * row.p[j];
     }
     for (size_t j = 0; j < row.p.size(); ++j) {
-      const int64_t key = begin + static_cast<int64_t>(j);
+      const int64_t key = row.first + static_cast<int64_t>(j);
       const double ds = row.p[j] * (dp[j] - delta) * f.scale;
       for (int64_t c = 0; c < d; ++c) {
         op.dq[at * f.q_stride + head * d + c] += static_cast<T>(ds * f.k[key * f.k_stride + kv * d + c]);
