@@ -1,6 +1,9 @@
 #include "msplora/eval/memory_estimate.h"
 
+#include <algorithm>
 #include <vector>
+
+#include "msplora/nn/linear_cross_entropy.h"
 
 namespace msplora {
 namespace {
@@ -49,7 +52,10 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const std::vector<Site
   const int64_t of_blocks = question.checkpoint_activations ? config.num_hidden_layers * d + per_layer
                                                             : config.num_hidden_layers * per_layer;
   estimate.activations = question.tokens_per_batch * b * (of_blocks + 2 * d);
-  if (question.is_causal_lm) estimate.activations += 8 * question.tokens_per_batch * config.vocab_size;
+  if (question.is_causal_lm) {
+    const int64_t rows = default_logit_rows(question.tokens_per_batch, d, config.vocab_size);
+    estimate.activations += b * config.vocab_size * std::min(rows, question.tokens_per_batch);
+  }
   return estimate;
 }
 

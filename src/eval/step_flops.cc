@@ -88,6 +88,7 @@ StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& s
   const Frontier frontier = frontier_of(sites, question);
   const int64_t last = config.num_hidden_layers - 1;
   StepFlops flops;
+  bool trains_head_before = false;  // a layer of the head that has been passed
   for (size_t i = 0; i < sites.size(); ++i) {
     const Site& site = sites[i];
     const SiteWork work = i < question.sites.size() ? question.sites[i] : SiteWork{};
@@ -98,7 +99,9 @@ StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& s
     const double rows = is_narrow ? sizes.sequences : sizes.tokens;
     const double in = static_cast<double>(site.in_features), out = static_cast<double>(site.out_features);
     const double product = 2 * rows * in * out, rank = static_cast<double>(work.rank);
-    const bool input_gradient = is_head ? frontier.block <= last : frontier.reaches_input(site.layer, stage);
+    const bool input_gradient =
+        is_head ? frontier.block <= last || trains_head_before : frontier.reaches_input(site.layer, stage);
+    trains_head_before |= is_head && (work.has_adapter || work.trains_weight);
     flops.linear_forward += product;
     if (input_gradient) flops.linear_backward += product;
     if (work.trains_weight) flops.linear_backward += product;

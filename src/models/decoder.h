@@ -5,7 +5,7 @@
 
 #include "models/model_parts.h"
 #include "models/parameter_store.h"
-#include "msplora/nn/decoder.h"
+#include "msplora/nn/decoder_functional.h"
 #include "msplora/nn/joint_linear.h"
 
 namespace msplora {

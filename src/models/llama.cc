@@ -6,6 +6,7 @@
 #include "models/decoder.h"
 #include "models/registry.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/linear_cross_entropy.h"
 
 namespace msplora {
 namespace {

@@ -7,12 +7,13 @@
 
 #include "msplora/kernels/kernels.h"
 #include "msplora/nn/composed.h"
-#include "msplora/nn/decoder.h"
+#include "msplora/nn/decoder_functional.h"
 #include "msplora/nn/functional.h"
 #include "msplora/nn/linear.h"
 
-/// The functions of functional.h, decoder.h and linear.h as compositions of libtorch's operations, which
-/// differentiate themselves. Arguments and results are those of the functions they stand for.
+/// The functions of functional.h, decoder_functional.h, linear_cross_entropy.h and linear.h as compositions
+/// of libtorch's operations, which differentiate themselves. Arguments and results are those of the functions
+/// they stand for.
 ///
 /// Reductions run in float32; products with the factors of an adapter run in the type of the activations, as
 /// under PyTorch's autocast. Masks are functions of their key alone: on the CPU those of the kernels, on a

@@ -8,7 +8,7 @@
 #include <ATen/ops/empty.h>
 
 #include "msplora/core/profile.h"
-#include "msplora/nn/decoder.h"
+#include "msplora/nn/decoder_functional.h"
 #include "msplora/nn/functional.h"
 #include "nn/dispatch.h"
 #include "nn/packed_linear.h"

@@ -1,3 +1,5 @@
+#include "msplora/nn/linear_cross_entropy.h"
+
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <ATen/TensorOperators.h>
@@ -10,7 +12,6 @@
 #include <algorithm>
 
 #include "msplora/core/profile.h"
-#include "msplora/nn/decoder.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/labels.h"
@@ -27,14 +28,6 @@ using Product = c10::intrusive_ptr<detail::PackedLinear>;
 
 /// Fewer rows do not pay for reading the head's matrix.
 constexpr int64_t kFewestRows = 128;
-
-/// Power of two: chunk x classes logits are then about as many as the hidden states.
-int64_t default_chunk(int64_t rows, int64_t width, int64_t classes) {
-  const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
-  int64_t chunk = kFewestRows;
-  while (chunk < wanted) chunk *= 2;
-  return chunk;
-}
 
 struct Gradients {
   at::Tensor hidden, weight, bias;  // undefined where not asked for
@@ -136,7 +129,7 @@ at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at:
   const at::Tensor rows = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
   const at::Tensor kept_labels = labels.index_select(0, rows);
   const int64_t chunk =
-      chunk_rows > 0 ? chunk_rows : default_chunk(rows.size(0), hidden.size(1), weight.size(0));
+      chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), weight.size(0));
   if (uses_composed_operations(hidden)) {
     return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows.to(hidden.device())),
                                                       weight, bias, kept_labels.to(hidden.device()), chunk);
@@ -146,6 +139,13 @@ at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at:
 }
 
 }  // namespace
+
+int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes) {
+  const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
+  int64_t chunk = kFewestRows;
+  while (chunk < wanted) chunk *= 2;
+  return chunk;
+}
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
                                     const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows) {

@@ -52,12 +52,38 @@ TEST(BenchStep, CountsStepsTokensAndWhereTheTimeGoes) {
   EXPECT_EQ(calls["optimizer"], 2);
 }
 
-TEST(BenchStep, EveryKindOfTrainingRuns) {
-  for (const char* method : {"msplora", "none", "full"}) {
-    const StepBenchResult result = bench_step(tiny_step(method));
-    EXPECT_GT(result.flops.total(), 0) << method;
-    EXPECT_GT(result.trainable_parameters, 0) << method;
+// By hand: 3 blocks of width 32 and 64; sequences of 12, 10, 8 and 6 tokens, 36 in all. A block has 8,192
+// weights: four of attention with 1,024 each, two of 2,048. The last block has keys and values for all
+// tokens, the rest for 4 rows; so has the head, 32 x 32 and 32 x 2 weights.
+TEST(BenchStep, FlopsAreThoseCountedByHand) {
+  const double block = 2 * 36 * 8192, last_block = 2 * 36 * 2048 + 2 * 4 * 6144, head = 2 * 4 * (1024 + 64);
+  const double pairs = 12 * 12 + 10 * 10 + 8 * 8 + 6 * 6;
+  const double attention = 2 * (4 * 32 * pairs) + 4 * 32 * 36;
+  const StepBenchResult none = bench_step(tiny_step("none")), full = bench_step(tiny_step("full")),
+                        lora = bench_step(tiny_step("lora")), msplora = bench_step(tiny_step("msplora"));
+  for (const StepBenchResult* result : {&none, &full, &lora, &msplora}) {
+    EXPECT_DOUBLE_EQ(result->flops.linear_forward, 2 * block + last_block + head);
+    EXPECT_DOUBLE_EQ(result->flops.attention_forward, attention);
   }
+  // The head alone: gradients of both its weights, and of the input of the second.
+  EXPECT_DOUBLE_EQ(none.flops.linear_backward, head + 2 * 4 * 64);
+  EXPECT_DOUBLE_EQ(none.flops.attention_backward, 0);
+  EXPECT_DOUBLE_EQ(none.flops.low_rank, 0);
+  EXPECT_EQ(none.trainable_parameters, 32 * 32 + 32 + 32 * 2 + 2);
+  // Everything: gradients of all weights and all inputs.
+  EXPECT_DOUBLE_EQ(full.flops.linear_backward, 2 * (2 * block + last_block + head));
+  EXPECT_DOUBLE_EQ(full.flops.attention_backward, 2 * attention);
+  const int64_t norm = 2 * 32, of_block = 4 * (1024 + 32) + (2048 + 64) + (2048 + 32) + 2 * norm;
+  EXPECT_EQ(full.trainable_parameters, (60 + 40 + 1) * 32 + norm + 3 * of_block + none.trainable_parameters);
+  // Queries and values of rank 4: block 0 passes no gradient to its input, 5,120 weights lie behind
+  // that.
+  EXPECT_DOUBLE_EQ(lora.flops.linear_backward, 2 * 36 * (1024 + 2 * 2048) + block + last_block + 2 * head);
+  EXPECT_DOUBLE_EQ(lora.flops.attention_backward, 2 * attention);
+  EXPECT_DOUBLE_EQ(lora.flops.low_rank, 2 * (2 * 36 * 4) * (64 + 96) +  // block 0: forward, three of four
+                                            2 * (2 * 36 * 4) * (64 + 128) +  // block 1
+                                            (2 * 36 * 4 + 2 * 4 * 4) * (64 + 128));
+  EXPECT_EQ(lora.trainable_parameters, 6 * 4 * (32 + 32) + none.trainable_parameters);
+  EXPECT_DOUBLE_EQ(msplora.flops.linear_backward, lora.flops.linear_backward);
 }
 
 TEST(BenchStep, DecodersModelLanguage) {
@@ -72,8 +98,13 @@ TEST(BenchStep, DecodersModelLanguage) {
   std::map<std::string, int64_t> calls;
   for (const ProfileEntry& entry : result.profile) calls[entry.name] = entry.calls;
   EXPECT_EQ(calls["head and loss"], 2);
-  // Each token but the first of its sequence is predicted, forward and backward.
-  EXPECT_GT(result.flops.linear_forward, 2.0 * (36 - 4) * 32 * 60);
+  // 4 x 1,024 weights of attention and 3 x 2,048 behind it; each token but the first of its sequence is
+  // predicted, among 60. A token meets itself and those before it.
+  EXPECT_DOUBLE_EQ(result.flops.linear_forward, 3 * 2.0 * 36 * (4096 + 6144) + 2.0 * (36 - 4) * 32 * 60);
+  EXPECT_DOUBLE_EQ(result.flops.attention_forward, 3 * 4.0 * 32 * (78 + 55 + 36 + 21));
+  options.model.model_type = "mistral";
+  options.model.windows = {3, 3, 3};  // all but the first two tokens of a sequence meet three
+  EXPECT_DOUBLE_EQ(bench_step(options).flops.attention_forward, 3 * 4.0 * 32 * (33 + 27 + 21 + 15));
 }
 
 TEST(BenchStep, BadOptionsAreReportedTogether) {

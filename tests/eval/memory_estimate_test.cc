@@ -1,10 +1,22 @@
 #include "msplora/eval/memory_estimate.h"
 
+#include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
+#include <ATen/ops/arange.h>
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
 #include <vector>
 
+#include "msplora/adapters/adapter.h"
 #include "msplora/models/model.h"
+#include "msplora/nn/recompute.h"
 
 namespace msplora {
 namespace {
@@ -19,6 +31,142 @@ TEST(MemoryEstimate, CheckpointingKeepsTheInputsOfBlocksAndOneBlock) {
   EXPECT_EQ(estimate_memory(config, sites, question).activations, 4 * 1000 * (12 * block + embedding));
   question.checkpoint_activations = true;
   EXPECT_EQ(estimate_memory(config, sites, question).activations, 4 * 1000 * (12 * 768 + block + embedding));
+}
+
+// 4,096 tokens of width 2,048 make 2^23 values; 65 rows of logits would be about as many, 128 are the fewest.
+TEST(MemoryEstimate, LogitsOfALanguageModelComeSomeRowsAtATime) {
+  const ModelConfig config = known_model_shape("llama-3.2-1b");
+  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kCausalLm);
+  MemoryQuestion question;
+  const int64_t without = estimate_memory(config, sites, question).activations;
+  question.is_causal_lm = true;
+  EXPECT_EQ(estimate_memory(config, sites, question).activations - without, 4 * 128 * 128256);
+}
+
+std::atomic<int64_t> held{0}, most_held{0};
+
+/// Counts the bytes of the arrays that tensors have.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  // The first is what libtorch 1.13 calls, the others what 2.3 and later do.
+  c10::DataPtr allocate(size_t bytes) const { return block_of(bytes); }
+  c10::DataPtr allocate(size_t bytes) { return block_of(bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const { std::memcpy(to, from, bytes); }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+
+ private:
+  static constexpr size_t kRoom = 64;  // for the size; keeps the alignment
+  static c10::DataPtr block_of(size_t bytes) {
+    const c10::Device cpu(c10::DeviceType::CPU);
+    if (bytes == 0) return {nullptr, cpu};
+    auto* block = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + kRoom));
+    if (block == nullptr) throw std::bad_alloc();
+    std::memcpy(block, &bytes, sizeof(bytes));
+    most_held = std::max<int64_t>(most_held, held += static_cast<int64_t>(bytes));
+    return {block + kRoom, block + kRoom, &release, cpu};
+  }
+  static void release(void* data) {
+    if (data == nullptr) return;
+    char* const block = static_cast<char*>(data) - kRoom;
+    size_t bytes = 0;
+    std::memcpy(&bytes, block, sizeof(bytes));
+    held -= static_cast<int64_t>(bytes);
+    std::free(block);
+  }
+};
+
+class CountedMemory {
+ public:
+  CountedMemory() : before_(c10::GetCPUAllocator()) { c10::SetCPUAllocator(&allocator()); }
+  ~CountedMemory() { c10::SetCPUAllocator(before_); }
+  CountedMemory(const CountedMemory&) = delete;
+  CountedMemory& operator=(const CountedMemory&) = delete;
+
+ private:
+  // Arrays may outlive the test.
+  static CountingAllocator& allocator() {
+    static CountingAllocator counting;
+    return counting;
+  }
+  c10::Allocator* before_;
+};
+
+/// The same numbers twice: bytes that a forward pass with loss adds at most, and what the estimate says.
+struct Activations {
+  int64_t counted, estimated;
+};
+
+Activations activations_of(const std::string& model_type, const std::vector<std::string>& modules,
+                           bool checkpoint) {
+  const bool is_decoder = supports_task(model_type, ModelTask::kCausalLm);
+  ModelConfig config;
+  config.model_type = model_type;
+  config.vocab_size = 400;
+  config.hidden_size = 128;
+  config.num_hidden_layers = 4;
+  config.num_attention_heads = config.num_key_value_heads = 4;
+  if (is_decoder) config.num_key_value_heads = 2;
+  config.head_dim = 32;
+  config.intermediate_size = 384;
+  config.max_position_embeddings = 130;
+  config.type_vocab_size = 1;
+  config.pad_token_id = 1;
+  config.hidden_act = is_decoder ? "silu" : "gelu";
+  if (model_type == "mistral") config.windows.assign(4, 24);
+  const CountedMemory memory;
+  ModelLoadOptions options;
+  options.task = is_decoder ? ModelTask::kCausalLm : ModelTask::kMaskedLm;
+  const auto model = create_model(config, options);
+  AdapterConfig adapter_config;
+  adapter_config.method = "lora";
+  adapter_config.rank = 2;
+  adapter_config.target_modules = modules;
+  AdapterTarget target;
+  target.model_type = model_type;
+  target.task_type = is_decoder ? "CAUSAL_LM" : "SEQ_CLS";
+  target.num_layers = config.num_hidden_layers;
+  target.sites = model->sites();
+  target.parameters = model->parameters();
+  const auto adapter = create_adapter(adapter_config, std::move(target), 7);
+
+  PackedInput input;
+  for (int32_t b = 0; b <= 8; ++b) input.cu_seqlens.push_back(128 * b);
+  input.input_ids = at::arange(input.tokens(), at::kLong).remainder(400);
+  if (!is_decoder) input.output_rows = at::arange(0, input.tokens(), 16);  // a sixteenth is predicted
+  const at::Tensor labels = is_decoder ? input.input_ids : input.output_rows.remainder(400);
+  const CheckpointActivations checkpointing(checkpoint);
+  model->loss_sum(input, labels, {}).backward();  // makes packed products and gradients
+  const int64_t before = held;
+  most_held = before;
+  const at::Tensor loss = model->loss_sum(input, labels, {});
+
+  MemoryQuestion question;
+  for (const Site& site : adapter->sites()) question.adapted_inputs += site.in_features;
+  question.adapted_inputs /= config.num_hidden_layers;
+  question.tokens_per_batch = input.tokens();
+  question.is_causal_lm = is_decoder;
+  question.checkpoint_activations = checkpoint;
+  return {most_held - before,
+          estimate_memory(config, sites_of_shape(config, options.task), question).activations};
+}
+
+// The arrays of real forward passes: never more than the estimate, and not far below.
+TEST(MemoryEstimate, BoundsTheArraysOfAForwardPass) {
+  for (const char* model_type : {"roberta", "bert", "llama", "mistral", "qwen3"}) {
+    const bool is_decoder = supports_task(model_type, ModelTask::kCausalLm);
+    const std::vector<std::string> attention = is_decoder ? std::vector<std::string>{"q_proj", "v_proj"}
+                                                          : std::vector<std::string>{"query", "value"};
+    for (const std::vector<std::string>& modules : {attention, {"all-linear"}}) {
+      for (const bool checkpoint : {false, true}) {
+        const Activations bytes = activations_of(model_type, modules, checkpoint);
+        const double share = static_cast<double>(bytes.counted) / static_cast<double>(bytes.estimated);
+        RecordProperty(std::string(model_type) + modules.front() + (checkpoint ? " checkpoint" : ""),
+                       std::to_string(share));
+        EXPECT_LE(share, 1.0) << model_type << " " << modules.front() << " " << checkpoint;
+        EXPECT_GE(share, 0.5) << model_type << " " << modules.front() << " " << checkpoint;
+      }
+    }
+  }
 }
 
 }  // namespace

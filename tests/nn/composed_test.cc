@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "msplora/core/ignored_label.h"
-#include "msplora/nn/decoder.h"
+#include "msplora/nn/decoder_functional.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/linear_cross_entropy.h"
 #include "nn/drawn_tensors.h"
 
 namespace msplora {

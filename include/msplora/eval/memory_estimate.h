@@ -14,7 +14,7 @@ struct MemoryQuestion {
   int64_t adapted_inputs = 0;        // sum of in_features over the adapted sites of one layer, on average
   int64_t tokens_per_batch = 4096;   // T: tokens of a micro-batch
   int64_t bytes_per_weight = 4;      // 4: float32, 2: bfloat16; of frozen weights and activations
-  bool is_causal_lm = false;         // logits for every token
+  bool is_causal_lm = false;         // logits of some rows at a time
   bool checkpoint_activations = false;
 };
 
@@ -42,9 +42,12 @@ int64_t count_base_parameters(const ModelConfig& config, const std::vector<Site>
 ///       when gated
 ///       + a                           inputs kept for the gradients of adapted layers
 ///     with checkpoint_activations L s becomes L d + s: the inputs of the blocks, and one block at a time
-///     logits = 8 T vocab for causal language models, else small and left out
+///     logits = vocab b min(T, r)      of the r = default_logit_rows(T, d, vocab) rows that a causal language
+///       model forms at a time, else small and left out
 ///
-/// No padding and no [T, T] scores are in it, as batches are packed and attention works row by row.
+/// It is an upper bound: where joint and blocked products are taken, layers with one input keep it once, and
+/// of a frozen feed-forward part the derivative of the activation alone is kept. No padding and no [T, T]
+/// scores are in it, as batches are packed and attention works row by row, over windows or not.
 MemoryEstimate estimate_memory(const ModelConfig& config, const std::vector<Site>& sites,
                                const MemoryQuestion& question);
 

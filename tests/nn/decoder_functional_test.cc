@@ -1,4 +1,4 @@
-#include "msplora/nn/decoder.h"
+#include "msplora/nn/decoder_functional.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -19,6 +19,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/linear_cross_entropy.h"
 #include "nn/drawn_tensors.h"
 
 namespace msplora {

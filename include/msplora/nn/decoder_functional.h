@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "msplora/kernels/decoder.h"
-#include "msplora/nn/linear.h"
 
 /// Differentiable functions over the kernels of decoders, under the rules of functional.h.
 namespace msplora {
@@ -48,19 +47,5 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 /// The same with gate and up side by side in one tensor, as their joint product leaves them.
 at::Tensor swiglu(const at::Tensor& gate_up);
-
-/// Σ over rows whose label is not kIgnoredLabel of -log softmax(hidden Wᵀ + b)[label]: the output head and
-/// the loss of a language model in one, a float32 (float64) scalar.
-///
-/// hidden [N, d], weight [classes, d], bias [classes] or undefined, labels int64 [N]. Ignored rows are left
-/// out before the head. The head runs in chunks of `chunk_rows` rows (0: as many as make a chunk of logits
-/// about as large as `hidden`, at least 128), whose gradients are formed at once: [N, classes] never exists.
-/// Gradients flow to hidden, and to weight and bias where they are trained. Throws Error{kData} when a label
-/// is out of range.
-at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
-                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows = 0);
-/// The same with a layer without an update; where it is frozen, its packed product is used.
-at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const Linear& head, const at::Tensor& labels,
-                                    int64_t chunk_rows = 0);
 
 }  // namespace msplora

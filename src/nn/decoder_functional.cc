@@ -1,4 +1,4 @@
-#include "msplora/nn/decoder.h"
+#include "msplora/nn/decoder_functional.h"
 
 #include <torch/csrc/autograd/custom_function.h>
 

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// Rows of logits that linear_cross_entropy_sum forms at a time unless told otherwise: a power of two of at
+/// least 128 for which they are about as many values as `hidden` [rows, width].
+int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes);
+
+/// Σ over rows whose label is not kIgnoredLabel of -log softmax(hidden Wᵀ + b)[label]: the output head and
+/// the loss of a language model in one, a float32 (float64) scalar.
+///
+/// hidden [N, d], weight [classes, d], bias [classes] or undefined, labels int64 [N]. Ignored rows are left
+/// out before the head. The head runs in chunks of `chunk_rows` rows (0: default_logit_rows), whose gradients
+/// are formed at once: [N, classes] never exists.
+/// Gradients flow to hidden, and to weight and bias where they are trained. Throws Error{kData} when a label
+/// is out of range.
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows = 0);
+/// The same with a layer without an update; where it is frozen, its packed product is used.
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const Linear& head, const at::Tensor& labels,
+                                    int64_t chunk_rows = 0);
+
+}  // namespace msplora
