@@ -27,9 +27,10 @@ constexpr size_t kShownClasses = 10;
 std::string folded(const std::string& name) {
   std::string plain;
   utf8proc_uint8_t* mapped = nullptr;
-  const auto length = utf8proc_map(
-      reinterpret_cast<const utf8proc_uint8_t*>(name.data()), static_cast<utf8proc_ssize_t>(name.size()), &mapped,
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPAT | UTF8PROC_COMPOSE | UTF8PROC_CASEFOLD));
+  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(name.data()),
+                                   static_cast<utf8proc_ssize_t>(name.size()), &mapped,
+                                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPAT |
+                                                                  UTF8PROC_COMPOSE | UTF8PROC_CASEFOLD));
   const std::string all =
       length < 0 ? name : std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
   std::free(mapped);
@@ -86,8 +87,8 @@ void note_numbers(const std::filesystem::path& file, const Counts& counts, bool 
                 "set task.type to regression; to take each number for a class, list them in data.labels");
   }
   if (!all_integers || counts.size() > kManyValues) {
-    notes.push_back(fmt::format("the {} classes are numbers; if they are amounts, set task.type to regression",
-                                counts.size()));
+    notes.push_back(fmt::format(
+        "the {} classes are numbers; if they are amounts, set task.type to regression", counts.size()));
   }
 }
 
@@ -113,12 +114,14 @@ void note_compound_names(const Counts& counts, std::vector<std::string>& notes) 
     }
     std::erase_if(compound, [&](const std::string& name) {
       const auto parts = parts_of(name, separator);
-      return std::any_of(parts.begin(), parts.end(), [&](const std::string& part) { return occurrences[part] < 2; });
+      return std::any_of(parts.begin(), parts.end(),
+                         [&](const std::string& part) { return occurrences[part] < 2; });
     });
     if (compound.empty()) continue;
-    notes.push_back(fmt::format("labels that look like several in one are classes of their own here: {}; more "
-                                "than one label an example is not built",
-                                with_counts(compound, counts)));
+    notes.push_back(
+        fmt::format("labels that look like several in one are classes of their own here: {}; more "
+                    "than one label an example is not built",
+                    with_counts(compound, counts)));
   }
 }
 
@@ -171,7 +174,8 @@ void note_overlap(const TaskData::Named& part, const Dataset& train, const Texts
 
 }  // namespace
 
-std::vector<std::string> class_notes(const std::filesystem::path& file, const Counts& counts, bool are_given) {
+std::vector<std::string> class_notes(const std::filesystem::path& file, const Counts& counts,
+                                     bool are_given) {
   std::vector<std::string> notes;
   note_numbers(file, counts, are_given, notes);
   note_rare_classes(counts, notes);
