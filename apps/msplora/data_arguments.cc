@@ -1,5 +1,7 @@
 #include "data_arguments.h"
 
+#include "msplora/core/log.h"
+
 namespace msplora {
 
 void add_data_arguments(CLI::App& command, DataArguments& arguments, bool with_labels) {
@@ -25,6 +27,12 @@ void add_data_arguments(CLI::App& command, DataArguments& arguments, bool with_l
       ->check(CLI::PositiveNumber)
       ->type_name("N")
       ->capture_default_str();
+}
+
+void say_delimiter(const Dataset& data) {
+  for (const std::string& note : data.notes()) {
+    if (note.ends_with("between fields (recognised)")) log_info(note);
+  }
 }
 
 DataConfig merged_data_config(const DataConfig& known, const DataArguments& arguments) {

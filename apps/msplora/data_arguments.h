@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/data/dataset.h"
 #include "msplora/data/options.h"
 
 namespace msplora {
@@ -17,6 +18,9 @@ struct DataArguments {
 };
 
 void add_data_arguments(CLI::App& command, DataArguments& arguments, bool with_labels);
+
+/// Says which delimiter was recognised where it is not the usual one of the form.
+void say_delimiter(const Dataset& data);
 
 /// `known` with everything that was given replaced.
 DataConfig merged_data_config(const DataConfig& known, const DataArguments& arguments);

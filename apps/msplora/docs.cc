@@ -23,6 +23,37 @@ An empty default means that the key is unset; `key: null` unsets it.
 `msplora validate RECIPE.yaml` checks a recipe with its model directory and data without training.
 )";
 
+constexpr const char* kData = R"(
+### Labels and data in general
+
+- **Classes** are the labels of the whole training file, sorted: by value when all are integers, else by bytes. `data.labels`
+  (or `--labels`) lists them by hand, in the order of their indices. A file may then hold the indices in place of the names.
+  Without such a list a number is a name like any other: a file of 0, 1, 2 is refused by a model whose classes have names.
+- Class names that a base model brings along are not used. If its head has another number of outputs, or is one for another
+  task (question answering, tokens), a fresh head is drawn; `validate` and `train` say so.
+- One label an example: more than one (multi-label) is not built. `a|b` is a class of its own, and noted where `a` and `b`
+  occur elsewhere too.
+- A validation part that is split off gets its share of every class. Texts that also lie in the training data, equal texts with
+  different labels, classes with few examples and names that differ in case or spaces alone are counted and said.
+- Of pairs, either text may be empty; `[CLS] a [SEP] [SEP]` is what the model then sees. Empty ones are counted, on both sides.
+  A base with one kind of segment (`type_vocab_size` 1) takes both texts into it.
+
+### Metrics
+
+| name | of | what |
+|---|---|---|
+| `accuracy` | classes | share of right predictions |
+| `f1` | classes | with two classes that of the class with index 1, the second in the list of labels; with more, the mean over all classes that occur (macro) |
+| `matthews` | classes | Matthews correlation, also for more than two classes |
+| `pearson`, `spearman` | values | correlations; 0 where predictions or targets do not vary beyond rounding |
+| `mse`, `mae` | values | mean squared and mean absolute error |
+| `loss` | both | mean cross entropy, or mean squared error |
+
+`train.best_metric` takes one of them; unset, the first of a classification is `accuracy`, of a regression `pearson`, of a GLUE task
+its own. With several validation files a name has the part in front (`validation_matched_accuracy`). `eval` and `metrics.json`
+(`classes`) hold precision, recall, F1 and support of every class and the confusion matrix, whose rows are the true classes.
+)";
+
 /// The keys that `federate` has beside those of `train`.
 std::vector<OptionDoc> federated_keys() {
   std::vector<OptionDoc> docs = describe(FederateRecipe{});
@@ -44,7 +75,8 @@ Command add_docs(CLI::App& program, CommonOptions&) {
   command->group("");  // not listed in --help
   return {command, [] {
             std::cout << kIntroduction << "\n## Fine-tuning: `msplora train`\n"
-                      << options_to_markdown(describe(Recipe{})) << "\n## Pretraining: `msplora pretrain`\n"
+                      << options_to_markdown(describe(Recipe{})) << kData
+                      << "\n## Pretraining: `msplora pretrain`\n"
                       << options_to_markdown(describe(PretrainRecipe{}))
                       << "\n## Federated fine-tuning: `msplora federate`\n\n"
                          "The keys of fine-tuning, where `train` is the work of one client in one round "

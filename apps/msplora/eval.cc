@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "class_report.h"
 #include "data_arguments.h"
 #include "msplora/core/progress.h"
 #include "msplora/data/glue.h"
@@ -24,7 +25,9 @@ struct EvalArguments {
 
 Dataset read_labelled(const std::string& file, const DataConfig& config) {
   if (config.glue_task) return read_glue_file(glue_task(*config.glue_task), file, /*labelled=*/true);
-  return read_table(file, table_spec(config, file));
+  Dataset data = read_table(file, table_spec(config, file));
+  say_delimiter(data);
+  return data;
 }
 
 Evaluation evaluate_file(const std::string& file, const Session& session, const Tokenizer& tokenizer,
@@ -57,12 +60,16 @@ void eval(const EvalArguments& arguments, const CommonOptions& common) {
     const Evaluation evaluation = evaluate_file(file, session, *tokenizer, arguments.data);
     nlohmann::ordered_json result = {{"file", file}, {"examples", evaluation.examples}};
     for (const auto& [name, value] : evaluation.metrics) result["metrics"][name] = value;
+    if (session.labels) result["classes"] = class_report(evaluation, session.labels->names());
+    if (!evaluation.note.empty()) result["note"] = evaluation.note;
     result["seconds"] = evaluation.seconds;
     result["tokens_per_second"] =
         evaluation.seconds > 0 ? static_cast<double>(evaluation.tokens) / evaluation.seconds : 0.0;
     if (!common.json) {
       std::cout << fmt::format("{}: {}  ({} examples, {:.1f} s)\n", file, format_metrics(evaluation),
                                evaluation.examples, evaluation.seconds);
+      if (session.labels) std::cout << class_report_text(evaluation, session.labels->names());
+      if (!evaluation.note.empty()) std::cout << "  " << evaluation.note << "\n";
     }
     results.push_back(std::move(result));
   }

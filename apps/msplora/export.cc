@@ -22,6 +22,7 @@ struct ExportArguments {
 
 void export_adapter(const ExportArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
+  refuse_input_as_output(arguments.output, {arguments.model.model, arguments.model.adapter});
   prepare_output_directory(arguments.output, arguments.overwrite);
   const Session session = open_session(arguments.model, common);
   if (arguments.to == "peft") {

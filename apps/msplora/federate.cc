@@ -231,7 +231,9 @@ void federate(const FederateArguments& arguments, const CommonOptions& common) {
 
   const std::unique_ptr<Adapter> adapter = run.federation->global_adapter();
   Json summary = summary_of(run, *adapter);
-  summary["test"] = evaluate_test(*run.model, run.data, recipe);
+  Json classes = Json::object();
+  summary["test"] = evaluate_test(*run.model, run.data, recipe, classes);
+  if (!classes.empty()) summary["classes"] = classes;
   summary["adapter"] = save_adapters(*adapter, recipe, facts_of(recipe, run.data));
   summary["run"] = recipe.output.dir;
   summary["model"] = recipe.model.path;

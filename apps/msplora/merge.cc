@@ -81,11 +81,7 @@ void label_config(const TaskFacts& facts, ModelConfig& config) {
 void merge(const MergeArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
   const fs::path output = arguments.output;
-  std::error_code code;
-  if (fs::equivalent(arguments.model.model, output, code)) {
-    throw Error(ErrorCode::kUsage, "--output", "is the directory of the base model itself",
-                "choose another one");
-  }
+  refuse_input_as_output(output, {arguments.model.model, arguments.model.adapter});
   prepare_output_directory(output, arguments.overwrite);
   Session session = open_session(arguments.model, common);
   const at::ScalarType dtype = arguments.save_dtype == "auto" ? stored_dtype(arguments.model.model)

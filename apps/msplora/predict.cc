@@ -1,24 +1,30 @@
 #include <fmt/format.h>
 
 #include <ATen/TensorOperators.h>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <sstream>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data_arguments.h"
+#include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
 #include "msplora/eval/evaluator.h"
+#include "msplora/eval/predictions.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 #include "session.h"
 
 namespace msplora {
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 // Texts encoded and run together: enough to fill batches of similar lengths, little enough to stream.
 constexpr size_t kChunk = 1024;
@@ -27,18 +33,71 @@ struct PredictArguments {
   ModelArguments model;
   DataArguments data;
   std::string output;
-  std::string output_format = "tsv";
+  std::string output_format = "auto";
+  std::string keep;
+  bool logits = false;
 };
+
+/// Which fields of the input are written again.
+class KeptColumns {
+ public:
+  explicit KeptColumns(const std::string& argument) : is_all_(argument == "all") {
+    if (!is_all_) names_ = split_names(argument);
+  }
+  bool any() const { return is_all_ || !names_.empty(); }
+
+  /// The columns to keep of a table with these. Throws Error{kData} with the nearest for one that is missing.
+  std::vector<std::string> of(const std::vector<std::string>& columns, const std::string& where) const {
+    if (is_all_) return columns;
+    for (const std::string& name : names_) {
+      if (std::find(columns.begin(), columns.end(), name) != columns.end()) continue;
+      throw Error(ErrorCode::kData, where,
+                  fmt::format("no column `{}` (--keep); found {}", name, shortened(columns, 20)),
+                  did_you_mean(name, columns));
+    }
+    return names_;
+  }
+
+  /// The kept ones among the named values of an example.
+  Json select(const Json& fields, const std::string& where) const {
+    if (!any()) return Json::object();
+    std::vector<std::string> columns;
+    for (const auto& [name, value] : fields.items()) columns.push_back(name);
+    Json kept = Json::object();
+    for (const std::string& name : of(columns, where)) kept[name] = fields.at(name);
+    return kept;
+  }
+
+ private:
+  bool is_all_;
+  std::vector<std::string> names_;
+};
+
+/// Form of the output: --output-format, else --json, else the extension of --output, else that of the first
+/// input.
+PredictionFormat output_format(const PredictArguments& arguments, bool wants_json, FileFormat input) {
+  std::string name = arguments.output_format;
+  if (name == "auto" && wants_json) name = "jsonl";
+  if (name == "auto") {
+    const std::string extension = std::filesystem::path(arguments.output).extension().string();
+    for (const char* known : {"tsv", "csv", "jsonl"}) {
+      if (extension == std::string(".") + known) name = known;
+    }
+  }
+  if (name == "csv" || (name == "auto" && input == FileFormat::kCsv)) return PredictionFormat::kCsv;
+  if (name == "jsonl" || (name == "auto" && input == FileFormat::kJsonl)) return PredictionFormat::kJsonl;
+  return PredictionFormat::kTsv;
+}
 
 /// Predicts examples as they come and writes the results in the same order.
 class Predictor {
  public:
   Predictor(const PredictArguments& arguments, const CommonOptions& common, std::ostream& out)
       : arguments_(arguments),
+        wants_json_(common.json),
+        kept_(arguments.keep),
         session_(open_session(arguments.model, common)),
         tokenizer_(load_tokenizer(arguments.model.model, session_.model->config())),
-        format_(common.json || arguments.output_format == "jsonl" ? PredictionFormat::kJsonl
-                                                                  : PredictionFormat::kTsv),
         out_(out) {
     max_length_ = session_.facts.max_length;
     if (arguments.data.max_length > 0) {
@@ -47,9 +106,35 @@ class Predictor {
   }
 
   DataConfig columns() const { return merged_data_config(session_.facts.data, arguments_.data); }
+  const KeptColumns& kept() const { return kept_; }
 
-  void add(Example example, const std::filesystem::path& path) {
+  /// A new input, whose columns are these. The first one decides what the output looks like.
+  void begin(const std::string& path, FileFormat format, char delimiter,
+             const std::vector<std::string>& columns) {
     path_ = path;
+    std::vector<std::string> names;
+    if (kept_.any()) names = kept_.of(columns, path);
+    if (!writer_) {
+      PredictionLayout layout;
+      layout.format = output_format(arguments_, wants_json_, format);
+      layout.delimiter = delimiter == ';' || delimiter == '|' ? delimiter : ',';
+      layout.labels = session_.facts.labels;
+      layout.with_logits = arguments_.logits;
+      layout.kept = names;
+      is_table_ = layout.format != PredictionFormat::kJsonl;
+      names_ = names;
+      writer_ = std::make_unique<PredictionWriter>(out_, std::move(layout));
+    } else if (is_table_ && names != names_) {
+      throw Error(ErrorCode::kData, path,
+                  fmt::format("its columns are {}, those of the first file {}", shortened(names, 20),
+                              shortened(names_, 20)),
+                  "name the columns that all files have with --keep, or write --output-format jsonl");
+    }
+  }
+
+  /// `fields` holds the values of its columns by name.
+  void add(Example example, const Json& fields) {
+    if (kept_.any()) fields_.push_back(kept_.select(fields, file_and_line(path_, example.line)));
     waiting_.push_back(std::move(example));
     if (waiting_.size() == kChunk) flush();
   }
@@ -62,13 +147,9 @@ class Predictor {
         encode_dataset(data, parse_task_type(session_.facts.type), nullptr, *tokenizer_, max_length_);
     truncated_ += encoded.summary.truncated_examples;
     const at::Tensor logits = predict_logits(*session_.model, encoded.examples, arguments_.data.batch_tokens);
-    std::ostringstream text;
-    write_predictions(text, logits, session_.facts.labels, format_);
-    std::string lines = std::move(text).str();
-    const bool has_header = format_ == PredictionFormat::kTsv;
-    if (has_header && has_written_) lines.erase(0, lines.find('\n') + 1);
-    has_written_ = true;
-    out_ << lines << std::flush;
+    writer_->write(logits, fields_, [&](int64_t row) { return data.where(static_cast<size_t>(row)); });
+    fields_.clear();
+    out_ << std::flush;
     if (!out_) {
       const std::string where = arguments_.output.empty() ? "standard output" : arguments_.output;
       throw Error(ErrorCode::kIo, where, "cannot write", "is the disk full?");
@@ -84,20 +165,27 @@ class Predictor {
 
  private:
   const PredictArguments& arguments_;
+  bool wants_json_;
+  KeptColumns kept_;
   Session session_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  PredictionFormat format_;
   std::ostream& out_;
+  std::unique_ptr<PredictionWriter> writer_;
+  std::vector<std::string> names_;  // kept columns of the first input
+  bool is_table_ = true;
   int64_t max_length_ = 0;
   std::filesystem::path path_;
   std::vector<Example> waiting_;
-  bool has_written_ = false;
+  std::vector<Json> fields_;
   int64_t truncated_ = 0;
 };
 
 /// One text a line; of a task with pairs, two texts with a tab between them.
 void predict_lines(std::istream& in, const std::string& name, Predictor& predictor) {
   const bool wants_pair = predictor.columns().text_pair.has_value();
+  std::vector<std::string> columns = {"text"};
+  if (wants_pair) columns.push_back("text_pair");
+  predictor.begin(name, FileFormat::kTsv, '\t', columns);
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
@@ -115,14 +203,24 @@ void predict_lines(std::istream& in, const std::string& name, Predictor& predict
     }
     example.text = line.substr(0, tab);
     example.has_pair = wants_pair;
-    if (wants_pair) example.text_pair = line.substr(tab + 1);
-    predictor.add(std::move(example), name);
+    Json fields = {{"text", example.text}};
+    if (wants_pair) fields["text_pair"] = example.text_pair = line.substr(tab + 1);
+    predictor.add(std::move(example), fields);
   }
 }
 
 bool is_plain_text(const std::string& file, const std::string& format) {
   if (file == "-" || format == "lines") return true;
   return (format.empty() || format == "auto") && std::filesystem::path(file).extension() == ".txt";
+}
+
+/// What stands in the columns of an example, by name.
+Json fields_of(const Dataset& data, const Example& example) {
+  if (example.fields.empty()) return Json::object();
+  if (data.delimiter() == 0) return Json::parse(example.fields.front());
+  Json fields = Json::object();
+  for (size_t i = 0; i < example.fields.size(); ++i) fields[data.columns()[i]] = example.fields[i];
+  return fields;
 }
 
 void predict_file(const std::string& file, const PredictArguments& arguments, Predictor& predictor) {
@@ -135,19 +233,15 @@ void predict_file(const std::string& file, const PredictArguments& arguments, Pr
   const DataConfig config = predictor.columns();
   TableSpec spec = table_spec(config, file);
   spec.label_optional = true;
+  spec.keep_fields = predictor.kept().any();
   const Dataset data = read_table(file, spec);
-  for (const Example& example : data.examples()) predictor.add(example, file);
+  say_delimiter(data);
+  predictor.begin(file, spec.format, data.delimiter(), data.columns());
+  for (const Example& example : data.examples()) predictor.add(example, fields_of(data, example));
 }
 
-void predict(const PredictArguments& arguments, const CommonOptions& common) {
-  use_threads(common.threads);
-  std::ofstream file;
-  if (!arguments.output.empty()) {
-    file.open(arguments.output, std::ios::binary);
-    if (!file)
-      throw Error(ErrorCode::kIo, arguments.output, "cannot create the file", "does its directory exist?");
-  }
-  Predictor predictor(arguments, common, arguments.output.empty() ? std::cout : file);
+void predict_all(const PredictArguments& arguments, const CommonOptions& common, std::ostream& out) {
+  Predictor predictor(arguments, common, out);
   const std::vector<std::string> inputs =
       arguments.data.files.empty() ? std::vector<std::string>{"-"} : arguments.data.files;
   for (const std::string& input : inputs) {
@@ -155,6 +249,16 @@ void predict(const PredictArguments& arguments, const CommonOptions& common) {
     predictor.flush();
   }
   predictor.report_truncation();
+}
+
+void predict(const PredictArguments& arguments, const CommonOptions& common) {
+  use_threads(common.threads);
+  if (arguments.output.empty()) return predict_all(arguments, common, std::cout);
+  std::vector<std::filesystem::path> inputs = {arguments.model.model};
+  if (!arguments.model.adapter.empty()) inputs.emplace_back(arguments.model.adapter);
+  inputs.insert(inputs.end(), arguments.data.files.begin(), arguments.data.files.end());
+  refuse_input_as_output(arguments.output, inputs);
+  write_file_atomically(arguments.output, [&](std::ostream& out) { predict_all(arguments, common, out); });
 }
 
 }  // namespace
@@ -172,8 +276,15 @@ Command add_predict(CLI::App& program, CommonOptions& common) {
       ->check(CLI::IsMember({"auto", "lines", "tsv", "csv", "jsonl"}));
   command->add_option("--output", arguments->output, "File to write; default: standard output")
       ->type_name("FILE");
-  command->add_option("--output-format", arguments->output_format, "tsv: label and probability of each class")
-      ->check(CLI::IsMember({"tsv", "jsonl"}));
+  command
+      ->add_option(
+          "--output-format", arguments->output_format,
+          "Form of the results: label and probability of each class; `auto` goes by the extension of "
+          "--output, else by that of the input")
+      ->check(CLI::IsMember({"auto", "tsv", "csv", "jsonl"}));
+  command->add_option("--keep", arguments->keep, "Columns of the input to write before the results, or `all`")
+      ->type_name("COLUMN,COLUMN,...");
+  command->add_flag("--logits", arguments->logits, "Write the model's outputs before softmax too");
   add_data_arguments(*command, arguments->data, /*with_labels=*/false);
   add_common(*command, common);
   return {command, [arguments, &common] { predict(*arguments, common); }};

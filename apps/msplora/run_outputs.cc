@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "class_report.h"
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
 #include "msplora/core/log.h"
@@ -47,7 +48,7 @@ Json save_adapters(const Adapter& adapter, const Recipe& recipe, const TaskFacts
   return saved;
 }
 
-Json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe) {
+Json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe, Json& classes) {
   Json results = Json::object();
   for (const EncodedPart& part : data.test) {
     if (!part.data.has_labels()) continue;
@@ -57,6 +58,8 @@ Json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe)
     options.batch_tokens = recipe.train.eval_batch_tokens;
     const Evaluation evaluation = ExampleEvaluator(model, part.examples, options).run();
     log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
+    if (!evaluation.note.empty()) log_warning(fmt::format("{}: {}", part.name, evaluation.note));
+    if (data.labels) classes[part.name] = class_report(evaluation, data.labels->names());
     for (const auto& [name, value] : evaluation.metrics) {
       results[data.test.size() > 1 ? part.name + "_" + name : name] = value;
     }

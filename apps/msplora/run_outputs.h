@@ -19,8 +19,9 @@ TaskFacts facts_of(const Recipe& recipe, const PreparedData& data);
 /// form.
 nlohmann::ordered_json save_adapters(const Adapter& adapter, const Recipe& recipe, const TaskFacts& facts);
 
-/// The metrics of the labelled test parts, with the weights as they are.
-nlohmann::ordered_json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe);
+/// The metrics of the labelled test parts, with the weights as they are; per class under `classes`.test.
+nlohmann::ordered_json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe,
+                                     nlohmann::ordered_json& classes);
 
 /// A new run in a directory that is overwritten must not end beside the results of the old one: adapters,
 /// model, metrics.json and TensorBoard files. The other files of a run are replaced by those who write them.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "class_report.h"
 #include "layer_ranks.h"
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
@@ -169,7 +170,12 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
 
   Json summary = training_summary(result, recipe.train, recipe.adapter.method, run.adapter->trainable());
   if (run.ranks.seconds) summary["rank_estimation_seconds"] = *run.ranks.seconds;
-  summary["test"] = evaluate_test(*run.model, run.data, recipe);
+  Json classes = Json::object();
+  const auto& kept = recipe.train.load_best_at_end && result.best ? result.best : result.last;
+  if (kept && run.data.labels) classes["validation"] = class_report(*kept, run.data.labels->names());
+  if (kept && !kept->note.empty()) log_warning("validation: " + kept->note);
+  summary["test"] = evaluate_test(*run.model, run.data, recipe, classes);
+  if (!classes.empty()) summary["classes"] = classes;
   summary["adapter"] = save_adapters(*run.adapter, recipe, facts_of(recipe, run.data));
   if (const auto warnings = logged_warnings(); !warnings.empty()) summary["warnings"] = warnings;
   summary["run"] = recipe.output.dir;

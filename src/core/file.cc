@@ -59,7 +59,53 @@ void write_file_atomically(const fs::path& path, std::string_view content) {
   });
 }
 
-void write_file_atomically(const fs::path& path, const std::function<void(std::ostream&)>& write) {
+namespace {
+
+// A pipe or a device has no old content to keep, and must not be replaced by a file.
+bool write_in_place(const fs::path& path, const std::function<void(std::ostream&)>& write) {
+  std::error_code code;
+  const fs::file_status status = fs::status(path, code);
+  if (!fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status)) return false;
+  errno = 0;
+  std::ofstream out(path, std::ios::binary);
+  if (!out) fail(path, "open", errno);
+  write(out);
+  out.flush();
+  if (!out) fail(path, "write", errno ? errno : EIO);
+  return true;
+}
+
+fs::path target_of_links(const fs::path& path) {
+  std::error_code code;
+  if (!fs::is_symlink(path, code)) return path;
+  const fs::path target = fs::weakly_canonical(path, code);
+  return code ? path : target;
+}
+
+}  // namespace
+
+void refuse_input_as_output(const fs::path& output, const std::vector<fs::path>& inputs,
+                            const std::string& option) {
+  std::error_code code;
+  if (!fs::exists(output, code)) return;
+  const auto refuse = [&](const fs::path& input) {
+    throw Error(ErrorCode::kUsage, option,
+                output == input ? output.string() + " is read by this command too"
+                                : output.string() + " is the same as " + input.string() + ", which is read",
+                "write to another place");
+  };
+  for (const fs::path& input : inputs) {
+    if (fs::equivalent(output, input, code)) refuse(input);
+    if (fs::is_directory(output, code)) continue;
+    for (const fs::directory_entry& entry : fs::directory_iterator(input, code)) {
+      if (fs::equivalent(output, entry.path(), code)) refuse(entry.path());
+    }
+  }
+}
+
+void write_file_atomically(const fs::path& where, const std::function<void(std::ostream&)>& write) {
+  if (write_in_place(where, write)) return;
+  const fs::path path = target_of_links(where);
   const fs::path temporary = temporary_beside(path);
   try {
     errno = 0;

@@ -3,6 +3,8 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
+#include <fmt/format.h>
+
 #include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <chrono>
@@ -51,6 +53,27 @@ void add_predictions(const at::Tensor& logits, const Batch& batch, bool is_regre
 
 }  // namespace
 
+namespace {
+
+double rounding_of(const Model& model) {
+  const at::ScalarType dtype = model.compute_dtype();
+  return dtype == at::kBFloat16 || dtype == at::kHalf ? kBFloat16Rounding : kFloat32Rounding;
+}
+
+/// A regression that has only learned the mean gets a loss that looks like any other.
+std::string flatness_note(const CoMoments& moments) {
+  constexpr double kFlat = 0.01;
+  if (moments.count() < 2 || moments.deviation_x() > kFlat * moments.deviation_y()) return {};
+  if (moments.deviation_y() == 0) return {};
+  return fmt::format(
+      "the predictions hardly vary: their standard deviation is {:.2g}, that of the targets {:.2g}; the "
+      "model "
+      "says about {:.4g} of every text",
+      moments.deviation_x(), moments.deviation_y(), moments.mean_x());
+}
+
+}  // namespace
+
 ExampleEvaluator::ExampleEvaluator(Model& model, const std::vector<TokenizedExample>& examples,
                                    EvaluatorOptions options)
     : model_(model), examples_(examples), options_(std::move(options)) {
@@ -66,7 +89,8 @@ ExampleEvaluator::ExampleEvaluator(Model& model, const std::vector<TokenizedExam
 Evaluation ExampleEvaluator::run(const EvaluationProgress& progress) {
   c10::NoGradGuard no_grad;
   const auto began = std::chrono::steady_clock::now();
-  MetricSet metrics = MetricSet::create(options_.metrics, outputs_of(model_, options_.is_regression));
+  MetricSet metrics =
+      MetricSet::create(options_.metrics, outputs_of(model_, options_.is_regression), rounding_of(model_));
   Evaluation evaluation;
   for (size_t i = 0; i < batches_.size(); ++i) {
     const Batch batch = collate(examples_, batches_[i], options_.is_regression);
@@ -85,6 +109,11 @@ Evaluation ExampleEvaluator::run(const EvaluationProgress& progress) {
   }
   const auto values = metrics.compute();
   for (const std::string& name : options_.metrics) evaluation.metrics.emplace_back(name, values.at(name));
+  if (options_.is_regression) {
+    evaluation.note = flatness_note(metrics.moments());
+  } else {
+    evaluation.confusion.emplace_back("", metrics.confusion());
+  }
   evaluation.seconds = seconds_since(began);
   return evaluation;
 }

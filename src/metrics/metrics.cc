@@ -55,6 +55,16 @@ double ConfusionMatrix::accuracy() const {
   return total_ == 0 ? 0.0 : static_cast<double>(right) / static_cast<double>(total_);
 }
 
+double ConfusionMatrix::precision(int64_t positive) const {
+  const int64_t n = predicted(positive);
+  return n == 0 ? 0.0 : static_cast<double>(count(positive, positive)) / static_cast<double>(n);
+}
+
+double ConfusionMatrix::recall(int64_t positive) const {
+  const int64_t n = support(positive);
+  return n == 0 ? 0.0 : static_cast<double>(count(positive, positive)) / static_cast<double>(n);
+}
+
 double ConfusionMatrix::f1(int64_t positive) const {
   // 2 TP + FP + FN is the number of predictions plus the number of targets of the class.
   const auto k = static_cast<size_t>(positive);
@@ -117,6 +127,14 @@ void CoMoments::merge(const CoMoments& other) {
   count_ += other.count_;
 }
 
+double CoMoments::deviation_x() const {
+  return count_ == 0 ? 0.0 : std::sqrt(xx_ / static_cast<double>(count_));
+}
+
+double CoMoments::deviation_y() const {
+  return count_ == 0 ? 0.0 : std::sqrt(yy_ / static_cast<double>(count_));
+}
+
 double CoMoments::correlation() const {
   if (!(xx_ > 0) || !(yy_ > 0)) return 0.0;
   return std::clamp(xy_ / (std::sqrt(xx_) * std::sqrt(yy_)), -1.0, 1.0);
@@ -174,10 +192,6 @@ const MetricInfo* find_metric(std::string_view name) {
   return found == kMetrics.end() ? nullptr : &*found;
 }
 
-bool has(const std::vector<std::string>& names, std::string_view name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
 }  // namespace
 
 std::vector<std::string> metric_names() {
@@ -198,13 +212,13 @@ std::vector<std::string> metrics_for(int64_t num_labels) {
   return {"accuracy", "f1", "matthews"};
 }
 
-MetricSet::MetricSet(std::vector<std::string> names, int64_t num_labels)
+MetricSet::MetricSet(std::vector<std::string> names, int64_t num_labels, double rounding)
     : names_(std::move(names)),
-      count_classes_(has(names_, "accuracy") || has(names_, "f1") || has(names_, "matthews")),
-      confusion_(count_classes_ ? num_labels : 0),
-      keep_values_(has(names_, "spearman")) {}
+      rounding_(rounding),
+      confusion_(num_labels > 1 ? num_labels : 0),
+      keep_values_(std::find(names_.begin(), names_.end(), "spearman") != names_.end()) {}
 
-MetricSet MetricSet::create(const std::vector<std::string>& names, int64_t num_labels) {
+MetricSet MetricSet::create(const std::vector<std::string>& names, int64_t num_labels, double rounding) {
   ErrorList problems;
   if (num_labels < 1) problems.add("metrics", fmt::format("expected at least one label, got {}", num_labels));
   for (const std::string& name : names) {
@@ -223,11 +237,11 @@ MetricSet MetricSet::create(const std::vector<std::string>& names, int64_t num_l
     }
   }
   problems.throw_if_any(ErrorCode::kConfig, "metrics");
-  return MetricSet(names, num_labels);
+  return MetricSet(names, num_labels, rounding);
 }
 
 void MetricSet::update_class(int64_t prediction, int64_t target) {
-  if (count_classes_) confusion_.add(prediction, target);
+  confusion_.add(prediction, target);
 }
 
 void MetricSet::update_value(double prediction, double target) {
@@ -278,11 +292,17 @@ int64_t MetricSet::seen(const std::string& name) const {
   return loss_count_;
 }
 
+bool MetricSet::predictions_vary() const {
+  const double scale = std::max(std::abs(moments_.mean_x()), moments_.deviation_y());
+  return moments_.deviation_x() > rounding_ * scale;
+}
+
 double MetricSet::value(const std::string& name) const {
   const double n = static_cast<double>(seen(name));
   if (name == "accuracy") return confusion_.accuracy();
   if (name == "f1") return confusion_.classes() == 2 ? confusion_.f1(1) : confusion_.macro_f1();
   if (name == "matthews") return confusion_.matthews();
+  if ((name == "pearson" || name == "spearman") && !predictions_vary()) return 0.0;
   if (name == "pearson") return moments_.correlation();
   if (name == "spearman") return spearman_correlation(predictions_, targets_);
   if (name == "mse") return squared_error_ / n;

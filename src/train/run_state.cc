@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 
@@ -20,6 +21,30 @@ double from_json(const nlohmann::json& json) {
   return json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>();
 }
 
+nlohmann::json confusion_to_json(const Evaluation& evaluation) {
+  nlohmann::json parts = nlohmann::json::array();
+  for (const auto& [name, matrix] : evaluation.confusion) {
+    std::vector<int64_t> counts;
+    for (int64_t target = 0; target < matrix.classes(); ++target) {
+      for (int64_t prediction = 0; prediction < matrix.classes(); ++prediction)
+        counts.push_back(matrix.count(target, prediction));
+    }
+    parts.push_back({{"part", name}, {"classes", matrix.classes()}, {"counts", std::move(counts)}});
+  }
+  return parts;
+}
+
+void confusion_from_json(const nlohmann::json& parts, Evaluation& evaluation) {
+  for (const nlohmann::json& part : parts) {
+    const auto classes = part.at("classes").get<int64_t>();
+    const auto counts = part.at("counts").get<std::vector<int64_t>>();
+    ConfusionMatrix matrix(classes);
+    for (int64_t i = 0; i < classes * classes; ++i)
+      matrix.add(i % classes, i / classes, counts.at(static_cast<size_t>(i)));
+    evaluation.confusion.emplace_back(part.at("part").get<std::string>(), std::move(matrix));
+  }
+}
+
 nlohmann::json evaluation_to_json(const std::optional<Evaluation>& evaluation) {
   if (!evaluation) return nullptr;
   nlohmann::json metrics = nlohmann::json::array();  // an array keeps the order, and so the first metric
@@ -27,7 +52,9 @@ nlohmann::json evaluation_to_json(const std::optional<Evaluation>& evaluation) {
   return {{"metrics", metrics},
           {"examples", evaluation->examples},
           {"tokens", evaluation->tokens},
-          {"seconds", evaluation->seconds}};
+          {"seconds", evaluation->seconds},
+          {"confusion", confusion_to_json(*evaluation)},
+          {"note", evaluation->note}};
 }
 
 std::optional<Evaluation> evaluation_from_json(const nlohmann::json& json) {
@@ -39,6 +66,9 @@ std::optional<Evaluation> evaluation_from_json(const nlohmann::json& json) {
   json.at("examples").get_to(evaluation.examples);
   json.at("tokens").get_to(evaluation.tokens);
   json.at("seconds").get_to(evaluation.seconds);
+  evaluation.note = json.value("note", std::string());
+  // States of earlier builds have none.
+  if (json.contains("confusion")) confusion_from_json(json.at("confusion"), evaluation);
   return evaluation;
 }
 

@@ -94,6 +94,9 @@ Evaluation TextTask::evaluate() {
   for (size_t set = 0; set < evaluators_.size(); ++set) {
     const Evaluation one = evaluators_[set].run();
     for (const auto& [name, value] : one.metrics) all.metrics.emplace_back(prefix(set) + name, value);
+    for (const auto& [part, matrix] : one.confusion)
+      all.confusion.emplace_back(evaluators_.size() > 1 ? set_names_[set] : part, matrix);
+    if (!one.note.empty()) all.note = one.note;
     all.examples += one.examples;
     all.tokens += one.tokens;
     all.seconds += one.seconds;

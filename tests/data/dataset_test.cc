@@ -12,6 +12,7 @@
 
 #include "data/scratch_directory.h"
 #include "msplora/data/label_map.h"
+#include "msplora/data/notes.h"
 
 namespace msplora {
 namespace {
@@ -296,6 +297,106 @@ TEST(LoadTaskData, ReadsFilesAndSplits) {
   const TaskData only = load_task_data(config, TaskType::kClassification, 3, {false, true, false});
   EXPECT_TRUE(only.train.empty());
   EXPECT_EQ(only.validation[0].data[0].text, data.validation[0].data[0].text);
+}
+
+TEST(ReadTable, RecognisesDelimitersAndSaysSo) {
+  ScratchDirectory dir;
+  TableSpec spec = spec_of(FileFormat::kCsv, "text", "label");
+  for (const std::string delimiter : {",", ";", "\t", "|"}) {
+    const std::string d = delimiter;
+    // The text holds the other characters too, and a line break between quotes.
+    const auto file = dir.write("a.csv", "id" + d + "text" + d + "label\n1" + d + "\"a, b; c| d\ne\"" + d +
+                                             "yes\n2" + d + "f" + d + "no\n");
+    const Dataset data = read_table(file, spec);
+    ASSERT_EQ(data.size(), 2u) << delimiter;
+    EXPECT_EQ(data[0].text, "a, b; c| d\ne");
+    EXPECT_EQ(data[1].label, "no");
+    EXPECT_EQ(data[1].line, 4);
+    const std::string name = delimiter == "\t" ? "`tab`" : "`" + delimiter + "`";
+    const bool is_said =
+        testing::Matches(Contains(HasSubstr(name + " between fields (recognised)")))(data.notes());
+    EXPECT_EQ(is_said, delimiter != ",");
+  }
+  // Without names the number of fields decides; commas in texts do not.
+  spec = spec_of(FileFormat::kCsv, "0", "1");
+  EXPECT_EQ(read_table(dir.write("b.csv", "a, b;yes\nc;no\nd, e, f;no\n"), spec)[2].text, "d, e, f");
+  EXPECT_EQ(read_table(dir.write("c.csv", "a;b,yes\nc,no\n"), spec)[0].text, "a;b");
+  spec.delimiter = ",";
+  EXPECT_EQ(read_table(dir.write("d.csv", "a;b,yes;1\nc;d,no;2\n"), spec)[1].label, "no;2");
+  spec = spec_of(FileFormat::kTsv, "text", "label");
+  const auto semicolons = dir.write("e.tsv", "text;label\na;yes\nb;no\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(semicolons, spec); }),
+              HasSubstr("data.delimiter"));
+  spec.delimiter = ";";
+  EXPECT_EQ(read_table(semicolons, spec)[1].label, "no");
+  spec.delimiter = "x";
+  EXPECT_THROW(read_table(semicolons, spec), Error);
+}
+
+TEST(ReadTable, CountsEmptyTextsOnBothSides) {
+  ScratchDirectory dir;
+  TableSpec spec = spec_of(FileFormat::kTsv, "a", "label");
+  spec.text_pair = "b";
+  const auto file = dir.write("a.tsv", "a\tb\tlabel\n\tx\t1\ny\t\t0\nz\t \t0\n\t\t1\nu\tv\t1\n");
+  EXPECT_THAT(read_table(file, spec).notes(),
+              Contains(HasSubstr("2 examples have an empty text, 3 an empty second text, 1 of them both")));
+}
+
+TEST(ReadTable, KeepsFieldsWhenAsked) {
+  ScratchDirectory dir;
+  TableSpec spec = spec_of(FileFormat::kCsv, "text", "label");
+  const auto file = dir.write("a.csv", "id,text,label\n\"1,2\", a ,x\n");
+  EXPECT_TRUE(read_table(file, spec)[0].fields.empty());
+  spec.keep_fields = true;
+  EXPECT_THAT(read_table(file, spec)[0].fields, ElementsAre("1,2", " a ", "x"));
+}
+
+TEST(ReadTable, AllEmptyLabelsAreReported) {
+  ScratchDirectory dir;
+  const auto file = dir.write("a.tsv", "text\tlabel\na\t1\nb\t\nc\t0\nd\t\ne\t\n");
+  EXPECT_THAT(
+      error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "text", "label")); }),
+      AllOf(HasSubstr("a.tsv:3"), HasSubstr("2 other examples (lines 5, 6)")));
+}
+
+TEST(Notes, Classes) {
+  using Counts = std::map<std::string, int64_t>;
+  const auto notes = [](const Counts& counts) { return class_notes("t.tsv", counts, false); };
+  EXPECT_TRUE(notes({{"yes", 5}, {"no", 9}}).empty());
+  EXPECT_THAT(notes({{"Technik", 58}, {"technik", 1}, {"b", 7}}),
+              ElementsAre(HasSubstr("fewer than 5 examples: `technik` (1)"),
+                          HasSubstr("case or spaces: `Technik` (58), `technik` (1)")));
+  EXPECT_THAT(notes({{"STRASSE", 9},
+                     {"stra\xC3\x9F"
+                      "e",
+                      9},
+                     {"a b", 9},
+                     {"a  b", 9}}),
+              ElementsAre(HasSubstr("`a  b` (9), `a b` (9)"), HasSubstr("`STRASSE` (9)")));
+  EXPECT_THAT(notes({{"a", 9}, {"b", 9}, {"a|b", 6}}), ElementsAre(HasSubstr("several in one")));
+  EXPECT_TRUE(notes({{"Lob, Kritik", 9}, {"Frage", 9}}).empty());
+  Counts values, codes;
+  for (int i = 0; i < 21; ++i) {
+    values[std::to_string(i) + ".5"] = 9;
+    codes[std::to_string(i)] = 9;
+  }
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { notes(values); }), HasSubstr("set task.type to regression"));
+  EXPECT_TRUE(class_notes("t.tsv", values, true).empty());
+  EXPECT_THAT(notes(codes), ElementsAre(HasSubstr("the 21 classes are numbers")));
+  EXPECT_THAT(notes({{"0.5", 9}, {"1.0", 9}}), ElementsAre(HasSubstr("if they are amounts")));
+}
+
+TEST(Notes, EqualTextsAcrossASplitAndWithDifferentLabels) {
+  ScratchDirectory dir;
+  DataConfig config;
+  config.train = dir.write("train.tsv", "text\tlabel\na\t1\n a \t0\nb\t1\nb\t1\nc\t0\n").string();
+  config.validation = dir.write("dev.tsv", "text\tlabel\nb\t0\nc\t0\nd\t1\n").string();
+  const TaskData data = load_task_data(config, TaskType::kClassification, 1);
+  EXPECT_THAT(data.notes, Contains(AllOf(HasSubstr("1 training texts occur with different labels"),
+                                         HasSubstr("train.tsv:2 is `1`, line 3 is `0`"))));
+  EXPECT_THAT(data.notes, Contains(AllOf(HasSubstr("2 of 3 validation examples"),
+                                         HasSubstr("1 of them with another label"), HasSubstr("dev.tsv:2"),
+                                         HasSubstr("train.tsv:4"))));
 }
 
 TEST(LoadTaskData, ReportsAllContradictionsAtOnce) {

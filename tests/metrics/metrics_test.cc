@@ -151,6 +151,41 @@ TEST(MetricSet, RegressionAndMerge) {
   EXPECT_THROW(left.merge(MetricSet::create({"mse"}, 1)), Error);
 }
 
+TEST(ConfusionMatrix, PrecisionAndRecallByHand) {
+  ConfusionMatrix matrix(4);
+  const std::vector<int64_t> targets = {0, 0, 0, 1, 1, 2, 2, 2, 2}, predictions = {0, 0, 1, 1, 2, 2, 2, 2, 0};
+  for (size_t i = 0; i < targets.size(); ++i) matrix.add(predictions[i], targets[i]);
+  EXPECT_DOUBLE_EQ(matrix.precision(0), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(matrix.recall(0), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(matrix.precision(1), 0.5);
+  EXPECT_DOUBLE_EQ(matrix.recall(1), 0.5);
+  EXPECT_DOUBLE_EQ(matrix.precision(2), 0.75);
+  EXPECT_DOUBLE_EQ(matrix.recall(2), 0.75);
+  EXPECT_EQ(matrix.support(2), 4);
+  EXPECT_EQ(matrix.predicted(1), 2);
+  EXPECT_EQ(matrix.precision(3), 0.0);  // never predicted, no examples
+  EXPECT_EQ(matrix.recall(3), 0.0);
+}
+
+// Three equal texts, whose predictions differ in the last bits alone, against targets that do not.
+TEST(MetricSet, PredictionsEqualToRoundingHaveNoCorrelation) {
+  const auto correlations = [](const std::vector<double>& predictions, const std::vector<double>& targets,
+                               double rounding = kFloat32Rounding) {
+    MetricSet metrics = MetricSet::create({"pearson", "spearman"}, 1, rounding);
+    for (size_t i = 0; i < targets.size(); ++i) metrics.update_value(predictions[i], targets[i]);
+    return metrics.compute();
+  };
+  const float value = 0.3141f, next = std::nextafter(value, 1.0f);
+  const auto equal = correlations({next, value, value}, {1.0, 2.0, 3.0});
+  EXPECT_EQ(equal.at("pearson"), 0.0);
+  EXPECT_EQ(equal.at("spearman"), 0.0);
+  const auto near_zero = correlations({1e-9, 0, 3e-9}, {1.0, 2.0, 3.0});
+  EXPECT_EQ(near_zero.at("pearson"), 0.0);
+  EXPECT_NEAR(correlations({1e-9, 2e-9, 3e-9}, {1e-9, 2e-9, 3e-9}).at("pearson"), 1.0, 1e-12);
+  EXPECT_NEAR(correlations({0.3141, 0.3142, 0.3143}, {1.0, 2.0, 3.0}).at("pearson"), 1.0, 1e-6);
+  EXPECT_EQ(correlations({0.3141, 0.3142, 0.3143}, {1.0, 2.0, 3.0}, kBFloat16Rounding).at("spearman"), 0.0);
+}
+
 TEST(MetricSet, RefusesWhatMakesNoSense) {
   try {
     MetricSet::create({"acuracy", "pearson"}, 2);

@@ -14,6 +14,7 @@
 #include "msplora/eval/evaluator.h"
 #include "msplora/eval/inputs.h"
 #include "msplora/eval/memory_estimate.h"
+#include "msplora/eval/predictions.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -56,25 +57,79 @@ TEST(Predictions, ComeInTheOrderOfTheExamples) {
   }
 }
 
+std::string written(PredictionLayout layout, const at::Tensor& logits,
+                    const std::vector<nlohmann::ordered_json>& kept = {}) {
+  std::ostringstream out;
+  PredictionWriter writer(out, std::move(layout));
+  writer.write(logits, kept, [](int64_t row) { return "new.tsv:" + std::to_string(row + 2); });
+  return out.str();
+}
+
+PredictionLayout layout_of(PredictionFormat format, std::vector<std::string> labels) {
+  PredictionLayout layout;
+  layout.format = format;
+  layout.labels = std::move(labels);
+  return layout;
+}
+
 TEST(Predictions, AreWrittenAsTsvAndJsonl) {
   at::Tensor logits = at::zeros({2, 2});
   logits[0][1] = 3.0f;
   logits[1][0] = 1.0f;
-  std::ostringstream tsv;
-  write_predictions(tsv, logits, {"no", "y\tes"}, PredictionFormat::kTsv);
-  EXPECT_EQ(tsv.str(), "prediction\tno\ty es\ny es\t0.047426\t0.952574\nno\t0.731059\t0.268941\n");
-  std::ostringstream jsonl;
-  write_predictions(jsonl, logits, {"no", "yes"}, PredictionFormat::kJsonl);
-  std::istringstream lines(jsonl.str());
+  EXPECT_EQ(written(layout_of(PredictionFormat::kTsv, {"no", "y\tes"}), logits),
+            "prediction\tno\ty es\ny es\t0.047426\t0.952574\nno\t0.731059\t0.268941\n");
+  std::istringstream lines(written(layout_of(PredictionFormat::kJsonl, {"no", "yes"}), logits));
   std::string line;
   std::getline(lines, line);
   const auto json = nlohmann::json::parse(line);
   EXPECT_EQ(json.at("prediction"), "yes");
   EXPECT_NEAR(json.at("probabilities").at("no").get<double>(), 0.0474259, 1e-6);
-  std::ostringstream values;
-  write_predictions(values, at::full({1, 1}, 2.5), {}, PredictionFormat::kTsv);
-  EXPECT_EQ(values.str(), "prediction\n2.5\n");
-  EXPECT_THROW(write_predictions(values, logits, {"one"}, PredictionFormat::kTsv), Error);
+  EXPECT_FALSE(json.contains("logits"));
+  EXPECT_EQ(written(layout_of(PredictionFormat::kTsv, {}), at::full({1, 1}, 2.5)), "prediction\n2.5\n");
+  EXPECT_THROW(written(layout_of(PredictionFormat::kTsv, {"one"}), at::full({1, 2}, 2.5)), Error);
+}
+
+TEST(Predictions, KeepColumnsAndQuoteThem) {
+  at::Tensor logits = at::zeros({2, 2});
+  logits[0][1] = 3.0f;
+  PredictionLayout layout = layout_of(PredictionFormat::kCsv, {"no", "yes, \"sure\""});
+  layout.kept = {"id", "text"};
+  layout.with_logits = true;
+  const std::vector<nlohmann::ordered_json> kept = {{{"id", 7}, {"text", "two\nlines"}},
+                                                    {{"id", "a;b"}, {"text", nullptr}}};
+  EXPECT_EQ(written(layout, logits, kept),
+            "id,text,prediction,no,\"yes, \"\"sure\"\"\",logit:no,\"logit:yes, \"\"sure\"\"\"\n"
+            "7,\"two\nlines\",\"yes, \"\"sure\"\"\",0.047426,0.952574,0,3\n"
+            "a;b,,no,0.500000,0.500000,0,0\n");
+  layout.delimiter = ';';
+  EXPECT_THAT(written(layout, logits, kept), testing::HasSubstr("\n\"a;b\";;no;"));
+  layout.kept = {"id", "prediction"};
+  EXPECT_THROW(written(layout, logits, kept), Error);
+
+  layout = layout_of(PredictionFormat::kJsonl, {"no", "yes"});
+  layout.with_logits = true;
+  std::istringstream lines(written(layout, logits, kept));
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(nlohmann::json::parse(line).at("id"), 7);
+  EXPECT_EQ(nlohmann::json::parse(line).at("logits").at("yes"), 3.0);
+  EXPECT_THROW(written(layout, logits, {{{"logits", 1}}, {{"a", 2}}}), Error);
+}
+
+TEST(Predictions, OutputsThatAreNoNumbersNameTheirRow) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    at::Tensor logits = at::zeros({3, 2});
+    logits[2][1] = bad;
+    for (const auto format : {PredictionFormat::kTsv, PredictionFormat::kCsv, PredictionFormat::kJsonl}) {
+      try {
+        written(layout_of(format, {"no", "yes"}), logits);
+        ADD_FAILURE() << "nothing was thrown";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kNumerics);
+        EXPECT_EQ(error.where(), "new.tsv:4");
+      }
+    }
+  }
 }
 
 ModelConfig shape(const std::string& type, int64_t vocab, int64_t hidden, int64_t layers, int64_t heads,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "msplora/core/error.h"
 
@@ -16,13 +17,21 @@ namespace msplora {
 std::string read_file(const std::filesystem::path& path);
 
 /// Writes `content` beside `path` and renames it into place, so that a reader sees the old file or the new
-/// one, never a part. Syncs to disk before the rename. Throws Error{kIo} (full disk, permissions); the old
+/// one, never a part. A link stays and its target is replaced; what is no regular file (a pipe, /dev/null) is
+/// written to as it is. Syncs to disk before the rename. Throws Error{kIo} (full disk, permissions); the old
 /// file stays.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
 /// The same for content produced piecewise: `write` receives the stream of the temporary file.
 void write_file_atomically(const std::filesystem::path& path,
                            const std::function<void(std::ostream&)>& write);
+
+/// Throws Error{kUsage} when `output` is one of `inputs` or a file in a directory among them, through
+/// whatever path, symbolic or hard link: a command must not write over what it reads. `option` names the
+/// output.
+void refuse_input_as_output(const std::filesystem::path& output,
+                            const std::vector<std::filesystem::path>& inputs,
+                            const std::string& option = "--output");
 
 /// Fails with Error{kIo} when `path` exists and is a non-empty directory or a file, unless `overwrite`;
 /// creates the directory otherwise. Nothing inside is deleted.

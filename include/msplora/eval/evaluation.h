@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "msplora/metrics/metrics.h"
+
 namespace msplora {
 
 /// The outcome of one evaluation.
@@ -16,6 +18,9 @@ struct Evaluation {
   int64_t examples = 0;
   int64_t tokens = 0;
   double seconds = 0.0;
+  /// Of a classification: the counts behind the metrics, by part ("" where there is one part alone).
+  std::vector<std::pair<std::string, ConfusionMatrix>> confusion = {};
+  std::string note = {};  // what the numbers alone do not say; mostly empty
 
   std::optional<double> find(std::string_view name) const;
   /// Throws Error{kConfig} with the nearest name when absent.

@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
-#include <iosfwd>
 #include <string>
 #include <vector>
 
@@ -77,15 +76,5 @@ class CausalLmEvaluator {
 /// Logits of every example in the order given, float32 [n, num_labels].
 at::Tensor predict_logits(Model& model, const std::vector<TokenizedExample>& examples,
                           int64_t batch_tokens = 4096, const EvaluationProgress& progress = {});
-
-enum class PredictionFormat { kTsv, kJsonl };
-
-/// One line per row of `logits` [n, num_labels]. Classification (`labels` has num_labels names): the class
-/// and the probability of each class (softmax). Regression (`labels` empty): the value.
-///   TSV    header `prediction`, then one column per label
-///   JSONL  {"prediction": "positive", "probabilities": {"negative": 0.1, "positive": 0.9}} or
-///   {"prediction": 3.2}
-void write_predictions(std::ostream& out, const at::Tensor& logits, const std::vector<std::string>& labels,
-                       PredictionFormat format);
 
 }  // namespace msplora

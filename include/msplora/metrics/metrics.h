@@ -19,9 +19,16 @@ class ConfusionMatrix {
   int64_t classes() const noexcept { return classes_; }
   int64_t count(int64_t target, int64_t prediction) const;
   int64_t total() const noexcept { return total_; }
+  /// Examples of a class, and predictions of it.
+  int64_t support(int64_t target) const { return targets_.at(static_cast<size_t>(target)); }
+  int64_t predicted(int64_t prediction) const { return predictions_.at(static_cast<size_t>(prediction)); }
 
   /// Share of right predictions.
   double accuracy() const;
+  /// TP / (TP + FP) and TP / (TP + FN) of one class; 0 where it is never predicted, and where it has no
+  /// examples.
+  double precision(int64_t positive) const;
+  double recall(int64_t positive) const;
   /// 2 TP / (2 TP + FP + FN) of one class; 0 when the class occurs neither as target nor as prediction.
   double f1(int64_t positive) const;
   /// Mean F1 of the classes that occur as target or prediction.
@@ -45,6 +52,10 @@ class CoMoments {
   void add(double x, double y);
   void merge(const CoMoments& other);
   int64_t count() const noexcept { return count_; }
+  double mean_x() const noexcept { return mean_x_; }
+  /// Standard deviations (of n, not n - 1); 0 without pairs.
+  double deviation_x() const;
+  double deviation_y() const;
   /// Pearson correlation, in [-1, 1]. 0 when either side does not vary: no linear relation can be seen, and a
   /// number keeps comparison of checkpoints and JSON output well-defined.
   double correlation() const;
@@ -71,15 +82,23 @@ bool metric_greater_is_better(std::string_view name);
 /// The metrics that suit a task of `num_labels` classes (1: regression).
 std::vector<std::string> metrics_for(int64_t num_labels);
 
+/// Predictions that differ by less than this share of their mean or of the targets' deviation are equal to
+/// rounding: sums of float32 come out differently from batch to batch.
+inline constexpr double kFloat32Rounding = 1e-6;
+/// The same where the model computes in bfloat16.
+inline constexpr double kBFloat16Rounding = 1e-3;
+
 /// Several metrics computed together while predictions stream by. Memory does not grow with the data, but for
 /// spearman, which keeps two floats an example.
 class MetricSet {
  public:
   /// Throws Error{kConfig} naming every metric that is unknown (with the nearest) or does not suit the task:
-  /// class metrics need num_labels of 2 or more, value metrics 1.
-  static MetricSet create(const std::vector<std::string>& names, int64_t num_labels);
+  /// class metrics need num_labels of 2 or more, value metrics 1. Correlations of predictions that vary by
+  /// `rounding` at most (see kFloat32Rounding) are undefined, and so 0.
+  static MetricSet create(const std::vector<std::string>& names, int64_t num_labels,
+                          double rounding = kFloat32Rounding);
 
-  /// A predicted and a true class; ignored when no metric of the set needs classes.
+  /// A predicted and a true class.
   void update_class(int64_t prediction, int64_t target);
   /// A predicted and a true value. Throws Error{kNumerics} when one is not finite.
   void update_value(double prediction, double target);
@@ -91,14 +110,19 @@ class MetricSet {
   /// Values by name. Throws Error{kData} for a metric that has seen nothing.
   std::map<std::string, double> compute() const;
   const std::vector<std::string>& names() const noexcept { return names_; }
+  /// Of update_class; without classes (num_labels 1) empty.
+  const ConfusionMatrix& confusion() const noexcept { return confusion_; }
+  /// Of update_value: x is the prediction, y the target.
+  const CoMoments& moments() const noexcept { return moments_; }
 
  private:
-  MetricSet(std::vector<std::string> names, int64_t num_labels);
+  MetricSet(std::vector<std::string> names, int64_t num_labels, double rounding);
+  bool predictions_vary() const;
   double value(const std::string& name) const;
   int64_t seen(const std::string& name) const;
 
   std::vector<std::string> names_;
-  bool count_classes_ = false;
+  double rounding_;
   ConfusionMatrix confusion_;
   CoMoments moments_;
   double squared_error_ = 0, absolute_error_ = 0;

@@ -1,0 +1,159 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/tensor.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+#include "msplora/io/safetensors.h"
+#include "msplora/models/model.h"
+#include "train/temporary_directory.h"
+
+namespace msplora {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+ModelConfig head_test_config(const std::string& type) {
+  ModelConfig config;
+  config.model_type = type;
+  config.vocab_size = 30;
+  config.hidden_size = 16;
+  config.num_hidden_layers = 1;
+  config.num_attention_heads = config.num_key_value_heads = 2;
+  config.head_dim = 8;
+  config.intermediate_size = 24;
+  config.max_position_embeddings = 20;
+  config.type_vocab_size = 2;
+  config.pad_token_id = 1;
+  config.num_labels = 3;
+  config.initializer_range = 0.2;
+  if (supports_task(type, ModelTask::kCausalLm)) config.hidden_act = "silu";
+  return config;
+}
+
+std::string last_layer_of(const std::string& type) {
+  if (type == "bert") return "classifier";
+  return type == "roberta" ? "classifier.out_proj" : "score";
+}
+
+at::Tensor parameter_of(Model& model, const std::string& name) {
+  for (const NamedTensor& parameter : model.parameters())
+    if (parameter.name == name) return parameter.tensor;
+  ADD_FAILURE() << name;
+  return {};
+}
+
+class Heads : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    model_ = create_model(head_test_config(GetParam()), {});
+    save_model(*model_, directory(), at::kFloat);
+  }
+  std::filesystem::path directory() const { return directory_.path() / "base"; }
+  void edit_config(const std::string& key, const nlohmann::json& value) {
+    nlohmann::json config = nlohmann::json::parse(read_file(directory() / "config.json"));
+    config[key] = value;
+    write_file_atomically(directory() / "config.json", config.dump());
+  }
+  ModelLoadOptions with(int64_t labels) const {
+    ModelLoadOptions options;
+    options.num_labels = labels;
+    return options;
+  }
+  TemporaryDirectory directory_;
+  std::unique_ptr<Model> model_;
+};
+
+// As transformers' ignore_mismatched_sizes: the layer of another number of outputs is new, the rest is the
+// file's.
+TEST_P(Heads, OfAnotherNumberOfClassesAreDrawnAndSaidSo) {
+  const std::string last = last_layer_of(GetParam()) + ".weight";
+  ModelLoadReport report;
+  const auto two = load_model(directory(), with(2), &report);
+  EXPECT_THAT(report.fresh, Contains(last));
+  EXPECT_THAT(report.replaced_head(), HasSubstr("3 outputs"));
+  EXPECT_EQ(parameter_of(*two, last).size(0), 2);
+  EXPECT_EQ(two->config().num_labels, 2);
+  EXPECT_TRUE(at::equal(two->sites().front().linear->weight, model_->sites().front().linear->weight));
+  const ModelLoadReport planned = plan_load(directory(), with(2));
+  EXPECT_EQ(planned.fresh, report.fresh);
+  EXPECT_EQ(planned.replaced_head(), report.replaced_head());
+
+  const auto three = load_model(directory(), with(3), &report);
+  EXPECT_THAT(report.fresh, IsEmpty());
+  EXPECT_EQ(report.replaced_head(), "");
+  EXPECT_TRUE(at::equal(parameter_of(*three, last), parameter_of(*model_, last)));
+}
+
+TEST_P(Heads, OfOtherTasksAreDrawnWhateverTheirShapes) {
+  for (const std::string task : {"ForTokenClassification", "ForQuestionAnswering"}) {
+    edit_config("architectures", {"Some" + task});
+    ModelLoadReport report;
+    load_model(directory(), with(3), &report);
+    EXPECT_THAT(report.fresh, Contains(last_layer_of(GetParam()) + ".weight"));
+    EXPECT_THAT(report.replaced_head(), HasSubstr("Some" + task));
+    EXPECT_EQ(plan_load(directory(), with(3)).fresh, report.fresh);
+  }
+}
+
+TEST_P(Heads, ContradictoryLabelsOfTheFileStopOnlyItsOwnHead) {
+  edit_config("id2label", {{"0", "a"}, {"1", "a"}, {"2", "b"}});
+  edit_config("label2id", {{"x", 9}});
+  edit_config("num_labels", 17);
+  edit_config("problem_type", "multi_label_classification");
+  EXPECT_EQ(load_model(directory(), with(2))->config().num_labels, 2);
+  try {
+    load_model(directory(), with(0));
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConfig);
+    EXPECT_THAT(error.what(), HasSubstr("id2label"));
+  }
+  const auto saved = load_model(directory(), with(2));
+  save_model(*saved, directory_.path() / "again", at::kFloat);
+  EXPECT_NO_THROW(load_model(directory_.path() / "again", with(0)));
+}
+
+TEST_P(Heads, AnythingElseThatDoesNotFitIsRefused) {
+  edit_config("intermediate_size", 25);
+  EXPECT_THROW(load_model(directory(), with(2)), Error);
+  EXPECT_THROW(plan_load(directory(), with(2)), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Heads, ::testing::Values("bert", "roberta", "llama", "qwen2"));
+
+// Both texts of a pair belong to the only segment there is.
+TEST(OneSegment, TakesPairs) {
+  for (const std::string type : {"bert", "roberta"}) {
+    ModelConfig config = head_test_config(type);
+    config.type_vocab_size = 1;
+    const auto model = create_model(config, {});
+    PackedInput input;
+    input.input_ids = at::tensor({2, 5, 3, 7, 3}, at::kLong);
+    input.cu_seqlens = {0, 5};
+    const at::Tensor plain = model->forward(input, {});
+    input.token_type_ids = at::tensor({0, 0, 0, 1, 1}, at::kLong);
+    EXPECT_TRUE(at::equal(model->forward(input, {}), plain));
+    config.type_vocab_size = 2;
+    const auto two = create_model(config, {});
+    EXPECT_FALSE(at::equal(two->forward(input, {}), plain));
+    input.token_type_ids[4] = 2;
+    EXPECT_THROW(two->forward(input, {}), Error);
+  }
+}
+
+}  // namespace
+}  // namespace msplora
