@@ -20,6 +20,7 @@
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"
+#include "run_check.h"
 #include "run_outputs.h"
 #include "session.h"
 
@@ -148,6 +149,9 @@ FederatedRun load_run(const FederateRecipe& recipe) {
   run.recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
   run.data = prepare_data(recipe, config, *tokenizer);
+  ErrorList errors;
+  check_run(recipe, run.data, errors);
+  errors.throw_if_any(ErrorCode::kConfig, "the recipe cannot be run");
   run.split = split_clients(recipe, run.data);
   run.data.train.examples = {};  // the clients hold them now
   run.model = open_classifier(recipe, config, run.data.num_labels(), &run.report);
