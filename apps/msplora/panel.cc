@@ -85,7 +85,8 @@ std::string xgblora_line(const AdapterConfig& config) {
                                         : fmt::format("rounds for a total rank of {}", config.rank),
                      options.layers_per_round > 0 ? fmt::format("{} layers", options.layers_per_round)
                                                   : std::string("a third of the layers"),
-                     options.booster_rank, options.scaling);
+                     options.booster_rank,
+                     options.scaling.value_or(config.alpha / static_cast<double>(options.booster_rank)));
 }
 
 /// What flatlora and lorapro add to LoRA.
@@ -172,9 +173,9 @@ std::string trainable_line(const std::vector<TrainableTensor>& trainable) {
   return text + fmt::format(", head {}", with_commas(head));
 }
 
-std::string method_state_line(Adapter& adapter) {
+std::string method_state_line(Adapter& adapter, const std::string& optimizer) {
   int64_t bytes = 0;
-  for (const auto& tensors : {adapter.state_tensors(), adapter.training_tensors()}) {
+  for (const auto& tensors : {adapter.state_tensors(), adapter.training_tensors(optimizer)}) {
     for (const NamedTensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.tensor.nbytes());
   }
   return bytes == 0 ? "" : fmt::format("{} kept by the method, in every checkpoint", bytes_text(bytes));

@@ -43,7 +43,7 @@ std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_
                         double mean_length);
 
 /// What the method keeps for training beside the optimizer ("113 MiB: moments, ..."); empty for most methods.
-std::string method_state_line(Adapter& adapter);
+std::string method_state_line(Adapter& adapter, const std::string& optimizer);
 
 /// The ranks of a method: of msplora's levels, of gelora's layers (1 while unknown), of one round of xgblora.
 std::vector<int64_t> level_ranks(const AdapterConfig& config);

@@ -91,7 +91,7 @@ std::string panel_of(const TrainRun& run) {
                                     recipe.data.max_length, data.max_length));
   }
   panel.add("optimizer", optimizer_line(recipe.train));
-  const std::string state = method_state_line(*run.adapter);
+  const std::string state = method_state_line(*run.adapter, recipe.train.optimizer);
   if (!state.empty()) panel.add("state", state);
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute",

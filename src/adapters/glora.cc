@@ -64,6 +64,13 @@ struct SupportTensor {
   double bound = 0.0;
 };
 
+/// Bound of the uniform Xu [r, columns]: that of the authors' search (Xavier), or of PEFT's fixed choices
+/// (Kaiming with a = sqrt 5).
+double up_bound(const AdapterConfig& config, int64_t columns) {
+  const auto n = static_cast<double>(columns), r = static_cast<double>(config.rank);
+  return config.glora.search ? std::sqrt(6.0 / (r + n)) : 1.0 / std::sqrt(n);
+}
+
 /// A: Xd [out, r], Xu [r, in]; B: the same; C: Xd [in, r], Xu [r, 1]; vectors [out, 1] ([in, 1] for C) and
 /// [out] for D and E; numbers [1].
 std::vector<SupportTensor> support_tensors(const AdapterConfig& config, const Site& site) {
@@ -80,7 +87,7 @@ std::vector<SupportTensor> support_tensors(const AdapterConfig& config, const Si
     switch (choice[k]) {
       case Support::kLowRank:
         add("Xd", {rows, config.rank}, 0.0);
-        add("Xu", {config.rank, columns}, 1.0 / std::sqrt(static_cast<double>(columns)));
+        add("Xu", {config.rank, columns}, up_bound(config, columns));
         break;
       case Support::kVector:
         add("X", k == kD || k == kE ? std::vector<int64_t>{rows} : std::vector<int64_t>{rows, 1}, 0.0);

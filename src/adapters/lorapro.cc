@@ -1,6 +1,7 @@
 // LoRA-Pro (arXiv 2407.18242): LoRA's factors moved so that W + s B A follows the low-rank gradient nearest
-// to the full one. Mode `full` keeps Adam's moments of that gradient in the shape of W; mode `efficient`
-// replaces the gradients of the factors and leaves the rest to AdamW.
+// to the full one. Mode `full` keeps Adam's moments of that gradient in the shape of W (with SGD it follows
+// the gradient itself); mode `efficient` replaces the gradients of the factors and leaves the rest to the
+// optimizer.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
@@ -34,7 +35,8 @@ class LoraProAdapter : public LowRankAdapter {
     if (is_full_) return;
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < downs_.size(); ++i) {
-      if (!has_gradients(i)) continue;
+      // One that is not finite is the trainer's to report.
+      if (!has_gradients(i) || !is_finite(downs_[i].grad(), ups_[i].grad())) continue;
       const FactorMatrices step = equivalent(i, {downs_[i].grad(), ups_[i].grad()}, split_, progress);
       downs_[i].mutable_grad().copy_(step.down);
       ups_[i].mutable_grad().copy_(step.up);
@@ -51,16 +53,24 @@ class LoraProAdapter : public LowRankAdapter {
   void own_update(const TrainingProgress& progress, const StepRule& rule) override {
     if (!is_full_) return;
     const c10::NoGradGuard no_grad;
-    make_moments();
-    const auto step = steps_.add_(1).item<int64_t>();
+    const bool has_moments = keeps_moments(rule.optimizer);
+    if (has_moments) {
+      make_moments();
+      steps_.add_(1);
+    }
     for (size_t i = 0; i < downs_.size(); ++i) {
-      if (has_gradients(i)) update_full(i, step, progress, rule);
+      if (!has_gradients(i)) continue;
+      const FactorMatrices clipped = {downs_[i].grad() * rule.gradient_scale,
+                                      ups_[i].grad() * rule.gradient_scale};
+      take_step(
+          i, has_moments ? adam_step(i, clipped, progress, rule) : equivalent(i, clipped, split_, progress),
+          rule);
     }
   }
 
-  std::vector<NamedTensor> training_tensors() override {
+  std::vector<NamedTensor> training_tensors(const std::string& optimizer) override {
     std::vector<NamedTensor> tensors;
-    if (!is_full_) return tensors;
+    if (!is_full_ || !keeps_moments(optimizer)) return tensors;
     make_moments();
     tensors.push_back({"lorapro.step", steps_});
     for (size_t i = 0; i < moments_.size(); ++i) {
@@ -88,13 +98,19 @@ class LoraProAdapter : public LowRankAdapter {
     }
   }
 
+  static bool keeps_moments(const std::string& optimizer) { return optimizer != "sgd"; }
+
+  static bool is_finite(const at::Tensor& a, const at::Tensor& b) {
+    return std::isfinite(a.sum(at::kDouble).item<double>() + b.sum(at::kDouble).item<double>());
+  }
+
   bool has_gradients(size_t i) const { return downs_[i].grad().defined() && ups_[i].grad().defined(); }
 
   FactorMatrices equivalent(size_t i, const FactorMatrices& gradients, GradientSplit split,
                             const TrainingProgress& progress) const {
     const FactorMatrices step =
         equivalent_gradients({downs_[i], ups_[i]}, gradients, layout_.factors[i].scaling, split, damping_);
-    if (std::isfinite(step.down.sum().item<double>() + step.up.sum().item<double>())) return step;
+    if (is_finite(step.down, step.up)) return step;
     throw Error(ErrorCode::kNumerics, fmt::format("training, step {}", progress.step + 1),
                 fmt::format("the step of LoRA-Pro for {} is not finite", layout_.factors[i].down_name),
                 "a larger adapter.lorapro.damping or a smaller learning rate may help; the last checkpoint "
@@ -102,26 +118,32 @@ class LoraProAdapter : public LowRankAdapter {
   }
 
   /// Adam on the equivalent gradient of W', and back to the factors.
-  void update_full(size_t i, int64_t step, const TrainingProgress& progress, const StepRule& rule) {
-    at::Tensor &a = downs_[i], &b = ups_[i];
+  FactorMatrices adam_step(size_t i, const FactorMatrices& gradients, const TrainingProgress& progress,
+                           const StepRule& rule) {
+    const at::Tensor &a = downs_[i], &b = ups_[i];
     auto& [first, second] = moments_[i];
     const double s = layout_.factors[i].scaling;
-    const FactorMatrices clipped = {a.grad() * rule.gradient_scale, b.grad() * rule.gradient_scale};
-    const at::Tensor g = weight_change({a, b}, equivalent(i, clipped, GradientSplit::kZero, progress), s);
+    const at::Tensor g = weight_change({a, b}, equivalent(i, gradients, GradientSplit::kZero, progress), s);
     first.mul_(rule.beta1).add_(g, 1.0 - rule.beta1);
     second.mul_(rule.beta2).addcmul_(g, g, 1.0 - rule.beta2);
-    const double correction1 = 1.0 - std::pow(rule.beta1, static_cast<double>(step));
-    const double correction2 = 1.0 - std::pow(rule.beta2, static_cast<double>(step));
+    const auto step = static_cast<double>(steps_.item<int64_t>());
+    const double correction1 = 1.0 - std::pow(rule.beta1, step);
+    const double correction2 = 1.0 - std::pow(rule.beta2, step);
     const at::Tensor u = (first / correction1).div_((second / correction2).sqrt_().add_(rule.eps));
-    FactorMatrices move = equivalent(i, {at::mm(b.t(), u) * s, at::mm(u, a.t()) * s}, split_, progress);
+    return equivalent(i, {at::mm(b.t(), u) * s, at::mm(u, a.t()) * s}, split_, progress);
+  }
+
+  /// Within max_relative_step.
+  void take_step(size_t i, const FactorMatrices& step, const StepRule& rule) {
+    at::Tensor &a = downs_[i], &b = ups_[i];
     const double limit = config_.lorapro.max_relative_step;
-    const double size = rule.lr * move.down.norm().item<double>();
+    const double size = rule.lr * step.down.norm().item<double>();
     const double allowed = limit * a.norm().item<double>();
     const double factor = limit > 0 && size > allowed ? rule.lr * allowed / size : rule.lr;
     // The square root on both factors makes the decay of B A that of a whole weight.
     const double decay = std::sqrt(std::max(0.0, 1.0 - rule.lr * rule.weight_decay));
-    a.mul_(decay).sub_((move.down * factor).to(a.scalar_type()));
-    b.mul_(decay).sub_((move.up * factor).to(b.scalar_type()));
+    a.mul_(decay).sub_((step.down * factor).to(a.scalar_type()));
+    b.mul_(decay).sub_((step.up * factor).to(b.scalar_type()));
   }
 
   bool is_full_;

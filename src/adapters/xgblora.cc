@@ -19,6 +19,7 @@
 #include "adapters/initial_factors.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
+#include "msplora/core/log.h"
 #include "msplora/core/random.h"
 
 namespace msplora::detail {
@@ -44,6 +45,18 @@ int64_t count_rounds(const AdapterConfig& config, int64_t layers) {
   return (turns * layers + chosen - 1) / chosen;
 }
 
+/// The rounds that fit into a run: a round of one step would never move A, whose gradient is zero beside B =
+/// 0.
+int64_t rounds_within(int64_t rounds, int64_t total_steps) {
+  return std::clamp<int64_t>(total_steps / 2, 1, rounds);
+}
+
+/// s of the update s B A of a round.
+double booster_scaling(const AdapterConfig& config) {
+  return config.xgblora.scaling.value_or(
+      scaling_of(config.alpha, config.xgblora.booster_rank, config.use_rslora));
+}
+
 /// The layers of every round.
 std::vector<std::set<int64_t>> choose_layers(const AdapterConfig& config, const std::vector<Site>& sites,
                                              uint64_t seed) {
@@ -62,7 +75,9 @@ std::vector<std::set<int64_t>> choose_layers(const AdapterConfig& config, const 
 class XgbLoraAdapter : public Adapter {
  public:
   explicit XgbLoraAdapter(MethodInput input)
-      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)), seed_(input.seed) {
+      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)),
+        seed_(input.seed),
+        scaling_(booster_scaling(config_)) {
     XgbLoraOptions& options = config_.xgblora;
     // Recorded, so that adapter files know the layers of every round.
     if (!options.seed) options.seed = static_cast<int64_t>(seed_);
@@ -85,15 +100,14 @@ class XgbLoraAdapter : public Adapter {
 
   std::vector<LowRankTerm> terms(size_t site_index) const override {
     const Module& module = modules_.at(site_index);
-    const double scaling = config_.xgblora.scaling;
     std::vector<LowRankTerm> terms;
     if (module.merged > 0) {
       const int64_t rows = module.merged * config_.xgblora.booster_rank;
-      terms.push_back({module.stack_down.narrow(0, 0, rows), module.stack_up.narrow(1, 0, rows), scaling});
+      terms.push_back({module.stack_down.narrow(0, 0, rows), module.stack_up.narrow(1, 0, rows), scaling_});
     }
     if (module.is_active) {
       terms.push_back(
-          {module.down, module.up, scaling, config_.dropout, dropout_stream(sites_[site_index], 0)});
+          {module.down, module.up, scaling_, config_.dropout, dropout_stream(sites_[site_index], 0)});
     }
     return terms;
   }
@@ -114,8 +128,10 @@ class XgbLoraAdapter : public Adapter {
 
   std::map<std::string, double> lr_factors_now(const TrainingProgress& progress) const override {
     std::map<std::string, double> factors;
-    const int64_t steps = std::min(config_.xgblora.warmup_steps, steps_per_round_ / 4);
-    const int64_t done = progress.step - round_ * steps_per_round_;
+    const int64_t begin = end_of_round(round_ - 1, progress);
+    const int64_t steps =
+        std::min(config_.xgblora.warmup_steps, (end_of_round(round_, progress) - begin) / 4);
+    const int64_t done = progress.step - begin;
     if (round_ == 0 || done >= steps) return factors;
     const double factor = static_cast<double>(done + 1) / static_cast<double>(steps + 1);
     for (const Module& module : modules_) {
@@ -125,10 +141,14 @@ class XgbLoraAdapter : public Adapter {
   }
 
   void on_step_begin(const TrainingProgress& progress) override {
-    if (steps_per_round_ > 0) return;
-    const auto rounds = static_cast<int64_t>(rounds_.size());
-    // A round of one step would never move A, whose gradient is zero beside B = 0.
-    steps_per_round_ = std::max<int64_t>(2, (progress.total_steps + rounds - 1) / rounds);
+    const auto planned = static_cast<int64_t>(rounds_.size());
+    const int64_t rounds = rounds_within(planned, progress.total_steps);
+    if (progress.step != 0 || rounds == planned) return;
+    log_warning(
+        fmt::format("xgblora: {} of {} rounds fall into the {} steps of this run, since a round takes two "
+                    "steps at least; "
+                    "modules collect less than adapter.rank (adapter.xgblora.rounds, layers_per_round)",
+                    rounds, planned, progress.total_steps));
   }
 
   void on_gradients(const TrainingProgress&) override {
@@ -143,9 +163,10 @@ class XgbLoraAdapter : public Adapter {
   }
 
   void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) override {
-    const bool is_over = progress.step >= (round_ + 1) * steps_per_round_;
-    const bool has_next = round_ + 1 < static_cast<int64_t>(rounds_.size());
-    if (!is_over || !has_next || progress.step >= progress.total_steps) return;
+    const bool is_over = progress.step >= end_of_round(round_, progress);
+    const bool has_next =
+        round_ + 1 < rounds_within(static_cast<int64_t>(rounds_.size()), progress.total_steps);
+    if (!is_over || !has_next) return;
     const c10::NoGradGuard no_grad;
     for (Module& module : modules_) {
       if (module.is_active) merge(module);
@@ -160,7 +181,7 @@ class XgbLoraAdapter : public Adapter {
     }
   }
 
-  nlohmann::json state() const override { return {{"round", round_}, {"steps_per_round", steps_per_round_}}; }
+  nlohmann::json state() const override { return {{"round", round_}}; }
 
   void restore_state(const nlohmann::json& state) override {
     const auto round = state.value("round", int64_t{-1});
@@ -168,7 +189,6 @@ class XgbLoraAdapter : public Adapter {
       throw Error(ErrorCode::kFormat, "state.round",
                   fmt::format("expected a round below {}, found {}", rounds_.size(), state.dump()));
     }
-    steps_per_round_ = state.value("steps_per_round", int64_t{0});
     enter(round);
   }
 
@@ -190,6 +210,12 @@ class XgbLoraAdapter : public Adapter {
     int64_t merged = 0;               // rounds in the stack
     bool is_active = false;
   };
+
+  /// Optimizer steps of a run that are done when the round is: all rounds are as long, but for one step.
+  int64_t end_of_round(int64_t round, const TrainingProgress& progress) const {
+    const int64_t rounds = rounds_within(static_cast<int64_t>(rounds_.size()), progress.total_steps);
+    return (round + 1) * progress.total_steps / rounds;
+  }
 
   /// Rounds before `round` that adapt the site's layer.
   int64_t turns_before(const Site& site, int64_t round) const {
@@ -221,19 +247,20 @@ class XgbLoraAdapter : public Adapter {
   }
 
   uint64_t seed_;
+  double scaling_;
   std::vector<std::set<int64_t>> rounds_;
   std::vector<Module> modules_;  // parallel to sites_
   int64_t round_ = 0;
-  int64_t steps_per_round_ = 0;  // 0 until training begins
 };
 
 void check_options(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
   const AdapterConfig defaults;
   refuse_level_options(config, errors);
-  if (config.alpha != defaults.alpha || config.use_rslora) {
-    errors.add(config.use_rslora ? "adapter.use_rslora" : "adapter.alpha",
-               "has no effect: one factor scales the updates of all rounds", "adapter.xgblora.scaling");
+  if (config.xgblora.scaling && (config.alpha != defaults.alpha || config.use_rslora)) {
+    errors.add("adapter.xgblora.scaling",
+               fmt::format("given together with adapter.{}", config.use_rslora ? "use_rslora" : "alpha"),
+               "remove one: without it the scaling is alpha / booster_rank");
   }
   if (!config.rank_pattern.empty() || !config.alpha_pattern.empty()) {
     errors.add(config.rank_pattern.empty() ? "adapter.alpha_pattern" : "adapter.rank_pattern",

@@ -74,12 +74,14 @@ class CosineObjective {
   double ideal_norm_, lambda_;
 };
 
-/// Gradient descent that takes no step uphill: the step is halved instead.
+/// Gradient descent that takes no step uphill: its length is halved instead, and grows as long as it goes
+/// down, since how steep the cosine is depends on the size of B A.
 at::Tensor cosine_descent(const CosineObjective& objective, const at::Tensor& start,
                           const FairOptions& options) {
   constexpr double kSmallestStep = 1e-14;
   constexpr double kTolerance = 1e-10;  // of the objective, which starts at 2 or less
   constexpr int kQuietSteps = 5;
+  constexpr double kGrowth = 1.5;
   at::Tensor up = start.clone(), gradient;
   double value = objective.value(up, &gradient);
   double step = options.step;
@@ -93,6 +95,7 @@ at::Tensor cosine_descent(const CosineObjective& objective, const at::Tensor& st
       continue;
     }
     quiet = value - next < kTolerance ? quiet + 1 : 0;
+    step *= kGrowth;
     up = candidate;
     gradient = next_gradient;
     value = next;

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "adapters/initial_factors.h"
 #include "federated/check_options.h"
 #include "msplora/core/option_io.h"
 #include "msplora/federated/aggregator.h"
@@ -25,6 +26,14 @@ void check_method(const FederatedOptions& options, const AdapterConfig& adapter,
         at("federated.aggregator"),
         fmt::format("`{}` is defined for lora; msplora shares factors between layers", options.aggregator),
         "fedit, which averages any factors, or adapter.method: lora");
+  }
+  if (detail::is_weight_init(adapter.init)) {
+    errors.add(
+        at("adapter.init"),
+        fmt::format("`{}` starts at a part B0 A0 of the weight, so a client's change is s (B A - B0 A0), but "
+                    "servers combine s B A",
+                    adapter.init),
+        "default, gaussian or orthogonal");
   }
   if (adapter.stagewise) {
     errors.add(at("adapter.stagewise"), "the stages would begin anew in every round", "remove it");

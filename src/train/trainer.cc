@@ -68,6 +68,7 @@ void Trainer::do_step() {
   }
   const double loss = backward(batches, targets);
   const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
+  if (adapter != nullptr) adapter->on_gradients(progress);
   const GradientReport gradients = [&] {
     const ProfileScope norm("gradient norm");
     return watch_.examine(frozen, lr_factor);
@@ -79,7 +80,6 @@ void Trainer::do_step() {
                     task_.describe(batches.front())),
         "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
   }
-  if (adapter != nullptr) adapter->on_gradients(progress);
   update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), std::move(frozen));
 
   const double seconds = seconds_since(began);
@@ -107,8 +107,8 @@ void Trainer::update(TrainingProgress progress, double lr_factor, double gradien
                    adapter != nullptr ? adapter->lr_factors_now(progress) : std::map<std::string, double>());
   if (adapter != nullptr) {
     const TrainOptions& o = setup_.options;
-    adapter->own_update(progress,
-                        {o.lr * lr_factor, o.weight_decay, o.beta1, o.beta2, o.eps, gradient_scale});
+    adapter->own_update(
+        progress, {o.optimizer, o.lr * lr_factor, o.weight_decay, o.beta1, o.beta2, o.eps, gradient_scale});
   }
   optimizer_->zero_grad();
   ++progress.step;

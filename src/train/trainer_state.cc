@@ -170,7 +170,8 @@ std::vector<NamedTensor> Trainer::stored_tensors() const {
     tensors.push_back({tensor.name, tensor.tensor.detach()});
   if (setup_.adapter != nullptr) {
     for (NamedTensor& tensor : setup_.adapter->state_tensors()) tensors.push_back(std::move(tensor));
-    for (NamedTensor& tensor : setup_.adapter->training_tensors()) tensors.push_back(std::move(tensor));
+    for (NamedTensor& tensor : setup_.adapter->training_tensors(setup_.options.optimizer))
+      tensors.push_back(std::move(tensor));
   }
   return tensors;
 }

@@ -1,6 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
@@ -24,6 +25,7 @@ namespace msplora {
 namespace {
 
 using namespace testing;  // helpers of the adapter tests
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -55,7 +57,7 @@ std::string up_of(int64_t layer, const std::string& module = "query") {
 
 /// Also one of those that only training has.
 at::Tensor any_tensor(Adapter& adapter, const std::string& name) {
-  for (const NamedTensor& entry : adapter.training_tensors()) {
+  for (const NamedTensor& entry : adapter.training_tensors("adamw")) {
     if (entry.name == name) return entry.tensor;
   }
   return tensor_named(adapter, name);
@@ -135,24 +137,86 @@ TEST(Aslora, OneAForAModuleNameOrForAll) {
   EXPECT_EQ(all.size(), 2u);  // 16 inputs and 32 inputs
 }
 
-TEST(Aslora, MergesAreDueAtTheStepsOfThePaper) {
+TEST(Aslora, SevenMergesLeaveFiveOfTwelve) {
   FakeModel model;
-  AdapterConfig config = aslora({"query"});
-  config.aslora.merges = 7;
-  const auto adapter = create_adapter(config, model.target(), 1);
+  const auto adapter = create_adapter(aslora({"query"}), model.target(), 1);
   RecordedResets resets;
-  std::vector<int64_t> steps;
-  for (int64_t step = 1; step <= 2300; ++step) {
-    const size_t before = adapter->trainable().size();
-    adapter->on_step_end({step, 6900}, resets);
-    if (adapter->trainable().size() < before) steps.push_back(step);
-  }
-  EXPECT_THAT(steps, ElementsAre(560, 800, 1040, 1280, 1520, 1760, 2000));
+  for (int64_t step = 1; step <= 2300; ++step) adapter->on_step_end({step, 6900}, resets);
   EXPECT_EQ(resets.names.size(), 7u);
   std::set<int64_t> distinct;
   for (const int64_t source : sources(*adapter)) distinct.insert(source);
   EXPECT_EQ(distinct.size(), 5u);
   EXPECT_EQ(adapter->frozen_now({2300, 6900}).size(), 7u);
+}
+
+/// Steps of a run at which layers are tied.
+std::vector<int64_t> merge_steps(const AdapterConfig& config, int64_t total_steps, int64_t layers = 12) {
+  FakeModel model(shallow(layers));
+  const auto adapter = create_adapter(config, model.target(), 1);
+  RecordedResets resets;
+  std::vector<int64_t> steps;
+  for (int64_t step = 1; step <= total_steps; ++step) {
+    const size_t before = adapter->trainable().size();
+    adapter->on_step_end({step, total_steps}, resets);
+    if (adapter->trainable().size() < before) steps.push_back(step);
+  }
+  return steps;
+}
+
+/// In other runs the same shares of the steps.
+TEST(Aslora, MergesAreDueAtTheSameSharesOfAnyRun) {
+  AdapterConfig config = aslora({"query"});
+  EXPECT_THAT(merge_steps(config, 6900), ElementsAre(560, 800, 1040, 1280, 1520, 1760, 2000));
+  EXPECT_THAT(merge_steps(config, 690), ElementsAre(56, 80, 104, 128, 152, 176, 200));
+  EXPECT_THAT(merge_steps(config, 60), ElementsAre(5, 7, 9, 11, 13, 15, 17));
+  EXPECT_THAT(merge_steps(config, 12), ElementsAre(2, 3, 4, 5, 6, 7, 8));
+  EXPECT_THAT(merge_steps(config, 690, 3), ElementsAre(56, 80));
+  config.aslora.start_step = 10;
+  EXPECT_THAT(merge_steps(config, 690, 3), ElementsAre(34, 58));
+  config.aslora.interval = 5;
+  EXPECT_THAT(merge_steps(config, 690, 3), ElementsAre(15, 20));
+}
+
+TEST(Aslora, MergesThatCannotFallIntoTheRunAreSaid) {
+  const auto said = [](const AdapterConfig& config, int64_t total_steps) {
+    FakeModel model;
+    const auto adapter = create_adapter(config, model.target(), 1);
+    ::testing::internal::CaptureStderr();
+    adapter->on_step_begin({0, total_steps});
+    return ::testing::internal::GetCapturedStderr();
+  };
+  AdapterConfig config = aslora({"query"});
+  EXPECT_EQ(said(config, 6900), "");
+  EXPECT_EQ(said(config, 100), "");
+  EXPECT_THAT(said(config, 4), HasSubstr("aslora: 4 of 7 merges fall into the 4 steps"));
+  config.aslora.start_step = 320;
+  config.aslora.interval = 240;
+  EXPECT_THAT(said(config, 900), HasSubstr("aslora: 2 of 7 merges fall into the 900 steps"));
+  EXPECT_THAT(said(config, 500), AllOf(HasSubstr("aslora: none of 7 merges fall into the 500 steps"),
+                                       HasSubstr("the last is due at step 2000")));
+}
+
+/// From the formula of the paper, without terms() or delta_weight().
+TEST(Aslora, TheUpdateOfALayerIsAlphaOverRankTimesItsBTimesTheCommonA) {
+  for (const bool stabilised : {false, true}) {
+    FakeModel model(shallow(2));
+    AdapterConfig config = aslora({"query"});
+    config.rank = 4;
+    config.alpha = 6.0;
+    config.use_rslora = stabilised;
+    const auto adapter = create_adapter(config, model.target(), 1);
+    randomize(*adapter);
+    const c10::NoGradGuard no_grad;
+    const at::Tensor a = any_tensor(*adapter, kBlock + "0.attention.self.query.lora_A.weight");
+    const at::Tensor x = at::ones({2, 16});
+    for (const int64_t layer : {0, 1}) {
+      const Linear& linear = model.linear(fmt::format("{}{}.attention.self.query", kBlock, layer));
+      const at::Tensor base = at::linear(x, linear.weight, linear.bias);
+      const at::Tensor update = at::linear(at::linear(x, a), any_tensor(*adapter, up_of(layer)));
+      const double scaling = stabilised ? 3.0 : 1.5;
+      EXPECT_TRUE(at::allclose(linear.forward(x, {}), base + update * scaling, 1e-5, 1e-6)) << layer;
+    }
+  }
 }
 
 TEST(Aslora, RunningMeanOfAConstantAndOfARamp) {

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,31 @@ TEST(FlatLora, DeviationsAreThoseOfTheRowsOfTheMergedWeight) {
     EXPECT_TRUE(at::allclose(noise_of(*adapter, i).deviations, expected, 1e-5, 1e-7)) << i;
   }
   EXPECT_NE(noise_of(*adapter, 0).stream, noise_of(*adapter, 1).stream);
+}
+
+/// eq. 7 divides by the root of the inputs, which the rows have, whatever the number of outputs.
+TEST(FlatLora, DeviationsGoByTheInputsOfALayer) {
+  FakeModel::Options options;
+  options.hidden = 16;
+  options.wide = 64;
+  options.layers = 1;
+  FakeModel model(options);
+  AdapterConfig config = usual_config("flatlora");
+  config.target_modules = {"intermediate.dense", "output.dense"};
+  config.flatlora.rho = 0.3;
+  config.flatlora.schedule = "constant";
+  const auto adapter = create_adapter(config, model.target(), 1);
+  testing::randomize(*adapter);
+  adapter->on_step_begin({0, 10});
+  std::set<int64_t> inputs;
+  for (size_t i = 0; i < adapter->sites().size(); ++i) {
+    const Site& site = adapter->sites()[i];
+    inputs.insert(site.in_features);
+    const at::Tensor merged = site.linear->weight + adapter->delta_weight(i);
+    const at::Tensor expected = merged.norm(2, 1) * (0.3 / std::sqrt(static_cast<double>(site.in_features)));
+    EXPECT_TRUE(at::allclose(noise_of(*adapter, i).deviations, expected, 1e-5, 1e-7)) << site.path;
+  }
+  EXPECT_THAT(inputs, ElementsAre(16, 64));
 }
 
 TEST(FlatLora, StrengthFollowsTheSchedule) {
@@ -140,10 +166,67 @@ TEST(XgbLora, RoundsAndLayers) {
   EXPECT_NE(create_adapter(seeded, third.target(), 1)->frozen_now({0, 1}), adapter->frozen_now({0, 1}));
 }
 
+TEST(XgbLora, TheScalingIsAlphaOverTheRankOfABooster) {
+  AdapterConfig config = usual_config("xgblora");
+  const auto scaling_of = [&] {
+    FakeModel model;
+    const auto adapter = create_adapter(config, model.target(), 1);
+    for (size_t i = 0; i < adapter->sites().size(); ++i) {
+      for (const LowRankTerm& term : adapter->terms(i)) return term.scaling;
+    }
+    return 0.0;
+  };
+  EXPECT_DOUBLE_EQ(scaling_of(), 16.0);
+  config.xgblora.booster_rank = 4;
+  config.alpha = 6.0;
+  EXPECT_DOUBLE_EQ(scaling_of(), 1.5);
+  config.use_rslora = true;
+  EXPECT_DOUBLE_EQ(scaling_of(), 3.0);
+  config = usual_config("xgblora");
+  config.xgblora.scaling = 0.25;
+  EXPECT_DOUBLE_EQ(scaling_of(), 0.25);
+}
+
+/// Whether the number of rounds divides the run or not, all of them are made, each as long but for one step.
+TEST(XgbLora, AllPlannedRoundsFallIntoTheRun) {
+  struct : OptimizerControl {
+    void reset(const std::string&) override {}
+  } no_resets;
+  for (const int64_t total : {48, 49, 100, 350}) {
+    FakeModel model;
+    const auto adapter = create_adapter(usual_config("xgblora"), model.target(), 1);  // 24 rounds
+    ::testing::internal::CaptureStderr();
+    adapter->on_step_begin({0, total});
+    EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+    int64_t rounds = 1, last = 0;
+    for (int64_t step = 1; step <= total; ++step) {
+      const auto before = adapter->state();
+      adapter->on_step_end({step, total}, no_resets);
+      if (adapter->state() == before) continue;
+      EXPECT_GE(step - last, total / 24);
+      EXPECT_LE(step - last, (total + 23) / 24);
+      last = step;
+      ++rounds;
+    }
+    EXPECT_EQ(rounds, 24) << total;
+    EXPECT_GE(total - last, 2);
+  }
+}
+
+TEST(XgbLora, FewerRoundsThanPlannedAreSaid) {
+  FakeModel model;
+  const auto adapter = create_adapter(usual_config("xgblora"), model.target(), 1);
+  ::testing::internal::CaptureStderr();
+  adapter->on_step_begin({0, 20});
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("xgblora: 10 of 24 rounds fall into the 20 steps"));
+}
+
 TEST(XgbLora, RefusesWhatItWouldIgnore) {
   FakeModel model;
   AdapterConfig config = usual_config("xgblora");
   config.alpha = 3.0;
+  config.xgblora.scaling = 2.0;
   config.rank_pattern = {{"query", 2}};
   config.xgblora.layers_per_round = 13;
   config.xgblora.booster_rank = 17;

@@ -4,6 +4,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -157,6 +159,75 @@ TEST(Glora, AVectorScalesRows) {
   EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-12);
 }
 
+/// Every support alone and all together, from the formula: y = (W + W * A + B) x + b + b * D + E + W C.
+TEST(Glora, EverySupportIsWhatTheFormulaSays) {
+  const char* kForms[] = {"lora", "vector", "constant", "none"};
+  std::vector<AdapterConfig> configs = {fixed("lora", "lora", "lora", "vector", "vector"),
+                                        fixed("vector", "vector", "vector", "constant", "constant"),
+                                        fixed("constant", "constant", "lora", "vector", "constant")};
+  for (const char* form : kForms) {
+    if (std::string(form) == "none") continue;
+    configs.push_back(fixed(form, "none", "none", "none", "none"));
+    configs.push_back(fixed("none", form, "none", "none", "none"));
+    if (std::string(form) != "constant") configs.push_back(fixed("none", "none", form, "none", "none"));
+    if (std::string(form) == "lora") continue;
+    configs.push_back(fixed("none", "none", "none", form, "none"));
+    configs.push_back(fixed("none", "none", "none", "none", form));
+  }
+  for (AdapterConfig& config : configs) {
+    config.target_modules = {"query", "intermediate.dense"};  // square and not
+    const Made made(config);
+    const c10::NoGradGuard no_grad;
+    for (const Site& site : made.adapter->sites()) {
+      const auto part = [&](char support, const std::string& form, std::vector<int64_t> shape) {
+        const std::string name = site.path + ".glora_" + support;
+        if (form == "none") return at::zeros({1}, at::kDouble).expand(shape);
+        if (form != "lora") return tensor_named(*made.adapter, name + ".X").expand(shape);
+        const at::Tensor product =
+            at::mm(tensor_named(*made.adapter, name + ".Xd"), tensor_named(*made.adapter, name + ".Xu"));
+        return product.reshape(shape);
+      };
+      const GloraOptions& o = config.glora;
+      const at::Tensor w = site.linear->weight, b = site.linear->bias;
+      const std::vector<int64_t> matrix = {site.out_features, site.in_features};
+      const at::Tensor weight = w + w * part('A', o.choice_a, matrix) + part('B', o.choice_b, matrix);
+      const at::Tensor bias = b + b * part('D', o.choice_d, {site.out_features}) +
+                              part('E', o.choice_e, {site.out_features}) +
+                              at::mm(w, part('C', o.choice_c, {site.in_features, 1})).reshape({-1});
+      const at::Tensor expected = at::linear(testing::site_input(site), weight, bias);
+      EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-12)
+          << site.path << " " << o.choice_a << " " << o.choice_b << " " << o.choice_c << " " << o.choice_d
+          << " " << o.choice_e;
+    }
+  }
+}
+
+/// The supernet starts as the authors' (Xavier), fixed choices as PEFT's tuner (Kaiming, a = sqrt 5); what is
+/// multiplied with it starts at 0.
+TEST(Glora, TheStartIsThatOfTheAuthorsOrOfPeft) {
+  FakeModel::Options options;
+  options.hidden = 64;
+  options.layers = 2;
+  for (const bool search : {true, false}) {
+    FakeModel model(options);
+    AdapterConfig config = searching(8);
+    config.glora.search = search;
+    const auto adapter = create_adapter(config, model.target(), 1);
+    for (const TrainableTensor& entry : adapter->trainable()) {
+      if (entry.group != ParameterGroup::kAdapter) continue;
+      const double largest = entry.tensor.abs().max().item<double>();
+      if (!entry.name.ends_with(".Xu")) {
+        EXPECT_EQ(largest, 0.0) << entry.name;
+        continue;
+      }
+      const auto columns = static_cast<double>(entry.tensor.size(1));
+      const double bound = search ? std::sqrt(6.0 / (8.0 + columns)) : 1.0 / std::sqrt(columns);
+      EXPECT_LE(largest, bound) << entry.name;
+      EXPECT_GT(largest, 0.6 * bound) << entry.name;
+    }
+  }
+}
+
 TEST(Glora, BAloneIsALora) {
   const Made made(fixed("none", "lora", "none", "none", "none"));
   FakeModel other(testing::double_options());
@@ -295,6 +366,81 @@ TEST(GloraSearch, ImprovesWithinTheBudgetAndScoresNothingTwice) {
   EXPECT_GT(result.best.score, result.history.front().score);
   EXPECT_EQ(result.best.score, score_of(result.best.choices));
   EXPECT_EQ(result.best.parameters, detail::parameters_of(all, result.best.choices));
+}
+
+/// With one parent a crossover is the parent again, so that only mutation makes new candidates out of it,
+/// each choice drawn anew with the probability. Random ones fill the other half up.
+TEST(GloraSearch, MutantsDifferFromTheirParentInAFewChoices) {
+  std::vector<SiteSpace> all;
+  for (int i = 0; i < 20; ++i) all.push_back(detail::site_space(16, 24, 3, true, false));  // 100 choices
+  SearchOptions options;
+  options.population = 200;
+  options.generations = 1;
+  options.parents = 1;
+  options.mutation_probability = 0.2;
+  options.max_parameters = 1000000;
+  options.seed = 5;
+  std::vector<Choices> scored;
+  const auto score = [&](const Choices& choices) {
+    scored.push_back(choices);
+    return scored.size() == 1 ? 1.0 : 0.0;  // the first one is the parent
+  };
+  detail::evolve(all, options, score);
+  ASSERT_EQ(scored.size(), 400u);
+  const auto changes = [&](const Choices& choices) {
+    int64_t count = 0;
+    for (size_t site = 0; site < choices.size(); ++site) {
+      for (size_t k = 0; k < 5; ++k) count += choices[site][k] != scored[0][site][k];
+    }
+    return static_cast<double>(count);
+  };
+  // A choice of 4 (3) forms drawn anew with probability 0.2 changes in 3/4 (2/3) of the cases: 20 * 0.2 *
+  // (2 * 3/4 + 3 * 2/3) = 14 of 100; a random candidate differs in 70.
+  double mutants = 0.0, random = 0.0;
+  for (size_t i = 0; i < 100; ++i) {
+    mutants += changes(scored[200 + i]) / 100.0;
+    random += changes(scored[300 + i]) / 100.0;
+  }
+  EXPECT_NEAR(mutants, 14.0, 1.5);
+  EXPECT_NEAR(random, 70.0, 2.0);
+}
+
+/// A crossover has each choice from one of two parents.
+TEST(GloraSearch, CrossoversMixTheirParents) {
+  std::vector<SiteSpace> all;
+  for (int i = 0; i < 20; ++i) all.push_back(detail::site_space(16, 24, 3, true, false));
+  SearchOptions options;
+  options.population = 200;
+  options.generations = 1;
+  options.parents = 2;
+  options.mutation_probability = 0.0;  // mutants are parents again, and not taken
+  options.max_parameters = 1000000;
+  options.seed = 5;
+  std::vector<Choices> scored;
+  const auto score = [&](const Choices& choices) {
+    scored.push_back(choices);
+    return scored.size() <= 2 ? 1.0 : 0.0;
+  };
+  detail::evolve(all, options, score);
+  int64_t mixed = 0, from_first = 0, places = 0;
+  for (size_t i = 200; i < scored.size(); ++i) {
+    bool is_mixed = true;
+    int64_t first = 0, different = 0;
+    for (size_t site = 0; site < all.size(); ++site) {
+      for (size_t k = 0; k < 5; ++k) {
+        const Support one = scored[0][site][k], two = scored[1][site][k], found = scored[i][site][k];
+        is_mixed = is_mixed && (found == one || found == two);
+        different += one != two;
+        first += one != two && found == one;
+      }
+    }
+    if (!is_mixed) continue;
+    ++mixed;
+    from_first += first;
+    places += different;
+  }
+  EXPECT_GE(mixed, 80);
+  EXPECT_NEAR(static_cast<double>(from_first) / static_cast<double>(places), 0.5, 0.05);
 }
 
 TEST(GloraSearch, SameSeedSameHistory) {

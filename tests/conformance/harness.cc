@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kVocabulary = 48;
 
-ModelConfig tiny_config(const std::string& model_type, double dropout) {
+ModelConfig tiny_config(const std::string& model_type, double dropout, Heads heads) {
   ModelConfig config;
   config.model_type = model_type;
   config.vocab_size = kVocabulary;
@@ -37,6 +37,11 @@ ModelConfig tiny_config(const std::string& model_type, double dropout) {
   if (supports_task(model_type, ModelTask::kCausalLm)) {
     config.hidden_act = "silu";
     config.attention_bias = model_type != "mistral";
+  }
+  if (heads == Heads::kGrouped) {
+    config.num_attention_heads = 4;
+    config.num_key_value_heads = 2;
+    config.head_dim = 6;
   }
   return config;
 }
@@ -56,8 +61,8 @@ at::Tensor noise(const std::string& name, at::IntArrayRef shape, double scale) {
   return tensor;
 }
 
-std::vector<TokenizedExample> random_examples(size_t count) {
-  RandomStream random(3, "conformance examples");
+std::vector<TokenizedExample> random_examples(size_t count, uint64_t seed) {
+  RandomStream random(seed, "conformance examples");
   std::vector<TokenizedExample> examples(count);
   for (TokenizedExample& example : examples) {
     const uint64_t length = 3 + random.below(6);
@@ -72,9 +77,10 @@ std::vector<TokenizedExample> random_examples(size_t count) {
 /// Tells which step is being computed and what is free in it.
 class WatchedTask : public TextTask {
  public:
-  WatchedTask(Model& model, const std::vector<TokenizedExample>& train, TextTaskOptions options,
+  WatchedTask(Model& model, const std::vector<TokenizedExample>& train,
+              const std::vector<ValidationSet>& validation, TextTaskOptions options,
               std::function<void(int64_t)> on_step)
-      : TextTask(model, train, {}, std::move(options)), on_step_(std::move(on_step)) {}
+      : TextTask(model, train, validation, std::move(options)), on_step_(std::move(on_step)) {}
 
   at::Tensor loss_sum(const Batch& batch, const ForwardContext& context) override {
     on_step_(static_cast<int64_t>(context.step));
@@ -88,12 +94,12 @@ class WatchedTask : public TextTask {
 }  // namespace
 
 TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double dropout,
-                     const at::Device& device) {
+                     const at::Device& device, Heads heads) {
   ModelLoadOptions options;
   options.compute_dtype = dtype;
   options.device = device;
   options.seed = 5;
-  model_ = create_model(tiny_config(model_type, dropout), options);
+  model_ = create_model(tiny_config(model_type, dropout, heads), options);
   // As in a trained model, no bias is 0: what scales biases would have no effect.
   c10::NoGradGuard no_grad;
   for (const NamedTensor& parameter : model_->parameters()) {
@@ -141,10 +147,11 @@ double relative_difference(const at::Tensor& a, const at::Tensor& b) {
 }
 
 TinyTraining::TinyTraining(const AdapterConfig& config, const std::string& model_type, double dropout,
-                           const at::Device& device)
-    : model_(model_type, at::kFloat, dropout, device),
+                           const at::Device& device, Heads heads)
+    : model_(model_type, at::kFloat, dropout, device, heads),
       adapter_(create_adapter(config, model_.target(), 7)),
-      examples_(random_examples(40)) {
+      examples_(random_examples(40, 3)) {
+  if (adapter_->has_search()) validation_ = random_examples(24, 4);
   options.batch_size = 4;
   options.lr = 1e-2;
   options.log_every = 1000;
@@ -165,7 +172,9 @@ void TinyTraining::watch() {
 TrainingResult TinyTraining::run(const std::filesystem::path& directory, bool resume) {
   TextTaskOptions task_options;
   task_options.batches = batch_options(options);
-  WatchedTask task(model_.model(), examples_, task_options, [this](int64_t step) {
+  std::vector<ValidationSet> validation;
+  if (!validation_.empty()) validation.push_back({"validation", &validation_});
+  WatchedTask task(model_.model(), examples_, validation, task_options, [this](int64_t step) {
     step_ = step;
     for (const TrainableTensor& entry : adapter_->trainable()) {
       if (entry.tensor.requires_grad()) history_[entry.name].free.insert(step);

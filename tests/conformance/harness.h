@@ -18,13 +18,19 @@
 
 namespace msplora::testing {
 
+/// Heads of a tiny model's attention. Encoders have the usual ones alone.
+enum class Heads {
+  kUsual,    // two of 8, together as wide as the model
+  kGrouped,  // four of 6 for the queries, two for keys and values: wider than the model and narrower
+};
+
 /// A model of four layers and a few thousand numbers, drawn from a fixed seed.
 class TinyModel {
  public:
   static constexpr int64_t kLayers = 4;
 
   explicit TinyModel(const std::string& model_type, at::ScalarType dtype = at::kFloat, double dropout = 0.0,
-                     const at::Device& device = at::kCPU);
+                     const at::Device& device = at::kCPU, Heads heads = Heads::kUsual);
 
   Model& model() { return *model_; }
   AdapterTarget target();
@@ -49,11 +55,13 @@ struct TensorHistory {
   std::set<int64_t> gradient;  // steps in which it got a gradient that is not zero
 };
 
-/// A model with an adapter, trained through the Trainer on texts of random tokens.
+/// A model with an adapter, trained through the Trainer on texts of random tokens. There is validation data
+/// for methods that search, for no others.
 class TinyTraining {
  public:
   explicit TinyTraining(const AdapterConfig& config, const std::string& model_type = "bert",
-                        double dropout = 0.0, const at::Device& device = at::kCPU);
+                        double dropout = 0.0, const at::Device& device = at::kCPU,
+                        Heads heads = Heads::kUsual);
   ~TinyTraining();
 
   TrainingResult run(const std::filesystem::path& directory, bool resume = false);
@@ -71,7 +79,7 @@ class TinyTraining {
 
   TinyModel model_;
   std::unique_ptr<Adapter> adapter_;
-  std::vector<TokenizedExample> examples_;
+  std::vector<TokenizedExample> examples_, validation_;
   std::map<std::string, TensorHistory> history_;
   int64_t step_ = 0;
 };

@@ -168,24 +168,39 @@ TEST_P(Conformance, TrainsOnAnotherDevice) {
   }
 }
 
-/// Training, files and merging on every architecture, whatever its modules are called.
+/// Training, files and merging in a model of `type`.
+void check_architecture(const MethodRow& row, const std::string& type, Heads heads) {
+  AdapterConfig config = config_for(row, type);
+  if (config.method == "lorta") config.lorta.grouped_query = heads == Heads::kGrouped;
+  TemporaryDirectory directory, files("-files");
+  TinyTraining training(config, type, 0.0, at::kCPU, heads);
+  training.options.max_steps = row.steps;
+  const TrainingResult result = training.run(directory.path());
+  EXPECT_EQ(result.steps, row.steps);
+  const at::Tensor logits = training.model().logits();
+  EXPECT_TRUE(at::isfinite(logits).all().item<bool>());
+  save_native_adapter(training.adapter(), files.path());
+  TinyModel other(type, at::kFloat, 0.0, at::kCPU, heads);
+  const auto loaded = load_adapter(files.path(), other.target());
+  EXPECT_TRUE(at::equal(other.logits(), logits));
+  merge_adapter(other.model(), *loaded, at::kFloat);
+  EXPECT_LT(relative_difference(other.logits(), logits), 2e-5);
+}
+
+/// Whatever its modules are called.
 TEST_P(Conformance, WorksOnEveryArchitecture) {
   for (const std::string& type : supported_model_types()) {
     SCOPED_TRACE(type);
-    const AdapterConfig config = config_for(row(), type);
-    TemporaryDirectory directory, files("-files");
-    TinyTraining training(config, type);
-    training.options.max_steps = row().steps;
-    const TrainingResult result = training.run(directory.path());
-    EXPECT_EQ(result.steps, row().steps);
-    const at::Tensor logits = training.model().logits();
-    EXPECT_TRUE(at::isfinite(logits).all().item<bool>());
-    save_native_adapter(training.adapter(), files.path());
-    TinyModel other(type);
-    const auto loaded = load_adapter(files.path(), other.target());
-    EXPECT_TRUE(at::equal(other.logits(), logits));
-    merge_adapter(other.model(), *loaded, at::kFloat);
-    EXPECT_LT(relative_difference(other.logits(), logits), 2e-5);
+    check_architecture(row(), type, Heads::kUsual);
+  }
+}
+
+/// Projections of queries, keys and values have other shapes then, and none is square.
+TEST_P(Conformance, WorksWithGroupedQueriesAndHeadsOfTheirOwnSize) {
+  for (const std::string& type : supported_model_types()) {
+    if (!supports_task(type, ModelTask::kCausalLm)) continue;
+    SCOPED_TRACE(type);
+    check_architecture(row(), type, Heads::kGrouped);
   }
 }
 

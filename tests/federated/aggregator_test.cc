@@ -335,6 +335,26 @@ TEST(LoraFair, CosineDescentStaysBelowItsStart) {
   EXPECT_NEAR(best, limit, 1e-4);
 }
 
+/// Eq. 8 is the paper's; the least-squares form is a choice.
+TEST(LoraFair, CosineIsTheDefaultAndConvergesAtEverySize) {
+  EXPECT_EQ(FairOptions().solver, "cosine");
+  for (const double size : {1e-3, 1.0, 30.0}) {
+    auto all = five_clients();
+    for (ClientUpdate& update : all) update.pairs[0].up.mul_(size);
+    const double none = run("fedit", all).total.cosine;
+    const double limit = run("lora_fair", all, kWeights, fair(0.0)).total.cosine;
+    FairOptions options;
+    options.lambda = 0.0;
+    const Aggregate aggregate = run("lora_fair", all, kWeights, options);
+    EXPECT_GT(limit, none);
+    EXPECT_NEAR(aggregate.total.cosine, limit, 0.01 * (limit - none)) << size;
+    // It turns B A and does not stretch it: the size of the averaged product is no part of the objective.
+    EXPECT_GT(aggregate.total.correction, 0.0);
+    options.lambda = 1e6;
+    EXPECT_NEAR(run("lora_fair", all, kWeights, options).total.cosine, none, 1e-3 * (limit - none)) << size;
+  }
+}
+
 TEST(Aggregators, NameEverythingThatDoesNotFit) {
   auto all = five_clients();
   all[1].pairs[0].down = all[1].pairs[0].down.slice(1, 0, 5);

@@ -255,6 +255,28 @@ TEST(Federation, ARoundWithTooFewAnswersChangesNothing) {
   EXPECT_TRUE(to_json(run.reports[0])["aggregation"].is_null());
 }
 
+/// A client's change is s (B A - B0 A0) then, which is not what servers combine.
+TEST(Federation, RefusesFactorsThatStartAsAPartOfTheWeight) {
+  for (const char* init : {"pissa", "olora"}) {
+    for (const char* aggregator : {"fedit", "ffa", "flora", "flexlora", "fedex", "lora_fair"}) {
+      TinyFederation tiny(aggregator);
+      tiny.adapter.init = init;
+      try {
+        tiny.start();
+        FAIL() << init << " with " << aggregator;
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(),
+                    testing::AllOf(HasSubstr("adapter.init"), HasSubstr(init), HasSubstr("B0 A0")));
+      }
+    }
+  }
+  for (const char* init : {"gaussian", "orthogonal"}) {
+    TinyFederation tiny("fedit");
+    tiny.adapter.init = init;
+    tiny.start();
+  }
+}
+
 TEST(Federation, ReportsAllContradictionsTogether) {
   TinyFederation run("lora_fair");
   run.adapter.method = "msplora";

@@ -169,6 +169,7 @@ TEST(FlatLora, EvaluatesWithoutNoise) {
 TEST(XgbLora, OneRoundOnAllLayersIsLoraBitForBit) {
   AdapterConfig boosted;
   boosted.method = "xgblora";
+  boosted.alpha = 1.0;
   boosted.xgblora.rounds = 1;
   boosted.xgblora.layers_per_round = 3;
   AdapterConfig lora = config_of("lora", 1);
@@ -266,6 +267,74 @@ TEST(XgbLora, WarmsUpAfterEachMerge) {
   EXPECT_TRUE(run.adapter->lr_factors_now({23, 80}).empty());
 }
 
+/// With a penalty far above the loss, the step of all trained tensors together is as long as clip_norm
+/// allows: what is clipped is what the optimizer gets.
+TEST(XgbLora, ThePenaltyIsClippedWithTheRest) {
+  TemporaryDirectory directory;
+  AdapterConfig config = xgblora();
+  config.xgblora.penalty = 1e4;
+  MethodRun run(config);
+  run.options.optimizer = "sgd";
+  run.options.weight_decay = 0.0;
+  run.options.schedule = "constant";
+  run.options.lr = 1e-2;
+  run.options.clip_norm = 0.5;
+  run.options.max_steps = 1;
+  const std::vector<at::Tensor> before = run.values();
+  run.run(directory.path());
+  const std::vector<at::Tensor> after = run.values();
+  double squares = 0.0;
+  for (size_t i = 0; i < before.size(); ++i) squares += (after[i] - before[i]).square().sum().item<double>();
+  EXPECT_NEAR(std::sqrt(squares), 1e-2 * 0.5, 1e-5);
+}
+
+/// The best validation loss of a run on the task of tiny_examples: whether token 7 stands among the tokens.
+double best_loss(const AdapterConfig& config) {
+  TemporaryDirectory directory;
+  MethodRun run(config);
+  run.train = tiny_examples(300, 1);
+  run.validation = tiny_examples(100, 2);
+  run.options.max_steps = 400;
+  run.options.save_every = 100;
+  run.options.batch_size = 8;
+  run.options.lr = 5e-3;
+  const TrainingResult result = run.run(directory.path());
+  return result.best ? result.best->value("loss") : INFINITY;
+}
+
+TEST(XgbLora, BeatsTheHeadAlone) {
+  AdapterConfig boosted = config_of("xgblora", 8);
+  boosted.alpha = AdapterConfig().alpha;
+  const double head = best_loss(config_of("none")), boosting = best_loss(boosted);
+  EXPECT_LT(boosting, head - 0.05);
+}
+
+/// Without moments there is nothing that the two modes do differently.
+TEST(LoraPro, WithSgdBothModesAreTheSame) {
+  const auto trained = [](const std::string& mode, const std::string& optimizer) {
+    TemporaryDirectory directory;
+    MethodRun run(lorapro(mode));
+    run.options.optimizer = optimizer;
+    run.options.weight_decay = 0.0;
+    run.options.clip_norm = 0.0;
+    run.options.lr = 1e-3;
+    run.options.max_steps = 4;
+    run.run(directory.path());
+    return run.values();
+  };
+  const auto full = trained("full", "sgd"), efficient = trained("efficient", "sgd");
+  for (size_t i = 0; i < full.size(); ++i) EXPECT_TRUE(at::allclose(full[i], efficient[i], 1e-4, 1e-6)) << i;
+  EXPECT_FALSE(all_equal(full, trained("full", "adamw")));
+  TemporaryDirectory directory;
+  MethodRun lora(config_of("lora"));
+  lora.options.optimizer = "sgd";
+  lora.options.weight_decay = lora.options.clip_norm = 0.0;
+  lora.options.lr = 1e-3;
+  lora.options.max_steps = 4;
+  lora.run(directory.path());
+  EXPECT_FALSE(all_equal(full, lora.values()));
+}
+
 TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
   TemporaryDirectory directory;
   AdapterConfig config = lorapro("full");
@@ -281,7 +350,8 @@ TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
     downs.push_back(run.adapter->terms(i)[0].down.detach().clone());
   run.run(directory.path());
   std::map<std::string, at::Tensor> moments;
-  for (const NamedTensor& tensor : run.adapter->training_tensors()) moments[tensor.name] = tensor.tensor;
+  for (const NamedTensor& tensor : run.adapter->training_tensors("adamw"))
+    moments[tensor.name] = tensor.tensor;
   EXPECT_EQ(moments.at("lorapro.step").item<int64_t>(), 1);
   for (size_t i = 0; i < run.adapter->sites().size(); ++i) {
     const std::string& path = run.adapter->sites()[i].path;

@@ -2,7 +2,9 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <ATen/TensorOperators.h>
@@ -152,6 +154,37 @@ TEST(AdamW, RefusesWhatItCannotTrain) {
   const at::Tensor a = parameter({1.0});
   EXPECT_THROW(AdamW({}, {{"group", 0.1, 0.0, {{"a", a}, {"a", a}}}}), Error);
   EXPECT_THROW(AdamW({}, {{"group", 0.1, 0.0, {{"a", at::zeros({2, 3}).t()}}}}), Error);
+}
+
+/// After a reset the tensor is stepped as in a new optimizer; the others go on.
+TEST(AdamW, ResetForgetsTheStepsOfOneTensor) {
+  const auto tensor = [](double value) { return at::full({3}, value, at::kDouble).requires_grad_(true); };
+  at::Tensor a = tensor(1.0), b = tensor(1.0), fresh = tensor(0.0), going_on = tensor(1.0);
+  AdamW optimizer({}, {{"all", 0.1, 0.0, {{"a", a}, {"b", b}}}});
+  AdamW other({}, {{"all", 0.1, 0.0, {{"b", going_on}}}});
+  const auto step = [](AdamW& stepped, const std::vector<at::Tensor>& tensors, double gradient) {
+    for (at::Tensor tensor : tensors) tensor.mutable_grad() = at::full({3}, gradient, at::kDouble);
+    stepped.step(1.0);
+  };
+  for (const double gradient : {3.0, -1.0}) {
+    step(optimizer, {a, b}, gradient);
+    step(other, {going_on}, gradient);
+  }
+  optimizer.reset("a");
+  {
+    const c10::NoGradGuard no_grad;
+    fresh.copy_(a);
+  }
+  AdamW anew({}, {{"all", 0.1, 0.0, {{"a", fresh}}}});
+  for (const double gradient : {0.5, 2.0}) {
+    step(optimizer, {a, b}, gradient);
+    step(anew, {fresh}, gradient);
+    step(other, {going_on}, gradient);
+  }
+  EXPECT_TRUE(at::equal(a, fresh));
+  EXPECT_TRUE(at::equal(b, going_on));
+  EXPECT_FALSE(at::equal(a, b));
+  EXPECT_THROW(optimizer.reset("c"), Error);
 }
 
 }  // namespace

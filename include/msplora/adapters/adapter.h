@@ -72,6 +72,7 @@ class OptimizerControl {
 
 /// Learning rate and constants of the coming optimizer step, for methods that make their own.
 struct StepRule {
+  std::string optimizer = "adamw";  // train.optimizer; sgd has no moments
   double lr = 0.0;
   double weight_decay = 0.0;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
@@ -143,8 +144,8 @@ class Adapter {
   /// The events of an optimizer step, in their order. Called by the trainer alone.
   /// Before the forward passes of the step.
   virtual void on_step_begin(const TrainingProgress& progress) {}
-  /// Gradients are complete (all micro-batches), finite and measured; the method may change them in place.
-  /// The factor that clips the gradients as they were before is applied afterwards.
+  /// Gradients are complete (all micro-batches); the method may change them in place. What it leaves is what
+  /// is looked at for infinities, measured, clipped and given to the optimizer.
   virtual void on_gradients(const TrainingProgress& progress) {}
   /// Names of the tensors that the method updates itself in `own_update`; the optimizer leaves them alone.
   virtual std::set<std::string> updated_by_method() const { return {}; }
@@ -176,8 +177,9 @@ class Adapter {
   virtual bool keeps_lora_options() const { return false; }
 
   /// Tensors that a resumed run alone needs (running means, moments that the method keeps): checkpoints hold
-  /// them, adapter files do not. Made when first asked for; otherwise as state_tensors.
-  virtual std::vector<NamedTensor> training_tensors() { return {}; }
+  /// them, adapter files do not. Made when first asked for; otherwise as state_tensors. `optimizer` is
+  /// train.optimizer.
+  virtual std::vector<NamedTensor> training_tensors(const std::string& optimizer) { return {}; }
 
   /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
   /// Throws Error{kUsage} when a layer carries another adapter.

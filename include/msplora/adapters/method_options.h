@@ -18,8 +18,8 @@ struct AsloraOptions {
   std::string share_a = "module";
   std::string pairs = "adjacent";
   std::string decision = "module";
-  int64_t start_step = 320;
-  int64_t interval = 240;
+  std::optional<int64_t> start_step;
+  std::optional<int64_t> interval;
   std::optional<int64_t> merges;
 
   template <class Visitor>
@@ -33,9 +33,12 @@ struct AsloraOptions {
     visitor("decision", decision,
             "`module`: each module name merges its own layers; `joint`: the same layers merge in all of them",
             one_of({"module", "joint"}));
-    visitor("start_step", start_step, "The first merge is `interval` optimizer steps after this one",
+    visitor("start_step", start_step,
+            "The first merge is `interval` optimizer steps after this one; unset: 320 of 6,900 steps of the "
+            "run, as in the paper",
             at_least(0));
-    visitor("interval", interval, "Optimizer steps between merges", at_least(1));
+    visitor("interval", interval, "Optimizer steps between merges; unset: 240 of 6,900 steps of the run",
+            at_least(1));
     visitor("merges", merges,
             "Number of merges; unset: 7, or until one group is left if there are fewer layers", at_least(0));
   }
@@ -226,7 +229,7 @@ struct XgbLoraOptions {
   int64_t rounds = 0;
   int64_t layers_per_round = 0;
   int64_t booster_rank = 1;
-  double scaling = 1.0;
+  std::optional<double> scaling;
   double penalty = 0.0;
   int64_t warmup_steps = 10;
   std::optional<int64_t> seed;
@@ -239,8 +242,9 @@ struct XgbLoraOptions {
     visitor("layers_per_round", layers_per_round, "Layers adapted in a round; 0: a third of them",
             at_least(0));
     visitor("booster_rank", booster_rank, "Rank of the adapters of one round", at_least(1));
-    visitor("scaling", scaling, "Factor on B A, for all rounds", above(0));
-    visitor("penalty", penalty, "Weight of |A|² + |B|² in the loss", at_least(0));
+    visitor("scaling", scaling, "Factor on B A, for all rounds; unset: adapter.alpha / booster_rank",
+            above(0));
+    visitor("penalty", penalty, "Weight of |A|² + |B|² of the current round in the loss", at_least(0));
     visitor("warmup_steps", warmup_steps,
             "Steps over which the learning rate rises again after a merge; at most a quarter of a round",
             at_least(0));

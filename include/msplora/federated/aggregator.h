@@ -71,8 +71,8 @@ struct AggregatorTraits {
 ///   fedex      as fedit, and dW - B A joins the base; exact              (arXiv 2410.09432)
 ///   lora_fair  as fedit, with B + C in place of B                        (arXiv 2411.14961)
 ///
-/// C minimises ||R - C A||² + lambda ||C||² with R = sum p_k (B_k - B)(A_k - A) = dW - B A, so that
-/// C = R Aᵀ (A Aᵀ + lambda I)^-1; or, by descent from C = 0, 1 - cos(dW, (B + C) A) + lambda ||C||². Heads
+/// C minimises, by descent from C = 0, 1 - cos(dW, (B + C) A) + lambda ||C||² (eq. 8); or ||R - C A||² +
+/// lambda ||C||² with R = sum p_k (B_k - B)(A_k - A) = dW - B A, so that C = R Aᵀ (A Aᵀ + lambda I)^-1. Heads
 /// and biases are averaged by all of them.
 class Aggregator {
  public:

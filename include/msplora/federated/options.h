@@ -39,7 +39,7 @@ struct PartitionOptions {
 
 /// The correction of LoRA-FAIR (aggregator.h).
 struct FairOptions {
-  std::string solver = "closed_form";
+  std::string solver = "cosine";
   double lambda = 0.01;
   bool lambda_relative = false;
   int64_t iterations = 1000;
@@ -48,14 +48,17 @@ struct FairOptions {
   template <class Visitor>
   void visit(Visitor&& visitor) {
     visitor("solver", solver,
-            "`closed_form`: least squares with a ridge; `cosine`: descent on 1 - cosine from a zero "
-            "correction",
-            one_of({"closed_form", "cosine"}));
+            "`cosine`: descent on 1 - cosine from a zero correction, as in the paper (eq. 8); `closed_form`: "
+            "least "
+            "squares with a ridge",
+            one_of({"cosine", "closed_form"}));
     visitor("lambda", lambda, "Weight of the squared size of the correction", at_least(0));
     visitor("lambda_relative", lambda_relative,
             "Multiply lambda by the mean square length of the rows of the averaged A");
     visitor("iterations", iterations, "cosine: most steps", at_least(1));
-    visitor("step", step, "cosine: first step size; halved when the objective rises", above(0));
+    visitor("step", step,
+            "cosine: first step size; halved when the objective rises, half as much again when it falls",
+            above(0));
   }
 };
 

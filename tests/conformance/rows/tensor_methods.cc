@@ -68,8 +68,33 @@ MethodRow glora() {
   return row;
 }
 
+/// All choices at once, and a search over eight candidates at the end.
+MethodRow glora_search() {
+  MethodRow row = glora();
+  row.name = "glora_search";
+  row.config.rank = 3;
+  row.config.glora.search = true;
+  row.config.glora.population = 4;
+  row.config.glora.parents = 2;
+  row.config.glora.generations = 1;
+  row.config.glora.min_parameters = 200;  // candidates that change something
+  row.config.target_modules = {"query", "intermediate.dense"};
+  row.steps = 12;
+  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
+    int64_t count = 0;
+    for (const Site& site : sites) {
+      count +=
+          2 * 3 * (site.in_features + site.out_features) + 3 * (site.in_features + 1) + 2 * site.out_features;
+    }
+    return count;
+  };
+  row.refused = {{[](AdapterConfig& config) { config.glora.choice_b = "vector"; }, "adapter.glora.choice_b"},
+                 {[](AdapterConfig& config) { config.glora.parents = 5; }, "adapter.glora.parents"}};
+  return row;
+}
+
 const RegisterRows tensor_methods_rows({lorta(), ttlora("ttlora", "direct"),
-                                        ttlora("ttlora_zero_last", "zero_last"), glora()});
+                                        ttlora("ttlora_zero_last", "zero_last"), glora(), glora_search()});
 
 }  // namespace
 }  // namespace msplora::testing

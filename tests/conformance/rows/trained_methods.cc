@@ -42,15 +42,29 @@ MethodRow xgblora() {
   MethodRow row;
   row.name = "xgblora";
   row.config = small_config("xgblora");
-  row.config.alpha = AdapterConfig().alpha;
   row.config.xgblora.rounds = 3;
   row.config.xgblora.layers_per_round = 4;
   row.config.xgblora.booster_rank = 2;
   row.steps = 9;
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 2); };
   row.refused = {{[](AdapterConfig& config) { config.xgblora.layers_per_round = 5; }, "layers_per_round"},
-                 {[](AdapterConfig& config) { config.alpha = 3.0; }, "adapter.alpha"},
-                 {[](AdapterConfig& config) { config.use_rslora = true; }, "adapter.use_rslora"}};
+                 {[](AdapterConfig& config) { config.xgblora.scaling = 2.0; }, "adapter.xgblora.scaling"},
+                 {[](AdapterConfig& config) { config.stagewise = true; }, "adapter.stagewise"}};
+  return row;
+}
+
+/// Two layers of four in a round, so that every tensor rests for some rounds; eight rounds in 24 steps.
+MethodRow xgblora_subset() {
+  MethodRow row = xgblora();
+  row.name = "xgblora_subset";
+  row.config.xgblora.rounds = 8;
+  row.config.xgblora.layers_per_round = 2;
+  row.config.xgblora.booster_rank = 1;
+  row.config.xgblora.penalty = 1e-3;
+  row.config.xgblora.seed = 3;
+  row.config.dropout = 0.1;
+  row.steps = 24;
+  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 1); };
   return row;
 }
 
@@ -77,10 +91,9 @@ MethodRow gelora() {
   return row;
 }
 
-const RegisterRows trained_methods_rows({flatlora("flatlora", "cosine"),
-                                         flatlora("flatlora_constant", "constant"),
-                                         lorapro("lorapro", "full"),
-                                         lorapro("lorapro_efficient", "efficient"), xgblora(), gelora()});
+const RegisterRows trained_methods_rows(
+    {flatlora("flatlora", "cosine"), flatlora("flatlora_constant", "constant"), lorapro("lorapro", "full"),
+     lorapro("lorapro_efficient", "efficient"), xgblora(), xgblora_subset(), gelora()});
 
 }  // namespace
 }  // namespace msplora::testing
