@@ -65,6 +65,14 @@ MethodRow xgblora_subset() {
   row.config.dropout = 0.1;
   row.steps = 24;
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 1); };
+  // The first round of this seed has the layers 0 and 2; factors of the others do not act.
+  row.scope = [](const TrainableTensor& tensor, const std::vector<Site>& sites) {
+    std::set<std::string> scope;
+    for (const Site& site : sites) {
+      if (tensor.name.starts_with(site.path + ".") && site.layer % 2 == 0) scope.insert(site.path);
+    }
+    return scope;
+  };
   return row;
 }
 
