@@ -202,7 +202,7 @@ void append_normalized(std::string& out, std::string_view text, NormalForm form)
   const auto flags = static_cast<utf8proc_option_t>(options);
   std::vector<utf8proc_int32_t> points;
   points.reserve(text.size());
-  std::array<utf8proc_int32_t, 32> part;  // Unicode's longest decomposition has 18
+  std::array<utf8proc_int32_t, 32> part{};  // Unicode's longest decomposition has 18
   for (const char *p = text.data(), *end = p + text.size(); p < end;) {
     const auto size = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(next_code_point(p)), part.data(),
                                               part.size(), flags, nullptr);

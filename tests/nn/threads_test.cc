@@ -37,22 +37,22 @@ void on_all_threads(const std::function<void(int)>& body) {
 }
 
 /// Output and gradient of x, of lengths that differ from thread to thread and pass to pass.
-struct Outcome {
+struct ThreadOutcome {
   at::Tensor y, dx;
 };
 
-void expect_same_as_alone(const std::function<Outcome(int64_t rows)>& pass_of_fresh,
-                          const std::function<Outcome(int64_t rows)>& pass_of_shared) {
+void expect_same_as_alone(const std::function<ThreadOutcome(int64_t rows)>& pass_of_fresh,
+                          const std::function<ThreadOutcome(int64_t rows)>& pass_of_shared) {
   const auto rows_of = [](int thread, int pass) { return 32 + 64 * ((thread + pass) % 10) + 7 * thread; };
-  std::vector<std::vector<Outcome>> outcomes(kThreads);
+  std::vector<std::vector<ThreadOutcome>> outcomes(kThreads);
   on_all_threads([&](int thread) {
     for (int pass = 0; pass < kPasses; ++pass)
       outcomes[static_cast<size_t>(thread)].push_back(pass_of_shared(rows_of(thread, pass)));
   });
   for (int thread = 0; thread < kThreads; ++thread) {
     for (int pass = 0; pass < kPasses; ++pass) {
-      const Outcome expected = pass_of_fresh(rows_of(thread, pass));
-      const Outcome& got = outcomes[static_cast<size_t>(thread)][static_cast<size_t>(pass)];
+      const ThreadOutcome expected = pass_of_fresh(rows_of(thread, pass));
+      const ThreadOutcome& got = outcomes[static_cast<size_t>(thread)][static_cast<size_t>(pass)];
       EXPECT_TRUE(got.y.equal(expected.y)) << "thread " << thread << ", pass " << pass;
       EXPECT_TRUE(got.dx.equal(expected.dx)) << "thread " << thread << ", pass " << pass;
     }
@@ -73,7 +73,7 @@ TEST(SeveralThreads, ShareALinearLayer) {
       const auto pass = [&](const Linear& layer, int64_t rows) {
         const at::Tensor x = input_of(rows, dtype), y = layer.forward(x, {});
         y.sum().backward();
-        return Outcome{y.detach(), x.grad()};
+        return ThreadOutcome{y.detach(), x.grad()};
       };
       const Linear shared = make(), alone = make();
       expect_same_as_alone([&](int64_t rows) { return pass(alone, rows); },
@@ -91,10 +91,10 @@ TEST(SeveralThreads, ShareAJointProduct) {
     const auto out = joint.forward(x, {&layers[0], &layers[1], &layers[2]}, {});
     if (!out) {
       ADD_FAILURE() << "no joint product";
-      return Outcome{x, x};
+      return ThreadOutcome{x, x};
     }
     out->y.sum().backward();
-    return Outcome{out->y.detach(), x.grad()};
+    return ThreadOutcome{out->y.detach(), x.grad()};
   };
   const JointLinear shared, alone;
   expect_same_as_alone([&](int64_t rows) { return pass(alone, rows); },
