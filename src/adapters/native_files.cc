@@ -135,8 +135,8 @@ AdapterFacts native_facts(const std::filesystem::path& directory) {
   facts.task_type = header.task_type;
   facts.base_name = header.base_name;
   facts.has_run_state = !header.state.is_null();
-  for (const auto& [name, info] : SafetensorsFile::open(directory / kNativeTensors)->tensors())
-    facts.shapes[name] = info.shape;
+  const auto file = SafetensorsFile::open(directory / kNativeTensors);
+  for (const auto& [name, info] : file->tensors()) facts.shapes[name] = info.shape;
   return facts;
 }
 

@@ -76,10 +76,15 @@ bool write_in_place(const fs::path& path, const std::function<void(std::ostream&
 }
 
 fs::path target_of_links(const fs::path& path) {
+  constexpr int kMostLinks = 40;
+  fs::path target = path;
   std::error_code code;
-  if (!fs::is_symlink(path, code)) return path;
-  const fs::path target = fs::weakly_canonical(path, code);
-  return code ? path : target;
+  for (int link = 0; link < kMostLinks && fs::is_symlink(target, code); ++link) {
+    const fs::path next = fs::read_symlink(target, code);
+    if (code) break;
+    target = target.parent_path() / next;  // an absolute one stands for itself
+  }
+  return target;
 }
 
 }  // namespace

@@ -448,7 +448,7 @@ TEST(AdapterErrors, Biases) {
   config.bias = "lora_only";
   EXPECT_THAT(
       error_text([&] { create_adapter(config, half.target(), 1); }),
-      HasSubstr("0.attention.self.query.bias is BFloat16, but trained biases and norms must be float32"));
+      HasSubstr("0.attention.self.query.bias is bfloat16, but trained biases and norms must be float32"));
   options.llama = true;
   FakeModel decoder(options);
   config.target_modules = {"q_proj"};

@@ -350,7 +350,7 @@ TEST(LoraFair, CosineIsTheDefaultAndConvergesAtEverySize) {
     EXPECT_NEAR(aggregate.total.cosine, limit, 0.01 * (limit - none)) << size;
     // It turns B A and does not stretch it: the size of the averaged product is no part of the objective.
     EXPECT_GT(aggregate.total.correction, 0.0);
-    options.lambda = 1e6;
+    options.lambda = 1e6 / (size * size);  // the penalty is that of the correction's own size
     EXPECT_NEAR(run("lora_fair", all, kWeights, options).total.cosine, none, 1e-3 * (limit - none)) << size;
   }
 }

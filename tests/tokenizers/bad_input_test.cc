@@ -90,7 +90,7 @@ TEST(TokenizerBadInput, UnknownComponentsAreNamedWithTheirPath) {
          {"normalizer.normalizers[1]", "NFX", "did you mean"});
   expect("pre_tokenizer", {{"type", "UnicodeScripts"}}, {"tokenizer.json: pre_tokenizer", "UnicodeScripts"});
   expect("pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Removed"}},
-         {"pre_tokenizer.pattern.Regex", "does not compile"});
+         {"pre_tokenizer.pattern.Regex", "cannot be used"});
   expect("pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "removed"}},
          {"pre_tokenizer.behavior", "removed"});
   expect("post_processor", {{"type", "Other"}}, {"post_processor", "Other"});

@@ -104,7 +104,8 @@ struct TinyRun {
     setup.resume = resume;
     setup.method = "by hand";
     setup.trainable = trainable;
-    setup.recipe = {{"train", {{"lr", options.lr}, {"stop_at", options.stop_at}}}};
+    setup.recipe = {
+        {"train", {{"lr", options.lr}, {"epochs", options.epochs}, {"stop_at", options.stop_at}}}};
     setup.sinks.push_back(make_jsonl_sink(directory / "metrics.jsonl"));
     return setup;
   }

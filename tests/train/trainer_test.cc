@@ -306,7 +306,7 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
   }();
   TrainOptions options;
   options.lr = 5e-3;
-  options.epochs = 50;
+  options.epochs = 100;
   options.token_budget = 100;
   options.schedule = "cosine";
   options.warmup_steps = 5;
