@@ -7,6 +7,8 @@
 // vector of pointers that the kernel left on the stack, and there is no room in it for one more, so the place
 // of a variable that no library reads is borrowed until the constructors are through. A program whose
 // environment has none of those is started again, with the variable in it.
+#include <climits>  // defines __GLIBC__ where there is one
+
 #if defined(__linux__) && defined(__GLIBC__)
 #include <sys/auxv.h>
 #include <unistd.h>

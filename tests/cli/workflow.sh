@@ -89,5 +89,5 @@ echo "the film was lovely" | "$MSPLORA" tokenize --model "$model" --ids > ids.tx
 [ "$("$MSPLORA" tokenize --model "$model" --decode < ids.txt)" = "the film was lovely" ] || fail "decode(encode) differs"
 printf 'the film\tlovely\n' > pair.txt
 expect 0 '"type_ids":[0,' ',1]' -- "$MSPLORA" tokenize --model "$model" --pair --json pair.txt
-expect 1 "pair.txt:1: --pair: expected two texts with one tab between them, found 0 tabs" -- "$MSPLORA" tokenize --model "$model" --pair "$data/text.txt"
+expect 1 "text.txt:1: --pair: expected two texts with one tab between them, found 0 tabs" -- "$MSPLORA" tokenize --model "$model" --pair "$data/text.txt"
 expect 0 "MB/s" -- "$MSPLORA" tokenize --model "$model" --bench "$data/text.txt"

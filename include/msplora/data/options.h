@@ -66,7 +66,8 @@ struct DataConfig {
             probability_below_one());
     visitor("shuffle", shuffle, "New order of the training examples in each epoch");
     visitor("bucket", bucket, "Batches of similar lengths (examples are sorted inside a shuffled window)");
-    visitor("bucket_batches", bucket_batches, "Size of that window in batches; at most an eighth of the data", at_least(1));
+    visitor("bucket_batches", bucket_batches, "Size of that window in batches; at most an eighth of the data",
+            at_least(1));
   }
 };
 
