@@ -305,7 +305,7 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
     return values;
   }();
   TrainOptions options;
-  options.lr = 5e-3;
+  options.lr = 2e-3;
   options.epochs = 100;
   options.token_budget = 100;
   options.schedule = "cosine";
