@@ -1,6 +1,8 @@
 #include "msplora/train/runtime.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/CPUAllocator.h>
 #include <omp.h>
 #include <sys/mman.h>
@@ -16,6 +18,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <new>
 #include <string>
 
@@ -82,6 +85,17 @@ void put_heap_on_large_pages() {
 #endif
 }
 
+// OpenBLAS takes 128 MiB of address space in its first product, and asks again for ever where a limit leaves
+// no room. So it is given them first, or the limit is said to be too small. Throws std::bad_alloc.
+void reserve_buffers_of_products() {
+  constexpr size_t kBuffers = size_t{160} << 20;
+  const size_t left = address_space_left();
+  if (left == std::numeric_limits<size_t>::max()) return;
+  if (left < kBuffers) throw std::bad_alloc();
+  const at::Tensor matrix = at::ones({64, 64});
+  at::mm(matrix, matrix);
+}
+
 // Of /proc/self/status, in bytes; 0 where the system does not tell.
 int64_t status_bytes(const char* name) {
   std::ifstream status("/proc/self/status");
@@ -103,6 +117,7 @@ void keep_freed_memory() {
   // The heap grows by so much at a time, which a limit on address space may not allow.
   if (address_space_left() > size_t{4} << 30) mallopt(M_TOP_PAD, 64 << 20);
 #endif
+  reserve_buffers_of_products();
   put_heap_on_large_pages();
   static TensorAllocator allocator;
   c10::SetCPUAllocator(&allocator);

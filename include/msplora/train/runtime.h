@@ -12,6 +12,7 @@ int use_threads(int64_t requested);
 /// products that stride through memory miss the processor's table of small pages. Tensors made from then on
 /// take their arrays from it. Reserves address space, not memory: up to 16 GiB, half of the memory that the
 /// process may use, and half of what a limit on address space leaves. For programs; call it first in main().
+/// Throws std::bad_alloc where such a limit leaves no room for products.
 void keep_freed_memory();
 
 /// Resident memory of the program and its libraries when keep_freed_memory() was called first, in bytes; 0
