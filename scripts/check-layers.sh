@@ -20,10 +20,10 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     io => [@torch],
     models => [@torch, "io"],
     adapters => [@torch, "io", "models"],
-    eval => [@torch, @text, "io", "models", "adapters"],
-    train => [@torch, @text, "io", "models", "adapters", "eval"],
-    federated => [@torch, @text, "io", "models", "adapters", "eval", "train"],
-    bench => [@torch, @text, "io", "models", "adapters", "eval", "train"],
+    tasks => [@torch, @text, "io", "models", "adapters"],
+    train => [@torch, @text, "io", "models", "adapters", "tasks"],
+    federated => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
+    bench => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
   );
   my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics);
   my ($files, $includes, @wrong) = (0, 0);

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/eval/evaluation.h"
+#include "msplora/tasks/evaluation.h"
 
 namespace msplora {
 

@@ -10,7 +10,7 @@
 #include "data_arguments.h"
 #include "msplora/core/progress.h"
 #include "msplora/data/glue.h"
-#include "msplora/eval/evaluator.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 #include "session.h"

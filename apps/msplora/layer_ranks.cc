@@ -6,7 +6,7 @@
 #include <iostream>
 
 #include "msplora/adapters/gelora.h"
-#include "msplora/eval/intrinsic_dimension.h"
+#include "msplora/tasks/intrinsic_dimension.h"
 #include "msplora/train/runtime.h"
 #include "recipe_file.h"
 #include "session.h"

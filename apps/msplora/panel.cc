@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/eval/memory_estimate.h"
+#include "msplora/models/memory_estimate.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 #include "program.h"

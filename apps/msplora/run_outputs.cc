@@ -11,7 +11,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
 #include "msplora/core/log.h"
-#include "msplora/eval/evaluator.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/train/tensorboard.h"
 
 namespace msplora {

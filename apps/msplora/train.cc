@@ -13,7 +13,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
 #include "msplora/core/log.h"
-#include "msplora/eval/evaluator.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/text_task.h"
 #include "msplora/train/trainer.h"

@@ -12,8 +12,8 @@
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/fingerprint.h"
 #include "msplora/core/file.h"
-#include "msplora/eval/evaluator.h"
 #include "msplora/models/model.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "msplora/train/runtime.h"
 

@@ -8,7 +8,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
-#include "msplora/eval/inputs.h"
+#include "msplora/tasks/inputs.h"
 
 namespace msplora {
 namespace {

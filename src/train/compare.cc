@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
-#include "msplora/eval/evaluation.h"
+#include "msplora/tasks/evaluation.h"
 
 namespace msplora {
 namespace fs = std::filesystem;

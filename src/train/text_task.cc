@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "msplora/core/random.h"
-#include "msplora/eval/inputs.h"
 #include "msplora/nn/functional.h"
+#include "msplora/tasks/inputs.h"
 
 namespace msplora {
 namespace {

@@ -8,9 +8,9 @@
 
 #include "conformance/harness.h"
 #include "msplora/adapters/files.h"
+#include "msplora/adapters/merge.h"
 #include "msplora/adapters/planning.h"
 #include "msplora/core/error.h"
-#include "msplora/eval/merge.h"
 #include "train/temporary_directory.h"
 
 namespace msplora::testing {

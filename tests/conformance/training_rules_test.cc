@@ -10,7 +10,7 @@
 
 #include "conformance/harness.h"
 #include "msplora/adapters/files.h"
-#include "msplora/eval/merge.h"
+#include "msplora/adapters/merge.h"
 #include "msplora/nn/composed.h"
 #include "msplora/train/checkpoint.h"
 #include "nn/pretend_device.h"

@@ -9,9 +9,9 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/files.h"
+#include "msplora/adapters/merge.h"
 #include "msplora/bench/step.h"
-#include "msplora/eval/evaluator.h"
-#include "msplora/eval/merge.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/train/causal_lm_task.h"
 #include "msplora/train/trainer.h"
 #include "nn/drawn_tensors.h"

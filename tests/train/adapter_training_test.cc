@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/merge.h"
 #include "msplora/core/file.h"
-#include "msplora/eval/inputs.h"
-#include "msplora/eval/merge.h"
+#include "msplora/tasks/inputs.h"
 #include "train/adapted_run.h"
 #include "train/temporary_directory.h"
 

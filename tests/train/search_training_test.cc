@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
-#include "msplora/eval/inputs.h"
-#include "msplora/eval/merge.h"
+#include "msplora/adapters/merge.h"
+#include "msplora/tasks/inputs.h"
 #include "train/temporary_directory.h"
 #include "train/tiny_run.h"
 

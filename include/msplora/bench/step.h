@@ -10,8 +10,8 @@
 #include "msplora/adapters/config.h"
 #include "msplora/bench/timings.h"
 #include "msplora/core/profile.h"
-#include "msplora/eval/step_flops.h"
 #include "msplora/io/model_config.h"
+#include "msplora/models/step_flops.h"
 
 namespace msplora {
 

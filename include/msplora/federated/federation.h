@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
-#include "msplora/eval/evaluator.h"
 #include "msplora/federated/partition.h"
 #include "msplora/federated/report.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/train/text_task.h"
 
 namespace msplora {

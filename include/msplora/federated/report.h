@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "msplora/eval/evaluation.h"
 #include "msplora/federated/aggregator.h"
 #include "msplora/federated/message.h"
+#include "msplora/tasks/evaluation.h"
 
 namespace msplora {
 

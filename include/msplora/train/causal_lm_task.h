@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "msplora/data/batching.h"
-#include "msplora/eval/evaluator.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/train/task.h"
 
 namespace msplora {

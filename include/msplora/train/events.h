@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "msplora/eval/evaluation.h"
+#include "msplora/tasks/evaluation.h"
 
 namespace msplora {
 

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "msplora/eval/evaluation.h"
+#include "msplora/tasks/evaluation.h"
 
 namespace msplora {
 

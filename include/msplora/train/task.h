@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "msplora/data/batch.h"
-#include "msplora/eval/evaluation.h"
 #include "msplora/nn/context.h"
+#include "msplora/tasks/evaluation.h"
 
 namespace msplora {
 

@@ -7,7 +7,7 @@
 
 #include "msplora/data/batching.h"
 #include "msplora/data/mlm.h"
-#include "msplora/eval/evaluator.h"
+#include "msplora/tasks/evaluator.h"
 #include "msplora/train/recipe.h"
 #include "msplora/train/task.h"
 

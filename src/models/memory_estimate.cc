@@ -1,4 +1,4 @@
-#include "msplora/eval/memory_estimate.h"
+#include "msplora/models/memory_estimate.h"
 
 #include <algorithm>
 #include <vector>

@@ -8,8 +8,8 @@
 
 #include "msplora/data/batching.h"
 #include "msplora/data/mlm.h"
-#include "msplora/eval/evaluation.h"
 #include "msplora/models/model.h"
+#include "msplora/tasks/evaluation.h"
 
 namespace msplora {
 

@@ -1,4 +1,4 @@
-#include "msplora/eval/intrinsic_dimension.h"
+#include "msplora/tasks/intrinsic_dimension.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cdist.h>
@@ -19,7 +19,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
 #include "msplora/data/batching.h"
-#include "msplora/eval/inputs.h"
+#include "msplora/tasks/inputs.h"
 
 namespace msplora {
 namespace {

@@ -1,4 +1,4 @@
-#include "msplora/eval/inputs.h"
+#include "msplora/tasks/inputs.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>

@@ -1,4 +1,4 @@
-#include "msplora/eval/predictions.h"
+#include "msplora/tasks/predictions.h"
 
 #include <ATen/ops/softmax.h>
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-#include "msplora/eval/memory_estimate.h"
+#include "msplora/models/memory_estimate.h"
 
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "msplora/eval/intrinsic_dimension.h"
+#include "msplora/tasks/intrinsic_dimension.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>

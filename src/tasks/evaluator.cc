@@ -1,4 +1,4 @@
-#include "msplora/eval/evaluator.h"
+#include "msplora/tasks/evaluator.h"
 
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "msplora/core/error.h"
-#include "msplora/eval/inputs.h"
 #include "msplora/metrics/metrics.h"
 #include "msplora/nn/functional.h"
+#include "msplora/tasks/inputs.h"
 
 namespace msplora {
 namespace {

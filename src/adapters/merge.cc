@@ -1,4 +1,4 @@
-#include "msplora/eval/merge.h"
+#include "msplora/adapters/merge.h"
 
 #include <ATen/ops/isfinite.h>
 #include <c10/core/GradMode.h>

@@ -1,4 +1,4 @@
-#include "msplora/eval/step_flops.h"
+#include "msplora/models/step_flops.h"
 
 #include <gtest/gtest.h>
 #include <stdexcept>

@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "msplora/eval/evaluator.h"
-#include "msplora/eval/inputs.h"
-#include "msplora/eval/memory_estimate.h"
-#include "msplora/eval/predictions.h"
+#include "msplora/models/memory_estimate.h"
+#include "msplora/tasks/evaluator.h"
+#include "msplora/tasks/inputs.h"
+#include "msplora/tasks/predictions.h"
 #include "train/tiny_run.h"
 
 namespace msplora {

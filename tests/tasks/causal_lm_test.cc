@@ -8,8 +8,8 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/error.h"
-#include "msplora/eval/inputs.h"
 #include "msplora/nn/functional.h"
+#include "msplora/tasks/inputs.h"
 #include "msplora/train/trainer.h"
 #include "train/temporary_directory.h"
 #include "train/tiny_run.h"

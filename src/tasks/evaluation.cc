@@ -1,4 +1,4 @@
-#include "msplora/eval/evaluation.h"
+#include "msplora/tasks/evaluation.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
