@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "msplora/models/model.h"
-#include "msplora/models/shapes.h"
 #include "session.h"
 
 namespace msplora {
@@ -73,10 +72,13 @@ void add_bench_arguments(CLI::App& command, BenchArguments& arguments) {
 StepBenchOptions step_options(const BenchArguments& arguments) {
   StepBenchOptions options;
   options.model = known_model_shape(arguments.shape);
-  options.model.hidden_dropout_prob = options.model.attention_probs_dropout_prob = arguments.dropout;
+  options.dropout = arguments.dropout;
   // Rotary positions have no weights, so any length may be measured.
-  if (supports_task(options.model.model_type, ModelTask::kCausalLm))
-    options.model.max_position_embeddings = std::max(options.model.max_position_embeddings, arguments.seq);
+  Architecture architecture = describe(options.model);
+  if (!architecture.rotaries.empty() && arguments.seq > architecture.longest) {
+    options.model.raw["max_position_embeddings"] = arguments.seq;
+    architecture.longest = arguments.seq;
+  }
   options.adapter.method = arguments.method;
   options.adapter.rank = arguments.rank;
   options.adapter.levels = arguments.levels;
@@ -85,7 +87,7 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
                                        ? default_target_modules(options.model.model_type)
                                        : split_commas(arguments.target_modules);
   // What training finds out first is given here: equal ranks, and supports as PEFT's tuner has them.
-  const auto layers = static_cast<size_t>(options.model.num_hidden_layers);
+  const auto layers = static_cast<size_t>(architecture.num_layers());
   if (arguments.method == "gelora") options.adapter.gelora.layer_ranks.assign(layers, arguments.rank);
   if (arguments.method == "glora") {
     options.adapter.glora.search = false;
@@ -99,10 +101,10 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
   options.seed = static_cast<uint64_t>(arguments.seed);
   options.checkpoint_activations = arguments.checkpoint_activations;
   if (arguments.no_roof) options.roof_repetitions = 0;
-  const int64_t longest = longest_sequence(options.model);
-  if (arguments.seq > longest) {
+  if (arguments.seq > architecture.longest) {
     throw Error(ErrorCode::kUsage, "--seq",
-                fmt::format("{} tokens, but {} takes at most {}", arguments.seq, arguments.shape, longest));
+                fmt::format("{} tokens, but {} takes at most {}", arguments.seq, arguments.shape,
+                            architecture.longest));
   }
   return options;
 }

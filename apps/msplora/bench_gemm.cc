@@ -41,8 +41,8 @@ std::vector<GemmSize> sizes_of(const GemmArguments& arguments) {
   std::vector<GemmSize> sizes;
   for (const std::string& text : split_commas(arguments.sizes)) sizes.push_back(parse_size(text));
   if (!sizes.empty()) return sizes;
-  const ModelConfig config = known_model_shape(arguments.shape);
-  const int64_t rows = arguments.tokens, hidden = config.hidden_size, wide = config.intermediate_size;
+  const Architecture shape = describe(known_model_shape(arguments.shape));
+  const int64_t rows = arguments.tokens, hidden = shape.hidden_size(), wide = shape.intermediate_size();
   return {{rows, hidden, hidden}, {rows, hidden, wide}, {rows, wide, hidden}};
 }
 

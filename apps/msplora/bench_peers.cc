@@ -43,16 +43,16 @@ void check_peer(const PeerArguments& arguments) {
 }
 
 std::vector<std::string> peer_command(const PeerArguments& arguments, const CommonOptions& common) {
-  const ModelConfig config = known_model_shape(arguments.step.shape);
+  const Architecture shape = describe(known_model_shape(arguments.step.shape));
   std::vector<std::string> command = {arguments.python, arguments.script};
   for (std::string& option : step_options_of(arguments.step, common)) command.push_back(std::move(option));
   for (const auto& [name, value] :
-       std::vector<std::pair<std::string, int64_t>>{{"--hidden", config.hidden_size},
-                                                    {"--layers", config.num_hidden_layers},
-                                                    {"--heads", config.num_attention_heads},
-                                                    {"--ffn", config.intermediate_size},
-                                                    {"--vocab", config.vocab_size},
-                                                    {"--positions", config.max_position_embeddings},
+       std::vector<std::pair<std::string, int64_t>>{{"--hidden", shape.hidden_size()},
+                                                    {"--layers", shape.num_layers()},
+                                                    {"--heads", shape.heads()},
+                                                    {"--ffn", shape.intermediate_size()},
+                                                    {"--vocab", shape.vocab_size()},
+                                                    {"--positions", shape.embeddings.position_rows},
                                                     {"--pad-to", arguments.pad_to}}) {
     command.push_back(name);
     command.push_back(std::to_string(value));

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/io/model_config.h"
+#include "msplora/models/model_config.h"
 #include "panel.h"
 #include "program.h"
 #include "recipe_file.h"

@@ -15,7 +15,6 @@
 #include "msplora/adapters/planning.h"
 #include "msplora/models/memory_estimate.h"
 #include "msplora/models/model.h"
-#include "msplora/models/shapes.h"
 #include "msplora/models/step_flops.h"
 #include "panel.h"
 #include "program.h"
@@ -86,6 +85,8 @@ Json modules_of(const std::vector<Site>& sites) {
 
 MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& config,
                          const std::vector<Site>& sites, const AdapterConfig& adapter, int64_t trainable) {
+  const bool is_causal_lm = describe(config).is_causal();
+  const Architecture architecture = describe(config, is_causal_lm ? ModelTask::kCausalLm : ModelTask::kNone);
   MemoryQuestion question;
   question.trainable_parameters = trainable;
   for (const Site& site : sites) {
@@ -93,13 +94,12 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
                                       site.module) != adapter.target_modules.end();
     if (is_adapted) question.adapted_inputs += site.in_features;
   }
-  question.adapted_inputs /= std::max<int64_t>(1, config.num_hidden_layers);
+  question.adapted_inputs /= std::max<int64_t>(1, architecture.num_layers());
   question.tokens_per_batch = arguments.tokens;
   question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
   question.checkpoint_activations = arguments.checkpoint_activations;
-  question.is_causal_lm =
-      supports_task(config.model_type, ModelTask::kCausalLm) || config.model_type == "gpt2";
-  return estimate_memory(config, sites, question);
+  question.is_causal_lm = is_causal_lm;
+  return estimate_memory(architecture, question);
 }
 
 /// Of model types that can be run; of others the linear layers alone are known.
@@ -124,15 +124,15 @@ StepFlops flops_of(const InspectArguments& arguments, const ModelConfig& config,
         adapter.method != "none" && std::find(targets.begin(), targets.end(), site.module) != targets.end();
     question.sites.push_back({is_adapted ? rank : 0, is_adapted, false});
   }
-  return count_step_flops(config, sites, question);
+  return count_step_flops(describe(config), question);
 }
 
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
                  const std::string& method) {
   const AdapterConfig adapter = adapter_config(arguments, method, config);
   const ParameterCount count =
-      count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config), kDefaultHeadModules,
-                       known_parameters(config));
+      count_parameters(adapter, sites, describe(config).num_layers(), attention_heads(config),
+                       kDefaultHeadModules, known_parameters(config));
   const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
   const StepFlops flops = flops_of(arguments, config, sites, adapter);
   const double share =
@@ -207,9 +207,10 @@ void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
 void print_report(const InspectArguments& arguments, const ModelConfig& config, const Json& report) {
   std::ostream& out = std::cout;
   const Json& first = report["methods"][0];
+  const Architecture architecture = describe(config);
   out << fmt::format("{}: {}, {} layers, hidden size {}, {:.1f}M parameters\n\n",
-                     report["shape"].get<std::string>(), config.model_type, config.num_hidden_layers,
-                     config.hidden_size, first["memory"]["model_parameters"].get<double>() / 1e6);
+                     report["shape"].get<std::string>(), config.model_type, architecture.num_layers(),
+                     architecture.hidden_size(), first["memory"]["model_parameters"].get<double>() / 1e6);
   TextTable modules({"module", "shape [out, in]", "count", "first"}, {false, false, true, false});
   for (const Json& module : report["modules"]) {
     modules.add(
@@ -221,7 +222,7 @@ void print_report(const InspectArguments& arguments, const ModelConfig& config, 
   const auto targets = first["target_modules"].get<std::vector<std::string>>();
   out << fmt::format("adapting {} with alpha {} (heads come on top):\n", fmt::join(targets, ", "),
                      arguments.alpha);
-  print_methods(report["methods"], config.num_hidden_layers, out);
+  print_methods(report["methods"], architecture.num_layers(), out);
   out << fmt::format(
       "\nmemory of one training step on {} tokens in {}{}: an estimate; its matrix products are those of\n"
       "sequences of {} tokens and a classification head\n",
@@ -239,12 +240,12 @@ void inspect(const InspectArguments& arguments, const CommonOptions& common) {
   const ModelConfig config =
       is_known ? known_model_shape(arguments.shape) : load_model_config(arguments.model);
   // Without a head: its size depends on the task.
-  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kMaskedLm);
+  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kNone);
   const std::vector<std::string> methods =
       arguments.method.empty() ? std::vector<std::string>{"msplora", "lora"} : split_commas(arguments.method);
   Json report = {{"shape", is_known ? arguments.shape : arguments.model},
                  {"model_type", config.model_type},
-                 {"num_layers", config.num_hidden_layers},
+                 {"num_layers", describe(config).num_layers()},
                  {"modules", modules_of(sites)},
                  {"methods", Json::array()}};
   for (const std::string& method : methods)

@@ -33,6 +33,7 @@ struct MergeArguments {
 
 /// Sequences of several lengths with random tokens, on which merged and unmerged logits are compared.
 std::vector<PackedInput> sample_inputs(const ModelConfig& config) {
+  const auto vocab = static_cast<uint64_t>(describe(config).vocab_size());
   RandomStream random(1, "merge samples");
   std::vector<PackedInput> samples;
   for (const int64_t wanted : {4, 17, 64}) {
@@ -43,7 +44,7 @@ std::vector<PackedInput> sample_inputs(const ModelConfig& config) {
       // Not the padding token: some models give it no position.
       int64_t id = config.pad_token_id.value_or(-1);
       while (id == config.pad_token_id.value_or(-1)) {
-        id = static_cast<int64_t>(random.below(static_cast<uint64_t>(config.vocab_size)));
+        id = static_cast<int64_t>(random.below(vocab));
       }
       sample.input_ids[i] = id;
     }

@@ -25,10 +25,10 @@ std::string model_line(const Model& model, const std::string& path, bool random_
   int64_t count = 0;
   for (const NamedTensor& parameter : const_cast<Model&>(model).parameters())
     count += parameter.tensor.numel();
-  const ModelConfig& config = model.config();
-  return fmt::format("{} of {}, {} layers, hidden size {}, {:.1f}M parameters{}", config.model_type, path,
-                     config.num_hidden_layers, config.hidden_size, static_cast<double>(count) / 1e6,
-                     random_init ? ", weights drawn at random" : "");
+  const Architecture& architecture = model.architecture();
+  return fmt::format("{} of {}, {} layers, hidden size {}, {:.1f}M parameters{}", architecture.model_type,
+                     path, architecture.num_layers(), architecture.hidden_size(),
+                     static_cast<double>(count) / 1e6, random_init ? ", weights drawn at random" : "");
 }
 
 std::string head_line(const ModelLoadReport& report, const ModelConfig& base, int64_t seed) {
@@ -208,20 +208,19 @@ std::string batch_line(const TrainOptions& train, double mean_length) {
   return train.accumulation > 1 ? fmt::format("{}, {} of them for a step", text, train.accumulation) : text;
 }
 
-std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_sites,
-                        const std::vector<Site>& adapted, int64_t trainable, const TrainOptions& train,
-                        double mean_length) {
+std::string memory_line(const Architecture& architecture, const std::vector<Site>& adapted, int64_t trainable,
+                        const TrainOptions& train, double mean_length) {
   MemoryQuestion question;
   question.trainable_parameters = trainable;
   for (const Site& site : adapted) question.adapted_inputs += site.in_features;
-  question.adapted_inputs /= std::max<int64_t>(1, config.num_hidden_layers);
+  question.adapted_inputs /= std::max<int64_t>(1, architecture.num_layers());
   const double tokens = train.token_budget
                             ? static_cast<double>(*train.token_budget)
                             : static_cast<double>(batch_options(train).batch_size) * mean_length;
   question.tokens_per_batch = static_cast<int64_t>(tokens);
   question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
   question.checkpoint_activations = train.checkpoint_activations;
-  const MemoryEstimate estimate = estimate_memory(config, all_sites, question);
+  const MemoryEstimate estimate = estimate_memory(architecture, question);
   return fmt::format(
       "about {} (weights {}, trained part {}, activations {}), on top of {} of the program itself",
       bytes_text(estimate.total()), bytes_text(estimate.weights), bytes_text(estimate.trainable),

@@ -38,9 +38,8 @@ std::string part_line(const EncodedPart& part);
 std::string optimizer_line(const TrainOptions& train);
 std::string batch_line(const TrainOptions& train, double mean_length);
 /// The memory of a training step.
-std::string memory_line(const ModelConfig& config, const std::vector<Site>& all_sites,
-                        const std::vector<Site>& adapted, int64_t trainable, const TrainOptions& train,
-                        double mean_length);
+std::string memory_line(const Architecture& architecture, const std::vector<Site>& adapted, int64_t trainable,
+                        const TrainOptions& train, double mean_length);
 
 /// What the method keeps for training beside the optimizer ("113 MiB: moments, ..."); empty for most methods.
 std::string method_state_line(Adapter& adapter, const std::string& optimizer);

@@ -73,7 +73,7 @@ std::string panel_of(const PretrainRecipe& recipe, Model& model, const MlmCorpus
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute",
             fmt::format("{} on {} threads, seed {}", recipe.train.dtype, threads, recipe.train.seed));
-  panel.add("memory", memory_line(model.config(), model.sites(), {}, count, recipe.train, mean));
+  panel.add("memory", memory_line(model.architecture(), {}, count, recipe.train, mean));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }

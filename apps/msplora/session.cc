@@ -89,7 +89,8 @@ at::ScalarType parse_dtype(const std::string& given) {
 }
 
 AttentionHeads attention_heads(const ModelConfig& config) {
-  return {config.num_attention_heads, config.num_key_value_heads};
+  const Architecture architecture = describe(config);
+  return {architecture.heads(), architecture.kv_heads()};
 }
 
 AdapterTarget adapter_target(Model& model, const std::string& base_name) {
@@ -99,8 +100,8 @@ AdapterTarget adapter_target(Model& model, const std::string& base_name) {
   target.task_type = model.task() == ModelTask::kSequenceClassification ? "SEQ_CLS"
                      : model.task() == ModelTask::kCausalLm             ? "CAUSAL_LM"
                                                                         : "";
-  target.num_layers = model.config().num_hidden_layers;
-  target.heads = attention_heads(model.config());
+  target.num_layers = model.architecture().num_layers();
+  target.heads = {model.architecture().heads(), model.architecture().kv_heads()};
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();
@@ -109,29 +110,22 @@ AdapterTarget adapter_target(Model& model, const std::string& base_name) {
 }
 
 int64_t longest_sequence(const ModelConfig& config) {
-  // RoBERTa counts positions from pad_token_id + 1.
-  const bool has_offset = config.model_type == "roberta" || config.model_type == "xlm-roberta";
-  return config.max_position_embeddings - (has_offset ? config.pad_token_id.value_or(1) + 1 : 0);
+  return describe(config).longest;
 }
 
 ModelConfig load_supported_config(const fs::path& directory) {
   ModelConfig config = load_model_config(directory);
-  const auto types = supported_model_types();
-  if (std::find(types.begin(), types.end(), config.model_type) == types.end()) {
-    throw Error(
-        ErrorCode::kModel, (directory / "config.json").string() + ": model_type",
-        fmt::format("`{}` is not supported; supported are {}", config.model_type, fmt::join(types, ", ")),
-        did_you_mean(config.model_type, types));
-  }
+  require_supported(config);
   return config;
 }
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& directory, const ModelConfig& config) {
   auto tokenizer = Tokenizer::load(directory);
-  if (static_cast<int64_t>(tokenizer->vocab_size()) > config.vocab_size) {
+  const int64_t rows = describe(config).vocab_size();
+  if (static_cast<int64_t>(tokenizer->vocab_size()) > rows) {
     throw Error(ErrorCode::kModel, directory.string(),
                 fmt::format("the tokenizer has {} tokens, the model only {} rows for them",
-                            tokenizer->vocab_size(), config.vocab_size),
+                            tokenizer->vocab_size(), rows),
                 "tokenizer and config.json belong to different models");
   }
   return tokenizer;

@@ -111,8 +111,7 @@ std::string panel_of(const TrainRun& run) {
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute",
             fmt::format("{} on {} threads, seed {}", recipe.train.dtype, run.threads, recipe.train.seed));
-  panel.add("memory",
-            memory_line(run.model->config(), run.model->sites(), adapted, trainable, recipe.train, mean));
+  panel.add("memory", memory_line(run.model->architecture(), adapted, trainable, recipe.train, mean));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }

@@ -14,7 +14,6 @@
 #include "msplora/adapters/planning.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
-#include "msplora/models/shapes.h"
 #include "msplora/train/compare.h"
 #include "panel.h"
 #include "program.h"
@@ -51,9 +50,9 @@ std::optional<int64_t> check_adapter(const AdapterConfig& adapter, const ModelCo
                                      ErrorList& errors) {
   std::optional<int64_t> count;
   attempt(errors, [&] {
-    const auto sites = sites_of_shape(config, ModelTask::kMaskedLm);
+    const auto sites = sites_of_shape(config, ModelTask::kNone);
     const auto parameters = parameters_of_shape(config, ModelTask::kSequenceClassification);
-    count = count_parameters(adapter, sites, config.num_hidden_layers, attention_heads(config),
+    count = count_parameters(adapter, sites, describe(config).num_layers(), attention_heads(config),
                              kDefaultHeadModules, parameters)
                 .total;
   });

@@ -1,6 +1,5 @@
 #include "msplora/adapters/planning.h"
-
-#include "msplora/models/shapes.h"
+#include "msplora/models/model_config.h"
 
 namespace msplora {
 namespace {

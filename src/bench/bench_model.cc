@@ -15,8 +15,8 @@ AdapterTarget target_of(Model& model) {
   AdapterTarget target;
   target.model_type = model.config().model_type;
   target.task_type = model.task() == ModelTask::kCausalLm ? "CAUSAL_LM" : "SEQ_CLS";
-  target.num_layers = model.config().num_hidden_layers;
-  target.heads = {model.config().num_attention_heads, model.config().num_key_value_heads};
+  target.num_layers = model.architecture().num_layers();
+  target.heads = {model.architecture().heads(), model.architecture().kv_heads()};
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();
@@ -74,6 +74,7 @@ BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels,
   load.compute_dtype = options.dtype;
   load.device = options.device;
   load.seed = options.seed;
+  load.dropout = options.dropout;
   load.keep_float32 = trains_all;
   BenchModel bench;
   bench.model = create_model(options.model, load);

@@ -21,7 +21,6 @@ class CountingTask : public TextTask {
       : TextTask(*bench.model, examples, {}, std::move(task)),
         bench_(bench),
         options_(options),
-        sites_(bench.model->sites()),
         result_(result) {}
 
   Batch batch(int64_t epoch, int64_t index) override {
@@ -32,14 +31,13 @@ class CountingTask : public TextTask {
     const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
     result_.padded_tokens += longest * static_cast<int64_t>(lengths.size());
     const StepQuestion question = bench_.question(std::move(lengths), options_.step.checkpoint_activations);
-    result_.flops += count_step_flops(options_.step.model, sites_, question).total();
+    result_.flops += count_step_flops(bench_.model->architecture(), question).total();
     return batch;
   }
 
  private:
   const detail::BenchModel& bench_;
   const EpochBenchOptions& options_;
-  std::vector<Site> sites_;
   EpochBenchResult& result_;
 };
 
@@ -78,8 +76,8 @@ EpochBenchResult bench_epoch(const EpochBenchOptions& options, const std::vector
   task_options.batches = batch_options(setup.options);
   CountingTask task(bench, options, examples, task_options, result);
   result.epoch_steps = task.num_batches(0);
-  const ModelConfig& config = options.step.model;
-  GemmRoof roof({options.token_budget, config.hidden_size, config.intermediate_size}, options.step.dtype,
+  const Architecture& shape = bench.model->architecture();
+  GemmRoof roof({options.token_budget, shape.hidden_size(), shape.intermediate_size()}, options.step.dtype,
                 options.step.device);
   setup.sinks.push_back(std::make_unique<RoofSink>(roof, result, on_step));
   const TrainingResult trained = Trainer(std::move(setup), task).run();

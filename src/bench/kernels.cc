@@ -39,8 +39,8 @@ struct Case {
 template <typename T>
 class Cases {
  public:
-  explicit Cases(const KernelBenchOptions& options) : o_(options) {
-    n_ = static_cast<double>(tokens() * o_.model.hidden_size);
+  explicit Cases(const KernelBenchOptions& options) : o_(options), shape_(describe(options.model)) {
+    n_ = static_cast<double>(tokens() * shape_.hidden_size());
   }
 
   std::vector<Case> encoder() {
@@ -68,7 +68,7 @@ class Cases {
     for (int64_t i = 0; i < tensor.numel(); ++i) values[i] = static_cast<float>(2 * stream.uniform() - 1);
     return tensor.to(o_.dtype);
   }
-  at::Tensor hidden() { return drawn(tokens(), o_.model.hidden_size); }
+  at::Tensor hidden() { return drawn(tokens(), shape_.hidden_size()); }
   at::Tensor floats(int64_t n) { return at::ones({n}); }
 
   void add(std::string name, double operations, double bytes, std::function<void()> run) {
@@ -100,7 +100,7 @@ class Cases {
   }
 
   void add_gelu() {
-    const at::Tensor x = drawn(tokens(), o_.model.intermediate_size), y = drawn(tokens(), x.size(1)),
+    const at::Tensor x = drawn(tokens(), shape_.intermediate_size()), y = drawn(tokens(), x.size(1)),
                      dx = drawn(tokens(), x.size(1));
     const double n = static_cast<double>(x.numel());
     add("gelu forward", (kExp + 17) * n, 3 * n * sizeof(T),
@@ -112,14 +112,14 @@ class Cases {
   void add_attention() {
     const at::Tensor q = hidden(), key = hidden(), v = hidden(), o = hidden(), d_o = hidden();
     const at::Tensor dq = hidden(), dk = hidden(), dv = hidden();
-    const at::Tensor lse = floats(tokens() * o_.model.num_attention_heads);
+    const at::Tensor lse = floats(tokens() * shape_.heads());
     std::vector<int32_t> bounds;
     for (int64_t b = 0; b <= o_.batch; ++b) bounds.push_back(static_cast<int32_t>(b * o_.length));
     const double pairs = static_cast<double>(tokens() * o_.length);
-    const double products = pairs * static_cast<double>(o_.model.hidden_size);
-    const double scores = pairs * static_cast<double>(o_.model.num_attention_heads);
+    const double products = pairs * static_cast<double>(shape_.hidden_size());
+    const double scores = pairs * static_cast<double>(shape_.heads());
     const double mask_operations = o_.dropout > 0 ? kMask : 0;
-    const auto op = [=, mask = mask(), heads = o_.model.num_attention_heads](const std::vector<int32_t>& b) {
+    const auto op = [=, mask = mask(), heads = shape_.heads()](const std::vector<int32_t>& b) {
       k::SegmentAttention<T> a;
       a.cu_seqlens = b.data();
       a.segments = static_cast<int64_t>(b.size()) - 1;
@@ -153,7 +153,7 @@ class Cases {
 
   void add_rotary() {
     const at::Tensor x = hidden(), y = hidden();
-    const int64_t heads = o_.model.num_attention_heads, dim = x.size(1) / heads / 2 * 2;
+    const int64_t heads = shape_.heads(), dim = x.size(1) / heads / 2 * 2;
     const at::Tensor cos = floats(o_.length * dim / 2), sin = floats(o_.length * dim / 2);
     std::vector<int32_t> positions;
     for (int64_t t = 0; t < tokens(); ++t) positions.push_back(static_cast<int32_t>(t % o_.length));
@@ -167,7 +167,7 @@ class Cases {
   }
 
   void add_swiglu() {
-    const int64_t width = o_.model.intermediate_size;
+    const int64_t width = shape_.intermediate_size();
     const at::Tensor gate = drawn(tokens(), width), up = drawn(tokens(), width), y = drawn(tokens(), width),
                      d_gate = drawn(tokens(), width), d_up = drawn(tokens(), width);
     const double n = static_cast<double>(gate.numel());
@@ -182,7 +182,7 @@ class Cases {
 
   // Gradients are logits of the next run: the values differ, the work does not.
   void add_cross_entropy() {
-    const int64_t rows = std::min<int64_t>(64, tokens()), classes = o_.model.vocab_size;
+    const int64_t rows = std::min<int64_t>(64, tokens()), classes = shape_.vocab_size();
     const at::Tensor logits = drawn(rows, classes);
     const auto losses = std::make_shared<std::vector<double>>(static_cast<size_t>(rows));
     const std::vector<int64_t> labels(static_cast<size_t>(rows), classes / 2);
@@ -195,6 +195,7 @@ class Cases {
   k::DropoutMask mask() const { return {7, o_.dropout}; }
 
   const KernelBenchOptions& o_;
+  Architecture shape_;
   double n_ = 0;  // elements of the hidden states
   int arrays_ = 0;
   std::vector<Case> cases_;
@@ -222,7 +223,8 @@ KernelReport bench_kernels(const KernelBenchOptions& options) {
     report.kernels.push_back({one.name, one.operations, one.bytes, 0.0, {}});
     one.run();
   }
-  GemmRoof roof({1024, options.model.hidden_size, options.model.intermediate_size}, at::kFloat);
+  const Architecture shape = describe(options.model);
+  GemmRoof roof({1024, shape.hidden_size(), shape.intermediate_size()}, at::kFloat);
   constexpr int64_t kBeyondCaches = 256 << 20;
   for (int64_t repetition = 0; repetition < options.repetitions; ++repetition) {
     for (size_t i = 0; i < cases.size(); ++i)

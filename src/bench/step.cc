@@ -20,13 +20,13 @@ namespace msplora {
 namespace {
 
 std::vector<TokenizedExample> drawn_examples(const StepBenchOptions& options) {
+  const auto vocab = static_cast<uint64_t>(describe(options.model).vocab_size());
   RandomStream random(options.seed, "bench tokens");
   std::vector<TokenizedExample> examples;
   for (const int64_t length : batch_lengths(options)) {
     TokenizedExample example;
     for (int64_t i = 0; i < length; ++i) {
-      example.ids.push_back(
-          static_cast<int32_t>(random.below(static_cast<uint64_t>(options.model.vocab_size))));
+      example.ids.push_back(static_cast<int32_t>(random.below(vocab)));
     }
     example.label = static_cast<int64_t>(examples.size() % 2);
     examples.push_back(std::move(example));
@@ -116,12 +116,13 @@ StepBenchResult bench_step(const StepBenchOptions& options,
   for (const int64_t length : batch_lengths(options)) result.tokens += length;
   result.padded_tokens = options.batch * options.longest;
   result.trainable_parameters = bench.trainable_parameters();
-  result.flops = count_step_flops(options.model, bench.model->sites(),
-                                  bench.question(batch_lengths(options), options.checkpoint_activations));
+  const Architecture& shape = bench.model->architecture();
+  result.flops =
+      count_step_flops(shape, bench.question(batch_lengths(options), options.checkpoint_activations));
   std::optional<GemmRoof> roof;
   if (options.roof_repetitions > 0)
-    roof.emplace(GemmSize{result.tokens, options.model.hidden_size, options.model.intermediate_size},
-                 options.dtype, options.device);
+    roof.emplace(GemmSize{result.tokens, shape.hidden_size(), shape.intermediate_size()}, options.dtype,
+                 options.device);
 
   const detail::ScratchDirectory scratch;
   TrainerSetup setup = bench.setup(options, scratch.path());

@@ -1,60 +1,71 @@
 #include "msplora/models/memory_estimate.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "msplora/nn/linear_cross_entropy.h"
 
 namespace msplora {
 namespace {
 
-bool is_gated(const std::vector<Site>& sites) {
-  for (const Site& site : sites) {
-    if (site.module == "gate_proj") return true;
-  }
-  return false;
+int64_t count_norm(const NormSpec& norm, int64_t width) {
+  return norm.kind == NormKind::kNone ? 0 : norm.kind == NormKind::kLayer ? 2 * width : width;
 }
 
-}  // namespace
+int64_t count_linear(const LinearSpec& linear) {
+  return linear.in * linear.out + (linear.has_bias ? linear.out : 0);
+}
 
-int64_t count_base_parameters(const ModelConfig& config, const std::vector<Site>& sites) {
-  const bool gated = is_gated(sites);  // the Llama family: RMS norms without bias, rotary positions
-  int64_t count = config.vocab_size * config.hidden_size;
-  for (const Site& site : sites) {
-    if (site.layer < 0) continue;
-    count += site.in_features * site.out_features;
-    if (!gated) count += site.out_features;
-  }
-  const int64_t norm = gated ? config.hidden_size : 2 * config.hidden_size;
-  count += 2 * norm * config.num_hidden_layers + norm;
-  if (gated) {
-    if (!config.tie_word_embeddings) count += config.vocab_size * config.hidden_size;
-  } else {
-    count += (config.max_position_embeddings + config.type_vocab_size) * config.hidden_size;
+int64_t count_block(const BlockSpec& block) {
+  const int64_t d = block.hidden_size(), head = block.attention.shape.head_dim;
+  int64_t count = count_norm(block.attention.q_norm, head) + count_norm(block.attention.k_norm, head);
+  for (const LinearSpec& linear : block.linears) count += count_linear(linear);
+  for (const BranchSpec* branch : {&block.attention_branch, &block.feed_forward_branch}) {
+    count +=
+        count_norm(branch->before, d) + count_norm(branch->on_output, d) + count_norm(branch->after_sum, d);
   }
   return count;
 }
 
-MemoryEstimate estimate_memory(const ModelConfig& config, const std::vector<Site>& sites,
-                               const MemoryQuestion& question) {
-  const int64_t b = question.bytes_per_weight;
-  const int64_t d = config.hidden_size;
-  const int64_t head_dim = config.head_dim > 0 ? config.head_dim : d / config.num_attention_heads;
-  const int64_t kv_heads =
-      config.num_key_value_heads > 0 ? config.num_key_value_heads : config.num_attention_heads;
-  const int64_t feed_forward = (is_gated(sites) ? 4 : 2) * config.intermediate_size;
-  const int64_t per_layer = 2 * d + 2 * kv_heads * head_dim + 2 * d + feed_forward + question.adapted_inputs;
+// Values that a block keeps for its backward pass, for each token.
+int64_t kept_values(const BlockSpec& block) {
+  const AttentionShape& shape = block.attention.shape;
+  const int64_t d = block.hidden_size();
+  const bool is_gated =
+      block.find(LinearRole::kGate) != nullptr || block.find(LinearRole::kGateUp) != nullptr;
+  return 2 * d + 2 * shape.kv_heads * shape.head_dim + 2 * d + (is_gated ? 4 : 2) * block.intermediate_size();
+}
 
+}  // namespace
+
+int64_t count_base_parameters(const Architecture& architecture) {
+  const EmbeddingSpec& e = architecture.embeddings;
+  int64_t count = (e.rows + e.position_rows + e.type_rows) * e.width + count_norm(e.norm, e.width);
+  if (e.projection) count += count_linear(*e.projection);
+  for (const BlockSpec& block : architecture.blocks) count += count_block(block);
+  count += count_norm(architecture.final_norm, architecture.hidden_size());
+  const HeadSpec& head = architecture.head;
+  if (!head.decoder.empty() && !head.is_tied) count += e.rows * architecture.hidden_size();
+  return count;
+}
+
+MemoryEstimate estimate_memory(const Architecture& architecture, const MemoryQuestion& question) {
+  const int64_t b = question.bytes_per_weight, d = architecture.hidden_size();
   MemoryEstimate estimate;
-  estimate.model_parameters = count_base_parameters(config, sites);
+  estimate.model_parameters = count_base_parameters(architecture);
   estimate.weights = estimate.model_parameters * b;
   estimate.trainable = 16 * question.trainable_parameters;
-  const int64_t of_blocks = question.checkpoint_activations ? config.num_hidden_layers * d + per_layer
-                                                            : config.num_hidden_layers * per_layer;
+  int64_t of_blocks = 0, largest = 0;
+  for (const BlockSpec& block : architecture.blocks) {
+    const int64_t kept = kept_values(block) + question.adapted_inputs;
+    of_blocks += kept;
+    largest = std::max(largest, kept);
+  }
+  if (question.checkpoint_activations) of_blocks = architecture.num_layers() * d + largest;
   estimate.activations = question.tokens_per_batch * b * (of_blocks + 2 * d);
   if (question.is_causal_lm) {
-    const int64_t rows = default_logit_rows(question.tokens_per_batch, d, config.vocab_size);
-    estimate.activations += b * config.vocab_size * std::min(rows, question.tokens_per_batch);
+    const int64_t vocab = architecture.vocab_size();
+    const int64_t rows = default_logit_rows(question.tokens_per_batch, d, vocab);
+    estimate.activations += b * vocab * std::min(rows, question.tokens_per_batch);
   }
   return estimate;
 }

@@ -9,14 +9,8 @@
 #include <vector>
 
 #include "msplora/core/error.h"
-#include "msplora/nn/functional.h"
 
 namespace msplora {
-
-at::Tensor Model::loss_sum(const PackedInput& input, const at::Tensor& labels,
-                           const ForwardContext& context) {
-  return cross_entropy_sum(forward(input, context), labels);
-}
 
 void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters) {
   parameters.push_back({linear.name() + ".weight", linear.weight});
@@ -44,10 +38,6 @@ at::Tensor last_token_rows(const PackedInput& input) {
 
 at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows) {
   return x.defined() && rows.defined() ? x.index_select(0, rows.to(x.device())) : x;
-}
-
-at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input) {
-  return rows_or_all(hidden, input.output_rows);
 }
 
 void check_lengths(const PackedInput& input, int64_t longest) {

@@ -5,7 +5,7 @@
 
 #include "msplora/models/model.h"
 
-/// What the architectures share.
+/// Small parts of the models.
 namespace msplora {
 
 void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters);
@@ -18,8 +18,6 @@ at::Tensor last_token_rows(const PackedInput& input);
 /// The chosen rows of x, or all where no rows are given; undefined stays undefined. `rows` may lie on the
 /// CPU.
 at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows);
-/// Hidden states of the rows a language-model head is applied to.
-at::Tensor head_rows(const at::Tensor& hidden, const PackedInput& input);
 
 /// Throws Error{kData} when a sequence has none or more than `longest` tokens.
 void check_lengths(const PackedInput& input, int64_t longest);

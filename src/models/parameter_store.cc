@@ -39,11 +39,11 @@ std::string list(const std::string& title, const std::vector<std::string>& names
 }  // namespace
 
 ParameterStore::ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options,
-                               double initializer_range, std::string base_prefix)
+                               const Architecture& architecture)
     : checkpoint_(checkpoint),
       options_(options),
-      initializer_range_(initializer_range),
-      base_prefix_(std::move(base_prefix)) {}
+      initializer_range_(architecture.initializer_range),
+      base_prefix_(architecture.base_prefix) {}
 
 std::string ParameterStore::find(const std::string& name) const {
   if (checkpoint_ == nullptr) return {};
@@ -93,7 +93,7 @@ at::Tensor ParameterStore::convert(const at::Tensor& stored, Role role) const {
 }
 
 bool ParameterStore::is_of_foreign_head(const std::string& name) const {
-  return has_foreign_head_ && name.starts_with(head_prefix_);
+  return starts_with_any(name, foreign_head_);
 }
 
 at::Tensor ParameterStore::made(const std::string& name, const std::vector<int64_t>& shape, Role role,

@@ -23,16 +23,14 @@ class ParameterStore {
   };
   enum class Init { kNormal, kZero, kOne };
 
-  /// `checkpoint` null: everything is drawn. `base_prefix` ("roberta.") may be missing from the file's names.
-  ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options, double initializer_range,
-                 std::string base_prefix);
+  /// `checkpoint` null: everything is drawn. The architecture's base_prefix may be missing from the file's
+  /// names.
+  ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options,
+                 const Architecture& architecture);
 
-  /// The head of this task has names that begin with `prefix`. Where the checkpoint holds the head of another
-  /// task under them (`is_foreign`), it counts as absent and its tensors are ignored.
-  void set_head(std::string prefix, bool is_foreign) {
-    head_prefix_ = std::move(prefix);
-    has_foreign_head_ = is_foreign;
-  }
+  /// Names that begin with one of these belong to the head of another task in this checkpoint: they count as
+  /// absent, and its tensors are ignored.
+  void set_foreign_head(std::vector<std::string> prefixes) { foreign_head_ = std::move(prefixes); }
 
   /// From here on parameters lie on the meta device: names and shapes without numbers.
   void use_shapes_alone() { shapes_alone_ = true; }
@@ -60,8 +58,7 @@ class ParameterStore {
   ModelLoadOptions options_;
   double initializer_range_;
   std::string base_prefix_;
-  std::string head_prefix_;
-  bool has_foreign_head_ = false;
+  std::vector<std::string> foreign_head_;
   bool shapes_alone_ = false;
   std::set<std::string> used_;
   std::vector<std::string> fresh_, missing_, misshaped_, not_finite_;

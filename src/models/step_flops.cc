@@ -8,23 +8,23 @@ namespace msplora {
 namespace {
 
 // Position inside a block: layers of a later stage read what earlier stages made.
-int stage_of(const Site& site) {
-  const auto ends_with = [&](const char* suffix) { return site.path.ends_with(suffix); };
-  if (ends_with("attention.output.dense") || ends_with("attn.c_proj") || ends_with(".o_proj")) return 1;
-  if (ends_with("intermediate.dense") || ends_with(".c_fc") || ends_with(".gate_proj") ||
-      ends_with(".up_proj"))
-    return 2;
-  if (ends_with("output.dense") || ends_with("mlp.c_proj") || ends_with(".down_proj")) return 3;
+int stage_of(LinearRole role) {
+  switch (role) {
+    case LinearRole::kQuery:
+    case LinearRole::kKey:
+    case LinearRole::kValue:
+    case LinearRole::kQkv:
+      return 0;
+    case LinearRole::kAttentionOutput:
+      return 1;
+    case LinearRole::kGate:
+    case LinearRole::kUp:
+    case LinearRole::kGateUp:
+      return 2;
+    case LinearRole::kDown:
+      return 3;
+  }
   return 0;
-}
-
-bool is_query(const Site& site) {
-  return site.module == "query" || site.module == "query_proj" || site.module == "q_proj";
-}
-
-bool is_decoder(const ModelConfig& config) {
-  return config.model_type != "bert" && config.model_type != "roberta" &&
-         config.model_type != "xlm-roberta" && config.model_type != "deberta-v2";
 }
 
 // Where gradients end: everything before (block, stage) needs none.
@@ -39,16 +39,15 @@ struct Frontier {
   bool reaches_attention(int64_t at) const { return at > block || (at == block && stage == 0); }
 };
 
-Frontier frontier_of(const std::vector<Site>& sites, const StepQuestion& question) {
+Frontier frontier_of(const std::vector<PlacedLinear>& linears, const StepQuestion& question) {
   if (question.trains_embeddings) return {-1, 0};
   Frontier first;
-  for (size_t i = 0; i < sites.size() && i < question.sites.size(); ++i) {
+  for (size_t i = 0; i < linears.size() && i < question.sites.size(); ++i) {
     const SiteWork& work = question.sites[i];
-    if (sites[i].layer < 0 || (!work.has_adapter && !work.trains_weight)) continue;
-    const int stage = stage_of(sites[i]);
-    const bool is_before =
-        sites[i].layer < first.block || (sites[i].layer == first.block && stage < first.stage);
-    if (is_before) first = {sites[i].layer, stage};
+    const int64_t layer = linears[i].layer;
+    if (layer < 0 || (!work.has_adapter && !work.trains_weight)) continue;
+    const int stage = stage_of(linears[i].spec.role);
+    if (layer < first.block || (layer == first.block && stage < first.stage)) first = {layer, stage};
   }
   return first;
 }
@@ -82,43 +81,44 @@ double attention_pairs(const std::vector<int64_t>& lengths, bool causal, int64_t
 
 }  // namespace
 
-StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& sites,
-                           const StepQuestion& question) {
+StepFlops count_step_flops(const Architecture& architecture, const StepQuestion& question) {
+  const std::vector<PlacedLinear> linears = linears_of(architecture);
   const Sizes sizes = sizes_of(question);
-  const Frontier frontier = frontier_of(sites, question);
-  const int64_t last = config.num_hidden_layers - 1;
+  const Frontier frontier = frontier_of(linears, question);
+  const int64_t last = architecture.num_layers() - 1;
   StepFlops flops;
   bool trains_head_before = false;  // a layer of the head that has been passed
-  for (size_t i = 0; i < sites.size(); ++i) {
-    const Site& site = sites[i];
+  for (size_t i = 0; i < linears.size(); ++i) {
+    const PlacedLinear& linear = linears[i];
     const SiteWork work = i < question.sites.size() ? question.sites[i] : SiteWork{};
-    const bool is_head = site.layer < 0;
-    const int stage = is_head ? 0 : stage_of(site);
-    const bool is_narrow =
-        question.reads_one_row && (is_head || (site.layer == last && (stage > 0 || is_query(site))));
+    const bool is_head = linear.layer < 0;
+    const int stage = is_head ? 0 : stage_of(linear.spec.role);
+    const bool asks_one_row = stage > 0 || linear.spec.role == LinearRole::kQuery;
+    const bool is_narrow = question.reads_one_row && (is_head || (linear.layer == last && asks_one_row));
     const double rows = is_narrow ? sizes.sequences : sizes.tokens;
-    const double in = static_cast<double>(site.in_features), out = static_cast<double>(site.out_features);
+    const double in = static_cast<double>(linear.spec.in), out = static_cast<double>(linear.spec.out);
     const double product = 2 * rows * in * out, rank = static_cast<double>(work.rank);
     const bool input_gradient =
-        is_head ? frontier.block <= last || trains_head_before : frontier.reaches_input(site.layer, stage);
+        is_head ? frontier.block <= last || trains_head_before : frontier.reaches_input(linear.layer, stage);
     trains_head_before |= is_head && (work.has_adapter || work.trains_weight);
     flops.linear_forward += product;
     if (input_gradient) flops.linear_backward += product;
     if (work.trains_weight) flops.linear_backward += product;
     flops.low_rank += 2 * rows * rank * (in + out);
     if (work.has_adapter) flops.low_rank += 2 * rows * rank * ((input_gradient ? 2 : 1) * in + 2 * out);
-    const bool is_repeated = question.checkpoint_activations && !is_head && site.layer >= frontier.block;
+    const bool is_repeated = question.checkpoint_activations && !is_head && linear.layer >= frontier.block;
     if (is_repeated) flops.recomputation += product + 2 * rows * rank * (in + out);
   }
   const double head = 2 * static_cast<double>(question.predicted_tokens) *
-                      static_cast<double>(config.hidden_size) * static_cast<double>(config.vocab_size);
+                      static_cast<double>(architecture.hidden_size()) *
+                      static_cast<double>(architecture.vocab_size());
   flops.linear_forward += head;
   if (frontier.block <= last) flops.linear_backward += head;
-  const double width = static_cast<double>(config.num_attention_heads * config.head_dim);
   for (int64_t block = 0; block <= last; ++block) {
-    const bool is_narrow = question.reads_one_row && block == last;
-    const double forward =
-        4 * width * attention_pairs(question.lengths, is_decoder(config), config.window(block), is_narrow);
+    const AttentionShape& shape = architecture.blocks[static_cast<size_t>(block)].attention.shape;
+    const double pairs = attention_pairs(question.lengths, shape.window_right == 0, shape.window_left + 1,
+                                         question.reads_one_row && block == last);
+    const double forward = 4 * static_cast<double>(shape.heads * shape.head_dim) * pairs;
     flops.attention_forward += forward;
     if (frontier.reaches_attention(block)) flops.attention_backward += 2 * forward;
     if (question.checkpoint_activations && block >= frontier.block) flops.recomputation += forward;

@@ -85,7 +85,7 @@ std::vector<TokenizedExample> choose(const std::vector<TokenizedExample>& exampl
 /// Pooled hidden states [N, hidden_size] of every layer.
 std::vector<at::Tensor> pooled_states(Model& model, const std::vector<TokenizedExample>& examples,
                                       const std::string& pooling, int64_t batch_tokens) {
-  std::vector<std::vector<at::Tensor>> parts(static_cast<size_t>(model.config().num_hidden_layers) + 1);
+  std::vector<std::vector<at::Tensor>> parts(static_cast<size_t>(model.architecture().num_layers()) + 1);
   BatchOptions options;
   options.token_budget = batch_tokens;
   const BatchList batches = BatchPlan(lengths_of(examples), options).sequential();

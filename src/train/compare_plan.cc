@@ -10,7 +10,6 @@
 
 #include "msplora/adapters/planning.h"
 #include "msplora/core/option_io.h"
-#include "msplora/models/shapes.h"
 #include "msplora/train/compare.h"
 
 namespace msplora {
@@ -182,10 +181,11 @@ PlannedRun ComparisonPlan::run(const PlannedMethod& method, double rate, int64_t
 }
 
 ComparisonBase comparison_base(const ModelConfig& config) {
+  const Architecture architecture = describe(config, ModelTask::kSequenceClassification);
   return {config.model_type,
-          sites_of_shape(config, ModelTask::kSequenceClassification),
-          config.num_hidden_layers,
-          {config.num_attention_heads, config.num_key_value_heads},
+          sites_of_shape(architecture),
+          architecture.num_layers(),
+          {architecture.heads(), architecture.kv_heads()},
           parameters_of_shape(config, ModelTask::kSequenceClassification)};
 }
 

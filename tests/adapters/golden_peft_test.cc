@@ -60,7 +60,7 @@ AdapterTarget target_of(Model& model) {
   AdapterTarget target;
   target.model_type = model.config().model_type;
   target.task_type = "SEQ_CLS";
-  target.num_layers = model.config().num_hidden_layers;
+  target.num_layers = model.architecture().num_layers();
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();

@@ -272,7 +272,7 @@ TEST(LoraCounts, OfKnownModels) {
     AdapterConfig config = config_of("lora");
     config.rank = rank;
     config.target_modules = std::move(modules);
-    return count_parameters(config, sites_of_shape(model, task), model.num_hidden_layers).total;
+    return count_parameters(config, sites_of_shape(model, task), describe(model).num_layers()).total;
   };
   EXPECT_EQ(count("roberta-base", ModelTask::kMaskedLm, {"query", "value"}, 8), 294912);
   EXPECT_EQ(count("roberta-large", ModelTask::kMaskedLm, {"query", "value"}, 8), 786432);

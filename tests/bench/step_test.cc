@@ -88,8 +88,7 @@ TEST(BenchStep, FlopsAreThoseCountedByHand) {
 
 TEST(BenchStep, DecodersModelLanguage) {
   StepBenchOptions options = tiny_step("lora");
-  options.model.model_type = "llama";
-  options.model.hidden_act = "silu";
+  options.model = tiny_config("llama", 0.1);
   options.adapter.target_modules = {"q_proj", "v_proj"};
   options.roof_repetitions = 0;
   const StepBenchResult result = bench_step(options);
@@ -102,8 +101,9 @@ TEST(BenchStep, DecodersModelLanguage) {
   // predicted, among 60. A token meets itself and those before it.
   EXPECT_DOUBLE_EQ(result.flops.linear_forward, 3 * 2.0 * 36 * (4096 + 6144) + 2.0 * (36 - 4) * 32 * 60);
   EXPECT_DOUBLE_EQ(result.flops.attention_forward, 3 * 4.0 * 32 * (78 + 55 + 36 + 21));
-  options.model.model_type = "mistral";
-  options.model.windows = {3, 3, 3};  // all but the first two tokens of a sequence meet three
+  options.model = model_test::with_keys(
+      tiny_config("mistral", 0.1),
+      {{"sliding_window", 3}});  // all but the first two tokens of a sequence meet three
   EXPECT_DOUBLE_EQ(bench_step(options).flops.attention_forward, 3 * 4.0 * 32 * (33 + 27 + 21 + 15));
 }
 

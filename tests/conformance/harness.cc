@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "models/small_config.h"
 #include "msplora/adapters/fingerprint.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
@@ -20,30 +21,20 @@ namespace {
 constexpr int64_t kVocabulary = 48;
 
 ModelConfig tiny_config(const std::string& model_type, double dropout, Heads heads) {
-  ModelConfig config;
-  config.model_type = model_type;
-  config.vocab_size = kVocabulary;
-  config.hidden_size = 16;
-  config.num_hidden_layers = TinyModel::kLayers;
-  config.num_attention_heads = config.num_key_value_heads = 2;
-  config.head_dim = 8;
-  config.intermediate_size = 24;
-  config.max_position_embeddings = 24;
-  config.type_vocab_size = 2;
-  config.pad_token_id = 1;
-  config.initializer_range = 0.25;
-  config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout;
-  config.num_labels = 3;
-  if (supports_task(model_type, ModelTask::kCausalLm)) {
-    config.hidden_act = "silu";
-    config.attention_bias = model_type != "mistral";
-  }
-  if (heads == Heads::kGrouped) {
-    config.num_attention_heads = 4;
-    config.num_key_value_heads = 2;
-    config.head_dim = 6;
-  }
-  return config;
+  nlohmann::json keys = {{"vocab_size", kVocabulary},
+                         {"hidden_size", 16},
+                         {"num_hidden_layers", TinyModel::kLayers},
+                         {"num_attention_heads", 2},
+                         {"intermediate_size", 24},
+                         {"max_position_embeddings", 24},
+                         {"initializer_range", 0.25},
+                         {"hidden_dropout_prob", dropout},
+                         {"attention_probs_dropout_prob", dropout},
+                         {"attention_bias", true},
+                         {"num_labels", 3}};
+  if (heads == Heads::kGrouped)
+    keys.update({{"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"head_dim", 6}});
+  return model_test::small_config(model_type, keys);
 }
 
 PackedInput fixed_batch() {
@@ -115,7 +106,7 @@ AdapterTarget TinyModel::target() {
   target.base_name = "tiny";
   target.task_type = "SEQ_CLS";
   target.num_layers = kLayers;
-  target.heads = {model_->config().num_attention_heads, model_->config().num_key_value_heads};
+  target.heads = {model_->architecture().heads(), model_->architecture().kv_heads()};
   target.sites = model_->sites();
   target.parameters = model_->parameters();
   target.head_modules = model_->head_modules();

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "models/small_config.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/io/safetensors.h"
@@ -27,21 +28,14 @@ using testing::IsEmpty;
 using testing::Not;
 
 ModelConfig head_test_config(const std::string& type) {
-  ModelConfig config;
-  config.model_type = type;
-  config.vocab_size = 30;
-  config.hidden_size = 16;
-  config.num_hidden_layers = 1;
-  config.num_attention_heads = config.num_key_value_heads = 2;
-  config.head_dim = 8;
-  config.intermediate_size = 24;
-  config.max_position_embeddings = 20;
-  config.type_vocab_size = 2;
-  config.pad_token_id = 1;
-  config.num_labels = 3;
-  config.initializer_range = 0.2;
-  if (supports_task(type, ModelTask::kCausalLm)) config.hidden_act = "silu";
-  return config;
+  return model_test::small_config(type, {{"vocab_size", 30},
+                                         {"hidden_size", 16},
+                                         {"num_hidden_layers", 1},
+                                         {"num_attention_heads", 2},
+                                         {"intermediate_size", 24},
+                                         {"max_position_embeddings", 20},
+                                         {"num_labels", 3},
+                                         {"initializer_range", 0.2}});
 }
 
 std::string last_layer_of(const std::string& type) {
@@ -138,16 +132,14 @@ INSTANTIATE_TEST_SUITE_P(Models, Heads, ::testing::Values("bert", "roberta", "ll
 // Both texts of a pair belong to the only segment there is.
 TEST(OneSegment, TakesPairs) {
   for (const std::string type : {"bert", "roberta"}) {
-    ModelConfig config = head_test_config(type);
-    config.type_vocab_size = 1;
-    const auto model = create_model(config, {});
+    const ModelConfig config = head_test_config(type);
+    const auto model = create_model(model_test::with_keys(config, {{"type_vocab_size", 1}}), {});
     PackedInput input;
     input.input_ids = at::tensor({2, 5, 3, 7, 3}, at::kLong);
     input.cu_seqlens = {0, 5};
     const at::Tensor plain = model->forward(input, {});
     input.token_type_ids = at::tensor({0, 0, 0, 1, 1}, at::kLong);
     EXPECT_TRUE(at::equal(model->forward(input, {}), plain));
-    config.type_vocab_size = 2;
     const auto two = create_model(config, {});
     EXPECT_FALSE(at::equal(two->forward(input, {}), plain));
     input.token_type_ids[4] = 2;

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "models/small_config.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/recompute.h"
@@ -22,25 +23,23 @@ namespace msplora {
 namespace {
 
 TEST(MemoryEstimate, CheckpointingKeepsTheInputsOfBlocksAndOneBlock) {
-  const ModelConfig config = known_model_shape("roberta-base");
-  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kMaskedLm);
+  const Architecture architecture = describe(known_model_shape("roberta-base"));
   MemoryQuestion question;
   question.tokens_per_batch = 1000;
   // A block keeps 6 x 768 for attention and norms and 2 x 3072 for the feed-forward.
   const int64_t block = 6 * 768 + 2 * 3072, embedding = 2 * 768;
-  EXPECT_EQ(estimate_memory(config, sites, question).activations, 4 * 1000 * (12 * block + embedding));
+  EXPECT_EQ(estimate_memory(architecture, question).activations, 4 * 1000 * (12 * block + embedding));
   question.checkpoint_activations = true;
-  EXPECT_EQ(estimate_memory(config, sites, question).activations, 4 * 1000 * (12 * 768 + block + embedding));
+  EXPECT_EQ(estimate_memory(architecture, question).activations, 4 * 1000 * (12 * 768 + block + embedding));
 }
 
 // 4,096 tokens of width 2,048 make 2^23 values; 65 rows of logits would be about as many, 128 are the fewest.
 TEST(MemoryEstimate, LogitsOfALanguageModelComeSomeRowsAtATime) {
-  const ModelConfig config = known_model_shape("llama-3.2-1b");
-  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kCausalLm);
+  const Architecture architecture = describe(known_model_shape("llama-3.2-1b"));
   MemoryQuestion question;
-  const int64_t without = estimate_memory(config, sites, question).activations;
+  const int64_t without = estimate_memory(architecture, question).activations;
   question.is_causal_lm = true;
-  EXPECT_EQ(estimate_memory(config, sites, question).activations - without, 4 * 128 * 128256);
+  EXPECT_EQ(estimate_memory(architecture, question).activations - without, 4 * 128 * 128256);
 }
 
 std::atomic<int64_t> held{0}, most_held{0};
@@ -99,20 +98,15 @@ struct Activations {
 Activations activations_of(const std::string& model_type, const std::vector<std::string>& modules,
                            bool checkpoint) {
   const bool is_decoder = supports_task(model_type, ModelTask::kCausalLm);
-  ModelConfig config;
-  config.model_type = model_type;
-  config.vocab_size = 400;
-  config.hidden_size = 128;
-  config.num_hidden_layers = 4;
-  config.num_attention_heads = config.num_key_value_heads = 4;
-  if (is_decoder) config.num_key_value_heads = 2;
-  config.head_dim = 32;
-  config.intermediate_size = 384;
-  config.max_position_embeddings = 130;
-  config.type_vocab_size = 1;
-  config.pad_token_id = 1;
-  config.hidden_act = is_decoder ? "silu" : "gelu";
-  if (model_type == "mistral") config.windows.assign(4, 24);
+  const ModelConfig config = model_test::small_config(model_type, {{"vocab_size", 400},
+                                                                   {"hidden_size", 128},
+                                                                   {"num_hidden_layers", 4},
+                                                                   {"num_attention_heads", 4},
+                                                                   {"num_key_value_heads", 2},
+                                                                   {"intermediate_size", 384},
+                                                                   {"max_position_embeddings", 130},
+                                                                   {"type_vocab_size", 1},
+                                                                   {"sliding_window", 24}});
   const CountedMemory memory;
   ModelLoadOptions options;
   options.task = is_decoder ? ModelTask::kCausalLm : ModelTask::kMaskedLm;
@@ -124,7 +118,7 @@ Activations activations_of(const std::string& model_type, const std::vector<std:
   AdapterTarget target;
   target.model_type = model_type;
   target.task_type = is_decoder ? "CAUSAL_LM" : "SEQ_CLS";
-  target.num_layers = config.num_hidden_layers;
+  target.num_layers = model->architecture().num_layers();
   target.sites = model->sites();
   target.parameters = model->parameters();
   const auto adapter = create_adapter(adapter_config, std::move(target), 7);
@@ -142,12 +136,11 @@ Activations activations_of(const std::string& model_type, const std::vector<std:
 
   MemoryQuestion question;
   for (const Site& site : adapter->sites()) question.adapted_inputs += site.in_features;
-  question.adapted_inputs /= config.num_hidden_layers;
+  question.adapted_inputs /= model->architecture().num_layers();
   question.tokens_per_batch = input.tokens();
   question.is_causal_lm = is_decoder;
   question.checkpoint_activations = checkpoint;
-  return {most_held - before,
-          estimate_memory(config, sites_of_shape(config, options.task), question).activations};
+  return {most_held - before, estimate_memory(model->architecture(), question).activations};
 }
 
 // The arrays of real forward passes: hardly more than the estimate (which leaves norms of heads out), and not

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "models/small_config.h"
 #include "msplora/core/error.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/functional.h"
@@ -18,23 +19,13 @@ bool is_decoder(const std::string& model_type) {
 }
 
 ModelConfig small_config(const std::string& model_type) {
-  ModelConfig config;
-  config.model_type = model_type;
-  config.vocab_size = 50;
-  config.hidden_size = 24;
-  config.num_hidden_layers = 3;
-  config.num_attention_heads = config.num_key_value_heads = 3;
-  config.head_dim = 8;
-  config.intermediate_size = 40;
-  config.max_position_embeddings = 34;
-  config.type_vocab_size = 2;
-  config.pad_token_id = 1;
-  config.initializer_range = 0.2;
-  config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1;
-  config.num_labels = 3;
-  if (is_decoder(model_type)) config.hidden_act = "silu";
-  if (model_type == "qwen2" || model_type == "mistral") config.num_key_value_heads = 1;
-  return config;
+  nlohmann::json keys = {
+      {"vocab_size", 50},         {"hidden_size", 24},          {"num_hidden_layers", 3},
+      {"num_attention_heads", 3}, {"intermediate_size", 40},    {"max_position_embeddings", 34},
+      {"initializer_range", 0.2}, {"hidden_dropout_prob", 0.1}, {"attention_probs_dropout_prob", 0.1},
+      {"num_labels", 3}};
+  if (model_type == "qwen2" || model_type == "mistral") keys["num_key_value_heads"] = 1;
+  return model_test::small_config(model_type, keys);
 }
 
 PackedInput input_of(const std::vector<int32_t>& lengths, int64_t vocab) {
@@ -69,7 +60,7 @@ TEST_P(Packing, DropoutOfTheOptionsReplacesThatOfTheConfig) {
   training.training = true;
   training.seed = 3;
   EXPECT_TRUE(at::equal(model->forward(batch, training), model->forward(batch, {})));
-  EXPECT_DOUBLE_EQ(model->config().hidden_dropout_prob, 0.1);
+  EXPECT_EQ(model_config_to_json(model->config()).at("hidden_dropout_prob"), 0.1);
   options.dropout = 0.5;
   const auto dropping = create_model(small_config(GetParam()), options);
   EXPECT_FALSE(at::equal(dropping->forward(batch, training), dropping->forward(batch, {})));

@@ -207,7 +207,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     AdapterTarget target;
     target.model_type = model_->config().model_type;
     target.task_type = settings_.at("task");
-    target.num_layers = model_->config().num_hidden_layers;
+    target.num_layers = model_->architecture().num_layers();
     target.sites = model_->sites();
     target.parameters = model_->parameters();
     target.head_modules = model_->head_modules();

@@ -21,7 +21,7 @@ namespace {
 AdapterTarget target_of(Model& model) {
   AdapterTarget target;
   target.model_type = model.config().model_type;
-  target.num_layers = model.config().num_hidden_layers;
+  target.num_layers = model.architecture().num_layers();
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();
@@ -58,10 +58,7 @@ std::vector<at::Tensor> gradients(Model& model, const std::vector<at::Tensor>& t
 }
 
 ModelConfig small_model(const std::string& model_type) {
-  ModelConfig config = tiny_config(0.2);
-  if (model_type == "llama") config.hidden_act = "silu";
-  config.model_type = model_type;
-  return config;
+  return tiny_config(model_type, 0.2);
 }
 
 class RecomputedModel

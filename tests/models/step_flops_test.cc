@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "models/small_config.h"
 #include "msplora/models/model.h"
 
 namespace msplora {
@@ -12,18 +13,18 @@ namespace {
 
 // Two blocks of width 4 with a feed-forward width of 8; sequences of 3 and 1 tokens.
 struct SmallEncoder {
-  ModelConfig config;
+  Architecture architecture;
   std::vector<Site> sites;
   StepQuestion question;
 
   SmallEncoder() {
-    config.model_type = "roberta";
-    config.hidden_size = 4;
-    config.num_hidden_layers = 2;
-    config.num_attention_heads = config.num_key_value_heads = 2;
-    config.head_dim = 2;
-    config.intermediate_size = 8;
-    sites = sites_of_shape(config, ModelTask::kMaskedLm);
+    architecture = describe(model_test::small_config("roberta", {{"vocab_size", 10},
+                                                                 {"hidden_size", 4},
+                                                                 {"num_hidden_layers", 2},
+                                                                 {"num_attention_heads", 2},
+                                                                 {"intermediate_size", 8},
+                                                                 {"max_position_embeddings", 8}}));
+    sites = sites_of_shape(architecture);
     question.lengths = {3, 1};
     question.sites.resize(sites.size());
     question.reads_one_row = false;
@@ -33,7 +34,7 @@ struct SmallEncoder {
       if (sites[i].path.ends_with(path_end)) return question.sites[i];
     throw std::runtime_error("no site " + path_end);
   }
-  StepFlops count() const { return count_step_flops(config, sites, question); }
+  StepFlops count() const { return count_step_flops(architecture, question); }
 };
 
 // 2 * tokens * in * out of the layers of one block: q, k, v, attention output, up, down.
@@ -92,38 +93,39 @@ TEST(StepFlops, RecomputationRepeatsTheBlocksWithGradients) {
 
 // Two blocks, of which the second looks back over two tokens; sequences of 5 and 1 tokens.
 TEST(StepFlops, WindowsLimitThePairsOfABlock) {
-  ModelConfig config;
-  config.model_type = "qwen2";
-  config.hidden_size = 6;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 2;
-  config.num_key_value_heads = 1;
-  config.head_dim = 4;  // heads times head_dim is not hidden_size
-  config.intermediate_size = 8;
-  config.windows = {0, 2};
-  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kSequenceClassification);
+  // Heads times head_dim is not hidden_size.
+  const ModelConfig config =
+      model_test::small_config("qwen2", {{"vocab_size", 10},
+                                         {"hidden_size", 6},
+                                         {"num_hidden_layers", 2},
+                                         {"num_attention_heads", 2},
+                                         {"num_key_value_heads", 1},
+                                         {"head_dim", 4},
+                                         {"intermediate_size", 8},
+                                         {"max_position_embeddings", 8},
+                                         {"use_sliding_window", true},
+                                         {"sliding_window", 2},
+                                         {"layer_types", {"full_attention", "sliding_attention"}}});
+  Architecture architecture = describe(config, ModelTask::kSequenceClassification);
   StepQuestion question;
   question.lengths = {5, 1};
-  question.sites.resize(sites.size());
   question.reads_one_row = false;
   const double whole = (1 + 2 + 3 + 4 + 5) + 1, sliding = (1 + 2 + 2 + 2 + 2) + 1;
   // A query of width 8 meets a key and a value: two products of two operations.
-  EXPECT_DOUBLE_EQ(count_step_flops(config, sites, question).attention_forward, 4 * 8 * (whole + sliding));
+  EXPECT_DOUBLE_EQ(count_step_flops(architecture, question).attention_forward, 4 * 8 * (whole + sliding));
   question.reads_one_row = true;  // the last tokens of both see 2 and 1
-  EXPECT_DOUBLE_EQ(count_step_flops(config, sites, question).attention_forward, 4 * 8 * (whole + 3));
-  config.windows = {2, 0};
-  EXPECT_DOUBLE_EQ(count_step_flops(config, sites, question).attention_forward, 4 * 8 * (sliding + 6));
+  EXPECT_DOUBLE_EQ(count_step_flops(architecture, question).attention_forward, 4 * 8 * (whole + 3));
+  std::swap(architecture.blocks[0], architecture.blocks[1]);
+  EXPECT_DOUBLE_EQ(count_step_flops(architecture, question).attention_forward, 4 * 8 * (sliding + 6));
 }
 
 // 84.9 M weights in 12 blocks and 4096 tokens: 0.696 TF forward (docs/performance.md).
 TEST(StepFlops, RobertaBase) {
-  const ModelConfig config = known_model_shape("roberta-base");
-  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kMaskedLm);
+  const Architecture architecture = describe(known_model_shape("roberta-base"));
   StepQuestion question;
   question.lengths.assign(32, 128);
-  question.sites.resize(sites.size());
   question.reads_one_row = false;
-  const StepFlops flops = count_step_flops(config, sites, question);
+  const StepFlops flops = count_step_flops(architecture, question);
   EXPECT_NEAR(flops.linear_forward * 1e-12, 0.696, 0.0005);
   EXPECT_NEAR(flops.attention_forward * 1e-12, 0.0193, 0.00005);
 }

@@ -35,17 +35,14 @@ std::unique_ptr<Model> tiny_model(ModelConfig config, ModelTask task, const at::
 }
 
 ModelConfig tiny_decoder() {
-  ModelConfig config = tiny_config();
-  config.model_type = "llama";
-  config.hidden_act = "silu";
-  return config;
+  return tiny_config("llama", 0.0);
 }
 
 AdapterTarget target_of(Model& model, const char* task_type) {
   AdapterTarget target;
   target.model_type = model.config().model_type;
   target.task_type = task_type;
-  target.num_layers = model.config().num_hidden_layers;
+  target.num_layers = model.architecture().num_layers();
   target.heads = {4, 4};
   target.sites = model.sites();
   target.parameters = model.parameters();

@@ -31,9 +31,7 @@ std::vector<TokenizedExample> counting(size_t count) {
 }
 
 std::unique_ptr<Model> tiny_llama() {
-  ModelConfig config = tiny_config();
-  config.model_type = "llama";
-  config.hidden_act = "silu";
+  const ModelConfig config = tiny_config("llama", 0.0);
   ModelLoadOptions options;
   options.task = ModelTask::kCausalLm;
   options.seed = 2;

@@ -132,42 +132,34 @@ TEST(Predictions, OutputsThatAreNoNumbersNameTheirRow) {
   }
 }
 
-ModelConfig shape(const std::string& type, int64_t vocab, int64_t hidden, int64_t layers, int64_t heads,
-                  int64_t wide, int64_t positions) {
-  ModelConfig config;
-  config.model_type = type;
-  config.vocab_size = vocab;
-  config.hidden_size = hidden;
-  config.num_hidden_layers = layers;
-  config.num_attention_heads = config.num_key_value_heads = heads;
-  config.head_dim = hidden / heads;
-  config.intermediate_size = wide;
-  config.max_position_embeddings = positions;
-  return config;
+Architecture shape(const std::string& name, ModelTask task = ModelTask::kNone) {
+  return describe(known_model_shape(name), task);
 }
 
 // Counts published with the models (encoders without pooler).
 TEST(MemoryEstimate, CountsTheParametersOfKnownModels) {
-  ModelConfig roberta = shape("roberta", 50265, 768, 12, 12, 3072, 514);
-  roberta.type_vocab_size = 1;
-  EXPECT_EQ(count_base_parameters(roberta, sites_of_shape(roberta, ModelTask::kMaskedLm)), 124055040);
-  ModelConfig bert = shape("bert", 30522, 768, 12, 12, 3072, 512);
-  bert.type_vocab_size = 2;
-  EXPECT_EQ(count_base_parameters(bert, sites_of_shape(bert, ModelTask::kMaskedLm)), 108891648);
-  ModelConfig llama = shape("llama", 32000, 4096, 32, 32, 11008, 4096);
-  llama.tie_word_embeddings = false;
-  EXPECT_EQ(count_base_parameters(llama, sites_of_shape(llama, ModelTask::kCausalLm)), 6738415616);
+  EXPECT_EQ(count_base_parameters(shape("roberta-base")), 124055040);
+  EXPECT_EQ(count_base_parameters(shape("bert-base-uncased")), 108891648);
+  EXPECT_EQ(count_base_parameters(shape("gpt2", ModelTask::kCausalLm)), 124439808);
+  EXPECT_EQ(count_base_parameters(shape("llama-2-7b", ModelTask::kCausalLm)), 6738415616);
+  EXPECT_EQ(count_base_parameters(shape("qwen2-0.5b", ModelTask::kCausalLm)), 494032768);
+  EXPECT_EQ(count_base_parameters(shape("qwen3-0.6b", ModelTask::kCausalLm)), 596049920);
 }
 
 TEST(MemoryEstimate, FollowsItsFormula) {
-  const ModelConfig config = shape("roberta", 100, 8, 2, 2, 16, 20);
-  const auto sites = sites_of_shape(config, ModelTask::kSequenceClassification);
+  const Architecture architecture =
+      describe(model_test::small_config("roberta", {{"vocab_size", 100},
+                                                    {"hidden_size", 8},
+                                                    {"num_hidden_layers", 2},
+                                                    {"num_attention_heads", 2},
+                                                    {"intermediate_size", 16},
+                                                    {"max_position_embeddings", 20}}));
   MemoryQuestion question;
   question.trainable_parameters = 10;
   question.adapted_inputs = 16;
   question.tokens_per_batch = 5;
   question.bytes_per_weight = 2;
-  const MemoryEstimate estimate = estimate_memory(config, sites, question);
+  const MemoryEstimate estimate = estimate_memory(architecture, question);
   EXPECT_EQ(estimate.weights, 2 * estimate.model_parameters);
   EXPECT_EQ(estimate.trainable, 160);
   EXPECT_EQ(estimate.activations, 5 * 2 * (2 * (16 + 16 + 16 + 32 + 16) + 16));

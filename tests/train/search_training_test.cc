@@ -32,8 +32,8 @@ struct SearchRun {
     AdapterTarget target;
     target.model_type = model->config().model_type;
     target.task_type = "SEQ_CLS";
-    target.num_layers = model->config().num_hidden_layers;
-    target.heads = {model->config().num_attention_heads, model->config().num_key_value_heads};
+    target.num_layers = model->architecture().num_layers();
+    target.heads = {model->architecture().heads(), model->architecture().kv_heads()};
     target.sites = model->sites();
     target.parameters = model->parameters();
     target.head_modules = model->head_modules();

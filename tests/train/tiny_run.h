@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "models/small_config.h"
 #include "msplora/core/random.h"
 #include "msplora/models/model.h"
 #include "msplora/train/text_task.h"
@@ -15,24 +16,21 @@
 
 namespace msplora {
 
+inline ModelConfig tiny_config(const std::string& model_type, double dropout) {
+  return model_test::small_config(model_type, {{"vocab_size", 60},
+                                               {"hidden_size", 32},
+                                               {"num_hidden_layers", 3},
+                                               {"num_attention_heads", 4},
+                                               {"intermediate_size", 64},
+                                               {"max_position_embeddings", 40},
+                                               {"type_vocab_size", 1},
+                                               {"layer_norm_eps", 1e-5},
+                                               {"hidden_dropout_prob", dropout},
+                                               {"attention_probs_dropout_prob", dropout},
+                                               {"initializer_range", 0.2}});
+}
 inline ModelConfig tiny_config(double dropout = 0.0) {
-  ModelConfig config;
-  config.model_type = "roberta";
-  config.vocab_size = 60;
-  config.hidden_size = 32;
-  config.num_hidden_layers = 3;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 4;
-  config.head_dim = 8;
-  config.intermediate_size = 64;
-  config.max_position_embeddings = 40;
-  config.type_vocab_size = 1;
-  config.pad_token_id = 1;
-  config.layer_norm_eps = 1e-5;
-  config.hidden_dropout_prob = dropout;
-  config.attention_probs_dropout_prob = dropout;
-  config.initializer_range = 0.2;
-  return config;
+  return tiny_config("roberta", dropout);
 }
 
 /// Sequences of random tokens; the class says whether token 7 stands among them.

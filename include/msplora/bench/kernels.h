@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "msplora/bench/timings.h"
-#include "msplora/io/model_config.h"
+#include "msplora/models/model_config.h"
 
 namespace msplora {
 

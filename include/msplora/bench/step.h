@@ -10,7 +10,7 @@
 #include "msplora/adapters/config.h"
 #include "msplora/bench/timings.h"
 #include "msplora/core/profile.h"
-#include "msplora/io/model_config.h"
+#include "msplora/models/model_config.h"
 #include "msplora/models/step_flops.h"
 
 namespace msplora {
@@ -18,8 +18,9 @@ namespace msplora {
 /// A training step on drawn tokens, for measuring: classification, or causal language modelling of every
 /// token where the model can do that.
 struct StepBenchOptions {
-  ModelConfig model;      // weights are drawn; its dropout probabilities hold
-  AdapterConfig adapter;  // method `full`: all parameters are trained, without an adapter
+  ModelConfig model;              // weights are drawn
+  std::optional<double> dropout;  // of hidden states and attention, instead of the model's
+  AdapterConfig adapter;          // method `full`: all parameters are trained, without an adapter
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
   int64_t batch = 32;     // sequences

@@ -1,10 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "msplora/io/model_config.h"
-#include "msplora/nn/linear.h"
+#include "msplora/models/architecture.h"
 
 namespace msplora {
 
@@ -27,9 +25,9 @@ struct MemoryEstimate {
   int64_t total() const { return weights + trainable + activations; }
 };
 
-/// Parameters of the base model without heads: all linear layers of the blocks, embeddings, norms and biases.
-/// `sites` are those of sites_of_shape().
-int64_t count_base_parameters(const ModelConfig& config, const std::vector<Site>& sites);
+/// Parameters of the model but for a classifier: linear layers of the blocks, embeddings, norms, biases, and
+/// the output layer of a language model where it is not tied.
+int64_t count_base_parameters(const Architecture& architecture);
 
 /// Memory of one training step on a CPU.
 ///
@@ -48,7 +46,6 @@ int64_t count_base_parameters(const ModelConfig& config, const std::vector<Site>
 /// It is an upper bound: where joint and blocked products are taken, layers with one input keep it once, and
 /// of a frozen feed-forward part the derivative of the activation alone is kept. No padding and no [T, T]
 /// scores are in it, as batches are packed and attention works row by row, over windows or not.
-MemoryEstimate estimate_memory(const ModelConfig& config, const std::vector<Site>& sites,
-                               const MemoryQuestion& question);
+MemoryEstimate estimate_memory(const Architecture& architecture, const MemoryQuestion& question);
 
 }  // namespace msplora

@@ -8,15 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "msplora/io/model_config.h"
+#include "msplora/models/architecture.h"
+#include "msplora/models/model_config.h"
 #include "msplora/nn/context.h"
 #include "msplora/nn/linear.h"
 #include "msplora/nn/named_tensor.h"
 
 namespace msplora {
-
-/// What a model computes on top of its last hidden state.
-enum class ModelTask { kSequenceClassification, kMaskedLm, kCausalLm };
 
 /// A transformer with a head, over packed batches. Inputs lie on the CPU and are brought to the model's
 /// device, where its outputs stay.
@@ -24,15 +22,15 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  /// Logits in float32: [B, num_labels] for sequence classification, [N, vocab_size] for language models,
-  /// where N counts input.output_rows (all T rows when undefined). Throws Error{kData} when a token id or a
-  /// sequence length is out of the model's range.
+  /// Logits in float32 (float64 for a model in float64): [B, num_labels] for sequence classification, [N,
+  /// vocab_size] for language models, where N counts input.output_rows (all T rows when undefined). Throws
+  /// Error{kData} when a token id or a sequence length is out of the model's range.
   virtual at::Tensor forward(const PackedInput& input, const ForwardContext& context) = 0;
 
   /// Language models: Σ of the cross entropies of labels, int64, one for each row of forward(). A float32
   /// (float64) scalar. Where the head is frozen, its logits never exist as a whole.
   virtual at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
-                              const ForwardContext& context);
+                              const ForwardContext& context) = 0;
 
   /// Every linear layer that an adapter may change, in order of execution. The pointers live as long as the
   /// model.
@@ -45,19 +43,21 @@ class Model {
   /// Module paths of the head (e.g. {"classifier"}): trained and saved whole beside an adapter.
   virtual std::vector<std::string> head_modules() const = 0;
 
+  /// config.json, as it is saved with the model.
   const ModelConfig& config() const { return config_; }
   ModelConfig& mutable_config() { return config_; }
-  ModelTask task() const { return task_; }
+  const Architecture& architecture() const { return architecture_; }
+  ModelTask task() const { return architecture_.task; }
   /// Dtype of activations and frozen weights.
   at::ScalarType compute_dtype() const { return compute_dtype_; }
 
  protected:
-  Model(ModelConfig config, ModelTask task, at::ScalarType compute_dtype)
-      : config_(std::move(config)), task_(task), compute_dtype_(compute_dtype) {}
+  Model(ModelConfig config, Architecture architecture, at::ScalarType compute_dtype)
+      : config_(std::move(config)), architecture_(std::move(architecture)), compute_dtype_(compute_dtype) {}
 
  private:
   ModelConfig config_;
-  ModelTask task_;
+  Architecture architecture_;
   at::ScalarType compute_dtype_;
 };
 
@@ -97,14 +97,13 @@ ModelLoadReport plan_load(const std::filesystem::path& directory, const ModelLoa
 /// A model of the given shape with drawn weights (std = initializer_range); nothing is read.
 std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options);
 
-/// Names of the supported values of model_type.
-std::vector<std::string> supported_model_types();
-
-/// Whether the models of this type have a head for the task.
-bool supports_task(const std::string& model_type, ModelTask task);
-
-/// The sites of a model of this shape without allocating it (`linear` is null).
+/// The sites of a model without allocating it (`linear` is null).
+std::vector<Site> sites_of_shape(const Architecture& architecture);
 std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task);
+
+/// The parameters of a model of this shape on the meta device: names and shapes without numbers, whatever the
+/// size of the model. Throws like create_model.
+std::vector<NamedTensor> parameters_of_shape(const ModelConfig& config, ModelTask task);
 
 /// Writes config.json and model.safetensors (names and dtype of `dtype`), so that Hugging Face loads it.
 void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype);

@@ -3,8 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "msplora/io/model_config.h"
-#include "msplora/nn/linear.h"
+#include "msplora/models/architecture.h"
 
 namespace msplora {
 
@@ -18,7 +17,7 @@ struct SiteWork {
 /// One optimizer step on one packed micro-batch.
 struct StepQuestion {
   std::vector<int64_t> lengths;    // tokens of each sequence
-  std::vector<SiteWork> sites;     // one for each site
+  std::vector<SiteWork> sites;     // one for each layer of linears_of(), which are the sites of the model
   bool trains_embeddings = false;  // gradients reach below the first block
   bool reads_one_row = true;       // the head reads one row of each sequence (classification)
   int64_t predicted_tokens = 0;    // rows of a language model's head, which is no site; 0: it has none
@@ -45,9 +44,8 @@ struct StepFlops {
 ///   - no gradient of an input below which nothing is trained;
 ///   - with reads_one_row, the last block computes queries, attention output and feed-forward for the rows
 ///     that the head reads alone.
-/// `sites` are all sites of the model in order of execution (Model::sites, sites_of_shape). Element-wise
-/// operations are not in it; neither is `recomputation` in total(), which states the work that is needed.
-StepFlops count_step_flops(const ModelConfig& config, const std::vector<Site>& sites,
-                           const StepQuestion& question);
+/// Element-wise operations are not in it; neither is `recomputation` in total(), which states the work that
+/// is needed.
+StepFlops count_step_flops(const Architecture& architecture, const StepQuestion& question);
 
 }  // namespace msplora

@@ -1,16 +1,17 @@
 #include <algorithm>
 #include <cctype>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "msplora/core/error.h"
-#include "msplora/io/model_config.h"
+#include "msplora/models/model_config.h"
 
 namespace msplora {
 namespace {
+
+using nlohmann::json;
 
 struct EncoderShape {
   std::string_view name, model_type;
@@ -70,68 +71,68 @@ constexpr Gpt2Shape kGpt2[] = {{"gpt2", 768, 12, 12},
                                {"gpt2-large", 1280, 36, 20},
                                {"gpt2-xl", 1600, 48, 25}};
 
-ModelConfig make_config(const EncoderShape& shape) {
-  ModelConfig config;
-  config.model_type = shape.model_type;
-  config.vocab_size = shape.vocab;
-  config.hidden_size = shape.hidden;
-  config.num_hidden_layers = shape.layers;
-  config.num_attention_heads = config.num_key_value_heads = shape.heads;
-  config.head_dim = shape.hidden / shape.heads;
-  config.intermediate_size = shape.ffn;
-  config.max_position_embeddings = shape.positions;
-  config.type_vocab_size = shape.types;
-  config.pad_token_id = shape.pad;
-  config.layer_norm_eps = shape.model_type == "bert" ? 1e-12 : shape.model_type == "deberta-v2" ? 1e-7 : 1e-5;
-  config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1;
+json make_json(const EncoderShape& shape) {
+  const bool is_deberta = shape.model_type == "deberta-v2";
+  json config = {{"model_type", shape.model_type},
+                 {"vocab_size", shape.vocab},
+                 {"hidden_size", shape.hidden},
+                 {"num_hidden_layers", shape.layers},
+                 {"num_attention_heads", shape.heads},
+                 {"intermediate_size", shape.ffn},
+                 {"max_position_embeddings", shape.positions},
+                 {"type_vocab_size", shape.types},
+                 {"layer_norm_eps", shape.model_type == "bert" ? 1e-12
+                                    : is_deberta               ? 1e-7
+                                                               : 1e-5},
+                 {"hidden_act", "gelu"},
+                 {"pad_token_id", shape.pad}};
+  // They decide which weights there are: keys and queries of positions share the projections of tokens.
+  if (is_deberta) {
+    config.update({{"relative_attention", true},
+                   {"position_buckets", 256},
+                   {"max_relative_positions", -1},
+                   {"norm_rel_ebd", "layer_norm"},
+                   {"share_att_key", true},
+                   {"pos_att_type", {"p2c", "c2p"}},
+                   {"position_biased_input", false}});
+  }
   return config;
 }
 
-// They decide which weights there are: keys and queries of positions share the projections of tokens.
-void add_deberta_v3_keys(nlohmann::json& raw) {
-  raw["relative_attention"] = true;
-  raw["position_buckets"] = 256;
-  raw["max_relative_positions"] = -1;
-  raw["norm_rel_ebd"] = "layer_norm";
-  raw["share_att_key"] = true;
-  raw["pos_att_type"] = {"p2c", "c2p"};
-  raw["position_biased_input"] = false;
-}
-
-ModelConfig make_config(const DecoderShape& shape) {
-  ModelConfig config;
-  config.model_type = shape.model_type;
-  config.vocab_size = shape.vocab;
-  config.hidden_size = shape.hidden;
-  config.num_hidden_layers = shape.layers;
-  config.num_attention_heads = shape.heads;
-  config.num_key_value_heads = shape.kv_heads;
-  config.head_dim = shape.head_dim;
-  config.intermediate_size = shape.ffn;
-  config.max_position_embeddings = shape.positions;
-  config.rms_norm_eps = shape.eps;
-  config.rope_theta = shape.rope_theta;
-  config.hidden_act = "silu";
-  config.tie_word_embeddings = shape.tied;
-  config.torch_dtype = shape.dtype;
-  if (shape.model_type == "mistral") config.windows.assign(static_cast<size_t>(shape.layers), 4096);
+json make_json(const DecoderShape& shape) {
+  json config = {{"model_type", shape.model_type},
+                 {"vocab_size", shape.vocab},
+                 {"hidden_size", shape.hidden},
+                 {"num_hidden_layers", shape.layers},
+                 {"num_attention_heads", shape.heads},
+                 {"num_key_value_heads", shape.kv_heads},
+                 {"head_dim", shape.head_dim},
+                 {"intermediate_size", shape.ffn},
+                 {"max_position_embeddings", shape.positions},
+                 {"rms_norm_eps", shape.eps},
+                 {"rope_theta", shape.rope_theta},
+                 {"hidden_act", "silu"},
+                 {"tie_word_embeddings", shape.tied},
+                 {"torch_dtype", shape.dtype}};
+  if (shape.model_type == "mistral") config["sliding_window"] = 4096;
+  // Llama 3.1 and 3.2 stretch the angles of Llama 3.
+  const bool is_3_1 = shape.name.starts_with("llama-3.1");
+  if (is_3_1 || shape.name.starts_with("llama-3.2")) {
+    config["rope_scaling"] = {{"rope_type", "llama3"},
+                              {"factor", is_3_1 ? 8.0 : 32.0},
+                              {"low_freq_factor", 1.0},
+                              {"high_freq_factor", 4.0},
+                              {"original_max_position_embeddings", 8192}};
+  }
   return config;
 }
 
-ModelConfig make_config(const Gpt2Shape& shape) {
-  ModelConfig config;
-  config.model_type = "gpt2";
-  config.vocab_size = 50257;
-  config.hidden_size = shape.hidden;
-  config.num_hidden_layers = shape.layers;
-  config.num_attention_heads = config.num_key_value_heads = shape.heads;
-  config.head_dim = shape.hidden / shape.heads;
-  config.intermediate_size = 4 * shape.hidden;
-  config.max_position_embeddings = 1024;
-  config.layer_norm_eps = 1e-5;
-  config.hidden_act = "gelu_new";
-  config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1;
-  return config;
+json make_json(const Gpt2Shape& shape) {
+  return {{"model_type", "gpt2"},      {"vocab_size", 50257},
+          {"n_embd", shape.hidden},    {"n_layer", shape.layers},
+          {"n_head", shape.heads},     {"n_inner", nullptr},
+          {"n_positions", 1024},       {"activation_function", "gelu_new"},
+          {"layer_norm_epsilon", 1e-5}};
 }
 
 }  // namespace
@@ -147,16 +148,16 @@ std::vector<std::string> known_model_shapes() {
 ModelConfig known_model_shape(const std::string& name) {
   std::string key = name.substr(name.rfind('/') + 1);  // npos + 1 = 0
   std::transform(key.begin(), key.end(), key.begin(), [](unsigned char c) { return std::tolower(c); });
-  std::optional<ModelConfig> config;
+  json config;
   const auto look_in = [&](const auto& table) {
     for (const auto& shape : table) {
-      if (shape.name == key) config = make_config(shape);
+      if (shape.name == key) config = make_json(shape);
     }
   };
   look_in(kEncoders);
   look_in(kDecoders);
   look_in(kGpt2);
-  if (!config) {
+  if (config.is_null()) {
     const std::vector<std::string> names = known_model_shapes();
     std::string hint = did_you_mean(key, names);
     if (hint.empty()) {
@@ -165,12 +166,7 @@ ModelConfig known_model_shape(const std::string& name) {
     }
     throw Error(ErrorCode::kUsage, "model shape `" + name + "`", "no shape of this name is known", hint);
   }
-  // Llama 3.1 and 3.2 stretch the angles of Llama 3.
-  if (key.rfind("llama-3.1", 0) == 0) config->rope_scaling = {"llama3", 8.0, 1.0, 4.0, 8192};
-  if (key.rfind("llama-3.2", 0) == 0) config->rope_scaling = {"llama3", 32.0, 1.0, 4.0, 8192};
-  config->raw = model_config_to_json(*config);
-  if (config->model_type == "deberta-v2") add_deberta_v3_keys(config->raw);
-  return *config;
+  return parse_model_config(config, name);
 }
 
 }  // namespace msplora

@@ -1,0 +1,141 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/kernels/kernels.h"
+#include "msplora/nn/functional.h"
+
+/// What a transformer is made of, as data. A family (src/models/families) resolves config.json into one
+/// Architecture; loading, the forward pass, sites, shapes, FLOPs, memory and default targets follow from it.
+/// Names are those of Hugging Face's checkpoints.
+namespace msplora {
+
+/// What a model computes on top of its last hidden states.
+enum class ModelTask { kNone, kSequenceClassification, kMaskedLm, kCausalLm };
+
+/// What a linear layer of a block does. Fused layers are one weight and one site: kQkv gives queries, keys
+/// and values side by side, kGateUp the two factors of a gated feed-forward part.
+enum class LinearRole { kQuery, kKey, kValue, kQkv, kAttentionOutput, kGate, kUp, kGateUp, kDown };
+
+struct LinearSpec {
+  LinearRole role = LinearRole::kQuery;
+  std::string name;  // below the block's path
+  int64_t in = 0, out = 0;
+  bool has_bias = true;
+};
+
+/// kLayer: (x - mean) / sqrt(variance + eps) * w + b. kRms: x / sqrt(mean(x²) + eps) * w.
+enum class NormKind { kNone, kLayer, kRms };
+struct NormSpec {
+  NormKind kind = NormKind::kNone;
+  std::string name;  // of the module that holds its weight (and bias: kLayer)
+  double eps = 0.0;
+
+  explicit operator bool() const { return kind != NormKind::kNone; }
+};
+
+/// One half of a block: x = after_sum(x + dropout(on_output(f(before(x))))), where a norm that is not there
+/// is the identity. Encoders of BERT's kind norm after the sum, decoders of Llama's kind before f.
+struct BranchSpec {
+  NormSpec before, on_output, after_sum;
+  double dropout = 0.0;
+};
+
+struct AttentionSpec {
+  AttentionShape shape;  // heads, window, scale; window_right 0: causal
+  double dropout = 0.0;  // of probabilities
+  int rotary = -1;       // index into Architecture::rotaries; -1: none
+  NormSpec q_norm, k_norm;
+};
+
+struct BlockSpec {
+  std::string path;                 // "roberta.encoder.layer.3"
+  std::vector<LinearSpec> linears;  // in order of execution
+  AttentionSpec attention;
+  BranchSpec attention_branch, feed_forward_branch;
+  kernels::Activation activation = kernels::Activation::kGelu;  // of the feed-forward part
+
+  /// Null when the block has no layer of this role.
+  const LinearSpec* find(LinearRole role) const;
+  int64_t hidden_size() const { return linears.front().in; }
+  int64_t intermediate_size() const;  // width between the layers of the feed-forward part
+};
+
+/// The angles of rotary positions: pair i of a head turns by frequencies[i] from one token to the next.
+/// Twice as many elements of a head as there are frequencies are turned.
+struct RotarySpec {
+  std::vector<double> frequencies;
+};
+
+/// Sum of tables chosen by token, position and segment, then a norm, dropout, and where the tables are not
+/// as wide as the blocks a projection. An empty name: there is no such table.
+struct EmbeddingSpec {
+  std::string path;                     // of the module that holds the tables
+  std::string words, positions, types;  // names below it
+  int64_t rows = 0, width = 0;          // of the table of words
+  int64_t position_rows = 0, type_rows = 0;
+  int64_t position_offset = 0;  // row of the first token's position
+  NormSpec norm;
+  double dropout = 0.0;
+  std::optional<LinearSpec> projection;  // full path as its name
+};
+
+/// Which hidden states a head reads: of the first or the last token of every sequence, or of each token.
+enum class Pool { kFirst, kLast, kEach };
+
+/// dropout, linear, activation, norm; what is absent is the identity. `module` is trained and saved whole
+/// beside an adapter, `trained_if_absent`: only where the checkpoint lacks it.
+struct HeadStage {
+  std::string module;
+  LinearSpec linear;  // full path as its name
+  double dropout = 0.0;
+  std::optional<kernels::Activation> activation;
+  NormSpec norm;
+  bool trained_if_absent = false;
+};
+
+/// Stages, then for language models the layer that gives the logits.
+struct HeadSpec {
+  Pool pool = Pool::kEach;
+  std::vector<HeadStage> stages;
+  std::string decoder;       // path of a language model's output layer; "": none
+  bool is_tied = false;      // the decoder's weight is the table of words
+  std::string decoder_bias;  // full name of its bias; "": none
+};
+
+struct Architecture {
+  std::string model_type;
+  ModelTask task = ModelTask::kNone;
+  std::string base_prefix;  // of all names below the head, which older files leave out: "roberta."
+  int64_t longest = 0;      // tokens of a sequence
+  double initializer_range = 0.02;
+  EmbeddingSpec embeddings;
+  std::vector<RotarySpec> rotaries;
+  std::vector<BlockSpec> blocks;
+  NormSpec final_norm;  // full path as its name
+  HeadSpec head;
+  std::vector<std::string> ignored;  // prefixes of names in checkpoints that no task uses
+
+  int64_t num_layers() const { return static_cast<int64_t>(blocks.size()); }
+  int64_t vocab_size() const { return embeddings.rows; }
+  int64_t hidden_size() const { return blocks.empty() ? 0 : blocks.front().hidden_size(); }
+  int64_t intermediate_size() const { return blocks.empty() ? 0 : blocks.front().intermediate_size(); }
+  int64_t heads() const { return blocks.empty() ? 0 : blocks.front().attention.shape.heads; }
+  int64_t kv_heads() const { return blocks.empty() ? 0 : blocks.front().attention.shape.kv_heads; }
+  bool is_causal() const { return !blocks.empty() && blocks.front().attention.shape.window_right == 0; }
+};
+
+/// A linear layer with its place: the block's index, or -1 in the head.
+struct PlacedLinear {
+  std::string path;
+  int64_t layer = -1;
+  LinearSpec spec;
+};
+/// Every layer that an adapter may change, in order of execution: those of the blocks, then those of a
+/// classifier's head.
+std::vector<PlacedLinear> linears_of(const Architecture& architecture);
+
+}  // namespace msplora

@@ -1,0 +1,31 @@
+#include "msplora/models/architecture.h"
+
+namespace msplora {
+
+const LinearSpec* BlockSpec::find(LinearRole role) const {
+  for (const LinearSpec& linear : linears) {
+    if (linear.role == role) return &linear;
+  }
+  return nullptr;
+}
+
+int64_t BlockSpec::intermediate_size() const {
+  const LinearSpec* down = find(LinearRole::kDown);
+  return down == nullptr ? 0 : down->in;
+}
+
+std::vector<PlacedLinear> linears_of(const Architecture& architecture) {
+  std::vector<PlacedLinear> all;
+  for (size_t layer = 0; layer < architecture.blocks.size(); ++layer) {
+    const BlockSpec& block = architecture.blocks[layer];
+    for (const LinearSpec& linear : block.linears)
+      all.push_back({block.path + "." + linear.name, static_cast<int64_t>(layer), linear});
+  }
+  if (architecture.head.decoder.empty()) {
+    for (const HeadStage& stage : architecture.head.stages)
+      all.push_back({stage.linear.name, -1, stage.linear});
+  }
+  return all;
+}
+
+}  // namespace msplora

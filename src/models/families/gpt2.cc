@@ -1,0 +1,55 @@
+#include "models/families/family.h"
+#include "models/families/parts.h"
+
+/// GPT-2: pre-norm with layer norms, learned positions, queries, keys and values in one layer. Its shape
+/// alone is known: its checkpoints hold weights as [in, out].
+namespace msplora {
+namespace {
+
+Architecture describe_gpt2(detail::ConfigReader& config, ModelTask task) {
+  const int64_t d = config.size("n_embd"), wide = config.size("n_inner", 4 * d);
+  const double eps = config.real("layer_norm_epsilon", 1e-5), dropout = config.dropout("resid_pdrop", 0.1);
+  Architecture a;
+  a.model_type = config.text("model_type", "");
+  a.task = task;
+  a.base_prefix = "transformer.";
+  a.longest = config.size("n_positions");
+  a.initializer_range = config.real("initializer_range", 0.02, detail::kNonNegative);
+  a.embeddings.path = "transformer";
+  a.embeddings.words = "wte";
+  a.embeddings.positions = "wpe";
+  a.embeddings.rows = config.size("vocab_size");
+  a.embeddings.width = d;
+  a.embeddings.position_rows = a.longest;
+  a.embeddings.dropout = config.dropout("embd_pdrop", 0.1);
+
+  BlockSpec block;
+  block.linears = {{LinearRole::kQkv, "attn.c_attn", d, 3 * d},
+                   {LinearRole::kAttentionOutput, "attn.c_proj", d, d},
+                   {LinearRole::kUp, "mlp.c_fc", d, wide},
+                   {LinearRole::kDown, "mlp.c_proj", wide, d}};
+  block.attention.shape = config.even_heads("n_head", d);
+  block.attention.shape.window_right = 0;
+  block.attention.dropout = config.dropout("attn_pdrop", 0.1);
+  block.attention_branch.before = detail::layer_norm("ln_1", eps);
+  block.feed_forward_branch.before = detail::layer_norm("ln_2", eps);
+  block.attention_branch.dropout = block.feed_forward_branch.dropout = dropout;
+  block.activation = config.activation("activation_function", "gelu_new");
+  for (const std::string& path : config.layers("n_layer", "transformer.h")) {
+    block.path = path;
+    a.blocks.push_back(block);
+  }
+  a.final_norm = detail::layer_norm("transformer.ln_f", eps);
+  const HeadSpec causal = detail::causal_head(config, /*tied_by_default=*/true);
+  if (task == ModelTask::kCausalLm) a.head = causal;
+  if (task == ModelTask::kSequenceClassification) a.head = detail::last_token_classifier(config, d);
+  return a;
+}
+
+}  // namespace
+
+Family gpt2_family() {
+  return {"gpt2", "GPT2", {}, {"c_attn"}, std::nullopt, describe_gpt2};
+}
+
+}  // namespace msplora

@@ -1,0 +1,79 @@
+#include "models/families/parts.h"
+
+namespace msplora::detail {
+
+NormSpec layer_norm(std::string name, double eps) {
+  return {NormKind::kLayer, std::move(name), eps};
+}
+
+NormSpec rms_norm(std::string name, double eps) {
+  return {NormKind::kRms, std::move(name), eps};
+}
+
+LinearSpec head_linear(std::string name, int64_t in, int64_t out, bool has_bias) {
+  return {LinearRole::kUp, std::move(name), in, out, has_bias};
+}
+
+HeadStage classifier_stage(std::string name, double dropout, int64_t in, int64_t out, bool has_bias) {
+  HeadStage stage;
+  stage.module = name;
+  stage.linear = head_linear(std::move(name), in, out, has_bias);
+  stage.dropout = dropout;
+  return stage;
+}
+
+std::vector<BlockSpec> bert_blocks(ConfigReader& config, const std::string& prefix, double eps,
+                                   const std::string& projection_suffix) {
+  const int64_t d = config.size("hidden_size"), wide = config.size("intermediate_size");
+  const double dropout = config.dropout("hidden_dropout_prob", 0.1);
+  BlockSpec block;
+  block.linears = {{LinearRole::kQuery, "attention.self.query" + projection_suffix, d, d},
+                   {LinearRole::kKey, "attention.self.key" + projection_suffix, d, d},
+                   {LinearRole::kValue, "attention.self.value" + projection_suffix, d, d},
+                   {LinearRole::kAttentionOutput, "attention.output.dense", d, d},
+                   {LinearRole::kUp, "intermediate.dense", d, wide},
+                   {LinearRole::kDown, "output.dense", wide, d}};
+  block.attention.shape = config.even_heads("num_attention_heads", d);
+  block.attention.dropout = config.dropout("attention_probs_dropout_prob", 0.1);
+  block.attention_branch.after_sum = layer_norm("attention.output.LayerNorm", eps);
+  block.feed_forward_branch.after_sum = layer_norm("output.LayerNorm", eps);
+  block.attention_branch.dropout = block.feed_forward_branch.dropout = dropout;
+  block.activation = config.activation("hidden_act", "gelu");
+  std::vector<BlockSpec> blocks;
+  for (const std::string& path : config.layers("num_hidden_layers", prefix + "encoder.layer")) {
+    block.path = path;
+    blocks.push_back(block);
+  }
+  return blocks;
+}
+
+EmbeddingSpec bert_embeddings(ConfigReader& config, const std::string& prefix, double eps) {
+  EmbeddingSpec embeddings;
+  embeddings.path = prefix + "embeddings";
+  embeddings.words = "word_embeddings";
+  embeddings.positions = "position_embeddings";
+  embeddings.types = "token_type_embeddings";
+  embeddings.rows = config.size("vocab_size");
+  embeddings.width = config.size("hidden_size");
+  embeddings.position_rows = config.size("max_position_embeddings");
+  embeddings.type_rows = config.size("type_vocab_size", 2, 0);
+  embeddings.norm = layer_norm("LayerNorm", eps);
+  embeddings.dropout = config.dropout("hidden_dropout_prob", 0.1);
+  return embeddings;
+}
+
+HeadSpec causal_head(ConfigReader& config, bool tied_by_default) {
+  HeadSpec head;
+  head.decoder = "lm_head";
+  head.is_tied = config.flag("tie_word_embeddings", tied_by_default);
+  return head;
+}
+
+HeadSpec last_token_classifier(ConfigReader& config, int64_t width) {
+  HeadSpec head;
+  head.pool = Pool::kLast;
+  head.stages = {classifier_stage("score", 0.0, width, config.num_labels(), /*has_bias=*/false)};
+  return head;
+}
+
+}  // namespace msplora::detail

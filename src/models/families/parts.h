@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/config_reader.h"
+#include "msplora/models/architecture.h"
+
+/// Pieces that several families are put together from.
+namespace msplora::detail {
+
+NormSpec layer_norm(std::string name, double eps);
+NormSpec rms_norm(std::string name, double eps);
+
+/// A layer outside the blocks; `name` is its full path.
+LinearSpec head_linear(std::string name, int64_t in, int64_t out, bool has_bias = true);
+
+/// dropout(linear(x)) of a classifier: the module is the layer itself.
+HeadStage classifier_stage(std::string name, double dropout, int64_t in, int64_t out, bool has_bias = true);
+
+/// Names of BERT's modules are shared by its relatives.
+std::vector<BlockSpec> bert_blocks(ConfigReader& config, const std::string& prefix, double eps,
+                                   const std::string& projection_suffix = "");
+EmbeddingSpec bert_embeddings(ConfigReader& config, const std::string& prefix, double eps);
+
+/// The head of a causal language model, without bias, and the table of words where config.json says so.
+HeadSpec causal_head(ConfigReader& config, bool tied_by_default);
+/// `score` on the last token.
+HeadSpec last_token_classifier(ConfigReader& config, int64_t width);
+
+}  // namespace msplora::detail

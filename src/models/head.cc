@@ -1,0 +1,85 @@
+#include "models/head.h"
+
+#include <ATen/TensorOperators.h>
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "models/model_parts.h"
+#include "msplora/core/random.h"
+#include "msplora/nn/functional.h"
+#include "msplora/nn/linear_cross_entropy.h"
+
+namespace msplora {
+
+using Role = ParameterStore::Role;
+
+Head::Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t vocab_size, bool is_drawn,
+           ParameterStore& store)
+    : spec_(spec) {
+  const bool is_lm = is_language_model();
+  const auto drops = std::count_if(spec.stages.begin(), spec.stages.end(),
+                                   [](const HeadStage& stage) { return stage.dropout > 0; });
+  for (const HeadStage& stage : spec.stages) {
+    const std::string& path = stage.linear.name;
+    const bool is_trained = !stage.trained_if_absent || is_drawn || !store.contains(path + ".weight");
+    if (is_trained && std::find(modules_.begin(), modules_.end(), stage.module) == modules_.end())
+      modules_.push_back(stage.module);
+    Stage made;
+    made.spec = stage;
+    made.linear = store.linear(path, stage.linear.in, stage.linear.out, is_lm ? Role::kMatrix : Role::kHead,
+                               stage.linear.has_bias);
+    made.norm = Norm(stage.norm, "", stage.linear.out, store, is_lm ? Role::kExact : Role::kHead);
+    std::string place = "classifier.dropout";
+    if (drops > 1) place += "." + std::to_string(stages_.size());
+    made.dropout_stream = hash_name(place);
+    stages_.push_back(std::move(made));
+  }
+  if (!is_lm) return;
+  at::Tensor bias;
+  if (!spec.decoder_bias.empty())
+    bias = store.take(spec.decoder_bias, {vocab_size}, Role::kExact, ParameterStore::Init::kZero);
+  decoder_ = spec.is_tied ? Linear(spec.decoder, word_embeddings, bias)
+                          : store.linear(spec.decoder, word_embeddings.size(1), vocab_size, Role::kMatrix,
+                                         /*with_bias=*/false);
+}
+
+at::Tensor Head::run_stages(at::Tensor x, const ForwardContext& context) const {
+  for (const Stage& stage : stages_) {
+    if (!is_language_model()) x = x.to(stage.linear.weight.scalar_type());
+    x = dropout(x, dropout_mask(context, stage.spec.dropout, stage.dropout_stream));
+    x = stage.linear.forward(x, context);
+    if (stage.spec.activation) x = activation(x, *stage.spec.activation);
+    x = stage.norm(x);
+  }
+  return x;
+}
+
+at::Tensor Head::forward(const at::Tensor& hidden, const ForwardContext& context) const {
+  const at::Tensor x = run_stages(hidden, context);
+  if (!is_language_model()) return x;
+  const at::Tensor logits = decoder_.forward(x, context);
+  return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+}
+
+at::Tensor Head::loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
+                          const ForwardContext& context) const {
+  return linear_cross_entropy_sum(run_stages(hidden, context), decoder_, labels);
+}
+
+void Head::append_sites(std::vector<Site>& sites) {
+  if (is_language_model()) return;
+  for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1));
+}
+
+void Head::append_parameters(std::vector<NamedTensor>& parameters) const {
+  for (const Stage& stage : stages_) {
+    append_linear(stage.linear, parameters);
+    stage.norm.append_parameters(parameters);
+  }
+  if (!is_language_model()) return;
+  if (!spec_.is_tied) append_linear(decoder_, parameters);
+  if (spec_.is_tied && decoder_.bias.defined()) parameters.push_back({spec_.decoder_bias, decoder_.bias});
+}
+
+}  // namespace msplora

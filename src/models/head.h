@@ -1,0 +1,48 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/norm.h"
+#include "models/parameter_store.h"
+#include "msplora/models/architecture.h"
+#include "msplora/nn/linear.h"
+
+namespace msplora {
+
+/// What a model computes on top of the hidden states that its head reads.
+class Head {
+ public:
+  Head() = default;
+  Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t vocab_size, bool is_drawn,
+       ParameterStore& store);
+
+  /// hidden [N, hidden_size] -> logits, or the hidden states themselves without a head.
+  at::Tensor forward(const at::Tensor& hidden, const ForwardContext& context) const;
+  /// Language models: Σ of cross entropies; logits of frozen decoders never exist as a whole.
+  at::Tensor loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
+                      const ForwardContext& context) const;
+
+  /// Module paths that are trained and saved whole beside an adapter.
+  const std::vector<std::string>& modules() const { return modules_; }
+  void append_sites(std::vector<Site>& sites);
+  void append_parameters(std::vector<NamedTensor>& parameters) const;
+
+ private:
+  struct Stage {
+    HeadStage spec;
+    Linear linear;
+    Norm norm;
+    uint64_t dropout_stream = 0;
+  };
+
+  bool is_language_model() const { return !spec_.decoder.empty(); }
+  at::Tensor run_stages(at::Tensor x, const ForwardContext& context) const;
+
+  HeadSpec spec_;
+  std::vector<Stage> stages_;
+  Linear decoder_;
+  std::vector<std::string> modules_;
+};
+
+}  // namespace msplora

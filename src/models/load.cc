@@ -1,0 +1,161 @@
+#include <fmt/format.h>
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/parameter_store.h"
+#include "models/registry.h"
+#include "models/transformer.h"
+#include "msplora/core/file.h"
+#include "msplora/io/safetensors.h"
+#include "msplora/models/model.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+
+ModelConfig with_labels(ModelConfig config, const ModelLoadOptions& options) {
+  if (options.num_labels <= 0) return config;
+  if (static_cast<int64_t>(config.id2label.size()) != options.num_labels) config.id2label.clear();
+  config.num_labels = options.num_labels;
+  config.label_problems.clear();  // what the file says of labels counts no more
+  return config;
+}
+
+/// The head's modules as prefixes of names.
+std::vector<std::string> head_prefixes(const HeadSpec& head) {
+  std::vector<std::string> prefixes;
+  for (const HeadStage& stage : head.stages) prefixes.push_back(stage.module + ".");
+  if (!head.decoder.empty() && head.stages.empty()) prefixes.push_back(head.decoder + ".");
+  return prefixes;
+}
+
+/// What a checkpoint may hold beside the model: heads of other tasks, the copy of a tied decoder, and what no
+/// task uses. Each also without the base's prefix.
+std::vector<std::string> ignorable_prefixes(const ModelConfig& config, const Architecture& architecture) {
+  std::vector<std::string> prefixes = architecture.ignored;
+  prefixes.emplace_back("qa_outputs.");
+  if (architecture.head.is_tied) prefixes.push_back(architecture.head.decoder + ".");
+  for (const ModelTask other : find_family(config.model_type)->tasks) {
+    if (other == architecture.task) continue;
+    for (const std::string& prefix : head_prefixes(describe(config, other).head)) prefixes.push_back(prefix);
+  }
+  for (size_t i = 0, n = prefixes.size(); i < n; ++i) {
+    if (prefixes[i].starts_with(architecture.base_prefix))
+      prefixes.push_back(prefixes[i].substr(architecture.base_prefix.size()));
+  }
+  return prefixes;
+}
+
+/// Modules that are drawn whenever they are those of another task: not the pooler, which is the base's.
+std::vector<std::string> own_prefixes(const HeadSpec& head) {
+  std::vector<std::string> prefixes;
+  for (const HeadStage& stage : head.stages) {
+    if (!stage.trained_if_absent) prefixes.push_back(stage.module + ".");
+  }
+  return prefixes;
+}
+
+/// The class of a checkpoint whose head belongs to another task; empty where it is a classifier of sequences,
+/// and where config.json does not say. Its tensors may have the very names and shapes of a classifier's.
+std::string class_of_foreign_head(const ModelConfig& config, const Architecture& architecture,
+                                  const Checkpoint* checkpoint) {
+  if (architecture.task != ModelTask::kSequenceClassification || checkpoint == nullptr) return {};
+  for (const std::string& name : config.architectures) {
+    if (name.ends_with("ForSequenceClassification")) return {};
+  }
+  std::vector<std::string> prefixes = own_prefixes(architecture.head);
+  prefixes.emplace_back("qa_outputs.");
+  const auto names = checkpoint->names();
+  const bool has_head = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    return std::any_of(prefixes.begin(), prefixes.end(),
+                       [&](const std::string& prefix) { return name.starts_with(prefix); });
+  });
+  return has_head && !config.architectures.empty() ? config.architectures.front() : std::string();
+}
+
+std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& options,
+                             const Checkpoint* checkpoint, const std::string& where, ModelLoadReport* report,
+                             bool shapes_alone = false) {
+  require_supported(read);
+  ModelConfig config = with_labels(read, options);
+  // The dropout of a run is no property of the model that is saved.
+  const Architecture architecture = describe(config, options.task, options.dropout);
+  config.architectures = {class_name(*find_family(config.model_type), options.task)};
+  ParameterStore store(checkpoint, options, architecture);
+  const std::string foreign = class_of_foreign_head(read, architecture, checkpoint);
+  if (!foreign.empty()) store.set_foreign_head(own_prefixes(architecture.head));
+  if (shapes_alone) store.use_shapes_alone();
+  auto model = std::make_unique<Transformer>(config, architecture, options, store);
+  store.finish(where, ignorable_prefixes(config, architecture), report);
+  if (report != nullptr) report->foreign_head = foreign;
+  return model;
+}
+
+std::unique_ptr<Model> build_from(const fs::path& directory, const ModelLoadOptions& options,
+                                  ModelLoadReport* report, bool shapes_alone) {
+  const ModelConfig config = load_model_config(directory);
+  require_supported(config);
+  describe(config, options.task);  // before a checkpoint is looked for
+  if (options.task == ModelTask::kSequenceClassification && options.num_labels <= 0) require_labels(config);
+  const Checkpoint checkpoint = Checkpoint::open(directory);
+  return build(config, options, &checkpoint, directory.string(), report, shapes_alone);
+}
+
+}  // namespace
+
+std::string ModelLoadReport::replaced_head() const {
+  if (!foreign_head.empty()) return fmt::format("the base's head is that of a {}", foreign_head);
+  if (replaced_rows > 0) return fmt::format("the base's head has {} outputs", replaced_rows);
+  return {};
+}
+
+std::unique_ptr<Model> load_model(const fs::path& directory, const ModelLoadOptions& options,
+                                  ModelLoadReport* report) {
+  return build_from(directory, options, report, /*shapes_alone=*/false);
+}
+
+ModelLoadReport plan_load(const fs::path& directory, const ModelLoadOptions& options) {
+  ModelLoadReport report;
+  build_from(directory, options, &report, /*shapes_alone=*/true);
+  return report;
+}
+
+std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options) {
+  return build(config, options, nullptr, "model", nullptr);
+}
+
+std::vector<NamedTensor> parameters_of_shape(const ModelConfig& config, ModelTask task) {
+  ModelLoadOptions options;
+  options.task = task;
+  return build(config, options, nullptr, "model", nullptr, /*shapes_alone=*/true)->parameters();
+}
+
+std::vector<Site> sites_of_shape(const Architecture& architecture) {
+  std::vector<Site> sites;
+  for (const PlacedLinear& linear : linears_of(architecture)) {
+    sites.push_back({linear.path, linear.path.substr(linear.path.rfind('.') + 1), linear.layer,
+                     linear.spec.in, linear.spec.out, nullptr, linear.spec.has_bias});
+  }
+  return sites;
+}
+
+std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task) {
+  return sites_of_shape(describe(config, task));
+}
+
+void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
+  ModelConfig config = model.config();
+  config.torch_dtype = dtype == at::kBFloat16 ? "bfloat16" : dtype == at::kHalf ? "float16" : "float32";
+  std::vector<NamedTensor> tensors;
+  for (const NamedTensor& parameter : model.parameters())
+    tensors.push_back({parameter.name, parameter.tensor.detach().to(dtype)});
+  fs::create_directories(directory);
+  write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});
+  write_file_atomically(directory / "config.json", model_config_to_json(config).dump(2) + "\n");
+}
+
+}  // namespace msplora

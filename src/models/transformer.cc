@@ -1,0 +1,124 @@
+#include "models/transformer.h"
+
+#include <ATen/TensorOperators.h>
+#include <string>
+#include <vector>
+
+#include "models/model_parts.h"
+#include "msplora/core/random.h"
+
+namespace msplora {
+namespace {
+
+using Role = ParameterStore::Role;
+using Init = ParameterStore::Init;
+
+// "attention.output" of "attention.output.dense".
+std::string parent_of(const std::string& path) {
+  return path.substr(0, path.rfind('.'));
+}
+
+}  // namespace
+
+const Linear* Transformer::Block::find(LinearRole role) const {
+  for (size_t i = 0; i < spec.linears.size(); ++i) {
+    if (spec.linears[i].role == role) return &linears[i];
+  }
+  return nullptr;
+}
+
+Transformer::Branch Transformer::make_branch(const BranchSpec& spec, const Block& block, LinearRole last,
+                                             ParameterStore& store) const {
+  const std::string prefix = block.spec.path + ".";
+  const int64_t width = architecture().hidden_size();
+  Branch branch;
+  branch.before = Norm(spec.before, prefix, width, store);
+  branch.on_output = Norm(spec.on_output, prefix, width, store);
+  branch.after_sum = Norm(spec.after_sum, prefix, width, store);
+  branch.dropout = spec.dropout;
+  branch.dropout_stream = hash_name(parent_of(block.at(last).name()) + ".dropout");
+  return branch;
+}
+
+Transformer::Block Transformer::make_block(const BlockSpec& spec, ParameterStore& store) const {
+  const AttentionSpec& attention = spec.attention;
+  const std::string prefix = spec.path + ".";
+  Block block;
+  block.spec = spec;
+  for (const LinearSpec& linear : spec.linears)
+    block.linears.push_back(
+        store.linear(prefix + linear.name, linear.in, linear.out, Role::kMatrix, linear.has_bias));
+  block.q_norm = Norm(attention.q_norm, prefix, attention.shape.head_dim, store);
+  block.k_norm = Norm(attention.k_norm, prefix, attention.shape.head_dim, store);
+  block.attention = make_branch(spec.attention_branch, block, LinearRole::kAttentionOutput, store);
+  block.feed_forward = make_branch(spec.feed_forward_branch, block, LinearRole::kDown, store);
+  block.attention_stream = hash_name(parent_of(block.linears.front().name()) + ".dropout");
+  return block;
+}
+
+Transformer::Transformer(const ModelConfig& config, Architecture resolved, const ModelLoadOptions& options,
+                         ParameterStore& store)
+    : Model(config, std::move(resolved), options.compute_dtype) {
+  const Architecture& a = architecture();
+  const EmbeddingSpec& e = a.embeddings;
+  const auto table = [&](const std::string& name, int64_t rows) {
+    return store.take(e.path + "." + name + ".weight", {rows, e.width}, Role::kMatrix, Init::kNormal);
+  };
+  word_embeddings_ = table(e.words, e.rows);
+  if (e.position_rows > 0) position_embeddings_ = table(e.positions, e.position_rows);
+  if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
+  embedding_norm_ = Norm(e.norm, e.path + ".", e.width, store);
+  for (const BlockSpec& block : a.blocks) blocks_.push_back(make_block(block, store));
+  final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
+  head_ = Head(a.head, word_embeddings_, a.vocab_size(), options.random_init, store);
+}
+
+at::Tensor Transformer::forward(const PackedInput& input, const ForwardContext& context) {
+  return head_.forward(run(input, context), context);
+}
+
+at::Tensor Transformer::loss_sum(const PackedInput& input, const at::Tensor& labels,
+                                 const ForwardContext& context) {
+  return head_.loss_sum(run(input, context), labels, context);
+}
+
+std::vector<Site> Transformer::sites() {
+  std::vector<Site> sites;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    for (Linear& linear : blocks_[i].linears) sites.push_back(make_site(linear, static_cast<int64_t>(i)));
+  }
+  head_.append_sites(sites);
+  return sites;
+}
+
+std::vector<NamedTensor> Transformer::parameters() {
+  const EmbeddingSpec& e = architecture().embeddings;
+  std::vector<NamedTensor> parameters;
+  const auto append = [&](const std::string& name, const at::Tensor& table) {
+    if (table.defined()) parameters.push_back({e.path + "." + name + ".weight", table});
+  };
+  append(e.words, word_embeddings_);
+  append(e.positions, position_embeddings_);
+  append(e.types, token_type_embeddings_);
+  embedding_norm_.append_parameters(parameters);
+  for (const Block& block : blocks_) {
+    bool is_behind_attention = false;
+    for (size_t i = 0; i < block.linears.size(); ++i) {
+      append_linear(block.linears[i], parameters);
+      if (is_behind_attention || block.spec.linears[i].role != LinearRole::kAttentionOutput) continue;
+      is_behind_attention = true;
+      block.q_norm.append_parameters(parameters);
+      block.k_norm.append_parameters(parameters);
+      block.attention.after_sum.append_parameters(parameters);
+    }
+    for (const Norm* norm :
+         {&block.feed_forward.after_sum, &block.attention.before, &block.attention.on_output,
+          &block.feed_forward.before, &block.feed_forward.on_output})
+      norm->append_parameters(parameters);
+  }
+  final_norm_.append_parameters(parameters);
+  head_.append_parameters(parameters);
+  return parameters;
+}
+
+}  // namespace msplora

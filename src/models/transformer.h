@@ -1,0 +1,91 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/head.h"
+#include "models/norm.h"
+#include "models/parameter_store.h"
+#include "msplora/models/model.h"
+#include "msplora/nn/joint_linear.h"
+
+namespace msplora {
+
+/// The code of all families: what an Architecture says, run over packed batches.
+///
+/// Between blocks the residual stream is kept as the sum of two tensors where norms come before the layers:
+/// the norm that reads it next adds them, so that neither pass forms a sum on its own.
+class Transformer : public Model {
+ public:
+  Transformer(const ModelConfig& config, Architecture architecture, const ModelLoadOptions& options,
+              ParameterStore& store);
+
+  at::Tensor forward(const PackedInput& input, const ForwardContext& context) override;
+  at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
+                      const ForwardContext& context) override;
+  std::vector<Site> sites() override;
+  std::vector<NamedTensor> parameters() override;
+  std::vector<std::string> head_modules() const override { return head_.modules(); }
+
+ private:
+  /// One half of a block, see BranchSpec.
+  struct Branch {
+    Norm before, on_output, after_sum;
+    double dropout = 0.0;
+    uint64_t dropout_stream = 0;
+  };
+  struct Block {
+    BlockSpec spec;
+    std::vector<Linear> linears;  // those of the specification
+    JointLinear query_key_value, key_value, gate_up;
+    Norm q_norm, k_norm;
+    Branch attention, feed_forward;
+    uint64_t attention_stream = 0;  // of the mask on probabilities
+
+    /// Null when the block has no layer of this role.
+    const Linear* find(LinearRole role) const;
+    const Linear& at(LinearRole role) const { return *find(role); }
+  };
+  /// The residual stream: x, or x + pending.
+  struct Stream {
+    at::Tensor x, pending;
+  };
+  /// What all blocks share in one pass. Tables of angles reach up to the longest sequence.
+  struct Pass {
+    PackedInput input;
+    ForwardContext context;
+    at::Tensor positions;  // undefined without rotary tables
+    std::vector<RotaryTable> rotaries;
+  };
+
+  Block make_block(const BlockSpec& spec, ParameterStore& store) const;
+  Branch make_branch(const BranchSpec& spec, const Block& block, LinearRole last,
+                     ParameterStore& store) const;
+
+  /// Hidden states of the rows that the head reads, behind the last norm.
+  at::Tensor run(const PackedInput& input, const ForwardContext& context) const;
+  Pass begin(const PackedInput& input, const ForwardContext& context) const;
+  void check(const PackedInput& input) const;
+  /// A model with one segment puts both texts of a pair into it, whatever its tokenizer says.
+  at::Tensor segment_ids(const PackedInput& input) const;
+  at::Tensor embed(const PackedInput& input, const ForwardContext& context) const;
+  /// `rows` (undefined: all) are those that the last block is computed for.
+  Stream run_blocks(const Pass& pass, const at::Tensor& rows) const;
+  Stream run_block(const Block& block, const Stream& stream, const at::Tensor& rows, const Pass& pass) const;
+  NormedSum enter(const Branch& branch, const Stream& stream) const;
+  Stream leave(const Branch& branch, const at::Tensor& y, const at::Tensor& residual, const Pass& pass) const;
+  /// Attention over x, before its output layer, and x at `rows` for the residual connection.
+  WithInput attend(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass) const;
+  /// Queries or keys [N, heads * head_dim] of the rows given (undefined: all), normed and turned.
+  at::Tensor turn(const Block& block, const at::Tensor& projected, const Norm& norm, int64_t heads,
+                  const at::Tensor& rows, const Pass& pass) const;
+  WithInput feed_forward(const Block& block, const at::Tensor& x, const Pass& pass) const;
+
+  at::Tensor word_embeddings_, position_embeddings_, token_type_embeddings_;
+  Norm embedding_norm_;
+  std::vector<Block> blocks_;
+  Norm final_norm_;
+  Head head_;
+};
+
+}  // namespace msplora

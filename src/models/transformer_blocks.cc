@@ -1,0 +1,205 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/model_parts.h"
+#include "models/transformer.h"
+#include "msplora/core/random.h"
+#include "msplora/nn/feed_forward.h"
+#include "msplora/nn/functional.h"
+#include "msplora/nn/recompute.h"
+
+namespace msplora {
+namespace {
+
+// Rows of the table of positions, int64 [T].
+at::Tensor position_ids(const PackedInput& input, int64_t offset) {
+  at::Tensor positions = at::empty({input.tokens()}, at::kLong);
+  int64_t* position = positions.data_ptr<int64_t>();
+  for (int64_t b = 0; b < input.sequences(); ++b) {
+    for (int32_t t = input.cu_seqlens[b]; t < input.cu_seqlens[b + 1]; ++t)
+      position[t] = t - input.cu_seqlens[b] + offset;
+  }
+  return positions;
+}
+
+// The rows that a head reads; undefined: all.
+at::Tensor pooled_rows(Pool pool, const PackedInput& input) {
+  switch (pool) {
+    case Pool::kFirst:
+      return first_token_rows(input);
+    case Pool::kLast:
+      return last_token_rows(input);
+    case Pool::kEach:
+      return {};
+  }
+  return {};
+}
+
+}  // namespace
+
+void Transformer::check(const PackedInput& input) const {
+  const Architecture& a = architecture();
+  check_lengths(input, a.longest);
+  check_ids(input.input_ids, a.vocab_size(), "input_ids");
+  if (a.embeddings.type_rows > 0) check_ids(segment_ids(input), a.embeddings.type_rows, "token_type_ids");
+}
+
+at::Tensor Transformer::segment_ids(const PackedInput& input) const {
+  return architecture().embeddings.type_rows == 1 ? at::Tensor() : input.token_type_ids;
+}
+
+at::Tensor Transformer::embed(const PackedInput& input, const ForwardContext& context) const {
+  const EmbeddingSpec& e = architecture().embeddings;
+  std::vector<Embedding> parts = {{word_embeddings_, input.input_ids}};
+  if (position_embeddings_.defined())
+    parts.push_back({position_embeddings_, position_ids(input, e.position_offset)});
+  if (token_type_embeddings_.defined()) parts.push_back({token_type_embeddings_, segment_ids(input)});
+  const at::Tensor x = embedding_norm_(embedding_sum(parts, compute_dtype()));
+  return dropout(x, dropout_mask(context, e.dropout, hash_name("embeddings.dropout")));
+}
+
+Transformer::Pass Transformer::begin(const PackedInput& input, const ForwardContext& context) const {
+  check(input);
+  Pass pass{input, context, {}, {}};
+  if (architecture().rotaries.empty()) return pass;
+  int64_t longest = 1;
+  for (size_t b = 1; b < input.cu_seqlens.size(); ++b)
+    longest = std::max<int64_t>(longest, input.cu_seqlens[b] - input.cu_seqlens[b - 1]);
+  const at::Device device = word_embeddings_.device();
+  for (const RotarySpec& spec : architecture().rotaries) {
+    RotaryTable table = make_rotary_table(longest, spec.frequencies, compute_dtype());
+    table.cos = table.cos.to(device);
+    table.sin = table.sin.to(device);
+    pass.rotaries.push_back(std::move(table));
+  }
+  pass.positions = segment_positions(input.cu_seqlens).to(device);
+  return pass;
+}
+
+NormedSum Transformer::enter(const Branch& branch, const Stream& stream) const {
+  return stream.pending.defined() ? branch.before.of_sum(stream.pending, stream.x)
+                                  : branch.before.of_sum(stream.x, {});
+}
+
+Transformer::Stream Transformer::leave(const Branch& branch, const at::Tensor& y, const at::Tensor& residual,
+                                       const Pass& pass) const {
+  const kernels::DropoutMask mask = dropout_mask(pass.context, branch.dropout, branch.dropout_stream);
+  const at::Tensor normed = branch.on_output(y);
+  if (branch.after_sum) return {branch.after_sum.of_dropped_sum(normed, residual, mask), {}};
+  return {residual, dropout(normed, mask)};
+}
+
+at::Tensor Transformer::turn(const Block& block, const at::Tensor& projected, const Norm& norm, int64_t heads,
+                             const at::Tensor& rows, const Pass& pass) const {
+  const AttentionSpec& attention = block.spec.attention;
+  const int64_t head_dim = attention.shape.head_dim;
+  // One head a row.
+  const at::Tensor x = norm ? norm(projected.reshape({-1, head_dim})) : projected;
+  if (attention.rotary < 0) return x.view_as(projected);
+  const RotaryTable& table = pass.rotaries[static_cast<size_t>(attention.rotary)];
+  const at::Tensor positions = rows_or_all(pass.positions, rows);
+  if (!norm) return rotary_(x, positions, heads, head_dim, table);
+  return rotary_(x, positions.repeat_interleave(heads), 1, head_dim, table).view_as(projected);
+}
+
+WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at::Tensor& rows,
+                              const Pass& pass) const {
+  const ForwardContext& context = pass.context;
+  const bool reads_last = architecture().head.pool == Pool::kLast;
+  AttentionShape shape = block.spec.attention.shape;
+  if (rows.defined()) shape.queries = reads_last ? kernels::Queries::kLast : kernels::Queries::kFirst;
+  const kernels::DropoutMask mask =
+      dropout_mask(context, block.spec.attention.dropout, block.attention_stream);
+  const std::vector<int32_t>& bounds = pass.input.cu_seqlens;
+  const Linear &query = block.at(LinearRole::kQuery), &key = block.at(LinearRole::kKey),
+               &value = block.at(LinearRole::kValue);
+  const bool is_joint = !block.q_norm;  // norms of heads need queries and keys apart
+  if (is_joint && rows.defined()) {
+    if (const auto kv = block.key_value.forward(x, {&key, &value}, context)) {
+      const at::Tensor queried = rows_or_all(kv->x, rows);
+      const at::Tensor q = turn(block, query.forward(queried, context), {}, shape.heads, rows, pass);
+      return {segment_attention(q, turn(block, kv->y, {}, shape.kv_heads, {}, pass), bounds, shape, mask),
+              queried};
+    }
+  } else if (is_joint) {
+    if (const auto qkv = block.query_key_value.forward(x, {&query, &key, &value}, context)) {
+      const int64_t turned = shape.heads + shape.kv_heads;
+      return {segment_attention(turn(block, qkv->y, {}, turned, {}, pass), bounds, shape, mask), qkv->x};
+    }
+  }
+  const at::Tensor queried = rows_or_all(x, rows);
+  const at::Tensor q = query.forward(queried, context), k = key.forward(x, context);
+  return {segment_attention(turn(block, q, block.q_norm, shape.heads, rows, pass),
+                            turn(block, k, block.k_norm, shape.kv_heads, {}, pass), value.forward(x, context),
+                            bounds, shape, mask),
+          queried};
+}
+
+WithInput Transformer::feed_forward(const Block& block, const at::Tensor& x, const Pass& pass) const {
+  const Linear *gate = block.find(LinearRole::kGate), &up = block.at(LinearRole::kUp),
+               &down = block.at(LinearRole::kDown);
+  const kernels::Activation kind = block.spec.activation;
+  if (gate == nullptr) return msplora::feed_forward(x, up, down, kind, pass.context);
+  if (kind == kernels::Activation::kSilu)
+    return gated_feed_forward(x, block.gate_up, *gate, up, down, pass.context);
+  const at::Tensor gated = activation(gate->forward(x, pass.context), kind) * up.forward(x, pass.context);
+  return {down.forward(gated, pass.context), x};
+}
+
+Transformer::Stream Transformer::run_block(const Block& block, const Stream& stream, const at::Tensor& rows,
+                                           const Pass& pass) const {
+  // Without a norm before it, a layer hands its input on to the residual connection.
+  const NormedSum in = enter(block.attention, stream);
+  const WithInput attended = attend(block, in.normed, rows, pass);
+  const at::Tensor y = block.at(LinearRole::kAttentionOutput).forward(attended.y, pass.context);
+  const at::Tensor residual = block.attention.before ? rows_or_all(in.sum, rows) : attended.x;
+  const NormedSum middle = enter(block.feed_forward, leave(block.attention, y, residual, pass));
+  const WithInput inner = feed_forward(block, middle.normed, pass);
+  return leave(block.feed_forward, inner.y, block.feed_forward.before ? middle.sum : inner.x, pass);
+}
+
+Transformer::Stream Transformer::run_blocks(const Pass& pass, const at::Tensor& last_rows) const {
+  const auto& observe = pass.context.observe_hidden;
+  Stream stream{embed(pass.input, pass.context), {}};
+  if (observe) observe(0, stream.x);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = blocks_[i];
+    const at::Tensor rows = i + 1 == blocks_.size() ? last_rows : at::Tensor();
+    if (CheckpointActivations::is_on()) {
+      std::vector<at::Tensor> in = {stream.x};
+      if (stream.pending.defined()) in.push_back(stream.pending);
+      const auto again = [this, &block, rows, pass](const std::vector<at::Tensor>& kept) {
+        const Stream out = run_block(block, {kept[0], kept.size() > 1 ? kept[1] : at::Tensor()}, rows, pass);
+        std::vector<at::Tensor> tensors = {out.x};
+        if (out.pending.defined()) tensors.push_back(out.pending);
+        return tensors;
+      };
+      const std::vector<at::Tensor> out = recompute_in_backward(in, again);
+      stream = {out[0], out.size() > 1 ? out[1] : at::Tensor()};
+    } else {
+      stream = run_block(block, stream, rows, pass);
+    }
+    if (observe) {
+      observe(static_cast<int64_t>(i) + 1, stream.pending.defined() ? stream.x + stream.pending : stream.x);
+    }
+  }
+  return stream;
+}
+
+at::Tensor Transformer::run(const PackedInput& input, const ForwardContext& context) const {
+  const Pool pool = architecture().head.pool;
+  const at::Tensor rows = pooled_rows(pool, input);
+  // Observers see whole layers.
+  const bool is_narrow = rows.defined() && !context.observe_hidden;
+  Stream stream = run_blocks(begin(input, context), is_narrow ? rows : at::Tensor());
+  const at::Tensor chosen = pool == Pool::kEach ? input.output_rows : is_narrow ? at::Tensor() : rows;
+  stream = {rows_or_all(stream.x, chosen), rows_or_all(stream.pending, chosen)};
+  return stream.pending.defined() ? final_norm_.of_sum(stream.pending, stream.x).normed
+                                  : final_norm_(stream.x);
+}
+
+}  // namespace msplora

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "msplora/models/model_config.h"
+
+namespace msplora::model_test {
+
+/// What some families call the keys of the others.
+inline const std::map<std::string, std::map<std::string, std::string>>& spellings_of_keys() {
+  static const std::map<std::string, std::map<std::string, std::string>> spellings = {
+      {"gpt2",
+       {{"hidden_size", "n_embd"},
+        {"num_hidden_layers", "n_layer"},
+        {"num_attention_heads", "n_head"},
+        {"intermediate_size", "n_inner"},
+        {"max_position_embeddings", "n_positions"},
+        {"hidden_dropout_prob", "resid_pdrop"},
+        {"attention_probs_dropout_prob", "attn_pdrop"}}}};
+  return spellings;
+}
+
+/// A config.json of any family, without dropout and with tied embeddings unless `keys`, in BERT's and Llama's
+/// spelling, say otherwise. Keys that a family does not know do not disturb it.
+inline ModelConfig small_config(const std::string& model_type, const nlohmann::json& keys) {
+  nlohmann::json config = {{"model_type", model_type},   {"type_vocab_size", 2},
+                           {"pad_token_id", 1},          {"num_key_value_heads", nullptr},
+                           {"hidden_dropout_prob", 0.0}, {"attention_probs_dropout_prob", 0.0},
+                           {"tie_word_embeddings", true}};
+  config.update(keys);
+  if (!config.contains("head_dim"))
+    config["head_dim"] = config["hidden_size"].get<int64_t>() / config["num_attention_heads"].get<int64_t>();
+  const auto found = spellings_of_keys().find(model_type);
+  if (found != spellings_of_keys().end()) {
+    for (const auto& [usual, own] : found->second) {
+      if (config.contains(usual)) config[own] = config[usual];
+    }
+  }
+  config["attention_dropout"] = config["attention_probs_dropout_prob"];
+  return parse_model_config(config, "config.json");
+}
+
+/// The same model with other keys.
+inline ModelConfig with_keys(const ModelConfig& config, const nlohmann::json& keys) {
+  nlohmann::json changed = config.raw;
+  changed.update(keys);
+  return parse_model_config(changed, config.where);
+}
+
+}  // namespace msplora::model_test
