@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/planning.h"
 #include "msplora/models/model.h"
 #include "session.h"
 
@@ -86,13 +87,7 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
   options.adapter.target_modules = arguments.target_modules.empty()
                                        ? default_target_modules(options.model.model_type)
                                        : split_commas(arguments.target_modules);
-  // What training finds out first is given here: equal ranks, and supports as PEFT's tuner has them.
-  const auto layers = static_cast<size_t>(architecture.num_layers());
-  if (arguments.method == "gelora") options.adapter.gelora.layer_ranks.assign(layers, arguments.rank);
-  if (arguments.method == "glora") {
-    options.adapter.glora.search = false;
-    options.adapter.glora.choice_d = "none";  // it scales biases, and drawn ones are zero
-  }
+  options.adapter = settled_without_data(options.adapter, architecture.num_layers());
   options.dtype = parse_dtype(arguments.dtype);
   options.batch = arguments.batch;
   options.longest = arguments.seq;

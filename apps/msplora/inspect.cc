@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -116,13 +117,14 @@ StepFlops flops_of(const InspectArguments& arguments, const ModelConfig& config,
   question.lengths.assign(static_cast<size_t>(std::max<int64_t>(1, arguments.tokens / arguments.seq)),
                           arguments.seq);
   question.checkpoint_activations = arguments.checkpoint_activations;
-  int64_t rank = 0;
-  for (const int64_t of_level : level_ranks(adapter)) rank += of_level;
   for (const Site& site : sites) {
     const auto& targets = adapter.target_modules;
     const bool is_adapted =
-        adapter.method != "none" && std::find(targets.begin(), targets.end(), site.module) != targets.end();
-    question.sites.push_back({is_adapted ? rank : 0, is_adapted, false});
+        site.layer >= 0 && std::find(targets.begin(), targets.end(), site.module) != targets.end();
+    const std::vector<int64_t> ranks =
+        is_adapted ? update_ranks(adapter, site.layer) : std::vector<int64_t>();
+    question.sites.push_back(
+        {std::accumulate(ranks.begin(), ranks.end(), int64_t{0}), !ranks.empty(), false});
   }
   return count_step_flops(describe(config), question);
 }
@@ -138,7 +140,7 @@ Json method_json(const InspectArguments& arguments, const ModelConfig& config, c
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);
   Json json = {{"method", method},
-               {"ranks", level_ranks(adapter)},
+               {"ranks", update_ranks(adapter, 0)},
                {"target_modules", adapter.target_modules},
                {"trainable_parameters", count.total},
                {"percent_of_model", share},

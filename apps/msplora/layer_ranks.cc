@@ -24,7 +24,7 @@ std::vector<int64_t> recorded_ranks(const fs::path& run) {
   ErrorList errors;
   read_yaml(recipe, read_file(file), file.string(), errors);
   errors.throw_if_any(ErrorCode::kConfig, file.string());
-  return recipe.adapter.gelora.layer_ranks;
+  return recipe.adapter.own<GeLoraOptions>().layer_ranks;
 }
 
 }  // namespace
@@ -33,7 +33,7 @@ LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const std::vector<To
                               bool resume) {
   LayerRanks found;
   if (recipe.adapter.method != "gelora") return found;
-  GeLoraOptions& options = recipe.adapter.gelora;
+  GeLoraOptions& options = recipe.adapter.own<GeLoraOptions>();
   if (!options.layer_ranks.empty()) {
     found.text = fmt::format("{}, as given", fmt::join(options.layer_ranks, " "));
     return found;
@@ -62,7 +62,7 @@ void print_dimension_profile(const std::string& recipe_file, const CommonOptions
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
   const PreparedData data = prepare_data(recipe, config, *tokenizer);
   const auto model = open_classifier(recipe, config, data.num_labels(), nullptr);
-  const GeLoraOptions& gelora = recipe.adapter.gelora;
+  const GeLoraOptions& gelora = recipe.adapter.own<GeLoraOptions>();
   const DimensionProfile profile =
       dimension_profile(*model, data.train.examples, gelora, static_cast<uint64_t>(recipe.train.seed));
   const std::vector<int64_t> ranks = gelora_ranks(profile.dimensions, gelora);

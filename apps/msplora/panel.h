@@ -26,8 +26,6 @@ std::string model_line(const Model& model, const std::string& path, bool random_
 /// Where the head comes from: "fresh, drawn with seed 42: classifier.weight, ...; the base's head has 3
 /// outputs", or that it is the base's own and what its classes were. `base` is config.json as it stands.
 std::string head_line(const ModelLoadReport& report, const ModelConfig& base, int64_t seed);
-/// "msplora, 3 levels, ranks 8 4 2, alpha 16, sharing published".
-std::string method_line(const AdapterConfig& config);
 /// "24 layers: query [768, 768] x 12, value [768, 768] x 12".
 std::string sites_line(const std::vector<Site>& sites);
 /// "430,082: adapter 135,168 (levels 24,576 + ...), head 294,914".
@@ -43,8 +41,5 @@ std::string memory_line(const Architecture& architecture, const std::vector<Site
 
 /// What the method keeps for training beside the optimizer ("113 MiB: moments, ..."); empty for most methods.
 std::string method_state_line(Adapter& adapter, const std::string& optimizer);
-
-/// The ranks of a method: of msplora's levels, of gelora's layers (1 while unknown), of one round of xgblora.
-std::vector<int64_t> level_ranks(const AdapterConfig& config);
 
 }  // namespace msplora

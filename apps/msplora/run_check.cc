@@ -8,15 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/nn/device.h"
 #include "msplora/train/text_task.h"
-#include "panel.h"
 
 namespace msplora {
 namespace {
-
-constexpr char kValidationHint[] = "data.validation or data.validation_fraction";
 
 /// Unset where it depends on how lengths fall into batches.
 std::optional<int64_t> steps_of(const TrainOptions& train, size_t examples) {
@@ -45,7 +42,6 @@ void check_metric(const std::string& wanted, const PreparedData& data, ErrorList
 
 void check_run(const Recipe& recipe, const PreparedData& data, ErrorList& errors) {
   const TrainOptions& train = recipe.train;
-  const AdapterConfig& adapter = recipe.adapter;
   try {
     parse_device(train.device);
   } catch (const Error& error) {
@@ -56,22 +52,11 @@ void check_run(const Recipe& recipe, const PreparedData& data, ErrorList& errors
     if (train.early_stopping_patience > 0) {
       errors.add("train.early_stopping_patience",
                  "there is no validation data, so no evaluation could stop the run",
-                 std::string(kValidationHint) + "; or remove it");
-    }
-    if (adapter.method == "glora" && adapter.glora.search) {
-      errors.add("adapter.glora.search", "the search looks at validation data, but there is none",
-                 kValidationHint);
+                 "data.validation or data.validation_fraction; or remove it");
     }
   }
   const std::optional<int64_t> steps = steps_of(train, data.train.examples.size());
-  if (adapter.method == "msplora" && adapter.stagewise && steps) {
-    const auto levels = static_cast<int64_t>(level_ranks(adapter).size());
-    if (*steps < levels) {
-      errors.add("adapter.stagewise",
-                 fmt::format("{} steps for {} levels: a level would get none", *steps, levels),
-                 "more epochs, or smaller batches");
-    }
-  }
+  check_method_run(recipe.adapter, {steps, !data.validation.empty()}, errors);
 }
 
 }  // namespace msplora

@@ -73,7 +73,7 @@ std::string panel_of(const TrainRun& run) {
   int64_t trainable = 0;
   for (const TrainableTensor& tensor : run.adapter->trainable()) trainable += tensor.tensor.numel();
   // Gradients of a weight need the input of its layer, adapted or not.
-  const bool trains_all = recipe.adapter.method == "full";
+  const bool trains_all = trains_whole_base(recipe.adapter);
   const std::vector<Site> adapted = trains_all ? run.model->sites() : run.adapter->sites();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));

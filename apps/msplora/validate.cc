@@ -123,9 +123,8 @@ std::string summary_of(const Recipe& recipe, const std::optional<PreparedData>& 
   panel.add("method", method_line(recipe.adapter));
   if (!recipe.adapter.target_modules.empty()) panel.add("targets", shortened(recipe.adapter.target_modules));
   if (count) {
-    const bool is_least = recipe.adapter.method == "gelora" && recipe.adapter.gelora.layer_ranks.empty();
-    panel.add("trainable",
-              fmt::format("{}{} without the head", is_least ? "at least " : "", with_commas(*count)));
+    panel.add("trainable", fmt::format("{}{} without the head",
+                                       is_unsettled(recipe.adapter) ? "at least " : "", with_commas(*count)));
   }
   if (data && data->labels) panel.add("labels", shortened(data->labels->names(), 12));
   if (data) {

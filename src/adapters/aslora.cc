@@ -31,6 +31,36 @@
 namespace msplora::detail {
 namespace {
 
+struct AsloraOptions {
+  std::string share_a = "module";
+  std::string pairs = "adjacent";
+  std::string decision = "module";
+  std::optional<int64_t> start_step;
+  std::optional<int64_t> interval;
+  std::optional<int64_t> merges;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("share_a", share_a,
+            "`module`: one A for each module name and shape; `global`: one for all modules with the same "
+            "number of inputs",
+            one_of({"module", "global"}));
+    visitor("pairs", pairs, "Which groups of layers may merge: neighbours only, or any two",
+            one_of({"adjacent", "all"}));
+    visitor("decision", decision,
+            "`module`: each module name merges its own layers; `joint`: the same layers merge in all of them",
+            one_of({"module", "joint"}));
+    visitor("start_step", start_step,
+            "The first merge is `interval` optimizer steps after this one; unset: 320 of 6,900 steps of the "
+            "run, as in the paper",
+            at_least(0));
+    visitor("interval", interval, "Optimizer steps between merges; unset: 240 of 6,900 steps of the run",
+            at_least(1));
+    visitor("merges", merges,
+            "Number of merges; unset: 7, or until one group is left if there are fewer layers", at_least(0));
+  }
+};
+
 // The paper's run on MRPC, 12 layers: when its merges fall and how long it is.
 constexpr int64_t kUsualMerges = 7, kStartStep = 320, kInterval = 240, kTotalSteps = 6900;
 
@@ -151,9 +181,7 @@ void check_families(const AsloraOptions& options, const Structure& structure, co
 
 std::vector<TensorSpec> aslora_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  const AsloraOptions& options = config.aslora;
-  refuse_level_options(config, errors);
-  refuse_patterns(config, "the A of aslora is shared, so all layers have one rank", errors);
+  const AsloraOptions& options = config.own<AsloraOptions>();
   if (input.check_ranks) check_rank("adapter.rank", config.rank, input.sites, errors);
   const Structure structure = structure_of(options, input.sites);
   if (input.check_ranks) check_families(options, structure, input.sites, errors);
@@ -181,7 +209,7 @@ class AsloraAdapter : public Adapter {
  public:
   explicit AsloraAdapter(MethodInput input)
       : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)),
-        structure_(structure_of(config_.aslora, sites_)),
+        structure_(structure_of(config_.own<AsloraOptions>(), sites_)),
         scaling_(scaling_of(config_.alpha, config_.rank, config_.use_rslora)) {
     for (const size_t owner : structure_.down_owners) {
       const FactorRequest request{config_.init, down_name(sites_[owner]), config_.rank, scaling_, input.seed};
@@ -267,7 +295,7 @@ class AsloraAdapter : public Adapter {
 
   void on_step_begin(const TrainingProgress& progress) override {
     if (progress.step != 0) return;
-    const AsloraOptions& o = config_.aslora;
+    const AsloraOptions& o = config_.own<AsloraOptions>();
     const MergeSchedule schedule = schedule_of(o, progress.total_steps);
     const int64_t fitting = std::max<int64_t>(0, progress.total_steps - schedule.start) / schedule.interval;
     int64_t wanted = 0;
@@ -282,7 +310,7 @@ class AsloraAdapter : public Adapter {
 
   void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) override {
     const c10::NoGradGuard no_grad;
-    const MergeSchedule schedule = schedule_of(config_.aslora, progress.total_steps);
+    const MergeSchedule schedule = schedule_of(config_.own<AsloraOptions>(), progress.total_steps);
     bool has_merged = false;
     for (size_t f = 0; f < structure_.families.size(); ++f) {
       const int64_t left = merges_left(f);
@@ -314,7 +342,7 @@ class AsloraAdapter : public Adapter {
   int64_t merges_left(size_t family) const {
     const size_t layers = structure_.families[family].layers;
     const size_t done = layers - groups_[family].tops().size();
-    return merges_of(config_.aslora, layers) - static_cast<int64_t>(done);
+    return merges_of(config_.own<AsloraOptions>(), layers) - static_cast<int64_t>(done);
   }
 
   /// One record for each group: that of its top goes on, the others stay where they were.
@@ -338,7 +366,7 @@ class AsloraAdapter : public Adapter {
 
   void merge_closest(size_t family, int64_t step, OptimizerControl& optimizer) {
     const auto pair =
-        closest_pair(groups_[family], config_.aslora.pairs == "adjacent",
+        closest_pair(groups_[family], config_.own<AsloraOptions>().pairs == "adjacent",
                      [&](size_t lower, size_t upper) { return distance(family, lower, upper); });
     if (!pair) return;
     groups_[family].merge(pair->lower, pair->upper);
@@ -379,12 +407,15 @@ class AsloraAdapter : public Adapter {
 }  // namespace
 
 Method aslora_method() {
-  return {
-      {"aslora", "One A for all layers, one B for each, and the B of similar layers tied in training (2024)"},
-      true,
-      aslora_tensors,
-      [](MethodInput in) { return std::make_unique<AsloraAdapter>(std::move(in)); },
-      {/*lora_plus=*/true}};
+  Method method;
+  method.name = "aslora";
+  method.summary =
+      "One A for all layers, one B for each, and the B of similar layers tied in training (2024)";
+  method.traits = {.lora_plus = true};
+  method.options = OptionGroup(AsloraOptions(), "Options of method aslora");
+  method.tensors = aslora_tensors;
+  method.create = [](MethodInput in) { return std::make_unique<AsloraAdapter>(std::move(in)); };
+  return method;
 }
 
 }  // namespace msplora::detail

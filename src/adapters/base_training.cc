@@ -35,27 +35,33 @@ std::vector<TensorSpec> check_bias(const PlanInput& input, ErrorList& errors) {
   return {};
 }
 
-Method base_training(MethodInfo info, std::function<bool(const std::string&)> trains_parameter) {
-  return {std::move(info),
-          false,
-          check_bias,
-          [](MethodInput in) { return std::make_unique<BaseTraining>(std::move(in)); },
-          {},
-          std::move(trains_parameter)};
+Method base_training(std::function<bool(const std::string&)> trains_parameter) {
+  Method method;
+  method.traits = {.uses_sites = false, .takes_dropout = false};
+  method.tensors = check_bias;
+  method.create = [](MethodInput in) { return std::make_unique<BaseTraining>(std::move(in)); };
+  method.ranks = [](const AdapterConfig&, int64_t) { return std::vector<int64_t>(); };
+  method.trains_parameter = std::move(trains_parameter);
+  return method;
 }
 
 }  // namespace
 
 Method full_method() {
-  return base_training(
-      {"full", "Every parameter of the base is trained (full fine-tuning)", /*takes_dropout=*/false},
-      [](const std::string&) { return true; });
+  Method method = base_training([](const std::string&) { return true; });
+  method.name = "full";
+  method.summary = "Every parameter of the base is trained (full fine-tuning)";
+  method.traits.whole_base = true;
+  method.line = [](const AdapterConfig&) { return "full: every parameter is trained"; };
+  return method;
 }
 
 Method bitfit_method() {
-  return base_training(
-      {"bitfit", "The biases of the base are trained (Ben Zaken et al. 2021)", /*takes_dropout=*/false},
-      [](const std::string& name) { return matches_suffix(name, "bias"); });
+  Method method = base_training([](const std::string& name) { return matches_suffix(name, "bias"); });
+  method.name = "bitfit";
+  method.summary = "The biases of the base are trained (Ben Zaken et al. 2021)";
+  method.line = [](const AdapterConfig&) { return "bitfit: the biases are trained, and the head"; };
+  return method;
 }
 
 }  // namespace msplora::detail

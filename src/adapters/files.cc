@@ -11,10 +11,10 @@
 #include <string_view>
 #include <vector>
 
-#include "adapters/config_json.h"
 #include "adapters/files_detail.h"
 #include "adapters/stored_tensors.h"
 #include "msplora/core/error.h"
+#include "msplora/core/option_io.h"
 
 namespace msplora {
 namespace {
@@ -160,8 +160,7 @@ void check_settings(const AdapterConfig& wanted, const AdapterConfig& own, Error
   AdapterConfig comparable = own;
   detail::take_training_options(wanted, comparable);
   comparable.init_from = wanted.init_from;
-  compare_settings(detail::config_to_json(wanted), detail::config_to_json(comparable), "adapter.",
-                   wanted.init_from, errors);
+  compare_settings(to_json(wanted), to_json(comparable), "adapter.", wanted.init_from, errors);
 }
 
 }  // namespace msplora

@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,6 +17,26 @@
 
 namespace msplora::detail {
 namespace {
+
+struct FlatLoraOptions {
+  double rho = 0.05;
+  std::string schedule = "cosine";
+  bool per_micro_batch = false;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("rho", rho,
+            "Strength of the noise at the end of the schedule: standard deviation relative to a weight row; "
+            "0: plain "
+            "LoRA",
+            at_least(0));
+    visitor("schedule", schedule,
+            "How the strength rises from 0 to rho over the training; `constant` starts at rho",
+            one_of({"cosine", "linear", "constant"}));
+    visitor("per_micro_batch", per_micro_batch,
+            "Draw new noise for each micro-batch, not for each optimizer step");
+  }
+};
 
 /// Strength of the noise in the step that follows `progress`.
 double noise_level(const FlatLoraOptions& options, const TrainingProgress& progress) {
@@ -36,7 +57,7 @@ class FlatLoraAdapter : public LowRankAdapter {
     for (const Site& site : sites_) {
       auto noise = std::make_shared<NoiseSource>();
       noise->stream = hash_name(site.path + ".weight_noise");
-      noise->per_micro_batch = config_.flatlora.per_micro_batch;
+      noise->per_micro_batch = config_.own<FlatLoraOptions>().per_micro_batch;
       noises_.push_back(std::move(noise));
       base_squares_.push_back(wide(site.linear->weight).square().sum(1));
     }
@@ -49,7 +70,7 @@ class FlatLoraAdapter : public LowRankAdapter {
   }
 
   void on_step_begin(const TrainingProgress& progress) override {
-    const double level = noise_level(config_.flatlora, progress);
+    const double level = noise_level(config_.own<FlatLoraOptions>(), progress);
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < sites_.size(); ++i) {
       const double factor = level / std::sqrt(static_cast<double>(sites_[i].in_features));
@@ -77,13 +98,21 @@ class FlatLoraAdapter : public LowRankAdapter {
 }  // namespace
 
 Method flatlora_method() {
-  return {{"flatlora", "LoRA trained under noise on the merged weight, for flat minima (2024)"},
-          true,
-          lora_tensors,
-          [](MethodInput in) {
-            LowRankLayout layout = lora_layout(in.config, in.sites);
-            return std::make_unique<FlatLoraAdapter>(std::move(in), std::move(layout));
-          }};
+  Method method;
+  method.name = "flatlora";
+  method.summary = "LoRA trained under noise on the merged weight, for flat minima (2024)";
+  method.traits = {.patterns = true};
+  method.options = OptionGroup(FlatLoraOptions(), "Options of method flatlora");
+  method.tensors = lora_tensors;
+  method.create = [](MethodInput in) {
+    LowRankLayout layout = lora_layout(in.config, in.sites);
+    return std::make_unique<FlatLoraAdapter>(std::move(in), std::move(layout));
+  };
+  method.line = [](const AdapterConfig& config) {
+    const FlatLoraOptions& o = config.own<FlatLoraOptions>();
+    return lora_line(config, fmt::format(", noise {} ({})", o.rho, o.schedule));
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

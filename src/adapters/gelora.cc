@@ -4,6 +4,7 @@
 #include "msplora/adapters/gelora.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -39,34 +40,34 @@ namespace detail {
 namespace {
 
 /// Without ranks every layer counts with 1, the least that the rule can give.
+int64_t rank_of_layer(const GeLoraOptions& options, int64_t layer) {
+  return options.layer_ranks.empty() ? 1 : options.layer_ranks.at(static_cast<size_t>(layer));
+}
+
 LowRankLayout gelora_layout(const AdapterConfig& config, const std::vector<Site>& sites) {
-  const std::vector<int64_t>& ranks = config.gelora.layer_ranks;
   LowRankLayout layout;
   layout.plan = separate_plan(sites);
   for (const ShareGroup& group : layout.plan.groups) {
     const Site& site = sites[group.owner];
-    const int64_t rank = ranks.empty() ? 1 : ranks.at(static_cast<size_t>(site.layer));
-    layout.factors.push_back({rank, config.gelora.alpha_ratio, config.dropout, site.path + ".lora_A.weight",
-                              site.path + ".lora_B.weight"});
+    const int64_t rank = rank_of_layer(config.own<GeLoraOptions>(), site.layer);
+    layout.factors.push_back({rank, config.own<GeLoraOptions>().alpha_ratio, config.dropout,
+                              site.path + ".lora_A.weight", site.path + ".lora_B.weight"});
   }
   return layout;
 }
 
 void check_shared_options(const AdapterConfig& config, ErrorList& errors) {
   const AdapterConfig defaults;
-  refuse_level_options(config, errors);
   const auto refuse = [&](bool is_set, const char* name, const char* hint) {
     if (is_set) errors.add(std::string("adapter.") + name, "has no effect with gelora", hint);
   };
   refuse(config.rank != defaults.rank, "rank", "adapter.gelora.layer_ranks, or max_rank");
   refuse(config.alpha != defaults.alpha, "alpha", "adapter.gelora.alpha_ratio");
   refuse(config.use_rslora, "use_rslora", "adapter.gelora.alpha_ratio");
-  refuse(!config.rank_pattern.empty(), "rank_pattern", "adapter.gelora.layer_ranks");
-  refuse(!config.alpha_pattern.empty(), "alpha_pattern", "adapter.gelora.alpha_ratio");
 }
 
 std::vector<TensorSpec> gelora_tensors(const PlanInput& input, ErrorList& errors) {
-  const std::vector<int64_t>& ranks = input.config.gelora.layer_ranks;
+  const std::vector<int64_t>& ranks = input.config.own<GeLoraOptions>().layer_ranks;
   const size_t problems = errors.size();
   check_shared_options(input.config, errors);
   if (!ranks.empty() && static_cast<int64_t>(ranks.size()) != input.num_layers) {
@@ -93,18 +94,38 @@ std::vector<TensorSpec> gelora_tensors(const PlanInput& input, ErrorList& errors
 }  // namespace
 
 Method gelora_method() {
-  return {
-      {"gelora", "LoRA with the rank of each layer from the intrinsic dimensions of hidden states (2024)"},
-      true,
-      gelora_tensors,
-      [](MethodInput in) {
-        if (in.config.gelora.layer_ranks.empty()) {
-          throw Error(ErrorCode::kConfig, "adapter.gelora.layer_ranks", "not known yet",
-                      "`train` estimates them from the training data, `inspect --profile` shows them");
-        }
-        LowRankLayout layout = gelora_layout(in.config, in.sites);
-        return std::make_unique<LowRankAdapter>(std::move(in), std::move(layout));
-      }};
+  Method method;
+  method.name = "gelora";
+  method.summary = "LoRA with the rank of each layer from the intrinsic dimensions of hidden states (2024)";
+  method.options = OptionGroup(GeLoraOptions(), "Options of method gelora");
+  method.tensors = gelora_tensors;
+  method.create = [](MethodInput in) {
+    if (in.config.own<GeLoraOptions>().layer_ranks.empty()) {
+      throw Error(ErrorCode::kConfig, "adapter.gelora.layer_ranks", "not known yet",
+                  "`train` estimates them from the training data, `inspect --profile` shows them");
+    }
+    LowRankLayout layout = gelora_layout(in.config, in.sites);
+    return std::make_unique<LowRankAdapter>(std::move(in), std::move(layout));
+  };
+  method.line = [](const AdapterConfig& config) {
+    const GeLoraOptions& o = config.own<GeLoraOptions>();
+    return fmt::format("gelora, {}, scaling {}",
+                       o.layer_ranks.empty()
+                           ? fmt::format("ranks to be estimated from {} examples", o.samples)
+                           : fmt::format("ranks {}", fmt::join(o.layer_ranks, " ")),
+                       o.alpha_ratio);
+  };
+  method.ranks = [](const AdapterConfig& config, int64_t layer) {
+    return std::vector<int64_t>{rank_of_layer(config.own<GeLoraOptions>(), layer)};
+  };
+  method.settle_without_data = [](AdapterConfig& config, int64_t num_layers) {
+    config.own<GeLoraOptions>().layer_ranks.assign(static_cast<size_t>(num_layers), config.rank);
+    config.rank = AdapterConfig().rank;
+  };
+  method.is_unsettled = [](const AdapterConfig& config) {
+    return config.own<GeLoraOptions>().layer_ranks.empty();
+  };
+  return method;
 }
 
 }  // namespace detail

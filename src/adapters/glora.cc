@@ -21,7 +21,7 @@
 #include <tuple>
 #include <vector>
 
-#include "adapters/config_json.h"
+#include "adapters/config_checks.h"
 #include "adapters/glora_peft.h"
 #include "adapters/glora_search.h"
 #include "adapters/initial.h"
@@ -33,12 +33,61 @@
 namespace msplora::detail {
 namespace {
 
+struct GloraOptions {
+  bool search = true;
+  int64_t population = 50;
+  int64_t generations = 20;
+  int64_t parents = 10;
+  double mutation_probability = 0.2;
+  int64_t max_parameters = 1000000;
+  int64_t min_parameters = 0;
+  double tune_fraction = 0.0;
+  std::string choice_a = "lora";
+  std::string choice_b = "lora";
+  std::string choice_c = "lora";
+  std::string choice_d = "constant";
+  std::string choice_e = "constant";
+  bool add_bias = false;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("search", search,
+            "Train all choices at once, then search the best ones on the validation data; false: train the "
+            "choices below");
+    visitor("population", population, "Candidates of one generation of the search", at_least(1));
+    visitor("generations", generations, "Generations after the first, random one", at_least(0));
+    visitor("parents", parents, "Best candidates so far that the next generation is made from", at_least(1));
+    visitor("mutation_probability", mutation_probability,
+            "Chance of each choice to be drawn anew in a mutant", between(0, 1));
+    visitor("max_parameters", max_parameters, "Most parameters of a candidate, heads not counted",
+            at_least(0));
+    visitor("min_parameters", min_parameters, "Fewest parameters of a candidate", at_least(0));
+    visitor("tune_fraction", tune_fraction,
+            "Last part of the steps, after the search, that trains the choices it found; 0: the search ends "
+            "the run",
+            between(0, 0.99));
+    visitor("choice_a", choice_a, "Without search: support A, which scales the weight",
+            one_of({"lora", "vector", "constant", "none"}));
+    visitor("choice_b", choice_b, "Without search: support B, which is added to the weight",
+            one_of({"lora", "vector", "constant", "none"}));
+    visitor("choice_c", choice_c, "Without search: support C, which shifts the input",
+            one_of({"lora", "vector", "none"}));
+    visitor("choice_d", choice_d, "Without search: support D, which scales the bias",
+            one_of({"vector", "constant", "none"}));
+    visitor("choice_e", choice_e, "Without search: support E, which is added to the bias",
+            one_of({"vector", "constant", "none"}));
+    visitor("add_bias", add_bias,
+            "Layers without a bias get one out of C and E, instead of doing without C, D and E");
+  }
+};
+
 bool has_bias(const Site& site) {
   return site.linear != nullptr ? site.linear->bias.defined() : site.has_bias;
 }
 
 SiteSpace space_of(const AdapterConfig& config, const Site& site) {
-  return site_space(site.in_features, site.out_features, config.rank, has_bias(site), config.glora.add_bias);
+  return site_space(site.in_features, site.out_features, config.rank, has_bias(site),
+                    config.own<GloraOptions>().add_bias);
 }
 
 /// The forms that exist as tensors: with search the largest ones, else those of the options, as far as the
@@ -46,8 +95,8 @@ SiteSpace space_of(const AdapterConfig& config, const Site& site) {
 SiteChoice trained_choice(const AdapterConfig& config, const Site& site) {
   const SiteSpace space = space_of(config, site);
   SiteChoice choice = space.largest();
-  if (config.glora.search) return choice;
-  const GloraOptions& o = config.glora;
+  if (config.own<GloraOptions>().search) return choice;
+  const GloraOptions& o = config.own<GloraOptions>();
   const std::string* names[] = {&o.choice_a, &o.choice_b, &o.choice_c, &o.choice_d, &o.choice_e};
   for (size_t k = 0; k < choice.size(); ++k) {
     const bool is_possible = choice[k] != Support::kNone;
@@ -68,7 +117,7 @@ struct SupportTensor {
 /// (Kaiming with a = sqrt 5).
 double up_bound(const AdapterConfig& config, int64_t columns) {
   const auto n = static_cast<double>(columns), r = static_cast<double>(config.rank);
-  return config.glora.search ? std::sqrt(6.0 / (r + n)) : 1.0 / std::sqrt(n);
+  return config.own<GloraOptions>().search ? std::sqrt(6.0 / (r + n)) : 1.0 / std::sqrt(n);
 }
 
 /// A: Xd [out, r], Xu [r, in]; B: the same; C: Xd [in, r], Xu [r, 1]; vectors [out, 1] ([in, 1] for C) and
@@ -103,7 +152,7 @@ std::vector<SupportTensor> support_tensors(const AdapterConfig& config, const Si
 }
 
 void check_search(const AdapterConfig& config, ErrorList& errors) {
-  const GloraOptions& o = config.glora;
+  const GloraOptions& o = config.own<GloraOptions>();
   const GloraOptions defaults;
   if (!o.search) {
     if (o.tune_fraction > 0) {
@@ -134,24 +183,21 @@ void check_search(const AdapterConfig& config, ErrorList& errors) {
 }
 
 void check_budget(const AdapterConfig& config, const std::vector<Site>& sites, ErrorList& errors) {
-  if (!config.glora.search) return;
+  if (!config.own<GloraOptions>().search) return;
   int64_t most = 0;
   for (const Site& site : sites) {
     const SiteSpace space = space_of(config, site);
     most += space.parameters(space.largest());
   }
-  if (config.glora.min_parameters > most) {
+  if (config.own<GloraOptions>().min_parameters > most) {
     errors.add("adapter.glora.min_parameters", fmt::format("{}, but all supports together have {} parameters",
-                                                           config.glora.min_parameters, most));
+                                                           config.own<GloraOptions>().min_parameters, most));
   }
 }
 
 std::vector<TensorSpec> glora_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  refuse_options(config,
-                 {"alpha", "dropout", "init", "use_rslora", "rank_pattern", "alpha_pattern", "ranks",
-                  "alphas", "dropouts", "stagewise", "stage_fractions"},
-                 errors);
+  refuse_options(config, {"alpha", "dropout", "init", "use_rslora"}, errors);
   check_search(config, errors);
   if (input.check_ranks) {
     check_rank("adapter.rank", config.rank, input.sites, errors);
@@ -276,7 +322,7 @@ class GloraAdapter : public Adapter {
   /// Draws the forms of this step, one choice for each layer, until one of them has something to train.
   void on_step_begin(const TrainingProgress& progress) override {
     drawn_.clear();
-    if (!config_.glora.search || chosen_) return;
+    if (!config_.own<GloraOptions>().search || chosen_) return;
     for (int64_t round = 0; drawn_.empty(); ++round) {
       Choices draw(sites_.size());
       for (size_t i = 0; i < sites_.size(); ++i) {
@@ -305,16 +351,17 @@ class GloraAdapter : public Adapter {
     return frozen;
   }
 
-  bool has_search() const override { return config_.glora.search; }
+  bool has_search() const override { return config_.own<GloraOptions>().search; }
 
   int64_t search_step(int64_t total_steps) const override {
-    const double tuned = std::ceil(config_.glora.tune_fraction * static_cast<double>(total_steps));
+    const double tuned =
+        std::ceil(config_.own<GloraOptions>().tune_fraction * static_cast<double>(total_steps));
     return std::max<int64_t>(1, total_steps - static_cast<int64_t>(tuned));
   }
 
   nlohmann::json search(const std::function<double()>& score,
                         const std::function<void(const std::string&)>& say) override {
-    const GloraOptions& o = config_.glora;
+    const GloraOptions& o = config_.own<GloraOptions>();
     // What is trained afterwards needs something to train.
     const int64_t fewest = std::max<int64_t>(o.min_parameters, o.tune_fraction > 0 ? 1 : 0);
     const SearchOptions options = {o.population,     o.generations, o.parents, o.mutation_probability,
@@ -346,7 +393,8 @@ class GloraAdapter : public Adapter {
     ErrorList errors;
     Choices choices;
     const nlohmann::json stored = state.is_object() ? state.value("choices", nlohmann::json()) : state;
-    if (!config_.glora.search) errors.add("state", "choices were searched, but adapter.glora.search is off");
+    if (!config_.own<GloraOptions>().search)
+      errors.add("state", "choices were searched, but adapter.glora.search is off");
     for (size_t i = 0; i < sites_.size(); ++i) {
       const std::string& path = sites_[i].path;
       const auto found = stored.find(path);
@@ -475,11 +523,32 @@ class GloraAdapter : public Adapter {
 }  // namespace
 
 Method glora_method() {
-  return {{"glora", "Scales, shifts and low-rank updates of weight and bias, chosen by a search (2023)",
-           /*takes_dropout=*/false},
-          true,
-          glora_tensors,
-          [](MethodInput in) { return std::make_unique<GloraAdapter>(std::move(in)); }};
+  Method method;
+  method.name = "glora";
+  method.summary = "Scales, shifts and low-rank updates of weight and bias, chosen by a search (2023)";
+  method.traits = {.takes_dropout = false};
+  method.options = OptionGroup(GloraOptions(), "Options of method glora");
+  method.tensors = glora_tensors;
+  method.create = [](MethodInput in) { return std::make_unique<GloraAdapter>(std::move(in)); };
+  method.line = [](const AdapterConfig& config) {
+    const GloraOptions& o = config.own<GloraOptions>();
+    return o.search
+               ? fmt::format("glora, rank {}, then a search: {} generations of {}, at most {} parameters",
+                             config.rank, o.generations, o.population, o.max_parameters)
+               : fmt::format("glora, rank {}, supports A {}, B {}, C {}, D {}, E {}", config.rank, o.choice_a,
+                             o.choice_b, o.choice_c, o.choice_d, o.choice_e);
+  };
+  method.settle_without_data = [](AdapterConfig& config, int64_t) {
+    GloraOptions& o = config.own<GloraOptions>();
+    o.search = false;     // as PEFT's tuner
+    o.choice_d = "none";  // it scales biases, and those of a drawn model are zero
+  };
+  method.check_run = [](const AdapterConfig& config, const RunFacts& run, ErrorList& errors) {
+    if (run.has_validation || !config.own<GloraOptions>().search) return;
+    errors.add("adapter.glora.search", "the search looks at validation data, but there is none",
+               "data.validation or data.validation_fraction");
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

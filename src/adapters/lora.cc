@@ -85,7 +85,6 @@ void check_ranks(const PlanInput& input, const LowRankLayout& layout, ErrorList&
 }  // namespace
 
 std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors) {
-  refuse_level_options(input.config, errors);
   const bool ranks_valid =
       check_patterns("rank_pattern", input.config.rank_pattern, input.sites, input.check_ranks, errors);
   const bool alphas_valid =
@@ -204,14 +203,16 @@ class LoraAdapter : public LowRankAdapter {
 }  // namespace
 
 Method lora_method() {
-  return {{"lora", "One pair of low-rank factors per module (Hu et al. 2021)"},
-          true,
-          lora_tensors,
-          [](MethodInput in) {
-            LowRankLayout layout = lora_layout(in.config, in.sites);
-            return std::make_unique<LoraAdapter>(std::move(in), std::move(layout));
-          },
-          {/*lora_plus=*/true, /*lora_inits=*/true, /*dora=*/true}};
+  Method method;
+  method.name = "lora";
+  method.summary = "One pair of low-rank factors per module (Hu et al. 2021)";
+  method.traits = {.lora_plus = true, .lora_inits = true, .dora = true, .patterns = true};
+  method.tensors = lora_tensors;
+  method.create = [](MethodInput in) {
+    LowRankLayout layout = lora_layout(in.config, in.sites);
+    return std::make_unique<LoraAdapter>(std::move(in), std::move(layout));
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

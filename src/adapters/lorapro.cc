@@ -23,13 +23,42 @@
 namespace msplora::detail {
 namespace {
 
+struct LoraProOptions {
+  std::string mode = "full";
+  std::string split = "sylvester";
+  double damping = 1e-8;
+  double relative_damping = 0.0;
+  double max_relative_step = 0.0;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("mode", mode,
+            "`full`: moments of the size of the adapted weights (the paper's algorithm); `efficient`: "
+            "moments of the "
+            "size of the factors",
+            one_of({"full", "efficient"}));
+    visitor(
+        "split", split,
+        "How a step is divided between the factors: nearest to their own gradients, equal shares, or X = 0",
+        one_of({"sylvester", "symmetric", "zero"}));
+    visitor("damping", damping, "Added to the eigenvalues of BᵀB and AAᵀ before they are inverted",
+            at_least(0));
+    visitor("relative_damping", relative_damping,
+            "The same relative to the mean eigenvalue of each matrix; above 0 it replaces damping",
+            at_least(0));
+    visitor("max_relative_step", max_relative_step,
+            "full: largest step of A relative to its norm (A and B are scaled down together); 0: no limit",
+            at_least(0));
+  }
+};
+
 class LoraProAdapter : public LowRankAdapter {
  public:
   LoraProAdapter(MethodInput input, LowRankLayout layout)
       : LowRankAdapter(std::move(input), std::move(layout)),
-        is_full_(config_.lorapro.mode == "full"),
-        split_(parse_gradient_split(config_.lorapro.split)),
-        damping_{config_.lorapro.damping, config_.lorapro.relative_damping} {}
+        is_full_(config_.own<LoraProOptions>().mode == "full"),
+        split_(parse_gradient_split(config_.own<LoraProOptions>().split)),
+        damping_{config_.own<LoraProOptions>().damping, config_.own<LoraProOptions>().relative_damping} {}
 
   void on_gradients(const TrainingProgress& progress) override {
     if (is_full_) return;
@@ -136,7 +165,7 @@ class LoraProAdapter : public LowRankAdapter {
   /// Within max_relative_step.
   void take_step(size_t i, const FactorMatrices& step, const StepRule& rule) {
     at::Tensor &a = downs_[i], &b = ups_[i];
-    const double limit = config_.lorapro.max_relative_step;
+    const double limit = config_.own<LoraProOptions>().max_relative_step;
     const double size = rule.lr * step.down.norm().item<double>();
     const double allowed = limit * a.norm().item<double>();
     const double factor = limit > 0 && size > allowed ? rule.lr * allowed / size : rule.lr;
@@ -168,14 +197,21 @@ std::vector<TensorSpec> lorapro_tensors(const PlanInput& input, ErrorList& error
 }  // namespace
 
 Method lorapro_method() {
-  return {{"lorapro", "LoRA whose steps follow the low-rank gradient nearest to the full one (2024)",
-           /*takes_dropout=*/false},
-          true,
-          lorapro_tensors,
-          [](MethodInput in) {
-            LowRankLayout layout = lora_layout(in.config, in.sites);
-            return std::make_unique<LoraProAdapter>(std::move(in), std::move(layout));
-          }};
+  Method method;
+  method.name = "lorapro";
+  method.summary = "LoRA whose steps follow the low-rank gradient nearest to the full one (2024)";
+  method.traits = {.takes_dropout = false, .patterns = true};
+  method.options = OptionGroup(LoraProOptions(), "Options of method lorapro");
+  method.tensors = lorapro_tensors;
+  method.create = [](MethodInput in) {
+    LowRankLayout layout = lora_layout(in.config, in.sites);
+    return std::make_unique<LoraProAdapter>(std::move(in), std::move(layout));
+  };
+  method.line = [](const AdapterConfig& config) {
+    const LoraProOptions& o = config.own<LoraProOptions>();
+    return lora_line(config, fmt::format(", {} moments, split {}", o.mode, o.split));
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

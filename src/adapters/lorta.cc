@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "adapters/config_json.h"
+#include "adapters/config_checks.h"
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
@@ -23,6 +23,31 @@
 
 namespace msplora::detail {
 namespace {
+
+struct LortaOptions {
+  std::optional<double> alpha;
+  double init_scale = 0.0;
+  std::string orientation = "semantic";
+  bool grouped_query = false;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("alpha", alpha,
+            "Scaling numerator of lorta, instead of adapter.alpha; default: the rank, so that "
+            "the scaling is 1",
+            above(0));
+    visitor("init_scale", init_scale,
+            "Initial factors of heads, layers and matrices are uniform within sqrt(6 / ((1 + 5 s^2) r)), "
+            "s = init_scale: a larger value starts smaller",
+            at_least(0));
+    visitor("orientation", orientation,
+            "Side of the heads: `semantic` outputs of q, k, v and inputs of o; `peft_compat` inputs of all, "
+            "`litgpt_compat` outputs of all, as the authors' two programs do",
+            one_of({"semantic", "peft_compat", "litgpt_compat"}));
+    visitor("grouped_query", grouped_query,
+            "A head factor of their own for keys and values, for models with fewer key-value heads");
+  }
+};
 
 constexpr int64_t kMatrices = 4;
 constexpr int64_t kOutput = 3;
@@ -125,7 +150,7 @@ class LayoutMaker {
     Slice slice;
     slice.layer = site.layer;
     slice.matrix = *matrix_of(site.path);
-    slice.heads_on_input = heads_on_input(config_.lorta.orientation, slice.matrix);
+    slice.heads_on_input = heads_on_input(config_.own<LortaOptions>().orientation, slice.matrix);
     const bool is_key_or_value = slice.matrix == 1 || slice.matrix == 2;
     slice.uses_kv_heads = is_key_or_value && heads_.num_key_value_heads != heads_.num_attention_heads;
     layout_.slices.push_back(slice);
@@ -137,10 +162,10 @@ class LayoutMaker {
     if (!differ) return;
     const std::string found = fmt::format("the model has {} attention heads, but {} for keys and values",
                                           heads_.num_attention_heads, heads_.num_key_value_heads);
-    if (!config_.lorta.grouped_query) {
+    if (!config_.own<LortaOptions>().grouped_query) {
       errors_.add("adapter.target_modules", fmt::format("{}, and LoRTA is defined for equal numbers", found),
                   "adapt queries and outputs alone, or set adapter.lorta.grouped_query");
-    } else if (config_.lorta.orientation != "semantic") {
+    } else if (config_.own<LortaOptions>().orientation != "semantic") {
       errors_.add("adapter.lorta.orientation",
                   fmt::format("{}; the authors' programs need equal numbers", found), "semantic");
     } else if (heads_.num_key_value_heads <= 0) {
@@ -162,11 +187,12 @@ class LayoutMaker {
         layout_.head_dim = head_dim;
       }
       if (inner % heads == 0 && hidden == layout_.hidden && head_dim == layout_.head_dim) continue;
-      errors_.add("adapter.target_modules",
-                  fmt::format("{} [{}, {}] does not fit a tensor of {} heads of size {} and hidden size {}",
-                              sites_[i].path, sites_[i].out_features, sites_[i].in_features, heads,
-                              layout_.head_dim, layout_.hidden),
-                  config_.lorta.orientation == "semantic" ? "" : "adapter.lorta.orientation: semantic");
+      errors_.add(
+          "adapter.target_modules",
+          fmt::format("{} [{}, {}] does not fit a tensor of {} heads of size {} and hidden size {}",
+                      sites_[i].path, sites_[i].out_features, sites_[i].in_features, heads, layout_.head_dim,
+                      layout_.hidden),
+          config_.own<LortaOptions>().orientation == "semantic" ? "" : "adapter.lorta.orientation: semantic");
       return;
     }
   }
@@ -180,10 +206,7 @@ class LayoutMaker {
 
 std::vector<TensorSpec> lorta_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  refuse_options(config,
-                 {"init", "rank_pattern", "alpha_pattern", "ranks", "alphas", "dropouts", "stagewise",
-                  "stage_fractions"},
-                 errors);
+  refuse_options(config, {"init"}, errors);
   if (config.alpha != AdapterConfig().alpha) {
     errors.add("adapter.alpha", "lorta has an alpha of its own, whose default is the rank",
                "adapter.lorta.alpha");
@@ -202,11 +225,11 @@ class LortaAdapter : public Adapter {
   LortaAdapter(MethodInput input, LortaLayout layout)
       : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)),
         layout_(std::move(layout)),
-        scaling_(scaling_of(config_.lorta.alpha.value_or(static_cast<double>(config_.rank)), config_.rank,
-                            config_.use_rslora)) {
+        scaling_(scaling_of(config_.own<LortaOptions>().alpha.value_or(static_cast<double>(config_.rank)),
+                            config_.rank, config_.use_rslora)) {
     const at::TensorOptions options = factor_options(sites_.front());
     const auto rank = static_cast<double>(config_.rank);
-    const double scale = config_.lorta.init_scale;
+    const double scale = config_.own<LortaOptions>().init_scale;
     // Kaiming bounds with fan_in = r, the width of the matrices as the authors store them; B alone is 0.
     const double bound_a = 1.0 / std::sqrt(rank);
     const double bound_c = std::sqrt(6.0 / ((1.0 + 5.0 * scale * scale) * rank));
@@ -249,15 +272,25 @@ class LortaAdapter : public Adapter {
 }  // namespace
 
 Method lorta_method() {
-  return {{"lorta", "One CP tensor for the attention of all layers, heads and matrices (2024)"},
-          true,
-          lorta_tensors,
-          [](MethodInput in) {
-            ErrorList errors;  // checked before
-            LortaLayout layout =
-                LayoutMaker(in.config, in.sites, in.target.num_layers, in.target.heads, errors).make();
-            return std::make_unique<LortaAdapter>(std::move(in), std::move(layout));
-          }};
+  Method method;
+  method.name = "lorta";
+  method.summary = "One CP tensor for the attention of all layers, heads and matrices (2024)";
+  method.options = OptionGroup(LortaOptions(), "Options of method lorta");
+  method.tensors = lorta_tensors;
+  method.create = [](MethodInput in) {
+    ErrorList errors;  // checked before
+    LortaLayout layout =
+        LayoutMaker(in.config, in.sites, in.target.num_layers, in.target.heads, errors).make();
+    return std::make_unique<LortaAdapter>(std::move(in), std::move(layout));
+  };
+  method.line = [](const AdapterConfig& config) {
+    const LortaOptions& o = config.own<LortaOptions>();
+    return fmt::format("lorta, rank {}, alpha {}, {} orientation{}{}", config.rank,
+                       o.alpha.value_or(static_cast<double>(config.rank)), o.orientation,
+                       config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "",
+                       config.use_rslora ? ", rank-stabilised" : "");
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

@@ -40,27 +40,6 @@ void check_rank(const std::string& where, int64_t rank, const std::vector<Site>&
              fmt::format("at most {}", limit));
 }
 
-void refuse_level_options(const AdapterConfig& config, ErrorList& errors) {
-  const auto refuse = [&](bool is_set, const char* name) {
-    if (!is_set) return;
-    errors.add(fmt::format("adapter.{}", name),
-               fmt::format("belongs to method msplora; {} would ignore it", config.method),
-               fmt::format("rank, alpha and dropout are those of {}", config.method));
-  };
-  refuse(!config.ranks.empty(), "ranks");
-  refuse(!config.alphas.empty(), "alphas");
-  refuse(!config.dropouts.empty(), "dropouts");
-  refuse(config.stagewise, "stagewise");
-  refuse(!config.stage_fractions.empty(), "stage_fractions");
-}
-
-void refuse_patterns(const AdapterConfig& config, const std::string& reason, ErrorList& errors) {
-  for (const auto& [name, is_set] : {std::pair{"rank_pattern", !config.rank_pattern.empty()},
-                                     {"alpha_pattern", !config.alpha_pattern.empty()}}) {
-    if (is_set) errors.add(fmt::format("adapter.{}", name), "belongs to method lora; " + reason);
-  }
-}
-
 std::vector<TensorSpec> LowRankLayout::tensors(const std::vector<Site>& sites) const {
   std::vector<TensorSpec> specs;
   for (size_t i = 0; i < plan.groups.size(); ++i) {

@@ -35,20 +35,11 @@ LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& 
 /// Checks the options that lora_layout reads and lists its tensors.
 std::vector<TensorSpec> lora_tensors(const PlanInput& input, ErrorList& errors);
 
-/// Adds an error for every option of msplora's levels that is set.
-void refuse_level_options(const AdapterConfig& config, ErrorList& errors);
-
 /// alpha / r, or alpha / sqrt(r) with rsLoRA.
 double scaling_of(double alpha, int64_t rank, bool use_rslora);
 
 /// Adds one error listing compactly the sites with a dimension below `rank`.
 void check_rank(const std::string& where, int64_t rank, const std::vector<Site>& sites, ErrorList& errors);
-
-/// Adds an error for every option of MSPLoRA's levels that is set.
-void refuse_level_options(const AdapterConfig& config, ErrorList& errors);
-
-/// Adds an error for rank_pattern and alpha_pattern; `reason` says why the method has none.
-void refuse_patterns(const AdapterConfig& config, const std::string& reason, ErrorList& errors);
 
 /// The dropout stream of one site and level. It is named after the site, not after the owner of the factors:
 /// layers that share factors draw masks of their own.

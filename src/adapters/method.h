@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "adapters/method_list.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/error.h"
 
 namespace msplora::detail {
@@ -38,39 +40,58 @@ struct MethodInput {
   bool values_follow = false;  // from a file: initial values need not be computed
 };
 
-/// Which of the options that several methods of the LoRA family share a method knows.
-struct FamilyOptions {
+/// What may be known of a method without looking into it.
+struct MethodTraits {
+  bool uses_sites = true;     // adapts linear layers
+  bool takes_dropout = true;  // adapter.dropout acts
+  bool whole_base = false;    // trains every parameter of the base
+  // Which of the options that several methods share it knows:
   bool lora_plus = false;   // lora_plus_ratio
   bool lora_inits = false;  // init: pissa, olora, orthogonal
   bool dora = false;        // use_dora
+  bool levels = false;    // levels, ranks, alphas, dropouts, mid_groups, sharing, stagewise, stage_fractions
+  bool patterns = false;  // rank_pattern, alpha_pattern
 };
 
-/// One entry of the registry: a method is one file that provides this.
+/// The line of LoRA and of methods that are set up as it is: rank, alpha and what else is set; `details` is
+/// put before LoRA+.
+std::string lora_line(const AdapterConfig& config, const std::string& details = {});
+
+/// Everything that is known of one method. It stands in the method's own file, and nowhere else.
 struct Method {
-  MethodInfo info;
-  bool uses_sites = true;
+  std::string name;
+  std::string summary;  // one sentence
+  MethodTraits traits = {};
+  OptionGroup options = {};  // its own group with the defaults; empty for most
+
   /// Checks the options (problems go to the list) and says which tensors they make. Allocates nothing.
   std::function<std::vector<TensorSpec>(const PlanInput&, ErrorList&)> tensors;
   std::function<std::unique_ptr<Adapter>(MethodInput)> create;
-  FamilyOptions family = {};
+
+  /// What a run's panel says of the method.
+  std::function<std::string(const AdapterConfig&)> line = [](const AdapterConfig& config) {
+    return lora_line(config);
+  };
+  /// The ranks of the update of a module in this layer, level by level; right in the sum over all layers.
+  std::function<std::vector<int64_t>(const AdapterConfig&, int64_t layer)> ranks =
+      [](const AdapterConfig& config, int64_t) { return std::vector<int64_t>{config.rank}; };
+  /// Sets what a run would find out first from its data, where there is none (benchmarks).
+  std::function<void(AdapterConfig&, int64_t num_layers)> settle_without_data = {};
+  /// Whether options are left that a run finds out first; the tensors are then at least those planned.
+  std::function<bool(const AdapterConfig&)> is_unsettled = {};
+  /// Adds what cannot work in such a run.
+  std::function<void(const AdapterConfig&, const RunFacts&, ErrorList&)> check_run = {};
   /// Whether a parameter of the base is trained by the method itself; unset for methods that leave the base
   /// alone. Heads and modules_to_save are trained in any case and not asked for.
   std::function<bool(const std::string& name)> trains_parameter = {};
 };
 
-Method lora_method();
-Method msplora_method();
-Method aslora_method();
-Method prilora_method();
-Method flatlora_method();
-Method lorapro_method();
-Method xgblora_method();
-Method gelora_method();
-Method head_only_method();
-Method lorta_method();
-Method ttlora_method();
-Method glora_method();
-Method full_method();
-Method bitfit_method();
+#define MSPLORA_DECLARE_METHOD(NAME) Method NAME##_method();
+MSPLORA_METHODS(MSPLORA_DECLARE_METHOD)
+#undef MSPLORA_DECLARE_METHOD
+
+/// Null for an unknown name.
+const Method* find_method(const std::string& name);
+const std::vector<Method>& all_methods();
 
 }  // namespace msplora::detail

@@ -100,7 +100,6 @@ std::vector<TensorSpec> msplora_tensors(const PlanInput& input, ErrorList& error
   const size_t problems = errors.size();
   check_levels(config, ranks, errors);
   check_counts(config, ranks.size(), errors);
-  refuse_patterns(config, "levels have one rank in all layers", errors);
   if (input.check_ranks && !ranks.empty()) {
     const int64_t largest = *std::max_element(ranks.begin(), ranks.end());
     check_rank(config.ranks.empty() ? "adapter.rank" : "adapter.ranks", largest, input.sites, errors);
@@ -154,17 +153,38 @@ class MsploraAdapter : public LowRankAdapter {
   }
 };
 
+std::string msplora_line(const AdapterConfig& config) {
+  const std::vector<int64_t> ranks = level_ranks(config);
+  const std::string alpha = config.alphas.empty() ? fmt::format("{}", config.alpha)
+                                                  : fmt::format("{}", fmt::join(config.alphas, " "));
+  return fmt::format("msplora, {} levels, ranks {}, alpha {}, sharing {}{}{}", ranks.size(),
+                     fmt::join(ranks, " "), alpha, config.sharing,
+                     config.dropout > 0 ? fmt::format(", dropout {}", config.dropout) : "",
+                     config.stagewise ? ", one level after the other" : "");
+}
+
 }  // namespace
 
 Method msplora_method() {
-  return {{"msplora", "A pyramid of factors: shared by all layers, by groups of layers, and by none (2025)"},
-          true,
-          msplora_tensors,
-          [](MethodInput in) {
-            LowRankLayout layout = msplora_layout(in.config, in.sites, in.target.num_layers);
-            return std::make_unique<MsploraAdapter>(std::move(in), std::move(layout));
-          },
-          {/*lora_plus=*/true}};
+  Method method;
+  method.name = "msplora";
+  method.summary = "A pyramid of factors: shared by all layers, by groups of layers, and by none (2025)";
+  method.traits = {.lora_plus = true, .levels = true};
+  method.tensors = msplora_tensors;
+  method.create = [](MethodInput in) {
+    LowRankLayout layout = msplora_layout(in.config, in.sites, in.target.num_layers);
+    return std::make_unique<MsploraAdapter>(std::move(in), std::move(layout));
+  };
+  method.line = msplora_line;
+  method.ranks = [](const AdapterConfig& config, int64_t) { return level_ranks(config); };
+  method.check_run = [](const AdapterConfig& config, const RunFacts& run, ErrorList& errors) {
+    const auto levels = static_cast<int64_t>(level_ranks(config).size());
+    if (!config.stagewise || !run.steps || *run.steps >= levels) return;
+    errors.add("adapter.stagewise",
+               fmt::format("{} steps for {} levels: a level would get none", *run.steps, levels),
+               "more epochs, or smaller batches");
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

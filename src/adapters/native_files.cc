@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "adapters/config_json.h"
 #include "adapters/files_detail.h"
 #include "adapters/registry.h"
 #include "adapters/stored_tensors.h"
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
+#include "msplora/core/option_io.h"
 #include "msplora/io/safetensors.h"
 
 namespace msplora {
@@ -65,7 +65,13 @@ NativeHeader read_header(const std::filesystem::path& path) {
                 fmt::format("expected {}, found {}", kFormatVersion, version), "written by a newer msplora?");
   }
   NativeHeader header;
-  header.config = detail::config_from_json(field<json>(file, "config", where), where + ": config");
+  const json config = field<json>(file, "config", where);
+  if (!config.is_object()) {
+    throw Error(ErrorCode::kFormat, where + ": config", "expected an object of options");
+  }
+  ErrorList errors;
+  read_json(header.config, config, where + ": config", errors);
+  errors.throw_if_any(ErrorCode::kFormat, where + ": config");
   header.task_type = field<std::string>(file, "task_type", where);
   const json base = field<json>(file, "base", where);
   header.model_type = field<std::string>(base, "model_type", where + ": base");
@@ -115,7 +121,7 @@ void save_native_adapter(const Adapter& adapter, const std::filesystem::path& di
   json file = {{"format", kFormatName},
                {"version", kFormatVersion},
                {"method", adapter.config().method},
-               {"config", detail::config_to_json(adapter.config())},
+               {"config", to_json(adapter.config())},
                {"task_type", target.task_type},
                {"head_modules", target.head_modules},
                {"base", base_to_json(target)},

@@ -220,13 +220,16 @@ void read_lora(Reader& reader, PeftConfig& result) {
 /// GLORA has one choice for A and B, one for C, one for D and E.
 void read_glora(Reader& reader, AdapterConfig& config) {
   config.method = "glora";
-  GloraOptions& glora = config.glora;
-  glora.search = false;
-  reader.read_choice("config_A_B", {"lora", "vector", "constant", "none"}, glora.choice_a);
-  glora.choice_b = glora.choice_a;
-  reader.read_choice("config_C", {"lora", "vector", "none"}, glora.choice_c);
-  reader.read_choice("config_D_E", {"vector", "constant", "none"}, glora.choice_d);
-  glora.choice_e = glora.choice_d;
+  config.set("glora.search", false);
+  const auto read = [&](const char* key, const std::vector<std::string>& known,
+                        const std::vector<std::string>& options) {
+    std::string choice = config.get(options.front());
+    reader.read_choice(key, known, choice);
+    for (const std::string& option : options) config.set(option, choice);
+  };
+  read("config_A_B", {"lora", "vector", "constant", "none"}, {"glora.choice_a", "glora.choice_b"});
+  read("config_C", {"lora", "vector", "none"}, {"glora.choice_c"});
+  read("config_D_E", {"vector", "constant", "none"}, {"glora.choice_d", "glora.choice_e"});
   if (config.bias == "glora_only") config.bias = "lora_only";
 }
 

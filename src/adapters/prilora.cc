@@ -24,6 +24,30 @@
 namespace msplora::detail {
 namespace {
 
+struct PriloraOptions {
+  std::optional<int64_t> first_rank;
+  std::optional<int64_t> last_rank;
+  std::string scaling = "rank";
+  int64_t prune_every = 40;
+  double prune_fraction = 0.5;
+  double beta = 0.9;
+  bool final_prune = false;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("first_rank", first_rank, "Rank of the first layer; unset: rank / 2, so that `rank` is the mean",
+            at_least(1));
+    visitor("last_rank", last_rank, "Rank of the last layer; unset: 2 rank - first_rank", at_least(1));
+    visitor("scaling", scaling, "`rank`: alpha / r of the layer; `mean`: alpha / mean rank in all layers",
+            one_of({"rank", "mean"}));
+    visitor("prune_every", prune_every, "Optimizer steps between prunings of A; 0: never", at_least(0));
+    visitor("prune_fraction", prune_fraction, "Share of each row of A that a pruning sets to zero",
+            probability_below_one());
+    visitor("beta", beta, "Decay of the running mean of the input norms", probability_below_one());
+    visitor("final_prune", final_prune, "Prune once more after the last step");
+  }
+};
+
 struct RankRange {
   int64_t first = 0, last = 0;
   double mean() const { return 0.5 * static_cast<double>(first + last); }
@@ -31,7 +55,7 @@ struct RankRange {
 
 /// The end that is not given follows from `rank`, the mean.
 RankRange rank_range(const AdapterConfig& config) {
-  const PriloraOptions& o = config.prilora;
+  const PriloraOptions& o = config.own<PriloraOptions>();
   RankRange range;
   range.first = o.first_rank
                     ? *o.first_rank
@@ -41,7 +65,7 @@ RankRange rank_range(const AdapterConfig& config) {
 }
 
 /// Modules outside the layers take the mean.
-int64_t rank_of_layer(const RankRange& range, int64_t layer, int64_t num_layers) {
+int64_t linear_rank(const RankRange& range, int64_t layer, int64_t num_layers) {
   if (layer < 0) return std::llround(range.mean());
   if (num_layers < 2) return range.first;
   const double share = static_cast<double>(layer) / static_cast<double>(num_layers - 1);
@@ -57,8 +81,9 @@ LowRankLayout prilora_layout(const AdapterConfig& config, const std::vector<Site
   layout.plan = separate_plan(sites);
   for (const ShareGroup& group : layout.plan.groups) {
     const Site& site = sites[group.owner];
-    const int64_t rank = rank_of_layer(range, site.layer, num_layers);
-    const double divisor = config.prilora.scaling == "mean" ? range.mean() : static_cast<double>(rank);
+    const int64_t rank = linear_rank(range, site.layer, num_layers);
+    const double divisor =
+        config.own<PriloraOptions>().scaling == "mean" ? range.mean() : static_cast<double>(rank);
     layout.factors.push_back({rank, config.alpha / (config.use_rslora ? std::sqrt(divisor) : divisor),
                               config.dropout, site.path + ".lora_A.weight", site.path + ".lora_B.weight"});
   }
@@ -67,15 +92,14 @@ LowRankLayout prilora_layout(const AdapterConfig& config, const std::vector<Site
 
 std::vector<TensorSpec> prilora_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  refuse_level_options(config, errors);
-  refuse_patterns(config, "the ranks of prilora follow from first_rank and last_rank", errors);
   const RankRange range = rank_range(config);
   if (range.first < 1 || range.last < 1) {
-    errors.add(config.prilora.first_rank ? "adapter.prilora.first_rank" : "adapter.prilora.last_rank",
-               fmt::format("{} leaves {} for the other end, since adapter.rank = {} is their mean",
-                           config.prilora.first_rank ? range.first : range.last,
-                           config.prilora.first_rank ? range.last : range.first, config.rank),
-               "give both ends, or a larger rank");
+    errors.add(
+        config.own<PriloraOptions>().first_rank ? "adapter.prilora.first_rank" : "adapter.prilora.last_rank",
+        fmt::format("{} leaves {} for the other end, since adapter.rank = {} is their mean",
+                    config.own<PriloraOptions>().first_rank ? range.first : range.last,
+                    config.own<PriloraOptions>().first_rank ? range.last : range.first, config.rank),
+        "give both ends, or a larger rank");
     return {};
   }
   const LowRankLayout layout = prilora_layout(config, input.sites, input.num_layers);
@@ -100,9 +124,9 @@ class PriloraAdapter : public LowRankAdapter {
   SiteUpdate update_of(size_t site_index) const override {
     SiteUpdate update;
     update.low_rank = terms(site_index);
-    if (config_.prilora.prune_every == 0) return update;
+    if (config_.own<PriloraOptions>().prune_every == 0) return update;
     update.observe_input = [norms = input_norms_[site_index],
-                            beta = config_.prilora.beta](const at::Tensor& x) {
+                            beta = config_.own<PriloraOptions>().beta](const at::Tensor& x) {
       const c10::NoGradGuard no_grad;
       // Not corrected for the start at 0: a common factor changes no order within a row.
       at::Tensor(norms).mul_(beta).add_(x.detach().to(at::kFloat).square().sum(0).sqrt_(), 1.0 - beta);
@@ -118,7 +142,7 @@ class PriloraAdapter : public LowRankAdapter {
   }
 
   void on_step_end(const TrainingProgress& progress, OptimizerControl&) override {
-    const PriloraOptions& o = config_.prilora;
+    const PriloraOptions& o = config_.own<PriloraOptions>();
     if (o.prune_every == 0) return;
     const bool is_last = progress.step == progress.total_steps;
     // What is pruned after the last step is never trained again, so that is done on request alone.
@@ -131,7 +155,7 @@ class PriloraAdapter : public LowRankAdapter {
     for (size_t i = 0; i < sites_.size(); ++i) {
       at::Tensor down = downs_[layout_.plan.group_of[i][0]];
       const auto count = static_cast<int64_t>(
-          std::floor(config_.prilora.prune_fraction * static_cast<double>(down.size(1))));
+          std::floor(config_.own<PriloraOptions>().prune_fraction * static_cast<double>(down.size(1))));
       if (count == 0) continue;
       const at::Tensor importance = down.abs() * input_norms_[i];
       const at::Tensor smallest = std::get<1>(at::topk(importance, count, /*dim=*/1, /*largest=*/false));
@@ -145,14 +169,17 @@ class PriloraAdapter : public LowRankAdapter {
 }  // namespace
 
 Method prilora_method() {
-  return {{"prilora", "Ranks growing from the first to the last layer, A pruned by importance (2024)"},
-          true,
-          prilora_tensors,
-          [](MethodInput in) {
-            LowRankLayout layout = prilora_layout(in.config, in.sites, in.target.num_layers);
-            return std::make_unique<PriloraAdapter>(std::move(in), std::move(layout));
-          },
-          {/*lora_plus=*/true}};
+  Method method;
+  method.name = "prilora";
+  method.summary = "Ranks growing from the first to the last layer, A pruned by importance (2024)";
+  method.traits = {.lora_plus = true};
+  method.options = OptionGroup(PriloraOptions(), "Options of method prilora");
+  method.tensors = prilora_tensors;
+  method.create = [](MethodInput in) {
+    LowRankLayout layout = prilora_layout(in.config, in.sites, in.target.num_layers);
+    return std::make_unique<PriloraAdapter>(std::move(in), std::move(layout));
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

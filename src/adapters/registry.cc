@@ -1,6 +1,7 @@
 #include "adapters/registry.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <memory>
 #include <set>
@@ -8,51 +9,53 @@
 #include <string_view>
 #include <vector>
 
-#include "adapters/config_json.h"
+#include "adapters/config_checks.h"
 #include "adapters/files_detail.h"
 #include "msplora/adapters/planning.h"
+#include "msplora/core/option_io.h"
 
 namespace msplora {
 namespace {
 
 using detail::Method;
 
-const std::vector<Method>& methods() {
-  static const std::vector<Method> all = {
-      detail::msplora_method(), detail::lora_method(),    detail::aslora_method(), detail::prilora_method(),
-      detail::lorta_method(),   detail::ttlora_method(),  detail::glora_method(),  detail::flatlora_method(),
-      detail::lorapro_method(), detail::xgblora_method(), detail::gelora_method(), detail::head_only_method(),
-      detail::full_method(),    detail::bitfit_method()};
-  return all;
-}
-
-const Method* find_method(const std::string& name, ErrorList& errors) {
+const Method* named_method(const std::string& name, ErrorList& errors) {
+  if (const Method* method = detail::find_method(name)) return method;
   std::vector<std::string> names;
-  for (const Method& method : methods()) {
-    if (method.info.name == name) return &method;
-    names.push_back(method.info.name);
-  }
-  std::string known;
-  for (const std::string& n : names) known += (known.empty() ? "" : ", ") + n;
+  for (const Method& method : detail::all_methods()) names.push_back(method.name);
   const std::string nearest = did_you_mean(name, names);
   errors.add("adapter.method", fmt::format("unknown method `{}`", name),
-             nearest.empty() ? "known: " + known : nearest);
+             nearest.empty() ? fmt::format("known: {}", fmt::join(names, ", ")) : nearest);
   return nullptr;
 }
 
 void check_family_options(const Method& method, const AdapterConfig& config, ErrorList& errors) {
   const auto refuse = [&](bool is_refused, const char* option, const std::string& hint) {
     if (is_refused) {
-      errors.add(option, fmt::format("has no meaning for method `{}`", method.info.name), hint);
+      errors.add(option, fmt::format("has no meaning for method `{}`", method.name), hint);
     }
   };
-  const detail::FamilyOptions& knows = method.family;
+  const detail::MethodTraits& knows = method.traits;
   refuse(config.use_dora && !knows.dora, "adapter.use_dora", "method: lora");
   refuse(config.lora_plus_ratio != 1.0 && !knows.lora_plus, "adapter.lora_plus_ratio",
          "it is for methods with pairs A and B: lora, msplora, aslora, prilora");
   const bool is_lora_init = config.init == "pissa" || config.init == "olora" || config.init == "orthogonal";
   refuse(is_lora_init && !knows.lora_inits, "adapter.init",
          fmt::format("`{}` is for method lora; default or gaussian", config.init));
+  if (!method.traits.uses_sites) return;
+  const auto foreign = [&](bool is_set, const char* option, const char* owner) {
+    if (!is_set) return;
+    errors.add(fmt::format("adapter.{}", option),
+               fmt::format("belongs to method {}; {} would ignore it", owner, method.name));
+  };
+  // levels, mid_groups and sharing have defaults that act, so recipes of several methods may hold them.
+  foreign(!config.ranks.empty() && !knows.levels, "ranks", "msplora");
+  foreign(!config.alphas.empty() && !knows.levels, "alphas", "msplora");
+  foreign(!config.dropouts.empty() && !knows.levels, "dropouts", "msplora");
+  foreign(config.stagewise && !knows.levels, "stagewise", "msplora");
+  foreign(!config.stage_fractions.empty() && !knows.levels, "stage_fractions", "msplora");
+  foreign(!config.rank_pattern.empty() && !knows.patterns, "rank_pattern", "lora");
+  foreign(!config.alpha_pattern.empty() && !knows.patterns, "alpha_pattern", "lora");
 }
 
 /// Everything that can be said about a configuration without tensors.
@@ -67,13 +70,13 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
               detail::Strictness strictness, ErrorList& errors) {
   Checked checked;
   const size_t problems = errors.size();
-  detail::check_ranges(config, errors);
+  check_ranges(config, "adapter.", errors);
   const bool in_range = errors.size() == problems;
-  checked.method = find_method(config.method, errors);
+  checked.method = named_method(config.method, errors);
   if (checked.method == nullptr) return checked;
   check_family_options(*checked.method, config, errors);
   detail::check_foreign_options(config, errors);
-  if (checked.method->uses_sites) {
+  if (checked.method->traits.uses_sites) {
     checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
   }
   // Values out of range (a rank of 0) would only produce follow-up problems.
@@ -90,7 +93,7 @@ void count_base(const Method& method, const AdapterConfig& config, const std::ve
   if (parameters.empty()) {
     throw Error(ErrorCode::kUsage, "count_parameters",
                 fmt::format("method `{}` trains parameters of the base, whose shapes are not known here",
-                            method.info.name),
+                            method.name),
                 "name a model of a supported type");
   }
   count.per_level.resize(1);
@@ -104,6 +107,24 @@ void count_base(const Method& method, const AdapterConfig& config, const std::ve
 }
 
 }  // namespace
+
+namespace detail {
+
+const std::vector<Method>& all_methods() {
+#define MSPLORA_MAKE_METHOD(NAME) NAME##_method(),
+  static const std::vector<Method> methods = {MSPLORA_METHODS(MSPLORA_MAKE_METHOD)};
+#undef MSPLORA_MAKE_METHOD
+  return methods;
+}
+
+const Method* find_method(const std::string& name) {
+  for (const Method& method : all_methods()) {
+    if (method.name == name) return &method;
+  }
+  return nullptr;
+}
+
+}  // namespace detail
 
 std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,
                                                uint64_t seed) const {
@@ -153,9 +174,19 @@ std::unique_ptr<Adapter> create_adapter(const AdapterConfig& config, AdapterTarg
   return AdapterBuilder().build(chosen, std::move(target), seed);
 }
 
+std::vector<std::pair<std::string, OptionGroup>> AdapterConfig::default_groups() {
+  std::vector<std::pair<std::string, OptionGroup>> groups;
+  for (const Method& method : detail::all_methods()) {
+    if (!method.options.empty()) groups.emplace_back(method.name, method.options);
+  }
+  return groups;
+}
+
 std::vector<MethodInfo> adapter_methods() {
   std::vector<MethodInfo> infos;
-  for (const Method& method : methods()) infos.push_back(method.info);
+  for (const Method& method : detail::all_methods()) {
+    infos.push_back({method.name, method.summary, method.traits.takes_dropout});
+  }
   return infos;
 }
 

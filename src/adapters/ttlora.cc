@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "adapters/config_json.h"
+#include "adapters/config_checks.h"
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
@@ -26,6 +26,34 @@
 namespace msplora::detail {
 namespace {
 
+struct TtloraOptions {
+  std::vector<int64_t> shape;
+  std::map<std::string, std::vector<int64_t>> shape_pattern;
+  std::string init = "direct";
+  std::string convention = "canonical";
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor(
+        "shape", shape,
+        "Sizes of the cores: factors of the input dimension, then factors of the output dimension; empty: "
+        "factors of at most 16",
+        at_least(2));
+    visitor("shape_pattern", shape_pattern,
+            "Regular expression of a module path (its end) to its shape; sorted, the first that matches wins",
+            at_least(2));
+    visitor(
+        "init", init,
+        "Initial cores: `direct` uniform with norm 1, `zero_last` the same with the last core 0 (training "
+        "starts at the base model), `tt_svd` the decomposition of a drawn matrix (as first published)",
+        one_of({"direct", "zero_last", "tt_svd"}));
+    visitor("convention", convention,
+            "How cores become a matrix: `canonical`, or as the authors' programs do: `orig_reconstruct` "
+            "(output factors first), `lanl_contract` (input factors reversed)",
+            one_of({"canonical", "orig_reconstruct", "lanl_contract"}));
+  }
+};
+
 /// The train of one site.
 struct Train {
   std::vector<int64_t> factors;
@@ -33,7 +61,7 @@ struct Train {
 };
 
 bool output_first(const AdapterConfig& config) {
-  return config.ttlora.convention == "orig_reconstruct";
+  return config.own<TtloraOptions>().convention == "orig_reconstruct";
 }
 
 /// Falling factors of the first dimension, rising ones of the second: the wide cores stand at the ends, where
@@ -49,7 +77,8 @@ Train train_of(const AdapterConfig& config, const Site& site) {
   int64_t first = site.in_features, second = site.out_features;
   if (output_first(config)) std::swap(first, second);
   Train train;
-  train.factors = pattern_value(config.ttlora.shape_pattern, site.path, config.ttlora.shape);
+  train.factors =
+      pattern_value(config.own<TtloraOptions>().shape_pattern, site.path, config.own<TtloraOptions>().shape);
   if (train.factors.empty()) train.factors = automatic_shape(first, second);
   train.cut = find_cut(train.factors, first, second);
   return train;
@@ -67,7 +96,7 @@ void check_cuts(const AdapterConfig& config, const std::vector<Site>& sites, Err
     if (train.cut == 0) without_cut[train.factors].push_back(site);
   }
   for (const auto& [factors, unfit] : without_cut) {
-    const bool is_common = factors == config.ttlora.shape;
+    const bool is_common = factors == config.own<TtloraOptions>().shape;
     const Site& site = unfit.front();
     const int64_t first = output_first(config) ? site.out_features : site.in_features;
     const int64_t second = output_first(config) ? site.in_features : site.out_features;
@@ -83,7 +112,7 @@ void check_cuts(const AdapterConfig& config, const std::vector<Site>& sites, Err
 
 bool check_patterns(const PlanInput& input, ErrorList& errors) {
   bool valid = true;
-  for (const auto& [pattern, shape] : input.config.ttlora.shape_pattern) {
+  for (const auto& [pattern, shape] : input.config.own<TtloraOptions>().shape_pattern) {
     const std::string where = "adapter.ttlora.shape_pattern";
     try {
       const bool used = std::any_of(input.sites.begin(), input.sites.end(),
@@ -103,10 +132,7 @@ bool check_patterns(const PlanInput& input, ErrorList& errors) {
 
 std::vector<TensorSpec> ttlora_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  refuse_options(config,
-                 {"init", "use_rslora", "rank_pattern", "alpha_pattern", "ranks", "alphas", "dropouts",
-                  "stagewise", "stage_fractions"},
-                 errors);
+  refuse_options(config, {"init", "use_rslora"}, errors);
   if (input.check_ranks) check_rank("adapter.rank", config.rank, input.sites, errors);
   if (!check_patterns(input, errors)) return {};
   const size_t problems = errors.size();
@@ -159,7 +185,7 @@ class TtloraAdapter : public Adapter {
   }
 
  private:
-  bool reverses_input() const { return config_.ttlora.convention == "lanl_contract"; }
+  bool reverses_input() const { return config_.own<TtloraOptions>().convention == "lanl_contract"; }
 
   /// Rows of a matrix in the order of the input factors (i_1 ... i_m) to the order (i_m ... i_1), or back.
   static at::Tensor reversed(const at::Tensor& rows, const Train& train, bool forwards) {
@@ -181,8 +207,8 @@ class TtloraAdapter : public Adapter {
       at::Tensor core = draw_uniform(shapes[k], 1.0, seed, core_name(site, k));
       cores.push_back(core / core.norm());
     }
-    if (config_.ttlora.init == "zero_last") cores.back().zero_();
-    if (config_.ttlora.init != "tt_svd") return cores;
+    if (config_.own<TtloraOptions>().init == "zero_last") cores.back().zero_();
+    if (config_.own<TtloraOptions>().init != "tt_svd") return cores;
     // Kaiming-uniform with a = sqrt(8), as the authors fill the matrix that they decompose.
     const double bound = std::sqrt(2.0 / (3.0 * static_cast<double>(site.in_features)));
     at::Tensor matrix = draw_uniform({site.out_features, site.in_features}, bound, seed,
@@ -199,10 +225,14 @@ class TtloraAdapter : public Adapter {
 }  // namespace
 
 Method ttlora_method() {
-  return {{"ttlora", "The update of each module is a tensor train (2024)"},
-          true,
-          ttlora_tensors,
-          [](MethodInput in) { return std::make_unique<TtloraAdapter>(std::move(in)); }};
+  Method method;
+  method.name = "ttlora";
+  method.summary = "The update of each module is a tensor train (2024)";
+  method.options = OptionGroup(TtloraOptions(),
+                               "Options of method ttlora, whose update adapter.alpha multiplies directly");
+  method.tensors = ttlora_tensors;
+  method.create = [](MethodInput in) { return std::make_unique<TtloraAdapter>(std::move(in)); };
+  return method;
 }
 
 }  // namespace msplora::detail

@@ -25,6 +25,33 @@
 namespace msplora::detail {
 namespace {
 
+struct XgbLoraOptions {
+  int64_t rounds = 0;
+  int64_t layers_per_round = 0;
+  int64_t booster_rank = 1;
+  std::optional<double> scaling;
+  double penalty = 0.0;
+  int64_t warmup_steps = 10;
+  std::optional<int64_t> seed;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("rounds", rounds,
+            "Boosting rounds; 0: as many as give each module the total rank adapter.rank on average",
+            at_least(0));
+    visitor("layers_per_round", layers_per_round, "Layers adapted in a round; 0: a third of them",
+            at_least(0));
+    visitor("booster_rank", booster_rank, "Rank of the adapters of one round", at_least(1));
+    visitor("scaling", scaling, "Factor on B A, for all rounds; unset: adapter.alpha / booster_rank",
+            above(0));
+    visitor("penalty", penalty, "Weight of |A|² + |B|² of the current round in the loss", at_least(0));
+    visitor("warmup_steps", warmup_steps,
+            "Steps over which the learning rate rises again after a merge; at most a quarter of a round",
+            at_least(0));
+    visitor("seed", seed, "Seed of the choice of layers; default: train.seed", at_least(0));
+  }
+};
+
 /// The layers that hold targeted modules; modules outside the blocks count as one more layer (-1).
 std::vector<int64_t> targeted_layers(const std::vector<Site>& sites) {
   std::set<int64_t> layers;
@@ -39,9 +66,10 @@ int64_t layers_per_round(const XgbLoraOptions& options, int64_t layers) {
 
 /// As many rounds as bring a layer adapter.rank / booster_rank turns on average.
 int64_t count_rounds(const AdapterConfig& config, int64_t layers) {
-  if (config.xgblora.rounds > 0) return config.xgblora.rounds;
-  const int64_t turns = (config.rank + config.xgblora.booster_rank - 1) / config.xgblora.booster_rank;
-  const int64_t chosen = layers_per_round(config.xgblora, layers);
+  if (config.own<XgbLoraOptions>().rounds > 0) return config.own<XgbLoraOptions>().rounds;
+  const int64_t turns = (config.rank + config.own<XgbLoraOptions>().booster_rank - 1) /
+                        config.own<XgbLoraOptions>().booster_rank;
+  const int64_t chosen = layers_per_round(config.own<XgbLoraOptions>(), layers);
   return (turns * layers + chosen - 1) / chosen;
 }
 
@@ -53,8 +81,8 @@ int64_t rounds_within(int64_t rounds, int64_t total_steps) {
 
 /// s of the update s B A of a round.
 double booster_scaling(const AdapterConfig& config) {
-  return config.xgblora.scaling.value_or(
-      scaling_of(config.alpha, config.xgblora.booster_rank, config.use_rslora));
+  return config.own<XgbLoraOptions>().scaling.value_or(
+      scaling_of(config.alpha, config.own<XgbLoraOptions>().booster_rank, config.use_rslora));
 }
 
 /// The layers of every round.
@@ -62,7 +90,7 @@ std::vector<std::set<int64_t>> choose_layers(const AdapterConfig& config, const 
                                              uint64_t seed) {
   const std::vector<int64_t> layers = targeted_layers(sites);
   const auto count = static_cast<int64_t>(layers.size());
-  const int64_t chosen = layers_per_round(config.xgblora, count);
+  const int64_t chosen = layers_per_round(config.own<XgbLoraOptions>(), count);
   std::vector<std::set<int64_t>> rounds;
   for (int64_t t = 0; t < count_rounds(config, count); ++t) {
     std::vector<int64_t> order = layers;
@@ -78,7 +106,7 @@ class XgbLoraAdapter : public Adapter {
       : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)),
         seed_(input.seed),
         scaling_(booster_scaling(config_)) {
-    XgbLoraOptions& options = config_.xgblora;
+    XgbLoraOptions& options = config_.own<XgbLoraOptions>();
     // Recorded, so that adapter files know the layers of every round.
     if (!options.seed) options.seed = static_cast<int64_t>(seed_);
     rounds_ = choose_layers(config_, sites_, static_cast<uint64_t>(*options.seed));
@@ -102,7 +130,7 @@ class XgbLoraAdapter : public Adapter {
     const Module& module = modules_.at(site_index);
     std::vector<LowRankTerm> terms;
     if (module.merged > 0) {
-      const int64_t rows = module.merged * config_.xgblora.booster_rank;
+      const int64_t rows = module.merged * config_.own<XgbLoraOptions>().booster_rank;
       terms.push_back({module.stack_down.narrow(0, 0, rows), module.stack_up.narrow(1, 0, rows), scaling_});
     }
     if (module.is_active) {
@@ -130,7 +158,7 @@ class XgbLoraAdapter : public Adapter {
     std::map<std::string, double> factors;
     const int64_t begin = end_of_round(round_ - 1, progress);
     const int64_t steps =
-        std::min(config_.xgblora.warmup_steps, (end_of_round(round_, progress) - begin) / 4);
+        std::min(config_.own<XgbLoraOptions>().warmup_steps, (end_of_round(round_, progress) - begin) / 4);
     const int64_t done = progress.step - begin;
     if (round_ == 0 || done >= steps) return factors;
     const double factor = static_cast<double>(done + 1) / static_cast<double>(steps + 1);
@@ -152,7 +180,7 @@ class XgbLoraAdapter : public Adapter {
   }
 
   void on_gradients(const TrainingProgress&) override {
-    const double penalty = config_.xgblora.penalty;
+    const double penalty = config_.own<XgbLoraOptions>().penalty;
     if (penalty <= 0) return;
     const c10::NoGradGuard no_grad;
     for (Module& module : modules_) {
@@ -227,11 +255,12 @@ class XgbLoraAdapter : public Adapter {
   at::Tensor draw(const Site& site, const Module& module, int64_t round) const {
     const std::string name =
         round == 0 ? module.down_name : fmt::format("{}.round.{}", module.down_name, round);
-    return initial_factors({config_.init, name, config_.xgblora.booster_rank, 1.0, seed_}, site).down;
+    return initial_factors({config_.init, name, config_.own<XgbLoraOptions>().booster_rank, 1.0, seed_}, site)
+        .down;
   }
 
   void merge(Module& module) const {
-    const int64_t rank = config_.xgblora.booster_rank, begin = module.merged * rank;
+    const int64_t rank = config_.own<XgbLoraOptions>().booster_rank, begin = module.merged * rank;
     module.stack_down.narrow(0, begin, rank).copy_(module.down);
     module.stack_up.narrow(1, begin, rank).copy_(module.up);
     module.up.zero_();
@@ -256,31 +285,28 @@ class XgbLoraAdapter : public Adapter {
 void check_options(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
   const AdapterConfig defaults;
-  refuse_level_options(config, errors);
-  if (config.xgblora.scaling && (config.alpha != defaults.alpha || config.use_rslora)) {
+  if (config.own<XgbLoraOptions>().scaling && (config.alpha != defaults.alpha || config.use_rslora)) {
     errors.add("adapter.xgblora.scaling",
                fmt::format("given together with adapter.{}", config.use_rslora ? "use_rslora" : "alpha"),
                "remove one: without it the scaling is alpha / booster_rank");
   }
-  if (!config.rank_pattern.empty() || !config.alpha_pattern.empty()) {
-    errors.add(config.rank_pattern.empty() ? "adapter.alpha_pattern" : "adapter.rank_pattern",
-               "belongs to method lora; the modules of a round have one rank and one scaling");
-  }
   const auto layers = static_cast<int64_t>(targeted_layers(input.sites).size());
-  if (layers > 0 && config.xgblora.layers_per_round > layers) {
+  if (layers > 0 && config.own<XgbLoraOptions>().layers_per_round > layers) {
     errors.add("adapter.xgblora.layers_per_round",
-               fmt::format("{}, but only {} layers are targeted", config.xgblora.layers_per_round, layers),
+               fmt::format("{}, but only {} layers are targeted",
+                           config.own<XgbLoraOptions>().layers_per_round, layers),
                fmt::format("at most {}", layers));
   }
   if (input.check_ranks) {
-    check_rank("adapter.xgblora.booster_rank", config.xgblora.booster_rank, input.sites, errors);
+    check_rank("adapter.xgblora.booster_rank", config.own<XgbLoraOptions>().booster_rank, input.sites,
+               errors);
   }
 }
 
 std::vector<TensorSpec> xgblora_tensors(const PlanInput& input, ErrorList& errors) {
   check_options(input, errors);
   std::vector<TensorSpec> specs;
-  const int64_t rank = input.config.xgblora.booster_rank;
+  const int64_t rank = input.config.own<XgbLoraOptions>().booster_rank;
   for (const Site& site : input.sites) {
     specs.push_back({site.path + ".lora_A.weight", {rank, site.in_features}, 0, site.layer});
     specs.push_back({site.path + ".lora_B.weight", {site.out_features, rank}, 0, site.layer});
@@ -288,14 +314,31 @@ std::vector<TensorSpec> xgblora_tensors(const PlanInput& input, ErrorList& error
   return specs;
 }
 
+std::string xgblora_line(const AdapterConfig& config) {
+  const XgbLoraOptions& o = config.own<XgbLoraOptions>();
+  return fmt::format(
+      "xgblora, {}, {} in each, boosters of rank {}, scaling {}",
+      o.rounds > 0 ? fmt::format("{} rounds", o.rounds)
+                   : fmt::format("rounds for a total rank of {}", config.rank),
+      o.layers_per_round > 0 ? fmt::format("{} layers", o.layers_per_round) : "a third of the layers",
+      o.booster_rank, booster_scaling(config));
+}
+
 }  // namespace
 
 Method xgblora_method() {
-  return {{"xgblora",
-           "Gradient boosting: rounds of rank-1 adapters on random layers, merged one after another (2024)"},
-          true,
-          xgblora_tensors,
-          [](MethodInput in) { return std::make_unique<XgbLoraAdapter>(std::move(in)); }};
+  Method method;
+  method.name = "xgblora";
+  method.summary =
+      "Gradient boosting: rounds of rank-1 adapters on random layers, merged one after another (2024)";
+  method.options = OptionGroup(XgbLoraOptions(), "Options of method xgblora");
+  method.tensors = xgblora_tensors;
+  method.create = [](MethodInput in) { return std::make_unique<XgbLoraAdapter>(std::move(in)); };
+  method.line = xgblora_line;
+  method.ranks = [](const AdapterConfig& config, int64_t) {
+    return std::vector<int64_t>{config.own<XgbLoraOptions>().booster_rank};
+  };
+  return method;
 }
 
 }  // namespace msplora::detail

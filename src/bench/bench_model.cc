@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "msplora/adapters/fingerprint.h"
+#include "msplora/adapters/planning.h"
 
 namespace msplora::detail {
 
@@ -67,7 +68,7 @@ TrainerSetup BenchModel::setup(const StepBenchOptions& options, const fs::path& 
 }
 
 BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels, ModelTask task) {
-  const bool trains_all = options.adapter.method == "full";
+  const bool trains_all = trains_whole_base(options.adapter);
   ModelLoadOptions load;
   load.task = task;
   load.num_labels = num_labels;

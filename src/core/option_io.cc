@@ -183,6 +183,53 @@ std::string read_value(const OptionNode& node, const OptionRange& range, std::st
          (nearest.empty() ? "" : fmt::format("; {}", nearest));
 }
 
+bool read_value(const nlohmann::json& json, bool& value) {
+  if (json.is_boolean()) json.get_to(value);
+  return json.is_boolean();
+}
+
+bool read_value(const nlohmann::json& json, int64_t& value) {
+  if (json.is_number_integer()) json.get_to(value);
+  return json.is_number_integer();
+}
+
+bool read_value(const nlohmann::json& json, double& value) {
+  if (json.is_number()) json.get_to(value);
+  return json.is_number();
+}
+
+bool read_value(const nlohmann::json& json, std::string& value) {
+  if (json.is_string()) json.get_to(value);
+  return json.is_string();
+}
+
+void JsonReader::report_unknown_keys() {
+  for (const auto& [name, value] : from_.items()) {
+    if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
+    const std::string nearest = did_you_mean(name, known_);
+    errors_.add(where_ + "." + name, "unknown option",
+                nearest.empty() ? "the file may come from a newer version" : nearest);
+  }
+}
+
+void RangeChecker::check(const std::string& key, int64_t value, const OptionRange& range) {
+  if (in_range(range, static_cast<double>(value))) return;
+  errors_.add(key, fmt::format("must be {}, but is {}", range_text(range), value));
+}
+
+void RangeChecker::check(const std::string& key, double value, const OptionRange& range) {
+  if (std::isfinite(value) && in_range(range, value)) return;
+  const std::string expected = range_text(range);
+  errors_.add(key, fmt::format("must be {}, but is {}", expected.empty() ? "finite" : expected, value));
+}
+
+void RangeChecker::check(const std::string& key, const std::string& value, const OptionRange& range) {
+  const auto& choices = range.choices;
+  if (choices.empty() || std::find(choices.begin(), choices.end(), value) != choices.end()) return;
+  errors_.add(key, fmt::format("must be {}, but is `{}`", range_text(range), value),
+              did_you_mean(value, choices));
+}
+
 std::vector<std::pair<std::string, const OptionNode*>> map_entries(const OptionNode& node) {
   std::vector<std::pair<std::string, const OptionNode*>> entries;
   for (const auto& [key, value] : node.entries) {

@@ -7,49 +7,13 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <type_traits>
 #include <vector>
 
+#include "msplora/core/option_io.h"
 #include "msplora/nn/device.h"
 
 namespace msplora {
 namespace {
-
-/// Writes every visited option into a JSON object.
-class JsonWriter {
- public:
-  explicit JsonWriter(nlohmann::json& out) : out_(out) {}
-
-  template <class T, class... Rest>
-  void operator()(const char* name, T& value, const Rest&...) {
-    if constexpr (requires { value.visit(*this); }) {
-      nlohmann::json nested = nlohmann::json::object();
-      value.visit(JsonWriter(nested));
-      out_[name] = std::move(nested);
-    } else {
-      write(name, value);
-    }
-  }
-
- private:
-  template <class T>
-  void write(const char* name, const T& value) {
-    out_[name] = value;
-  }
-  template <class T>
-  void write(const char* name, const std::optional<T>& value) {
-    out_[name] = value ? nlohmann::json(*value) : nlohmann::json();
-  }
-
-  nlohmann::json& out_;
-};
-
-template <class Options>
-nlohmann::json options_to_json(Options options) {  // a copy: visit() serves readers too and so is not const
-  nlohmann::json json = nlohmann::json::object();
-  options.visit(JsonWriter(json));
-  return json;
-}
 
 void check_paths(const ModelOptions& model, const OutputOptions& output, ErrorList& errors,
                  const std::string& where) {
@@ -122,10 +86,10 @@ void check_recipe(const PretrainRecipe& recipe, ErrorList& errors, const std::st
 }
 
 nlohmann::json recipe_to_json(const Recipe& recipe) {
-  return options_to_json(recipe);
+  return to_json(recipe);
 }
 nlohmann::json recipe_to_json(const PretrainRecipe& recipe) {
-  return options_to_json(recipe);
+  return to_json(recipe);
 }
 
 std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after) {

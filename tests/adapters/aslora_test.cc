@@ -39,9 +39,9 @@ AdapterConfig aslora(std::vector<std::string> modules = {"query", "value"}) {
 /// Merges once, after the first step.
 AdapterConfig merging_at_once(int64_t merges = 1) {
   AdapterConfig config = aslora({"query"});
-  config.aslora.start_step = 0;
-  config.aslora.interval = 1;
-  config.aslora.merges = merges;
+  config.set("aslora.start_step", 0);
+  config.set("aslora.interval", 1);
+  config.set("aslora.merges", merges);
   return config;
 }
 
@@ -95,8 +95,8 @@ TEST(Aslora, CountsBeforeAndAfterTheMerges) {
   const std::vector<Site> sites = sites_of_shape(known_model_shape("roberta-base"), ModelTask::kMaskedLm);
   const auto count = [&](int64_t merges, const std::string& share_a = "module") {
     AdapterConfig config = aslora();
-    config.aslora.merges = merges;
-    config.aslora.share_a = share_a;
+    config.set("aslora.merges", merges);
+    config.set("aslora.share_a", share_a);
     return count_parameters(config, sites, 12);
   };
   EXPECT_EQ(count(0).total, 159744);
@@ -130,7 +130,7 @@ TEST(Aslora, OneAForAModuleNameOrForAll) {
     all.insert(pointers.begin(), pointers.end());
   }
   EXPECT_EQ(all.size(), 5u);  // query, value, attention's dense, and the two of the feed-forward part
-  config.aslora.share_a = "global";
+  config.set("aslora.share_a", "global");
   const auto shared = create_adapter(config, other.target(), 1);
   all.clear();
   for (const auto& [module, pointers] : storages(*shared)) all.insert(pointers.begin(), pointers.end());
@@ -171,9 +171,9 @@ TEST(Aslora, MergesAreDueAtTheSameSharesOfAnyRun) {
   EXPECT_THAT(merge_steps(config, 60), ElementsAre(5, 7, 9, 11, 13, 15, 17));
   EXPECT_THAT(merge_steps(config, 12), ElementsAre(2, 3, 4, 5, 6, 7, 8));
   EXPECT_THAT(merge_steps(config, 690, 3), ElementsAre(56, 80));
-  config.aslora.start_step = 10;
+  config.set("aslora.start_step", 10);
   EXPECT_THAT(merge_steps(config, 690, 3), ElementsAre(34, 58));
-  config.aslora.interval = 5;
+  config.set("aslora.interval", 5);
   EXPECT_THAT(merge_steps(config, 690, 3), ElementsAre(15, 20));
 }
 
@@ -189,8 +189,8 @@ TEST(Aslora, MergesThatCannotFallIntoTheRunAreSaid) {
   EXPECT_EQ(said(config, 6900), "");
   EXPECT_EQ(said(config, 100), "");
   EXPECT_THAT(said(config, 4), HasSubstr("aslora: 4 of 7 merges fall into the 4 steps"));
-  config.aslora.start_step = 320;
-  config.aslora.interval = 240;
+  config.set("aslora.start_step", 320);
+  config.set("aslora.interval", 240);
   EXPECT_THAT(said(config, 900), HasSubstr("aslora: 2 of 7 merges fall into the 900 steps"));
   EXPECT_THAT(said(config, 500), AllOf(HasSubstr("aslora: none of 7 merges fall into the 500 steps"),
                                        HasSubstr("the last is due at step 2000")));
@@ -269,7 +269,7 @@ TEST(Aslora, AnyPairOrNeighbours) {
   for (const bool any : {false, true}) {
     FakeModel model(shallow(3));
     AdapterConfig config = merging_at_once(2);
-    config.aslora.pairs = any ? "all" : "adjacent";
+    config.set("aslora.pairs", any ? "all" : "adjacent");
     const auto adapter = create_adapter(config, model.target(), 1);
     set_up(*adapter, 0, {0.0F});
     set_up(*adapter, 1, {1.0F});
@@ -301,7 +301,7 @@ TEST(Aslora, JointDecisionsMergeTheSameLayersEverywhere) {
   FakeModel model(shallow(3));
   AdapterConfig config = merging_at_once();
   config.target_modules = {"query", "value"};
-  config.aslora.decision = "joint";
+  config.set("aslora.decision", "joint");
   const auto adapter = create_adapter(config, model.target(), 1);
   const auto set = [&](const char* module, int64_t layer, float value) {
     const c10::NoGradGuard no_grad;
@@ -409,12 +409,12 @@ TEST(Aslora, DamagedStates) {
 TEST(Aslora, Errors) {
   FakeModel model(shallow(3));
   AdapterConfig config = aslora();
-  config.aslora.merges = 3;
-  config.aslora.interval = 0;
+  config.set("aslora.merges", 3);
+  config.set("aslora.interval", 0);
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               HasSubstr("adapter.aslora.interval: must be at least 1, but is 0"));
-  config.aslora.interval = 1;
-  config.aslora.decision = "joint";
+  config.set("aslora.interval", 1);
+  config.set("aslora.decision", "joint");
   config.target_modules = {"query", kBlock + "1.attention.self.value"};
   config.rank_pattern = {{"query", 4}};
   config.ranks = {8, 4};

@@ -41,8 +41,8 @@ TEST(FlatLora, DeviationsAreThoseOfTheRowsOfTheMergedWeight) {
   options.layers = 2;
   FakeModel model(options);
   AdapterConfig config = usual_config("flatlora");
-  config.flatlora.rho = 0.3;
-  config.flatlora.schedule = "constant";
+  config.set("flatlora.rho", 0.3);
+  config.set("flatlora.schedule", "constant");
   const auto adapter = create_adapter(config, model.target(), 1);
   testing::randomize(*adapter);
   adapter->on_step_begin({5, 10});
@@ -63,8 +63,8 @@ TEST(FlatLora, DeviationsGoByTheInputsOfALayer) {
   FakeModel model(options);
   AdapterConfig config = usual_config("flatlora");
   config.target_modules = {"intermediate.dense", "output.dense"};
-  config.flatlora.rho = 0.3;
-  config.flatlora.schedule = "constant";
+  config.set("flatlora.rho", 0.3);
+  config.set("flatlora.schedule", "constant");
   const auto adapter = create_adapter(config, model.target(), 1);
   testing::randomize(*adapter);
   adapter->on_step_begin({0, 10});
@@ -85,8 +85,8 @@ TEST(FlatLora, StrengthFollowsTheSchedule) {
   const auto strengths = [&](const std::string& schedule) {
     FakeModel model(options);
     AdapterConfig config = usual_config("flatlora");
-    config.flatlora.rho = 0.2;
-    config.flatlora.schedule = schedule;
+    config.set("flatlora.rho", 0.2);
+    config.set("flatlora.schedule", schedule);
     const auto adapter = create_adapter(config, model.target(), 1);
     const double norm = adapter->sites()[0].linear->weight[0].norm().item<double>() / 4.0;  // sqrt(16)
     std::vector<double> values;
@@ -125,14 +125,14 @@ TEST(EventMethods, KeepLorasOptionsAndCounts) {
 TEST(EventMethods, RefuseOptionsOfOneAnother) {
   FakeModel model;
   AdapterConfig config = usual_config("flatlora");
-  config.lorapro.mode = "efficient";
-  config.gelora.max_rank = 4;
+  config.set("lorapro.mode", "efficient");
+  config.set("gelora.max_rank", 4);
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               AllOf(HasSubstr("adapter.lorapro.mode"), HasSubstr("adapter.gelora.max_rank"),
                     Not(HasSubstr("adapter.flatlora"))));
   config = usual_config("flatlora");
-  config.flatlora.rho = -0.1;
-  config.flatlora.schedule = "cosinus";
+  config.set("flatlora.rho", -0.1);
+  config.set("flatlora.schedule", "cosinus");
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               AllOf(HasSubstr("adapter.flatlora.rho"), HasSubstr("did you mean `cosine`")));
 }
@@ -156,14 +156,14 @@ TEST(XgbLora, RoundsAndLayers) {
   }
   EXPECT_EQ(merged_rows, 23 * 4 * 2);
   EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 12 * 2 * 32);
-  EXPECT_EQ(adapter->config().xgblora.seed, 1);
+  EXPECT_EQ(adapter->config().get("xgblora.seed"), 1);
 
   // The choice of layers depends on its seed alone.
   FakeModel second, third;
   AdapterConfig seeded = config;
-  seeded.xgblora.seed = 1;
+  seeded.set("xgblora.seed", 1);
   EXPECT_EQ(create_adapter(seeded, second.target(), 77)->frozen_now({0, 1}), adapter->frozen_now({0, 1}));
-  seeded.xgblora.seed = 2;
+  seeded.set("xgblora.seed", 2);
   EXPECT_NE(create_adapter(seeded, third.target(), 1)->frozen_now({0, 1}), adapter->frozen_now({0, 1}));
 }
 
@@ -178,13 +178,13 @@ TEST(XgbLora, TheScalingIsAlphaOverTheRankOfABooster) {
     return 0.0;
   };
   EXPECT_DOUBLE_EQ(scaling_of(), 16.0);
-  config.xgblora.booster_rank = 4;
+  config.set("xgblora.booster_rank", 4);
   config.alpha = 6.0;
   EXPECT_DOUBLE_EQ(scaling_of(), 1.5);
   config.use_rslora = true;
   EXPECT_DOUBLE_EQ(scaling_of(), 3.0);
   config = usual_config("xgblora");
-  config.xgblora.scaling = 0.25;
+  config.set("xgblora.scaling", 0.25);
   EXPECT_DOUBLE_EQ(scaling_of(), 0.25);
 }
 
@@ -227,10 +227,10 @@ TEST(XgbLora, RefusesWhatItWouldIgnore) {
   FakeModel model;
   AdapterConfig config = usual_config("xgblora");
   config.alpha = 3.0;
-  config.xgblora.scaling = 2.0;
+  config.set("xgblora.scaling", 2.0);
   config.rank_pattern = {{"query", 2}};
-  config.xgblora.layers_per_round = 13;
-  config.xgblora.booster_rank = 17;
+  config.set("xgblora.layers_per_round", 13);
+  config.set("xgblora.booster_rank", 17);
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               AllOf(HasSubstr("adapter.xgblora.scaling"), HasSubstr("adapter.rank_pattern"),
                     HasSubstr("only 12 layers"), HasSubstr("adapter.xgblora.booster_rank")));
@@ -264,16 +264,17 @@ TEST(GeLora, LayersHaveTheirRanksAndOneScaling) {
   FakeModel model;
   AdapterConfig config = usual_config("gelora");
   config.target_modules = {"query", "key", "value", "attention.output.dense"};
-  config.gelora.layer_ranks = {1, 2, 3, 4, 1, 1, 1, 1, 1, 1, 1, 2};
+  const std::vector<int64_t> ranks = {1, 2, 3, 4, 1, 1, 1, 1, 1, 1, 1, 2};
+  config.set("gelora.layer_ranks", ranks);
   const auto adapter = create_adapter(config, model.target(), 1);
   for (size_t i = 0; i < adapter->sites().size(); ++i) {
     const LowRankTerm term = adapter->terms(i)[0];
-    EXPECT_EQ(term.down.size(0), config.gelora.layer_ranks[static_cast<size_t>(adapter->sites()[i].layer)]);
+    EXPECT_EQ(term.down.size(0), ranks[static_cast<size_t>(adapter->sites()[i].layer)]);
     EXPECT_DOUBLE_EQ(term.scaling, 32.0);
   }
   EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 4 * 32 * 19);
   // 6144 for each rank of a layer with d = 768.
-  config.gelora.layer_ranks.assign(12, 1);
+  config.set("gelora.layer_ranks", std::vector<int64_t>(12, 1));
   EXPECT_EQ(count_parameters(config, testing::roberta_sites(12, 768, 0), 12).total, 73728);
 }
 
@@ -284,7 +285,7 @@ TEST(GeLora, RefusesWhatItCannotRank) {
               AllOf(HasSubstr("adapter.gelora.layer_ranks"), HasSubstr("train")));
   // Without ranks the least that they can be is counted.
   EXPECT_EQ(count_parameters(config, testing::roberta_sites(12, 768, 0), 12).total, 12 * 2 * 1536);
-  config.gelora.layer_ranks = {1, 2};
+  config.set("gelora.layer_ranks", {1, 2});
   config.rank = 4;
   config.use_rslora = true;
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),

@@ -32,7 +32,7 @@ AdapterConfig glora(bool search) {
   config.method = "glora";
   config.rank = 3;
   config.target_modules = {"query", "value"};
-  config.glora.search = search;
+  config.set("glora.search", search);
   return config;
 }
 
@@ -84,9 +84,9 @@ TEST(GloraPeft, EqualChoicesKeepTheirForms) {
                                                 {"vector", "vector", "vector"},
                                                 {"constant", "lora", "vector"}}) {
     AdapterConfig config = glora(false);
-    config.glora.choice_a = config.glora.choice_b = forms[0];
-    config.glora.choice_c = forms[1];
-    config.glora.choice_d = config.glora.choice_e = forms[2];
+    config.set("glora.choice_a", forms[0]).set("glora.choice_b", forms[0]);
+    config.set("glora.choice_c", forms[1]);
+    config.set("glora.choice_d", forms[2]).set("glora.choice_e", forms[2]);
     Saved saved(config);
     const auto loaded = saved.round_trip();
     EXPECT_EQ(saved.config()["peft_type"], "GLORA");
@@ -94,7 +94,7 @@ TEST(GloraPeft, EqualChoicesKeepTheirForms) {
     EXPECT_EQ(saved.config()["config_C"], forms[1]);
     EXPECT_EQ(saved.config()["config_D_E"], forms[2]);
     EXPECT_EQ(saved.config()["r"], 3);
-    EXPECT_EQ(loaded->config().glora.choice_e, forms[2]);
+    EXPECT_EQ(loaded->config().get("glora.choice_e"), forms[2]);
     expect_same_outputs(*saved.adapter, *loaded);
   }
 }
@@ -106,7 +106,7 @@ TEST(GloraPeft, SearchedChoicesAreSpecialCasesOfTheLargest) {
   EXPECT_EQ(saved.config()["config_A_B"], "lora");
   EXPECT_EQ(saved.config()["config_C"], "lora");
   EXPECT_EQ(saved.config()["config_D_E"], "vector");
-  EXPECT_FALSE(loaded->config().glora.search);
+  EXPECT_EQ(loaded->config().get("glora.search"), false);
   expect_same_outputs(*saved.adapter, *loaded);
 }
 
@@ -123,7 +123,7 @@ TEST(GloraPeft, LayersWithoutBiasHaveZeros) {
   EXPECT_EQ(file->tensor(path + ".glora_C.zeros").sizes(), (std::vector<int64_t>{16, 1}));
   EXPECT_EQ(file->tensor(path + ".glora_E.zeros").sizes(), (std::vector<int64_t>{16}));
 
-  config.glora.add_bias = true;
+  config.set("glora.add_bias", true);
   Saved with_bias(config, nullptr, options);
   EXPECT_THAT(error_text([&] { save_peft_adapter(*with_bias.adapter, with_bias.directory.path()); }),
               HasSubstr("has no bias, and PEFT's GLORA does without C and E there"));

@@ -44,12 +44,12 @@ AdapterConfig searching(int64_t rank = 3) {
 AdapterConfig fixed(const std::string& a, const std::string& b, const std::string& c, const std::string& d,
                     const std::string& e) {
   AdapterConfig config = searching();
-  config.glora.search = false;
-  config.glora.choice_a = a;
-  config.glora.choice_b = b;
-  config.glora.choice_c = c;
-  config.glora.choice_d = d;
-  config.glora.choice_e = e;
+  config.set("glora.search", false);
+  config.set("glora.choice_a", a);
+  config.set("glora.choice_b", b);
+  config.set("glora.choice_c", c);
+  config.set("glora.choice_d", d);
+  config.set("glora.choice_e", e);
   return config;
 }
 
@@ -78,9 +78,9 @@ TEST(Glora, Counts) {
   }
   config.target_modules = {"q_proj", "v_proj"};
   EXPECT_EQ(count(config, llama, 28), 4587520);
-  config.glora.choice_a = config.glora.choice_b = "vector";
+  config.set("glora.choice_a", "vector").set("glora.choice_b", "vector");
   EXPECT_EQ(count(config, llama, 28), 229376);
-  config.glora.add_bias = true;  // C [3072] lora, E constant; still no D
+  config.set("glora.add_bias", true);  // C [3072] lora, E constant; still no D
   EXPECT_EQ(count(config, llama, 28), 229376 + 56 * (8 * 3073 + 1));
 
   std::vector<Site> vit;  // ViT-B/16, everything at once
@@ -112,7 +112,7 @@ TEST(Glora, StartsAtTheBase) {
   for (const bool search : {true, false}) {
     FakeModel model(testing::double_options());
     AdapterConfig config = searching();
-    config.glora.search = search;
+    config.set("glora.search", search);
     const auto adapter = create_adapter(config, model.target(), 1);
     testing::expect_base_output(*adapter);
   }
@@ -136,7 +136,7 @@ TEST(Glora, GradientsAreExact) {
   options.llama = true;
   AdapterConfig config = searching();
   config.target_modules = {"q_proj"};
-  config.glora.add_bias = true;
+  config.set("glora.add_bias", true);
   testing::expect_exact_gradients(*Made(config, options).adapter);
 }
 
@@ -188,17 +188,19 @@ TEST(Glora, EverySupportIsWhatTheFormulaSays) {
             at::mm(tensor_named(*made.adapter, name + ".Xd"), tensor_named(*made.adapter, name + ".Xu"));
         return product.reshape(shape);
       };
-      const GloraOptions& o = config.glora;
+      const auto choice = [&](char support) {
+        return config.get(std::string("glora.choice_") + support).get<std::string>();
+      };
       const at::Tensor w = site.linear->weight, b = site.linear->bias;
       const std::vector<int64_t> matrix = {site.out_features, site.in_features};
-      const at::Tensor weight = w + w * part('A', o.choice_a, matrix) + part('B', o.choice_b, matrix);
-      const at::Tensor bias = b + b * part('D', o.choice_d, {site.out_features}) +
-                              part('E', o.choice_e, {site.out_features}) +
-                              at::mm(w, part('C', o.choice_c, {site.in_features, 1})).reshape({-1});
+      const at::Tensor weight = w + w * part('A', choice('a'), matrix) + part('B', choice('b'), matrix);
+      const at::Tensor bias = b + b * part('D', choice('d'), {site.out_features}) +
+                              part('E', choice('e'), {site.out_features}) +
+                              at::mm(w, part('C', choice('c'), {site.in_features, 1})).reshape({-1});
       const at::Tensor expected = at::linear(testing::site_input(site), weight, bias);
       EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-12)
-          << site.path << " " << o.choice_a << " " << o.choice_b << " " << o.choice_c << " " << o.choice_d
-          << " " << o.choice_e;
+          << site.path << " " << choice('a') << " " << choice('b') << " " << choice('c') << " " << choice('d')
+          << " " << choice('e');
     }
   }
 }
@@ -212,7 +214,7 @@ TEST(Glora, TheStartIsThatOfTheAuthorsOrOfPeft) {
   for (const bool search : {true, false}) {
     FakeModel model(options);
     AdapterConfig config = searching(8);
-    config.glora.search = search;
+    config.set("glora.search", search);
     const auto adapter = create_adapter(config, model.target(), 1);
     for (const TrainableTensor& entry : adapter->trainable()) {
       if (entry.group != ParameterGroup::kAdapter) continue;
@@ -268,7 +270,7 @@ TEST(Glora, LayersWithoutBiasGetOneOnlyWhenAsked) {
   const Made without(config, options);
   EXPECT_FALSE(without.adapter->delta_bias(0).defined());
   testing::expect_merge_equals_forward(*without.adapter);
-  config.glora.add_bias = true;
+  config.set("glora.add_bias", true);
   const Made with(config, options);
   EXPECT_TRUE(with.adapter->delta_bias(0).defined());
   testing::expect_merge_equals_forward(*with.adapter);
@@ -514,9 +516,9 @@ TEST(Glora, RefusesContradictoryOptions) {
   AdapterConfig config = searching();
   config.alpha = 4.0;
   config.dropout = 0.1;
-  config.glora.choice_a = "none";
-  config.glora.parents = 60;
-  config.glora.min_parameters = 2000000;
+  config.set("glora.choice_a", "none");
+  config.set("glora.parents", 60);
+  config.set("glora.min_parameters", 2000000);
   const std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
   EXPECT_THAT(text, HasSubstr("adapter.alpha: has no effect with method glora"));
   EXPECT_THAT(text, HasSubstr("adapter.dropout: has no effect with method glora"));

@@ -315,7 +315,7 @@ TEST(LoraVariants, OtherMethodsRefuseThem) {
   AdapterConfig config = config_of("msplora");
   config.use_dora = true;
   config.init = "pissa";
-  config.prilora.beta = 0.5;
+  config.set("prilora.beta", 0.5);
   const std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
   EXPECT_THAT(text, HasSubstr("adapter.use_dora: has no meaning for method `msplora`"));
   EXPECT_THAT(text,

@@ -44,9 +44,9 @@ struct Pro {
     config.alpha = 5.0;  // s = 5/3
     config.target_modules = {"query", "intermediate.dense"};
     config.layers_to_transform = {0};
-    config.lorapro.mode = mode;
-    config.lorapro.split = split;
-    config.lorapro.damping = 0.0;
+    config.set("lorapro.mode", mode);
+    config.set("lorapro.split", split);
+    config.set("lorapro.damping", 0.0);
     adapter = create_adapter(config, model.target(), 1);
     testing::randomize(*adapter, 0.7);
     rule.lr = kRate;

@@ -31,7 +31,7 @@ AdapterConfig lorta(int64_t rank = 3, const std::vector<std::string>& targets = 
   AdapterConfig config;
   config.method = "lorta";
   config.rank = rank;
-  config.lorta.alpha = 5.0;
+  config.set("lorta.alpha", 5.0);
   config.target_modules = targets;
   return config;
 }
@@ -73,7 +73,7 @@ TEST(Lorta, SlicesAreThoseOfTheTensorInEveryOrientation) {
     const std::string orientation = name;
     FakeModel model(testing::double_options());
     AdapterConfig config = lorta();
-    config.lorta.orientation = orientation;
+    config.set("lorta.orientation", orientation);
     const auto adapter = create_adapter(config, model.target(), 1);
     testing::randomize(*adapter, 1.0);
     const double scaling = 5.0 / 3.0;
@@ -124,7 +124,7 @@ TEST(Lorta, InitialFactorsHaveTheAuthorsBounds) {
     options.heads = 16;
     FakeModel model(options);
     AdapterConfig config = lorta(16);
-    config.lorta.init_scale = init_scale;
+    config.set("lorta.init_scale", init_scale);
     return tensor_named(*create_adapter(config, model.target(), 3), name).abs().max().item<double>();
   };
   const auto expect_bound = [](double found, double bound) {
@@ -141,9 +141,9 @@ TEST(Lorta, InitialFactorsHaveTheAuthorsBounds) {
 TEST(Lorta, ScalingIsOneUnlessAlphaSaysOtherwise) {
   FakeModel model;
   AdapterConfig config = lorta(4);
-  config.lorta.alpha.reset();
+  config.set("lorta.alpha", nullptr);
   EXPECT_DOUBLE_EQ(create_adapter(config, model.target(), 1)->terms(0)[0].scaling, 1.0);
-  config.lorta.alpha = 1.0;
+  config.set("lorta.alpha", 1.0);
   EXPECT_DOUBLE_EQ(create_adapter(config, model.target(), 1)->terms(0)[0].scaling, 0.25);
   config.use_rslora = true;
   EXPECT_DOUBLE_EQ(create_adapter(config, model.target(), 1)->terms(0)[0].scaling, 0.5);
@@ -195,11 +195,11 @@ TEST(Lorta, GroupedQueryNeedsAFactorOfItsOwn) {
   std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
   EXPECT_THAT(text, HasSubstr("4 attention heads, but 2 for keys and values"));
   EXPECT_THAT(text, HasSubstr("adapter.lorta.grouped_query"));
-  config.lorta.grouped_query = true;
-  config.lorta.orientation = "peft_compat";
+  config.set("lorta.grouped_query", true);
+  config.set("lorta.orientation", "peft_compat");
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               HasSubstr("the authors' programs need equal numbers"));
-  config.lorta.orientation = "semantic";
+  config.set("lorta.orientation", "semantic");
   const auto adapter = create_adapter(config, model.target(), 1);
   EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 3 * (16 + 4 + 4 + 2 + 4 + 2));
   testing::randomize(*adapter, 1.0);
@@ -254,12 +254,12 @@ TEST(Lorta, RefusesOptionsOfOthers) {
   config.alpha = 4.0;
   config.init = "gaussian";
   config.ranks = {4};
-  config.ttlora.init = "tt_svd";
-  config.glora.search = false;
+  config.set("ttlora.init", "tt_svd");
+  config.set("glora.search", false);
   const std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
   EXPECT_THAT(text, HasSubstr("adapter.lorta.alpha"));
   EXPECT_THAT(text, HasSubstr("adapter.init: has no effect with method lorta"));
-  EXPECT_THAT(text, HasSubstr("adapter.ranks: has no effect with method lorta"));
+  EXPECT_THAT(text, HasSubstr("adapter.ranks: belongs to method msplora; lorta would ignore it"));
   EXPECT_THAT(text, HasSubstr("adapter.ttlora.init: belongs to method ttlora"));
   EXPECT_THAT(text, HasSubstr("adapter.glora.search: belongs to method glora"));
 }

@@ -402,7 +402,7 @@ TEST(AdapterErrors, AllAtOnce) {
   config.stage_fractions = {0.5, 0.4};
   const std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
   // A value out of its range is reported before the checks that build on it.
-  EXPECT_THAT(text, HasSubstr("adapter.bias: must be one of none, lora_only, all, but is `some`"));
+  EXPECT_THAT(text, HasSubstr("adapter.bias: must be `none`, `lora_only` or `all`, but is `some`"));
   EXPECT_THAT(text, HasSubstr("nearest to `valu` is `value`"));
   EXPECT_THAT(text, HasSubstr("adapter.modules_to_save: `poolerr` matches no module"));
   config.bias = "none";
@@ -424,7 +424,7 @@ TEST(AdapterErrors, ValuesOutOfRange) {
   const std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
   EXPECT_THAT(text, HasSubstr("adapter.rank: must be at least 1, but is 0"));
   EXPECT_THAT(text, HasSubstr("adapter.alpha: must be above 0, but is nan"));
-  EXPECT_THAT(text, HasSubstr("adapter.dropout: must be at least 0 and below 1, but is 1"));
+  EXPECT_THAT(text, HasSubstr("adapter.dropout: must be a number in [0, 1), but is 1"));
 }
 
 TEST(AdapterErrors, OptionsOfAnotherMethod) {

@@ -64,11 +64,11 @@ TEST(Prilora, RanksGrowLinearlyToTheNearest) {
   EXPECT_EQ(std::accumulate(ranks.begin(), ranks.end(), int64_t{0}), 96);
   EXPECT_THAT(planned_ranks(prilora(), 1), ElementsAre(4));
   AdapterConfig config = prilora();
-  config.prilora.first_rank = 10;
+  config.set("prilora.first_rank", 10);
   EXPECT_THAT(planned_ranks(config, 3), ElementsAre(10, 8, 6));  // falling, mean 8
-  config.prilora.last_rank = 2;
+  config.set("prilora.last_rank", 2);
   EXPECT_THAT(planned_ranks(config, 3), ElementsAre(10, 6, 2));
-  config.prilora.first_rank.reset();
+  config.set("prilora.first_rank", nullptr);
   EXPECT_THAT(planned_ranks(config, 3), ElementsAre(14, 8, 2));
   EXPECT_THAT(planned_ranks(prilora(1), 3), ElementsAre(1, 1, 1));
 }
@@ -96,7 +96,7 @@ TEST(Prilora, ScalingOfEachLayerOrOfTheMean) {
   const auto own = create_adapter(config, model.target(), 1);
   EXPECT_DOUBLE_EQ(own->terms(0)[0].scaling, 6.0);
   EXPECT_DOUBLE_EQ(own->terms(23)[0].scaling, 2.0);
-  config.prilora.scaling = "mean";
+  config.set("prilora.scaling", "mean");
   const auto mean = create_adapter(config, other.target(), 1);
   EXPECT_DOUBLE_EQ(mean->terms(0)[0].scaling, 3.0);
   EXPECT_DOUBLE_EQ(mean->terms(23)[0].scaling, 3.0);
@@ -105,7 +105,7 @@ TEST(Prilora, ScalingOfEachLayerOrOfTheMean) {
 TEST(Prilora, RunningNormsOfTheInputsInTraining) {
   FakeModel model;
   AdapterConfig config = prilora();
-  config.prilora.beta = 0.75;
+  config.set("prilora.beta", 0.75);
   config.dropout = 0.5;  // the norms are those of the input before it
   const auto adapter = create_adapter(config, model.target(), 1);
   const Linear& layer = model.linear(adapter->sites()[0].path);
@@ -124,8 +124,8 @@ TEST(Prilora, EachRowLosesTheShareAskedForAndMayReviveIt) {
   for (const double fraction : {0.5, 0.3, 0.05}) {
     FakeModel model;
     AdapterConfig config = prilora();
-    config.prilora.prune_fraction = fraction;
-    config.prilora.prune_every = 5;
+    config.set("prilora.prune_fraction", fraction);
+    config.set("prilora.prune_every", 5);
     const auto adapter = create_adapter(config, model.target(), 1);
     randomize(*adapter);
     const auto per_row = static_cast<int64_t>(fraction * 16);
@@ -152,8 +152,8 @@ TEST(Prilora, EachRowLosesTheShareAskedForAndMayReviveIt) {
 TEST(Prilora, ImportanceIsTheProductOfEntryAndNorm) {
   FakeModel model;
   AdapterConfig config = prilora();
-  config.prilora.prune_every = 1;
-  config.prilora.prune_fraction = 0.25;
+  config.set("prilora.prune_every", 1);
+  config.set("prilora.prune_fraction", 0.25);
   const auto adapter = create_adapter(config, model.target(), 1);
   const c10::NoGradGuard no_grad;
   const at::Tensor places = at::arange(16, at::kFloat);
@@ -177,7 +177,7 @@ TEST(Prilora, PrunesAfterTheLastStepOnRequestAlone) {
     for (const int64_t total : {40, 50}) {  // with and without an event on the last step
       FakeModel model;
       AdapterConfig config = prilora();
-      config.prilora.final_prune = final_prune;
+      config.set("prilora.final_prune", final_prune);
       const auto adapter = create_adapter(config, model.target(), 1);
       randomize(*adapter);
       end_step(*adapter, total, total);
@@ -186,7 +186,7 @@ TEST(Prilora, PrunesAfterTheLastStepOnRequestAlone) {
   }
   FakeModel model;
   AdapterConfig config = prilora();
-  config.prilora.prune_every = 0;
+  config.set("prilora.prune_every", 0);
   const auto adapter = create_adapter(config, model.target(), 1);
   end_step(*adapter, 40);
   EXPECT_EQ(zeros(adapter->terms(0)[0].down), 0);
@@ -219,7 +219,7 @@ TEST(Prilora, Files) {
 TEST(Prilora, Errors) {
   FakeModel model;
   AdapterConfig config = prilora();
-  config.prilora.first_rank = 16;
+  config.set("prilora.first_rank", 16);
   config.rank_pattern = {{"query", 4}};
   config.stagewise = true;
   std::string text = error_text([&] { create_adapter(config, model.target(), 1); });
@@ -229,9 +229,9 @@ TEST(Prilora, Errors) {
   config = prilora(12);
   text = error_text([&] { create_adapter(config, model.target(), 1); });
   EXPECT_THAT(text, HasSubstr("adapter.prilora: rank 18 is larger than a dimension of query [16, 16] x1"));
-  config.prilora.prune_fraction = 1.0;
+  config.set("prilora.prune_fraction", 1.0);
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
-              HasSubstr("adapter.prilora.prune_fraction: must be at least 0 and below 1, but is 1"));
+              HasSubstr("adapter.prilora.prune_fraction: must be a number in [0, 1), but is 1"));
 }
 
 }  // namespace

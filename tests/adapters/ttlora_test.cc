@@ -40,8 +40,9 @@ AdapterConfig ttlora(int64_t rank = 3) {
 AdapterConfig wide_config(const std::string& convention = "canonical") {
   AdapterConfig config = ttlora();
   config.target_modules = {"intermediate.dense"};
-  config.ttlora.convention = convention;
-  config.ttlora.shape = convention == "orig_reconstruct" ? Factors{2, 4, 4, 8, 2} : Factors{8, 2, 2, 4, 4};
+  config.set("ttlora.convention", convention);
+  config.set("ttlora.shape",
+             convention == "orig_reconstruct" ? Factors{2, 4, 4, 8, 2} : Factors{8, 2, 2, 4, 4});
   return config;
 }
 
@@ -83,7 +84,7 @@ at::Tensor contracted(const at::Tensor& x, const std::vector<at::Tensor>& cores,
 int64_t count_with_shape(const std::vector<Site>& sites, int64_t layers, int64_t rank, const Factors& shape) {
   AdapterConfig config = ttlora(rank);
   config.target_modules = {sites.front().module};
-  config.ttlora.shape = shape;
+  config.set("ttlora.shape", shape);
   return count_parameters(config, sites, layers).total;
 }
 
@@ -103,10 +104,10 @@ TEST(Ttlora, CountsOfOneMatrix) {
 
 TEST(Ttlora, CountsOfModels) {
   AdapterConfig config = ttlora(4);
-  config.ttlora.shape = {12, 8, 8, 2, 2, 2, 8, 12};
+  config.set("ttlora.shape", {12, 8, 8, 2, 2, 2, 8, 12});
   EXPECT_EQ(count_parameters(config, testing::roberta_sites(12, 768), 12).total, 13824);
   config.rank = 5;
-  config.ttlora.shape = {64, 4, 3, 3, 4, 64};
+  config.set("ttlora.shape", {64, 4, 3, 3, 4, 64});
   EXPECT_EQ(count_parameters(config, testing::roberta_sites(12, 768), 12).total, 23760);
 
   const auto llama = [](int64_t layers, int64_t hidden, int64_t kv) {
@@ -118,14 +119,14 @@ TEST(Ttlora, CountsOfModels) {
     return sites;
   };
   config.target_modules = {"q_proj", "v_proj"};
-  config.ttlora.shape.clear();
+  config.set("ttlora.shape", nlohmann::json::array());
   // 16 x 16 x 16 on both sides is what is chosen without a shape.
   EXPECT_EQ(count_parameters(config, llama(32, 4096, 4096), 32).total, 112640);
-  config.ttlora.shape_pattern = {{"q_proj", {16, 4, 4, 4, 2, 2, 2, 2, 4, 4, 4, 16}},
-                                 {"v_proj", {16, 4, 4, 4, 2, 2, 2, 2, 4, 4, 16}}};
+  config.set("ttlora.shape_pattern", {{"q_proj", {16, 4, 4, 4, 2, 2, 2, 2, 4, 4, 4, 16}},
+                                      {"v_proj", {16, 4, 4, 4, 2, 2, 2, 2, 4, 4, 16}}});
   EXPECT_EQ(count_parameters(config, llama(32, 4096, 1024), 32).total, 58240);
-  config.ttlora.shape_pattern = {{"q_proj", {16, 8, 4, 4, 4, 4, 8, 16}},
-                                 {"v_proj", {16, 16, 4, 2, 2, 16, 16}}};
+  config.set("ttlora.shape_pattern",
+             {{"q_proj", {16, 8, 4, 4, 4, 4, 8, 16}}, {"v_proj", {16, 16, 4, 2, 2, 16, 16}}});
   EXPECT_EQ(count_parameters(config, llama(16, 2048, 512), 16).total, 33920);
 }
 
@@ -195,12 +196,12 @@ TEST(Ttlora, ForwardEqualsMergedWeightsAndGradientsAreExact) {
 TEST(Ttlora, TwoCoresAreALora) {
   FakeModel model(testing::double_options()), other(testing::double_options());
   AdapterConfig config = wide_config();
-  config.ttlora.shape = {16, 32};
+  config.set("ttlora.shape", {16, 32});
   const auto train = create_adapter(config, model.target(), 1);
   testing::randomize(*train, 0.5);
   AdapterConfig lora = config;
   lora.method = "lora";
-  lora.ttlora = {};
+  lora.set("ttlora.shape", nlohmann::json::array());
   lora.alpha = config.alpha * 3.0;  // scaling alpha / r equals TT-LoRA's alpha
   const auto plain = create_adapter(lora, other.target(), 1);
   const c10::NoGradGuard no_grad;
@@ -222,7 +223,7 @@ TEST(Ttlora, InitialCores) {
   EXPECT_GT(direct->delta_weight(0).abs().max().item<double>(), 0.0);
   EXPECT_FALSE(at::equal(direct->delta_weight(0), direct->delta_weight(1)));
   AdapterConfig config = wide_config();
-  config.ttlora.init = "zero_last";
+  config.set("ttlora.init", "zero_last");
   FakeModel other(testing::double_options());
   const auto zero = create_adapter(config, other.target(), 1);
   testing::expect_base_output(*zero);
@@ -252,9 +253,9 @@ TEST(Ttlora, SvdStartDecomposesTheSameMatrixInEveryConvention) {
     FakeModel model(testing::double_options());
     AdapterConfig config = wide_config(convention);
     config.rank = 16;  // full at the cut
-    config.ttlora.shape =
-        std::string(convention) == "orig_reconstruct" ? Factors{32, 4, 4} : Factors{4, 4, 32};
-    config.ttlora.init = "tt_svd";
+    config.set("ttlora.shape",
+               std::string(convention) == "orig_reconstruct" ? Factors{32, 4, 4} : Factors{4, 4, 32});
+    config.set("ttlora.init", "tt_svd");
     config.alpha = 1.0;
     found.push_back(create_adapter(config, model.target(), 1)->delta_weight(0));
   }
@@ -282,7 +283,7 @@ TEST(Ttlora, FilesGiveTheSameUpdate) {
 
 TEST(Ttlora, RefusesShapesWithoutACut) {
   AdapterConfig config = ttlora(4);
-  config.ttlora.shape = {64, 16, 9, 64};
+  config.set("ttlora.shape", {64, 16, 9, 64});
   config.use_rslora = true;
   const auto sites = testing::roberta_sites(12, 768);
   const std::string text = error_text([&] { count_parameters(config, sites, 12); });
@@ -291,12 +292,12 @@ TEST(Ttlora, RefusesShapesWithoutACut) {
   EXPECT_THAT(text, HasSubstr("for example [12, 8, 8, 8, 8, 12]"));
   EXPECT_THAT(text, HasSubstr("adapter.use_rslora: has no effect with method ttlora"));
   config.use_rslora = false;
-  config.ttlora.shape_pattern = {{"qery", {768, 768}}, {"(", {2}}, {"query", {}}};
+  config.set("ttlora.shape_pattern", {{"qery", {768, 768}}, {"(", {2}}, {"query", nlohmann::json::array()}});
   const std::string rest = error_text([&] { count_parameters(config, sites, 12); });
   EXPECT_THAT(rest, HasSubstr("`qery` matches no targeted module"));
   EXPECT_THAT(rest, HasSubstr("is no regular expression"));
   EXPECT_THAT(rest, HasSubstr("the shape of `query` is empty"));
-  config.ttlora.shape_pattern = {{"query", {1, 768, 768}}};
+  config.set("ttlora.shape_pattern", {{"query", {1, 768, 768}}});
   EXPECT_THAT(error_text([&] { count_parameters(config, sites, 12); }), HasSubstr("must be at least 2"));
 }
 

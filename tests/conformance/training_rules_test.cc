@@ -183,7 +183,7 @@ void expect_merging_is_exact(const std::filesystem::path& folder, const std::str
 /// Training, files and merging in a model of `type`.
 void check_architecture(const MethodRow& row, const std::string& type, Heads heads) {
   AdapterConfig config = config_for(row, type);
-  if (config.method == "lorta") config.lorta.grouped_query = heads == Heads::kGrouped;
+  if (config.method == "lorta") config.set("lorta.grouped_query", heads == Heads::kGrouped);
   TemporaryDirectory directory, files("-files");
   TinyTraining training(config, type, 0.0, at::kCPU, heads);
   training.options.max_steps = row.steps;

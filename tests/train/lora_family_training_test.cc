@@ -37,16 +37,16 @@ AdapterConfig lora_with_everything() {
 /// Merges after steps 4 and 7.
 AdapterConfig merging_aslora() {
   AdapterConfig config = with_dropout("aslora");
-  config.aslora.start_step = 1;
-  config.aslora.interval = 3;
-  config.aslora.merges = 2;
+  config.set("aslora.start_step", 1);
+  config.set("aslora.interval", 3);
+  config.set("aslora.merges", 2);
   return config;
 }
 
 /// Prunes after steps 4 and 8.
 AdapterConfig pruning_prilora() {
   AdapterConfig config = with_dropout("prilora");
-  config.prilora.prune_every = 4;
+  config.set("prilora.prune_every", 4);
   return config;
 }
 

@@ -36,7 +36,7 @@ AdapterConfig config_of(const std::string& method, int64_t rank = 3) {
 
 AdapterConfig lorapro(const std::string& mode) {
   AdapterConfig config = config_of("lorapro");
-  config.lorapro.mode = mode;
+  config.set("lorapro.mode", mode);
   return config;
 }
 
@@ -44,10 +44,10 @@ AdapterConfig xgblora() {
   AdapterConfig config;
   config.method = "xgblora";
   config.dropout = 0.1;
-  config.xgblora.rounds = 4;
-  config.xgblora.layers_per_round = 2;
-  config.xgblora.booster_rank = 2;
-  config.xgblora.scaling = 1.5;
+  config.set("xgblora.rounds", 4);
+  config.set("xgblora.layers_per_round", 2);
+  config.set("xgblora.booster_rank", 2);
+  config.set("xgblora.scaling", 1.5);
   return config;
 }
 
@@ -55,8 +55,8 @@ AdapterConfig gelora() {
   AdapterConfig config;
   config.method = "gelora";
   config.target_modules = {"query", "key", "value", "attention.output.dense"};
-  config.gelora.layer_ranks = {3, 1, 2};
-  config.gelora.alpha_ratio = 1.5;
+  config.set("gelora.layer_ranks", {3, 1, 2});
+  config.set("gelora.alpha_ratio", 1.5);
   return config;
 }
 
@@ -146,7 +146,7 @@ bool same_training(MethodRun& a, MethodRun& b) {
 
 TEST(FlatLora, WithoutNoiseIsLoraBitForBit) {
   AdapterConfig quiet = config_of("flatlora");
-  quiet.flatlora.rho = 0.0;
+  quiet.set("flatlora.rho", 0.0);
   quiet.dropout = 0.1;
   AdapterConfig lora = config_of("lora");
   lora.dropout = 0.1;
@@ -170,8 +170,8 @@ TEST(XgbLora, OneRoundOnAllLayersIsLoraBitForBit) {
   AdapterConfig boosted;
   boosted.method = "xgblora";
   boosted.alpha = 1.0;
-  boosted.xgblora.rounds = 1;
-  boosted.xgblora.layers_per_round = 3;
+  boosted.set("xgblora.rounds", 1);
+  boosted.set("xgblora.layers_per_round", 3);
   AdapterConfig lora = config_of("lora", 1);
   lora.alpha = 1.0;
   boosted.dropout = lora.dropout = 0.1;
@@ -250,7 +250,7 @@ TEST(XgbLora, AMergeChangesNothingAndStartsAnew) {
 
 TEST(XgbLora, WarmsUpAfterEachMerge) {
   AdapterConfig config = xgblora();
-  config.xgblora.warmup_steps = 3;
+  config.set("xgblora.warmup_steps", 3);
   MethodRun run(config);
   Resets resets;
   run.adapter->on_step_begin({0, 80});  // rounds of 20 steps
@@ -272,7 +272,7 @@ TEST(XgbLora, WarmsUpAfterEachMerge) {
 TEST(XgbLora, ThePenaltyIsClippedWithTheRest) {
   TemporaryDirectory directory;
   AdapterConfig config = xgblora();
-  config.xgblora.penalty = 1e4;
+  config.set("xgblora.penalty", 1e4);
   MethodRun run(config);
   run.options.optimizer = "sgd";
   run.options.weight_decay = 0.0;
@@ -338,7 +338,7 @@ TEST(LoraPro, WithSgdBothModesAreTheSame) {
 TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
   TemporaryDirectory directory;
   AdapterConfig config = lorapro("full");
-  config.lorapro.damping = 0.0;
+  config.set("lorapro.damping", 0.0);
   MethodRun run(config);
   run.options.max_steps = 1;
   run.options.weight_decay = 0.0;
@@ -371,7 +371,7 @@ TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
 
 TEST(LoraPro, LimitsTheStepOfTheDownFactor) {
   AdapterConfig config = lorapro("full");
-  config.lorapro.max_relative_step = 0.01;
+  config.set("lorapro.max_relative_step", 0.01);
   MethodRun run(config);
   run.options.save_every = 1;
   run.options.weight_decay = 0.0;

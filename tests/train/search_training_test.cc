@@ -88,10 +88,10 @@ AdapterConfig glora() {
   config.method = "glora";
   config.rank = 2;
   config.target_modules = {"query", "value", "intermediate.dense"};
-  config.glora.population = 6;
-  config.glora.generations = 2;
-  config.glora.parents = 3;
-  config.glora.max_parameters = 900;
+  config.set("glora.population", 6);
+  config.set("glora.generations", 2);
+  config.set("glora.parents", 3);
+  config.set("glora.max_parameters", 900);
   return config;
 }
 
@@ -134,7 +134,7 @@ TEST(SearchTraining, AResumedRunIsTheSame) {
 
 AdapterConfig tuned_glora() {
   AdapterConfig config = glora();
-  config.glora.tune_fraction = 0.3;  // 6 of 18 steps
+  config.set("glora.tune_fraction", 0.3);  // 6 of 18 steps
   return config;
 }
 
@@ -182,7 +182,7 @@ TEST(SearchTraining, AResumedRunWithTuningIsTheSame) {
 
 TEST(SearchTraining, TuningNeedsASearch) {
   AdapterConfig config = tuned_glora();
-  config.glora.search = false;
+  config.set("glora.search", false);
   try {
     SearchRun run(config);
     FAIL();
@@ -211,7 +211,7 @@ class TensorMethods : public testing::TestWithParam<std::string> {
     config.method = GetParam();
     config.rank = 4;
     if (GetParam() == "lorta") {
-      config.lorta.alpha = 6.0;
+      config.set("lorta.alpha", 6.0);
       config.dropout = 0.1;
       config.target_modules = {"query", "key", "value", "attention.output.dense"};
     }
@@ -252,7 +252,7 @@ INSTANTIATE_TEST_SUITE_P(Methods, TensorMethods, testing::Values("lorta", "ttlor
 
 TEST(Merge, RefusesABiasThatTheModelHasNoPlaceFor) {
   AdapterConfig config = glora();
-  config.glora.add_bias = true;
+  config.set("glora.add_bias", true);
   SearchRun run(glora());
   const Site site = run.adapter->sites()[0];
   run.adapter.reset();

@@ -2,11 +2,14 @@
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "msplora/adapters/method_options.h"
+#include "msplora/core/option_group.h"
 #include "msplora/core/options.h"
 
 namespace msplora {
@@ -42,15 +45,28 @@ struct AdapterConfig {
   bool stagewise = false;
   std::vector<double> stage_fractions;
 
-  AsloraOptions aslora;
-  PriloraOptions prilora;
-  LortaOptions lorta;
-  TtloraOptions ttlora;
-  GloraOptions glora;
-  FlatLoraOptions flatlora;
-  LoraProOptions lorapro;
-  XgbLoraOptions xgblora;
-  GeLoraOptions gelora;
+  /// Options that methods have for themselves, by method: `adapter.aslora.interval`. Each is declared in its
+  /// method's file; set() and get() reach them by name.
+  std::vector<std::pair<std::string, OptionGroup>> groups = default_groups();
+
+  /// Sets one option, e.g. set("aslora.interval", 3). Ranges are checked with everything else when an adapter
+  /// is made. Throws Error{kConfig} for an unknown name (with the nearest) or a value of another type.
+  AdapterConfig& set(const std::string& option, const nlohmann::json& value);
+  /// Throws Error{kConfig} for an unknown name.
+  nlohmann::json get(const std::string& option) const;
+
+  /// The options of the method that declares this struct.
+  template <class Options>
+  const Options& own() const {
+    for (const auto& entry : groups) {
+      if (const auto* options = entry.second.template as<Options>()) return *options;
+    }
+    throw std::logic_error("no method has these options");
+  }
+  template <class Options>
+  Options& own() {
+    return const_cast<Options&>(std::as_const(*this).template own<Options>());
+  }
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
@@ -106,16 +122,11 @@ struct AdapterConfig {
     visitor("stagewise", stagewise, "msplora: train one level at a time, global first");
     visitor("stage_fractions", stage_fractions,
             "msplora: share of the training for each stage; default equal", above(0));
-    visitor("aslora", aslora, "Options of method aslora");
-    visitor("prilora", prilora, "Options of method prilora");
-    visitor("lorta", lorta, "Options of method lorta");
-    visitor("ttlora", ttlora, "Options of method ttlora, whose update adapter.alpha multiplies directly");
-    visitor("glora", glora, "Options of method glora");
-    visitor("flatlora", flatlora, "Options of method flatlora");
-    visitor("lorapro", lorapro, "Options of method lorapro");
-    visitor("xgblora", xgblora, "Options of method xgblora");
-    visitor("gelora", gelora, "Options of method gelora");
+    for (auto& [method, group] : groups) visitor(method.c_str(), group, group.help().c_str());
   }
+
+ private:
+  static std::vector<std::pair<std::string, OptionGroup>> default_groups();
 };
 
 }  // namespace msplora

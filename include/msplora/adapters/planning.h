@@ -1,11 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
+#include "msplora/core/error.h"
 
+/// What is known of a method before there is a model: what programs that plan, describe and compare runs ask.
 namespace msplora {
 
 /// Last components of the paths that Hugging Face's models have their heads under.
@@ -25,5 +28,31 @@ AdapterConfig with_default_targets(AdapterConfig config, const std::string& mode
 /// What `method` uses of options written for several methods: the options that belong to other methods go
 /// back to their defaults, which the method would refuse otherwise.
 AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& method);
+
+// The following throw Error{kConfig} for an unknown method.
+
+/// One line on the method and its options: "lora, rank 8, alpha 16".
+std::string method_line(const AdapterConfig& config);
+
+/// The ranks of the update of a module in this layer, level by level; empty for methods without factors.
+std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer);
+
+/// Whether every parameter of the base is trained (full fine-tuning).
+bool trains_whole_base(const AdapterConfig& config);
+
+/// The options with what a run finds out first from its data (ranks, a search) set to something usual, for a
+/// model of so many layers: benchmarks have no data.
+AdapterConfig settled_without_data(AdapterConfig config, int64_t num_layers);
+
+/// Whether options are left that a run finds out first: it trains at least what count_parameters says.
+bool is_unsettled(const AdapterConfig& config);
+
+/// What a run offers a method.
+struct RunFacts {
+  std::optional<int64_t> steps;  // unset: not known before
+  bool has_validation = true;
+};
+/// Adds what the method lacks in such a run.
+void check_method_run(const AdapterConfig& config, const RunFacts& run, ErrorList& errors);
 
 }  // namespace msplora

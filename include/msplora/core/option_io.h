@@ -90,14 +90,15 @@ std::string type_text(const std::map<std::string, T>&) {
   return "map from text to " + type_text(T{});
 }
 
-template <class Value, class Visitor>
-concept OptionGroup = requires(Value& value, Visitor& visitor) {
-  value.visit(visitor);
-};
-
 struct AnyVisitor {
   template <class... Arguments>
   void operator()(const Arguments&...) {}
+};
+
+/// Options of a section: a struct or an OptionGroup.
+template <class Value>
+concept HasOptions = requires(Value& value, AnyVisitor& visitor) {
+  value.visit(visitor);
 };
 
 class DocWriter {
@@ -107,7 +108,7 @@ class DocWriter {
   template <class T>
   void operator()(const char* name, T& value, const char* help, const OptionRange& range = {}) {
     const std::string key = prefix_ + name;
-    if constexpr (OptionGroup<T, AnyVisitor>) {
+    if constexpr (HasOptions<T>) {
       docs_.push_back({key, "", "", "", help});
       DocWriter nested(key + ".", docs_);
       value.visit(nested);
@@ -137,7 +138,7 @@ class JsonWriter {
 
   template <class T, class... Rest>
   void operator()(const char* name, T& value, const Rest&...) {
-    if constexpr (OptionGroup<T, AnyVisitor>) {
+    if constexpr (HasOptions<T>) {
       Json nested = Json::object();
       JsonWriter writer(nested);
       value.visit(writer);
@@ -174,7 +175,7 @@ class OptionReader {
     const OptionNode* found = node_.find(name);
     if (found == nullptr) return;
     const std::string key = prefix_ + name;
-    if constexpr (OptionGroup<T, AnyVisitor>) {
+    if constexpr (HasOptions<T>) {
       if (!expect_map(*found, key)) return;
       OptionReader nested(*found, key + ".", all_keys_, errors_);
       value.visit(nested);
@@ -245,6 +246,107 @@ class OptionReader {
   std::vector<std::string> known_;
 };
 
+// Readers of one value of JSON, false for another type. Strict: no number becomes an integer by truncation,
+// no bool a number.
+bool read_value(const nlohmann::json& json, bool& value);
+bool read_value(const nlohmann::json& json, int64_t& value);
+bool read_value(const nlohmann::json& json, double& value);
+bool read_value(const nlohmann::json& json, std::string& value);
+template <class T>
+bool read_value(const nlohmann::json& json, std::optional<T>& value) {
+  value.reset();
+  return json.is_null() || read_value(json, value.emplace());
+}
+template <class T>
+bool read_value(const nlohmann::json& json, std::vector<T>& value) {
+  value.assign(json.is_array() ? json.size() : 0, T{});
+  bool fits = json.is_array();
+  for (size_t i = 0; fits && i < value.size(); ++i) fits = read_value(json[i], value[i]);
+  return fits;
+}
+template <class T>
+bool read_value(const nlohmann::json& json, std::map<std::string, T>& value) {
+  value.clear();
+  bool fits = json.is_object();
+  for (const auto& [key, entry] : json.items()) fits = fits && read_value(entry, value[key]);
+  return fits;
+}
+
+/// Moves the values of a JSON object into the options of one struct.
+class JsonReader {
+ public:
+  JsonReader(const nlohmann::json& from, std::string where, ErrorList& errors)
+      : from_(from), where_(std::move(where)), errors_(errors) {}
+
+  template <class T, class... Rest>
+  void operator()(const char* name, T& value, const Rest&...) {
+    known_.push_back(name);
+    const auto found = from_.find(name);
+    if (found == from_.end()) return;
+    if constexpr (HasOptions<T>) {
+      if (found->is_object()) return JsonReader(*found, where_ + "." + name, errors_).read_all(value);
+    } else {
+      T parsed{};
+      if (read_value(*found, parsed)) {
+        value = std::move(parsed);
+        return;
+      }
+    }
+    errors_.add(where_ + "." + name, "wrong type: " + found->dump());
+  }
+
+  template <class Options>
+  void read_all(Options& options) {
+    options.visit(*this);
+    report_unknown_keys();
+  }
+
+ private:
+  void report_unknown_keys();
+
+  const nlohmann::json& from_;
+  std::string where_;
+  ErrorList& errors_;
+  std::vector<std::string> known_;
+};
+
+/// Adds the values that lie outside of their declared ranges and choices.
+class RangeChecker {
+ public:
+  RangeChecker(std::string prefix, ErrorList& errors) : prefix_(std::move(prefix)), errors_(errors) {}
+
+  template <class T>
+  void operator()(const char* name, T& value, const char*, const OptionRange& range = {}) {
+    const std::string key = prefix_ + name;
+    if constexpr (HasOptions<T>) {
+      value.visit(RangeChecker(key + ".", errors_));
+    } else {
+      check(key, value, range);
+    }
+  }
+
+ private:
+  void check(const std::string& key, bool value, const OptionRange& range) {}
+  void check(const std::string& key, int64_t value, const OptionRange& range);
+  void check(const std::string& key, double value, const OptionRange& range);
+  void check(const std::string& key, const std::string& value, const OptionRange& range);
+  template <class T>
+  void check(const std::string& key, const std::optional<T>& value, const OptionRange& range) {
+    if (value) check(key, *value, range);
+  }
+  template <class T>
+  void check(const std::string& key, const std::vector<T>& value, const OptionRange& range) {
+    for (const T& entry : value) check(key, entry, range);
+  }
+  template <class T>
+  void check(const std::string& key, const std::map<std::string, T>& value, const OptionRange& range) {
+    for (const auto& [name, entry] : value) check(key, entry, range);
+  }
+
+  std::string prefix_;
+  ErrorList& errors_;
+};
+
 }  // namespace detail
 
 /// Every option in declaration order, sections included.
@@ -287,6 +389,20 @@ void apply_override(Options& options, const std::string& assignment, ErrorList& 
   } catch (const Error& error) {
     errors.add(error.where(), error.message(), error.hint());
   }
+}
+
+/// Takes the values of a JSON object over into `options`; options that it does not name keep theirs. Adds
+/// unknown keys and wrong types to `errors`, under `where`; ranges are check_ranges' to judge.
+template <class Options>
+void read_json(Options& options, const nlohmann::json& from, const std::string& where, ErrorList& errors) {
+  detail::JsonReader(from, where, errors).read_all(options);
+}
+
+/// Adds every option whose value lies outside its declared range or choices, for values that no reader has
+/// seen. `prefix` precedes the names: "adapter.".
+template <class Options>
+void check_ranges(Options options, const std::string& prefix, ErrorList& errors) {
+  options.visit(detail::RangeChecker(prefix, errors));
 }
 
 /// All values, nested as in the file; unset ones are null.

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/adapters/method_options.h"
+#include "msplora/adapters/gelora.h"
 #include "msplora/data/batch.h"
 #include "msplora/models/model.h"
 

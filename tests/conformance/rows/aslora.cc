@@ -8,10 +8,10 @@ MethodRow aslora(const std::string& name, const std::string& share_a = "module")
   MethodRow row;
   row.name = name;
   row.config = small_config("aslora");
-  row.config.aslora.share_a = share_a;
-  row.config.aslora.start_step = 1;
-  row.config.aslora.interval = 2;
-  row.config.aslora.merges = 2;
+  row.config.set("aslora.share_a", share_a);
+  row.config.set("aslora.start_step", 1);
+  row.config.set("aslora.interval", 2);
+  row.config.set("aslora.merges", 2);
   row.steps = 6;
   const auto shares = [share_a](const Site& a, const Site& b) {
     return share_a == "global" ? a.in_features == b.in_features : stack_of(a) == stack_of(b);
@@ -43,13 +43,13 @@ MethodRow plain() {
   MethodRow row = aslora("aslora");
   row.refused = {
       {[](AdapterConfig& config) { config.rank = 17; }, "adapter.rank: rank 17 is larger"},
-      {[](AdapterConfig& config) { config.aslora.merges = 4; }, "adapter.aslora.merges: 4 merges"},
-      {[](AdapterConfig& config) { config.aslora.interval = 0; }, "adapter.aslora.interval"},
-      {[](AdapterConfig& config) { config.aslora.share_a = "globl"; }, "did you mean `global`"},
+      {[](AdapterConfig& config) { config.set("aslora.merges", 4); }, "adapter.aslora.merges: 4 merges"},
+      {[](AdapterConfig& config) { config.set("aslora.interval", 0); }, "adapter.aslora.interval"},
+      {[](AdapterConfig& config) { config.set("aslora.share_a", "globl"); }, "did you mean `global`"},
       {[](AdapterConfig& config) { config.stagewise = true; }, "adapter.stagewise"},
       {[](AdapterConfig& config) { config.use_dora = true; }, "adapter.use_dora"},
       {[](AdapterConfig& config) { config.init = "olora"; }, "adapter.init"},
-      {[](AdapterConfig& config) { config.prilora.beta = 0.5; }, "adapter.prilora.beta"},
+      {[](AdapterConfig& config) { config.set("prilora.beta", 0.5); }, "adapter.prilora.beta"},
       {[](AdapterConfig& config) {
          config.rank_pattern = {{"query", 2}};
        },
@@ -61,14 +61,14 @@ MethodRow plain() {
 MethodRow global_a() {
   MethodRow row = aslora("aslora_global_a", "global");
   row.config.target_modules = kAllShapes;
-  row.config.aslora.pairs = "all";
+  row.config.set("aslora.pairs", "all");
   row.config.lora_plus_ratio = 4.0;
   return row;
 }
 
 MethodRow joint() {
   MethodRow row = aslora("aslora_joint");
-  row.config.aslora.decision = "joint";
+  row.config.set("aslora.decision", "joint");
   row.config.dropout = 0.2;
   row.config.init = "gaussian";
   row.refused = {{[](AdapterConfig& config) {

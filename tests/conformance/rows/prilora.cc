@@ -14,17 +14,18 @@ MethodRow prilora() {
   MethodRow row;
   row.name = "prilora";
   row.config = small_config("prilora");
-  row.config.prilora.prune_every = 2;
+  row.config.set("prilora.prune_every", 2);
   row.steps = 5;
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
     return total(sites, {{0, 2}, {1, 3}, {2, 5}, {3, 6}, {-1, 4}});
   };
   row.refused = {
-      {[](AdapterConfig& config) { config.prilora.last_rank = 17; }, "adapter.prilora"},
-      {[](AdapterConfig& config) { config.prilora.first_rank = 8; }, "8 leaves 0 for the other end"},
-      {[](AdapterConfig& config) { config.prilora.prune_fraction = 1.0; }, "adapter.prilora.prune_fraction"},
-      {[](AdapterConfig& config) { config.prilora.scaling = "meen"; }, "did you mean `mean`"},
-      {[](AdapterConfig& config) { config.aslora.merges = 1; }, "adapter.aslora.merges"},
+      {[](AdapterConfig& config) { config.set("prilora.last_rank", 17); }, "adapter.prilora"},
+      {[](AdapterConfig& config) { config.set("prilora.first_rank", 8); }, "8 leaves 0 for the other end"},
+      {[](AdapterConfig& config) { config.set("prilora.prune_fraction", 1.0); },
+       "adapter.prilora.prune_fraction"},
+      {[](AdapterConfig& config) { config.set("prilora.scaling", "meen"); }, "did you mean `mean`"},
+      {[](AdapterConfig& config) { config.set("aslora.merges", 1); }, "adapter.aslora.merges"},
       {[](AdapterConfig& config) {
          config.alphas = {1, 2};
        },
@@ -41,10 +42,10 @@ MethodRow falling() {
   MethodRow row = prilora();
   row.name = "prilora_falling";
   row.config.target_modules = kAllShapes;
-  row.config.prilora.first_rank = 7;
-  row.config.prilora.last_rank = 1;
-  row.config.prilora.scaling = "mean";
-  row.config.prilora.final_prune = true;
+  row.config.set("prilora.first_rank", 7);
+  row.config.set("prilora.last_rank", 1);
+  row.config.set("prilora.scaling", "mean");
+  row.config.set("prilora.final_prune", true);
   row.config.use_rslora = true;
   row.config.dropout = 0.2;
   row.config.lora_plus_ratio = 8.0;

@@ -11,7 +11,7 @@ MethodRow lorta() {
   row.name = "lorta";
   row.config = small_config("lorta");
   row.config.alpha = AdapterConfig().alpha;  // lorta has one of its own
-  row.config.lorta.alpha = 6.0;
+  row.config.set("lorta.alpha", 6.0);
   row.config.target_modules = row.anywhere = kAttention;
   // r (hidden + head size + heads + layers + matrices)
   row.count = [](const std::vector<Site>&, const AdapterTarget&) {
@@ -23,7 +23,7 @@ MethodRow lorta() {
     return all;
   };
   row.refused = {
-      {[](AdapterConfig& config) { config.lorta.orientation = "semantik"; }, "did you mean `semantic`"},
+      {[](AdapterConfig& config) { config.set("lorta.orientation", "semantik"); }, "did you mean `semantic`"},
       {[](AdapterConfig& config) { config.target_modules = {"intermediate.dense"}; }, "lorta"},
       {[](AdapterConfig& config) { config.alpha = 3.0; }, "adapter.alpha"}};
   return row;
@@ -33,15 +33,15 @@ MethodRow ttlora(const std::string& name, const std::string& init) {
   MethodRow row;
   row.name = name;
   row.config = small_config("ttlora");
-  row.config.ttlora.init = init;
+  row.config.set("ttlora.init", init);
   row.starts_at_base = init == "zero_last";
   // 16 x 16 is a train of two cores.
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
     return static_cast<int64_t>(sites.size()) * 4 * (16 + 16);
   };
-  row.refused = {{[](AdapterConfig& config) { config.ttlora.init = "zero"; }, "adapter.ttlora.init"},
+  row.refused = {{[](AdapterConfig& config) { config.set("ttlora.init", "zero"); }, "adapter.ttlora.init"},
                  {[](AdapterConfig& config) {
-                    config.ttlora.shape = {5, 16};
+                    config.set("ttlora.shape", {5, 16});
                   },
                   "adapter.ttlora.shape"},
                  {[](AdapterConfig& config) { config.stagewise = true; }, "adapter.stagewise"}};
@@ -53,7 +53,7 @@ MethodRow glora() {
   row.name = "glora_fixed";
   row.config = small_config("glora");
   row.config.alpha = AdapterConfig().alpha;
-  row.config.glora.search = false;
+  row.config.set("glora.search", false);
   row.takes_dropout = false;
   row.peft_method = "glora";
   // Low-rank A, B and C, a number each for D and E.
@@ -63,8 +63,9 @@ MethodRow glora() {
       count += 2 * 4 * (site.in_features + site.out_features) + 4 * (site.in_features + 1) + 2;
     return count;
   };
-  row.refused = {{[](AdapterConfig& config) { config.glora.choice_a = "lorra"; }, "did you mean `lora`"},
-                 {[](AdapterConfig& config) { config.dropout = 0.1; }, "adapter.dropout"}};
+  row.refused = {
+      {[](AdapterConfig& config) { config.set("glora.choice_a", "lorra"); }, "did you mean `lora`"},
+      {[](AdapterConfig& config) { config.dropout = 0.1; }, "adapter.dropout"}};
   return row;
 }
 
@@ -73,11 +74,11 @@ MethodRow glora_search() {
   MethodRow row = glora();
   row.name = "glora_search";
   row.config.rank = 3;
-  row.config.glora.search = true;
-  row.config.glora.population = 4;
-  row.config.glora.parents = 2;
-  row.config.glora.generations = 1;
-  row.config.glora.min_parameters = 200;  // candidates that change something
+  row.config.set("glora.search", true);
+  row.config.set("glora.population", 4);
+  row.config.set("glora.parents", 2);
+  row.config.set("glora.generations", 1);
+  row.config.set("glora.min_parameters", 200);  // candidates that change something
   row.config.target_modules = {"query", "intermediate.dense"};
   row.steps = 12;
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
@@ -88,8 +89,9 @@ MethodRow glora_search() {
     }
     return count;
   };
-  row.refused = {{[](AdapterConfig& config) { config.glora.choice_b = "vector"; }, "adapter.glora.choice_b"},
-                 {[](AdapterConfig& config) { config.glora.parents = 5; }, "adapter.glora.parents"}};
+  row.refused = {
+      {[](AdapterConfig& config) { config.set("glora.choice_b", "vector"); }, "adapter.glora.choice_b"},
+      {[](AdapterConfig& config) { config.set("glora.parents", 5); }, "adapter.glora.parents"}};
   return row;
 }
 

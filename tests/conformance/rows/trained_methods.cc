@@ -14,12 +14,13 @@ MethodRow flatlora(const std::string& name, const std::string& schedule) {
   MethodRow row;
   row.name = name;
   row.config = small_config("flatlora");
-  row.config.flatlora.schedule = schedule;
-  row.config.flatlora.rho = 0.1;
+  row.config.set("flatlora.schedule", schedule);
+  row.config.set("flatlora.rho", 0.1);
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 4); };
-  row.refused = {{[](AdapterConfig& config) { config.flatlora.rho = -1.0; }, "adapter.flatlora.rho"},
-                 {[](AdapterConfig& config) { config.rank = 17; }, "adapter.rank: rank 17 is larger"},
-                 {[](AdapterConfig& config) { config.lorapro.mode = "efficient"; }, "adapter.lorapro.mode"}};
+  row.refused = {
+      {[](AdapterConfig& config) { config.set("flatlora.rho", -1.0); }, "adapter.flatlora.rho"},
+      {[](AdapterConfig& config) { config.rank = 17; }, "adapter.rank: rank 17 is larger"},
+      {[](AdapterConfig& config) { config.set("lorapro.mode", "efficient"); }, "adapter.lorapro.mode"}};
   return row;
 }
 
@@ -27,13 +28,13 @@ MethodRow lorapro(const std::string& name, const std::string& mode) {
   MethodRow row;
   row.name = name;
   row.config = small_config("lorapro");
-  row.config.lorapro.mode = mode;
+  row.config.set("lorapro.mode", mode);
   row.takes_dropout = false;
   row.steps = 3;
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 4); };
   row.refused = {
       {[](AdapterConfig& config) { config.dropout = 0.1; }, "dropout"},
-      {[](AdapterConfig& config) { config.lorapro.split = "sylvster"; }, "did you mean `sylvester`"}};
+      {[](AdapterConfig& config) { config.set("lorapro.split", "sylvster"); }, "did you mean `sylvester`"}};
   return row;
 }
 
@@ -42,14 +43,15 @@ MethodRow xgblora() {
   MethodRow row;
   row.name = "xgblora";
   row.config = small_config("xgblora");
-  row.config.xgblora.rounds = 3;
-  row.config.xgblora.layers_per_round = 4;
-  row.config.xgblora.booster_rank = 2;
+  row.config.set("xgblora.rounds", 3);
+  row.config.set("xgblora.layers_per_round", 4);
+  row.config.set("xgblora.booster_rank", 2);
   row.steps = 9;
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 2); };
-  row.refused = {{[](AdapterConfig& config) { config.xgblora.layers_per_round = 5; }, "layers_per_round"},
-                 {[](AdapterConfig& config) { config.xgblora.scaling = 2.0; }, "adapter.xgblora.scaling"},
-                 {[](AdapterConfig& config) { config.stagewise = true; }, "adapter.stagewise"}};
+  row.refused = {
+      {[](AdapterConfig& config) { config.set("xgblora.layers_per_round", 5); }, "layers_per_round"},
+      {[](AdapterConfig& config) { config.set("xgblora.scaling", 2.0); }, "adapter.xgblora.scaling"},
+      {[](AdapterConfig& config) { config.stagewise = true; }, "adapter.stagewise"}};
   return row;
 }
 
@@ -57,11 +59,11 @@ MethodRow xgblora() {
 MethodRow xgblora_subset() {
   MethodRow row = xgblora();
   row.name = "xgblora_subset";
-  row.config.xgblora.rounds = 8;
-  row.config.xgblora.layers_per_round = 2;
-  row.config.xgblora.booster_rank = 1;
-  row.config.xgblora.penalty = 1e-3;
-  row.config.xgblora.seed = 3;
+  row.config.set("xgblora.rounds", 8);
+  row.config.set("xgblora.layers_per_round", 2);
+  row.config.set("xgblora.booster_rank", 1);
+  row.config.set("xgblora.penalty", 1e-3);
+  row.config.set("xgblora.seed", 3);
   row.config.dropout = 0.1;
   row.steps = 24;
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 1); };
@@ -82,7 +84,7 @@ MethodRow gelora() {
   row.config = small_config("gelora");
   row.config.rank = AdapterConfig().rank;
   row.config.alpha = AdapterConfig().alpha;
-  row.config.gelora.layer_ranks = {1, 3, 2, 4};
+  row.config.set("gelora.layer_ranks", {1, 3, 2, 4});
   row.anywhere = {"query", "value"};
   row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
     const std::vector<int64_t> ranks = {1, 3, 2, 4};
@@ -92,7 +94,7 @@ MethodRow gelora() {
     return count;
   };
   row.refused = {{[](AdapterConfig& config) {
-                    config.gelora.layer_ranks = {1, 2};
+                    config.set("gelora.layer_ranks", {1, 2});
                   },
                   "adapter.gelora.layer_ranks"},
                  {[](AdapterConfig& config) { config.rank = 4; }, "adapter.rank"}};

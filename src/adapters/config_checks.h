@@ -1,6 +1,5 @@
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -8,16 +7,6 @@
 #include "msplora/core/error.h"
 
 namespace msplora::detail {
-
-/// Every option, as written into native adapter files.
-nlohmann::json config_to_json(const AdapterConfig& config);
-
-/// Options absent from `json` keep their defaults. Throws Error{kFormat} listing unknown keys and wrong
-/// types.
-AdapterConfig config_from_json(const nlohmann::json& json, const std::string& where);
-
-/// Adds every option whose value lies outside its declared range or choices.
-void check_ranges(const AdapterConfig& config, ErrorList& errors);
 
 /// Adds every option of a method's own group that was set although another method is chosen.
 void check_foreign_options(const AdapterConfig& config, ErrorList& errors);

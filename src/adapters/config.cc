@@ -1,0 +1,67 @@
+#include "msplora/adapters/config.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "adapters/config_checks.h"
+#include "msplora/core/option_io.h"
+
+namespace msplora {
+
+using nlohmann::json;
+
+AdapterConfig& AdapterConfig::set(const std::string& option, const json& value) {
+  json nested = value;
+  for (std::string path = option; !path.empty();) {
+    const size_t dot = path.rfind('.');
+    nested = json{{path.substr(dot == std::string::npos ? 0 : dot + 1), std::move(nested)}};
+    path.resize(dot == std::string::npos ? 0 : dot);
+  }
+  ErrorList errors;
+  read_json(*this, nested, "adapter", errors);
+  errors.throw_if_any(ErrorCode::kConfig, "adapter");
+  return *this;
+}
+
+json AdapterConfig::get(const std::string& option) const {
+  json value = to_json(*this);
+  for (size_t begin = 0; begin <= option.size();) {
+    const size_t end = std::min(option.find('.', begin), option.size());
+    const std::string key = option.substr(begin, end - begin);
+    if (!value.is_object() || !value.contains(key))
+      throw Error(ErrorCode::kConfig, "adapter." + option, "unknown option");
+    value = json(value[key]);
+    begin = end + 1;
+  }
+  return value;
+}
+
+namespace detail {
+
+void check_foreign_options(const AdapterConfig& config, ErrorList& errors) {
+  const AdapterConfig plain;
+  for (size_t i = 0; i < plain.groups.size(); ++i) {
+    const std::string& method = plain.groups[i].first;
+    if (method == config.method) continue;
+    const json set = to_json(config.groups[i].second), defaults = to_json(plain.groups[i].second);
+    for (const auto& [name, value] : set.items()) {
+      if (value == defaults[name]) continue;
+      errors.add(fmt::format("adapter.{}.{}", method, name),
+                 fmt::format("belongs to method {}; {} would ignore it", method, config.method));
+    }
+  }
+}
+
+void refuse_options(const AdapterConfig& config, const std::vector<std::string>& names, ErrorList& errors) {
+  const json set = to_json(config), defaults = to_json(AdapterConfig());
+  for (const std::string& name : names) {
+    if (set.at(name) == defaults.at(name)) continue;
+    errors.add(fmt::format("adapter.{}", name), fmt::format("has no effect with method {}", config.method));
+  }
+}
+
+}  // namespace detail
+}  // namespace msplora

@@ -1,0 +1,94 @@
+#include "msplora/adapters/planning.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+#include "adapters/method.h"
+#include "msplora/models/model_config.h"
+
+namespace msplora {
+namespace {
+
+const detail::Method& known_method(const AdapterConfig& config) {
+  if (const detail::Method* method = detail::find_method(config.method)) return *method;
+  std::vector<std::string> names;
+  for (const detail::Method& method : detail::all_methods()) names.push_back(method.name);
+  throw Error(ErrorCode::kConfig, "adapter.method", fmt::format("unknown method `{}`", config.method),
+              did_you_mean(config.method, names));
+}
+
+}  // namespace
+
+AdapterConfig with_default_targets(AdapterConfig config, const std::string& model_type) {
+  if (config.target_modules.empty() && !config.target_modules_regex)
+    config.target_modules = default_target_modules(model_type);
+  return config;
+}
+
+AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& method) {
+  AdapterConfig config = shared;
+  const AdapterConfig defaults;
+  config.method = method;
+  for (size_t i = 0; i < config.groups.size(); ++i) {
+    if (config.groups[i].first != method) config.groups[i] = defaults.groups[i];
+  }
+  const detail::MethodTraits traits = known_method(config).traits;
+  if (!traits.levels) {
+    config.levels = defaults.levels;
+    config.ranks = defaults.ranks;
+    config.alphas = defaults.alphas;
+    config.dropouts = defaults.dropouts;
+    config.mid_groups = defaults.mid_groups;
+    config.sharing = defaults.sharing;
+    config.stagewise = defaults.stagewise;
+    config.stage_fractions = defaults.stage_fractions;
+  }
+  if (!traits.patterns) {
+    config.rank_pattern = defaults.rank_pattern;
+    config.alpha_pattern = defaults.alpha_pattern;
+  }
+  return config;
+}
+
+std::string method_line(const AdapterConfig& config) {
+  return known_method(config).line(config);
+}
+
+std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer) {
+  return known_method(config).ranks(config, layer);
+}
+
+bool trains_whole_base(const AdapterConfig& config) {
+  return known_method(config).traits.whole_base;
+}
+
+AdapterConfig settled_without_data(AdapterConfig config, int64_t num_layers) {
+  if (const auto& settle = known_method(config).settle_without_data) settle(config, num_layers);
+  return config;
+}
+
+bool is_unsettled(const AdapterConfig& config) {
+  const auto& unsettled = known_method(config).is_unsettled;
+  return unsettled && unsettled(config);
+}
+
+void check_method_run(const AdapterConfig& config, const RunFacts& run, ErrorList& errors) {
+  if (const auto& check = known_method(config).check_run) check(config, run, errors);
+}
+
+namespace detail {
+
+std::string lora_line(const AdapterConfig& config, const std::string& details) {
+  std::string text = fmt::format("{}, rank {}, alpha {}", config.method, config.rank, config.alpha);
+  if (config.dropout > 0) text += fmt::format(", dropout {}", config.dropout);
+  if (config.use_rslora) text += ", rank-stabilised";
+  if (config.init != AdapterConfig().init) text += fmt::format(", init {}", config.init);
+  if (config.use_dora) text += ", DoRA";
+  text += details;
+  return text + (config.lora_plus_ratio == 1.0 ? "" : fmt::format(", LoRA+ {}", config.lora_plus_ratio));
+}
+
+}  // namespace detail
+}  // namespace msplora
