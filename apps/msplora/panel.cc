@@ -76,10 +76,11 @@ std::string trainable_line(const std::vector<TrainableTensor>& trainable) {
   return text + fmt::format(", head {}", with_commas(head));
 }
 
-std::string method_state_line(Adapter& adapter, const std::string& optimizer) {
+std::string method_state_line(const Adapter& adapter, const std::string& optimizer) {
   int64_t bytes = 0;
-  for (const auto& tensors : {adapter.state_tensors(), adapter.training_tensors(optimizer)}) {
-    for (const NamedTensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.tensor.nbytes());
+  const AdapterState state = adapter.state(optimizer);
+  for (const auto* tensors : {&state.tensors, &state.training}) {
+    for (const NamedTensor& tensor : *tensors) bytes += static_cast<int64_t>(tensor.tensor.nbytes());
   }
   return bytes == 0 ? "" : fmt::format("{} kept by the method, in every checkpoint", bytes_text(bytes));
 }

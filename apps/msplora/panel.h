@@ -40,6 +40,6 @@ std::string memory_line(const Architecture& architecture, const std::vector<Site
                         const TrainOptions& train, double mean_length);
 
 /// What the method keeps for training beside the optimizer ("113 MiB: moments, ..."); empty for most methods.
-std::string method_state_line(Adapter& adapter, const std::string& optimizer);
+std::string method_state_line(const Adapter& adapter, const std::string& optimizer);
 
 }  // namespace msplora

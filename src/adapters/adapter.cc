@@ -27,15 +27,15 @@ int64_t Adapter::trainable_count(ParameterGroup group) const {
   return count;
 }
 
-at::Tensor Adapter::delta_weight(size_t site_index) const {
+SiteChange Adapter::change_of(size_t site_index) const {
   const c10::NoGradGuard no_grad;
   const Site& site = sites_.at(site_index);
-  at::Tensor delta = at::zeros({site.out_features, site.in_features}, at::kFloat);
+  SiteChange change{at::zeros({site.out_features, site.in_features}, at::kFloat), {}};
   for (const LowRankTerm& term : terms(site_index)) {
-    delta = delta.to(term.up.device());
-    delta += at::mm(term.up, term.down).mul_(term.scaling);
+    change.weight = change.weight.to(term.up.device());
+    change.weight += at::mm(term.up, term.down).mul_(term.scaling);
   }
-  return delta;
+  return change;
 }
 
 SiteUpdate Adapter::update_of(size_t site_index) const {

@@ -232,28 +232,30 @@ class AsloraAdapter : public Adapter {
              hash_name(fmt::format("{}.lora_dropout.0", sites_.at(site_index).path))}};
   }
 
-  nlohmann::json plan() const override {
+  AdapterState state(const std::string& optimizer = {}) const override {
+    AdapterState state;
     std::map<std::string, std::vector<std::string>> downs, ups;
     for (size_t i = 0; i < sites_.size(); ++i) {
       const Stack& stack = structure_.stacks[structure_.stack_of[i]];
       downs[sites_[structure_.down_owners[stack.down]].path].push_back(sites_[i].path);
       ups[sites_[owner_of(i)].path].push_back(sites_[i].path);
     }
-    return {{"rank", config_.rank}, {"scaling", scaling_}, {"A", downs}, {"B", ups}};
-  }
-
-  /// Per family: the layer whose B each layer uses, as places among the adapted layers.
-  nlohmann::json state() const override {
+    state.plan = {{"rank", config_.rank}, {"scaling", scaling_}, {"A", downs}, {"B", ups}};
+    // Per family: the layer whose B each layer uses, as places among the adapted layers.
     nlohmann::json families = nlohmann::json::array();
     for (size_t f = 0; f < groups_.size(); ++f) {
       std::vector<size_t> tops;
       for (size_t layer = 0; layer < groups_[f].layers(); ++layer) tops.push_back(groups_[f].top(layer));
       families.push_back({{"module", family_name(f)}, {"tops", tops}});
     }
-    return {{"families", std::move(families)}};
+    state.facts = {{"families", std::move(families)}};
+    if (optimizer.empty()) return state;
+    for (size_t i = 0; i < sites_.size(); ++i)
+      state.training.push_back({sites_[i].path + ".lora_B.mean", means_[i]});
+    return state;
   }
 
-  void restore_structure(const nlohmann::json& state) override {
+  void restore(const nlohmann::json& state, RestorePhase) override {
     std::vector<LayerGroups> restored = groups_;
     const auto families = state.is_object() ? state.find("families") : state.end();
     bool fits = state.is_object() && families != state.end() && families->is_array() &&
@@ -275,40 +277,12 @@ class AsloraAdapter : public Adapter {
     apply_groups();
   }
 
-  void restore_state(const nlohmann::json& state) override { restore_structure(state); }
-
-  std::vector<NamedTensor> training_tensors(const std::string&) override {
-    std::vector<NamedTensor> tensors;
-    for (size_t i = 0; i < sites_.size(); ++i)
-      tensors.push_back({sites_[i].path + ".lora_B.mean", means_[i]});
-    return tensors;
+  StepPlan begin_step(const TrainingProgress& progress) override {
+    if (progress.step == 0) check_length(progress);
+    return {.frozen = unused()};
   }
 
-  /// The B that no layer uses any more.
-  std::vector<std::string> frozen_now(const TrainingProgress&) const override {
-    std::vector<std::string> names;
-    for (size_t i = 0; i < sites_.size(); ++i) {
-      if (owner_of(i) != i) names.push_back(up_name(sites_[i]));
-    }
-    return names;
-  }
-
-  void on_step_begin(const TrainingProgress& progress) override {
-    if (progress.step != 0) return;
-    const AsloraOptions& o = config_.own<AsloraOptions>();
-    const MergeSchedule schedule = schedule_of(o, progress.total_steps);
-    const int64_t fitting = std::max<int64_t>(0, progress.total_steps - schedule.start) / schedule.interval;
-    int64_t wanted = 0;
-    for (const Family& family : structure_.families) wanted = std::max(wanted, merges_of(o, family.layers));
-    if (fitting >= wanted) return;
-    log_warning(fmt::format(
-        "aslora: {} of {} merges fall into the {} steps of this run; with a start at step {} and one merge "
-        "every {} steps the last is due at step {} (adapter.aslora.start_step, interval, merges)",
-        fitting == 0 ? "none" : std::to_string(fitting), wanted, progress.total_steps, schedule.start,
-        schedule.interval, schedule.start + wanted * schedule.interval));
-  }
-
-  void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) override {
+  void end_step(const TrainingProgress& progress, OptimizerControl& optimizer) override {
     const c10::NoGradGuard no_grad;
     const MergeSchedule schedule = schedule_of(config_.own<AsloraOptions>(), progress.total_steps);
     bool has_merged = false;
@@ -324,6 +298,29 @@ class AsloraAdapter : public Adapter {
   }
 
  private:
+  /// The B that no layer uses any more.
+  std::set<std::string> unused() const {
+    std::set<std::string> names;
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      if (owner_of(i) != i) names.insert(up_name(sites_[i]));
+    }
+    return names;
+  }
+
+  void check_length(const TrainingProgress& progress) const {
+    const AsloraOptions& o = config_.own<AsloraOptions>();
+    const MergeSchedule schedule = schedule_of(o, progress.total_steps);
+    const int64_t fitting = std::max<int64_t>(0, progress.total_steps - schedule.start) / schedule.interval;
+    int64_t wanted = 0;
+    for (const Family& family : structure_.families) wanted = std::max(wanted, merges_of(o, family.layers));
+    if (fitting >= wanted) return;
+    log_warning(fmt::format(
+        "aslora: {} of {} merges fall into the {} steps of this run; with a start at step {} and one merge "
+        "every {} steps the last is due at step {} (adapter.aslora.start_step, interval, merges)",
+        fitting == 0 ? "none" : std::to_string(fitting), wanted, progress.total_steps, schedule.start,
+        schedule.interval, schedule.start + wanted * schedule.interval));
+  }
+
   std::string family_name(size_t family) const {
     std::vector<std::string> names;
     for (const size_t stack : structure_.families[family].stacks)
@@ -381,8 +378,7 @@ class AsloraAdapter : public Adapter {
 
   /// Brings the list of trainable tensors and the layers of the model to the groups.
   void apply_groups() {
-    const std::vector<std::string> names = frozen_now({});
-    const std::set<std::string> dropped(names.begin(), names.end());
+    const std::set<std::string> dropped = unused();
     std::vector<TrainableTensor> now;
     for (const TrainableTensor& entry : own_) {
       const bool is_used = !dropped.contains(entry.name);

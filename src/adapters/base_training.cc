@@ -19,10 +19,6 @@ class BaseTraining : public Adapter {
   explicit BaseTraining(MethodInput in) : Adapter(std::move(in.config), std::move(in.target), {}) {}
 
   std::vector<LowRankTerm> terms(size_t) const override { return {}; }
-  std::string lora_form_refusal() const override {
-    return fmt::format("method `{}` changes parameters of the base themselves, not by low-rank terms",
-                       config().method);
-  }
 };
 
 std::vector<TensorSpec> check_bias(const PlanInput& input, ErrorList& errors) {
@@ -42,6 +38,10 @@ Method base_training(std::function<bool(const std::string&)> trains_parameter) {
   method.create = [](MethodInput in) { return std::make_unique<BaseTraining>(std::move(in)); };
   method.ranks = [](const AdapterConfig&, int64_t) { return std::vector<int64_t>(); };
   method.trains_parameter = std::move(trains_parameter);
+  method.peft.no_lora_form = [](const Adapter& adapter) {
+    return fmt::format("method `{}` changes parameters of the base themselves, not by low-rank terms",
+                       adapter.config().method);
+  };
   return method;
 }
 

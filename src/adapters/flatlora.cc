@@ -69,7 +69,7 @@ class FlatLoraAdapter : public LowRankAdapter {
     return update;
   }
 
-  void on_step_begin(const TrainingProgress& progress) override {
+  StepPlan begin_step(const TrainingProgress& progress) override {
     const double level = noise_level(config_.own<FlatLoraOptions>(), progress);
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < sites_.size(); ++i) {
@@ -77,6 +77,7 @@ class FlatLoraAdapter : public LowRankAdapter {
       // A new tensor: a backward pass may still hold the one before.
       noises_[i]->deviations = level > 0 ? (row_norms(i) * factor).to(at::kFloat).contiguous() : at::Tensor();
     }
+    return {};
   }
 
  private:
@@ -108,6 +109,7 @@ Method flatlora_method() {
     LowRankLayout layout = lora_layout(in.config, in.sites);
     return std::make_unique<FlatLoraAdapter>(std::move(in), std::move(layout));
   };
+  method.peft.keeps_lora_options = true;
   method.line = [](const AdapterConfig& config) {
     const FlatLoraOptions& o = config.own<FlatLoraOptions>();
     return lora_line(config, fmt::format(", noise {} ({})", o.rho, o.schedule));

@@ -17,6 +17,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -27,6 +28,7 @@
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
+#include "adapters/peft_config.h"
 #include "adapters/target_modules.h"
 #include "msplora/core/random.h"
 
@@ -213,7 +215,7 @@ std::vector<TensorSpec> glora_tensors(const PlanInput& input, ErrorList& errors)
   return specs;
 }
 
-class GloraAdapter : public Adapter {
+class GloraAdapter : public Adapter, private Search {
  public:
   explicit GloraAdapter(MethodInput input)
       : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)), seed_(input.seed) {
@@ -266,19 +268,17 @@ class GloraAdapter : public Adapter {
     return update;
   }
 
-  at::Tensor delta_weight(size_t site_index) const override {
+  SiteChange change_of(size_t site_index) const override {
     const c10::NoGradGuard no_grad;
-    at::Tensor delta = Adapter::delta_weight(site_index);
+    const Linear& layer = *sites_.at(site_index).linear;
+    SiteChange change = Adapter::change_of(site_index);
     const at::Tensor a = scale_of_weight(site_index);
-    return a.defined() ? delta + wide(sites_[site_index].linear->weight) * a : delta;
+    if (a.defined()) change.weight = change.weight + wide(layer.weight) * a;
+    change.bias = bias_change(site_index, layer);
+    return change;
   }
 
-  at::Tensor delta_bias(size_t site_index) const override {
-    const c10::NoGradGuard no_grad;
-    return bias_change(site_index, *sites_.at(site_index).linear);
-  }
-
-  std::string lora_form_refusal() const override {
+  std::string no_lora_form() const {
     for (size_t i = 0; i < sites_.size(); ++i) {
       const SiteChoice& choice = active(i);
       for (const size_t k : {kA, kC, kD, kE}) {
@@ -294,9 +294,8 @@ class GloraAdapter : public Adapter {
 
   /// PEFT has one form of A and B, one of C, one of D and E for all layers: those in use where they agree,
   /// else the largest, of which the others are special cases.
-  std::optional<PeftTuner> peft_tuner() const override {
+  PeftTuner peft_tuner() const {
     PeftTuner tuner;
-    tuner.peft_type = "GLORA";
     const Support ab = common_form({kA, kB}, Support::kLowRank), c = common_form({kC}, Support::kLowRank),
                   de = common_form({kD, kE}, Support::kVector);
     tuner.options = {{"r", config_.rank},
@@ -319,48 +318,53 @@ class GloraAdapter : public Adapter {
     return tuner;
   }
 
-  /// Draws the forms of this step, one choice for each layer, until one of them has something to train.
-  void on_step_begin(const TrainingProgress& progress) override {
+  StepPlan begin_step(const TrainingProgress& progress) override {
     drawn_.clear();
-    if (!config_.own<GloraOptions>().search || chosen_) return;
-    for (int64_t round = 0; drawn_.empty(); ++round) {
-      Choices draw(sites_.size());
-      for (size_t i = 0; i < sites_.size(); ++i) {
-        RandomStream random(seed_, fmt::format("{}.glora_draw.{}.{}", sites_[i].path, progress.step, round));
-        for (size_t k = 0; k < draw[i].size(); ++k) {
-          draw[i][k] = spaces_[i].options[k][random.below(spaces_[i].options[k].size())];
-        }
-      }
-      if (parameters_of(spaces_, draw) > 0) drawn_ = std::move(draw);
-    }
+    if (config_.own<GloraOptions>().search && !chosen_) draw(progress.step);
+    return {.frozen = left_out()};
   }
 
-  void on_step_end(const TrainingProgress&, OptimizerControl&) override { drawn_.clear(); }
+  void end_step(const TrainingProgress&, OptimizerControl&) override { drawn_.clear(); }
 
-  /// Tensors that the forms of this step leave out.
-  std::vector<std::string> frozen_now(const TrainingProgress&) const override {
-    std::vector<std::string> frozen;
+  Search* search() override { return config_.own<GloraOptions>().search ? this : nullptr; }
+
+  AdapterState state(const std::string& optimizer = {}) const override {
+    AdapterState state;
+    if (chosen_) {
+      state.facts = {{"choices", choices_json(*chosen_)}, {"parameters", parameters_of(spaces_, *chosen_)}};
+    }
+    return state;
+  }
+
+  void restore(const nlohmann::json& state, RestorePhase phase) override {
+    if (phase == RestorePhase::kStructure) return;
+    ErrorList errors;
+    Choices choices;
+    const nlohmann::json stored = state.is_object() ? state.value("choices", nlohmann::json()) : state;
+    if (!config_.own<GloraOptions>().search)
+      errors.add("state", "choices were searched, but adapter.glora.search is off");
     for (size_t i = 0; i < sites_.size(); ++i) {
-      for (size_t k = 0; k < trained_[i].size(); ++k) {
-        const Factors& factors = tensors_[i][k];
-        const Support form = active(i)[k];
-        if (factors.down.defined() && form == Support::kNone) frozen.push_back(factors.down_name);
-        if (factors.up.defined() && form != Support::kLowRank) frozen.push_back(factors.up_name);
+      const std::string& path = sites_[i].path;
+      const auto found = stored.find(path);
+      if (!stored.is_object() || found == stored.end()) {
+        errors.add("state.choices", fmt::format("nothing for {}", path));
+      } else {
+        choices.push_back(read_choice(*found, i, errors));
       }
     }
-    return frozen;
+    errors.throw_if_any(ErrorCode::kFormat, "the recorded choices of glora");
+    chosen_ = std::move(choices);
   }
 
-  bool has_search() const override { return config_.own<GloraOptions>().search; }
-
-  int64_t search_step(int64_t total_steps) const override {
+ private:
+  int64_t due(int64_t total_steps) const override {
     const double tuned =
         std::ceil(config_.own<GloraOptions>().tune_fraction * static_cast<double>(total_steps));
     return std::max<int64_t>(1, total_steps - static_cast<int64_t>(tuned));
   }
 
-  nlohmann::json search(const std::function<double()>& score,
-                        const std::function<void(const std::string&)>& say) override {
+  nlohmann::json run(const std::function<double()>& score,
+                     const std::function<void(const std::string&)>& say) override {
     const GloraOptions& o = config_.own<GloraOptions>();
     // What is trained afterwards needs something to train.
     const int64_t fewest = std::max<int64_t>(o.min_parameters, o.tune_fraction > 0 ? 1 : 0);
@@ -384,31 +388,34 @@ class GloraAdapter : public Adapter {
             {"choices", choices_json(result.best.choices)}};
   }
 
-  nlohmann::json state() const override {
-    if (!chosen_) return nullptr;
-    return {{"choices", choices_json(*chosen_)}, {"parameters", parameters_of(spaces_, *chosen_)}};
+  /// Draws the forms of this step, one choice for each layer, until one of them has something to train.
+  void draw(int64_t step) {
+    for (int64_t round = 0; drawn_.empty(); ++round) {
+      Choices forms(sites_.size());
+      for (size_t i = 0; i < sites_.size(); ++i) {
+        RandomStream random(seed_, fmt::format("{}.glora_draw.{}.{}", sites_[i].path, step, round));
+        for (size_t k = 0; k < forms[i].size(); ++k) {
+          forms[i][k] = spaces_[i].options[k][random.below(spaces_[i].options[k].size())];
+        }
+      }
+      if (parameters_of(spaces_, forms) > 0) drawn_ = std::move(forms);
+    }
   }
 
-  void restore_state(const nlohmann::json& state) override {
-    ErrorList errors;
-    Choices choices;
-    const nlohmann::json stored = state.is_object() ? state.value("choices", nlohmann::json()) : state;
-    if (!config_.own<GloraOptions>().search)
-      errors.add("state", "choices were searched, but adapter.glora.search is off");
+  /// Tensors that the forms of this step leave out.
+  std::set<std::string> left_out() const {
+    std::set<std::string> frozen;
     for (size_t i = 0; i < sites_.size(); ++i) {
-      const std::string& path = sites_[i].path;
-      const auto found = stored.find(path);
-      if (!stored.is_object() || found == stored.end()) {
-        errors.add("state.choices", fmt::format("nothing for {}", path));
-      } else {
-        choices.push_back(read_choice(*found, i, errors));
+      for (size_t k = 0; k < trained_[i].size(); ++k) {
+        const Factors& factors = tensors_[i][k];
+        const Support form = active(i)[k];
+        if (factors.down.defined() && form == Support::kNone) frozen.insert(factors.down_name);
+        if (factors.up.defined() && form != Support::kLowRank) frozen.insert(factors.up_name);
       }
     }
-    errors.throw_if_any(ErrorCode::kFormat, "the recorded choices of glora");
-    chosen_ = std::move(choices);
+    return frozen;
   }
 
- private:
   /// Low-rank: value = down up. A vector is the first column of `down`, a number its first element.
   struct Factors {
     at::Tensor down, up;
@@ -520,6 +527,21 @@ class GloraAdapter : public Adapter {
   std::optional<Choices> chosen_;  // by the search
 };
 
+const GloraAdapter& glora_of(const Adapter& adapter) {
+  return dynamic_cast<const GloraAdapter&>(adapter);
+}
+
+/// GLORA has one choice for A and B, one for C, one for D and E.
+void read_peft_glora(PeftReader& reader, PeftConfig& peft) {
+  GloraOptions& o = peft.config.own<GloraOptions>();
+  o.search = false;
+  reader.read_choice("config_A_B", {"lora", "vector", "constant", "none"}, o.choice_a);
+  o.choice_b = o.choice_a;
+  reader.read_choice("config_C", {"lora", "vector", "none"}, o.choice_c);
+  reader.read_choice("config_D_E", {"vector", "constant", "none"}, o.choice_d);
+  o.choice_e = o.choice_d;
+}
+
 }  // namespace
 
 Method glora_method() {
@@ -530,6 +552,17 @@ Method glora_method() {
   method.options = OptionGroup(GloraOptions(), "Options of method glora");
   method.tensors = glora_tensors;
   method.create = [](MethodInput in) { return std::make_unique<GloraAdapter>(std::move(in)); };
+  method.peft = {.no_lora_form = [](const Adapter& adapter) { return glora_of(adapter).no_lora_form(); },
+                 .type = "GLORA",
+                 .read = read_peft_glora,
+                 .write = [](const Adapter& adapter) { return glora_of(adapter).peft_tuner(); },
+                 .keys = {{"glora.choice_a", "config_A_B"},
+                          {"glora.choice_b", "config_A_B"},
+                          {"glora.choice_c", "config_C"},
+                          {"glora.choice_d", "config_D_E"},
+                          {"glora.choice_e", "config_D_E"}},
+                 .mark = ".glora_",
+                 .skipped = ".zeros"};  // where a support is absent
   method.line = [](const AdapterConfig& config) {
     const GloraOptions& o = config.own<GloraOptions>();
     return o.search

@@ -17,6 +17,7 @@
 #include "adapters/initial_factors.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
+#include "adapters/peft_config.h"
 #include "adapters/target_modules.h"
 
 namespace msplora::detail {
@@ -49,7 +50,6 @@ bool check_patterns(const char* name, const std::map<std::string, T>& patterns,
 
 LowRankLayout lora_layout(const AdapterConfig& config, const std::vector<Site>& sites) {
   LowRankLayout layout;
-  layout.keeps_lora_options = true;
   layout.plan = separate_plan(sites);
   for (const ShareGroup& group : layout.plan.groups) {
     const std::string& path = sites[group.owner].path;
@@ -164,26 +164,26 @@ class LoraAdapter : public LowRankAdapter {
     return update;
   }
 
-  at::Tensor delta_weight(size_t site_index) const override {
+  SiteChange change_of(size_t site_index) const override {
     const c10::NoGradGuard no_grad;
     const std::vector<LowRankTerm> change = factors(site_index).change();
     at::Tensor delta = at::mm(change[0].up, change[0].down).mul_(change[0].scaling);
     for (size_t k = 1; k < change.size(); ++k)
       delta += at::mm(change[k].up, change[k].down).mul_(change[k].scaling);
-    if (!config_.use_dora) return delta;
+    if (!config_.use_dora) return {delta, {}};
     const at::Tensor& weight = sites_[site_index].linear->weight;
     const at::Tensor gain =
         (magnitudes_[site_index] / row_norms(weight, row_squares(weight), change)).unsqueeze(1);
-    return (gain - 1.0) * weight.detach().to(delta.scalar_type()) + gain * delta;
+    return {(gain - 1.0) * weight.detach().to(delta.scalar_type()) + gain * delta, {}};
   }
 
-  std::vector<NamedTensor> state_tensors() const override {
-    std::vector<NamedTensor> tensors;
+  AdapterState state(const std::string& optimizer = {}) const override {
+    AdapterState state = LowRankAdapter::state(optimizer);
     for (size_t i = 0; i < down_starts_.size(); ++i) {
-      tensors.push_back({fmt::format("{}.lora_A.start", sites_[i].path), down_starts_[i]});
-      tensors.push_back({fmt::format("{}.lora_B.start", sites_[i].path), up_starts_[i]});
+      state.tensors.push_back({fmt::format("{}.lora_A.start", sites_[i].path), down_starts_[i]});
+      state.tensors.push_back({fmt::format("{}.lora_B.start", sites_[i].path), up_starts_[i]});
     }
-    return tensors;
+    return state;
   }
 
  private:
@@ -212,6 +212,12 @@ Method lora_method() {
     LowRankLayout layout = lora_layout(in.config, in.sites);
     return std::make_unique<LoraAdapter>(std::move(in), std::move(layout));
   };
+  method.peft = {
+      .keeps_lora_options = true,
+      .type = "LORA",
+      .read = read_peft_lora,
+      .keys = {{"alpha", "lora_alpha"}, {"dropout", "lora_dropout"}, {"init", "init_lora_weights"}},
+      .mark = ".lora_A.weight"};
   return method;
 }
 

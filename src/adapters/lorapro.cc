@@ -60,7 +60,7 @@ class LoraProAdapter : public LowRankAdapter {
         split_(parse_gradient_split(config_.own<LoraProOptions>().split)),
         damping_{config_.own<LoraProOptions>().damping, config_.own<LoraProOptions>().relative_damping} {}
 
-  void on_gradients(const TrainingProgress& progress) override {
+  void gradients_ready(const TrainingProgress& progress) override {
     if (is_full_) return;
     const c10::NoGradGuard no_grad;
     for (size_t i = 0; i < downs_.size(); ++i) {
@@ -72,11 +72,11 @@ class LoraProAdapter : public LowRankAdapter {
     }
   }
 
-  std::set<std::string> updated_by_method() const override {
-    std::set<std::string> names;
-    if (!is_full_) return names;
-    for (const GroupFactors& f : layout_.factors) names.insert({f.down_name, f.up_name});
-    return names;
+  StepPlan begin_step(const TrainingProgress&) override {
+    StepPlan plan;
+    if (!is_full_) return plan;
+    for (const GroupFactors& f : layout_.factors) plan.updated_by_method.insert({f.down_name, f.up_name});
+    return plan;
   }
 
   void own_update(const TrainingProgress& progress, const StepRule& rule) override {
@@ -97,17 +97,18 @@ class LoraProAdapter : public LowRankAdapter {
     }
   }
 
-  std::vector<NamedTensor> training_tensors(const std::string& optimizer) override {
-    std::vector<NamedTensor> tensors;
-    if (!is_full_ || !keeps_moments(optimizer)) return tensors;
+  AdapterState state(const std::string& optimizer = {}) const override {
+    AdapterState state = LowRankAdapter::state(optimizer);
+    if (!is_full_ || optimizer.empty() || !keeps_moments(optimizer)) return state;
     make_moments();
+    std::vector<NamedTensor>& tensors = state.training;
     tensors.push_back({"lorapro.step", steps_});
     for (size_t i = 0; i < moments_.size(); ++i) {
       const std::string& path = sites_[layout_.plan.groups[i].owner].path;
       tensors.push_back({path + ".lorapro.exp_avg", moments_[i].first});
       tensors.push_back({path + ".lorapro.exp_avg_sq", moments_[i].second});
     }
-    return tensors;
+    return state;
   }
 
  private:
@@ -116,7 +117,7 @@ class LoraProAdapter : public LowRankAdapter {
   };
 
   /// An adapter that is only used never asks for them: they are as large as the adapted weights.
-  void make_moments() {
+  void make_moments() const {
     if (steps_.defined()) return;
     steps_ = at::zeros({1}, at::kLong);
     for (size_t i = 0; i < downs_.size(); ++i) {
@@ -178,8 +179,9 @@ class LoraProAdapter : public LowRankAdapter {
   bool is_full_;
   GradientSplit split_;
   Damping damping_;
-  std::vector<Moments> moments_;  // full: parallel to the factors
-  at::Tensor steps_;              // full: int64 [1]; undefined until training begins
+  // Of mode full, made when training asks for them:
+  mutable std::vector<Moments> moments_;  // parallel to the factors
+  mutable at::Tensor steps_;              // int64 [1]
 };
 
 std::vector<TensorSpec> lorapro_tensors(const PlanInput& input, ErrorList& errors) {
@@ -207,6 +209,7 @@ Method lorapro_method() {
     LowRankLayout layout = lora_layout(in.config, in.sites);
     return std::make_unique<LoraProAdapter>(std::move(in), std::move(layout));
   };
+  method.peft.keeps_lora_options = true;
   method.line = [](const AdapterConfig& config) {
     const LoraProOptions& o = config.own<LoraProOptions>();
     return lora_line(config, fmt::format(", {} moments, split {}", o.mode, o.split));

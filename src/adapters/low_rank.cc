@@ -80,7 +80,7 @@ std::vector<LowRankTerm> LowRankAdapter::terms(size_t site_index) const {
   return terms;
 }
 
-nlohmann::json LowRankAdapter::plan() const {
+AdapterState LowRankAdapter::state(const std::string&) const {
   nlohmann::json groups = nlohmann::json::array();
   for (size_t i = 0; i < layout_.plan.groups.size(); ++i) {
     const ShareGroup& group = layout_.plan.groups[i];
@@ -94,7 +94,9 @@ nlohmann::json LowRankAdapter::plan() const {
                       {"owner", sites_[group.owner].path},
                       {"sites", std::move(members)}});
   }
-  return {{"levels", layout_.plan.levels}, {"groups", std::move(groups)}};
+  AdapterState state;
+  state.plan = {{"levels", layout_.plan.levels}, {"groups", std::move(groups)}};
+  return state;
 }
 
 }  // namespace msplora::detail

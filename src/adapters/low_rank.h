@@ -24,7 +24,6 @@ struct GroupFactors {
 struct LowRankLayout {
   SharePlan plan;
   std::vector<GroupFactors> factors;  // parallel to plan.groups
-  bool keeps_lora_options = false;    // see Adapter::keeps_lora_options
 
   std::vector<TensorSpec> tensors(const std::vector<Site>& sites) const;
 };
@@ -52,8 +51,7 @@ class LowRankAdapter : public Adapter {
   LowRankAdapter(MethodInput input, LowRankLayout layout);
 
   std::vector<LowRankTerm> terms(size_t site_index) const override;
-  nlohmann::json plan() const override;
-  bool keeps_lora_options() const override { return layout_.keeps_lora_options; }
+  AdapterState state(const std::string& optimizer = {}) const override;
 
  protected:
   LowRankLayout layout_;

@@ -34,15 +34,15 @@ MergedSite merged_site(const Adapter& adapter, size_t index, at::ScalarType stor
   const Site& site = adapter.sites()[index];
   const Linear& layer = *site.linear;
   MergedSite result;
-  result.weight = merged(layer.weight, adapter.delta_weight(index), stored_dtype, site.path + ".weight");
-  const at::Tensor bias_change = adapter.delta_bias(index);
-  if (!bias_change.defined()) return result;
+  const SiteChange change = adapter.change_of(index);
+  result.weight = merged(layer.weight, change.weight, stored_dtype, site.path + ".weight");
+  if (!change.bias.defined()) return result;
   if (!layer.bias.defined()) {
     throw Error(ErrorCode::kUsage, site.path,
                 "the adapter gives the layer a bias, for which the model's files have no place",
                 "use the adapter without merging it");
   }
-  result.bias = merged(layer.bias, bias_change, stored_dtype, site.path + ".bias");
+  result.bias = merged(layer.bias, change.bias, stored_dtype, site.path + ".bias");
   return result;
 }
 

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "adapters/method_list.h"
@@ -57,6 +58,38 @@ struct MethodTraits {
 /// put before LoRA+.
 std::string lora_line(const AdapterConfig& config, const std::string& details = {});
 
+/// An adapter as a tuner of PEFT other than LoRA has it.
+struct PeftTuner {
+  nlohmann::json options;            // the tuner's own entries of adapter_config.json
+  std::vector<NamedTensor> tensors;  // by module path, without PEFT's prefix
+  std::vector<NamedTensor> shared;   // of the tuner itself, for all modules
+  std::string refusal;               // why there is no exact form; "" when there is
+};
+
+class PeftReader;   // peft_config.h
+struct PeftConfig;  // peft_config.h
+
+/// How PEFT has the method. Without a type its files are those of LoRA, into which any sum of low-rank terms
+/// fits.
+struct PeftForm {
+  /// Whether rank, alpha, their patterns and use_rslora describe the terms as they do for LoRA, so that files
+  /// keep them; otherwise scalings are folded into the factors.
+  bool keeps_lora_options = false;
+  /// Why the update of an adapter has no exact LoRA form, or ""; unset where it always has.
+  std::function<std::string(const Adapter&)> no_lora_form = {};
+
+  std::string type = {};  // PEFT's tuner of the method, "GLORA"
+  /// Reads the tuner's own entries of adapter_config.json.
+  std::function<void(PeftReader&, PeftConfig&)> read = {};
+  /// Asked where there is no LoRA form; unset for LoRA itself.
+  std::function<PeftTuner(const Adapter&)> write = {};
+  /// Our options that the tuner calls otherwise: ours, PEFT's.
+  std::vector<std::pair<std::string, std::string>> keys = {};
+  std::string mark = {};                 // names of its tensors are PATH + mark + something: ".glora_"
+  std::string skipped = {};              // the end of names that hold nothing
+  std::vector<std::string> shared = {};  // names of tensors of the tuner itself
+};
+
 /// Everything that is known of one method. It stands in the method's own file, and nowhere else.
 struct Method {
   std::string name;
@@ -84,6 +117,7 @@ struct Method {
   /// Whether a parameter of the base is trained by the method itself; unset for methods that leave the base
   /// alone. Heads and modules_to_save are trained in any case and not asked for.
   std::function<bool(const std::string& name)> trains_parameter = {};
+  PeftForm peft = {};
 };
 
 #define MSPLORA_DECLARE_METHOD(NAME) Method NAME##_method();
@@ -93,5 +127,7 @@ MSPLORA_METHODS(MSPLORA_DECLARE_METHOD)
 /// Null for an unknown name.
 const Method* find_method(const std::string& name);
 const std::vector<Method>& all_methods();
+/// The method of an adapter.
+const Method& method_of(const Adapter& adapter);
 
 }  // namespace msplora::detail

@@ -112,8 +112,20 @@ class MsploraAdapter : public LowRankAdapter {
  public:
   using LowRankAdapter::LowRankAdapter;
 
-  void on_step_begin(const TrainingProgress& progress) override {
-    if (!config_.stagewise || progress.step != 0) return;
+  /// Stage k trains level k alone; it lasts while progress is in [f_0+..+f_{k-1}, f_0+..+f_k).
+  StepPlan begin_step(const TrainingProgress& progress) override {
+    StepPlan plan;
+    if (!config_.stagewise) return plan;
+    if (progress.step == 0) check_stages(progress);
+    const int64_t active = stage(progress);
+    for (const TrainableTensor& entry : trainable()) {
+      if (entry.group == ParameterGroup::kAdapter && entry.level != active) plan.frozen.insert(entry.name);
+    }
+    return plan;
+  }
+
+ private:
+  void check_stages(const TrainingProgress& progress) const {
     std::set<int64_t> stages;
     for (int64_t step = 0; step < progress.total_steps; ++step)
       stages.insert(stage({step, progress.total_steps}));
@@ -124,18 +136,6 @@ class MsploraAdapter : public LowRankAdapter {
                 "more steps, or other adapter.stage_fractions");
   }
 
-  /// Stage k trains level k alone; it lasts while progress is in [f_0+..+f_{k-1}, f_0+..+f_k).
-  std::vector<std::string> frozen_now(const TrainingProgress& progress) const override {
-    std::vector<std::string> frozen;
-    if (!config_.stagewise) return frozen;
-    const int64_t active = stage(progress);
-    for (const TrainableTensor& entry : trainable()) {
-      if (entry.group == ParameterGroup::kAdapter && entry.level != active) frozen.push_back(entry.name);
-    }
-    return frozen;
-  }
-
- private:
   int64_t stage(const TrainingProgress& progress) const {
     const int64_t levels = layout_.plan.levels;
     if (progress.total_steps <= 0) return 0;

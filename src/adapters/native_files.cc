@@ -114,7 +114,8 @@ void save_native_adapter(const Adapter& adapter, const std::filesystem::path& di
   for (const TrainableTensor& entry : adapter.trainable()) {
     tensors.push_back({entry.name, entry.tensor.detach().to(at::kCPU)});
   }
-  for (const NamedTensor& entry : adapter.state_tensors()) {
+  const AdapterState state = adapter.state();
+  for (const NamedTensor& entry : state.tensors) {
     tensors.push_back({entry.name, entry.tensor.detach().to(at::kCPU)});
   }
   const AdapterTarget& target = adapter.target();
@@ -125,8 +126,8 @@ void save_native_adapter(const Adapter& adapter, const std::filesystem::path& di
                {"task_type", target.task_type},
                {"head_modules", target.head_modules},
                {"base", base_to_json(target)},
-               {"plan", adapter.plan()},
-               {"state", adapter.state()}};
+               {"plan", state.plan},
+               {"state", state.facts}};
   // The description last: a directory without it holds no adapter.
   write_safetensors(directory / detail::kNativeTensors, tensors, {{"format", "pt"}});
   detail::write_json(directory / detail::kNativeConfig, file);
@@ -165,14 +166,14 @@ std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& direct
       [&](const std::string& key) { return fmt::format("{}: config.{}", config_path.string(), key); },
       made_for(header.base_name)};
   auto adapter = builder.build(header.config, std::move(target), /*seed=*/0);
-  if (!header.state.is_null()) adapter->restore_structure(header.state);
-  fill_trainable(*adapter, stored, tensor_path, StoredState::kIncluded,
+  if (!header.state.is_null()) adapter->restore(header.state, RestorePhase::kStructure);
+  fill_trainable(*adapter, adapter->state().tensors, stored, tensor_path,
                  [](const std::string& name) { return name; });
-  if (adapter->plan() != header.plan) {
+  if (adapter->state().plan != header.plan) {
     throw Error(ErrorCode::kModel, config_path.string() + ": plan",
                 "the sharing plan of the file differs from the one its options give on this model");
   }
-  if (!header.state.is_null()) adapter->restore_state(header.state);
+  if (!header.state.is_null()) adapter->restore(header.state, RestorePhase::kValues);
   AdapterBuilder::set_recorded_base(*adapter, header.base_name);
   return adapter;
 }

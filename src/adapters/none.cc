@@ -13,7 +13,6 @@ class HeadOnly : public Adapter {
   explicit HeadOnly(MethodInput in) : Adapter(std::move(in.config), std::move(in.target), {}) {}
 
   std::vector<LowRankTerm> terms(size_t) const override { return {}; }
-  std::string lora_form_refusal() const override { return "method `none` has no low-rank update"; }
 };
 
 }  // namespace
@@ -30,6 +29,7 @@ Method none_method() {
     return {};
   };
   method.create = [](MethodInput in) { return std::make_unique<HeadOnly>(std::move(in)); };
+  method.peft.no_lora_form = [](const Adapter&) { return "method `none` has no low-rank update"; };
   method.line = [](const AdapterConfig&) { return "none: the layers stay as they are, the head is trained"; };
   method.ranks = [](const AdapterConfig&, int64_t) { return std::vector<int64_t>(); };
   return method;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -39,19 +40,12 @@ constexpr Unsupported kUnsupported[] = {
     {"trainable_token_indices", "trained token embeddings are not supported"},
 };
 
-/// Our options that PEFT calls otherwise.
+/// Our options that every tuner of PEFT calls otherwise.
 constexpr std::pair<const char*, const char*> kKeys[] = {
     {"method", "peft_type"},
     {"rank", "r"},
-    {"alpha", "lora_alpha"},
-    {"dropout", "lora_dropout"},
-    {"init", "init_lora_weights"},
     {"target_modules_regex", "target_modules"},
     {"exclude_modules_regex", "exclude_modules"},
-};
-constexpr std::pair<const char*, const char*> kGloraKeys[] = {
-    {"glora.choice_a", "config_A_B"}, {"glora.choice_b", "config_A_B"}, {"glora.choice_c", "config_C"},
-    {"glora.choice_d", "config_D_E"}, {"glora.choice_e", "config_D_E"},
 };
 
 bool is_set(const Json& value) {
@@ -59,93 +53,6 @@ bool is_set(const Json& value) {
   if (value.is_boolean()) return value.get<bool>();
   return !((value.is_object() || value.is_array()) && value.empty());
 }
-
-class Reader {
- public:
-  Reader(const Json& file, std::string where) : file_(file), where_(std::move(where)) {}
-
-  const Json* find(const char* key) const {
-    const auto found = file_.find(key);
-    return found == file_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  void wrong(const char* key, const std::string& expected) {
-    errors_.add(fmt::format("{}: {}", where_, key),
-                fmt::format("expected {}, found {}", expected, file_.at(key).dump()));
-  }
-
-  void read(const char* key, std::string& to) {
-    if (const Json* value = find(key))
-      value->is_string() ? (void)(to = value->get<std::string>()) : wrong(key, "text");
-  }
-  void read(const char* key, double& to) {
-    if (const Json* value = find(key))
-      value->is_number() ? (void)(to = value->get<double>()) : wrong(key, "a number");
-  }
-  void read(const char* key, int64_t& to) {
-    if (const Json* value = find(key))
-      value->is_number_integer() ? (void)(to = value->get<int64_t>()) : wrong(key, "a whole number");
-  }
-  void read(const char* key, bool& to) {
-    if (const Json* value = find(key))
-      value->is_boolean() ? (void)(to = value->get<bool>()) : wrong(key, "true or false");
-  }
-
-  /// A list of names, or one string that goes to `text`.
-  void read_names(const char* key, std::vector<std::string>& names, std::optional<std::string>& text) {
-    const Json* value = find(key);
-    if (value == nullptr) return;
-    if (value->is_string()) {
-      text = value->get<std::string>();
-      return;
-    }
-    if (!value->is_array()) return wrong(key, "a list of names");
-    names.clear();
-    for (const Json& entry : *value) {
-      if (!entry.is_string()) return wrong(key, "a list of names");
-      names.push_back(entry.get<std::string>());
-    }
-  }
-
-  void read_layers(std::vector<int64_t>& layers) {
-    constexpr const char* kKey = "layers_to_transform";
-    const Json* value = find(kKey);
-    if (value == nullptr) return;
-    const Json list = value->is_array() ? *value : Json::array({*value});
-    for (const Json& entry : list) {
-      if (!entry.is_number_integer()) return wrong(kKey, "a list of layer indices");
-      layers.push_back(entry.get<int64_t>());
-    }
-  }
-
-  template <typename T>
-  void read_pattern(const char* key, std::vector<std::pair<std::string, T>>& to) {
-    const Json* value = find(key);
-    if (value == nullptr) return;
-    if (!value->is_object()) return wrong(key, "an object of patterns");
-    for (const auto& [pattern, entry] : value->items()) {
-      const bool fits = std::is_integral_v<T> ? entry.is_number_integer() : entry.is_number();
-      if (!fits) return wrong(key, "an object of numbers");
-      to.emplace_back(pattern, entry.template get<T>());
-    }
-  }
-
-  void read_choice(const char* key, const std::vector<std::string>& known, std::string& to) {
-    const Json* value = find(key);
-    if (value == nullptr) return;
-    const std::string choice = value->is_string() ? value->get<std::string>() : "";
-    if (std::find(known.begin(), known.end(), choice) == known.end())
-      return wrong(key, fmt::format("one of {}", fmt::join(known, ", ")));
-    to = choice;
-  }
-
-  void finish() const { errors_.throw_if_any(ErrorCode::kFormat, where_); }
-
- private:
-  const Json& file_;
-  std::string where_;
-  ErrorList errors_;
-};
 
 /// The recipe's name of an initialisation that takes a part out of the base, by a decomposition that gives
 /// the same part again; "" for any other.
@@ -156,15 +63,25 @@ std::string weight_init(const std::string& name) {
   return {};
 }
 
-void check_supported(const Json& file, const std::string& where) {
+/// The method that PEFT's tuner is, or null.
+const Method* method_of_type(const std::string& type) {
+  for (const Method& method : all_methods()) {
+    if (!method.peft.type.empty() && method.peft.type == type) return &method;
+  }
+  return nullptr;
+}
+
+/// Throws when the file is no adapter that can be read.
+const Method* check_supported(const Json& file, const std::string& where) {
   ErrorList errors;
   const auto type = file.find("peft_type");
   if (type == file.end() || !type->is_string()) {
     throw Error(ErrorCode::kFormat, where + ": peft_type", "missing: this is no adapter of PEFT");
   }
-  if (*type != "LORA" && *type != "GLORA") {
+  const Method* method = method_of_type(*type);
+  if (method == nullptr) {
     errors.add(where + ": peft_type", fmt::format("`{}` adapters cannot be read", type->get<std::string>()),
-               "LORA and GLORA can");
+               fmt::format("{} can", fmt::join(peft_types(), ", ")));
   }
   for (const auto& [key, reason] : kUnsupported) {
     const auto found = file.find(key);
@@ -181,6 +98,7 @@ void check_supported(const Json& file, const std::string& where) {
     }
   }
   errors.throw_if_any(ErrorCode::kModel, where);
+  return method;
 }
 
 void assign_targets(AdapterConfig& config, const std::optional<std::string>& text) {
@@ -194,10 +112,24 @@ void assign_targets(AdapterConfig& config, const std::optional<std::string>& tex
   }
 }
 
-/// What LoRA's files say beyond the common entries.
-void read_lora(Reader& reader, PeftConfig& result) {
+}  // namespace
+
+std::vector<std::string> peft_types() {
+  std::vector<std::string> types;
+  for (const Method& method : all_methods()) {
+    if (!method.peft.type.empty()) types.push_back(method.peft.type);
+  }
+  return types;
+}
+
+std::string peft_bias_word(const std::string& type) {
+  std::string word;
+  for (const char c : type) word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return word + "_only";
+}
+
+void read_peft_lora(PeftReader& reader, PeftConfig& result) {
   AdapterConfig& config = result.config;
-  config.method = "lora";
   config.alpha = 8.0;
   std::optional<std::string> layers_text;
   reader.read("lora_alpha", config.alpha);
@@ -217,32 +149,16 @@ void read_lora(Reader& reader, PeftConfig& result) {
   config.alpha_pattern = {result.alpha_pattern.begin(), result.alpha_pattern.end()};
 }
 
-/// GLORA has one choice for A and B, one for C, one for D and E.
-void read_glora(Reader& reader, AdapterConfig& config) {
-  config.method = "glora";
-  config.set("glora.search", false);
-  const auto read = [&](const char* key, const std::vector<std::string>& known,
-                        const std::vector<std::string>& options) {
-    std::string choice = config.get(options.front());
-    reader.read_choice(key, known, choice);
-    for (const std::string& option : options) config.set(option, choice);
-  };
-  read("config_A_B", {"lora", "vector", "constant", "none"}, {"glora.choice_a", "glora.choice_b"});
-  read("config_C", {"lora", "vector", "none"}, {"glora.choice_c"});
-  read("config_D_E", {"vector", "constant", "none"}, {"glora.choice_d", "glora.choice_e"});
-  if (config.bias == "glora_only") config.bias = "lora_only";
-}
-
-}  // namespace
-
 PeftConfig read_peft_config(const std::filesystem::path& path) {
   const Json file = read_json_object(path);
   const std::string where = path.string();
-  check_supported(file, where);
+  const Method* method = check_supported(file, where);
   PeftConfig result;
+  result.form = &method->peft;
   AdapterConfig& config = result.config;
+  config.method = method->name;
   config.rank = 8;
-  Reader reader(file, where);
+  PeftReader reader(file, where);
   reader.read("r", config.rank);
   reader.read("bias", config.bias);
   reader.read("task_type", result.task_type);
@@ -251,11 +167,8 @@ PeftConfig read_peft_config(const std::filesystem::path& path) {
   config.target_modules.clear();
   reader.read_names("target_modules", config.target_modules, target_text);
   reader.read_names("modules_to_save", config.modules_to_save, saved_text);
-  if (file.at("peft_type") == "GLORA") {
-    read_glora(reader, config);
-  } else {
-    read_lora(reader, result);
-  }
+  method->peft.read(reader, result);
+  if (config.bias == peft_bias_word(method->peft.type)) config.bias = "lora_only";
   reader.finish();
   result.has_targets = target_text.has_value() || !config.target_modules.empty();
   assign_targets(config, target_text);
@@ -264,10 +177,8 @@ PeftConfig read_peft_config(const std::filesystem::path& path) {
 }
 
 std::string peft_key(const PeftConfig& peft, const std::string& option) {
-  if (peft.config.method == "glora") {
-    for (const auto& [ours, key] : kGloraKeys) {
-      if (option == ours) return key;
-    }
+  for (const auto& [ours, key] : peft.form->keys) {
+    if (option == ours) return key;
   }
   for (const auto& [ours, key] : kKeys) {
     if (option == ours) return key;

@@ -1,5 +1,5 @@
 // Writes any adapter whose update is a sum of low-rank terms as an adapter of PEFT's LoRA, and those for
-// which PEFT has a tuner of its own (GLORA) in its form.
+// which PEFT has a tuner of its own in its form.
 #include <ATen/ops/cat.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "adapters/files_detail.h"
+#include "adapters/method.h"
 #include "adapters/peft_config.h"
 #include "adapters/peft_names.h"
 #include "adapters/peft_saved.h"
@@ -51,7 +52,7 @@ double lora_alpha(const AdapterConfig& config, double alpha, size_t terms) {
 /// concatenated, scalings folded into `up`.
 std::vector<ExportedSite> export_sites(const Adapter& adapter) {
   std::vector<ExportedSite> exported;
-  const bool is_lora = adapter.keeps_lora_options();
+  const bool is_lora = detail::method_of(adapter).peft.keeps_lora_options;
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const std::vector<LowRankTerm> terms = adapter.terms(i);
     if (terms.empty()) continue;
@@ -166,7 +167,7 @@ void drop_defaults(json& config) {
 
 json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
                  const std::set<std::string>& paths) {
-  const bool is_lora = adapter.keeps_lora_options();
+  const bool is_lora = detail::method_of(adapter).peft.keeps_lora_options;
   const size_t terms = adapter.terms(0).size();
   const int64_t rank =
       is_lora ? adapter.config().rank * static_cast<int64_t>(terms) : most_common_rank(sites);
@@ -201,7 +202,7 @@ json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
 }
 
 /// Other tuners have target_modules alone to select with.
-json tuner_config(const Adapter& adapter, const PeftTuner& tuner) {
+json tuner_config(const Adapter& adapter, const detail::PeftTuner& tuner) {
   AdapterConfig select = adapter.config();
   const bool selects_more =
       !select.exclude_modules.empty() || select.exclude_modules_regex || !select.layers_to_transform.empty();
@@ -211,7 +212,9 @@ json tuner_config(const Adapter& adapter, const PeftTuner& tuner) {
     for (const Site& site : adapter.sites()) select.target_modules.push_back(site.path);
   }
   json config = common_config(adapter, select);
-  config["peft_type"] = tuner.peft_type;
+  const std::string& type = detail::method_of(adapter).peft.type;
+  config["peft_type"] = type;
+  if (config["bias"] == "lora_only") config["bias"] = detail::peft_bias_word(type);
   config.update(tuner.options);
   return config;
 }
@@ -268,24 +271,32 @@ void save_as_lora(const Adapter& adapter, const std::filesystem::path& directory
   write_files(directory, peft_tensors(adapter, tensors, paths), lora_config(adapter, sites, paths));
 }
 
+std::string no_lora_form(const Adapter& adapter) {
+  const auto& why = detail::method_of(adapter).peft.no_lora_form;
+  return why ? why(adapter) : std::string();
+}
+
 }  // namespace
 
 std::string peft_form_refusal(const Adapter& adapter) {
   const c10::NoGradGuard no_grad;
-  const std::string no_lora = adapter.lora_form_refusal();
-  if (no_lora.empty()) return {};
-  const std::optional<PeftTuner> tuner = adapter.peft_tuner();
-  return tuner ? tuner->refusal : no_lora;
+  const detail::PeftForm& form = detail::method_of(adapter).peft;
+  const std::string no_lora = no_lora_form(adapter);
+  return no_lora.empty() || !form.write ? no_lora : form.write(adapter).refusal;
 }
 
 void save_peft_adapter(const Adapter& adapter, const std::filesystem::path& directory) {
   const c10::NoGradGuard no_grad;
   if (const std::string reason = peft_form_refusal(adapter); !reason.empty()) refuse(directory, reason);
-  if (adapter.lora_form_refusal().empty()) return save_as_lora(adapter, directory);
-  const PeftTuner tuner = *adapter.peft_tuner();
+  if (no_lora_form(adapter).empty()) return save_as_lora(adapter, directory);
+  const detail::PeftTuner tuner = detail::method_of(adapter).peft.write(adapter);
   std::set<std::string> paths;
   for (const Site& site : adapter.sites()) paths.insert(site.path);
-  write_files(directory, peft_tensors(adapter, tuner.tensors, paths), tuner_config(adapter, tuner));
+  std::vector<NamedTensor> tensors = peft_tensors(adapter, tuner.tensors, paths);
+  for (const NamedTensor& entry : tuner.shared)
+    tensors.push_back(
+        {detail::kPeftSharedPrefix + entry.name, entry.tensor.detach().to(at::kCPU).contiguous()});
+  write_files(directory, tensors, tuner_config(adapter, tuner));
 }
 
 }  // namespace msplora

@@ -1,4 +1,4 @@
-// Reads LoRA and GLORA adapters in PEFT's form, ours or made elsewhere.
+// Reads adapters in PEFT's form, LoRA and its other tuners that are methods here, ours or made elsewhere.
 #include <ATen/ops/equal.h>
 #include <fmt/format.h>
 
@@ -33,12 +33,11 @@ bool ends_with(const std::string& text, std::string_view end) {
 }
 
 /// Module paths that have a tensor of an update in the file.
-std::vector<std::string> adapted_paths(const std::map<std::string, StoredTensor>& stored) {
+std::vector<std::string> adapted_paths(const std::map<std::string, StoredTensor>& stored,
+                                       const std::string& mark) {
   std::set<std::string> paths;
   for (const auto& [name, tensor] : stored) {
-    for (const std::string_view part : {".lora_A.weight", ".glora_"}) {
-      if (const size_t at = name.rfind(part); at != std::string::npos) paths.insert(name.substr(0, at));
-    }
+    if (const size_t at = name.rfind(mark); at != std::string::npos) paths.insert(name.substr(0, at));
   }
   return {paths.begin(), paths.end()};
 }
@@ -47,12 +46,12 @@ bool same_values(const at::Tensor& a, const at::Tensor& b) {
   return a.sizes() == b.sizes() && at::equal(a.to(at::kDouble), b.to(at::kDouble));
 }
 
-std::map<std::string, StoredTensor> read_tensors(const fs::path& path) {
+std::map<std::string, StoredTensor> read_tensors(const fs::path& path, const PeftForm& form) {
   const auto file = SafetensorsFile::open(path);
   std::map<std::string, StoredTensor> stored;
   std::vector<std::string> refused;
   for (const auto& [key, info] : file->tensors()) {
-    const PeftKey parsed = parse_peft_key(key);
+    const PeftKey parsed = parse_peft_key(key, form);
     if (!parsed.refusal.empty()) {
       refused.push_back(fmt::format("{}: {}", key, parsed.refusal));
     } else if (!parsed.name.empty()) {
@@ -65,7 +64,8 @@ std::map<std::string, StoredTensor> read_tensors(const fs::path& path) {
   }
   if (!refused.empty()) {
     throw Error(ErrorCode::kModel, path.string(),
-                "tensors that are not part of a LoRA or GLORA adapter" + list_entries("refused", refused));
+                fmt::format("tensors that are not part of a {} adapter", form.type) +
+                    list_entries("refused", refused));
   }
   return stored;
 }
@@ -134,9 +134,10 @@ struct PeftFiles {
 PeftFiles read_peft_files(const fs::path& directory) {
   const fs::path tensor_path = tensor_file(directory);
   PeftFiles files{read_peft_config(directory / kPeftConfig), {}};
-  files.stored = read_tensors(tensor_path);
+  files.stored = read_tensors(tensor_path, *files.peft.form);
   // null means PEFT's own choice for the architecture; the tensors say what it was.
-  if (!files.peft.has_targets) files.peft.config.target_modules = adapted_paths(files.stored);
+  if (!files.peft.has_targets)
+    files.peft.config.target_modules = adapted_paths(files.stored, files.peft.form->mark);
   return files;
 }
 
@@ -176,7 +177,12 @@ std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTar
   };
   builder.remedy = made_for(peft.base_name);
   auto adapter = builder.build(config, std::move(target), /*seed=*/0);
-  fill_trainable(*adapter, stored, tensor_path, StoredState::kNotStored, [&](const std::string& name) {
+  std::vector<NamedTensor> shared = adapter->state().tensors;
+  std::erase_if(shared, [&, &peft = peft, &stored = stored](const NamedTensor& entry) {
+    const auto& names = peft.form->shared;
+    return std::find(names.begin(), names.end(), entry.name) == names.end() || !stored.contains(entry.name);
+  });
+  fill_trainable(*adapter, shared, stored, tensor_path, [&](const std::string& name) {
     const std::string path = name.substr(0, name.rfind('.'));
     const bool is_site_bias = config.bias != "none" && ends_with(name, ".bias") && site_paths.count(path) > 0;
     return fmt::format("{}{}", kPeftPrefix, is_site_bias ? fmt::format("{}.base_layer.bias", path) : name);

@@ -31,19 +31,21 @@ std::string refusal_of(const std::string& key) {
 
 }  // namespace
 
-PeftKey parse_peft_key(const std::string& key) {
+PeftKey parse_peft_key(const std::string& key, const PeftForm& form) {
   if (std::string refusal = refusal_of(key); !refusal.empty()) return {key, std::move(refusal)};
   std::string name = key;
   const std::string_view prefix = kPeftPrefix;
+  for (const std::string& shared : form.shared) {
+    if (name == kPeftSharedPrefix + shared) return {shared, ""};
+  }
   if (name.rfind(prefix, 0) != 0) {
     return {key, "does not begin with base_model.model., so PEFT itself would ignore it"};
   }
   name.erase(0, prefix.size());
   if (contains(name, ".original_module.")) return {"", ""};
-  // GLORA: "glora_A.Xd"; ".zeros" stands where a support is absent.
-  if (const size_t at = name.rfind(".glora_"); at != std::string::npos) {
+  if (!form.mark.empty() && contains(name, form.mark)) {
     replace(name, ".default.", ".");
-    if (name.ends_with(".zeros")) return {"", ""};
+    if (!form.skipped.empty() && name.ends_with(form.skipped)) return {"", ""};
   }
   if (!replace(name, ".modules_to_save.default.", ".")) replace(name, ".modules_to_save.", ".");
   replace(name, ".lora_A.default.weight", ".lora_A.weight");

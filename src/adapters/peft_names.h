@@ -3,9 +3,12 @@
 #include <optional>
 #include <string>
 
+#include "adapters/method.h"
+
 namespace msplora::detail {
 
 inline constexpr const char* kPeftPrefix = "base_model.model.";
+inline constexpr const char* kPeftSharedPrefix = "base_model.";  // of tensors that belong to no module
 
 /// Where a tensor of a PEFT file belongs.
 struct PeftKey {
@@ -18,6 +21,6 @@ struct PeftKey {
 /// adapter name
 /// ("lora_A.default.weight"), "modules_to_save.default" and the "original_module" copies beside them
 /// (skipped).
-PeftKey parse_peft_key(const std::string& key);
+PeftKey parse_peft_key(const std::string& key, const PeftForm& form);
 
 }  // namespace msplora::detail

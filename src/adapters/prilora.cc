@@ -4,6 +4,7 @@
 // |A_ij| n_j become zero, where n_j is a running mean of the norm of input j. No mask is kept: the next
 // gradients may revive what was pruned.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/topk.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -119,29 +120,54 @@ class PriloraAdapter : public LowRankAdapter {
     for (const Site& site : sites_) {
       input_norms_.push_back(at::zeros({site.in_features}, site.linear->weight.device()));
     }
+    observed_.resize(sites_.size());
   }
 
   SiteUpdate update_of(size_t site_index) const override {
     SiteUpdate update;
     update.low_rank = terms(site_index);
     if (config_.own<PriloraOptions>().prune_every == 0) return update;
-    update.observe_input = [norms = input_norms_[site_index],
-                            beta = config_.own<PriloraOptions>().beta](const at::Tensor& x) {
+    update.observe_input = [this, site_index](const at::Tensor& x) {
       const c10::NoGradGuard no_grad;
-      // Not corrected for the start at 0: a common factor changes no order within a row.
-      at::Tensor(norms).mul_(beta).add_(x.detach().to(at::kFloat).square().sum(0).sqrt_(), 1.0 - beta);
+      const at::Tensor squares = x.detach().to(at::kFloat).square().sum(0, /*keepdim=*/true);
+      at::Tensor& seen = observed_[site_index];
+      seen = seen.defined() ? at::cat({seen, squares}) : squares;
     };
     return update;
   }
 
-  std::vector<NamedTensor> state_tensors() const override {
-    std::vector<NamedTensor> tensors;
+  AdapterState state(const std::string& optimizer = {}) const override {
+    AdapterState state = LowRankAdapter::state(optimizer);
     for (size_t i = 0; i < sites_.size(); ++i)
-      tensors.push_back({sites_[i].path + ".input_norm", input_norms_[i]});
+      state.tensors.push_back({sites_[i].path + ".input_norm", input_norms_[i]});
+    return state;
+  }
+
+  StepPlan begin_step(const TrainingProgress&) override {
+    observed_.assign(sites_.size(), at::Tensor());
+    return {};
+  }
+
+  std::vector<at::Tensor*> reduced_state() override {
+    std::vector<at::Tensor*> tensors;
+    for (at::Tensor& squares : observed_) {
+      if (squares.defined()) tensors.push_back(&squares);
+    }
     return tensors;
   }
 
-  void on_step_end(const TrainingProgress& progress, OptimizerControl&) override {
+  void gradients_ready(const TrainingProgress&) override {
+    const c10::NoGradGuard no_grad;
+    const double beta = config_.own<PriloraOptions>().beta;
+    for (size_t i = 0; i < observed_.size(); ++i) {
+      if (!observed_[i].defined()) continue;
+      // Not corrected for the start at 0: a common factor changes no order within a row.
+      for (const at::Tensor& squares : observed_[i].unbind(0))
+        input_norms_[i].mul_(beta).add_(squares.sqrt(), 1.0 - beta);
+    }
+  }
+
+  void end_step(const TrainingProgress& progress, OptimizerControl&) override {
     const PriloraOptions& o = config_.own<PriloraOptions>();
     if (o.prune_every == 0) return;
     const bool is_last = progress.step == progress.total_steps;
@@ -163,7 +189,10 @@ class PriloraAdapter : public LowRankAdapter {
     }
   }
 
-  std::vector<at::Tensor> input_norms_;  // parallel to sites(), [in], float32
+  // Parallel to sites(), float32:
+  std::vector<at::Tensor> input_norms_;  // [in]
+  /// Of this step, [micro-batches, in]: squared norms of the inputs. Forward passes write it.
+  mutable std::vector<at::Tensor> observed_;
 };
 
 }  // namespace

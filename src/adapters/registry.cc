@@ -124,6 +124,10 @@ const Method* find_method(const std::string& name) {
   return nullptr;
 }
 
+const Method& method_of(const Adapter& adapter) {
+  return *find_method(adapter.config().method);
+}
+
 }  // namespace detail
 
 std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,

@@ -43,14 +43,6 @@ struct Comparison {
   std::string hint;
 };
 
-/// What the files of the adapter hold.
-std::vector<TrainableTensor> wanted_tensors(const Adapter& adapter, StoredState state) {
-  std::vector<TrainableTensor> wanted = adapter.trainable();
-  if (state == StoredState::kNotStored) return wanted;
-  for (const NamedTensor& entry : adapter.state_tensors()) wanted.push_back({entry.name, entry.tensor});
-  return wanted;
-}
-
 Comparison compare(const std::vector<TrainableTensor>& wanted,
                    const std::map<std::string, StoredTensor>& stored,
                    const std::function<std::string(const std::string&)>& key_of) {
@@ -84,10 +76,11 @@ Comparison compare(const std::vector<TrainableTensor>& wanted,
 
 }  // namespace
 
-void fill_trainable(const Adapter& adapter, const std::map<std::string, StoredTensor>& stored,
-                    const std::filesystem::path& file, StoredState state,
+void fill_trainable(const Adapter& adapter, const std::vector<NamedTensor>& more,
+                    const std::map<std::string, StoredTensor>& stored, const std::filesystem::path& file,
                     const std::function<std::string(const std::string&)>& key_of) {
-  const std::vector<TrainableTensor> wanted = wanted_tensors(adapter, state);
+  std::vector<TrainableTensor> wanted = adapter.trainable();
+  for (const NamedTensor& entry : more) wanted.push_back({entry.name, entry.tensor});
   const Comparison found = compare(wanted, stored, key_of);
   if (!found.missing.empty() || !found.misshaped.empty() || !found.unexpected.empty()) {
     throw Error(ErrorCode::kModel, file.string(),

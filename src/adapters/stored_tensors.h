@@ -19,16 +19,13 @@ struct StoredTensor {
   at::Tensor tensor;
 };
 
-/// Which tensors of an adapter its files hold.
-enum class StoredState { kIncluded, kNotStored };
-
-/// Copies the tensors into the adapter's trainable ones (and its state_tensors, where the form stores them),
+/// Copies the tensors into the adapter's trainable ones and into `more`,
 /// converting to their dtype. Checks everything first, so that nothing changes on failure. Throws
 /// Error{kModel} listing together missing, mis-shaped and unexpected tensors, Error{kNumerics} naming tensors
 /// that hold NaN or infinity. `key_of` spells a trainable's name as the file would, for the list of missing
 /// ones.
-void fill_trainable(const Adapter& adapter, const std::map<std::string, StoredTensor>& stored,
-                    const std::filesystem::path& file, StoredState state,
+void fill_trainable(const Adapter& adapter, const std::vector<NamedTensor>& more,
+                    const std::map<std::string, StoredTensor>& stored, const std::filesystem::path& file,
                     const std::function<std::string(const std::string&)>& key_of);
 
 /// A title, a count and the entries, at most 20 of them; "" when there are none.

@@ -146,40 +146,17 @@ class XgbLoraAdapter : public Adapter {
     return update;
   }
 
-  std::vector<std::string> frozen_now(const TrainingProgress&) const override {
-    std::vector<std::string> frozen;
+  StepPlan begin_step(const TrainingProgress& progress) override {
+    if (progress.step == 0) check_length(progress);
+    StepPlan plan;
     for (const Module& module : modules_) {
-      if (!module.is_active) frozen.insert(frozen.end(), {module.down_name, module.up_name});
+      if (!module.is_active) plan.frozen.insert({module.down_name, module.up_name});
     }
-    return frozen;
+    plan.lr_factors = warm_up(progress);
+    return plan;
   }
 
-  std::map<std::string, double> lr_factors_now(const TrainingProgress& progress) const override {
-    std::map<std::string, double> factors;
-    const int64_t begin = end_of_round(round_ - 1, progress);
-    const int64_t steps =
-        std::min(config_.own<XgbLoraOptions>().warmup_steps, (end_of_round(round_, progress) - begin) / 4);
-    const int64_t done = progress.step - begin;
-    if (round_ == 0 || done >= steps) return factors;
-    const double factor = static_cast<double>(done + 1) / static_cast<double>(steps + 1);
-    for (const Module& module : modules_) {
-      if (module.is_active) factors[module.down_name] = factors[module.up_name] = factor;
-    }
-    return factors;
-  }
-
-  void on_step_begin(const TrainingProgress& progress) override {
-    const auto planned = static_cast<int64_t>(rounds_.size());
-    const int64_t rounds = rounds_within(planned, progress.total_steps);
-    if (progress.step != 0 || rounds == planned) return;
-    log_warning(
-        fmt::format("xgblora: {} of {} rounds fall into the {} steps of this run, since a round takes two "
-                    "steps at least; "
-                    "modules collect less than adapter.rank (adapter.xgblora.rounds, layers_per_round)",
-                    rounds, planned, progress.total_steps));
-  }
-
-  void on_gradients(const TrainingProgress&) override {
+  void gradients_ready(const TrainingProgress&) override {
     const double penalty = config_.own<XgbLoraOptions>().penalty;
     if (penalty <= 0) return;
     const c10::NoGradGuard no_grad;
@@ -189,8 +166,7 @@ class XgbLoraAdapter : public Adapter {
       }
     }
   }
-
-  void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) override {
+  void end_step(const TrainingProgress& progress, OptimizerControl& optimizer) override {
     const bool is_over = progress.step >= end_of_round(round_, progress);
     const bool has_next =
         round_ + 1 < rounds_within(static_cast<int64_t>(rounds_.size()), progress.total_steps);
@@ -209,25 +185,25 @@ class XgbLoraAdapter : public Adapter {
     }
   }
 
-  nlohmann::json state() const override { return {{"round", round_}}; }
-
-  void restore_state(const nlohmann::json& state) override {
-    const auto round = state.value("round", int64_t{-1});
-    if (round < 0 || round >= static_cast<int64_t>(rounds_.size())) {
-      throw Error(ErrorCode::kFormat, "state.round",
-                  fmt::format("expected a round below {}, found {}", rounds_.size(), state.dump()));
-    }
-    enter(round);
-  }
-
-  std::vector<NamedTensor> state_tensors() const override {
-    std::vector<NamedTensor> tensors;
+  AdapterState state(const std::string& optimizer = {}) const override {
+    AdapterState state;
+    state.facts = {{"round", round_}};
     for (size_t i = 0; i < modules_.size(); ++i) {
       if (modules_[i].stack_down.size(0) == 0) continue;
-      tensors.push_back({sites_[i].path + ".merged_A.weight", modules_[i].stack_down});
-      tensors.push_back({sites_[i].path + ".merged_B.weight", modules_[i].stack_up});
+      state.tensors.push_back({sites_[i].path + ".merged_A.weight", modules_[i].stack_down});
+      state.tensors.push_back({sites_[i].path + ".merged_B.weight", modules_[i].stack_up});
     }
-    return tensors;
+    return state;
+  }
+
+  void restore(const nlohmann::json& facts, RestorePhase phase) override {
+    if (phase == RestorePhase::kStructure) return;
+    const auto round = facts.value("round", int64_t{-1});
+    if (round < 0 || round >= static_cast<int64_t>(rounds_.size())) {
+      throw Error(ErrorCode::kFormat, "state.round",
+                  fmt::format("expected a round below {}, found {}", rounds_.size(), facts.dump()));
+    }
+    enter(round);
   }
 
  private:
@@ -238,6 +214,31 @@ class XgbLoraAdapter : public Adapter {
     int64_t merged = 0;               // rounds in the stack
     bool is_active = false;
   };
+
+  std::map<std::string, double> warm_up(const TrainingProgress& progress) const {
+    std::map<std::string, double> factors;
+    const int64_t begin = end_of_round(round_ - 1, progress);
+    const int64_t steps =
+        std::min(config_.own<XgbLoraOptions>().warmup_steps, (end_of_round(round_, progress) - begin) / 4);
+    const int64_t done = progress.step - begin;
+    if (round_ == 0 || done >= steps) return factors;
+    const double factor = static_cast<double>(done + 1) / static_cast<double>(steps + 1);
+    for (const Module& module : modules_) {
+      if (module.is_active) factors[module.down_name] = factors[module.up_name] = factor;
+    }
+    return factors;
+  }
+
+  void check_length(const TrainingProgress& progress) const {
+    const auto planned = static_cast<int64_t>(rounds_.size());
+    const int64_t rounds = rounds_within(planned, progress.total_steps);
+    if (rounds == planned) return;
+    log_warning(
+        fmt::format("xgblora: {} of {} rounds fall into the {} steps of this run, since a round takes two "
+                    "steps at least; "
+                    "modules collect less than adapter.rank (adapter.xgblora.rounds, layers_per_round)",
+                    rounds, planned, progress.total_steps));
+  }
 
   /// Optimizer steps of a run that are done when the round is: all rounds are as long, but for one step.
   int64_t end_of_round(int64_t round, const TrainingProgress& progress) const {

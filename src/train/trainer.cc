@@ -5,6 +5,7 @@
 #include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,7 @@ TrainingResult Trainer::run() {
     }
     do_step();
     after_step();
-    if (interrupt_requested() && !finished()) {
+    if (on_any_rank(interrupt_requested()) && !finished()) {
       save_checkpoint();
       tell([](EventSink& sink) { sink.on_end(); });
       throw Error(ErrorCode::kInterrupted, "training",
@@ -58,40 +59,55 @@ void Trainer::do_step() {
   const auto began = std::chrono::steady_clock::now();
   Adapter* adapter = setup_.adapter;
   const TrainingProgress progress{state_.step, total_steps_};
-  if (adapter != nullptr) adapter->on_step_begin(progress);
-  std::set<std::string> frozen = freeze();
-  std::vector<Batch> batches;
-  int64_t targets = 0;
-  while (static_cast<int64_t>(batches.size()) < setup_.options.accumulation && !at_epoch_end()) {
-    batches.push_back(task_.batch(state_.epoch, state_.batch++));
-    targets += task_.num_targets(batches.back());
+  const StepPlan plan = adapter != nullptr ? adapter->begin_step(progress) : StepPlan();
+  freeze(plan.frozen);
+  const std::vector<Batch> batches = take_batches();
+  double targets = 0, tokens = 0, examples = 0;
+  for (const Batch& batch : batches) {
+    targets += static_cast<double>(task_.num_targets(batch));
+    tokens += static_cast<double>(batch.tokens());
+    examples += static_cast<double>(batch.sequences());
   }
-  const double loss = backward(batches, targets);
+  const std::vector<double> counts = sum_over_ranks(*ranks_, {targets, tokens, examples});
+  double loss = 0;
+  std::exception_ptr problem;
+  try {
+    loss = backward(batches, counts[0]);
+  } catch (const Error&) {
+    problem = std::current_exception();
+  }
+  // All ranks stop where one does.
+  const bool failed = on_any_rank(problem != nullptr);
+  if (problem) std::rethrow_exception(problem);
+  if (failed) {
+    throw Error(ErrorCode::kNumerics, fmt::format("training, step {}", state_.step + 1),
+                "another rank of the run has stopped");
+  }
+  loss = sum_over_ranks(*ranks_, {loss})[0];
+  reduce(plan.frozen);
   const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
-  if (adapter != nullptr) adapter->on_gradients(progress);
+  if (adapter != nullptr) adapter->gradients_ready(progress);
   if (!first_loss_) first_loss_ = loss;
   constexpr double kExplosion = 5.0;
   const bool exploded = loss > kExplosion * std::max(1.0, *first_loss_);
   const GradientReport gradients = [&] {
     const ProfileScope norm("gradient norm");
-    return watch_.examine(frozen, lr_factor, exploded);
+    return watch_.examine(plan.frozen, lr_factor, exploded);
   }();
   if (!gradients.not_finite.empty()) {
     throw Error(
         ErrorCode::kNumerics, fmt::format("training, step {}", state_.step + 1),
         fmt::format("the gradient of {} is not finite (loss {:.6g}); {}", gradients.not_finite.front(), loss,
-                    task_.describe(batches.front())),
+                    batches.empty() ? std::string("of another rank") : task_.describe(batches.front())),
         "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
   }
-  update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), std::move(frozen));
+  update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), plan);
 
   const double seconds = seconds_since(began);
   ++state_.step;
-  for (const Batch& batch : batches) {
-    state_.tokens += static_cast<int64_t>(batch.tokens());
-    state_.window.tokens += static_cast<int64_t>(batch.tokens());
-    state_.examples += static_cast<int64_t>(batch.sequences());
-  }
+  state_.tokens += static_cast<int64_t>(counts[1]);
+  state_.window.tokens += static_cast<int64_t>(counts[1]);
+  state_.examples += static_cast<int64_t>(counts[2]);
   state_.train_seconds += seconds;
   state_.last_loss = loss;
   state_.window.loss += loss;
@@ -101,13 +117,36 @@ void Trainer::do_step() {
   last_grad_norm_ = gradients.norm;
 }
 
+bool Trainer::on_any_rank(bool what) {
+  return sum_over_ranks(*ranks_, {what ? 1.0 : 0.0})[0] > 0;
+}
+
+/// This rank's micro-batches of the step, in which every rank has its turn.
+std::vector<Batch> Trainer::take_batches() {
+  const int64_t each = setup_.options.accumulation;
+  std::vector<Batch> batches;
+  for (int64_t i = 0; i < each * ranks_->size() && !at_epoch_end(); ++i, ++state_.batch) {
+    if (i / each == ranks_->rank()) batches.push_back(task_.batch(state_.epoch, state_.batch));
+  }
+  return batches;
+}
+
+void Trainer::reduce(const std::set<std::string>& frozen) {
+  std::vector<at::Tensor> trained;
+  for (const TrainableTensor& entry : setup_.trainable) {
+    if (!frozen.contains(entry.name)) trained.push_back(entry.tensor);
+  }
+  sum_gradients(*ranks_, trained);
+  if (setup_.adapter != nullptr) join_slots(*ranks_, setup_.adapter->reduced_state());
+}
+
 void Trainer::update(TrainingProgress progress, double lr_factor, double gradient_scale,
-                     std::set<std::string> frozen) {
+                     const StepPlan& plan) {
   const ProfileScope scope("optimizer");
   Adapter* adapter = setup_.adapter;
-  if (adapter != nullptr) frozen.merge(adapter->updated_by_method());
-  optimizer_->step(lr_factor, gradient_scale, frozen,
-                   adapter != nullptr ? adapter->lr_factors_now(progress) : std::map<std::string, double>());
+  std::set<std::string> left_alone = plan.frozen;
+  left_alone.insert(plan.updated_by_method.begin(), plan.updated_by_method.end());
+  optimizer_->step(lr_factor, gradient_scale, left_alone, plan.lr_factors);
   if (adapter != nullptr) {
     const TrainOptions& o = setup_.options;
     adapter->own_update(
@@ -115,19 +154,19 @@ void Trainer::update(TrainingProgress progress, double lr_factor, double gradien
   }
   optimizer_->zero_grad();
   ++progress.step;
-  if (adapter != nullptr) adapter->on_step_end(progress, *optimizer_);
+  if (adapter != nullptr) adapter->end_step(progress, *optimizer_);
 }
 
-double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
+double Trainer::backward(const std::vector<Batch>& batches, double targets) {
   // One division by the targets of the whole step: micro-batches of different sizes weigh what they hold.
-  const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
+  const double scale = 1.0 / std::max(1.0, targets);
   double loss = 0.0;
   for (size_t i = 0; i < batches.size(); ++i) {
     ForwardContext context;
     context.training = true;
     context.seed = static_cast<uint64_t>(setup_.options.seed);
     context.step = static_cast<uint64_t>(state_.step);
-    context.micro_batch = i;
+    context.micro_batch = static_cast<uint64_t>(ranks_->rank() * setup_.options.accumulation) + i;
     at::Tensor sum;
     {
       const ProfileScope scope("forward, rest");
@@ -154,10 +193,8 @@ double Trainer::backward(const std::vector<Batch>& batches, int64_t targets) {
   return loss;
 }
 
-std::set<std::string> Trainer::freeze() {
-  if (setup_.adapter == nullptr) return {};
-  const auto names = setup_.adapter->frozen_now({state_.step, total_steps_});
-  const std::set<std::string> frozen(names.begin(), names.end());
+void Trainer::freeze(const std::set<std::string>& frozen) {
+  if (setup_.adapter == nullptr) return;
   size_t free_count = 0;
   for (const TrainableTensor& trainable : setup_.trainable) {
     const bool is_frozen = frozen.contains(trainable.name);
@@ -169,7 +206,6 @@ std::set<std::string> Trainer::freeze() {
     throw Error(ErrorCode::kConfig, "training",
                 fmt::format("every tensor is frozen at step {}", state_.step + 1));
   }
-  return frozen;
 }
 
 StepReport Trainer::report() const {

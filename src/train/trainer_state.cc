@@ -64,17 +64,25 @@ TrainerSetup checked(TrainerSetup setup) {
   return setup;
 }
 
+/// The options of a run of one process that takes the same steps.
+TrainOptions of_all_ranks(const TrainerSetup& setup) {
+  TrainOptions options = setup.options;
+  if (setup.ranks != nullptr) options.accumulation *= setup.ranks->size();
+  return options;
+}
+
 }  // namespace
 
 Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
     : setup_(checked(std::move(setup))),
       task_(task),
-      total_steps_(count_steps(setup_.options, task)),
+      total_steps_(count_steps(of_all_ranks(setup_), task)),
       schedule_(setup_.options.schedule, setup_.schedule_steps > 0 ? setup_.schedule_steps : total_steps_,
                 setup_.options.warmup_steps, setup_.options.warmup_ratio),
       optimizer_(make_optimizer(setup_.options, optimizer_groups(setup_.options, setup_.trainable))),
       watch_(named(setup_.trainable)),
-      checkpoints_(setup_.directory) {
+      checkpoints_(setup_.directory),
+      ranks_(setup_.ranks != nullptr ? setup_.ranks : &alone_) {
   const auto names = task_.metric_names();
   const std::string& wanted = setup_.options.best_metric;
   if (task_.can_evaluate() && !wanted.empty() &&
@@ -88,7 +96,7 @@ Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
                 "there is no validation data, so no evaluation could stop the run",
                 "data.validation or data.validation_fraction; or remove it");
   }
-  if (setup_.adapter != nullptr && setup_.adapter->has_search() && !task_.can_evaluate()) {
+  if (setup_.adapter != nullptr && setup_.adapter->search() != nullptr && !task_.can_evaluate()) {
     throw Error(ErrorCode::kConfig, "training",
                 fmt::format("method {} ends with a search on validation data, but there is none",
                             setup_.adapter->config().method),
@@ -175,7 +183,7 @@ void Trainer::restore(const TrainingCheckpoint& checkpoint) {
   copy_values(stored_tensors(), checkpoint.trainable, where);
   optimizer_->load_state(checkpoint.optimizer, where);
   if (setup_.adapter != nullptr && !checkpoint.adapter_state.is_null()) {
-    setup_.adapter->restore_state(checkpoint.adapter_state);
+    setup_.adapter->restore(checkpoint.adapter_state, RestorePhase::kValues);
   }
   state_ = checkpoint.state;
   saved_step_ = state_.step;
@@ -187,9 +195,10 @@ std::vector<NamedTensor> Trainer::stored_tensors() const {
   for (const TrainableTensor& tensor : setup_.trainable)
     tensors.push_back({tensor.name, tensor.tensor.detach()});
   if (setup_.adapter != nullptr) {
-    for (NamedTensor& tensor : setup_.adapter->state_tensors()) tensors.push_back(std::move(tensor));
-    for (NamedTensor& tensor : setup_.adapter->training_tensors(setup_.options.optimizer))
-      tensors.push_back(std::move(tensor));
+    AdapterState state = setup_.adapter->state(setup_.options.optimizer);
+    for (auto* more : {&state.tensors, &state.training}) {
+      for (NamedTensor& tensor : *more) tensors.push_back(std::move(tensor));
+    }
   }
   return tensors;
 }
@@ -201,7 +210,7 @@ void Trainer::save_checkpoint() {
   checkpoint.state = state_;
   checkpoint.trainable = stored_tensors();
   checkpoint.optimizer = optimizer_->state();
-  if (setup_.adapter != nullptr) checkpoint.adapter_state = setup_.adapter->state();
+  if (setup_.adapter != nullptr) checkpoint.adapter_state = setup_.adapter->state().facts;
   checkpoint.recipe = setup_.recipe;
   checkpoint.data_fingerprint = task_.fingerprint();
   checkpoint.base_fingerprint = setup_.base_fingerprint;
@@ -216,15 +225,15 @@ void Trainer::load_best() {
   const TrainingCheckpoint best = checkpoints_.load(state_.best_step);
   copy_values(stored_tensors(), best.trainable, checkpoints_.path(state_.best_step).string());
   if (setup_.adapter != nullptr && !best.adapter_state.is_null())
-    setup_.adapter->restore_state(best.adapter_state);
+    setup_.adapter->restore(best.adapter_state, RestorePhase::kValues);
   const std::string text = fmt::format("took the weights of step {}, the best evaluation", state_.best_step);
   tell([&](EventSink& sink) { sink.on_message(text); });
 }
 
 bool Trainer::search_due() const {
-  const Adapter* adapter = setup_.adapter;
-  return adapter != nullptr && adapter->has_search() && state_.search.is_null() &&
-         (finished() || state_.step >= adapter->search_step(total_steps_));
+  if (setup_.adapter == nullptr || !state_.search.is_null()) return false;
+  const Search* search = setup_.adapter->search();
+  return search != nullptr && (finished() || state_.step >= search->due(total_steps_));
 }
 
 void Trainer::search_within_training() {
@@ -237,7 +246,6 @@ void Trainer::search_within_training() {
 }
 
 void Trainer::search() {
-  Adapter* adapter = setup_.adapter;
   const std::string metric = best_metric();
   const auto say = [this](const std::string& text) { tell([&](EventSink& sink) { sink.on_message(text); }); };
   const auto score = [&] {
@@ -251,7 +259,7 @@ void Trainer::search() {
     const double value = task_.evaluate().value(metric);
     return smaller_is_better(metric) ? -value : value;
   };
-  nlohmann::json found = adapter->search(score, say);
+  nlohmann::json found = setup_.adapter->search()->run(score, say);
   const Evaluation evaluation = task_.evaluate();
   found["metric"] = metric;
   found["step"] = state_.step;

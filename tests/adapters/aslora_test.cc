@@ -57,7 +57,7 @@ std::string up_of(int64_t layer, const std::string& module = "query") {
 
 /// Also one of those that only training has.
 at::Tensor any_tensor(Adapter& adapter, const std::string& name) {
-  for (const NamedTensor& entry : adapter.training_tensors("adamw")) {
+  for (const NamedTensor& entry : adapter.state("adamw").training) {
     if (entry.name == name) return entry.tensor;
   }
   return tensor_named(adapter, name);
@@ -141,12 +141,12 @@ TEST(Aslora, SevenMergesLeaveFiveOfTwelve) {
   FakeModel model;
   const auto adapter = create_adapter(aslora({"query"}), model.target(), 1);
   RecordedResets resets;
-  for (int64_t step = 1; step <= 2300; ++step) adapter->on_step_end({step, 6900}, resets);
+  for (int64_t step = 1; step <= 2300; ++step) adapter->end_step({step, 6900}, resets);
   EXPECT_EQ(resets.names.size(), 7u);
   std::set<int64_t> distinct;
   for (const int64_t source : sources(*adapter)) distinct.insert(source);
   EXPECT_EQ(distinct.size(), 5u);
-  EXPECT_EQ(adapter->frozen_now({2300, 6900}).size(), 7u);
+  EXPECT_EQ(adapter->begin_step({2300, 6900}).frozen.size(), 7u);
 }
 
 /// Steps of a run at which layers are tied.
@@ -157,7 +157,7 @@ std::vector<int64_t> merge_steps(const AdapterConfig& config, int64_t total_step
   std::vector<int64_t> steps;
   for (int64_t step = 1; step <= total_steps; ++step) {
     const size_t before = adapter->trainable().size();
-    adapter->on_step_end({step, total_steps}, resets);
+    adapter->end_step({step, total_steps}, resets);
     if (adapter->trainable().size() < before) steps.push_back(step);
   }
   return steps;
@@ -182,7 +182,7 @@ TEST(Aslora, MergesThatCannotFallIntoTheRunAreSaid) {
     FakeModel model;
     const auto adapter = create_adapter(config, model.target(), 1);
     ::testing::internal::CaptureStderr();
-    adapter->on_step_begin({0, total_steps});
+    adapter->begin_step({0, total_steps});
     return ::testing::internal::GetCapturedStderr();
   };
   AdapterConfig config = aslora({"query"});
@@ -196,7 +196,7 @@ TEST(Aslora, MergesThatCannotFallIntoTheRunAreSaid) {
                                        HasSubstr("the last is due at step 2000")));
 }
 
-/// From the formula of the paper, without terms() or delta_weight().
+/// From the formula of the paper, without terms() or change_of().
 TEST(Aslora, TheUpdateOfALayerIsAlphaOverRankTimesItsBTimesTheCommonA) {
   for (const bool stabilised : {false, true}) {
     FakeModel model(shallow(2));
@@ -228,7 +228,7 @@ TEST(Aslora, RunningMeanOfAConstantAndOfARamp) {
   for (int64_t step = 1; step <= 9; ++step) {
     set_up(*adapter, 0, {0.3F, -7.0F});
     set_up(*adapter, 1, {0.5F * static_cast<float>(step)});
-    adapter->on_step_end({step, 1000}, none);
+    adapter->end_step({step, 1000}, none);
     EXPECT_TRUE(at::equal(mean, any_tensor(*adapter, up_of(0))));
     EXPECT_NEAR(ramp[0][0].item<double>(), 0.5 * static_cast<double>(step + 1) / 2, 1e-6);
   }
@@ -241,13 +241,13 @@ TEST(Aslora, TheLowerOfTheClosestNeighboursTakesTheUpperB) {
   set_up(*adapter, 1, {0.2F, 0.0F});
   set_up(*adapter, 2, {0.2F, 1.0F});
   RecordedResets resets;
-  adapter->on_step_end({1, 10}, resets);
+  adapter->end_step({1, 10}, resets);
   EXPECT_THAT(sources(*adapter), ElementsAre(1, 1, 2));
   EXPECT_THAT(resets.names, ElementsAre(up_of(0)));
-  EXPECT_THAT(adapter->frozen_now({1, 10}), ElementsAre(up_of(0)));
+  EXPECT_THAT(adapter->begin_step({1, 10}).frozen, ElementsAre(up_of(0)));
   EXPECT_FLOAT_EQ(adapter->terms(0)[0].up.flatten()[0].item<float>(), 0.2F);
   // No more than one merge was asked for.
-  adapter->on_step_end({2, 10}, resets);
+  adapter->end_step({2, 10}, resets);
   EXPECT_EQ(resets.names.size(), 1u);
 
   // Both layers compute with the one B, and its gradient is the sum over them.
@@ -275,16 +275,16 @@ TEST(Aslora, AnyPairOrNeighbours) {
     set_up(*adapter, 1, {1.0F});
     set_up(*adapter, 2, {0.1F});
     RecordedResets resets;
-    adapter->on_step_end({1, 10}, resets);
+    adapter->end_step({1, 10}, resets);
     if (any) {
       EXPECT_THAT(sources(*adapter), ElementsAre(2, 1, 2));
     } else {
       EXPECT_THAT(sources(*adapter), ElementsAre(0, 2, 2));
     }
     // The second merge takes whole groups along.
-    adapter->on_step_end({2, 10}, resets);
+    adapter->end_step({2, 10}, resets);
     EXPECT_THAT(sources(*adapter), ElementsAre(2, 2, 2));
-    adapter->on_step_end({3, 10}, resets);
+    adapter->end_step({3, 10}, resets);
     EXPECT_EQ(resets.names.size(), 2u);
   }
 }
@@ -293,7 +293,7 @@ TEST(Aslora, TiesGoToTheLowestPair) {
   FakeModel model(shallow(4));
   const auto adapter = create_adapter(merging_at_once(), model.target(), 1);
   RecordedResets resets;
-  adapter->on_step_end({1, 10}, resets);
+  adapter->end_step({1, 10}, resets);
   EXPECT_THAT(sources(*adapter), ElementsAre(1, 1, 2, 3));
 }
 
@@ -314,7 +314,7 @@ TEST(Aslora, JointDecisionsMergeTheSameLayersEverywhere) {
     set("value", layer, value);
   }
   RecordedResets resets;
-  adapter->on_step_end({1, 10}, resets);
+  adapter->end_step({1, 10}, resets);
   EXPECT_THAT(sources(*adapter, "query"), ElementsAre(0, 2, 2));
   EXPECT_THAT(sources(*adapter, "value"), ElementsAre(0, 2, 2));
   EXPECT_EQ(resets.names.size(), 2u);
@@ -326,7 +326,7 @@ TEST(Aslora, CountsShrinkWithTheMerges) {
   EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 8 * 16 + 4 * 16 * 8);
   RecordedResets resets;
   for (int64_t step = 1; step <= 3; ++step) {
-    adapter->on_step_end({step, 10}, resets);
+    adapter->end_step({step, 10}, resets);
     EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 8 * 16 + (4 - step) * 16 * 8);
   }
   EXPECT_EQ(adapter->trainable_count(ParameterGroup::kHead), 16 * 16 + 16 + 3 * 16 + 3);
@@ -336,8 +336,8 @@ TEST(Aslora, CountsShrinkWithTheMerges) {
 std::unique_ptr<Adapter> merged(FakeModel& model) {
   auto adapter = create_adapter(merging_at_once(2), model.target(), 1);
   RecordedResets resets;
-  adapter->on_step_end({1, 10}, resets);
-  adapter->on_step_end({2, 10}, resets);
+  adapter->end_step({1, 10}, resets);
+  adapter->end_step({2, 10}, resets);
   randomize(*adapter);
   return adapter;
 }
@@ -355,7 +355,7 @@ TEST(Aslora, FilesHoldEachBOnce) {
   EXPECT_THAT(names, ElementsAre(kBlock + "0.attention.self.query.lora_A.weight", up_of(2), up_of(3)));
   const auto loaded = load_adapter(directory.path(), other.target());
   EXPECT_EQ(sources(*loaded), sources(*saved));
-  EXPECT_EQ(loaded->plan(), saved->plan());
+  EXPECT_EQ(loaded->state().plan, saved->state().plan);
   const at::Tensor x = at::ones({2, 16});
   for (const Site& site : saved->sites()) {
     EXPECT_TRUE(at::equal(model.linear(site.path).forward(x, {}), other.linear(site.path).forward(x, {})));
@@ -371,18 +371,18 @@ TEST(Aslora, FilesHoldEachBOnce) {
 TEST(Aslora, AnEarlierStateUntiesTheLayersAgain) {
   FakeModel model(shallow(4));
   const auto adapter = create_adapter(merging_at_once(2), model.target(), 1);
-  const nlohmann::json start = adapter->state();
+  const nlohmann::json start = adapter->state().facts;
   const size_t tensors = adapter->trainable().size();
   RecordedResets resets;
-  adapter->on_step_end({1, 10}, resets);
-  const nlohmann::json once = adapter->state();
-  adapter->on_step_end({2, 10}, resets);
+  adapter->end_step({1, 10}, resets);
+  const nlohmann::json once = adapter->state().facts;
+  adapter->end_step({2, 10}, resets);
   EXPECT_EQ(adapter->trainable().size(), tensors - 2);
-  adapter->restore_state(once);
+  adapter->restore(once, RestorePhase::kValues);
   EXPECT_THAT(sources(*adapter), ElementsAre(1, 1, 2, 3));
-  adapter->restore_state(start);
+  adapter->restore(start, RestorePhase::kValues);
   EXPECT_THAT(sources(*adapter), ElementsAre(0, 1, 2, 3));
-  EXPECT_THAT(adapter->frozen_now({0, 10}), IsEmpty());
+  EXPECT_THAT(adapter->begin_step({0, 10}).frozen, IsEmpty());
   EXPECT_EQ(adapter->trainable().size(), tensors);
   for (const TrainableTensor& entry : adapter->trainable()) EXPECT_TRUE(entry.tensor.requires_grad());
   EXPECT_TRUE(model.linear(kBlock + "0.attention.self.query")
@@ -399,7 +399,7 @@ TEST(Aslora, DamagedStates) {
                             R"({"families": [{"module": "query", "tops": [0, 1, 7]}]})",
                             R"({"families": [{"module": "key", "tops": [0, 1, 2]}]})",
                             R"({"families": [{"module": "query", "tops": "x"}]})"}) {
-    EXPECT_THAT(error_text([&] { adapter->restore_state(nlohmann::json::parse(state)); }),
+    EXPECT_THAT(error_text([&] { adapter->restore(nlohmann::json::parse(state), RestorePhase::kValues); }),
                 HasSubstr("state of aslora"))
         << state;
   }

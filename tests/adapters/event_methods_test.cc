@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "adapters/fake_model.h"
+#include "adapters/method.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/gelora.h"
 
@@ -45,9 +46,9 @@ TEST(FlatLora, DeviationsAreThoseOfTheRowsOfTheMergedWeight) {
   config.set("flatlora.schedule", "constant");
   const auto adapter = create_adapter(config, model.target(), 1);
   testing::randomize(*adapter);
-  adapter->on_step_begin({5, 10});
+  adapter->begin_step({5, 10});
   for (size_t i = 0; i < adapter->sites().size(); ++i) {
-    const at::Tensor merged = adapter->sites()[i].linear->weight + adapter->delta_weight(i);
+    const at::Tensor merged = adapter->sites()[i].linear->weight + adapter->change_of(i).weight;
     const at::Tensor expected = merged.norm(2, 1) * (0.3 / 8.0);
     EXPECT_TRUE(at::allclose(noise_of(*adapter, i).deviations, expected, 1e-5, 1e-7)) << i;
   }
@@ -67,12 +68,12 @@ TEST(FlatLora, DeviationsGoByTheInputsOfALayer) {
   config.set("flatlora.schedule", "constant");
   const auto adapter = create_adapter(config, model.target(), 1);
   testing::randomize(*adapter);
-  adapter->on_step_begin({0, 10});
+  adapter->begin_step({0, 10});
   std::set<int64_t> inputs;
   for (size_t i = 0; i < adapter->sites().size(); ++i) {
     const Site& site = adapter->sites()[i];
     inputs.insert(site.in_features);
-    const at::Tensor merged = site.linear->weight + adapter->delta_weight(i);
+    const at::Tensor merged = site.linear->weight + adapter->change_of(i).weight;
     const at::Tensor expected = merged.norm(2, 1) * (0.3 / std::sqrt(static_cast<double>(site.in_features)));
     EXPECT_TRUE(at::allclose(noise_of(*adapter, i).deviations, expected, 1e-5, 1e-7)) << site.path;
   }
@@ -91,7 +92,7 @@ TEST(FlatLora, StrengthFollowsTheSchedule) {
     const double norm = adapter->sites()[0].linear->weight[0].norm().item<double>() / 4.0;  // sqrt(16)
     std::vector<double> values;
     for (const int64_t step : {0, 25, 50, 75, 100}) {
-      adapter->on_step_begin({step, 100});
+      adapter->begin_step({step, 100});
       const at::Tensor deviations = noise_of(*adapter, 0).deviations;
       values.push_back(deviations.defined() ? deviations[0].item<double>() / norm : 0.0);
     }
@@ -112,7 +113,7 @@ TEST(EventMethods, KeepLorasOptionsAndCounts) {
     config.rank_pattern = {{"query", 4}};
     config.alpha_pattern = {{"value", 3.0}};
     const auto adapter = create_adapter(config, model.target(), 1);
-    EXPECT_TRUE(adapter->keeps_lora_options());
+    EXPECT_TRUE(detail::method_of(*adapter).peft.keeps_lora_options);
     EXPECT_EQ(adapter->terms(0)[0].down.size(0), 4);
     EXPECT_DOUBLE_EQ(adapter->terms(1)[0].scaling, 3.0 / 8.0);
     EXPECT_EQ(adapter->trainable_count(ParameterGroup::kAdapter), 12 * 32 * (4 + 8));
@@ -149,9 +150,9 @@ TEST(XgbLora, RoundsAndLayers) {
   const AdapterConfig config = usual_config("xgblora");
   const auto adapter = create_adapter(config, model.target(), 1);
   // A third of 12 layers, each 8 times on average: 24 rounds.
-  EXPECT_EQ(adapter->frozen_now({0, 100}).size(), 8u * 2u * 2u);
+  EXPECT_EQ(adapter->begin_step({0, 100}).frozen.size(), 8u * 2u * 2u);
   int64_t merged_rows = 0;
-  for (const NamedTensor& tensor : adapter->state_tensors()) {
+  for (const NamedTensor& tensor : adapter->state().tensors) {
     if (tensor.name.ends_with("merged_A.weight")) merged_rows += tensor.tensor.size(0);
   }
   EXPECT_EQ(merged_rows, 23 * 4 * 2);
@@ -162,9 +163,11 @@ TEST(XgbLora, RoundsAndLayers) {
   FakeModel second, third;
   AdapterConfig seeded = config;
   seeded.set("xgblora.seed", 1);
-  EXPECT_EQ(create_adapter(seeded, second.target(), 77)->frozen_now({0, 1}), adapter->frozen_now({0, 1}));
+  EXPECT_EQ(create_adapter(seeded, second.target(), 77)->begin_step({0, 1}).frozen,
+            adapter->begin_step({0, 1}).frozen);
   seeded.set("xgblora.seed", 2);
-  EXPECT_NE(create_adapter(seeded, third.target(), 1)->frozen_now({0, 1}), adapter->frozen_now({0, 1}));
+  EXPECT_NE(create_adapter(seeded, third.target(), 1)->begin_step({0, 1}).frozen,
+            adapter->begin_step({0, 1}).frozen);
 }
 
 TEST(XgbLora, TheScalingIsAlphaOverTheRankOfABooster) {
@@ -197,13 +200,13 @@ TEST(XgbLora, AllPlannedRoundsFallIntoTheRun) {
     FakeModel model;
     const auto adapter = create_adapter(usual_config("xgblora"), model.target(), 1);  // 24 rounds
     ::testing::internal::CaptureStderr();
-    adapter->on_step_begin({0, total});
+    adapter->begin_step({0, total});
     EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
     int64_t rounds = 1, last = 0;
     for (int64_t step = 1; step <= total; ++step) {
-      const auto before = adapter->state();
-      adapter->on_step_end({step, total}, no_resets);
-      if (adapter->state() == before) continue;
+      const auto before = adapter->state().facts;
+      adapter->end_step({step, total}, no_resets);
+      if (adapter->state().facts == before) continue;
       EXPECT_GE(step - last, total / 24);
       EXPECT_LE(step - last, (total + 23) / 24);
       last = step;
@@ -218,7 +221,7 @@ TEST(XgbLora, FewerRoundsThanPlannedAreSaid) {
   FakeModel model;
   const auto adapter = create_adapter(usual_config("xgblora"), model.target(), 1);
   ::testing::internal::CaptureStderr();
-  adapter->on_step_begin({0, 20});
+  adapter->begin_step({0, 20});
   EXPECT_THAT(::testing::internal::GetCapturedStderr(),
               HasSubstr("xgblora: 10 of 24 rounds fall into the 20 steps"));
 }

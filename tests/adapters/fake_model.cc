@@ -142,7 +142,7 @@ at::Tensor tensor_named(const Adapter& adapter, const std::string& name) {
   for (const TrainableTensor& entry : adapter.trainable()) {
     if (entry.name == name) return entry.tensor;
   }
-  for (const NamedTensor& entry : adapter.state_tensors()) {
+  for (const NamedTensor& entry : adapter.state().tensors) {
     if (entry.name == name) return entry.tensor;
   }
   ADD_FAILURE() << "no tensor " << name;

@@ -39,7 +39,7 @@ inline std::vector<at::Tensor> deltas(const Adapter& adapter) {
     by_path[site.path] = at::zeros({site.out_features, site.in_features});
   }
   for (size_t i = 0; i < adapter.sites().size(); ++i)
-    by_path[adapter.sites()[i].path] = adapter.delta_weight(i);
+    by_path[adapter.sites()[i].path] = adapter.change_of(i).weight;
   std::vector<at::Tensor> result;
   for (auto& [path, delta] : by_path) result.push_back(delta);
   return result;

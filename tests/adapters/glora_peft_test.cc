@@ -50,7 +50,7 @@ struct Saved {
                  const FakeModel::Options& options = FakeModel::Options())
       : model(options), other(options), adapter(create_adapter(config, model.target(), 1)) {
     testing::randomize(*adapter, 0.4);
-    if (!state.is_null()) adapter->restore_state(state);
+    if (!state.is_null()) adapter->restore(state, RestorePhase::kValues);
   }
   /// Writes and reads it again, on another model with the same weights.
   std::unique_ptr<Adapter> round_trip() {
@@ -186,8 +186,8 @@ TEST_F(ForeignGlora, IsReadWithItsFormula) {
   const auto adapter = load();
   ASSERT_EQ(adapter->sites().size(), 12u);
   const at::Tensor weight = adapter->sites()[5].linear->weight;
-  EXPECT_TRUE(at::allclose(adapter->delta_weight(5), weight * 0.5 + 2.0, 1e-6, 1e-6));
-  EXPECT_FALSE(adapter->delta_bias(5).defined());
+  EXPECT_TRUE(at::allclose(adapter->change_of(5).weight, weight * 0.5 + 2.0, 1e-6, 1e-6));
+  EXPECT_FALSE(adapter->change_of(5).bias.defined());
 }
 
 TEST_F(ForeignGlora, NullTargetsFollowTheTensors) {

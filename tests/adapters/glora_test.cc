@@ -16,6 +16,7 @@
 #include "adapters/fake_model.h"
 #include "adapters/file_helpers.h"
 #include "adapters/glora_search.h"
+#include "adapters/method.h"
 #include "adapters/numeric_checks.h"
 
 namespace msplora {
@@ -259,7 +260,8 @@ TEST(Glora, OnlyBHasALoraForm) {
     testing::expect_same_update(*made.adapter, *loaded);
   }
   const Made made(fixed("none", "lora", "none", "none", "constant"));
-  EXPECT_THAT(made.adapter->lora_form_refusal(), HasSubstr("only support B has a LoRA form"));
+  EXPECT_THAT(detail::method_of(*made.adapter).peft.no_lora_form(*made.adapter),
+              HasSubstr("only support B has a LoRA form"));
 }
 
 TEST(Glora, LayersWithoutBiasGetOneOnlyWhenAsked) {
@@ -268,11 +270,11 @@ TEST(Glora, LayersWithoutBiasGetOneOnlyWhenAsked) {
   AdapterConfig config = searching();
   config.target_modules = {"q_proj"};
   const Made without(config, options);
-  EXPECT_FALSE(without.adapter->delta_bias(0).defined());
+  EXPECT_FALSE(without.adapter->change_of(0).bias.defined());
   testing::expect_merge_equals_forward(*without.adapter);
   config.set("glora.add_bias", true);
   const Made with(config, options);
-  EXPECT_TRUE(with.adapter->delta_bias(0).defined());
+  EXPECT_TRUE(with.adapter->change_of(0).bias.defined());
   testing::expect_merge_equals_forward(*with.adapter);
 }
 
@@ -286,8 +288,8 @@ TEST(Glora, Bfloat16WeightsAreScaledInFloat32) {
   const at::Tensor x = testing::site_input(site).to(at::kBFloat16);
   const at::Tensor found = site.linear->forward(x, ForwardContext{});
   EXPECT_EQ(found.scalar_type(), at::kBFloat16);
-  const at::Tensor weight = site.linear->weight.to(at::kFloat) + made.adapter->delta_weight(0);
-  const at::Tensor bias = site.linear->bias + made.adapter->delta_bias(0);
+  const at::Tensor weight = site.linear->weight.to(at::kFloat) + made.adapter->change_of(0).weight;
+  const at::Tensor bias = site.linear->bias + made.adapter->change_of(0).bias;
   const at::Tensor expected = at::linear(x.to(at::kFloat), weight, bias);
   EXPECT_LT((found.to(at::kFloat) - expected).abs().max().item<double>(),
             0.03 * expected.abs().max().item<double>());
@@ -302,12 +304,10 @@ TEST(Glora, EveryStepTrainsTheDrawnFormsAlone) {
     if (entry.group == ParameterGroup::kAdapter) all.insert(entry.name);
   }
   std::set<std::string> trained;
-  std::set<std::vector<std::string>> sets;
+  std::set<std::set<std::string>> sets;
   for (int64_t step = 0; step < 60; ++step) {
-    adapter.on_step_begin({step, 60});
-    const auto names = adapter.frozen_now({step, 60});
-    const std::set<std::string> frozen(names.begin(), names.end());
-    sets.insert(names);
+    const std::set<std::string> frozen = adapter.begin_step({step, 60}).frozen;
+    sets.insert(frozen);
     const auto gradients = testing::gradients_of(adapter);
     for (const std::string& name : all) {
       const bool moves = gradients.count(name) > 0 && gradients.at(name).abs().max().item<double>() > 0.0;
@@ -319,9 +319,9 @@ TEST(Glora, EveryStepTrainsTheDrawnFormsAlone) {
   EXPECT_EQ(trained, all);
   // A step's draw depends on the seed and the step alone.
   Made again(searching());
-  again.adapter->on_step_begin({7, 60});
-  adapter.on_step_begin({7, 60});
-  EXPECT_EQ(again.adapter->frozen_now({7, 60}), adapter.frozen_now({7, 60}));
+  again.adapter->begin_step({7, 60});
+  adapter.begin_step({7, 60});
+  EXPECT_EQ(again.adapter->begin_step({7, 60}).frozen, adapter.begin_step({7, 60}).frozen);
 }
 
 SearchOptions small_search() {
@@ -488,10 +488,10 @@ TEST(GloraSearch, OfEqualScoresTheSmallerWinsAndNanLoses) {
 TEST(GloraSearch, TheBestChoicesStayAndAreStored) {
   Made made(searching(), FakeModel::Options());
   Adapter& adapter = *made.adapter;
-  EXPECT_TRUE(adapter.state().is_null());
+  EXPECT_TRUE(adapter.state().facts.is_null());
   std::vector<std::string> said;
-  const auto score = [&] { return -adapter.delta_weight(0).abs().sum().item<double>(); };
-  const auto report = adapter.search(score, [&](const std::string& text) { said.push_back(text); });
+  const auto score = [&] { return -adapter.change_of(0).weight.abs().sum().item<double>(); };
+  const auto report = adapter.search()->run(score, [&](const std::string& text) { said.push_back(text); });
   EXPECT_EQ(said.size(), 21u);
   EXPECT_EQ(score(), report["score"].get<double>());
   EXPECT_LE(report["parameters"].get<int64_t>(), 1000000);
@@ -499,9 +499,9 @@ TEST(GloraSearch, TheBestChoicesStayAndAreStored) {
   save_native_adapter(adapter, directory.path());
   FakeModel other;
   const auto loaded = load_adapter(directory.path(), other.target());
-  EXPECT_EQ(loaded->state(), adapter.state());
+  EXPECT_EQ(loaded->state().facts, adapter.state().facts);
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
-    EXPECT_TRUE(at::equal(loaded->delta_weight(i), adapter.delta_weight(i)));
+    EXPECT_TRUE(at::equal(loaded->change_of(i).weight, adapter.change_of(i).weight));
   }
   testing::rewrite_json(directory.path() / "adapter.json", [](nlohmann::json& file) {
     file["state"]["choices"].begin().value()["A"] = "matrix";

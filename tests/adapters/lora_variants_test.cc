@@ -103,7 +103,7 @@ TEST(LoraInit, OrthogonalFactorsHaveNoProduct) {
     EXPECT_GT(largest(terms[0].up), 0.05);
     EXPECT_LT(largest(at::mm(terms[0].up, terms[0].down)), 1e-7);
   }
-  EXPECT_TRUE(adapter->state_tensors().empty());
+  EXPECT_TRUE(adapter->state().tensors.empty());
   FakeModel other;
   AdapterConfig config = lora_with("orthogonal");
   config.rank_pattern = {{"value", 3}};
@@ -121,7 +121,7 @@ TEST(LoraInit, PartsOfTheWeightAreSubtractedSoThatNothingChanges) {
     EXPECT_TRUE(at::equal(model.linear(kQuery).forward(x, {}), plain.linear(kQuery).forward(x, {}))) << init;
     EXPECT_TRUE(at::equal(model.linear(kQuery).forward(x, training_context(4)),
                           plain.linear(kQuery).forward(x, training_context(4))));
-    EXPECT_EQ(largest(adapter->delta_weight(index_of(*adapter, kQuery))), 0.0);
+    EXPECT_EQ(largest(adapter->change_of(index_of(*adapter, kQuery)).weight), 0.0);
     EXPECT_TRUE(at::equal(model.linear(kQuery).weight, before));
     EXPECT_FALSE(model.linear(kQuery).weight.requires_grad());
   }
@@ -140,7 +140,7 @@ TEST(LoraInit, ForwardIsTheChangeOfTheProduct) {
     const c10::NoGradGuard no_grad;
     const LowRankTerm term = adapter->terms(site)[0];
     const at::Tensor delta = 1.5 * (at::mm(term.up, term.down) - start);
-    EXPECT_LT(largest(adapter->delta_weight(site) - delta), 1e-12);
+    EXPECT_LT(largest(adapter->change_of(site).weight - delta), 1e-12);
     const Linear& query = model.linear(kQuery);
     const at::Tensor x = normals({5, 16}, "x");
     const ForwardContext context = training_context(4);
@@ -258,7 +258,7 @@ TEST(Dora, MergedRowsHaveTheMagnitudesAsNorms) {
     randomize(*adapter, 0.4);
     const c10::NoGradGuard no_grad;
     const Linear& query = model.linear(kQuery);
-    const at::Tensor merged = query.weight + adapter->delta_weight(index_of(*adapter, kQuery));
+    const at::Tensor merged = query.weight + adapter->change_of(index_of(*adapter, kQuery)).weight;
     const at::Tensor magnitude = tensor_named(*adapter, kQuery + ".lora_magnitude_vector");
     EXPECT_LT(largest(merged.norm(2, 1) - magnitude.abs()), 1e-12);
     const at::Tensor x = normals({5, 16}, "x");

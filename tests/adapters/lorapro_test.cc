@@ -122,7 +122,7 @@ TEST(LoraProUpdate, FullModeIsAdamOfTheProjectedGradient) {
             << split << " " << step << " " << i;
       }
     }
-    for (const NamedTensor& tensor : pro.adapter->training_tensors("adamw")) {
+    for (const NamedTensor& tensor : pro.adapter->state("adamw").training) {
       for (size_t i = 0; i < sites; ++i) {
         const std::string& path = pro.adapter->sites()[i].path;
         // The factors moved by about 1e-7 meanwhile.
@@ -151,7 +151,7 @@ TEST(LoraProUpdate, WithSgdFullModeFollowsTheProjectedGradientItself) {
     for (size_t i = 0; i < expected.size(); ++i)
       EXPECT_LT(frobenius(pro.product(i) - before[i] - expected[i]), 1e-5 * frobenius(expected[i])) << step;
   }
-  EXPECT_THAT(pro.adapter->training_tensors("sgd"), IsEmpty());
+  EXPECT_THAT(pro.adapter->state("sgd").training, IsEmpty());
 }
 
 /// Weight decay multiplies s B A by 1 - lr wd, as it would the whole weight.
@@ -174,12 +174,12 @@ TEST(LoraProUpdate, FullModeDecaysTheProductAsAWeight) {
 
 TEST(LoraProUpdate, EfficientModePutsTheNearestStepInPlaceOfTheGradients) {
   Pro pro("efficient");
-  EXPECT_THAT(pro.adapter->updated_by_method(), IsEmpty());
-  EXPECT_THAT(pro.adapter->training_tensors("adamw"), IsEmpty());
+  EXPECT_THAT(pro.adapter->begin_step({}).updated_by_method, IsEmpty());
+  EXPECT_THAT(pro.adapter->state("adamw").training, IsEmpty());
   pro.set_gradients(1);
   const c10::NoGradGuard no_grad;
   const at::Tensor own = pro.term(0).down.grad().clone();
-  pro.adapter->on_gradients({0, 10});
+  pro.adapter->gradients_ready({0, 10});
   EXPECT_FALSE(at::equal(pro.term(0).down.grad(), own));
   for (size_t i = 0; i < pro.adapter->sites().size(); ++i) {
     const LowRankTerm t = pro.term(i);
@@ -197,7 +197,7 @@ TEST(LoraProUpdate, LeavesGradientsThatAreNotFiniteToTheTrainer) {
   const c10::NoGradGuard no_grad;
   at::Tensor gradient = pro.term(0).down.grad();
   gradient[0][0] = INFINITY;
-  pro.adapter->on_gradients({0, 10});
+  pro.adapter->gradients_ready({0, 10});
   EXPECT_TRUE(std::isinf(pro.term(0).down.grad()[0][0].item<double>()));
 }
 

@@ -81,7 +81,7 @@ TEST(Lorta, SlicesAreThoseOfTheTensorInEveryOrientation) {
     for (size_t i = 0; i < 8; ++i) {
       const int64_t layer = static_cast<int64_t>(i) / 4, matrix = static_cast<int64_t>(i) % 4;
       const bool heads_on_input = orientation == "semantic" ? matrix == 3 : orientation == "peft_compat";
-      const at::Tensor delta = adapter->delta_weight(i).to(at::kDouble);
+      const at::Tensor delta = adapter->change_of(i).weight.to(at::kDouble);
       for (int64_t a = 0; a < 16; a += 5) {
         for (int64_t inner = 0; inner < 16; ++inner) {
           const double expected = scaling * element(*adapter, a, inner / 4, inner % 4, layer, matrix);
@@ -162,7 +162,7 @@ TEST(Lorta, HeadsOfTheOutputProjectionLieOnItsInput) {
   const at::Tensor heads = at::tensor({2, 0, 3, 1}, at::kLong);
   const at::Tensor permuted = at::index_select(x.reshape({5, 4, 4}), 1, heads).reshape({5, 16});
   const auto update = [&](const at::Tensor& input) {
-    return at::linear(input, adapter->delta_weight(o).to(at::kDouble));
+    return at::linear(input, adapter->change_of(o).weight.to(at::kDouble));
   };
   const at::Tensor before = update(x);
   at::Tensor c_h = tensor_named(*adapter, "lorta_C_h");

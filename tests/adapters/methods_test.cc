@@ -118,7 +118,7 @@ TEST(Msplora, DeltaIsTheSumOfScaledProducts) {
                               at::mm(factor(6, "B", 2), factor(6, "A", 2)) * (11.0 / 2);
   size_t index = 0;
   while (adapter->sites()[index].path != path) ++index;
-  EXPECT_TRUE(at::allclose(adapter->delta_weight(index), expected, 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(adapter->change_of(index).weight, expected, 1e-5, 1e-6));
 }
 
 TEST(Msplora, DropoutStreamsAreOnePerSiteAndLevel) {
@@ -161,9 +161,8 @@ TEST(Msplora, StagewiseTrainsOneLevelAtATime) {
   AdapterConfig config = msplora_config();
   config.stagewise = true;
   const auto adapter = create_adapter(config, model.target(), 1);
-  const auto active = [&](const Adapter& a, int64_t step, int64_t total) {
-    const auto frozen = a.frozen_now({step, total});
-    const std::set<std::string> names(frozen.begin(), frozen.end());
+  const auto active = [&](Adapter& a, int64_t step, int64_t total) {
+    const std::set<std::string> names = a.begin_step({step, total}).frozen;
     std::set<int64_t> levels;
     for (const TrainableTensor& entry : a.trainable()) {
       if (entry.group == ParameterGroup::kHead) {
@@ -190,7 +189,7 @@ TEST(Msplora, StagewiseTrainsOneLevelAtATime) {
   config.stagewise = false;
   config.stage_fractions.clear();
   uneven->detach();
-  EXPECT_THAT(create_adapter(config, model.target(), 1)->frozen_now({0, 80}), IsEmpty());
+  EXPECT_THAT(create_adapter(config, model.target(), 1)->begin_step({0, 80}).frozen, IsEmpty());
 }
 
 TEST(Lora, ScalingRankAndAlphaPatterns) {

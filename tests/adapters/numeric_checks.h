@@ -92,9 +92,9 @@ inline void expect_merge_equals_forward(const Adapter& adapter) {
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const Site& site = adapter.sites()[i];
     const at::Tensor x = site_input(site), adapted = site_output(site);
-    const at::Tensor weight = site.linear->weight + adapter.delta_weight(i).to(at::kDouble);
+    const at::Tensor weight = site.linear->weight + adapter.change_of(i).weight.to(at::kDouble);
     at::Tensor bias = site.linear->bias;
-    if (const at::Tensor change = adapter.delta_bias(i); change.defined()) {
+    if (const at::Tensor change = adapter.change_of(i).bias; change.defined()) {
       bias = bias.defined() ? bias + change : change;
     }
     const double tolerance = 1e-5 * std::max(1.0, adapted.abs().max().item<double>());

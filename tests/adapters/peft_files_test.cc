@@ -212,7 +212,7 @@ TEST(PeftFiles, ForeignAdapterWithDefaultsHalfPrecisionAndOldSpellings) {
   EXPECT_EQ(adapter->recorded_base(), "hub/name");
   EXPECT_EQ(adapter->config().alpha, 8.0);  // PEFT's default
   EXPECT_EQ(adapter->terms(0)[0].down.scalar_type(), at::kFloat);
-  EXPECT_TRUE(at::allclose(adapter->delta_weight(3), at::full({16, 16}, 4 * 0.25 * 0.5 * 2.0)));
+  EXPECT_TRUE(at::allclose(adapter->change_of(3).weight, at::full({16, 16}, 4 * 0.25 * 0.5 * 2.0)));
   EXPECT_TRUE(at::equal(model.parameter("classifier.out_proj.bias"), at::full({3}, 0.5)));
   EXPECT_TRUE(at::equal(model.parameter("classifier.dense.weight"), at::full({16, 16}, 0.5)));
 }

@@ -47,11 +47,11 @@ struct NoOptimizer : OptimizerControl {
 
 void end_step(Adapter& adapter, int64_t step, int64_t total_steps = 1000) {
   NoOptimizer none;
-  adapter.on_step_end({step, total_steps}, none);
+  adapter.end_step({step, total_steps}, none);
 }
 
 at::Tensor input_norm(const Adapter& adapter, size_t site) {
-  return adapter.state_tensors().at(site).tensor;
+  return adapter.state().tensors.at(site).tensor;
 }
 
 int64_t zeros(const at::Tensor& tensor) {
@@ -112,11 +112,19 @@ TEST(Prilora, RunningNormsOfTheInputsInTraining) {
   const at::Tensor a = at::arange(32, at::kFloat).reshape({2, 16}) / 7, b = -2.0 * a.slice(0, 0, 1);
   layer.forward(a, {});
   EXPECT_EQ(input_norm(*adapter, 0).abs().max().item<double>(), 0.0);
+  adapter->begin_step({0, 10});
   layer.forward(a, training_context());
+  adapter->gradients_ready({0, 10});
   const at::Tensor first = 0.25 * a.norm(2, 0);
   EXPECT_TRUE(at::allclose(input_norm(*adapter, 0), first));
+  // Two micro-batches of one step count one after the other.
+  adapter->begin_step({1, 10});
   layer.forward(b, training_context());
-  EXPECT_TRUE(at::allclose(input_norm(*adapter, 0), 0.75 * first + 0.25 * b.abs().squeeze(0)));
+  layer.forward(a, training_context());
+  ASSERT_EQ(adapter->reduced_state().front()->size(0), 2);
+  adapter->gradients_ready({1, 10});
+  const at::Tensor second = 0.75 * first + 0.25 * b.abs().squeeze(0);
+  EXPECT_TRUE(at::allclose(input_norm(*adapter, 0), 0.75 * second + first));
   EXPECT_EQ(input_norm(*adapter, 1).abs().max().item<double>(), 0.0);
 }
 
@@ -199,6 +207,7 @@ TEST(Prilora, Files) {
   const auto saved = create_adapter(prilora(), model.target(), 3);
   randomize(*saved);
   model.linear(saved->sites()[4].path).forward(at::ones({3, 16}), training_context());
+  saved->gradients_ready({0, 10});
   save_native_adapter(*saved, directory.path());
   const auto loaded = load_adapter(directory.path(), other.target());
   expect_same_update(*saved, *loaded);

@@ -154,7 +154,7 @@ TEST(Ttlora, CanonicalUpdateIsTheTensorInOrder) {
   testing::randomize(*adapter, 0.8);
   for (size_t i = 0; i < adapter->sites().size(); ++i) {
     const at::Tensor expected = 1.75 * full_tensor(cores_of(*adapter, i)).reshape({16, 32}).t();
-    EXPECT_LT((adapter->delta_weight(i) - expected).abs().max().item<double>(), 1e-5);
+    EXPECT_LT((adapter->change_of(i).weight - expected).abs().max().item<double>(), 1e-5);
   }
 }
 
@@ -163,7 +163,7 @@ TEST(Ttlora, OriginalUpdateIsTheTensorReshapedToTheWeight) {
   const auto adapter = create_adapter(wide_config("orig_reconstruct"), model.target(), 1);
   testing::randomize(*adapter, 0.8);
   const at::Tensor expected = 1.75 * full_tensor(cores_of(*adapter, 1)).reshape({32, 16});
-  EXPECT_LT((adapter->delta_weight(1) - expected).abs().max().item<double>(), 1e-5);
+  EXPECT_LT((adapter->change_of(1).weight - expected).abs().max().item<double>(), 1e-5);
 }
 
 TEST(Ttlora, ContractionFormIsTheLoopOverCores) {
@@ -180,7 +180,7 @@ TEST(Ttlora, ContractionFormIsTheLoopOverCores) {
   FakeModel other(testing::double_options());
   const auto canonical = create_adapter(wide_config(), other.target(), 1);
   testing::randomize(*canonical, 0.8);
-  EXPECT_GT((canonical->delta_weight(0) - adapter->delta_weight(0)).abs().max().item<double>(), 0.1);
+  EXPECT_GT((canonical->change_of(0).weight - adapter->change_of(0).weight).abs().max().item<double>(), 0.1);
 }
 
 TEST(Ttlora, ForwardEqualsMergedWeightsAndGradientsAreExact) {
@@ -220,8 +220,8 @@ TEST(Ttlora, InitialCores) {
   FakeModel model(testing::double_options());
   const auto direct = create_adapter(wide_config(), model.target(), 1);
   for (const at::Tensor& core : cores_of(*direct, 0)) EXPECT_NEAR(core.norm().item<double>(), 1.0, 1e-6);
-  EXPECT_GT(direct->delta_weight(0).abs().max().item<double>(), 0.0);
-  EXPECT_FALSE(at::equal(direct->delta_weight(0), direct->delta_weight(1)));
+  EXPECT_GT(direct->change_of(0).weight.abs().max().item<double>(), 0.0);
+  EXPECT_FALSE(at::equal(direct->change_of(0).weight, direct->change_of(1).weight));
   AdapterConfig config = wide_config();
   config.set("ttlora.init", "zero_last");
   FakeModel other(testing::double_options());
@@ -257,7 +257,7 @@ TEST(Ttlora, SvdStartDecomposesTheSameMatrixInEveryConvention) {
                std::string(convention) == "orig_reconstruct" ? Factors{32, 4, 4} : Factors{4, 4, 32});
     config.set("ttlora.init", "tt_svd");
     config.alpha = 1.0;
-    found.push_back(create_adapter(config, model.target(), 1)->delta_weight(0));
+    found.push_back(create_adapter(config, model.target(), 1)->change_of(0).weight);
   }
   EXPECT_LT((found[0] - found[1]).abs().max().item<double>(), 1e-6);
   EXPECT_LT((found[0] - found[2]).abs().max().item<double>(), 1e-6);

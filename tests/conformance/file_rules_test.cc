@@ -38,8 +38,8 @@ TEST_P(Conformance, NativeFilesGiveTheSameLogits) {
   EXPECT_GT(relative_difference(other.logits(), logits), 1e-4) << "training changed nothing";
   const auto loaded = load_adapter(directory.path(), other.target());
   EXPECT_TRUE(at::equal(other.logits(), logits));
-  EXPECT_EQ(loaded->plan(), training->adapter().plan());
-  EXPECT_EQ(loaded->state(), training->adapter().state());
+  EXPECT_EQ(loaded->state().plan, training->adapter().state().plan);
+  EXPECT_EQ(loaded->state().facts, training->adapter().state().facts);
   ASSERT_EQ(loaded->trainable().size(), training->adapter().trainable().size());
 }
 

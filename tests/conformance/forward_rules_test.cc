@@ -27,7 +27,7 @@ TEST_P(Conformance, StartsAtTheBase) {
   const auto adapter = create_adapter(row().config, model.target(), 1);
   EXPECT_TRUE(at::equal(model.logits(), before));
   for (size_t i = 0; i < adapter->sites().size(); ++i) {
-    EXPECT_EQ(adapter->delta_weight(i).abs().max().item<double>(), 0.0) << adapter->sites()[i].path;
+    EXPECT_EQ(adapter->change_of(i).weight.abs().max().item<double>(), 0.0) << adapter->sites()[i].path;
   }
 }
 
@@ -62,7 +62,7 @@ TEST_P(Conformance, DeltaWeightIsWhatTheLayerAdds) {
     const Site& site = adapter->sites()[i];
     const at::Tensor at_zero = site.linear->forward(at::zeros({1, site.in_features}), {});
     const at::Tensor effective = (site.linear->forward(at::eye(site.in_features), {}) - at_zero).t();
-    const at::Tensor delta = adapter->delta_weight(i);
+    const at::Tensor delta = adapter->change_of(i).weight;
     EXPECT_LT((effective - site.linear->weight - delta).abs().max().item<double>(), 1e-5) << site.path;
     largest = std::max(largest, delta.abs().max().item<double>());
   }
@@ -113,14 +113,14 @@ TEST_P(Conformance, TensorsMoveExactlyTheirScope) {
 /// Along one random direction for each tensor, so that every element takes part. Only tensors that rest in
 /// the step may have no gradient.
 void check_gradients(TinyModel& model, const Adapter& adapter, const ForwardContext& context,
-                     const std::vector<std::string>& resting) {
+                     const std::set<std::string>& resting) {
   for (const TrainableTensor& entry : adapter.trainable()) at::Tensor(entry.tensor).mutable_grad().reset();
   model.loss(context).backward();
   c10::NoGradGuard no_grad;
   for (const TrainableTensor& entry : adapter.trainable()) {
     SCOPED_TRACE(entry.name);
     if (!entry.tensor.grad().defined()) {
-      EXPECT_TRUE(std::find(resting.begin(), resting.end(), entry.name) != resting.end());
+      EXPECT_TRUE(resting.contains(entry.name));
       continue;
     }
     at::Tensor value = entry.tensor;
@@ -154,13 +154,13 @@ TEST_P(Conformance, GradientsAgreeWithFiniteDifferences) {
     if (with_dropout && config.dropout == 0.0) config.dropout = 0.25;
     const auto adapter = create_adapter(config, model.target(), 1);
     randomise(*adapter);
-    adapter->on_step_begin({0, row().steps});
+    adapter->begin_step({0, row().steps});
     ForwardContext context;
     context.training = with_dropout;
     context.seed = 5;
     context.step = 3;
     context.micro_batch = 1;
-    check_gradients(model, *adapter, context, adapter->frozen_now({0, row().steps}));
+    check_gradients(model, *adapter, context, adapter->begin_step({0, row().steps}).frozen);
   }
 }
 

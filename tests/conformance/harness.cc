@@ -142,7 +142,7 @@ TinyTraining::TinyTraining(const AdapterConfig& config, const std::string& model
     : model_(model_type, at::kFloat, dropout, device, heads),
       adapter_(create_adapter(config, model_.target(), 7)),
       examples_(random_examples(40, 3)) {
-  if (adapter_->has_search()) validation_ = random_examples(24, 4);
+  if (adapter_->search() != nullptr) validation_ = random_examples(24, 4);
   options.batch_size = 4;
   options.lr = 1e-2;
   options.log_every = 1000;
@@ -187,7 +187,7 @@ std::vector<NamedTensor> TinyTraining::values() const {
   for (const TrainableTensor& entry : adapter_->trainable()) {
     values.push_back({entry.name, entry.tensor.detach().clone()});
   }
-  for (const NamedTensor& entry : adapter_->state_tensors()) {
+  for (const NamedTensor& entry : adapter_->state().tensors) {
     values.push_back({entry.name, entry.tensor.detach().clone()});
   }
   return values;

@@ -99,8 +99,8 @@ TEST_P(Conformance, ResumesBitForBit) {
     const TrainingResult result = second.run(directory.path(), /*resume=*/true);
     EXPECT_EQ(result.steps, steps);
     expect_same(second.values(), whole.values());
-    EXPECT_EQ(second.adapter().state(), whole.adapter().state());
-    EXPECT_EQ(second.adapter().plan(), whole.adapter().plan());
+    EXPECT_EQ(second.adapter().state().facts, whole.adapter().state().facts);
+    EXPECT_EQ(second.adapter().state().plan, whole.adapter().state().plan);
     EXPECT_TRUE(at::equal(second.model().logits(), whole.model().logits()));
     const TrainingCheckpoint found = CheckpointStore(directory.path()).load(steps);
     expect_same(found.optimizer, expected.optimizer);

@@ -100,7 +100,7 @@ struct TinyFederation {
 /// The dense updates of all sites, then heads and biases.
 inline std::vector<at::Tensor> effects_of(const Adapter& adapter) {
   std::vector<at::Tensor> effects;
-  for (size_t i = 0; i < adapter.sites().size(); ++i) effects.push_back(adapter.delta_weight(i));
+  for (size_t i = 0; i < adapter.sites().size(); ++i) effects.push_back(adapter.change_of(i).weight);
   for (const TrainableTensor& entry : adapter.trainable()) {
     if (entry.group != ParameterGroup::kAdapter) effects.push_back(entry.tensor.detach().clone());
   }

@@ -122,7 +122,8 @@ TEST(Merge, RoundsOnceToTheStoredType) {
     if (tensor.group == ParameterGroup::kAdapter) at::Tensor(tensor.tensor).fill_(0.01);
   }
   const Site site = run.adapter->sites()[1];
-  const at::Tensor exact = site.linear->weight.to(at::kDouble) + run.adapter->delta_weight(1).to(at::kDouble);
+  const at::Tensor exact =
+      site.linear->weight.to(at::kDouble) + run.adapter->change_of(1).weight.to(at::kDouble);
   const at::Tensor before = site.linear->weight;
   const at::Tensor kept = before.clone();
   merge_adapter(*run.adapter, at::kBFloat16);

@@ -159,7 +159,7 @@ TEST(FlatLora, WithoutNoiseIsLoraBitForBit) {
 TEST(FlatLora, EvaluatesWithoutNoise) {
   TemporaryDirectory directory;
   MethodRun run(config_of("flatlora"));
-  run.adapter->on_step_begin({kSteps, kSteps});
+  run.adapter->begin_step({kSteps, kSteps});
   ASSERT_TRUE(run.adapter->sites()[0].linear->update->noise->deviations.defined());
   const at::Tensor noisy_adapter = run.logits();
   MethodRun lora(config_of("lora"));
@@ -214,7 +214,7 @@ TEST(XgbLora, MovesTheLayersOfTheRoundAloneAndMergesThem) {
       sum += at::mm(term.up, term.down) * 1.5;
       rank += term.down.size(0);
     }
-    EXPECT_TRUE(at::allclose(sum, run.adapter->delta_weight(i), 1e-5, 1e-7));
+    EXPECT_TRUE(at::allclose(sum, run.adapter->change_of(i).weight, 1e-5, 1e-7));
     EXPECT_LE(at::linalg_matrix_rank(sum.to(at::kDouble), 1e-6, /*hermitian=*/false).item<int64_t>(), rank);
   }
 }
@@ -231,13 +231,13 @@ TEST(XgbLora, AMergeChangesNothingAndStartsAnew) {
   run.options.stop_at = 2;
   run.run(directory.path());
   const at::Tensor before = run.logits();
-  const auto frozen_before = run.adapter->frozen_now({2, kSteps});
+  const auto frozen_before = run.adapter->begin_step({2, kSteps}).frozen;
   EXPECT_EQ(frozen_before.size(), 2u * 2u);  // one of three layers rests: two modules, two factors
   Resets resets;
-  run.adapter->on_step_end({3, kSteps}, resets);
+  run.adapter->end_step({3, kSteps}, resets);
   const at::Tensor after = run.logits();
   EXPECT_LT((after - before).abs().max().item<double>(), 1e-5 * before.abs().max().item<double>());
-  const auto frozen = run.adapter->frozen_now({3, kSteps});
+  const auto frozen = run.adapter->begin_step({3, kSteps}).frozen;
   EXPECT_EQ(frozen.size(), 2u * 2u);
   EXPECT_EQ(resets.names.size(), 2u * 2u * 2u);
   for (const std::string& name : frozen) EXPECT_FALSE(resets.names.contains(name));
@@ -253,18 +253,18 @@ TEST(XgbLora, WarmsUpAfterEachMerge) {
   config.set("xgblora.warmup_steps", 3);
   MethodRun run(config);
   Resets resets;
-  run.adapter->on_step_begin({0, 80});  // rounds of 20 steps
-  EXPECT_TRUE(run.adapter->lr_factors_now({0, 80}).empty());
-  run.adapter->on_step_end({20, 80}, resets);
+  run.adapter->begin_step({0, 80});  // rounds of 20 steps
+  EXPECT_TRUE(run.adapter->begin_step({0, 80}).lr_factors.empty());
+  run.adapter->end_step({20, 80}, resets);
   double last = 0.0;
   for (const int64_t step : {20, 21, 22}) {
-    const auto factors = run.adapter->lr_factors_now({step, 80});
+    const auto factors = run.adapter->begin_step({step, 80}).lr_factors;
     ASSERT_EQ(factors.size(), 8u);
     EXPECT_GT(factors.begin()->second, last);
     EXPECT_LT(factors.begin()->second, 1.0);
     last = factors.begin()->second;
   }
-  EXPECT_TRUE(run.adapter->lr_factors_now({23, 80}).empty());
+  EXPECT_TRUE(run.adapter->begin_step({23, 80}).lr_factors.empty());
 }
 
 /// With a penalty far above the loss, the step of all trained tensors together is as long as clip_norm
@@ -350,8 +350,7 @@ TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
     downs.push_back(run.adapter->terms(i)[0].down.detach().clone());
   run.run(directory.path());
   std::map<std::string, at::Tensor> moments;
-  for (const NamedTensor& tensor : run.adapter->training_tensors("adamw"))
-    moments[tensor.name] = tensor.tensor;
+  for (const NamedTensor& tensor : run.adapter->state("adamw").training) moments[tensor.name] = tensor.tensor;
   EXPECT_EQ(moments.at("lorapro.step").item<int64_t>(), 1);
   for (size_t i = 0; i < run.adapter->sites().size(); ++i) {
     const std::string& path = run.adapter->sites()[i].path;
@@ -363,7 +362,7 @@ TEST(LoraPro, FullModeMovesTheWeightAlongTheProjectedAdamStep) {
     const at::Tensor a = downs[i].to(at::kDouble);
     const at::Tensor projector = at::mm(at::mm(a.t(), at::linalg_inv(at::mm(a, a.t()))), a);
     const at::Tensor expected = at::mm(u, projector) * -1e-3;
-    const at::Tensor change = run.adapter->delta_weight(i).to(at::kDouble);
+    const at::Tensor change = run.adapter->change_of(i).weight.to(at::kDouble);
     EXPECT_LT((change - expected).norm().item<double>(), 1e-4 * expected.norm().item<double>()) << path;
     EXPECT_TRUE(at::equal(run.adapter->terms(i)[0].down, downs[i]));
   }

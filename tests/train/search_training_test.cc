@@ -113,7 +113,7 @@ TEST(SearchTraining, EndsWithTheSearchedChoicesOfTheBestWeights) {
     EXPECT_TRUE(at::equal(best.at(now_trained.name), now_trained.tensor)) << now_trained.name;
   }
   const auto summary = training_summary(result, run.options, "glora", run.adapter->trainable());
-  EXPECT_EQ(summary["search"]["choices"], run.adapter->state()["choices"]);
+  EXPECT_EQ(summary["search"]["choices"], run.adapter->state().facts["choices"]);
 }
 
 TEST(SearchTraining, AResumedRunIsTheSame) {
@@ -144,12 +144,12 @@ TEST(SearchTraining, TrainsTheFoundChoicesOn) {
   const TrainingResult result = run.run(directory.path());
   EXPECT_EQ(result.search["step"].get<int64_t>(), 12);
   EXPECT_GT(result.best_step, 12);
-  EXPECT_EQ(run.adapter->state()["choices"], result.search["choices"]);
+  EXPECT_EQ(run.adapter->state().facts["choices"], result.search["choices"]);
   // What the choices use has moved since the search, the rest has not.
   const CheckpointStore store(directory.path());
   std::map<std::string, at::Tensor> searched;
   for (const NamedTensor& stored : store.load_trainable(12)) searched[stored.name] = stored.tensor;
-  const auto frozen = run.adapter->frozen_now({12, 18});
+  const auto frozen = run.adapter->begin_step({12, 18}).frozen;
   ASSERT_FALSE(frozen.empty());
   size_t moved = 0;
   for (const TrainableTensor& now : run.adapter->trainable()) {
@@ -262,7 +262,7 @@ TEST(Merge, RefusesABiasThatTheModelHasNoPlaceFor) {
   target.sites = run.model->sites();
   target.parameters = run.model->parameters();
   const auto adapter = create_adapter(config, target, 1);
-  EXPECT_TRUE(adapter->delta_bias(0).defined());
+  EXPECT_TRUE(adapter->change_of(0).bias.defined());
   try {
     merge_adapter(*adapter, at::kFloat);
     FAIL();

@@ -79,17 +79,55 @@ struct StepRule {
   double gradient_scale = 1.0;  // of clipping; multiplies every gradient
 };
 
-/// An adapter as a tuner of PEFT other than LoRA has it.
-struct PeftTuner {
-  std::string peft_type;             // "GLORA"
-  nlohmann::json options;            // the tuner's own entries of adapter_config.json
-  std::vector<NamedTensor> tensors;  // by module path, without PEFT's prefix
-  std::string refusal;               // why there is no exact form; "" when there is
+/// What is special about the coming optimizer step. Names are those of trainable tensors.
+struct StepPlan {
+  std::set<std::string> frozen = {};              // neither gradients nor updates (stage-wise training)
+  std::set<std::string> updated_by_method = {};   // own_update moves them, the optimizer leaves them alone
+  std::map<std::string, double> lr_factors = {};  // on the learning rates of this step; absent names have 1
+};
+
+/// The dense change of a layer's stored weight [out, in] and bias [out]; undefined where it stays as it is.
+struct SiteChange {
+  at::Tensor weight, bias;
+};
+
+/// What an adapter holds beside options and trainable tensors. Tensors are live (aliasing the adapter's own):
+/// who stores them reads them, who restores copies into them.
+struct AdapterState {
+  nlohmann::json plan;               // which sites share which tensors, compared when a file is read; or null
+  nlohmann::json facts;              // what the training has decided (merges, rounds, a search); or null
+  std::vector<NamedTensor> tensors;  // belonging to the facts: in files and checkpoints
+  std::vector<NamedTensor> training;  // what a resumed run alone needs: in checkpoints
+};
+
+/// When of two moments restore() is called.
+enum class RestorePhase { kStructure, kValues };
+
+/// Methods that choose among the parts that they have trained (GLoRA). The outcome depends on the weights,
+/// the seed and the scores alone, so a resumed run repeats it, and becomes part of the adapter's facts.
+class Search {
+ public:
+  virtual ~Search() = default;
+  /// It is due after so many steps when the run has more of them, else with the weights that it ends with.
+  virtual int64_t due(int64_t total_steps) const = 0;
+  /// `score` evaluates the model as it is at the moment, larger is better; `say` tells the user how it goes.
+  /// Returns what metrics.json records.
+  virtual nlohmann::json run(const std::function<double()>& score,
+                             const std::function<void(const std::string&)>& say) = 0;
 };
 
 /// A method applied to a model. Creating one checks the options against the sites, makes the trainable
 /// tensors and attaches a SiteUpdate to every targeted Linear; destroying it detaches them. The model must
 /// outlive it.
+///
+/// What a method does beyond its trainable tensors is in the virtual functions. An optimizer step calls them
+/// in this order, the same on every rank of a run:
+///
+///   begin_step -> forward and backward passes (the updates) -> reduced_state -> gradients_ready ->
+///   the optimizer -> own_update -> end_step
+///
+/// and once, when it is due, search. terms, change_of and state may be asked for between steps. Most methods
+/// override few of them: LoRA and its like (src/adapters/low_rank.h) none.
 class Adapter {
  public:
   virtual ~Adapter();
@@ -107,79 +145,40 @@ class Adapter {
   const std::vector<TrainableTensor>& trainable() const { return trainable_; }
   int64_t trainable_count(ParameterGroup group) const;
 
-  /// The low-rank terms of one targeted site (levels in order, aliasing the trainable tensors).
-  virtual std::vector<LowRankTerm> terms(size_t site_index) const = 0;
-
-  /// The dense change of one site's weight in float32, [out, in].
-  virtual at::Tensor delta_weight(size_t site_index) const;
-  /// The change of its bias, [out]; undefined when the method leaves biases alone. Both changes are those of
-  /// the stored weight: ask for both before either is applied.
-  virtual at::Tensor delta_bias(size_t site_index) const { return {}; }
-
-  /// Called before each optimizer step's forward passes. Returns the names of the tensors that are frozen now
-  /// (stage-wise training); empty for most methods.
-  virtual std::vector<std::string> frozen_now(const TrainingProgress& progress) const { return {}; }
-
-  /// Which sites share which tensors, as recorded in native files and compared on load; null for most
-  /// methods.
-  virtual nlohmann::json plan() const { return nullptr; }
-
-  /// Why the update has no exact LoRA form (PEFT files), or "" when its terms are that form.
-  virtual std::string lora_form_refusal() const { return {}; }
-  /// The form of another tuner of PEFT, asked for where there is no LoRA form; nothing for most methods.
-  virtual std::optional<PeftTuner> peft_tuner() const { return std::nullopt; }
-
-  /// State beyond trainable tensors and config that a resumed run and an adapter file need; null for most
-  /// methods. restore_state is called after the values of trainable tensors and state_tensors are back.
-  virtual nlohmann::json state() const { return nullptr; }
-  virtual void restore_state(const nlohmann::json& state) {}
-  /// Called before values of an adapter file are filled in: brings the set of trainable tensors to what the
-  /// state says (ties of ASLoRA). Throws Error{kFormat} when the state does not fit this adapter.
-  virtual void restore_structure(const nlohmann::json& state) {}
-  /// Tensors of that state, live (aliasing the adapter's own): checkpoints and native files hold them, and
-  /// loading copies into them. Names must not collide with trainable ones. The set may not change after
-  /// creation.
-  virtual std::vector<NamedTensor> state_tensors() const { return {}; }
-
-  /// The events of an optimizer step, in their order. Called by the trainer alone.
-  /// Before the forward passes of the step.
-  virtual void on_step_begin(const TrainingProgress& progress) {}
-  /// Gradients are complete (all micro-batches); the method may change them in place. What it leaves is what
-  /// is looked at for infinities, measured, clipped and given to the optimizer.
-  virtual void on_gradients(const TrainingProgress& progress) {}
-  /// Names of the tensors that the method updates itself in `own_update`; the optimizer leaves them alone.
-  virtual std::set<std::string> updated_by_method() const { return {}; }
-  virtual void own_update(const TrainingProgress& progress, const StepRule& rule) {}
-  /// After the optimizer step; progress.step counts it.
-  virtual void on_step_end(const TrainingProgress& progress, OptimizerControl& optimizer) {}
-
-  /// Methods that choose among the parts they have trained (GLoRA). `score` evaluates the model as it is at
-  /// the moment, larger is better; `say` tells the user how it goes. The outcome depends on the weights, the
-  /// seed and the scores alone, so a resumed run repeats it, and becomes part of state(). Returns what
-  /// metrics.json records. Called by the trainer once: after `search_step` steps when the run has more of
-  /// them, else with the weights that the run ends with.
-  virtual bool has_search() const { return false; }
-  virtual int64_t search_step(int64_t total_steps) const { return total_steps; }
-  virtual nlohmann::json search(const std::function<double()>& score,
-                                const std::function<void(const std::string&)>& say) {
-    return nullptr;
-  }
-
-  /// The update of one site; by default its terms.
+  /// The update of one site, put on its layer when the adapter is attached; by default its terms.
   virtual SiteUpdate update_of(size_t site_index) const;
 
-  /// Factors on the learning rates of this step, by name; absent names have 1. For methods with a warm-up of
-  /// their own.
-  virtual std::map<std::string, double> lr_factors_now(const TrainingProgress& progress) const { return {}; }
+  /// Before the forward passes of a step.
+  virtual StepPlan begin_step(const TrainingProgress& progress) { return {}; }
+  /// What the forward passes of a step have observed, each [micro-batches, ...]. Where several processes
+  /// train together, they hold those of all of them afterwards, in the order of micro-batches; everything
+  /// else that an adapter keeps is the same on every rank, since it follows from gradients that are summed.
+  virtual std::vector<at::Tensor*> reduced_state() { return {}; }
+  /// Gradients are complete (all micro-batches and ranks); the method may change them in place. What it
+  /// leaves is what is looked at for infinities, measured, clipped and given to the optimizer.
+  virtual void gradients_ready(const TrainingProgress& progress) {}
+  /// Behind the optimizer, for the tensors that the step plan names.
+  virtual void own_update(const TrainingProgress& progress, const StepRule& rule) {}
+  /// After the step; progress.step counts it.
+  virtual void end_step(const TrainingProgress& progress, OptimizerControl& optimizer) {}
+  /// Null for most methods; owned by the adapter.
+  virtual Search* search() { return nullptr; }
 
-  /// Whether rank, alpha, their patterns and use_rslora describe the terms as they do for LoRA, so that PEFT
-  /// files keep them; otherwise scalings are folded into the factors.
-  virtual bool keeps_lora_options() const { return false; }
+  /// The low-rank terms of one targeted site (levels in order, aliasing the trainable tensors): what files,
+  /// federation and analysis see of the update.
+  virtual std::vector<LowRankTerm> terms(size_t site_index) const = 0;
+  /// The change of one site, in float32 (float64 in a model of float64); by default the sum of its terms. It
+  /// is that of the stored tensors: ask for it before it is applied.
+  virtual SiteChange change_of(size_t site_index) const;
 
-  /// Tensors that a resumed run alone needs (running means, moments that the method keeps): checkpoints hold
-  /// them, adapter files do not. Made when first asked for; otherwise as state_tensors. `optimizer` is
-  /// train.optimizer.
-  virtual std::vector<NamedTensor> training_tensors(const std::string& optimizer) { return {}; }
+  /// `optimizer`: empty for what files hold; train.optimizer for what checkpoints hold, with what a resumed
+  /// run alone needs, which is made when first asked for. The sets of tensors do not change after creation,
+  /// and names do not collide with trainable ones.
+  virtual AdapterState state(const std::string& optimizer = {}) const { return {}; }
+  /// Takes the facts of a file or checkpoint over. kStructure comes before values are filled in and brings
+  /// the set of trainable tensors to what the facts say (ties of ASLoRA), kValues after trainable tensors and
+  /// those of the state are back. Throws Error{kFormat} when the facts do not fit this adapter.
+  virtual void restore(const nlohmann::json& facts, RestorePhase phase) {}
 
   /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
   /// Throws Error{kUsage} when a layer carries another adapter.

@@ -10,6 +10,7 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/train/checkpoint.h"
+#include "msplora/train/communicator.h"
 #include "msplora/train/events.h"
 #include "msplora/train/gradients.h"
 #include "msplora/train/optimizer.h"
@@ -26,10 +27,14 @@ struct TrainerSetup {
   bool resume = false;              // continue from the newest checkpoint in `directory`, if there is one
   std::string method;               // for reports: "msplora", "full", ...
   std::vector<TrainableTensor> trainable;
-  Adapter* adapter = nullptr;  // asked for frozen tensors and state; not owned, may be null
+  Adapter* adapter = nullptr;  // not owned, may be null
   nlohmann::json recipe;       // recipe_to_json: a resumed run must have the same; may be null
   uint64_t base_fingerprint = 0;
   std::vector<std::unique_ptr<EventSink>> sinks;
+  /// The processes that train together; null: this one alone. Each takes train.accumulation micro-batches of
+  /// a step in turn, so that a step has `size` times as many, and all reach the same bits. Every rank needs
+  /// its own `directory` or none.
+  Communicator* ranks = nullptr;
   /// Without checkpoints nothing is written and nothing resumed; `directory` is not looked at.
   bool keeps_checkpoints = true;
   /// A run that is a part of a longer one (a client's round): the steps before it and those of the whole, for
@@ -59,7 +64,7 @@ struct TrainingResult {
 
 /// The training loop: an optimizer over micro-batches with a schedule, clipping, evaluation, checkpoints and
 /// early stopping.
-/// The search of a method that has one (Adapter::has_search) runs on the weights that the run ends with (with
+/// The search of a method that has one (Adapter::search) runs on the weights that the run ends with (with
 /// train.load_best_at_end, those of the best evaluation), or, when the method trains on after it, on those of
 /// that step; the best evaluation is then the best since the search.
 ///
@@ -85,10 +90,12 @@ class Trainer {
  private:
   // trainer.cc: the loop.
   void do_step();
-  double backward(const std::vector<Batch>& batches, int64_t targets);
-  void update(TrainingProgress progress, double lr_factor, double gradient_scale,
-              std::set<std::string> frozen);
-  std::set<std::string> freeze();
+  std::vector<Batch> take_batches();
+  bool on_any_rank(bool what);
+  double backward(const std::vector<Batch>& batches, double targets);
+  void reduce(const std::set<std::string>& frozen);
+  void update(TrainingProgress progress, double lr_factor, double gradient_scale, const StepPlan& plan);
+  void freeze(const std::set<std::string>& frozen);
   void after_step();
   bool evaluate();
   void log();
@@ -124,6 +131,8 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   GradientWatch watch_;
   CheckpointStore checkpoints_;
+  OneProcess alone_;
+  Communicator* ranks_;
   RunState state_;
   int64_t epoch_batches_ = 0;         // micro-batches of the current epoch
   int64_t saved_step_ = -1;           // step of the newest checkpoint
