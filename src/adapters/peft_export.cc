@@ -198,6 +198,7 @@ json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
                  {"alpha_pattern", alpha_pattern},
                  // Anything else may make PEFT change base weights on load.
                  {"init_lora_weights", true}});
+  drop_defaults(config);
   return config;
 }
 
@@ -215,6 +216,7 @@ json tuner_config(const Adapter& adapter, const detail::PeftTuner& tuner) {
   const std::string& type = detail::method_of(adapter).peft.type;
   config["peft_type"] = type;
   if (config["bias"] == "lora_only") config["bias"] = detail::peft_bias_word(type);
+  drop_defaults(config);
   config.update(tuner.options);
   return config;
 }
@@ -245,9 +247,8 @@ std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<
 }
 
 void write_files(const std::filesystem::path& directory, const std::vector<NamedTensor>& tensors,
-                 json config) {
+                 const json& config) {
   detail::make_directory(directory);
-  drop_defaults(config);
   write_safetensors(directory / detail::kPeftTensors, tensors, {{"format", "pt"}});
   detail::write_json(directory / detail::kPeftConfig, config);
 }

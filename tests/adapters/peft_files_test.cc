@@ -273,8 +273,8 @@ TEST(PeftFiles, ReasonsForRefusal) {
               HasSubstr("made for CAUSAL_LM"));
 
   ForeignAdapter other({{"r", 4}, {"target_modules", {"query"}}});
-  rewrite_json(other.path() / "adapter_config.json", [](json& file) { file["peft_type"] = "VERA"; });
-  EXPECT_THAT(other.load_error(), HasSubstr("`VERA` adapters cannot be read"));
+  rewrite_json(other.path() / "adapter_config.json", [](json& file) { file["peft_type"] = "LOKR"; });
+  EXPECT_THAT(other.load_error(), HasSubstr("`LOKR` adapters cannot be read"));
   rewrite_json(other.path() / "adapter_config.json", [](json& file) { file.erase("peft_type"); });
   EXPECT_THAT(other.load_error(), HasSubstr("peft_type: missing"));
 }

@@ -71,6 +71,13 @@ inline std::string stack_of(const Site& site) {
   return at == std::string::npos ? path : path.replace(at, index.size(), ".*.");
 }
 
+/// Numbers of a pair of factors of one rank at every site.
+inline int64_t lora_count(const std::vector<Site>& sites, int64_t rank) {
+  int64_t count = 0;
+  for (const Site& site : sites) count += rank * (site.in_features + site.out_features);
+  return count;
+}
+
 /// Rank 4 and alpha 6, so that a scaling is never 1 and a rank never hides a transposition; query and value.
 AdapterConfig small_config(const std::string& method);
 

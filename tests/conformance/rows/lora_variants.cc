@@ -9,11 +9,7 @@ MethodRow lora_with(const std::string& name, const std::string& init) {
   row.name = name;
   row.config = small_config("lora");
   row.config.init = init;
-  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) {
-    int64_t count = 0;
-    for (const Site& site : sites) count += 4 * (site.in_features + site.out_features);
-    return count;
-  };
+  row.count = [](const std::vector<Site>& sites, const AdapterTarget&) { return lora_count(sites, 4); };
   return row;
 }
 
