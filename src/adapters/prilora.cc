@@ -120,7 +120,7 @@ class PriloraAdapter : public LowRankAdapter {
     for (const Site& site : sites_) {
       input_norms_.push_back(at::zeros({site.in_features}, site.linear->weight.device()));
     }
-    observed_.resize(sites_.size());
+    for (const at::Tensor& norms : input_norms_) observed_.push_back(norms.new_zeros({0, norms.size(0)}));
   }
 
   SiteUpdate update_of(size_t site_index) const override {
@@ -130,8 +130,7 @@ class PriloraAdapter : public LowRankAdapter {
     update.observe_input = [this, site_index](const at::Tensor& x) {
       const c10::NoGradGuard no_grad;
       const at::Tensor squares = x.detach().to(at::kFloat).square().sum(0, /*keepdim=*/true);
-      at::Tensor& seen = observed_[site_index];
-      seen = seen.defined() ? at::cat({seen, squares}) : squares;
+      observed_[site_index] = at::cat({observed_[site_index], squares});
     };
     return update;
   }
@@ -144,15 +143,13 @@ class PriloraAdapter : public LowRankAdapter {
   }
 
   StepPlan begin_step(const TrainingProgress&) override {
-    observed_.assign(sites_.size(), at::Tensor());
+    for (at::Tensor& squares : observed_) squares = squares.narrow(0, 0, 0);
     return {};
   }
 
   std::vector<at::Tensor*> reduced_state() override {
     std::vector<at::Tensor*> tensors;
-    for (at::Tensor& squares : observed_) {
-      if (squares.defined()) tensors.push_back(&squares);
-    }
+    for (at::Tensor& squares : observed_) tensors.push_back(&squares);
     return tensors;
   }
 
@@ -160,7 +157,6 @@ class PriloraAdapter : public LowRankAdapter {
     const c10::NoGradGuard no_grad;
     const double beta = config_.own<PriloraOptions>().beta;
     for (size_t i = 0; i < observed_.size(); ++i) {
-      if (!observed_[i].defined()) continue;
       // Not corrected for the start at 0: a common factor changes no order within a row.
       for (const at::Tensor& squares : observed_[i].unbind(0))
         input_norms_[i].mul_(beta).add_(squares.sqrt(), 1.0 - beta);

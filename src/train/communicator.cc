@@ -7,7 +7,9 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
+#include <cmath>
 #include <map>
+#include <numeric>
 #include <utility>
 
 namespace msplora {
@@ -43,14 +45,19 @@ void sum_gradients(Communicator& ranks, const std::vector<at::Tensor>& trained) 
 void join_slots(Communicator& ranks, const std::vector<at::Tensor*>& slots) {
   if (ranks.size() == 1) return;
   const c10::NoGradGuard no_grad;
-  for (at::Tensor* own : slots) {
-    std::vector<int64_t> shape = own->sizes().vec();
-    const int64_t count = shape[0];
-    shape[0] *= ranks.size();
-    at::Tensor all = at::zeros(shape, own->options());
-    all.narrow(0, ranks.rank() * count, count).copy_(*own);
+  const auto size = static_cast<size_t>(ranks.size()), rank = static_cast<size_t>(ranks.rank());
+  std::vector<double> counts(slots.size() * size, 0.0);  // [tensor, rank]
+  for (size_t i = 0; i < slots.size(); ++i) counts[i * size + rank] = static_cast<double>(slots[i]->size(0));
+  counts = sum_over_ranks(ranks, std::move(counts));
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const auto of_tensor = counts.begin() + static_cast<std::ptrdiff_t>(i * size);
+    const auto own = of_tensor + static_cast<std::ptrdiff_t>(rank);
+    std::vector<int64_t> shape = slots[i]->sizes().vec();
+    shape[0] = std::llround(std::accumulate(of_tensor, of_tensor + ranks.size(), 0.0));
+    at::Tensor all = at::zeros(shape, slots[i]->options());
+    all.narrow(0, std::llround(std::accumulate(of_tensor, own, 0.0)), slots[i]->size(0)).copy_(*slots[i]);
     ranks.sum(all);
-    *own = std::move(all);
+    *slots[i] = std::move(all);
   }
 }
 

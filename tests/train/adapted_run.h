@@ -48,6 +48,8 @@ struct AdaptedRun {
     setup.method = adapter->config().method;
     setup.trainable = adapter->trainable();
     setup.adapter = adapter.get();
+    setup.ranks = ranks;
+    setup.keeps_checkpoints = !directory.empty();
     return Trainer(std::move(setup), *task).run();
   }
 
@@ -68,6 +70,7 @@ struct AdaptedRun {
   std::vector<TokenizedExample> train = tiny_examples(45, 1);
   std::vector<TokenizedExample> validation = tiny_examples(12, 2);
   TrainOptions options;
+  Communicator* ranks = nullptr;
   std::unique_ptr<TextTask> task;
 };
 

@@ -141,7 +141,7 @@ class Adapter {
 
   /// Every trainable tensor once: the method's own, then biases, then heads and modules_to_save. A shared
   /// tensor is one entry under its owner's name. A method may drop entries in the course of training; from
-  /// then on `frozen_now` names them.
+  /// then on the step plan names them as frozen.
   const std::vector<TrainableTensor>& trainable() const { return trainable_; }
   int64_t trainable_count(ParameterGroup group) const;
 

@@ -40,7 +40,8 @@ std::vector<double> sum_over_ranks(Communicator& ranks, std::vector<double> numb
 /// absent gradient counts as zero. Nothing is done for one rank.
 void sum_gradients(Communicator& ranks, const std::vector<at::Tensor>& trained);
 
-/// Puts the slots of all ranks, in their order, in place of each [slots, ...]; ranks hold equally many.
+/// Puts the slots of all ranks, in their order, in place of each [slots, ...]. Ranks may hold different
+/// numbers of slots, and none.
 void join_slots(Communicator& ranks, const std::vector<at::Tensor*>& slots);
 
 }  // namespace msplora
