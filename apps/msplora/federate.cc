@@ -48,10 +48,7 @@ struct FederatedRun {
 
 std::string aggregation_line(const FederatedOptions& options) {
   std::string text = options.aggregator;
-  if (options.aggregator == "lora_fair") {
-    text += fmt::format(" ({}, lambda {}{})", options.fair.solver, options.fair.lambda,
-                        options.fair.lambda_relative ? ", relative" : "");
-  }
+  if (const auto& line = aggregator_kind(options.aggregator).line) text += line(options.own());
   text += options.weighting == "examples" ? ", clients weighed by their examples"
                                           : ", all clients weigh the same";
   if (options.client_ranks.empty()) return text;

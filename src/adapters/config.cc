@@ -14,15 +14,7 @@ namespace msplora {
 using nlohmann::json;
 
 AdapterConfig& AdapterConfig::set(const std::string& option, const json& value) {
-  json nested = value;
-  for (std::string path = option; !path.empty();) {
-    const size_t dot = path.rfind('.');
-    nested = json{{path.substr(dot == std::string::npos ? 0 : dot + 1), std::move(nested)}};
-    path.resize(dot == std::string::npos ? 0 : dot);
-  }
-  ErrorList errors;
-  read_json(*this, nested, "adapter", errors);
-  errors.throw_if_any(ErrorCode::kConfig, "adapter");
+  set_option(*this, option, value, "adapter");
   return *this;
 }
 

@@ -207,6 +207,7 @@ Method lora_method() {
   method.name = "lora";
   method.summary = "One pair of low-rank factors per module (Hu et al. 2021)";
   method.traits = {.lora_plus = true, .lora_inits = true, .dora = true, .patterns = true};
+  method.traits.pairs = FactorPairs::kOwn;
   method.tensors = lora_tensors;
   method.create = [](MethodInput in) {
     LowRankLayout layout = lora_layout(in.config, in.sites);

@@ -46,6 +46,7 @@ struct MethodTraits {
   bool uses_sites = true;     // adapts linear layers
   bool takes_dropout = true;  // adapter.dropout acts
   bool whole_base = false;    // trains every parameter of the base
+  FactorPairs pairs = FactorPairs::kNone;
   // Which of the options that several methods share it knows:
   bool lora_plus = false;   // lora_plus_ratio
   bool lora_inits = false;  // init: pissa, olora, orthogonal

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/initial_factors.h"
 #include "adapters/method.h"
 #include "msplora/models/model_config.h"
 
@@ -58,6 +59,15 @@ std::string method_line(const AdapterConfig& config) {
 
 std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer) {
   return known_method(config).ranks(config, layer);
+}
+
+FactorPairs factor_pairs(const AdapterConfig& config) {
+  const detail::Method* method = detail::find_method(config.method);
+  return method != nullptr ? method->traits.pairs : FactorPairs::kNone;
+}
+
+bool starts_in_weight(const AdapterConfig& config) {
+  return detail::is_weight_init(config.init);
 }
 
 bool trains_whole_base(const AdapterConfig& config) {

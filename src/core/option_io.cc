@@ -203,6 +203,12 @@ bool read_value(const nlohmann::json& json, std::string& value) {
   return json.is_string();
 }
 
+nlohmann::json nested(const std::string& path, const nlohmann::json& value) {
+  const size_t dot = path.find('.');
+  if (dot == std::string::npos) return {{path, value}};
+  return {{path.substr(0, dot), nested(path.substr(dot + 1), value)}};
+}
+
 void JsonReader::report_unknown_keys() {
   for (const auto& [name, value] : from_.items()) {
     if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;

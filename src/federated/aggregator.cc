@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "federated/aggregators.h"
+#include "msplora/core/error.h"
+#include "msplora/federated/options.h"
 
 namespace msplora {
 namespace {
@@ -153,10 +155,11 @@ std::vector<NamedTensor> averaged_others(const std::vector<ClientUpdate>& update
 
 }  // namespace
 
-Aggregate Aggregator::aggregate(const std::vector<FactorPair>& global, std::vector<ClientUpdate> updates,
-                                std::vector<double> weights) const {
+Aggregate aggregate(const AggregatorKind& kind, const OptionGroup& options,
+                    const std::vector<FactorPair>& global, std::vector<ClientUpdate> updates,
+                    std::vector<double> weights) {
   check_weights(updates, weights);
-  check_updates(global, updates, traits());
+  check_updates(global, updates, kind.traits);
   sort_by_client(updates, weights);
   Aggregate result;
   ErrorSums total;
@@ -164,7 +167,7 @@ Aggregate Aggregator::aggregate(const std::vector<FactorPair>& global, std::vect
   for (size_t i = 0; i < global.size(); ++i) {
     std::vector<FactorPair> pairs;
     for (const ClientUpdate& update : updates) pairs.push_back(update.pairs[i]);
-    Combined combined = combine(global[i], pairs, weights);
+    Combined combined = kind.combine(options, global[i], pairs, weights);
     LowRank used = product_of(combined.next);
     if (combined.merged) used = detail::plus(used, product_of(*combined.merged));
     const ErrorSums sums = compare(detail::ideal_update(pairs, weights), used);
@@ -181,15 +184,44 @@ Aggregate Aggregator::aggregate(const std::vector<FactorPair>& global, std::vect
   return result;
 }
 
-std::unique_ptr<Aggregator> make_aggregator(const std::string& name, const FairOptions& fair) {
-  if (name == "fedit") return detail::fedit_aggregator();
-  if (name == "ffa") return detail::ffa_aggregator();
-  if (name == "flora") return detail::flora_aggregator();
-  if (name == "flexlora") return detail::flexlora_aggregator();
-  if (name == "fedex") return detail::fedex_aggregator();
-  if (name == "lora_fair") return detail::lora_fair_aggregator(fair);
+const std::vector<AggregatorKind>& aggregators() {
+#define MSPLORA_MAKE_AGGREGATOR(NAME) detail::NAME##_aggregator(),
+  static const std::vector<AggregatorKind> kinds = {MSPLORA_AGGREGATORS(MSPLORA_MAKE_AGGREGATOR)};
+#undef MSPLORA_MAKE_AGGREGATOR
+  return kinds;
+}
+
+const AggregatorKind& aggregator_kind(const std::string& name) {
+  std::vector<std::string> names;
+  for (const AggregatorKind& kind : aggregators()) {
+    if (kind.name == name) return kind;
+    names.push_back(kind.name);
+  }
   throw Error(ErrorCode::kConfig, "federated.aggregator", fmt::format("unknown aggregator `{}`", name),
-              did_you_mean(name, {"fedit", "ffa", "flora", "flexlora", "fedex", "lora_fair"}));
+              did_you_mean(name, names));
+}
+
+std::vector<std::pair<std::string, OptionGroup>> FederatedOptions::default_groups() {
+  std::vector<std::pair<std::string, OptionGroup>> groups;
+  for (const AggregatorKind& kind : aggregators()) {
+    if (!kind.options.empty()) groups.emplace_back(kind.group, kind.options);
+  }
+  return groups;
+}
+
+std::vector<std::string> FederatedOptions::aggregator_names() {
+  std::vector<std::string> names;
+  for (const AggregatorKind& kind : aggregators()) names.push_back(kind.name);
+  return names;
+}
+
+const OptionGroup& FederatedOptions::own() const {
+  static const OptionGroup none;
+  const std::string& wanted = aggregator_kind(aggregator).group;
+  for (const auto& [name, group] : groups) {
+    if (name == wanted) return group;
+  }
+  return none;
 }
 
 std::string not_finite_tensor(const ClientUpdate& update) {
@@ -227,6 +259,12 @@ FactorPair truncated(const FactorPair& pair, int64_t rank, double scaling) {
 }
 
 namespace detail {
+
+FactorPair mean_pair(const FactorPair& global, const std::vector<FactorPair>& pairs,
+                     const std::vector<double>& weights) {
+  return {global.name, weighted_mean(downs_of(pairs), weights), weighted_mean(ups_of(pairs), weights),
+          global.scaling};
+}
 
 std::vector<at::Tensor> downs_of(const std::vector<FactorPair>& pairs) {
   std::vector<at::Tensor> tensors;

@@ -1,19 +1,20 @@
 #pragma once
 
-#include <memory>
 #include <vector>
 
+#include "federated/aggregator_list.h"
 #include "federated/low_rank_algebra.h"
 #include "msplora/federated/aggregator.h"
 
 namespace msplora::detail {
 
-std::unique_ptr<Aggregator> fedit_aggregator();
-std::unique_ptr<Aggregator> ffa_aggregator();
-std::unique_ptr<Aggregator> flora_aggregator();
-std::unique_ptr<Aggregator> flexlora_aggregator();
-std::unique_ptr<Aggregator> fedex_aggregator();
-std::unique_ptr<Aggregator> lora_fair_aggregator(const FairOptions& options);
+#define MSPLORA_DECLARE_AGGREGATOR(NAME) AggregatorKind NAME##_aggregator();
+MSPLORA_AGGREGATORS(MSPLORA_DECLARE_AGGREGATOR)
+#undef MSPLORA_DECLARE_AGGREGATOR
+
+/// A and B averaged: what several aggregators start from.
+FactorPair mean_pair(const FactorPair& global, const std::vector<FactorPair>& pairs,
+                     const std::vector<double>& weights);
 
 std::vector<at::Tensor> downs_of(const std::vector<FactorPair>& pairs);
 std::vector<at::Tensor> ups_of(const std::vector<FactorPair>& pairs);

@@ -7,11 +7,12 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "federated/federation_detail.h"
+#include "federated/server.h"
 #include "federated/server_files.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/random.h"
@@ -23,16 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-/// Forwards an interruption with the words of the federated run.
-[[noreturn]] void stop_interrupted(const ServerState& state, const std::filesystem::path& directory) {
-  const bool saved = state.round > 0 && !directory.empty();
-  throw Error(ErrorCode::kInterrupted, "federated training",
-              saved ? fmt::format("stopped in round {}; the rounds before are saved in {}", state.round + 1,
-                                  directory.string())
-                    : fmt::format("stopped in round {}; nothing is saved", state.round + 1),
-              saved ? "continue with --resume" : "");
 }
 
 }  // namespace
@@ -70,66 +61,93 @@ uint64_t client_seed(uint64_t run_seed, int64_t round, int64_t client) {
 
 Federation::~Federation() = default;
 
+/// Forwards an interruption with the words of the federated run.
+void Federation::stop_interrupted(const std::string& where) const {
+  const bool saved = state().round > 0 && !setup_.directory.empty();
+  throw Error(
+      ErrorCode::kInterrupted, "federated training",
+      fmt::format("stopped in {}; {}", where,
+                  saved ? "the rounds before are saved in " + setup_.directory.string() : "nothing is saved"),
+      saved ? "continue with --resume" : "");
+}
+
+std::optional<Answer> Federation::ask(int64_t client, const Message& message, std::string& problem) {
+  const std::string where = fmt::format("round {}", state().round + 1);
+  if (interrupt_requested()) stop_interrupted(where);
+  try {
+    return channel_->exchange(client, message);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kInterrupted)
+      stop_interrupted(fmt::format("{}, client {}", where, client));
+    if (error.code() != ErrorCode::kIo) throw;
+    problem = error.what();
+    return std::nullopt;
+  }
+}
+
 RoundReport Federation::run_round() {
   const Clock::time_point began = Clock::now();
-  const int64_t round = state_.round + 1;
+  ServerState& state = server_->state();
+  const int64_t round = state.round + 1;
   const FederatedOptions& options = setup_.options;
   RoundReport report;
   report.round = round;
   std::vector<ClientUpdate> updates;
   std::vector<double> losses;
+  std::vector<int64_t> reached;
   const std::vector<int64_t> asked = sample_clients(options.clients, options.fraction, options.min_clients,
                                                     static_cast<uint64_t>(setup_.train.seed), round);
   int64_t steps = 0;
   for (const int64_t client : asked) {
-    if (interrupt_requested()) stop_interrupted(state_, setup_.directory);
-    const Message message = message_to(client);
+    const Message message = server_->message_to(client);
     ClientTraffic traffic{client, measure(message), {}};
-    LocalResult local = train(client, round, message);
-    if (!local.answer.adapter.empty()) traffic.up = measure(local.answer);
+    std::string problem;
+    const std::optional<Answer> given = ask(client, message, problem);
+    if (given) reached.push_back(client);
+    const Answer answer = given.value_or(Answer());
+    if (!answer.message.adapter.empty()) traffic.up = measure(answer.message);
     report.down.add(traffic.down);
     report.up.add(traffic.up);
     report.traffic.push_back(traffic);
-    report.train_seconds += local.seconds;
-    report.tokens += local.tokens;
-    steps += local.steps;
-    if (local.problem.empty()) {
+    report.train_seconds += answer.report.seconds;
+    report.tokens += answer.report.tokens;
+    steps += answer.report.steps;
+    if (problem.empty()) problem = answer.report.problem;
+    ClientUpdate update;
+    if (problem.empty()) update = server_->update_of(client, answer.message, problem);
+    if (problem.empty()) {
       report.clients.push_back(client);
-      updates.push_back(std::move(local.update));
-      losses.push_back(local.loss);
+      updates.push_back(std::move(update));
+      losses.push_back(answer.report.loss);
     } else {
-      report.rejected.push_back({client, local.problem});
+      report.rejected.push_back({client, problem});
     }
   }
 
   const Clock::time_point aggregation_began = Clock::now();
   report.skipped = updates.empty() || static_cast<int64_t>(updates.size()) < options.min_clients;
-  state_.round = round;
-  for (const int64_t client : asked) state_.last_round[static_cast<size_t>(client)] = round;
+  state.round = round;
+  for (const int64_t client : reached) state.last_round[static_cast<size_t>(client)] = round;
   if (!report.skipped) {
-    state_.used_updates += static_cast<int64_t>(updates.size());
     report.weights = client_weights(updates, options.weighting);
     for (size_t i = 0; i < losses.size(); ++i) report.train_loss += report.weights[i] * losses[i];
-    std::vector<FactorPair> global;
-    for (const FactorPair& pair : state_.pairs) global.push_back(detail::converted(pair, at::kDouble));
-    const Aggregate aggregate = aggregator_->aggregate(global, std::move(updates), report.weights);
+    const Aggregate aggregate = server_->take(std::move(updates), report.weights);
     report.layers = aggregate.errors;
     report.aggregation = aggregate.total;
-    take_over(aggregate);
   }
   report.aggregation_seconds = seconds_since(aggregation_began);
 
   const bool is_last = round >= options.rounds || round == options.stop_at;
   if (round % options.eval_every == 0 || is_last) evaluate(report);
-  state_.total_down.add(report.down);
-  state_.total_up.add(report.up);
-  report.total_down = state_.total_down;
-  report.total_up = state_.total_up;
+  state.total_down.add(report.down);
+  state.total_up.add(report.up);
+  report.total_down = state.total_down;
+  report.total_up = state.total_up;
   report.seconds = seconds_since(began);
-  state_.steps += steps;
-  state_.tokens += report.tokens;
-  state_.train_seconds += report.train_seconds;
-  state_.seconds += report.seconds;
+  state.steps += steps;
+  state.tokens += report.tokens;
+  state.train_seconds += report.train_seconds;
+  state.seconds += report.seconds;
   save(report);
   if (setup_.on_round) setup_.on_round(report);
   return report;
@@ -137,13 +155,13 @@ RoundReport Federation::run_round() {
 
 void Federation::run() {
   while (!finished()) {
-    if (setup_.options.stop_at > 0 && state_.round >= setup_.options.stop_at) return;
+    if (setup_.options.stop_at > 0 && state().round >= setup_.options.stop_at) return;
     run_round();
   }
-  if (state_.used_updates == 0) {
+  if (state().used_updates == 0) {
     throw Error(ErrorCode::kNumerics, "federated training",
                 fmt::format("no client sent a usable update in {} rounds; rounds.jsonl has the reasons",
-                            state_.round),
+                            state().round),
                 "a smaller train.lr or train.clip_norm may help");
   }
 }
@@ -151,8 +169,10 @@ void Federation::run() {
 void Federation::evaluate(RoundReport& report) {
   if (validation_.empty() && held_out_.empty()) return;
   const Clock::time_point began = Clock::now();
-  const auto attached =
-      attach(layouts_.front()->config, static_cast<uint64_t>(setup_.train.seed), global_message());
+  const detail::Layout& layout = server_->global_layout();
+  const detail::AttachedAdapter attached(layout.config, setup_.target,
+                                         static_cast<uint64_t>(setup_.train.seed), server_->global_message(),
+                                         layout, state().merged);
   if (!validation_.empty()) {
     Evaluation all;
     for (size_t set = 0; set < validation_.size(); ++set) {
@@ -163,7 +183,7 @@ void Federation::evaluate(RoundReport& report) {
       all.tokens += one.tokens;
       all.seconds += one.seconds;
     }
-    state_.last_metrics = all.metrics;
+    server_->state().last_metrics = all.metrics;
     report.global = std::move(all);
   }
   if (!held_out_.empty()) {
@@ -189,7 +209,7 @@ void Federation::save(const RoundReport& report) {
   if (setup_.directory.empty()) return;
   // The line first: a run that is stopped between the two drops it when it resumes.
   detail::append_round(setup_.directory, to_json(report));
-  detail::save_server_state(state_, {setup_.recipe, data_fingerprint_, setup_.target.base_fingerprint},
+  detail::save_server_state(state(), {setup_.recipe, data_fingerprint_, setup_.target.base_fingerprint},
                             setup_.directory);
   detail::prune_server_states(setup_.directory, setup_.train.keep_checkpoints);
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -10,7 +9,8 @@
 #include <vector>
 
 #include "federated/check_options.h"
-#include "federated/federation_detail.h"
+#include "federated/client.h"
+#include "federated/server.h"
 #include "federated/server_files.h"
 #include "msplora/core/random.h"
 
@@ -32,18 +32,28 @@ uint64_t fingerprint_of(const std::vector<ClientData>& clients) {
   return hash;
 }
 
-AdapterConfig with_rank(AdapterConfig config, int64_t rank) {
-  config.rank = rank;
-  return config;
-}
+/// Calls the clients themselves.
+class InProcess : public Channel {
+ public:
+  InProcess(Model& model, const FederationSetup& setup, const detail::Server& server) {
+    for (int64_t k = 0; k < static_cast<int64_t>(setup.clients.size()); ++k) {
+      clients_.emplace_back(detail::Client::Place{model, setup, server.traits(), server.layout_of(k),
+                                                  server.global_layout(), server.state().merged},
+                            k);
+    }
+  }
+
+  Answer exchange(int64_t client, const Message& message) override {
+    return clients_.at(static_cast<size_t>(client)).answer(message);
+  }
+
+ private:
+  std::vector<detail::Client> clients_;
+};
 
 }  // namespace
 
-Federation::Federation(FederationSetup setup, Model& model)
-    : setup_(std::move(setup)),
-      model_(model),
-      aggregator_(make_aggregator(setup_.options.aggregator, setup_.options.fair)),
-      traits_(aggregator_->traits()) {
+Federation::Federation(FederationSetup setup, Model& model) : setup_(std::move(setup)), model_(model) {
   check_setup();
   EvaluatorOptions evaluation;
   evaluation.is_regression = setup_.task.is_regression;
@@ -55,11 +65,13 @@ Federation::Federation(FederationSetup setup, Model& model)
     if (!client.held_out.empty()) held_out_.emplace_back(model_, client.held_out, evaluation);
   }
   data_fingerprint_ = fingerprint_of(setup_.clients);
-  initialize();
+  server_ = std::make_unique<detail::Server>(setup_);
+  channel_ = std::make_unique<InProcess>(model_, setup_, *server_);
+  if (setup_.channel) channel_ = setup_.channel(std::move(channel_));
   if (setup_.resume) resume();
   if (setup_.directory.empty()) return;
-  detail::keep_rounds(setup_.directory, state_.round);
-  if (state_.round == 0) detail::prune_server_states(setup_.directory, 0);
+  detail::keep_rounds(setup_.directory, state().round);
+  if (state().round == 0) detail::prune_server_states(setup_.directory, 0);
 }
 
 void Federation::check_setup() const {
@@ -77,39 +89,11 @@ void Federation::check_setup() const {
   errors.throw_if_any(ErrorCode::kConfig, "federated training");
 }
 
-void Federation::initialize() {
-  std::set<int64_t, std::greater<>> ranks(setup_.options.client_ranks.begin(),
-                                          setup_.options.client_ranks.end());
-  if (ranks.empty()) ranks.insert(setup_.adapter.rank);
-  for (const int64_t rank : ranks) {  // the largest first: it is the global one
-    auto layout = std::make_unique<Layout>();
-    layout->config = with_rank(setup_.adapter, rank);
-    const auto adapter =
-        create_adapter(layout->config, setup_.target, static_cast<uint64_t>(setup_.train.seed));
-    for (const detail::AdapterPair& pair : detail::pairs_of(*adapter)) {
-      layout->pairs.push_back({pair.name, pair.down_name, pair.up_name, pair.down.size(0), pair.down.size(1),
-                               pair.up.size(0), pair.scaling, pair.sites});
-      if (layouts_.empty()) state_.pairs.push_back(detail::copy_of(pair, pair.up.scalar_type()));
-    }
-    if (layouts_.empty()) {
-      for (const NamedTensor& other : detail::others_of(*adapter)) {
-        state_.others.push_back({other.name, other.tensor.clone()});
-      }
-    }
-    layouts_.push_back(std::move(layout));
-  }
-  state_.last_round.assign(setup_.clients.size(), 0);
-  if (!traits_.merges) return;
-  for (const FactorPair& pair : state_.pairs) {
-    state_.merged.push_back({pair.down.slice(0, 0, 0).clone(), pair.up.slice(1, 0, 0).clone()});
-  }
-}
-
 void Federation::resume() {
   if (setup_.directory.empty()) {
     throw Error(ErrorCode::kUsage, "federated training", "there is no directory to resume from");
   }
-  auto stored = detail::load_newest_server_state(setup_.directory, state_);
+  auto stored = detail::load_newest_server_state(setup_.directory, state());
   if (!stored) return;
   static const std::set<std::string> kFree = {"output.",
                                               "train.threads",
@@ -133,15 +117,15 @@ void Federation::resume() {
     errors.add(where, "the base model has changed since");
   }
   errors.throw_if_any(ErrorCode::kConfig, where + ": made with other options, data or base");
-  state_ = std::move(stored->state);
+  server_->state() = std::move(stored->state);
 }
 
-const Federation::Layout& Federation::layout_of(int64_t client) const {
-  if (setup_.options.client_ranks.empty()) return *layouts_.front();
-  const int64_t rank = setup_.options.client_ranks[static_cast<size_t>(client)];
-  const auto found =
-      std::find_if(layouts_.begin(), layouts_.end(), [&](const auto& l) { return l->config.rank == rank; });
-  return **found;
+const ServerState& Federation::state() const {
+  return server_->state();
+}
+
+std::unique_ptr<Adapter> Federation::global_adapter() const {
+  return server_->global_adapter();
 }
 
 }  // namespace msplora

@@ -1,21 +1,48 @@
-// LoRA-FAIR (Bian et al., ICCV 2025, arXiv 2411.14961): averaged factors with a correction C of B, eq. 8.
+// LoRA-FAIR (Bian et al., ICCV 2025, arXiv 2411.14961): averaged factors with a correction C of B. C
+// minimises, by descent from C = 0, 1 - cos(dW, (B + C) A) + lambda ||C||² (eq. 8); or ||R - C A||² + lambda
+// ||C||² with R = sum p_k (B_k - B)(A_k - A) = dW - B A, so that C = R Aᵀ (A Aᵀ + lambda I)^-1.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <memory>
-#include <utility>
+#include <string>
 #include <vector>
 
 #include "federated/aggregators.h"
 
 namespace msplora::detail {
 namespace {
+
+struct FairOptions {
+  std::string solver = "cosine";
+  double lambda = 0.01;
+  bool lambda_relative = false;
+  int64_t iterations = 1000;
+  double step = 0.01;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("solver", solver,
+            "`cosine`: descent on 1 - cosine from a zero correction, as in the paper (eq. 8); `closed_form`: "
+            "least "
+            "squares with a ridge",
+            one_of({"cosine", "closed_form"}));
+    visitor("lambda", lambda, "Weight of the squared size of the correction", at_least(0));
+    visitor("lambda_relative", lambda_relative,
+            "Multiply lambda by the mean square length of the rows of the averaged A");
+    visitor("iterations", iterations, "cosine: most steps", at_least(1));
+    visitor("step", step,
+            "cosine: first step size; halved when the objective rises, half as much again when it falls",
+            above(0));
+  }
+};
 
 double square_sum(const at::Tensor& tensor) {
   return tensor.square().sum().item<double>();
@@ -103,48 +130,47 @@ at::Tensor cosine_descent(const CosineObjective& objective, const at::Tensor& st
   return up - start;
 }
 
-class LoraFair : public Aggregator {
- public:
-  explicit LoraFair(const FairOptions& options) : options_(options) {}
-  AggregatorTraits traits() const override { return {}; }
+at::Tensor correction_of(const FactorPair& mean, const std::vector<FactorPair>& pairs,
+                         const std::vector<double>& weights, const FairOptions& options) {
+  const at::Tensor right = residual_times_down(mean, pairs, weights);
+  if (square_sum(right) == 0.0) return at::zeros_like(mean.up);  // nothing that a change of B could mend
+  const at::Tensor gram = at::mm(mean.down, mean.down.t());
+  double lambda = options.lambda;
+  if (options.lambda_relative) lambda *= gram.trace().item<double>() / static_cast<double>(mean.rank());
+  if (options.solver == "closed_form") return ridge_solution(right, gram, lambda);
+  // The common scaling cancels in the cosine.
+  LowRank ideal = ideal_update(pairs, weights);
+  ideal.up = ideal.up / mean.scaling;
+  const CosineObjective objective(ideal, mean, lambda);
+  return objective.is_defined() ? cosine_descent(objective, mean.up, options) : at::zeros_like(mean.up);
+}
 
- protected:
-  Combined combine(const FactorPair& global, const std::vector<FactorPair>& pairs,
-                   const std::vector<double>& weights) const override {
-    FactorPair mean{global.name, weighted_mean(downs_of(pairs), weights),
-                    weighted_mean(ups_of(pairs), weights), global.scaling};
-    const at::Tensor correction = correction_of(mean, pairs, weights);
-    const double size = square_sum(mean.up);
-    Combined result;
-    result.correction = size > 0.0 ? std::sqrt(square_sum(correction) / size) : 0.0;
-    mean.up = mean.up + correction;
-    result.next = std::move(mean);
-    return result;
-  }
-
- private:
-  at::Tensor correction_of(const FactorPair& mean, const std::vector<FactorPair>& pairs,
-                           const std::vector<double>& weights) const {
-    const at::Tensor right = residual_times_down(mean, pairs, weights);
-    if (square_sum(right) == 0.0) return at::zeros_like(mean.up);  // nothing that a change of B could mend
-    const at::Tensor gram = at::mm(mean.down, mean.down.t());
-    double lambda = options_.lambda;
-    if (options_.lambda_relative) lambda *= gram.trace().item<double>() / static_cast<double>(mean.rank());
-    if (options_.solver == "closed_form") return ridge_solution(right, gram, lambda);
-    // The common scaling cancels in the cosine.
-    LowRank ideal = ideal_update(pairs, weights);
-    ideal.up = ideal.up / mean.scaling;
-    const CosineObjective objective(ideal, mean, lambda);
-    return objective.is_defined() ? cosine_descent(objective, mean.up, options_) : at::zeros_like(mean.up);
-  }
-
-  FairOptions options_;
-};
+Combined combine_lora_fair(const OptionGroup& options, const FactorPair& global,
+                           const std::vector<FactorPair>& pairs, const std::vector<double>& weights) {
+  Combined result;
+  result.next = mean_pair(global, pairs, weights);
+  at::Tensor& up = result.next.up;
+  const at::Tensor correction = correction_of(result.next, pairs, weights, *options.as<FairOptions>());
+  const double size = square_sum(up);
+  result.correction = size > 0.0 ? std::sqrt(square_sum(correction) / size) : 0.0;
+  up = up + correction;
+  return result;
+}
 
 }  // namespace
 
-std::unique_ptr<Aggregator> lora_fair_aggregator(const FairOptions& options) {
-  return std::make_unique<LoraFair>(options);
+AggregatorKind lora_fair_aggregator() {
+  AggregatorKind kind;
+  kind.name = "lora_fair";
+  kind.options = OptionGroup(FairOptions(), "The correction of lora_fair");
+  kind.group = "fair";
+  kind.combine = combine_lora_fair;
+  kind.line = [](const OptionGroup& options) {
+    const FairOptions& fair = *options.as<FairOptions>();
+    return fmt::format(" ({}, lambda {}{})", fair.solver, fair.lambda,
+                       fair.lambda_relative ? ", relative" : "");
+  };
+  return kind;
 }
 
 }  // namespace msplora::detail

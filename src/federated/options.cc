@@ -7,8 +7,8 @@
 #include <set>
 #include <string>
 
-#include "adapters/initial_factors.h"
 #include "federated/check_options.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/option_io.h"
 #include "msplora/federated/aggregator.h"
 
@@ -18,16 +18,17 @@ namespace {
 void check_method(const FederatedOptions& options, const AdapterConfig& adapter,
                   const AggregatorTraits& traits, ErrorList& errors, const std::string& where) {
   const auto at = [&](const char* key) { return fmt::format("{}: {}", where, key); };
-  if (adapter.method != "lora" && adapter.method != "msplora") {
+  const FactorPairs pairs = factor_pairs(adapter);
+  if (pairs == FactorPairs::kNone) {
     errors.add(at("adapter.method"), fmt::format("`{}` cannot be trained by clients", adapter.method),
                "lora, or msplora with the aggregator fedit");
-  } else if (adapter.method == "msplora" && traits.only_lora) {
-    errors.add(
-        at("federated.aggregator"),
-        fmt::format("`{}` is defined for lora; msplora shares factors between layers", options.aggregator),
-        "fedit, which averages any factors, or adapter.method: lora");
+  } else if (pairs == FactorPairs::kShared && traits.only_lora) {
+    errors.add(at("federated.aggregator"),
+               fmt::format("`{}` is defined for lora; {} shares factors between layers", options.aggregator,
+                           adapter.method),
+               "fedit, which averages any factors, or adapter.method: lora");
   }
-  if (detail::is_weight_init(adapter.init)) {
+  if (starts_in_weight(adapter)) {
     errors.add(
         at("adapter.init"),
         fmt::format("`{}` starts at a part B0 A0 of the weight, so a client's change is s (B A - B0 A0), but "
@@ -53,7 +54,7 @@ void check_ranks(const FederatedOptions& options, const AdapterConfig& adapter,
     errors.add(at, fmt::format("different ranks are not defined for `{}`", options.aggregator),
                "flexlora or flora");
   }
-  if (!adapter.rank_pattern.empty() || adapter.method != "lora") {
+  if (!adapter.rank_pattern.empty() || factor_pairs(adapter) != FactorPairs::kOwn) {
     errors.add(at, "given together with adapter.rank_pattern or a method other than lora", "remove one");
   }
 }
@@ -81,7 +82,7 @@ void check_federated_options(const FederatedOptions& options, const AdapterConfi
   const size_t before = errors.size();
   AggregatorTraits traits;
   try {
-    traits = make_aggregator(options.aggregator, options.fair)->traits();
+    traits = aggregator_kind(options.aggregator).traits;
   } catch (const Error& error) {
     errors.add(error.where(), error.message(), error.hint());
   }

@@ -1,4 +1,5 @@
 #include "msplora/federated/aggregator.h"
+#include "msplora/core/option_io.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
@@ -79,15 +80,20 @@ double frobenius(const at::Tensor& tensor) {
 }
 
 Aggregate run(const std::string& name, const std::vector<ClientUpdate>& updates,
-              const std::vector<double>& weights = kWeights, const FairOptions& fair = {},
+              const std::vector<double>& weights = kWeights, const OptionGroup& options = {},
               int64_t global_rank = kRank) {
-  return make_aggregator(name, fair)->aggregate({pair(global_rank, 1)}, updates, weights);
+  const AggregatorKind& kind = aggregator_kind(name);
+  return aggregate(kind, options.empty() ? kind.options : options, {pair(global_rank, 1)}, updates, weights);
 }
 
-FairOptions fair(double lambda, const std::string& solver = "closed_form") {
-  FairOptions options;
-  options.lambda = lambda;
-  options.solver = solver;
+void set(OptionGroup& options, const std::string& name, const nlohmann::json& value) {
+  set_option(options, name, value, "fair");
+}
+
+OptionGroup fair(double lambda, const std::string& solver = "closed_form") {
+  OptionGroup options = aggregator_kind("lora_fair").options;
+  set(options, "lambda", lambda);
+  set(options, "solver", solver);
   return options;
 }
 
@@ -282,8 +288,8 @@ TEST(LoraFair, SolvesTheNormalEquation) {
       at::mm(residual - at::mm(correction, mean.down), mean.down.t()) - correction * lambda;
   EXPECT_GT(frobenius(correction), 1e-3);
   EXPECT_LT(frobenius(gradient), 1e-13);
-  FairOptions relative = fair(lambda);
-  relative.lambda_relative = true;
+  OptionGroup relative = fair(lambda);
+  set(relative, "lambda_relative", true);
   const double scale = at::mm(mean.down, mean.down.t()).trace().item<double>() / kRank;
   EXPECT_LT(frobenius(run("lora_fair", all, kWeights, relative).pairs[0].up -
                       run("lora_fair", all, kWeights, fair(lambda * scale)).pairs[0].up),
@@ -320,9 +326,9 @@ TEST(LoraFair, CosineDescentStaysBelowItsStart) {
   double best = 0.0;
   for (const double lambda : {0.0, 0.01, 1.0}) {
     for (const double step : {0.01, 100.0}) {
-      FairOptions options = fair(lambda, "cosine");
-      options.step = step;
-      options.iterations = 3000;
+      OptionGroup options = fair(lambda, "cosine");
+      set(options, "step", step);
+      set(options, "iterations", 3000);
       const Aggregate aggregate = run("lora_fair", all, kWeights, options);
       EXPECT_LT(objective(aggregate.pairs[0].up, lambda), start) << lambda << " " << step;
       EXPECT_GT(aggregate.total.cosine, 1.0 - start);
@@ -337,20 +343,19 @@ TEST(LoraFair, CosineDescentStaysBelowItsStart) {
 
 /// Eq. 8 is the paper's; the least-squares form is a choice.
 TEST(LoraFair, CosineIsTheDefaultAndConvergesAtEverySize) {
-  EXPECT_EQ(FairOptions().solver, "cosine");
+  EXPECT_EQ(to_json(aggregator_kind("lora_fair").options)["solver"], "cosine");
   for (const double size : {1e-3, 1.0, 30.0}) {
     auto all = five_clients();
     for (ClientUpdate& update : all) update.pairs[0].up.mul_(size);
     const double none = run("fedit", all).total.cosine;
     const double limit = run("lora_fair", all, kWeights, fair(0.0)).total.cosine;
-    FairOptions options;
-    options.lambda = 0.0;
+    OptionGroup options = fair(0.0, "cosine");
     const Aggregate aggregate = run("lora_fair", all, kWeights, options);
     EXPECT_GT(limit, none);
     EXPECT_NEAR(aggregate.total.cosine, limit, 0.01 * (limit - none)) << size;
     // It turns B A and does not stretch it: the size of the averaged product is no part of the objective.
     EXPECT_GT(aggregate.total.correction, 0.0);
-    options.lambda = 1e6 / (size * size);  // the penalty is that of the correction's own size
+    set(options, "lambda", 1e6 / (size * size));  // the penalty is that of the correction's own size
     EXPECT_NEAR(run("lora_fair", all, kWeights, options).total.cosine, none, 1e-3 * (limit - none)) << size;
   }
 }
@@ -370,7 +375,7 @@ TEST(Aggregators, NameEverythingThatDoesNotFit) {
   EXPECT_THROW(run("fedit", five_clients(), {0.5, 0.5}), Error);
   EXPECT_THROW(run("fedit", five_clients(), {0.3, 0.3, 0.3, 0.3, 0.3}), Error);
   EXPECT_THROW(run("fedit", {}, {}), Error);
-  EXPECT_THROW(make_aggregator("fedlt"), Error);
+  EXPECT_THROW(aggregator_kind("fedlt"), Error);
 }
 
 TEST(Aggregators, WeightsAndFiniteness) {

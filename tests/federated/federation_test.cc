@@ -174,7 +174,7 @@ TEST(Federation, AggregationErrorsOfRealTraining) {
     errors[name] = run.reports[1].aggregation;
   }
   TinyFederation first_fedit("fedit"), first_fair("lora_fair");
-  first_fair.options.fair.lambda = first_fedit.options.fair.lambda = 1e-3;
+  set_option(first_fair.options, "fair.lambda", 1e-3, "federated");
   first_fedit.start().run_round();
   first_fair.start().run_round();
   const double averaging = first_fedit.reports[0].aggregation.error;

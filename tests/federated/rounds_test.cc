@@ -7,11 +7,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -237,6 +239,72 @@ TEST(Federation, KeepsTheNewestRoundsAndRefusesOtherRuns) {
   fresh.start(directory.path());
   EXPECT_FALSE(fs::exists(directory.path() / "round-2.safetensors"));
   EXPECT_TRUE(round_lines(directory.path()).empty());
+}
+
+/// Loses what passes between the server and some clients, or spoils it.
+class FaultyChannel : public Channel {
+ public:
+  using Fault = std::function<void(int64_t client, Answer& answer)>;
+  FaultyChannel(std::unique_ptr<Channel> way, Fault fault) : way_(std::move(way)), fault_(std::move(fault)) {}
+
+  Answer exchange(int64_t client, const Message& message) override {
+    Answer answer = way_->exchange(client, message);
+    fault_(client, answer);
+    return answer;
+  }
+
+ private:
+  std::unique_ptr<Channel> way_;
+  Fault fault_;
+};
+
+TEST(Federation, AnAnswerThatIsLostOrSpoiledIsLeftOutWithTheReason) {
+  const std::vector<std::pair<FaultyChannel::Fault, std::string>> faults = {
+      {[](int64_t, Answer&) { throw Error(ErrorCode::kIo, "client 1", "no answer"); }, "no answer"},
+      {[](int64_t, Answer& answer) { answer.message.adapter.pop_back(); }, "is missing in the answer"},
+      {[](int64_t, Answer& answer) { answer.message.others.clear(); }, "is missing in the answer"},
+      {[](int64_t, Answer& answer) {
+         answer.message.adapter[0].tensor = at::ones({3, 3});
+       },
+       "of shape [3, 3]"},
+      {[](int64_t, Answer& answer) { answer.message.adapter[1].tensor.detach().fill_(std::nanf("")); },
+       "is not finite"},
+      {[](int64_t, Answer& answer) { answer.message.header.clear(); }, "from how many examples"}};
+  for (const auto& [fault, reason] : faults) {
+    SCOPED_TRACE(reason);
+    TinyFederation run("flora");
+    run.channel = [&, fault = fault](std::unique_ptr<Channel> way) {
+      return std::make_unique<FaultyChannel>(std::move(way), [fault](int64_t client, Answer& answer) {
+        if (client == 1) fault(client, answer);
+      });
+    };
+    Federation& federation = run.start();
+    const RoundReport report = federation.run_round();
+    EXPECT_EQ(report.clients, (std::vector<int64_t>{0, 2}));
+    ASSERT_EQ(report.rejected.size(), 1U);
+    EXPECT_EQ(report.rejected[0].client, 1);
+    EXPECT_THAT(report.rejected[0].reason, testing::HasSubstr(reason));
+    // Who was not reached gets what it missed with the next message.
+    EXPECT_EQ(federation.state().last_round[1], reason == "no answer" ? 0 : 1);
+    EXPECT_NEAR(report.weights[0] + report.weights[1], 1.0, 1e-12);
+  }
+}
+
+/// A run whose second client never answers is the run of the others.
+TEST(Federation, ClientsThatNeverAnswerAreAsIfTheyWereNotThere) {
+  TinyFederation deaf("fedit");
+  deaf.channel = [](std::unique_ptr<Channel> way) {
+    return std::make_unique<FaultyChannel>(std::move(way), [](int64_t client, Answer&) {
+      if (client == 2) throw Error(ErrorCode::kIo, "client 2", "no answer");
+    });
+  };
+  deaf.start().run();
+  TinyFederation two("fedit");
+  two.options.clients = 2;
+  two.start().run();
+  for (size_t i = 0; i < two.federation->state().pairs.size(); ++i) {
+    EXPECT_TRUE(at::equal(deaf.federation->state().pairs[i].up, two.federation->state().pairs[i].up));
+  }
 }
 
 TEST(Federation, AnInterruptionKeepsTheRoundsBefore) {

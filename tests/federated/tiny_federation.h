@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -77,6 +78,7 @@ struct TinyFederation {
     setup.resume = resume;
     setup.recipe = {{"federated", {{"rounds", options.rounds}, {"stop_at", options.stop_at}}},
                     {"train", {{"lr", train.lr}}}};
+    setup.channel = channel;
     setup.on_round = [this](const RoundReport& report) { reports.push_back(report); };
     federation = std::make_unique<Federation>(std::move(setup), *model);
     return *federation;
@@ -93,6 +95,7 @@ struct TinyFederation {
   bool equal_clients = false;
   bool shuffle = true;
   int64_t examples_each = 0;
+  std::function<std::unique_ptr<Channel>(std::unique_ptr<Channel>)> channel;
   std::vector<RoundReport> reports;
   std::unique_ptr<Federation> federation;
 };

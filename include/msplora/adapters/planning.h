@@ -37,6 +37,16 @@ std::string method_line(const AdapterConfig& config);
 /// The ranks of the update of a module in this layer, level by level; empty for methods without factors.
 std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer);
 
+/// Whether what a method trains is pairs of low-rank factors and nothing else, of which sums over clients may
+/// be formed: none, one pair for each module, or pairs that modules share.
+enum class FactorPairs { kNone, kOwn, kShared };
+/// kNone for an unknown method.
+FactorPairs factor_pairs(const AdapterConfig& config);
+
+/// Whether the factors begin as a part of the weight, which the update then lacks (PiSSA, OLoRA): a client's
+/// change is s (B A - B0 A0).
+bool starts_in_weight(const AdapterConfig& config);
+
 /// Whether every parameter of the base is trained (full fine-tuning).
 bool trains_whole_base(const AdapterConfig& config);
 

@@ -272,6 +272,9 @@ bool read_value(const nlohmann::json& json, std::map<std::string, T>& value) {
   return fits;
 }
 
+/// {"a": {"b": value}} for "a.b".
+nlohmann::json nested(const std::string& path, const nlohmann::json& value);
+
 /// Moves the values of a JSON object into the options of one struct.
 class JsonReader {
  public:
@@ -396,6 +399,16 @@ void apply_override(Options& options, const std::string& assignment, ErrorList& 
 template <class Options>
 void read_json(Options& options, const nlohmann::json& from, const std::string& where, ErrorList& errors) {
   detail::JsonReader(from, where, errors).read_all(options);
+}
+
+/// Sets one option by name ("aslora.interval"), as read_json does; ranges are not looked at. Throws
+/// Error{kConfig} for an unknown name or a value of another type; `section` precedes the name in messages.
+template <class Options>
+void set_option(Options& options, const std::string& option, const nlohmann::json& value,
+                const std::string& section) {
+  ErrorList errors;
+  read_json(options, detail::nested(option, value), section, errors);
+  errors.throw_if_any(ErrorCode::kConfig, section);
 }
 
 /// Adds every option whose value lies outside its declared range or choices, for values that no reader has

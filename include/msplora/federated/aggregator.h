@@ -3,13 +3,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "msplora/federated/options.h"
-#include "msplora/io/safetensors.h"
+#include "msplora/core/option_group.h"
+#include "msplora/nn/named_tensor.h"
 
 namespace msplora {
 
@@ -62,7 +62,15 @@ struct AggregatorTraits {
   bool only_lora = true;     // false: also for factors that several layers share
 };
 
-/// The server's part of a round. With weights p_k >= 0, sum 1, for each pair:
+/// One pair of all clients.
+struct Combined {
+  FactorPair next;                   // what the next round begins with
+  std::optional<FactorPair> merged;  // what joins the base
+  double correction = 0.0;           // see AggregationError
+};
+
+/// The server's part of a round: one file each in src/federated, listed in aggregator_list.h. With weights
+/// p_k >= 0, sum 1, for each pair:
 ///
 ///   fedit      A = sum p_k A_k, B = sum p_k B_k                          (arXiv 2305.05644)
 ///   ffa        B = sum p_k B_k, A is the same everywhere: exact          (arXiv 2403.12313)
@@ -71,34 +79,28 @@ struct AggregatorTraits {
 ///   fedex      as fedit, and dW - B A joins the base; exact              (arXiv 2410.09432)
 ///   lora_fair  as fedit, with B + C in place of B                        (arXiv 2411.14961)
 ///
-/// C minimises, by descent from C = 0, 1 - cos(dW, (B + C) A) + lambda ||C||² (eq. 8); or ||R - C A||² +
-/// lambda ||C||² with R = sum p_k (B_k - B)(A_k - A) = dW - B A, so that C = R Aᵀ (A Aᵀ + lambda I)^-1. Heads
-/// and biases are averaged by all of them.
-class Aggregator {
- public:
-  virtual ~Aggregator() = default;
-  virtual AggregatorTraits traits() const = 0;
-
-  /// `global` is what the round began with (float64; it fixes names, shapes and, for flexlora, the rank of
-  /// the result); `weights` belong to `updates`. The result does not depend on the order of the updates but
-  /// for rounding. Throws Error{kModel} listing every tensor of another name, shape or rank than it must
-  /// have, and Error{kUsage} without updates or with weights that are no weights.
-  Aggregate aggregate(const std::vector<FactorPair>& global, std::vector<ClientUpdate> updates,
-                      std::vector<double> weights) const;
-
- protected:
-  /// One pair of all clients.
-  struct Combined {
-    FactorPair next;
-    std::optional<FactorPair> merged;
-    double correction = 0.0;
-  };
-  virtual Combined combine(const FactorPair& global, const std::vector<FactorPair>& pairs,
-                           const std::vector<double>& weights) const = 0;
+/// Heads and biases are averaged by all of them.
+struct AggregatorKind {
+  std::string name;
+  AggregatorTraits traits = {};
+  OptionGroup options = {};  // its own, with the defaults; empty for most
+  std::string group = {};    // and where they stand below `federated:`
+  std::function<Combined(const OptionGroup& options, const FactorPair& global,
+                         const std::vector<FactorPair>& pairs, const std::vector<double>& weights)>
+      combine;
+  std::function<std::string(const OptionGroup&)> line = {};  // what a run's panel adds to the name
 };
-
+const std::vector<AggregatorKind>& aggregators();
 /// Throws Error{kConfig} with the nearest name for an unknown one.
-std::unique_ptr<Aggregator> make_aggregator(const std::string& name, const FairOptions& fair = {});
+const AggregatorKind& aggregator_kind(const std::string& name);
+
+/// `global` is what the round began with (float64; it fixes names, shapes and, for flexlora, the rank of
+/// the result); `weights` belong to `updates`. The result does not depend on the order of the updates but
+/// for rounding. Throws Error{kModel} listing every tensor of another name, shape or rank than it must
+/// have, and Error{kUsage} without updates or with weights that are no weights.
+Aggregate aggregate(const AggregatorKind& kind, const OptionGroup& options,
+                    const std::vector<FactorPair>& global, std::vector<ClientUpdate> updates,
+                    std::vector<double> weights);
 
 /// The first tensor of the update that is not finite, "" when there is none: such updates must be left out.
 std::string not_finite_tensor(const ClientUpdate& update);

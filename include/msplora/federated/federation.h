@@ -5,11 +5,13 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
+#include "msplora/federated/channel.h"
 #include "msplora/federated/partition.h"
 #include "msplora/federated/report.h"
 #include "msplora/tasks/evaluator.h"
@@ -73,12 +75,19 @@ struct FederationSetup {
   bool resume = false;              // continue from the newest round in `directory`, if there is one
   nlohmann::json recipe;            // a resumed run must have the same; may be null
   std::function<void(const RoundReport&)> on_round;
+  /// May put another way between server and clients, made from the one to the clients of this process.
+  std::function<std::unique_ptr<Channel>(std::unique_ptr<Channel>)> channel;
 };
 
-/// Federated fine-tuning in one process. All clients share one frozen base: one after the other, each puts an
-/// adapter on the model, fills it with what the server sent, trains with the Trainer, and answers. The
-/// optimizer is new in each round. The learning rate of a client in step t of its T steps of round r (from 0)
-/// is that of step r T + t in a schedule over rounds * T steps.
+namespace detail {
+class Server;
+}
+
+/// Federated fine-tuning in one process: a server, clients and the channel between them, round after round.
+/// All clients share one frozen base: one after the other, each puts an adapter on the model, fills it with
+/// what the server sent, trains with the Trainer, and answers. The optimizer is new in each round. The
+/// learning rate of a client in step t of its T steps of round r (from 0) is that of step r T + t in a
+/// schedule over rounds * T steps.
 ///
 /// The result depends on the setup alone, and a resumed run equals the uninterrupted one, bit for bit.
 class Federation {
@@ -95,45 +104,30 @@ class Federation {
   /// The rounds that are left, to the end or to federated.stop_at. Throws as run_round() does, and
   /// Error{kNumerics} when the run ends without a single usable update.
   void run();
-  bool finished() const { return state_.round >= setup_.options.rounds; }
+  bool finished() const { return state().round >= setup_.options.rounds; }
 
   const FederationSetup& setup() const { return setup_; }
-  const ServerState& state() const { return state_; }
+  const ServerState& state() const;
 
   /// The global model as one adapter, attached: the factors, concatenated with what was merged into the base,
   /// so that it can be saved and merged like any other. Destroy it before the next round.
   std::unique_ptr<Adapter> global_adapter() const;
 
  private:
-  struct Layout;
-  struct LocalResult;
-  class AttachedAdapter;
-
   void check_setup() const;
-  void initialize();
   void resume();
-  const Layout& layout_of(int64_t client) const;
-  Message message_to(int64_t client) const;
-  void add_missed_stacks(int64_t client, Message& message) const;
-  std::unique_ptr<AttachedAdapter> attach(const AdapterConfig& config, uint64_t seed,
-                                          const Message& message) const;
-  Message global_message() const;
-  LocalResult train(int64_t client, int64_t round, const Message& message);
-  LocalResult train_attached(int64_t client, int64_t round, Adapter& adapter);
-  void take_over(const Aggregate& aggregate);
-  void merge(const std::vector<FactorPair>& products, int64_t round);
+  std::optional<Answer> ask(int64_t client, const Message& message, std::string& problem);
+  [[noreturn]] void stop_interrupted(const std::string& where) const;
   void evaluate(RoundReport& report);
   std::string score_metric() const;
   void save(const RoundReport& report);
 
   FederationSetup setup_;
   Model& model_;
-  std::unique_ptr<Aggregator> aggregator_;
-  AggregatorTraits traits_;
   std::vector<ExampleEvaluator> validation_;
-  std::vector<ExampleEvaluator> held_out_;        // of the clients that have any
-  std::vector<std::unique_ptr<Layout>> layouts_;  // the global one, then those of other ranks
-  ServerState state_;
+  std::vector<ExampleEvaluator> held_out_;  // of the clients that have any
+  std::unique_ptr<detail::Server> server_;
+  std::unique_ptr<Channel> channel_;
   uint64_t data_fingerprint_ = 0;
 };
 

@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "msplora/core/option_group.h"
 #include "msplora/core/options.h"
 #include "msplora/train/recipe.h"
 
@@ -37,31 +39,6 @@ struct PartitionOptions {
   }
 };
 
-/// The correction of LoRA-FAIR (aggregator.h).
-struct FairOptions {
-  std::string solver = "cosine";
-  double lambda = 0.01;
-  bool lambda_relative = false;
-  int64_t iterations = 1000;
-  double step = 0.01;
-
-  template <class Visitor>
-  void visit(Visitor&& visitor) {
-    visitor("solver", solver,
-            "`cosine`: descent on 1 - cosine from a zero correction, as in the paper (eq. 8); `closed_form`: "
-            "least "
-            "squares with a ridge",
-            one_of({"cosine", "closed_form"}));
-    visitor("lambda", lambda, "Weight of the squared size of the correction", at_least(0));
-    visitor("lambda_relative", lambda_relative,
-            "Multiply lambda by the mean square length of the rows of the averaged A");
-    visitor("iterations", iterations, "cosine: most steps", at_least(1));
-    visitor("step", step,
-            "cosine: first step size; halved when the objective rises, half as much again when it falls",
-            above(0));
-  }
-};
-
 /// Federated training in one process. What a client does in a round is the recipe's `train` group.
 struct FederatedOptions {
   int64_t clients = 10;
@@ -75,14 +52,18 @@ struct FederatedOptions {
   int64_t eval_every = 1;
   int64_t stop_at = 0;
   PartitionOptions partition;
-  FairOptions fair;
+  /// Options that aggregators have for themselves, by the group's name; each is declared in its file.
+  std::vector<std::pair<std::string, OptionGroup>> groups = default_groups();
+
+  /// Those of the chosen aggregator; empty for most.
+  const OptionGroup& own() const;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
     visitor("clients", clients, "Number of clients", at_least(1));
     visitor("rounds", rounds, "Rounds of local training and aggregation", at_least(1));
     visitor("aggregator", aggregator, "How the server combines what the clients send (docs/federated.md)",
-            one_of({"fedit", "ffa", "flora", "flexlora", "fedex", "lora_fair"}));
+            one_of(aggregator_names()));
     visitor("fraction", fraction, "Share of the clients that take part in a round, drawn anew in each",
             OptionRange{{}, 0.0, 1.0, true, false});
     visitor("min_clients", min_clients,
@@ -98,8 +79,12 @@ struct FederatedOptions {
     visitor("stop_at", stop_at, "Pause after this round, to be continued with --resume; 0: never",
             at_least(0));
     visitor("partition", partition, "How the training examples are dealt to the clients");
-    visitor("fair", fair, "The correction of lora_fair");
+    for (auto& [name, group] : groups) visitor(name.c_str(), group, group.help().c_str());
   }
+
+ private:
+  static std::vector<std::pair<std::string, OptionGroup>> default_groups();
+  static std::vector<std::string> aggregator_names();
 };
 
 /// Everything that a run of `federate` depends on. `train` is the work of one client in one round: `epochs`
