@@ -14,6 +14,7 @@
   X(lorapro)               \
   X(xgblora)               \
   X(gelora)                \
+  X(vera)                  \
   X(none)                  \
   X(full)                  \
   X(bitfit)
