@@ -60,8 +60,8 @@ void run_epoch(const EpochArguments& arguments, const CommonOptions& common) {
   options.max_steps = arguments.max_steps;
   use_threads(common.threads);
   const auto tokenizer = load_tokenizer(arguments.tokenizer, options.step.model);
-  const PreparedData data = prepare_data(recipe_of(arguments), options.step.model, *tokenizer);
-  options.num_labels = data.num_labels();
+  const PreparedData data = prepare_data(recipe_of(arguments), options.step.model, tokenizer);
+  options.num_labels = data.task->num_outputs();
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << data.train.summary.text() << "\n" << machine_line() << "\n" << std::flush;
   const EpochBenchResult result = bench_epoch(options, data.train.examples, [&](int64_t step, int64_t of) {

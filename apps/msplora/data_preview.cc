@@ -110,7 +110,7 @@ void preview(const PreviewArguments& arguments, const CommonOptions& common) {
   const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
   const ModelConfig config = load_supported_config(recipe.model.path);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
-  const PreparedData data = prepare_data(recipe, config, *tokenizer);
+  const PreparedData data = prepare_data(recipe, config, tokenizer);
   const EncodedPart& part = find_part(data, arguments.part);
   Json report = {
       {"part", part.name},          {"file", part.data.path().string()}, {"columns", part.data.columns()},

@@ -23,41 +23,31 @@ struct EvalArguments {
   DataArguments data;
 };
 
-Dataset read_labelled(const std::string& file, const DataConfig& config) {
+Dataset read_labelled(const std::string& file, const DataConfig& config, LabelKind labels) {
   if (config.glue_task) return read_glue_file(glue_task(*config.glue_task), file, /*labelled=*/true);
-  Dataset data = read_table(file, table_spec(config, file));
+  Dataset data = read_table(file, table_spec(config, file, labels));
   say_delimiter(data);
   return data;
 }
 
-Evaluation evaluate_file(const std::string& file, const Session& session, const Tokenizer& tokenizer,
-                         const DataArguments& arguments) {
+Evaluation evaluate_file(const std::string& file, const Session& session, const DataArguments& arguments) {
   const DataConfig config = merged_data_config(session.facts.data, arguments);
-  const TaskType type = parse_task_type(session.facts.type);
-  const std::optional<LabelMap>& labels = session.labels;
-  int64_t max_length = session.facts.max_length;
-  if (arguments.max_length > 0)
-    max_length = effective_max_length(arguments.max_length, session.model->config());
+  const auto task = session.task(arguments.max_length, config.glue_task ? glue_task(*config.glue_task).metrics
+                                                                        : std::vector<std::string>());
   const EncodedDataset encoded =
-      encode_dataset(read_labelled(file, config), type, labels ? &*labels : nullptr, tokenizer, max_length);
+      task->encode(read_labelled(file, config, task_kind(session.facts.type).labels));
   if (encoded.summary.truncated_examples > 0) std::cerr << file << ": " << encoded.summary.text() << "\n";
-  EvaluatorOptions options;
-  options.is_regression = session.facts.is_regression();
-  options.batch_tokens = arguments.batch_tokens;
-  if (config.glue_task) options.metrics = glue_task(*config.glue_task).metrics;
   Progress progress(file, encoded.summary.examples);
-  return ExampleEvaluator(*session.model, encoded.examples, options).run([&](int64_t done, int64_t) {
-    progress.update(done);
-  });
+  return Evaluator(*task, *session.model, all_of(encoded.examples), arguments.batch_tokens)
+      .run([&](int64_t done, int64_t) { progress.update(done); });
 }
 
 void eval(const EvalArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
   const Session session = open_session(arguments.model, common);
-  const auto tokenizer = load_tokenizer(arguments.model.model, session.model->config());
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const std::string& file : arguments.data.files) {
-    const Evaluation evaluation = evaluate_file(file, session, *tokenizer, arguments.data);
+    const Evaluation evaluation = evaluate_file(file, session, arguments.data);
     nlohmann::ordered_json result = {{"file", file}, {"examples", evaluation.examples}};
     for (const auto& [name, value] : evaluation.metrics) result["metrics"][name] = value;
     if (session.labels) result["classes"] = class_report(evaluation, session.labels->names());

@@ -95,12 +95,11 @@ FederationSetup make_setup(FederatedRun& run, bool resume) {
   setup.train = recipe.train;
   setup.target = adapter_target(*run.model, recipe.model.path);
   setup.clients = std::move(run.split.clients);
-  for (const EncodedPart& part : run.data.validation) setup.validation.push_back({part.name, &part.examples});
-  setup.task.is_regression = run.data.type == TaskType::kRegression;
-  setup.task.batches = batch_options(recipe.train, recipe.data);
-  setup.task.metrics = run.data.metrics;
-  setup.task.eval_batch_tokens = recipe.train.eval_batch_tokens;
-  setup.task.where = [&data = run.data.train.data](uint32_t row) { return data.where(row); };
+  setup.task = run.data.task.get();
+  setup.validation = named(run.data.validation);
+  setup.batches = batch_options(recipe.train, recipe.data);
+  setup.eval_batch_tokens = recipe.train.eval_batch_tokens;
+  setup.where = [&data = run.data.train.data](size_t row) { return data.where(row); };
   setup.directory = recipe.output.dir;
   setup.resume = resume;
   setup.recipe = recipe_to_json(recipe);
@@ -145,13 +144,13 @@ FederatedRun load_run(const FederateRecipe& recipe) {
   const ModelConfig config = load_supported_config(recipe.model.path);
   run.recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
-  run.data = prepare_data(recipe, config, *tokenizer);
+  run.data = prepare_data(recipe, config, tokenizer);
   ErrorList errors;
   check_run(recipe, run.data, errors);
   errors.throw_if_any(ErrorCode::kConfig, "the recipe cannot be run");
   run.split = split_clients(recipe, run.data);
   run.data.train.examples = {};  // the clients hold them now
-  run.model = open_classifier(recipe, config, run.data.num_labels(), &run.report);
+  run.model = open_classifier(recipe, config, run.data.task->num_outputs(), &run.report);
   return run;
 }
 

@@ -29,8 +29,7 @@ std::vector<int64_t> recorded_ranks(const fs::path& run) {
 
 }  // namespace
 
-LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const std::vector<TokenizedExample>& train,
-                              bool resume) {
+LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const Examples& train, bool resume) {
   LayerRanks found;
   if (recipe.adapter.method != "gelora") return found;
   GeLoraOptions& options = recipe.adapter.own<GeLoraOptions>();
@@ -60,11 +59,11 @@ void print_dimension_profile(const std::string& recipe_file, const CommonOptions
   use_threads(recipe.train.threads);
   const ModelConfig config = load_supported_config(recipe.model.path);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
-  const PreparedData data = prepare_data(recipe, config, *tokenizer);
-  const auto model = open_classifier(recipe, config, data.num_labels(), nullptr);
+  const PreparedData data = prepare_data(recipe, config, tokenizer);
+  const auto model = open_classifier(recipe, config, data.task->num_outputs(), nullptr);
   const GeLoraOptions& gelora = recipe.adapter.own<GeLoraOptions>();
   const DimensionProfile profile =
-      dimension_profile(*model, data.train.examples, gelora, static_cast<uint64_t>(recipe.train.seed));
+      dimension_profile(*model, data.train.all(), gelora, static_cast<uint64_t>(recipe.train.seed));
   const std::vector<int64_t> ranks = gelora_ranks(profile.dimensions, gelora);
   if (common.json) {
     return print_json({{"model", recipe.model.path},

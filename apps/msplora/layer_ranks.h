@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/data/batch.h"
+#include "msplora/data/examples.h"
 #include "msplora/models/model.h"
 #include "msplora/train/recipe.h"
 #include "program.h"
@@ -19,8 +19,7 @@ struct LayerRanks {
 
 /// Fills adapter.gelora.layer_ranks of a recipe for GeLoRA that does not give them: from recipe.yaml of the
 /// run that is resumed, else estimated from the training examples.
-LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const std::vector<TokenizedExample>& train,
-                              bool resume);
+LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const Examples& train, bool resume);
 
 /// Reads model and data of the recipe and prints the intrinsic dimension behind every layer, with the ranks
 /// that `train` would use.

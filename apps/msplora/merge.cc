@@ -73,12 +73,6 @@ at::ScalarType stored_dtype(const fs::path& directory) {
   return best;
 }
 
-void label_config(const TaskFacts& facts, ModelConfig& config) {
-  config.problem_type = facts.is_regression() ? "regression" : "single_label_classification";
-  config.id2label.clear();
-  for (size_t i = 0; i < facts.labels.size(); ++i) config.id2label[static_cast<int64_t>(i)] = facts.labels[i];
-}
-
 void merge(const MergeArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
   const fs::path output = arguments.output;
@@ -90,7 +84,7 @@ void merge(const MergeArguments& arguments, const CommonOptions& common) {
   const std::vector<PackedInput> samples = sample_inputs(session.model->config());
   const std::vector<at::Tensor> adapted = sample_logits(*session.model, samples);
   const MergeReport report = merge_adapter(*session.adapter, dtype);
-  label_config(session.facts, session.model->mutable_config());
+  session.task()->describe(session.model->mutable_config());
   save_model(*session.model, output, dtype);
   copy_tokenizer_files(arguments.model.model, output);
   // Class names are in config.json now; how the text was cut and read is not.

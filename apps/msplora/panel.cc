@@ -10,7 +10,7 @@
 
 #include "msplora/models/memory_estimate.h"
 #include "msplora/train/runtime.h"
-#include "msplora/train/text_task.h"
+#include "msplora/train/training_data.h"
 #include "program.h"
 
 namespace msplora {

@@ -16,7 +16,7 @@
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
 #include "msplora/tasks/evaluator.h"
-#include "msplora/tasks/predictions.h"
+#include "msplora/tasks/prediction.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 #include "session.h"
@@ -97,16 +97,12 @@ class Predictor {
         wants_json_(common.json),
         kept_(arguments.keep),
         session_(open_session(arguments.model, common)),
-        tokenizer_(load_tokenizer(arguments.model.model, session_.model->config())),
-        out_(out) {
-    max_length_ = session_.facts.max_length;
-    if (arguments.data.max_length > 0) {
-      max_length_ = effective_max_length(arguments.data.max_length, session_.model->config());
-    }
-  }
+        task_(session_.task(arguments.data.max_length)),
+        out_(out) {}
 
   DataConfig columns() const { return merged_data_config(session_.facts.data, arguments_.data); }
   const KeptColumns& kept() const { return kept_; }
+  LabelKind labels() const { return task_kind(session_.facts.type).labels; }
 
   /// A new input, whose columns are these. The first one decides what the output looks like.
   void begin(const std::string& path, FileFormat format, char delimiter,
@@ -118,8 +114,7 @@ class Predictor {
       PredictionLayout layout;
       layout.format = output_format(arguments_, wants_json_, format);
       layout.delimiter = delimiter == ';' || delimiter == '|' ? delimiter : ',';
-      layout.labels = session_.facts.labels;
-      layout.with_logits = arguments_.logits;
+      layout.columns = task_->prediction_columns(arguments_.logits);
       layout.kept = names;
       is_table_ = layout.format != PredictionFormat::kJsonl;
       names_ = names;
@@ -143,11 +138,12 @@ class Predictor {
     if (waiting_.empty()) return;
     const Dataset data(path_, std::move(waiting_), /*has_labels=*/false);
     waiting_.clear();
-    const EncodedDataset encoded =
-        encode_dataset(data, parse_task_type(session_.facts.type), nullptr, *tokenizer_, max_length_);
+    const auto where = [&data](size_t row) { return data.where(row); };
+    const EncodedDataset encoded = task_->encode(data);
     truncated_ += encoded.summary.truncated_examples;
-    const at::Tensor logits = predict_logits(*session_.model, encoded.examples, arguments_.data.batch_tokens);
-    writer_->write(logits, fields_, [&](int64_t row) { return data.where(static_cast<size_t>(row)); });
+    writer_->write(msplora::predict(*task_, *session_.model, all_of(encoded.examples, where),
+                                    arguments_.data.batch_tokens, arguments_.logits),
+                   fields_, where);
     fields_.clear();
     out_ << std::flush;
     if (!out_) {
@@ -159,7 +155,8 @@ class Predictor {
 
   void report_truncation() const {
     if (truncated_ > 0) {
-      log_warning(fmt::format("{} texts were longer than {} tokens and were cut", truncated_, max_length_));
+      log_warning(fmt::format("{} texts were longer than {} tokens and were cut", truncated_,
+                              task_->settings().max_length));
     }
   }
 
@@ -168,12 +165,11 @@ class Predictor {
   bool wants_json_;
   KeptColumns kept_;
   Session session_;
-  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<Task> task_;
   std::ostream& out_;
   std::unique_ptr<PredictionWriter> writer_;
   std::vector<std::string> names_;  // kept columns of the first input
   bool is_table_ = true;
-  int64_t max_length_ = 0;
   std::filesystem::path path_;
   std::vector<Example> waiting_;
   std::vector<Json> fields_;
@@ -231,7 +227,7 @@ void predict_file(const std::string& file, const PredictArguments& arguments, Pr
     return predict_lines(in, file, predictor);
   }
   const DataConfig config = predictor.columns();
-  TableSpec spec = table_spec(config, file);
+  TableSpec spec = table_spec(config, file, predictor.labels());
   spec.label_optional = true;
   spec.keep_fields = predictor.kept().any();
   const Dataset data = read_table(file, spec);

@@ -13,7 +13,6 @@
 #include "msplora/data/mlm.h"
 #include "msplora/nn/device.h"
 #include "msplora/train/runtime.h"
-#include "msplora/train/text_task.h"
 #include "msplora/train/trainer.h"
 #include "panel.h"
 #include "program.h"
@@ -111,12 +110,18 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
   out << "msplora pretrain " << arguments.recipe.file << "\n"
       << panel_of(recipe, *model, corpus, held_out, threads) << std::flush;
 
-  const MaskOptions mask{recipe.data.mask_probability, recipe.data.whole_word,
-                         static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
-  MlmTask task(*model, corpus, held_out, mask, batch_options(recipe.train), recipe.train.eval_batch_tokens);
+  TaskSettings settings;
+  settings.tokenizer = tokenizer;
+  settings.mask = {recipe.data.mask_probability, recipe.data.whole_word,
+                   static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
+  const auto task = make_task("masked_lm", std::move(settings));
+  std::vector<NamedExamples> parts;
+  if (held_out != nullptr) parts.push_back({"validation", all_of(*held_out)});
+  TrainingData data(*task, *model, all_of(corpus), batch_options(recipe.train), parts,
+                    recipe.train.eval_batch_tokens);
   TrainerSetup setup = make_setup(recipe, *model, arguments.resume);
   const std::vector<TrainableTensor> trainable = setup.trainable;
-  const TrainingResult result = Trainer(std::move(setup), task).run();
+  const TrainingResult result = Trainer(std::move(setup), data).run();
   if (result.paused) {
     out << fmt::format("paused after step {} of {}; continue with --resume\n", result.steps,
                        result.total_steps);

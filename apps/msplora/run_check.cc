@@ -10,7 +10,7 @@
 
 #include "msplora/adapters/planning.h"
 #include "msplora/nn/device.h"
-#include "msplora/train/text_task.h"
+#include "msplora/train/training_data.h"
 
 namespace msplora {
 namespace {
@@ -26,10 +26,8 @@ std::optional<int64_t> steps_of(const TrainOptions& train, size_t examples) {
 void check_metric(const std::string& wanted, const PreparedData& data, ErrorList& errors) {
   if (data.validation.empty()) return;  // nothing chooses by it
   std::vector<std::string> names;
-  std::vector<std::string> of_a_part = data.metrics;
-  of_a_part.emplace_back("loss");
   for (const EncodedPart& part : data.validation) {
-    for (const std::string& name : of_a_part)
+    for (const std::string& name : data.task->metrics())
       names.push_back((data.validation.size() > 1 ? part.name + "_" : std::string()) + name);
   }
   if (wanted.empty() || std::find(names.begin(), names.end(), wanted) != names.end()) return;

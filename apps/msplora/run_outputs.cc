@@ -52,11 +52,8 @@ Json evaluate_test(Model& model, const PreparedData& data, const Recipe& recipe,
   Json results = Json::object();
   for (const EncodedPart& part : data.test) {
     if (!part.data.has_labels()) continue;
-    EvaluatorOptions options;
-    options.is_regression = data.type == TaskType::kRegression;
-    options.metrics = data.metrics;
-    options.batch_tokens = recipe.train.eval_batch_tokens;
-    const Evaluation evaluation = ExampleEvaluator(model, part.examples, options).run();
+    const Evaluation evaluation =
+        Evaluator(*data.task, model, part.all(), recipe.train.eval_batch_tokens).run();
     log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
     if (!evaluation.note.empty()) log_warning(fmt::format("{}: {}", part.name, evaluation.note));
     if (data.labels) classes[part.name] = class_report(evaluation, data.labels->names());

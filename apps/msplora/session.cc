@@ -21,8 +21,12 @@ namespace msplora {
 namespace fs = std::filesystem;
 namespace {
 
+bool has_classes(const TaskFacts& facts) {
+  return task_kind(facts.type).labels == LabelKind::kClass;
+}
+
 int64_t outputs_of(const TaskFacts& facts) {
-  return facts.is_regression() ? 1 : static_cast<int64_t>(facts.labels.size());
+  return has_classes(facts) ? static_cast<int64_t>(facts.labels.size()) : 1;
 }
 
 /// Class names of the base's own head, numbers where config.json has none.
@@ -46,9 +50,10 @@ std::vector<std::string> numbers_below(int64_t count) {
 void name_classes(const ModelArguments& arguments, bool has_names, Session& session) {
   TaskFacts& facts = session.facts;
   const std::vector<std::string> given = split_names(arguments.labels);
-  if (facts.is_regression()) {
+  if (!has_classes(facts)) {
     if (!given.empty())
-      throw Error(ErrorCode::kUsage, "--labels", "a regression has no classes", "leave it out");
+      throw Error(ErrorCode::kUsage, "--labels", fmt::format("a {} has no classes", facts.type),
+                  "leave it out");
     return;
   }
   if (!given.empty()) facts.data.labels = given;
@@ -63,13 +68,10 @@ void name_classes(const ModelArguments& arguments, bool has_names, Session& sess
   facts.labels = session.labels->names();
 }
 
-EncodedPart encode_part(const std::string& name, Dataset data, const PreparedData& prepared,
-                        const Tokenizer& tokenizer, int threads) {
+EncodedPart encode_part(const std::string& name, Dataset data, const Task& task, int threads) {
   EncodedPart part;
   part.name = name;
-  const LabelMap* labels = prepared.labels ? &*prepared.labels : nullptr;
-  EncodedDataset encoded =
-      encode_dataset(data, prepared.type, labels, tokenizer, prepared.max_length, threads);
+  EncodedDataset encoded = task.encode(data, threads);
   part.data = std::move(data);
   part.examples = std::move(encoded.examples);
   part.summary = encoded.summary;
@@ -166,25 +168,45 @@ LabelMap choose_labels(const DataConfig& data, const TaskData& read, const Model
   return found;
 }
 
-PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const Tokenizer& tokenizer) {
+std::vector<NamedExamples> named(const std::vector<EncodedPart>& parts) {
+  std::vector<NamedExamples> named;
+  for (const EncodedPart& part : parts) named.push_back({part.name, part.all()});
+  return named;
+}
+
+PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config,
+                          const std::shared_ptr<const Tokenizer>& tokenizer) {
   PreparedData prepared;
-  prepared.type = parse_task_type(recipe.task.type);
+  const TaskKind& kind = task_kind(recipe.task.type);
   const TaskParts parts{true, true, recipe.data.test.has_value()};
-  TaskData read = load_task_data(recipe.data, prepared.type, static_cast<uint64_t>(recipe.train.seed), parts);
-  if (prepared.type == TaskType::kClassification) prepared.labels = choose_labels(recipe.data, read, config);
-  prepared.metrics = read.metrics;
+  TaskData read = load_task_data(recipe.data, kind.labels, static_cast<uint64_t>(recipe.train.seed), parts);
+  if (kind.labels == LabelKind::kClass) prepared.labels = choose_labels(recipe.data, read, config);
   prepared.notes = read.notes;
   prepared.max_length = effective_max_length(recipe.data.max_length, config);
   prepared.is_shortened = prepared.max_length < recipe.data.max_length;
+  TaskSettings settings;
+  settings.labels = prepared.labels;
+  settings.tokenizer = tokenizer;
+  settings.max_length = prepared.max_length;
+  settings.metrics = read.metrics;
+  settings.mask.seed = static_cast<uint64_t>(recipe.train.seed);
+  prepared.task = make_task(kind.name, std::move(settings));
   const int threads = static_cast<int>(recipe.train.threads);
-  prepared.train = encode_part("train", std::move(read.train), prepared, tokenizer, threads);
-  for (auto& part : read.validation) {
-    prepared.validation.push_back(encode_part(part.name, std::move(part.data), prepared, tokenizer, threads));
-  }
-  for (auto& part : read.test) {
-    prepared.test.push_back(encode_part(part.name, std::move(part.data), prepared, tokenizer, threads));
-  }
+  prepared.train = encode_part("train", std::move(read.train), *prepared.task, threads);
+  for (auto& part : read.validation)
+    prepared.validation.push_back(encode_part(part.name, std::move(part.data), *prepared.task, threads));
+  for (auto& part : read.test)
+    prepared.test.push_back(encode_part(part.name, std::move(part.data), *prepared.task, threads));
   return prepared;
+}
+
+std::unique_ptr<Task> Session::task(int64_t max_length, std::vector<std::string> metrics) const {
+  TaskSettings settings;
+  settings.labels = labels;
+  settings.tokenizer = tokenizer;
+  settings.max_length = max_length > 0 ? effective_max_length(max_length, model->config()) : facts.max_length;
+  settings.metrics = std::move(metrics);
+  return make_task(facts.type, std::move(settings));
 }
 
 void add_labels_argument(CLI::App& command, ModelArguments& arguments) {
@@ -239,11 +261,12 @@ Session open_session(const ModelArguments& arguments, const CommonOptions& commo
     session.facts.type = base.num_labels == 1 ? "regression" : "classification";
     // The names of the base are those of the head it was saved with, not of one that was trained later.
     has_names = !has_own_head && !LabelMap::is_placeholder(base.id2label);
-    if (!session.facts.is_regression())
+    if (has_classes(session.facts))
       session.facts.labels = has_own_head ? numbers_below(base.num_labels) : labels_of_base(base);
   }
   name_classes(arguments, has_names, session);
   session.facts.max_length = effective_max_length(session.facts.max_length, config);
+  session.tokenizer = load_tokenizer(arguments.model, config);
   if (!has_own_head && !session.report.fresh.empty()) {
     throw Error(ErrorCode::kModel, arguments.model,
                 fmt::format("has no trained head: {} would be random", shortened(session.report.fresh)),

@@ -12,6 +12,8 @@
 #include "msplora/data/encode.h"
 #include "msplora/data/label_map.h"
 #include "msplora/models/model.h"
+#include "msplora/tasks/evaluator.h"
+#include "msplora/tasks/task.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "msplora/train/recipe.h"
 #include "program.h"
@@ -51,26 +53,32 @@ struct EncodedPart {
   Dataset data;
   std::vector<TokenizedExample> examples;
   EncodeSummary summary;
+
+  /// Its examples, with their places in the file.
+  Examples all() const {
+    return all_of(examples, [this](size_t i) { return data.where(i); });
+  }
 };
+
+/// Parts by their names, for evaluation.
+std::vector<NamedExamples> named(const std::vector<EncodedPart>& parts);
 
 /// The text of a recipe, read and encoded.
 struct PreparedData {
-  TaskType type = TaskType::kClassification;
-  std::optional<LabelMap> labels;  // unset for regression
+  std::unique_ptr<Task> task;
+  std::optional<LabelMap> labels;  // unset where the task has no classes
   int64_t max_length = 0;
   bool is_shortened = false;  // max_length was lowered to what the model takes
   EncodedPart train;
   std::vector<EncodedPart> validation;
   std::vector<EncodedPart> test;
-  std::vector<std::string> metrics;
   std::vector<std::string> notes;  // of the data as a whole
-
-  int64_t num_labels() const { return labels ? labels->size() : 1; }
 };
 
 /// Reads every part that the recipe names and chooses the class names: data.labels, else the task's, else
 /// the sorted labels of the whole training file.
-PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config, const Tokenizer& tokenizer);
+PreparedData prepare_data(const Recipe& recipe, const ModelConfig& config,
+                          const std::shared_ptr<const Tokenizer>& tokenizer);
 /// The choice of class names alone. Those of config.json belong to the base's own head: only their order is
 /// taken, and only where the data has the very same names, so that the head goes on fitting them.
 LabelMap choose_labels(const DataConfig& data, const TaskData& read, const ModelConfig& config);
@@ -89,10 +97,15 @@ void add_labels_argument(CLI::App& command, ModelArguments& arguments);
 /// A model ready to predict. Members are destroyed in reverse order: the adapter before its model.
 struct Session {
   TaskFacts facts;
-  std::optional<LabelMap> labels;  // unset for regression
+  std::optional<LabelMap> labels;  // unset where the task has no classes
+  std::shared_ptr<const Tokenizer> tokenizer;
   ModelLoadReport report;
   std::unique_ptr<Model> model;
   std::unique_ptr<Adapter> adapter;  // null without --adapter
+
+  /// The task of the facts, for texts of up to max_length tokens (0: as in training); without metrics those
+  /// that the task has.
+  std::unique_ptr<Task> task(int64_t max_length = 0, std::vector<std::string> metrics = {}) const;
 };
 
 /// Loads model and adapter; class names, columns and lengths come from the task.json beside the adapter

@@ -15,12 +15,10 @@ namespace msplora {
 /// text was read. Written as task.json beside the adapter.
 struct TaskFacts {
   std::string type = "classification";
-  std::vector<std::string> labels;  // by class index; empty for regression
+  std::vector<std::string> labels;  // by class index; empty without classes
   int64_t max_length = 0;           // 0: what the model takes
   std::string base_model;           // path as given in training
   DataConfig data;                  // columns, form, header and numbers of labels; no file names
-
-  bool is_regression() const { return type == "regression"; }
 };
 
 void save_task_facts(const TaskFacts& facts, const std::filesystem::path& directory);

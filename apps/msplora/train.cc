@@ -15,7 +15,6 @@
 #include "msplora/core/log.h"
 #include "msplora/tasks/evaluator.h"
 #include "msplora/train/runtime.h"
-#include "msplora/train/text_task.h"
 #include "msplora/train/trainer.h"
 #include "panel.h"
 #include "program.h"
@@ -55,12 +54,12 @@ TrainRun load_run(const Recipe& recipe, bool resume) {
   const ModelConfig config = load_supported_config(recipe.model.path);
   run.recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
   run.tokenizer = load_tokenizer(recipe.model.path, config);
-  run.data = prepare_data(recipe, config, *run.tokenizer);
+  run.data = prepare_data(recipe, config, run.tokenizer);
   ErrorList errors;
   check_run(recipe, run.data, errors);
   errors.throw_if_any(ErrorCode::kConfig, "the recipe cannot be run");
-  run.model = open_classifier(recipe, config, run.data.num_labels(), &run.report);
-  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.examples, resume);
+  run.model = open_classifier(recipe, config, run.data.task->num_outputs(), &run.report);
+  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.all(), resume);
   run.adapter = create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path),
                                static_cast<uint64_t>(recipe.train.seed));
   return run;
@@ -116,18 +115,6 @@ std::string panel_of(const TrainRun& run) {
   return panel.text();
 }
 
-TextTask make_task(TrainRun& run) {
-  std::vector<ValidationSet> validation;
-  for (const EncodedPart& part : run.data.validation) validation.push_back({part.name, &part.examples});
-  TextTaskOptions options;
-  options.is_regression = run.data.type == TaskType::kRegression;
-  options.batches = batch_options(run.recipe.train, run.recipe.data);
-  options.metrics = run.data.metrics;
-  options.eval_batch_tokens = run.recipe.train.eval_batch_tokens;
-  options.where = [&data = run.data.train.data](uint32_t example) { return data.where(example); };
-  return TextTask(*run.model, run.data.train.examples, validation, std::move(options));
-}
-
 TrainerSetup make_setup(const TrainRun& run, bool resume) {
   TrainerSetup setup;
   setup.options = run.recipe.train;
@@ -158,8 +145,10 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
 
   const fs::path directory = recipe.output.dir;
-  TextTask task = make_task(run);
-  const TrainingResult result = Trainer(make_setup(run, arguments.resume), task).run();
+  TrainingData data(*run.data.task, *run.model, run.data.train.all(),
+                    batch_options(recipe.train, recipe.data), named(run.data.validation),
+                    recipe.train.eval_batch_tokens);
+  const TrainingResult result = Trainer(make_setup(run, arguments.resume), data).run();
   if (result.paused) {
     out << fmt::format("paused after step {} of {}; continue with --resume\n", result.steps,
                        result.total_steps);

@@ -72,16 +72,16 @@ void check_head(const AdapterConfig& adapter, int64_t num_labels, ErrorList& err
 }
 
 std::optional<PreparedData> check_data(const Recipe& recipe, const std::optional<ModelConfig>& config,
-                                       const Tokenizer* tokenizer, ErrorList& errors) {
+                                       const std::shared_ptr<const Tokenizer>& tokenizer, ErrorList& errors) {
   std::optional<PreparedData> prepared;
   attempt(errors, [&] {
     if (config && tokenizer != nullptr) {
-      prepared = prepare_data(recipe, *config, *tokenizer);
+      prepared = prepare_data(recipe, *config, tokenizer);
       return;
     }
     // Without a tokenizer the files can still be read.
     const TaskParts parts{true, true, recipe.data.test.has_value()};
-    load_task_data(recipe.data, parse_task_type(recipe.task.type), static_cast<uint64_t>(recipe.train.seed),
+    load_task_data(recipe.data, task_kind(recipe.task.type).labels, static_cast<uint64_t>(recipe.train.seed),
                    parts);
   });
   return prepared;
@@ -109,7 +109,7 @@ std::string check_weights(const Recipe& recipe, const ModelConfig& config,
   std::string head;
   attempt(errors, [&] {
     ModelLoadOptions options;
-    options.num_labels = data ? data->num_labels() : config.num_labels;
+    options.num_labels = data ? data->task->num_outputs() : config.num_labels;
     head = head_line(plan_load(recipe.model.path, options), config, recipe.train.seed);
     if (start_brings_head(recipe.adapter)) head = "the adapter's";
   });
@@ -186,10 +186,10 @@ void validate(const RecipeArguments& arguments, const CommonOptions& common) {
     recipe.adapter = with_default_targets(recipe.adapter, config->model_type);
     count = check_adapter(recipe.adapter, *config, errors);
   }
-  const auto data = check_data(recipe, config, tokenizer.get(), errors);
+  const auto data = check_data(recipe, config, tokenizer, errors);
   std::string head;
   if (config && !recipe.model.random_init) head = check_weights(recipe, *config, data, errors);
-  if (data) check_head(recipe.adapter, data->num_labels(), errors);
+  if (data) check_head(recipe.adapter, data->task->num_outputs(), errors);
   check_rest(recipe, data, errors);
   const std::string note = check_output(recipe.output, errors);
   errors.throw_if_any(ErrorCode::kConfig, arguments.file);

@@ -1,7 +1,6 @@
 // Classifies texts with a base model and an adapter, through the library alone.
 //   embed MODEL_DIR ADAPTER_DIR TEXT...
 
-#include <ATen/ops/softmax.h>
 #include <cstdio>
 #include <exception>
 #include <nlohmann/json.hpp>
@@ -13,7 +12,7 @@
 #include "msplora/adapters/fingerprint.h"
 #include "msplora/core/file.h"
 #include "msplora/models/model.h"
-#include "msplora/tasks/evaluator.h"
+#include "msplora/tasks/prediction.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "msplora/train/runtime.h"
 
@@ -49,19 +48,19 @@ void classify(const std::string& model_path, const std::string& adapter_path,
   options.num_labels = static_cast<int64_t>(names.size());
   const auto model = msplora::load_model(model_path, options);
   const auto adapter = msplora::load_adapter(adapter_path, target_of(*model, model_path));
-  const auto tokenizer = msplora::Tokenizer::load(model_path);
+  msplora::TaskSettings settings;
+  settings.labels = msplora::LabelMap::from_list(names);
+  settings.tokenizer = msplora::Tokenizer::load(model_path);
+  settings.max_length = 64;
+  const auto task = msplora::make_task("classification", settings);
 
-  std::vector<msplora::TokenizedExample> examples;
-  for (const std::string& text : texts) {
-    msplora::EncodeOptions encode;
-    encode.max_length = 64;
-    examples.push_back({tokenizer->encode({text, std::nullopt}, encode).ids, {}});
-  }
-  const at::Tensor probabilities = at::softmax(msplora::predict_logits(*model, examples), 1);
+  std::vector<msplora::Example> rows(texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) rows[i].text = texts[i];
+  const msplora::EncodedDataset encoded = task->encode({"arguments", rows, /*has_labels=*/false});
+  const auto predictions = msplora::predict(*task, *model, msplora::all_of(encoded.examples));
   for (size_t i = 0; i < texts.size(); ++i) {
-    const at::Tensor row = probabilities[static_cast<int64_t>(i)];
-    const auto best = row.argmax().item<int64_t>();
-    std::printf("%s\t%.6f\t%s\n", names[static_cast<size_t>(best)].c_str(), row[best].item<double>(),
+    const std::string& name = predictions[i].text();
+    std::printf("%s\t%.6f\t%s\n", name.c_str(), predictions[i].json["probabilities"][name].get<double>(),
                 texts[i].c_str());
   }
 }

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "msplora/adapters/fingerprint.h"
 #include "msplora/adapters/planning.h"
@@ -11,6 +13,15 @@
 namespace msplora::detail {
 
 namespace fs = std::filesystem;
+
+std::unique_ptr<Task> bench_task(const Model& model) {
+  if (model.task() == ModelTask::kCausalLm) return make_task("causal_lm", {});
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < model.config().num_labels; ++i) names.push_back(std::to_string(i));
+  TaskSettings settings;
+  settings.labels = LabelMap::from_list(names);
+  return make_task("classification", std::move(settings));
+}
 
 AdapterTarget target_of(Model& model) {
   AdapterTarget target;

@@ -7,6 +7,7 @@
 #include "msplora/adapters/adapter.h"
 #include "msplora/bench/step.h"
 #include "msplora/models/model.h"
+#include "msplora/tasks/task.h"
 #include "msplora/train/trainer.h"
 
 namespace msplora::detail {
@@ -23,6 +24,8 @@ struct BenchModel {
   /// Options, tensors and adapter of a run in `directory`; no sinks yet.
   TrainerSetup setup(const StepBenchOptions& options, const std::filesystem::path& directory) const;
 };
+/// The task that the model's head is for; classes have numbers for names.
+std::unique_ptr<Task> bench_task(const Model& model);
 /// What adapters see of the model.
 AdapterTarget target_of(Model& model);
 BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels,

@@ -8,23 +8,24 @@
 #include "bench/bench_model.h"
 #include "msplora/bench/gemm.h"
 #include "msplora/train/runtime.h"
-#include "msplora/train/text_task.h"
+#include "msplora/train/training_data.h"
 
 namespace msplora {
 namespace {
 
-/// A TextTask that remembers what its batches cost.
-class CountingTask : public TextTask {
+/// Training data that remember what their batches cost.
+class CountingData : public TrainingData {
  public:
-  CountingTask(const detail::BenchModel& bench, const EpochBenchOptions& options,
-               const std::vector<TokenizedExample>& examples, TextTaskOptions task, EpochBenchResult& result)
-      : TextTask(*bench.model, examples, {}, std::move(task)),
+  CountingData(const Task& task, const detail::BenchModel& bench, const EpochBenchOptions& options,
+               const std::vector<TokenizedExample>& examples, const BatchOptions& batches,
+               EpochBenchResult& result)
+      : TrainingData(task, *bench.model, all_of(examples), batches),
         bench_(bench),
         options_(options),
         result_(result) {}
 
   Batch batch(int64_t epoch, int64_t index) override {
-    Batch batch = TextTask::batch(epoch, index);
+    Batch batch = TrainingData::batch(epoch, index);
     std::vector<int64_t> lengths;
     for (size_t i = 1; i < batch.cu_seqlens.size(); ++i)
       lengths.push_back(batch.cu_seqlens[i] - batch.cu_seqlens[i - 1]);
@@ -72,15 +73,14 @@ EpochBenchResult bench_epoch(const EpochBenchOptions& options, const std::vector
   } else {
     setup.options.token_budget = options.token_budget;
   }
-  TextTaskOptions task_options;
-  task_options.batches = batch_options(setup.options);
-  CountingTask task(bench, options, examples, task_options, result);
-  result.epoch_steps = task.num_batches(0);
+  const auto task = detail::bench_task(*bench.model);
+  CountingData data(*task, bench, options, examples, batch_options(setup.options), result);
+  result.epoch_steps = data.num_batches(0);
   const Architecture& shape = bench.model->architecture();
   GemmRoof roof({options.token_budget, shape.hidden_size(), shape.intermediate_size()}, options.step.dtype,
                 options.step.device);
   setup.sinks.push_back(std::make_unique<RoofSink>(roof, result, on_step));
-  const TrainingResult trained = Trainer(std::move(setup), task).run();
+  const TrainingResult trained = Trainer(std::move(setup), data).run();
   result.steps = trained.steps;
   result.tokens = trained.tokens;
   result.seconds = trained.train_seconds;

@@ -12,9 +12,7 @@
 #include "msplora/bench/gemm.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
-#include "msplora/train/causal_lm_task.h"
 #include "msplora/train/runtime.h"
-#include "msplora/train/text_task.h"
 
 namespace msplora {
 namespace {
@@ -81,21 +79,6 @@ ModelTask task_of(const ModelConfig& config) {
                                                                 : ModelTask::kSequenceClassification;
 }
 
-std::unique_ptr<TrainingTask> make_task(Model& model, const std::vector<TokenizedExample>& examples,
-                                        int64_t batch_size) {
-  BatchOptions batches;
-  batches.batch_size = batch_size;
-  batches.shuffle = batches.bucket = false;
-  if (model.task() == ModelTask::kCausalLm) {
-    CausalLmTaskOptions options;
-    options.batches = batches;
-    return std::make_unique<CausalLmTask>(model, examples, nullptr, options);
-  }
-  TextTaskOptions options;
-  options.batches = batches;
-  return std::make_unique<TextTask>(model, examples, std::vector<ValidationSet>(), options);
-}
-
 }  // namespace
 
 std::vector<int64_t> batch_lengths(const StepBenchOptions& options) {
@@ -130,8 +113,12 @@ StepBenchResult bench_step(const StepBenchOptions& options,
   setup.options.save_every = setup.options.max_steps + 1;
   setup.sinks.push_back(std::make_unique<StepSink>(options, result, roof ? &*roof : nullptr, on_step));
   const std::vector<TokenizedExample> examples = drawn_examples(options);
-  const std::unique_ptr<TrainingTask> task = make_task(*bench.model, examples, options.batch);
-  Trainer(std::move(setup), *task).run();
+  BatchOptions batches;
+  batches.batch_size = options.batch;
+  batches.shuffle = batches.bucket = false;
+  const auto task = detail::bench_task(*bench.model);
+  TrainingData data(*task, *bench.model, all_of(examples), batches);
+  Trainer(std::move(setup), data).run();
   result.profile = stop_profile();
   if (roof) {
     result.roof_flops_per_second = roof->flops_per_second();

@@ -19,14 +19,6 @@
 namespace msplora {
 namespace fs = std::filesystem;
 
-TaskType parse_task_type(std::string_view name) {
-  if (name == "classification") return TaskType::kClassification;
-  if (name == "regression") return TaskType::kRegression;
-  throw Error(ErrorCode::kConfig, "task",
-              fmt::format("expected classification or regression, found `{}`", name),
-              did_you_mean(name, {"classification", "regression"}));
-}
-
 Dataset::Dataset(fs::path path, std::vector<Example> examples, bool has_labels)
     : path_(std::move(path)), examples_(std::move(examples)), has_labels_(has_labels) {}
 
@@ -47,14 +39,15 @@ Dataset Dataset::subset(const std::vector<uint32_t>& indices) const {
   return result;
 }
 
-TableSpec table_spec(const DataConfig& config, const fs::path& file) {
+TableSpec table_spec(const DataConfig& config, const fs::path& file, LabelKind labels) {
   TableSpec spec;
   spec.format = resolve_format(file, config.format);
   spec.header = config.header;
   spec.delimiter = config.delimiter;
   spec.text = config.text;
   spec.text_pair = config.text_pair;
-  spec.label = config.label;
+  spec.label_optional = labels == LabelKind::kNone;
+  if (!spec.label_optional) spec.label = config.label;
   return spec;
 }
 
@@ -135,7 +128,7 @@ std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, 
 
 namespace {
 
-void check_config(const DataConfig& config, TaskType type, const TaskParts& parts) {
+void check_config(const DataConfig& config, LabelKind labels, const TaskParts& parts) {
   ErrorList problems;
   if (config.glue_task) {
     const GlueTask& task = glue_task(*config.glue_task);
@@ -152,10 +145,10 @@ void check_config(const DataConfig& config, TaskType type, const TaskParts& part
       problems.add("data.validation_fraction", "a GLUE task has its own validation file", "remove it");
     }
     if (config.group) problems.add("data.group", "the files of GLUE tasks have no groups", "remove it");
-    if (task.type != type) {
+    if (task.labels_are != labels) {
       problems.add("data.glue_task",
                    fmt::format("`{}` is a {} task", task.name,
-                               task.type == TaskType::kRegression ? "regression" : "classification"),
+                               task.labels_are == LabelKind::kNumber ? "regression" : "classification"),
                    "change the task type");
     }
   } else {
@@ -168,8 +161,8 @@ void check_config(const DataConfig& config, TaskType type, const TaskParts& part
                    "remove one of them");
     }
   }
-  if (type == TaskType::kRegression && !config.labels.empty()) {
-    problems.add("data.labels", "a regression task has no classes", "remove data.labels");
+  if (labels != LabelKind::kClass && !config.labels.empty()) {
+    problems.add("data.labels", "the task has no classes", "remove data.labels");
   }
   if (std::set<std::string>(config.labels.begin(), config.labels.end()).size() != config.labels.size()) {
     problems.add("data.labels", "a class is named twice");
@@ -177,52 +170,51 @@ void check_config(const DataConfig& config, TaskType type, const TaskParts& part
   problems.throw_if_any(ErrorCode::kConfig, "data");
 }
 
-Dataset read_part(const DataConfig& config, const std::string& file, bool label_optional,
+Dataset read_part(const DataConfig& config, LabelKind labels, const std::string& file, bool label_optional,
                   bool with_group = false) {
-  TableSpec spec = table_spec(config, file);
-  spec.label_optional = label_optional;
+  TableSpec spec = table_spec(config, file, labels);
+  spec.label_optional |= label_optional;
   if (with_group) spec.group = config.group;
   return read_table(file, spec);
 }
 
-TaskData load_glue_data(const DataConfig& config, TaskType type, const TaskParts& parts) {
+TaskData load_glue_data(const DataConfig& config, LabelKind labels, const TaskParts& parts) {
   TaskData result = load_glue(glue_task(*config.glue_task), *config.dir, parts);
   if (!config.labels.empty()) result.labels = config.labels;
-  if (type == TaskType::kClassification) result.class_counts = result.train.label_counts();
+  if (labels == LabelKind::kClass) result.class_counts = result.train.label_counts();
   result.notes = text_notes(result);
   return result;
 }
 
 }  // namespace
 
-TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, const TaskParts& parts) {
-  check_config(config, type, parts);
-  if (config.glue_task) return load_glue_data(config, type, parts);
+TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t seed, const TaskParts& parts) {
+  check_config(config, labels, parts);
+  if (config.glue_task) return load_glue_data(config, labels, parts);
   TaskData result;
   result.labels = config.labels;
-  result.metrics = type == TaskType::kRegression ? std::vector<std::string>{"pearson", "spearman", "mse"}
-                                                 : std::vector<std::string>{"accuracy", "f1", "matthews"};
   // The split needs the training file even when only the validation part is asked for.
   const bool split = !config.validation && config.validation_fraction > 0 && config.train;
   if (parts.train || (parts.validation && split)) {
-    result.train = read_part(config, *config.train, false, /*with_group=*/true);
-    if (type == TaskType::kClassification) {
+    result.train = read_part(config, labels, *config.train, false, /*with_group=*/true);
+    if (labels == LabelKind::kClass) {
       result.class_counts = result.train.label_counts();
       result.notes = class_notes(*config.train, result.class_counts, !config.labels.empty());
     }
   }
   if (parts.validation && config.validation) {
-    result.validation.push_back({"validation", read_part(config, *config.validation, false)});
+    result.validation.push_back({"validation", read_part(config, labels, *config.validation, false)});
   }
   if (split) {
     auto [rest, taken] = split_dataset(result.train, config.validation_fraction, seed,
-                                       /*by_class=*/type == TaskType::kClassification);
+                                       /*by_class=*/labels == LabelKind::kClass);
     taken.add_note(fmt::format("{}: {} of {} examples set aside for validation (seed {})", *config.train,
                                taken.size(), result.train.size(), seed));
     if (parts.validation) result.validation.push_back({"validation", std::move(taken)});
     result.train = std::move(rest);
   }
-  if (parts.test && config.test) result.test.push_back({"test", read_part(config, *config.test, true)});
+  if (parts.test && config.test)
+    result.test.push_back({"test", read_part(config, labels, *config.test, true)});
   for (std::string& note : text_notes(result)) result.notes.push_back(std::move(note));
   if (!parts.train) result.train = Dataset();
   return result;

@@ -72,13 +72,13 @@ std::string EncodeSummary::text() const {
   return line;
 }
 
-EncodedDataset encode_dataset(const Dataset& data, TaskType type, const LabelMap* labels,
+EncodedDataset encode_dataset(const Dataset& data, LabelKind kind, const LabelMap* labels,
                               const Tokenizer& tokenizer, int64_t max_length, int threads) {
   if (max_length < 0) {
     throw Error(ErrorCode::kUsage, "encode_dataset",
                 fmt::format("expected a length of 0 or more, got {}", max_length));
   }
-  if (data.has_labels() && type == TaskType::kClassification && labels == nullptr) {
+  if (data.has_labels() && kind == LabelKind::kClass && labels == nullptr) {
     throw Error(ErrorCode::kUsage, "encode_dataset", "a labelled classification data set needs a label map");
   }
   EncodedDataset result;
@@ -86,8 +86,8 @@ EncodedDataset encode_dataset(const Dataset& data, TaskType type, const LabelMap
   // Labels first: a wrong one should not wait for the tokenizer.
   for (size_t i = 0; i < data.size(); ++i) {
     TokenizedExample& example = result.examples.emplace_back();
-    if (!data.has_labels()) continue;
-    if (type == TaskType::kRegression) {
+    if (!data.has_labels() || kind == LabelKind::kNone) continue;
+    if (kind == LabelKind::kNumber) {
       example.target = regression_target(data, i);
     } else {
       example.label = labels->index_of(data, i);

@@ -22,7 +22,7 @@ using Columns = GlueTask::Columns;
 // Positions as in the files of gluebenchmark.com; class order as in the Hugging Face data set `glue`, so that
 // models trained on either agree.
 std::vector<GlueTask> make_tasks() {
-  const auto classes = TaskType::kClassification;
+  const auto classes = LabelKind::kClass;
   const std::vector<GlueTask::File> dev = {{"validation", "dev.tsv"}}, test = {{"test", "test.tsv"}};
   const std::vector<std::string> binary = {"0", "1"}, entailment = {"entailment", "not_entailment"};
   const std::vector<std::string> accuracy = {"accuracy"}, accuracy_f1 = {"accuracy", "f1"};
@@ -33,7 +33,7 @@ std::vector<GlueTask> make_tasks() {
       {"mrpc", "MRPC", classes, {3, 4, 0, true}, {3, 4, -1, true}, false, dev, test, binary, accuracy_f1},
       {"stsb",
        "STS-B",
-       TaskType::kRegression,
+       LabelKind::kNumber,
        {7, 8, 9, true},
        {7, 8, -1, true},
        false,

@@ -66,24 +66,28 @@ void MlmCorpus::append_piece(std::span<const int32_t> ids) {
   summary_.tokens += static_cast<int64_t>(ids.size() + vocabulary_.added_tokens());
 }
 
+uint32_t MlmCorpus::length(size_t index) const {
+  return static_cast<uint32_t>(offsets_.at(index + 1) - offsets_.at(index) + vocabulary_.added_tokens());
+}
+
 std::vector<uint32_t> MlmCorpus::lengths() const {
   std::vector<uint32_t> lengths(size());
-  for (size_t i = 0; i < lengths.size(); ++i) {
-    lengths[i] = static_cast<uint32_t>(offsets_[i + 1] - offsets_[i] + vocabulary_.added_tokens());
-  }
+  for (size_t i = 0; i < lengths.size(); ++i) lengths[i] = length(i);
   return lengths;
 }
 
-void MlmCorpus::append_sequence(size_t index, std::vector<int64_t>& out) const {
+std::vector<int32_t> MlmCorpus::sequence(size_t index) const {
   if (index >= size()) {
     throw Error(ErrorCode::kUsage, "MlmCorpus",
                 fmt::format("sequence {} of {} does not exist", index, size()));
   }
-  out.insert(out.end(), vocabulary_.prefix.begin(), vocabulary_.prefix.end());
-  for (uint64_t i = offsets_[index]; i < offsets_[index + 1]; ++i) {
-    out.push_back(narrow_ ? static_cast<int64_t>(ids16_[i]) : static_cast<int64_t>(ids32_[i]));
-  }
-  out.insert(out.end(), vocabulary_.suffix.begin(), vocabulary_.suffix.end());
+  std::vector<int32_t> ids;
+  ids.reserve(length(index));
+  ids.insert(ids.end(), vocabulary_.prefix.begin(), vocabulary_.prefix.end());
+  for (uint64_t i = offsets_[index]; i < offsets_[index + 1]; ++i)
+    ids.push_back(narrow_ ? static_cast<int32_t>(ids16_[i]) : ids32_[i]);
+  ids.insert(ids.end(), vocabulary_.suffix.begin(), vocabulary_.suffix.end());
+  return ids;
 }
 
 namespace {
@@ -149,25 +153,14 @@ void mask_tokens(std::span<int64_t> ids, std::span<int64_t> labels, const MlmVoc
   }
 }
 
-Batch collate_mlm(const MlmCorpus& corpus, std::span<const uint32_t> indices, const MaskOptions& options,
-                  uint64_t epoch) {
-  if (indices.empty()) throw Error(ErrorCode::kUsage, "collate_mlm", "the batch is empty");
-  Batch batch;
-  batch.cu_seqlens.push_back(0);
-  for (const uint32_t index : indices) {
-    const size_t begin = batch.input_ids.size();
-    corpus.append_sequence(index, batch.input_ids);
-    const size_t end = batch.input_ids.size();
-    if (end > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-      throw Error(ErrorCode::kUsage, "collate_mlm", fmt::format("{} tokens are too many for one batch", end));
-    }
-    batch.labels.resize(end);
-    mask_tokens(std::span(batch.input_ids).subspan(begin), std::span(batch.labels).subspan(begin),
-                corpus.vocabulary(), options, epoch, index);
-    batch.cu_seqlens.push_back(static_cast<int32_t>(end));
-    batch.examples.push_back(index);
-  }
-  return batch;
+Examples all_of(const MlmCorpus& corpus) {
+  Examples all;
+  all.size = corpus.size();
+  all.length = [&corpus](size_t index) { return corpus.length(index); };
+  all.get = [&corpus](size_t index) { return TokenizedExample{corpus.sequence(index), {}}; };
+  all.where = [](size_t index) { return fmt::format("sequence {} of the text", index + 1); };
+  all.is_labelled = false;
+  return all;
 }
 
 }  // namespace msplora

@@ -70,7 +70,8 @@ Verdict judge_header(const std::deque<Record>& sample, const TableSpec& spec) {
   if (spec.header == "no") return {false, "the configuration says so"};
   for (const std::string& column : {spec.text, spec.text_pair.value_or(spec.text), spec.label}) {
     const auto& first = sample.front().fields;
-    if (!position_of(column) && std::find(first.begin(), first.end(), column) != first.end()) {
+    if (!column.empty() && !position_of(column) &&
+        std::find(first.begin(), first.end(), column) != first.end()) {
       return {true, fmt::format("the first row names the column `{}`", column)};
     }
   }
@@ -94,7 +95,7 @@ class ColumnMap {
     ErrorList problems;
     text_ = require(spec_.text, "text", problems);
     if (spec_.text_pair) pair_ = require(*spec_.text_pair, "text_pair", problems);
-    label_ = find(spec_.label, problems);
+    if (!spec_.label.empty()) label_ = find(spec_.label, problems);
     if (!label_ && !spec_.label_optional) label_ = require(spec_.label, "label", problems);
     if (spec_.group) group_ = require(*spec_.group, "group", problems);
     problems.throw_if_any(ErrorCode::kData, path_.string());
@@ -208,7 +209,7 @@ std::vector<std::string> named_columns(const TableSpec& spec) {
   std::vector<std::string> names;
   for (const auto& column :
        {std::optional(spec.text), spec.text_pair, std::optional(spec.label), spec.group}) {
-    if (column && !position_of(*column)) names.push_back(*column);
+    if (column && !column->empty() && !position_of(*column)) names.push_back(*column);
   }
   return names;
 }

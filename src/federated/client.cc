@@ -35,14 +35,11 @@ Answer Client::train(int64_t round, Adapter& adapter) const {
   TrainOptions options = setup.train;
   const uint64_t seed = client_seed(static_cast<uint64_t>(setup.train.seed), round, id_);
   options.seed = static_cast<int64_t>(seed);
-  TextTaskOptions task_options = setup.task;
-  task_options.batches.seed = seed;
-  if (setup.task.where) {
-    task_options.where = [&setup, &data](uint32_t example) {
-      return setup.task.where(data.rows.at(example));
-    };
-  }
-  TextTask task(place_.model, data.train, {}, std::move(task_options));
+  BatchOptions batches = setup.batches;
+  batches.seed = seed;
+  Examples examples = all_of(data.train);
+  if (setup.where) examples.where = [&setup, &data](size_t i) { return setup.where(data.rows.at(i)); };
+  TrainingData training(*setup.task, place_.model, std::move(examples), batches);
 
   const auto pairs = pairs_of(adapter);
   TrainerSetup trainer;
@@ -58,10 +55,10 @@ Answer Client::train(int64_t round, Adapter& adapter) const {
                     [&](const TrainableTensor& entry) { return entry.name == pair.down_name; });
     }
   }
-  const int64_t steps = count_steps(options, task);
+  const int64_t steps = count_steps(options, training);
   trainer.schedule_begin = (round - 1) * steps;
   trainer.schedule_steps = setup.options.rounds * steps;
-  const TrainingResult trained = Trainer(std::move(trainer), task).run();
+  const TrainingResult trained = Trainer(std::move(trainer), training).run();
 
   Answer answer;
   answer.report = {"", trained.last_loss, trained.steps, trained.tokens, trained.seconds};

@@ -167,24 +167,15 @@ void Federation::run() {
 }
 
 void Federation::evaluate(RoundReport& report) {
-  if (validation_.empty() && held_out_.empty()) return;
+  if (!validation_ && held_out_.empty()) return;
   const Clock::time_point began = Clock::now();
   const detail::Layout& layout = server_->global_layout();
   const detail::AttachedAdapter attached(layout.config, setup_.target,
                                          static_cast<uint64_t>(setup_.train.seed), server_->global_message(),
                                          layout, state().merged);
-  if (!validation_.empty()) {
-    Evaluation all;
-    for (size_t set = 0; set < validation_.size(); ++set) {
-      const std::string prefix = validation_.size() > 1 ? setup_.validation[set].name + "_" : "";
-      const Evaluation one = validation_[set].run();
-      for (const auto& [name, value] : one.metrics) all.metrics.emplace_back(prefix + name, value);
-      all.examples += one.examples;
-      all.tokens += one.tokens;
-      all.seconds += one.seconds;
-    }
-    server_->state().last_metrics = all.metrics;
-    report.global = std::move(all);
+  if (validation_) {
+    report.global = validation_->run();
+    server_->state().last_metrics = report.global->metrics;
   }
   if (!held_out_.empty()) {
     std::vector<double> values;
@@ -200,7 +191,7 @@ void Federation::evaluate(RoundReport& report) {
 
 std::string Federation::score_metric() const {
   const std::string& wanted = setup_.train.best_metric;
-  const auto& names = held_out_.front().metric_names();
+  const std::vector<std::string> names = held_out_.front().metric_names();
   const bool known = std::find(names.begin(), names.end(), wanted) != names.end();
   return known || wanted == "loss" ? wanted : names.front();
 }

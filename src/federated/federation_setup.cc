@@ -55,14 +55,11 @@ class InProcess : public Channel {
 
 Federation::Federation(FederationSetup setup, Model& model) : setup_(std::move(setup)), model_(model) {
   check_setup();
-  EvaluatorOptions evaluation;
-  evaluation.is_regression = setup_.task.is_regression;
-  evaluation.metrics = setup_.task.metrics;
-  evaluation.batch_tokens = setup_.task.eval_batch_tokens;
-  for (const ValidationSet& set : setup_.validation)
-    validation_.emplace_back(model_, *set.examples, evaluation);
+  const int64_t tokens = setup_.eval_batch_tokens;
+  if (!setup_.validation.empty()) validation_.emplace(*setup_.task, model_, setup_.validation, tokens);
   for (const ClientData& client : setup_.clients) {
-    if (!client.held_out.empty()) held_out_.emplace_back(model_, client.held_out, evaluation);
+    if (!client.held_out.empty())
+      held_out_.emplace_back(*setup_.task, model_, all_of(client.held_out), tokens);
   }
   data_fingerprint_ = fingerprint_of(setup_.clients);
   server_ = std::make_unique<detail::Server>(setup_);

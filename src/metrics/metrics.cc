@@ -220,14 +220,17 @@ MetricSet::MetricSet(std::vector<std::string> names, int64_t num_labels, double 
 
 MetricSet MetricSet::create(const std::vector<std::string>& names, int64_t num_labels, double rounding) {
   ErrorList problems;
-  if (num_labels < 1) problems.add("metrics", fmt::format("expected at least one label, got {}", num_labels));
+  if (num_labels < 0) problems.add("metrics", fmt::format("expected 0 labels or more, got {}", num_labels));
   for (const std::string& name : names) {
     const MetricInfo* metric = find_metric(name);
     if (metric == nullptr) {
       problems.add("metrics",
                    fmt::format("expected one of {}, found `{}`", fmt::join(metric_names(), ", "), name),
                    did_you_mean(name, metric_names()));
-    } else if (metric->kind == Kind::kClass && num_labels < 2) {
+    } else if (num_labels == 0 && metric->kind != Kind::kLoss && name != "accuracy") {
+      problems.add("metrics", fmt::format("`{}` is no metric of a language model", name),
+                   "use loss, perplexity or accuracy");
+    } else if (metric->kind == Kind::kClass && num_labels == 1) {
       problems.add("metrics", fmt::format("`{}` needs classes, but the task is a regression", name),
                    "use pearson, spearman, mse, mae or loss");
     } else if (metric->kind == Kind::kValue && num_labels > 1) {
@@ -242,6 +245,11 @@ MetricSet MetricSet::create(const std::vector<std::string>& names, int64_t num_l
 
 void MetricSet::update_class(int64_t prediction, int64_t target) {
   confusion_.add(prediction, target);
+}
+
+void MetricSet::update_right(int64_t right, int64_t count) {
+  right_ += right;
+  right_of_ += count;
 }
 
 void MetricSet::update_value(double prediction, double target) {
@@ -272,6 +280,8 @@ void MetricSet::merge(const MetricSet& other) {
     throw Error(ErrorCode::kUsage, "metrics", "the two sets hold different metrics");
   confusion_.merge(other.confusion_);
   moments_.merge(other.moments_);
+  right_ += other.right_;
+  right_of_ += other.right_of_;
   squared_error_ += other.squared_error_;
   absolute_error_ += other.absolute_error_;
   predictions_.insert(predictions_.end(), other.predictions_.begin(), other.predictions_.end());
@@ -283,7 +293,7 @@ void MetricSet::merge(const MetricSet& other) {
 int64_t MetricSet::seen(const std::string& name) const {
   switch (find_metric(name)->kind) {
     case Kind::kClass:
-      return confusion_.total();
+      return confusion_.total() + right_of_;
     case Kind::kValue:
       return moments_.count();
     case Kind::kLoss:
@@ -299,6 +309,7 @@ bool MetricSet::predictions_vary() const {
 
 double MetricSet::value(const std::string& name) const {
   const double n = static_cast<double>(seen(name));
+  if (name == "accuracy" && right_of_ > 0) return static_cast<double>(right_) / n;
   if (name == "accuracy") return confusion_.accuracy();
   if (name == "f1") return confusion_.classes() == 2 ? confusion_.f1(1) : confusion_.macro_f1();
   if (name == "matthews") return confusion_.matthews();

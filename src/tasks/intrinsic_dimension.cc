@@ -71,26 +71,30 @@ at::Tensor pool(const at::Tensor& hidden, const std::vector<int32_t>& bounds, co
   return at::stack(rows);
 }
 
-std::vector<TokenizedExample> choose(const std::vector<TokenizedExample>& examples, int64_t count,
-                                     uint64_t seed) {
-  if (static_cast<int64_t>(examples.size()) <= count) return examples;
-  std::vector<size_t> order(examples.size());
-  std::iota(order.begin(), order.end(), size_t{0});
+Examples choose(const Examples& examples, int64_t count, uint64_t seed) {
+  if (static_cast<int64_t>(examples.size) <= count) return examples;
+  std::vector<uint32_t> order(examples.size);
+  std::iota(order.begin(), order.end(), 0U);
   RandomStream(seed, "dimension profile").shuffle(order);
-  std::vector<TokenizedExample> chosen;
-  for (int64_t i = 0; i < count; ++i) chosen.push_back(examples[order[static_cast<size_t>(i)]]);
-  return chosen;
+  order.resize(static_cast<size_t>(count));
+  return part_of(examples, std::move(order));
+}
+
+Batch batch_of(const Examples& examples, std::span<const uint32_t> indices) {
+  std::vector<TokenizedExample> taken;
+  for (const uint32_t index : indices) taken.push_back(examples.get(index));
+  return pack(taken, indices);
 }
 
 /// Pooled hidden states [N, hidden_size] of every layer.
-std::vector<at::Tensor> pooled_states(Model& model, const std::vector<TokenizedExample>& examples,
-                                      const std::string& pooling, int64_t batch_tokens) {
+std::vector<at::Tensor> pooled_states(Model& model, const Examples& examples, const std::string& pooling,
+                                      int64_t batch_tokens) {
   std::vector<std::vector<at::Tensor>> parts(static_cast<size_t>(model.architecture().num_layers()) + 1);
   BatchOptions options;
   options.token_budget = batch_tokens;
   const BatchList batches = BatchPlan(lengths_of(examples), options).sequential();
   for (size_t i = 0; i < batches.size(); ++i) {
-    const PackedInput input = packed_input(collate(examples, batches[i], /*regression=*/false));
+    const PackedInput input = packed_input(batch_of(examples, batches[i]));
     ForwardContext context;
     context.observe_hidden = [&](int64_t layer, const at::Tensor& hidden) {
       parts.at(static_cast<size_t>(layer)).push_back(pool(hidden, input.cu_seqlens, pooling));
@@ -143,13 +147,13 @@ double two_nn_dimension(const at::Tensor& points, TwoNnEstimator estimator, doub
               "the points lie at equal distances, so that they have no dimension", "other or more points");
 }
 
-DimensionProfile dimension_profile(Model& model, const std::vector<TokenizedExample>& examples,
-                                   const GeLoraOptions& options, uint64_t seed, int64_t batch_tokens) {
+DimensionProfile dimension_profile(Model& model, const Examples& examples, const GeLoraOptions& options,
+                                   uint64_t seed, int64_t batch_tokens) {
   const c10::NoGradGuard no_grad;
   const auto began = std::chrono::steady_clock::now();
-  const std::vector<TokenizedExample> chosen = choose(examples, options.samples, seed);
+  const Examples chosen = choose(examples, options.samples, seed);
   DimensionProfile profile;
-  profile.examples = static_cast<int64_t>(chosen.size());
+  profile.examples = static_cast<int64_t>(chosen.size);
   const TwoNnEstimator estimator = parse_two_nn_estimator(options.estimator);
   for (const at::Tensor& states : pooled_states(model, chosen, options.pooling, batch_tokens)) {
     try {

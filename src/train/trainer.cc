@@ -34,7 +34,7 @@ TrainingResult Trainer::run() {
     if (at_epoch_end()) {
       ++state_.epoch;
       state_.batch = 0;
-      epoch_batches_ = task_.num_batches(state_.epoch);
+      epoch_batches_ = data_.num_batches(state_.epoch);
     }
     do_step();
     after_step();
@@ -64,7 +64,7 @@ void Trainer::do_step() {
   const std::vector<Batch> batches = take_batches();
   double targets = 0, tokens = 0, examples = 0;
   for (const Batch& batch : batches) {
-    targets += static_cast<double>(task_.num_targets(batch));
+    targets += static_cast<double>(data_.num_targets(batch));
     tokens += static_cast<double>(batch.tokens());
     examples += static_cast<double>(batch.sequences());
   }
@@ -98,7 +98,7 @@ void Trainer::do_step() {
     throw Error(
         ErrorCode::kNumerics, fmt::format("training, step {}", state_.step + 1),
         fmt::format("the gradient of {} is not finite (loss {:.6g}); {}", gradients.not_finite.front(), loss,
-                    batches.empty() ? std::string("of another rank") : task_.describe(batches.front())),
+                    batches.empty() ? std::string("of another rank") : data_.describe(batches.front())),
         "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
   }
   update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), plan);
@@ -126,7 +126,7 @@ std::vector<Batch> Trainer::take_batches() {
   const int64_t each = setup_.options.accumulation;
   std::vector<Batch> batches;
   for (int64_t i = 0; i < each * ranks_->size() && !at_epoch_end(); ++i, ++state_.batch) {
-    if (i / each == ranks_->rank()) batches.push_back(task_.batch(state_.epoch, state_.batch));
+    if (i / each == ranks_->rank()) batches.push_back(data_.batch(state_.epoch, state_.batch));
   }
   return batches;
 }
@@ -171,13 +171,13 @@ double Trainer::backward(const std::vector<Batch>& batches, double targets) {
     {
       const ProfileScope scope("forward, rest");
       const CheckpointActivations checkpoint(setup_.options.checkpoint_activations);
-      sum = task_.loss_sum(batches[i], context);
+      sum = data_.loss_sum(batches[i], context);
     }
     const double value = sum.item<double>();
     if (!std::isfinite(value)) {
       throw Error(
           ErrorCode::kNumerics, fmt::format("training, step {}, micro-batch {}", state_.step + 1, i + 1),
-          fmt::format("the loss is {}; {}", value, task_.describe(batches[i])),
+          fmt::format("the loss is {}; {}", value, data_.describe(batches[i])),
           "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
     }
     if (!sum.requires_grad()) {
@@ -241,7 +241,7 @@ void Trainer::after_step() {
   const bool evaluation_due =
       is_last || (options.eval_every > 0 ? state_.step % options.eval_every == 0 : at_epoch_end());
   bool is_best = false;
-  const bool evaluated = evaluation_due && task_.can_evaluate();
+  const bool evaluated = evaluation_due && data_.can_evaluate();
   if (evaluated) is_best = evaluate();
 
   const bool save_due =
@@ -251,12 +251,12 @@ void Trainer::after_step() {
 
 std::string Trainer::best_metric() const {
   if (!setup_.options.best_metric.empty()) return setup_.options.best_metric;
-  const auto names = task_.metric_names();
+  const auto names = data_.metric_names();
   return names.empty() ? std::string() : names.front();
 }
 
 bool Trainer::evaluate() {
-  const Evaluation evaluation = task_.evaluate();
+  const Evaluation evaluation = data_.evaluate();
   const std::string metric = best_metric();
   const double value = evaluation.value(metric);
   bool is_best = std::isfinite(value);

@@ -73,30 +73,30 @@ TrainOptions of_all_ranks(const TrainerSetup& setup) {
 
 }  // namespace
 
-Trainer::Trainer(TrainerSetup setup, TrainingTask& task)
+Trainer::Trainer(TrainerSetup setup, TrainingData& data)
     : setup_(checked(std::move(setup))),
-      task_(task),
-      total_steps_(count_steps(of_all_ranks(setup_), task)),
+      data_(data),
+      total_steps_(count_steps(of_all_ranks(setup_), data)),
       schedule_(setup_.options.schedule, setup_.schedule_steps > 0 ? setup_.schedule_steps : total_steps_,
                 setup_.options.warmup_steps, setup_.options.warmup_ratio),
       optimizer_(make_optimizer(setup_.options, optimizer_groups(setup_.options, setup_.trainable))),
       watch_(named(setup_.trainable)),
       checkpoints_(setup_.directory),
       ranks_(setup_.ranks != nullptr ? setup_.ranks : &alone_) {
-  const auto names = task_.metric_names();
+  const auto names = data_.metric_names();
   const std::string& wanted = setup_.options.best_metric;
-  if (task_.can_evaluate() && !wanted.empty() &&
+  if (data_.can_evaluate() && !wanted.empty() &&
       std::find(names.begin(), names.end(), wanted) == names.end()) {
     throw Error(ErrorCode::kConfig, "train.best_metric",
                 fmt::format("the task has no metric `{}`; it has {}", wanted, fmt::join(names, ", ")),
                 did_you_mean(wanted, names));
   }
-  if (setup_.options.early_stopping_patience > 0 && !task_.can_evaluate()) {
+  if (setup_.options.early_stopping_patience > 0 && !data_.can_evaluate()) {
     throw Error(ErrorCode::kConfig, "train.early_stopping_patience",
                 "there is no validation data, so no evaluation could stop the run",
                 "data.validation or data.validation_fraction; or remove it");
   }
-  if (setup_.adapter != nullptr && setup_.adapter->search() != nullptr && !task_.can_evaluate()) {
+  if (setup_.adapter != nullptr && setup_.adapter->search() != nullptr && !data_.can_evaluate()) {
     throw Error(ErrorCode::kConfig, "training",
                 fmt::format("method {} ends with a search on validation data, but there is none",
                             setup_.adapter->config().method),
@@ -117,7 +117,7 @@ void Trainer::start() {
   } else {
     start_fresh();
   }
-  epoch_batches_ = task_.num_batches(state_.epoch);
+  epoch_batches_ = data_.num_batches(state_.epoch);
   RunInfo info{setup_.method, total_steps_, state_.step, resumed, 0};
   for (const TrainableTensor& tensor : setup_.trainable) info.trainable_parameters += tensor.tensor.numel();
   tell([&](EventSink& sink) { sink.on_start(info); });
@@ -148,7 +148,7 @@ void Trainer::check_same_run(const TrainingCheckpoint& checkpoint) const {
     }
     errors.throw_if_any(ErrorCode::kConfig, where + ": made with other options");
   }
-  if (checkpoint.data_fingerprint != task_.fingerprint()) {
+  if (checkpoint.data_fingerprint != data_.fingerprint()) {
     throw Error(ErrorCode::kConfig, where, "the training data has changed since the checkpoint was made",
                 "resume with the same data, or start anew in another directory");
   }
@@ -212,7 +212,7 @@ void Trainer::save_checkpoint() {
   checkpoint.optimizer = optimizer_->state();
   if (setup_.adapter != nullptr) checkpoint.adapter_state = setup_.adapter->state().facts;
   checkpoint.recipe = setup_.recipe;
-  checkpoint.data_fingerprint = task_.fingerprint();
+  checkpoint.data_fingerprint = data_.fingerprint();
   checkpoint.base_fingerprint = setup_.base_fingerprint;
   checkpoints_.save(checkpoint);
   saved_step_ = state_.step;
@@ -256,11 +256,11 @@ void Trainer::search() {
                       : "stopped",
                   setup_.keeps_checkpoints ? "continue with --resume" : "");
     }
-    const double value = task_.evaluate().value(metric);
+    const double value = data_.evaluate().value(metric);
     return smaller_is_better(metric) ? -value : value;
   };
   nlohmann::json found = setup_.adapter->search()->run(score, say);
-  const Evaluation evaluation = task_.evaluate();
+  const Evaluation evaluation = data_.evaluate();
   found["metric"] = metric;
   found["step"] = state_.step;
   for (const auto& [name, value] : evaluation.metrics) found["evaluation"][name] = value;
@@ -302,12 +302,12 @@ std::vector<TrainableTensor> all_trainable(const std::vector<NamedTensor>& param
   return trainable;
 }
 
-int64_t count_steps(const TrainOptions& options, TrainingTask& task) {
-  if (task.num_batches(0) < 1) throw Error(ErrorCode::kData, "training", "there is nothing to train on");
+int64_t count_steps(const TrainOptions& options, TrainingData& data) {
+  if (data.num_batches(0) < 1) throw Error(ErrorCode::kData, "training", "there is nothing to train on");
   if (options.max_steps > 0) return options.max_steps;
   int64_t steps = 0;
   for (int64_t epoch = 0; epoch < options.epochs; ++epoch) {
-    steps += (task.num_batches(epoch) + options.accumulation - 1) / options.accumulation;
+    steps += (data.num_batches(epoch) + options.accumulation - 1) / options.accumulation;
   }
   return steps;
 }

@@ -66,21 +66,27 @@ std::vector<TokenizedExample> random_examples(size_t count, uint64_t seed) {
 }
 
 /// Tells which step is being computed and what is free in it.
-class WatchedTask : public TextTask {
+class WatchedData : public TrainingData {
  public:
-  WatchedTask(Model& model, const std::vector<TokenizedExample>& train,
-              const std::vector<ValidationSet>& validation, TextTaskOptions options,
-              std::function<void(int64_t)> on_step)
-      : TextTask(model, train, validation, std::move(options)), on_step_(std::move(on_step)) {}
+  WatchedData(const Task& task, Model& model, Examples train, const BatchOptions& batches,
+              std::vector<NamedExamples> validation, std::function<void(int64_t)> on_step)
+      : TrainingData(task, model, std::move(train), batches, std::move(validation)),
+        on_step_(std::move(on_step)) {}
 
   at::Tensor loss_sum(const Batch& batch, const ForwardContext& context) override {
     on_step_(static_cast<int64_t>(context.step));
-    return TextTask::loss_sum(batch, context);
+    return TrainingData::loss_sum(batch, context);
   }
 
  private:
   std::function<void(int64_t)> on_step_;
 };
+
+std::unique_ptr<Task> three_classes() {
+  TaskSettings settings;
+  settings.labels = LabelMap::from_list({"0", "1", "2"});
+  return make_task("classification", std::move(settings));
+}
 
 }  // namespace
 
@@ -161,16 +167,16 @@ void TinyTraining::watch() {
 }
 
 TrainingResult TinyTraining::run(const std::filesystem::path& directory, bool resume) {
-  TextTaskOptions task_options;
-  task_options.batches = batch_options(options);
-  std::vector<ValidationSet> validation;
-  if (!validation_.empty()) validation.push_back({"validation", &validation_});
-  WatchedTask task(model_.model(), examples_, validation, task_options, [this](int64_t step) {
-    step_ = step;
-    for (const TrainableTensor& entry : adapter_->trainable()) {
-      if (entry.tensor.requires_grad()) history_[entry.name].free.insert(step);
-    }
-  });
+  const auto task = three_classes();
+  std::vector<NamedExamples> validation;
+  if (!validation_.empty()) validation.push_back({"validation", all_of(validation_)});
+  WatchedData data(*task, model_.model(), all_of(examples_), batch_options(options), std::move(validation),
+                   [this](int64_t step) {
+                     step_ = step;
+                     for (const TrainableTensor& entry : adapter_->trainable()) {
+                       if (entry.tensor.requires_grad()) history_[entry.name].free.insert(step);
+                     }
+                   });
   TrainerSetup setup;
   setup.options = options;
   setup.directory = directory;
@@ -179,7 +185,7 @@ TrainingResult TinyTraining::run(const std::filesystem::path& directory, bool re
   setup.trainable = adapter_->trainable();
   setup.adapter = adapter_.get();
   setup.base_fingerprint = adapter_->target().base_fingerprint;
-  return Trainer(std::move(setup), task).run();
+  return Trainer(std::move(setup), data).run();
 }
 
 std::vector<NamedTensor> TinyTraining::values() const {

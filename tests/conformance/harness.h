@@ -13,8 +13,8 @@
 
 #include "conformance/method_row.h"
 #include "msplora/models/model.h"
-#include "msplora/train/text_task.h"
 #include "msplora/train/trainer.h"
+#include "msplora/train/training_data.h"
 
 namespace msplora::testing {
 

@@ -1,4 +1,5 @@
 #include "msplora/data/batching.h"
+#include "msplora/data/examples.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -159,47 +160,56 @@ TEST(BatchPlan, RefusesMissingAndSurvivesHugeLimits) {
   EXPECT_EQ(BatchPlan({}, options).sequential().size(), 0u);
 }
 
-TEST(Collate, LaysExamplesEndToEnd) {
-  const std::vector<TokenizedExample> examples = {
+TEST(Pack, LaysExamplesEndToEnd) {
+  std::vector<TokenizedExample> examples = {
       {{1, 2, 3}, {}, 1, 0.5}, {{4, 5}, {0, 1}, 0, -1.5}, {{6}, {}, kIgnoredLabel, 0.0}};
-  EXPECT_THAT(lengths_of(examples), ElementsAre(3, 2, 1));
-  const std::vector<uint32_t> indices = {1, 0};
-  const Batch batch = collate(examples, indices, false);
+  EXPECT_THAT(lengths_of(all_of(examples)), ElementsAre(3, 2, 1));
+  const Batch batch =
+      pack(std::vector<TokenizedExample>{examples[1], examples[0]}, std::vector<uint32_t>{1, 0});
   EXPECT_THAT(batch.input_ids, ElementsAre(4, 5, 1, 2, 3));
   EXPECT_THAT(batch.token_type_ids, ElementsAre(0, 1, 0, 0, 0));
   EXPECT_THAT(batch.cu_seqlens, ElementsAre(0, 2, 5));
-  EXPECT_THAT(batch.labels, ElementsAre(0, 1));
-  EXPECT_THAT(batch.targets, IsEmpty());
   EXPECT_THAT(batch.examples, ElementsAre(1, 0));
-
-  const std::vector<uint32_t> untyped = {2, 0};
-  const Batch values = collate(examples, untyped, true);
-  EXPECT_THAT(values.token_type_ids, IsEmpty());
-  EXPECT_THAT(values.targets, ElementsAre(0.0f, 0.5f));
-  EXPECT_THAT(values.labels, IsEmpty());
-  EXPECT_THAT(collate(examples, untyped, false).labels, ElementsAre(kIgnoredLabel, 1));
+  EXPECT_THAT(pack(std::vector<TokenizedExample>{examples[2]}, std::vector<uint32_t>{2}).token_type_ids,
+              IsEmpty());
+  // Two sequences in one example: the choices of a question, an answer and a worse one.
+  examples[0].starts = {2};
+  const Batch choices =
+      pack(std::vector<TokenizedExample>{examples[2], examples[0]}, std::vector<uint32_t>{2, 0});
+  EXPECT_THAT(choices.cu_seqlens, ElementsAre(0, 1, 3, 4));
+  EXPECT_THAT(choices.examples, ElementsAre(2, 0, 0));
 }
 
-TEST(Collate, RefusesWhatIsNoBatch) {
-  const std::vector<TokenizedExample> examples = {{{1}, {0, 0}, 0, 0.0}, {{}, {}, 0, 0.0}};
-  for (const std::vector<uint32_t>& indices : {std::vector<uint32_t>{}, {0}, {1}, {2}}) {
-    EXPECT_THROW(collate(examples, indices, false), Error);
+TEST(Pack, RefusesWhatIsNoBatch) {
+  const std::vector<TokenizedExample> bad = {{{1}, {0, 0}, 0, 0.0}, {{}, {}, 0, 0.0}};
+  EXPECT_THROW(pack({}, {}), Error);
+  for (TokenizedExample example : bad)
+    EXPECT_THROW(pack(std::span(&example, 1), std::vector<uint32_t>{0}), Error);
+  for (const std::vector<int32_t>& starts : {std::vector<int32_t>{0}, {3}, {2, 1}}) {
+    TokenizedExample example{{1, 2, 3}, {}};
+    example.starts = starts;
+    EXPECT_THROW(pack(std::span(&example, 1), std::vector<uint32_t>{0}), Error);
   }
 }
 
-TEST(CollateCausal, EachTokenBehindThePromptIsALabelOfTheOneBefore) {
-  std::vector<TokenizedExample> examples(3);
-  examples[0].ids = {5, 6, 7, 8};
-  examples[0].prompt_tokens = 2;
-  examples[1].ids = {9, 10};
-  examples[2].ids = {11, 12, 13};
-  examples[2].prompt_tokens = 3;
-  const std::vector<uint32_t> all = {0, 1, 2};
-  const Batch batch = collate_causal(examples, all);
-  const int64_t none = kIgnoredLabel;
-  EXPECT_EQ(batch.labels, (std::vector<int64_t>{none, 7, 8, none, 10, none, none, none, none}));
-  EXPECT_EQ(count_labels(batch), 3);
-  EXPECT_EQ(count_predicted(examples), 3);
+TEST(Examples, PartsAndFingerprintsFollowTheExamples) {
+  std::vector<TokenizedExample> examples = {{{1, 2}, {}, 1, 0.5}, {{3}, {}, 0, 0.0}, {{4, 5, 6}, {}, 1, 0.0}};
+  const Examples whole = all_of(examples, [](size_t i) { return "train.tsv:" + std::to_string(i + 2); });
+  const Examples part = part_of(whole, {2, 0});
+  EXPECT_EQ(part.size, 2u);
+  EXPECT_EQ(part.length(0), 3u);
+  EXPECT_THAT(part.get(1).ids, ElementsAre(1, 2));
+  EXPECT_EQ(part.name(0), "train.tsv:4");
+  EXPECT_EQ(all_of(examples).name(0), "number 1");
+  EXPECT_THROW(whole.get(3), Error);
+  const uint64_t before = fingerprint_of(whole);
+  EXPECT_EQ(fingerprint_of(part_of(whole, {0, 1, 2})), before);
+  EXPECT_NE(fingerprint_of(part_of(whole, {0, 2, 1})), before);
+  examples[1].label = 1;
+  EXPECT_NE(fingerprint_of(whole), before);
+  examples[1].label = 0;
+  examples[1].predicted = {{0, 1}};
+  EXPECT_NE(fingerprint_of(whole), before);
 }
 
 }  // namespace

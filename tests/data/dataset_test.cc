@@ -20,6 +20,7 @@ namespace {
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 TableSpec spec_of(FileFormat format, std::string text, std::string label) {
   TableSpec spec;
@@ -272,7 +273,7 @@ TEST(LoadTaskData, ClassesAreThoseOfTheWholeFile) {
   config.train = dir.write("train.csv", rows + "odd,c\n").string();
   config.validation_fraction = 0.3;
   for (uint64_t seed = 1; seed <= 8; ++seed) {
-    const TaskData data = load_task_data(config, TaskType::kClassification, seed);
+    const TaskData data = load_task_data(config, LabelKind::kClass, seed);
     EXPECT_THAT(data.class_counts,
                 ElementsAre(testing::Pair("a", 10), testing::Pair("b", 10), testing::Pair("c", 1)));
     EXPECT_EQ(data.train.label_counts().count("c"), 1u);
@@ -285,16 +286,27 @@ TEST(LoadTaskData, ReadsFilesAndSplits) {
   config.train = dir.write("train.csv", "text,label\na,1\nb,0\nc,1\nd,0\n").string();
   config.test = dir.write("test.csv", "text\nx\n").string();
   config.validation_fraction = 0.25;
-  const TaskData data = load_task_data(config, TaskType::kClassification, 3, {true, true, true});
+  const TaskData data = load_task_data(config, LabelKind::kClass, 3, {true, true, true});
   EXPECT_EQ(data.train.size(), 3u);
   ASSERT_EQ(data.validation.size(), 1u);
   EXPECT_EQ(data.validation[0].data.size(), 1u);
   EXPECT_THAT(data.validation[0].data.notes(), Contains(HasSubstr("1 of 4 examples set aside")));
   ASSERT_EQ(data.test.size(), 1u);
   EXPECT_FALSE(data.test[0].data.has_labels());
-  EXPECT_THAT(data.metrics, Contains("accuracy"));
+  EXPECT_THAT(data.metrics, IsEmpty());  // those of the task
 
-  const TaskData only = load_task_data(config, TaskType::kClassification, 3, {false, true, false});
+  // A task without labels reads none, wherever one stands and where there is none.
+  const TaskData texts = load_task_data(config, LabelKind::kNone, 3, {true, true, true});
+  EXPECT_FALSE(texts.train.has_labels());
+  EXPECT_TRUE(texts.class_counts.empty());
+  config.train = config.test;
+  config.validation_fraction = 0;
+  EXPECT_EQ(load_task_data(config, LabelKind::kNone, 3).train.size(), 1u);
+  EXPECT_THROW(load_task_data(config, LabelKind::kClass, 3), Error);
+  config.train = (dir.path() / "train.csv").string();
+  config.validation_fraction = 0.25;
+
+  const TaskData only = load_task_data(config, LabelKind::kClass, 3, {false, true, false});
   EXPECT_TRUE(only.train.empty());
   EXPECT_EQ(only.validation[0].data[0].text, data.validation[0].data[0].text);
 }
@@ -391,7 +403,7 @@ TEST(Notes, EqualTextsAcrossASplitAndWithDifferentLabels) {
   DataConfig config;
   config.train = dir.write("train.tsv", "text\tlabel\na\t1\n a \t0\nb\t1\nb\t1\nc\t0\n").string();
   config.validation = dir.write("dev.tsv", "text\tlabel\nb\t0\nc\t0\nd\t1\n").string();
-  const TaskData data = load_task_data(config, TaskType::kClassification, 1);
+  const TaskData data = load_task_data(config, LabelKind::kClass, 1);
   EXPECT_THAT(data.notes, Contains(AllOf(HasSubstr("1 training texts occur with different labels"),
                                          HasSubstr("train.tsv:2 is `1`, line 3 is `0`"))));
   EXPECT_THAT(data.notes, Contains(AllOf(HasSubstr("2 of 3 validation examples"),
@@ -403,19 +415,18 @@ TEST(LoadTaskData, ReportsAllContradictionsAtOnce) {
   DataConfig config;
   config.dir = "somewhere";
   config.labels = {"a", "a"};
-  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, TaskType::kRegression, 0); }),
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, LabelKind::kNumber, 0); }),
               AllOf(HasSubstr("data.dir"), HasSubstr("data.train"), HasSubstr("data.labels"),
                     HasSubstr("named twice")));
   config = {};
   config.glue_task = "sts-b";
-  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, TaskType::kRegression, 0); }),
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, LabelKind::kNumber, 0); }),
               HasSubstr("did you mean `stsb`?"));
   config.glue_task = "stsb";
   config.train = "x.tsv";
   EXPECT_THAT(
-      error_text(ErrorCode::kConfig, [&] { load_task_data(config, TaskType::kClassification, 0); }),
+      error_text(ErrorCode::kConfig, [&] { load_task_data(config, LabelKind::kClass, 0); }),
       AllOf(HasSubstr("data.dir"), HasSubstr("brings its own files"), HasSubstr("is a regression task")));
-  EXPECT_THROW(parse_task_type("clasification"), Error);
 }
 
 // Counts by awk and grep over the same files.

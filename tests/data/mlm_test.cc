@@ -34,10 +34,8 @@ MlmVocabulary make_vocabulary(size_t size = 200) {
   return vocabulary;
 }
 
-std::vector<int64_t> sequence(const MlmCorpus& corpus, size_t index) {
-  std::vector<int64_t> ids;
-  corpus.append_sequence(index, ids);
-  return ids;
+std::vector<int32_t> sequence(const MlmCorpus& corpus, size_t index) {
+  return corpus.sequence(index);
 }
 
 TEST(MlmCorpus, KeepsLinesAndSplitsLongOnesEvenly) {
@@ -199,27 +197,16 @@ TEST(MaskTokens, WholeWordsAreChosenTogether) {
   EXPECT_TRUE(differ);
 }
 
-TEST(CollateMlm, DependsOnSeedEpochAndExampleAlone) {
+TEST(MlmCorpus, IsExamplesWithSpecialTokens) {
   MlmCorpus corpus(make_vocabulary());
-  for (int line = 0; line < 20; ++line) {
-    std::vector<int32_t> ids(30);
-    for (size_t i = 0; i < ids.size(); ++i)
-      ids[i] = kFirst + static_cast<int32_t>((i * 3 + static_cast<size_t>(line)) % 150);
-    corpus.add_line(ids, 64);
-  }
-  MaskOptions options;
-  const std::vector<uint32_t> first = {4, 9}, second = {9, 1, 4};
-  const Batch a = collate_mlm(corpus, first, options, 2), b = collate_mlm(corpus, second, options, 2);
-  EXPECT_THAT(a.cu_seqlens, ElementsAre(0, 32, 64));
-  EXPECT_THAT(b.examples, ElementsAre(9, 1, 4));
-  EXPECT_TRUE(std::equal(a.input_ids.begin() + 32, a.input_ids.end(), b.input_ids.begin()));
-  EXPECT_TRUE(std::equal(a.labels.begin() + 32, a.labels.end(), b.labels.begin()));
-  EXPECT_TRUE(std::equal(a.labels.begin(), a.labels.begin() + 32, b.labels.begin() + 64));
-  EXPECT_EQ(a.labels.size(), a.tokens());
-  EXPECT_NE(collate_mlm(corpus, first, options, 3).labels, a.labels);
-  options.seed = 1;
-  EXPECT_NE(collate_mlm(corpus, first, options, 2).labels, a.labels);
-  EXPECT_THROW(collate_mlm(corpus, {}, options, 0), Error);
+  corpus.add_line(std::vector<int32_t>{kFirst, kFirst + 1}, 64);
+  corpus.add_line(std::vector<int32_t>{kFirst + 2}, 64);
+  const Examples examples = all_of(corpus);
+  ASSERT_EQ(examples.size, 2u);
+  EXPECT_EQ(examples.length(0), 4u);
+  EXPECT_THAT(examples.get(1).ids, ElementsAre(kCls, kFirst + 2, kSep));
+  EXPECT_EQ(examples.name(1), "sequence 2 of the text");
+  EXPECT_THROW(examples.get(2), Error);
 }
 
 }  // namespace

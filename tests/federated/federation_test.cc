@@ -26,10 +26,9 @@ std::vector<at::Tensor> trained_alone(TinyFederation& run, const std::vector<Tok
   TrainOptions options = run.train;
   options.seed = static_cast<int64_t>(train_seed);
   const auto adapter = create_adapter(run.adapter, target_of(*run.model), adapter_seed);
-  TextTaskOptions task_options = run.task;
-  task_options.batches = batch_options(options);
-  task_options.batches.shuffle = run.shuffle;
-  TextTask task(*run.model, examples, {}, task_options);
+  BatchOptions batches = batch_options(options);
+  batches.shuffle = run.shuffle;
+  TrainingData data(*run.task, *run.model, all_of(examples), batches);
   TrainerSetup setup;
   setup.options = options;
   setup.keeps_checkpoints = false;
@@ -39,7 +38,7 @@ std::vector<at::Tensor> trained_alone(TinyFederation& run, const std::vector<Tok
     if (is_down && !trains_down) at::Tensor(entry.tensor).requires_grad_(false);
     if (!is_down || trains_down) setup.trainable.push_back(entry);
   }
-  Trainer(std::move(setup), task).run();
+  Trainer(std::move(setup), data).run();
   return effects_of(*adapter);
 }
 
@@ -91,7 +90,7 @@ TEST_P(EveryRoundLoop, TheGlobalAdapterIsWhatWasEvaluated) {
   federation.run();
   const RoundReport& last = run.reports.back();
   const auto score = [&] {
-    return ExampleEvaluator(*run.model, run.validation, EvaluatorOptions{}).run().value("loss");
+    return Evaluator(*run.task, *run.model, all_of(run.validation)).run().value("loss");
   };
   TemporaryDirectory directory;
   {

@@ -47,7 +47,7 @@ struct TinyFederation {
     options.clients = 3;
     options.rounds = 2;
     options.held_out = 0.0;
-    task.is_regression = is_regression;
+    task = text_task(is_regression);
   }
 
   /// The examples of each client, unequal on purpose.
@@ -70,10 +70,11 @@ struct TinyFederation {
     setup.train = train;
     setup.target = target_of(*model);
     setup.clients = clients.empty() ? make_clients() : clients;
-    if (validate) setup.validation = {{"validation", &validation}};
-    setup.task = task;
-    setup.task.batches = batch_options(train);
-    setup.task.batches.shuffle = shuffle;
+    setup.task = task.get();
+    if (validate) setup.validation = validation_of(validation);
+    setup.batches = batch_options(train);
+    setup.batches.shuffle = shuffle;
+    setup.where = where;
     setup.directory = directory;
     setup.resume = resume;
     setup.recipe = {{"federated", {{"rounds", options.rounds}, {"stop_at", options.stop_at}}},
@@ -88,7 +89,8 @@ struct TinyFederation {
   AdapterConfig adapter;
   TrainOptions train;
   FederatedOptions options;
-  TextTaskOptions task;
+  std::unique_ptr<Task> task;
+  std::function<std::string(size_t)> where;
   std::vector<ClientData> clients;  // empty: make_clients()
   std::vector<TokenizedExample> validation = tiny_examples(20, 2);
   bool validate = false;

@@ -195,7 +195,9 @@ TEST(MetricSet, RefusesWhatMakesNoSense) {
     EXPECT_THAT(error.what(), HasSubstr("`pearson` needs a regression"));
   }
   EXPECT_THROW(MetricSet::create({"accuracy"}, 1), Error);
-  EXPECT_THROW(MetricSet::create({"loss"}, 0), Error);
+  EXPECT_THROW(MetricSet::create({"loss"}, -1), Error);
+  EXPECT_THROW(MetricSet::create({"f1"}, 0), Error);
+  EXPECT_THROW(MetricSet::create({"mse"}, 0), Error);
   MetricSet set = MetricSet::create({"mse", "loss"}, 1);
   EXPECT_THROW(set.compute(), Error);
   EXPECT_THROW(set.update_value(std::nan(""), 1), Error);

@@ -12,7 +12,6 @@
 #include "msplora/adapters/merge.h"
 #include "msplora/bench/step.h"
 #include "msplora/tasks/evaluator.h"
-#include "msplora/train/causal_lm_task.h"
 #include "msplora/train/trainer.h"
 #include "nn/drawn_tensors.h"
 #include "nn/pretend_device.h"
@@ -54,7 +53,8 @@ TEST(OtherDevice, EvaluatesAndPredictsAsOnTheCpu) {
   const std::vector<TokenizedExample> examples = tiny_examples(30, 1);
   const auto here = tiny_model(tiny_config(), ModelTask::kSequenceClassification, at::kCPU);
   const auto there = tiny_model(tiny_config(), ModelTask::kSequenceClassification, other_device());
-  ExampleEvaluator expected(*here, examples, {}), found(*there, examples, {});
+  const auto task = text_task();
+  Evaluator expected(*task, *here, all_of(examples)), found(*task, *there, all_of(examples));
   const Evaluation a = expected.run(), b = found.run();
   ASSERT_EQ(a.metrics.size(), b.metrics.size());
   for (size_t i = 0; i < a.metrics.size(); ++i)
@@ -111,10 +111,11 @@ TEST(OtherDevice, ADecoderLearnsWithRecomputedActivations) {
   AdapterConfig config;
   config.target_modules = {"all-linear"};
   const auto adapter = create_adapter(config, target_of(*model, "CAUSAL_LM"), 1);
-  CausalLmTaskOptions options;
-  options.batches.batch_size = 8;
-  CausalLmTask task(*model, examples, &examples, options);
-  const double before = task.evaluate().metrics[0].second;
+  BatchOptions batches;
+  batches.batch_size = 8;
+  const auto task = make_task("causal_lm", {});
+  TrainingData data(*task, *model, all_of(examples), batches, validation_of(examples));
+  const double before = data.evaluate().metrics[0].second;
   TrainerSetup setup;
   setup.directory = directory.path();
   setup.method = config.method;
@@ -123,8 +124,8 @@ TEST(OtherDevice, ADecoderLearnsWithRecomputedActivations) {
   setup.options.lr = 1e-2;
   setup.options.epochs = 3;
   setup.options.checkpoint_activations = true;
-  Trainer(std::move(setup), task).run();
-  EXPECT_LT(task.evaluate().metrics[0].second, 0.95 * before);
+  Trainer(std::move(setup), data).run();
+  EXPECT_LT(data.evaluate().metrics[0].second, 0.95 * before);
 }
 
 TEST(OtherDevice, BenchMeasuresStepsAndTheRoofThere) {

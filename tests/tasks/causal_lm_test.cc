@@ -1,5 +1,3 @@
-#include "msplora/train/causal_lm_task.h"
-
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <cmath>
@@ -25,7 +23,7 @@ std::vector<TokenizedExample> counting(size_t count) {
     const auto start = static_cast<int32_t>(random.below(40)),
                length = static_cast<int32_t>(4 + random.below(8));
     for (int32_t i = 0; i < length; ++i) example.ids.push_back(start + i);
-    example.prompt_tokens = 2;
+    example.predicted = {{2, length}};
   }
   return examples;
 }
@@ -41,16 +39,17 @@ std::unique_ptr<Model> tiny_llama() {
 TEST(CausalLm, TheLossIsThatOfTheLogitsBehindThePrompts) {
   const auto model = tiny_llama();
   const std::vector<TokenizedExample> examples = counting(6);
-  CausalLmTaskOptions options;
-  options.batches.batch_size = 6;
-  CausalLmTask task(*model, examples, &examples, options);
-  const Batch batch = task.batch(0, 0);
+  BatchOptions batches;
+  batches.batch_size = 6;
+  const auto task = make_task("causal_lm", {});
+  TrainingData data(*task, *model, all_of(examples), batches, validation_of(examples));
+  const Batch batch = data.batch(0, 0);
   at::Tensor labels;
   const PackedInput input = packed_input_with_labels(batch, labels);
-  EXPECT_EQ(labels.numel(), task.num_targets(batch));
+  EXPECT_EQ(labels.numel(), data.num_targets(batch));
   const double expected = cross_entropy_sum(model->forward(input, {}), labels).item<double>();
-  EXPECT_NEAR(task.loss_sum(batch, {}).item<double>(), expected, 1e-4 * expected);
-  const Evaluation evaluation = task.evaluate();
+  EXPECT_NEAR(data.loss_sum(batch, {}).item<double>(), expected, 1e-4 * expected);
+  const Evaluation evaluation = data.evaluate();
   const double mean = expected / static_cast<double>(labels.numel());
   EXPECT_NEAR(evaluation.metrics[0].second, mean, 1e-4 * mean);
   EXPECT_NEAR(evaluation.metrics[1].second, std::exp(mean), 1e-3 * std::exp(mean));
@@ -71,10 +70,11 @@ TEST(CausalLm, AnAdapterLearnsToCount) {
   target.sites = model->sites();
   target.parameters = model->parameters();
   const auto adapter = create_adapter(config, std::move(target), 1);
-  CausalLmTaskOptions options;
-  options.batches.batch_size = 16;
-  CausalLmTask task(*model, examples, &examples, options);
-  const double before = task.evaluate().metrics[0].second;
+  BatchOptions batches;
+  batches.batch_size = 16;
+  const auto task = make_task("causal_lm", {});
+  TrainingData data(*task, *model, all_of(examples), batches, validation_of(examples));
+  const double before = data.evaluate().metrics[0].second;
   TrainerSetup setup;
   setup.directory = directory.path();
   setup.method = config.method;
@@ -82,17 +82,51 @@ TEST(CausalLm, AnAdapterLearnsToCount) {
   setup.adapter = adapter.get();
   setup.options.lr = 1e-2;
   setup.options.epochs = 10;
-  Trainer(std::move(setup), task).run();
-  EXPECT_LT(task.evaluate().metrics[0].second, 0.7 * before);
+  Trainer(std::move(setup), data).run();
+  EXPECT_LT(data.evaluate().metrics[0].second, 0.7 * before);
 }
 
 TEST(CausalLm, PromptsAloneAreRefused) {
   const auto model = tiny_llama();
   std::vector<TokenizedExample> examples = counting(2);
-  for (TokenizedExample& example : examples) example.prompt_tokens = 100;
-  CausalLmTaskOptions options;
-  options.batches.batch_size = 2;
-  EXPECT_THROW(CausalLmTask(*model, examples, nullptr, options), Error);
+  for (TokenizedExample& example : examples) example.predicted = {{100, 200}};
+  BatchOptions batches;
+  batches.batch_size = 2;
+  const auto task = make_task("causal_lm", {});
+  EXPECT_THROW(TrainingData(*task, *model, all_of(examples), batches), Error);
+  EXPECT_THROW(Evaluator(*task, *model, all_of(examples)), Error);
+}
+
+TEST(CausalLm, LabelsAreTheTokensThatFollowInTheSpans) {
+  std::vector<TokenizedExample> examples(3);
+  examples[0].ids = {5, 6, 7, 8};
+  examples[0].predicted = {{2, 4}};
+  examples[1].ids = {9, 10, 11};  // all of it
+  examples[2].ids = {20, 21, 22, 23};
+  examples[2].starts = {2};
+  const auto task = make_task("causal_lm", {});
+  const Batch batch = task->collate(all_of(examples), std::vector<uint32_t>{0, 1, 2}, 0);
+  constexpr int64_t kNone = kIgnoredLabel;
+  EXPECT_EQ(batch.labels, (std::vector<int64_t>{kNone, 7, 8, kNone, 10, 11, kNone, 21, kNone, 23, kNone}));
+  EXPECT_EQ(task->num_targets(batch), task->count_targets(all_of(examples)));
+}
+
+TEST(CausalLm, PredictionsAreTheLogLikelihoodsOfEachExample) {
+  const auto model = tiny_llama();
+  const std::vector<TokenizedExample> examples = counting(5);
+  const auto task = make_task("causal_lm", {});
+  const std::vector<Prediction> predictions = predict(*task, *model, all_of(examples), 20, true);
+  ASSERT_EQ(predictions.size(), examples.size());
+  double sum = 0;
+  int64_t tokens = 0;
+  for (const Prediction& prediction : predictions) {
+    sum -= prediction.json.at("log_likelihood").get<double>();
+    tokens += prediction.json.at("tokens").get<int64_t>();
+    EXPECT_EQ(prediction.cells.size(), task->prediction_columns(true).size());
+  }
+  EXPECT_EQ(tokens, task->count_targets(all_of(examples)));
+  EXPECT_NEAR(sum / static_cast<double>(tokens),
+              Evaluator(*task, *model, all_of(examples)).run().value("loss"), 1e-4);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 #include "msplora/models/memory_estimate.h"
 #include "msplora/tasks/evaluator.h"
 #include "msplora/tasks/inputs.h"
-#include "msplora/tasks/predictions.h"
+#include "msplora/tasks/prediction.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -22,13 +22,14 @@ namespace {
 
 TEST(Evaluator, AgreesWithOneExampleAtATime) {
   TinyRun run;
-  ExampleEvaluator evaluator(*run.model, run.validation, {false, {"accuracy"}, 30});
+  const auto task = text_task(false, {"accuracy"});
+  Evaluator evaluator(*task, *run.model, all_of(run.validation), 30);
   const Evaluation evaluation = evaluator.run();
   int64_t right = 0;
   double loss = 0.0;
   c10::NoGradGuard no_grad;
   for (uint32_t i = 0; i < run.validation.size(); ++i) {
-    const Batch batch = collate(run.validation, std::vector<uint32_t>{i}, false);
+    const Batch batch = batch_of(*run.task, run.validation, i);
     const at::Tensor logits = run.model->forward(packed_input(batch), {});
     right += logits.argmax(1).item<int64_t>() == run.validation[i].label;
     loss -= at::log_softmax(logits.to(at::kDouble), 1)[0][run.validation[i].label].item<double>();
@@ -42,8 +43,10 @@ TEST(Evaluator, AgreesWithOneExampleAtATime) {
 
 TEST(Evaluator, RefusesMetricsThatDoNotSuit) {
   TinyRun run;
-  EXPECT_THROW(ExampleEvaluator(*run.model, run.validation, {false, {"pearson"}, 30}), Error);
-  EXPECT_THROW(ExampleEvaluator(*run.model, {}, {}), Error);
+  EXPECT_THROW(text_task(false, {"pearson"}), Error);
+  EXPECT_THROW(text_task(true, {"f1"}), Error);
+  const std::vector<TokenizedExample> none;
+  EXPECT_THROW(Evaluator(*run.task, *run.model, all_of(none)), Error);
 }
 
 TEST(Predictions, ComeInTheOrderOfTheExamples) {
@@ -51,83 +54,92 @@ TEST(Predictions, ComeInTheOrderOfTheExamples) {
   const at::Tensor logits = predict_logits(*run.model, run.validation, 25);
   c10::NoGradGuard no_grad;
   for (uint32_t i = 0; i < run.validation.size(); ++i) {
-    const Batch batch = collate(run.validation, std::vector<uint32_t>{i}, false);
+    const Batch batch = batch_of(*run.task, run.validation, i);
     const at::Tensor alone = run.model->forward(packed_input(batch), {});
     EXPECT_LT((alone[0] - logits[i]).abs().max().item<double>(), 1e-5);
   }
 }
 
-std::string written(PredictionLayout layout, const at::Tensor& logits,
-                    const std::vector<nlohmann::ordered_json>& kept = {}) {
+std::string written(PredictionLayout layout, const Task& task, const at::Tensor& logits,
+                    const std::vector<nlohmann::ordered_json>& kept = {}, bool with_logits = false) {
   std::ostringstream out;
+  layout.columns = task.prediction_columns(with_logits);
   PredictionWriter writer(out, std::move(layout));
-  writer.write(logits, kept, [](int64_t row) { return "new.tsv:" + std::to_string(row + 2); });
+  writer.write(task.predictions(logits, with_logits), kept,
+               [](size_t row) { return "new.tsv:" + std::to_string(row + 2); });
   return out.str();
 }
 
-PredictionLayout layout_of(PredictionFormat format, std::vector<std::string> labels) {
+PredictionLayout layout_of(PredictionFormat format) {
   PredictionLayout layout;
   layout.format = format;
-  layout.labels = std::move(labels);
   return layout;
+}
+
+std::unique_ptr<Task> task_with(const std::vector<std::string>& labels) {
+  TaskSettings settings;
+  settings.labels = LabelMap::from_list(labels);
+  return make_task("classification", std::move(settings));
 }
 
 TEST(Predictions, AreWrittenAsTsvAndJsonl) {
   at::Tensor logits = at::zeros({2, 2});
   logits[0][1] = 3.0f;
   logits[1][0] = 1.0f;
-  EXPECT_EQ(written(layout_of(PredictionFormat::kTsv, {"no", "y\tes"}), logits),
+  EXPECT_EQ(written(layout_of(PredictionFormat::kTsv), *task_with({"no", "y\tes"}), logits),
             "prediction\tno\ty es\ny es\t0.047426\t0.952574\nno\t0.731059\t0.268941\n");
-  std::istringstream lines(written(layout_of(PredictionFormat::kJsonl, {"no", "yes"}), logits));
+  std::istringstream lines(written(layout_of(PredictionFormat::kJsonl), *task_with({"no", "yes"}), logits));
   std::string line;
   std::getline(lines, line);
   const auto json = nlohmann::json::parse(line);
   EXPECT_EQ(json.at("prediction"), "yes");
   EXPECT_NEAR(json.at("probabilities").at("no").get<double>(), 0.0474259, 1e-6);
   EXPECT_FALSE(json.contains("logits"));
-  EXPECT_EQ(written(layout_of(PredictionFormat::kTsv, {}), at::full({1, 1}, 2.5)), "prediction\n2.5\n");
-  EXPECT_THROW(written(layout_of(PredictionFormat::kTsv, {"one"}), at::full({1, 2}, 2.5)), Error);
+  EXPECT_EQ(written(layout_of(PredictionFormat::kTsv), *text_task(true), at::full({1, 1}, 2.5F)),
+            "prediction\n2.5\n");
 }
 
 TEST(Predictions, KeepColumnsAndQuoteThem) {
   at::Tensor logits = at::zeros({2, 2});
   logits[0][1] = 3.0f;
-  PredictionLayout layout = layout_of(PredictionFormat::kCsv, {"no", "yes, \"sure\""});
+  auto task = task_with({"no", "yes, \"sure\""});
+  PredictionLayout layout = layout_of(PredictionFormat::kCsv);
   layout.kept = {"id", "text"};
-  layout.with_logits = true;
   const std::vector<nlohmann::ordered_json> kept = {{{"id", 7}, {"text", "two\nlines"}},
                                                     {{"id", "a;b"}, {"text", nullptr}}};
-  EXPECT_EQ(written(layout, logits, kept),
+  EXPECT_EQ(written(layout, *task, logits, kept, true),
             "id,text,prediction,no,\"yes, \"\"sure\"\"\",logit:no,\"logit:yes, \"\"sure\"\"\"\n"
             "7,\"two\nlines\",\"yes, \"\"sure\"\"\",0.047426,0.952574,0,3\n"
             "a;b,,no,0.500000,0.500000,0,0\n");
   layout.delimiter = ';';
-  EXPECT_THAT(written(layout, logits, kept), testing::HasSubstr("\n\"a;b\";;no;"));
+  EXPECT_THAT(written(layout, *task, logits, kept, true), testing::HasSubstr("\n\"a;b\";;no;"));
   layout.kept = {"id", "prediction"};
-  EXPECT_THROW(written(layout, logits, kept), Error);
+  EXPECT_THROW(written(layout, *task, logits, kept, true), Error);
 
-  layout = layout_of(PredictionFormat::kJsonl, {"no", "yes"});
-  layout.with_logits = true;
-  std::istringstream lines(written(layout, logits, kept));
+  task = task_with({"no", "yes"});
+  layout = layout_of(PredictionFormat::kJsonl);
+  std::istringstream lines(written(layout, *task, logits, kept, true));
   std::string line;
   std::getline(lines, line);
   EXPECT_EQ(nlohmann::json::parse(line).at("id"), 7);
   EXPECT_EQ(nlohmann::json::parse(line).at("logits").at("yes"), 3.0);
-  EXPECT_THROW(written(layout, logits, {{{"logits", 1}}, {{"a", 2}}}), Error);
+  EXPECT_THROW(written(layout, *task, logits, {{{"logits", 1}}, {{"a", 2}}}, true), Error);
 }
 
 TEST(Predictions, OutputsThatAreNoNumbersNameTheirRow) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    at::Tensor logits = at::zeros({3, 2});
-    logits[2][1] = bad;
-    for (const auto format : {PredictionFormat::kTsv, PredictionFormat::kCsv, PredictionFormat::kJsonl}) {
-      try {
-        written(layout_of(format, {"no", "yes"}), logits);
-        ADD_FAILURE() << "nothing was thrown";
-      } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ErrorCode::kNumerics);
-        EXPECT_EQ(error.where(), "new.tsv:4");
-      }
+    TinyRun run;
+    const c10::NoGradGuard no_grad;
+    for (const NamedTensor& parameter : run.model->parameters()) {
+      if (parameter.name == "classifier.out_proj.bias") at::Tensor(parameter.tensor).fill_(bad);
+    }
+    const auto where = [](size_t row) { return "new.tsv:" + std::to_string(row + 2); };
+    try {
+      predict(*run.task, *run.model, all_of(run.validation, where));
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kNumerics);
+      EXPECT_EQ(error.where(), "new.tsv:2");
     }
   }
 }

@@ -79,7 +79,7 @@ TEST(DimensionProfile, HasOneValueForTheEmbeddingsAndEveryBlock) {
   const auto examples = tiny_examples(300, 1);
   GeLoraOptions options;
   options.samples = 200;
-  const DimensionProfile profile = dimension_profile(*model, examples, options, 3);
+  const DimensionProfile profile = dimension_profile(*model, all_of(examples), options, 3);
   EXPECT_EQ(profile.examples, 200);
   ASSERT_EQ(profile.dimensions.size(), 4u);
   for (const double d : profile.dimensions) {
@@ -87,11 +87,11 @@ TEST(DimensionProfile, HasOneValueForTheEmbeddingsAndEveryBlock) {
     EXPECT_LT(d, 32.0);
   }
   // No dropout, the same choice of examples: the same numbers, however the batches are cut.
-  const DimensionProfile again = dimension_profile(*model, examples, options, 3, 100);
+  const DimensionProfile again = dimension_profile(*model, all_of(examples), options, 3, 100);
   for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(again.dimensions[i], profile.dimensions[i], 1e-3);
-  EXPECT_NE(dimension_profile(*model, examples, options, 4).dimensions[3], profile.dimensions[3]);
+  EXPECT_NE(dimension_profile(*model, all_of(examples), options, 4).dimensions[3], profile.dimensions[3]);
   options.pooling = "last";
-  EXPECT_NE(dimension_profile(*model, examples, options, 3).dimensions[3], profile.dimensions[3]);
+  EXPECT_NE(dimension_profile(*model, all_of(examples), options, 3).dimensions[3], profile.dimensions[3]);
 }
 
 TEST(DimensionProfile, ModelsShowTheStatesOfEveryLayer) {

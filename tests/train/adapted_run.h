@@ -9,7 +9,6 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/merge.h"
-#include "msplora/tasks/inputs.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -37,10 +36,8 @@ struct AdaptedRun {
   }
 
   TrainingResult run(const std::filesystem::path& directory, bool resume = false) {
-    TextTaskOptions task_options;
-    task_options.batches = batch_options(options);
-    task = std::make_unique<TextTask>(*model, train, std::vector<ValidationSet>{{"validation", &validation}},
-                                      task_options);
+    data = std::make_unique<TrainingData>(*task, *model, all_of(train), batch_options(options),
+                                          validation_of(validation));
     TrainerSetup setup;
     setup.options = options;
     setup.directory = directory;
@@ -50,7 +47,7 @@ struct AdaptedRun {
     setup.adapter = adapter.get();
     setup.ranks = ranks;
     setup.keeps_checkpoints = !directory.empty();
-    return Trainer(std::move(setup), *task).run();
+    return Trainer(std::move(setup), *data).run();
   }
 
   at::Tensor logits() {
@@ -71,7 +68,8 @@ struct AdaptedRun {
   std::vector<TokenizedExample> validation = tiny_examples(12, 2);
   TrainOptions options;
   Communicator* ranks = nullptr;
-  std::unique_ptr<TextTask> task;
+  std::unique_ptr<Task> task = text_task();
+  std::unique_ptr<TrainingData> data;
 };
 
 }  // namespace msplora

@@ -99,8 +99,8 @@ TEST_P(MergeMethods, GivesTheSameLogits) {
   run.options.epochs = 3;
   run.run(directory.path());
   const at::Tensor adapted = run.logits();
-  std::vector<PackedInput> samples = {packed_input(run.task->batch(0, 0)),
-                                      packed_input(run.task->batch(0, 1))};
+  std::vector<PackedInput> samples = {packed_input(run.data->batch(0, 0)),
+                                      packed_input(run.data->batch(0, 1))};
   const std::vector<at::Tensor> before_merging = sample_logits(*run.model, samples);
   const MergeReport report = merge_adapter(*run.adapter, at::kFloat);
   const LogitDifference difference = compare_logits(before_merging, sample_logits(*run.model, samples));

@@ -33,7 +33,7 @@ TEST(PartialRun, TakesItsPlaceInTheScheduleAndWritesNothing) {
   run.options.lr = 1.0e-2;
   run.options.max_steps = 3;
   std::vector<double> rates;
-  TextTask& task = run.make_task();
+  TrainingData& data = run.make_data();
   TrainerSetup setup = run.setup(directory.path());
   setup.sinks.clear();
   setup.sinks.push_back(std::make_unique<RateSink>(rates));
@@ -41,7 +41,7 @@ TEST(PartialRun, TakesItsPlaceInTheScheduleAndWritesNothing) {
   setup.keeps_checkpoints = false;
   setup.schedule_begin = 6;
   setup.schedule_steps = 12;
-  const TrainingResult result = Trainer(std::move(setup), task).run();
+  const TrainingResult result = Trainer(std::move(setup), data).run();
   EXPECT_EQ(result.steps, 3);
   EXPECT_EQ(result.total_steps, 3);
   EXPECT_THAT(rates, testing::Pointwise(testing::DoubleNear(1e-12), {6.0e-2 / 12, 5.0e-2 / 12, 4.0e-2 / 12}));

@@ -47,11 +47,9 @@ struct SearchRun {
   }
 
   TrainingResult run(const std::filesystem::path& directory, bool resume = false) {
-    TextTaskOptions task_options;
-    task_options.batches = batch_options(options);
-    std::vector<ValidationSet> sets;
-    if (validate) sets.push_back({"validation", &validation});
-    task = std::make_unique<TextTask>(*model, train, sets, task_options);
+    data =
+        std::make_unique<TrainingData>(*task, *model, all_of(train), batch_options(options),
+                                       validate ? validation_of(validation) : std::vector<NamedExamples>());
     TrainerSetup setup;
     setup.options = options;
     setup.directory = directory;
@@ -59,7 +57,7 @@ struct SearchRun {
     setup.method = adapter->config().method;
     setup.trainable = adapter->trainable();
     setup.adapter = adapter.get();
-    return Trainer(std::move(setup), *task).run();
+    return Trainer(std::move(setup), *data).run();
   }
 
   at::Tensor logits() {
@@ -80,7 +78,8 @@ struct SearchRun {
   std::vector<TokenizedExample> validation = tiny_examples(24, 2);
   bool validate = true;
   TrainOptions options;
-  std::unique_ptr<TextTask> task;
+  std::unique_ptr<Task> task = text_task();
+  std::unique_ptr<TrainingData> data;
 };
 
 AdapterConfig glora() {
@@ -103,7 +102,7 @@ TEST(SearchTraining, EndsWithTheSearchedChoicesOfTheBestWeights) {
   EXPECT_EQ(result.search["metric"].get<std::string>(), result.best_metric);
   EXPECT_LE(result.search["parameters"].get<int64_t>(), 900);
   EXPECT_LE(result.search["evaluations"].get<int64_t>(), 18);
-  const Evaluation now = run.task->evaluate();
+  const Evaluation now = run.data->evaluate();
   EXPECT_EQ(result.search["evaluation"][result.best_metric].get<double>(), now.value(result.best_metric));
   EXPECT_EQ(result.search["score"].get<double>(), now.value(result.best_metric));
   const CheckpointStore store(directory.path());
@@ -226,7 +225,7 @@ TEST_P(TensorMethods, LearnsAndMergesToTheSameLogits) {
   run.run(directory.path());
   EXPECT_FALSE(all_equal(before, run.values()));
   const at::Tensor adapted = run.logits();
-  const std::vector<PackedInput> samples = {packed_input(run.task->batch(0, 0))};
+  const std::vector<PackedInput> samples = {packed_input(run.data->batch(0, 0))};
   const std::vector<at::Tensor> before_merging = sample_logits(*run.model, samples);
   merge_adapter(*run.adapter, at::kFloat);
   const LogitDifference difference = compare_logits(before_merging, sample_logits(*run.model, samples));

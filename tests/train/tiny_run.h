@@ -4,6 +4,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,7 +12,8 @@
 #include "models/small_config.h"
 #include "msplora/core/random.h"
 #include "msplora/models/model.h"
-#include "msplora/train/text_task.h"
+#include "msplora/tasks/prediction.h"
+#include "msplora/tasks/task.h"
 #include "msplora/train/trainer.h"
 
 namespace msplora {
@@ -47,6 +49,32 @@ inline std::vector<TokenizedExample> tiny_examples(size_t count, uint64_t seed) 
   return examples;
 }
 
+/// Classification with numbers for names, or regression; the examples come encoded.
+inline std::unique_ptr<Task> text_task(bool is_regression = false, std::vector<std::string> metrics = {},
+                                       int64_t classes = 2) {
+  TaskSettings settings;
+  settings.metrics = std::move(metrics);
+  if (is_regression) return make_task("regression", std::move(settings));
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < classes; ++i) names.push_back(std::to_string(i));
+  settings.labels = LabelMap::from_list(names);
+  return make_task("classification", std::move(settings));
+}
+
+inline std::vector<NamedExamples> validation_of(const std::vector<TokenizedExample>& examples) {
+  return {{"validation", all_of(examples)}};
+}
+
+inline at::Tensor predict_logits(Model& model, const std::vector<TokenizedExample>& examples,
+                                 int64_t batch_tokens = 4096) {
+  return outputs_of(*text_task(), model, all_of(examples), batch_tokens);
+}
+
+/// The batch of a single example.
+inline Batch batch_of(const Task& task, const std::vector<TokenizedExample>& examples, uint32_t index) {
+  return task.collate(all_of(examples), std::vector<uint32_t>{index}, 0);
+}
+
 /// A small model with low-rank terms put on by hand, so that these tests need no adapter method.
 struct TinyRun {
   explicit TinyRun(double dropout = 0.1, bool is_regression = false) {
@@ -68,7 +96,7 @@ struct TinyRun {
     options.batch_size = 6;
     options.seed = 3;
     options.log_every = 2;
-    task_options.is_regression = is_regression;
+    task = text_task(is_regression);
   }
 
   void add_low_rank(const Site& site, double dropout) {
@@ -86,13 +114,13 @@ struct TinyRun {
     trainable.push_back({site.path + ".lora_B", up});
   }
 
-  TextTask& make_task() {
-    task_options.batches = batch_options(options);
-    task_options.batches.window_batches = 3;
-    std::vector<ValidationSet> sets;
-    if (validate) sets.push_back({"validation", &validation});
-    task = std::make_unique<TextTask>(*model, train, sets, task_options);
-    return *task;
+  TrainingData& make_data() {
+    batches = batch_options(options);
+    batches.window_batches = 3;
+    data =
+        std::make_unique<TrainingData>(*task, *model, all_of(train, where), batches,
+                                       validate ? validation_of(validation) : std::vector<NamedExamples>());
+    return *data;
   }
 
   TrainerSetup setup(const std::filesystem::path& directory, bool resume = false) {
@@ -109,8 +137,8 @@ struct TinyRun {
   }
 
   TrainingResult run(const std::filesystem::path& directory, bool resume = false) {
-    TextTask& task = make_task();
-    return Trainer(setup(directory, resume), task).run();
+    TrainingData& of_run = make_data();
+    return Trainer(setup(directory, resume), of_run).run();
   }
 
   std::vector<at::Tensor> values() const {
@@ -125,8 +153,10 @@ struct TinyRun {
   std::vector<TokenizedExample> validation = tiny_examples(20, 2);
   bool validate = true;
   TrainOptions options;
-  TextTaskOptions task_options;
-  std::unique_ptr<TextTask> task;
+  std::function<std::string(size_t)> where;
+  std::unique_ptr<Task> task;
+  BatchOptions batches;
+  std::unique_ptr<TrainingData> data;
 };
 
 inline bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {

@@ -46,7 +46,7 @@ TEST(Trainer, RegressionRunsTheSameEngine) {
   TinyRun run(0.0, /*is_regression=*/true);
   run.options.epochs = 6;
   const TrainingResult result = run.run(directory.path());
-  EXPECT_EQ(result.best_metric, run.task->metric_names().front());
+  EXPECT_EQ(result.best_metric, run.data->metric_names().front());
   EXPECT_LT(result.last->value("loss"), 0.08);  // the variance of the targets
 }
 
@@ -63,12 +63,11 @@ TEST(Trainer, MicroBatchesEqualOneBigBatch) {
   // Unequal micro-batches: the order is that of the data, so both see the same twelve examples a step.
   TemporaryDirectory directory;
   for (TinyRun* run : {&big, &small}) {
-    run->task_options.batches = batch_options(run->options);
-    run->task_options.batches.shuffle = false;
-    run->task_options.batches.bucket = false;
-    run->task =
-        std::make_unique<TextTask>(*run->model, run->train, std::vector<ValidationSet>{}, run->task_options);
-    Trainer(run->setup(directory.path()), *run->task).run();
+    run->batches = batch_options(run->options);
+    run->batches.shuffle = false;
+    run->batches.bucket = false;
+    TrainingData data(*run->task, *run->model, all_of(run->train), run->batches);
+    Trainer(run->setup(directory.path()), data).run();
   }
   const auto a = big.values();
   const auto b = small.values();
@@ -106,10 +105,10 @@ TEST(Trainer, AnInfiniteLossStopsTheRunAndKeepsTheCheckpoint) {
   ASSERT_TRUE(fs::exists(directory.path() / "checkpoint-4"));
   TinyRun again;
   again.options.save_every = 2;
-  again.task_options.where = [](uint32_t example) { return "train.tsv:" + std::to_string(example + 2); };
-  TextTask& task = again.make_task();
+  again.where = [](size_t example) { return "train.tsv:" + std::to_string(example + 2); };
+  TrainingData& data = again.make_data();
   TrainerSetup setup = again.setup(directory.path(), /*resume=*/true);
-  Trainer trainer(std::move(setup), task);
+  Trainer trainer(std::move(setup), data);
   {
     c10::NoGradGuard no_grad;  // not a trained tensor, so the checkpoint does not mend it
     again.model->parameters().front().tensor.fill_(std::numeric_limits<float>::quiet_NaN());
@@ -147,9 +146,9 @@ TEST(Trainer, AnInterruptSavesACheckpoint) {
 }
 
 /// Plays a list of metric values, so that choices can be checked against known ones.
-class ScriptedTask : public TextTask {
+class ScriptedData : public TrainingData {
  public:
-  using TextTask::TextTask;
+  using TrainingData::TrainingData;
   bool can_evaluate() const override { return true; }
   std::vector<std::string> metric_names() const override { return {"score", "loss"}; }
   Evaluation evaluate() override {
@@ -163,25 +162,25 @@ class ScriptedTask : public TextTask {
   size_t calls = 0;
 };
 
-TrainingResult run_script(TinyRun& run, ScriptedTask& task, const fs::path& directory) {
-  task.model_values = [&run] { return run.values(); };
+TrainingResult run_script(TinyRun& run, ScriptedData& data, const fs::path& directory) {
+  data.model_values = [&run] { return run.values(); };
   run.options.eval_every = 1;
-  return Trainer(run.setup(directory), task).run();
+  return Trainer(run.setup(directory), data).run();
 }
 
 TEST(Trainer, EndsWithTheBestWeightsAndKeepsTheirCheckpoint) {
   TemporaryDirectory directory;
   TinyRun run;
   run.options.max_steps = 5;
-  run.task_options.batches = batch_options(run.options);
-  ScriptedTask task(*run.model, run.train, {}, run.task_options);
-  task.script = {0.1, 0.5, std::nan(""), 0.5, 0.2};
-  const TrainingResult result = run_script(run, task, directory.path());
+  run.batches = batch_options(run.options);
+  ScriptedData data(*run.task, *run.model, all_of(run.train), run.batches);
+  data.script = {0.1, 0.5, std::nan(""), 0.5, 0.2};
+  const TrainingResult result = run_script(run, data, directory.path());
   EXPECT_EQ(result.best_step, 2);
   EXPECT_EQ(result.best->value("score"), 0.5);
   EXPECT_EQ(result.last->value("score"), 0.2);
-  EXPECT_TRUE(all_equal(run.values(), task.seen[1]));
-  EXPECT_FALSE(all_equal(run.values(), task.seen[4]));
+  EXPECT_TRUE(all_equal(run.values(), data.seen[1]));
+  EXPECT_FALSE(all_equal(run.values(), data.seen[4]));
   EXPECT_THAT(CheckpointStore(directory.path()).steps(), testing::ElementsAre(2, 5));
 }
 
@@ -191,12 +190,12 @@ TEST(Trainer, SmallerLossesAreBetterAndLastWeightsStayOnRequest) {
   run.options.max_steps = 3;
   run.options.best_metric = "loss";
   run.options.load_best_at_end = false;
-  run.task_options.batches = batch_options(run.options);
-  ScriptedTask task(*run.model, run.train, {}, run.task_options);
-  task.script = {0.1, 0.7, 0.3};
-  const TrainingResult result = run_script(run, task, directory.path());
+  run.batches = batch_options(run.options);
+  ScriptedData data(*run.task, *run.model, all_of(run.train), run.batches);
+  data.script = {0.1, 0.7, 0.3};
+  const TrainingResult result = run_script(run, data, directory.path());
   EXPECT_EQ(result.best_step, 2);
-  EXPECT_TRUE(all_equal(run.values(), task.seen[2]));
+  EXPECT_TRUE(all_equal(run.values(), data.seen[2]));
 }
 
 TEST(Trainer, StopsEarly) {
@@ -204,10 +203,10 @@ TEST(Trainer, StopsEarly) {
   TinyRun run;
   run.options.max_steps = 20;
   run.options.early_stopping_patience = 3;
-  run.task_options.batches = batch_options(run.options);
-  ScriptedTask task(*run.model, run.train, {}, run.task_options);
-  task.script = {0.1, 0.2, 0.1, 0.15, 0.2, 0.9};
-  const TrainingResult result = run_script(run, task, directory.path());
+  run.batches = batch_options(run.options);
+  ScriptedData data(*run.task, *run.model, all_of(run.train), run.batches);
+  data.script = {0.1, 0.2, 0.1, 0.15, 0.2, 0.9};
+  const TrainingResult result = run_script(run, data, directory.path());
   EXPECT_TRUE(result.stopped_early);
   EXPECT_EQ(result.steps, 5);
   EXPECT_EQ(result.best_step, 2);
@@ -312,14 +311,19 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
   options.warmup_steps = 5;
   MaskOptions mask;
   mask.seed = 3;
-  MlmTask task(*model, corpus, &corpus, mask, batch_options(options), 500);
-  const double loss_before = task.evaluate().value("loss");
+  TaskSettings settings;
+  settings.mask = mask;
+  settings.vocabulary = vocabulary;
+  const auto task = make_task("masked_lm", std::move(settings));
+  TrainingData data(*task, *model, all_of(corpus), batch_options(options), {{"validation", all_of(corpus)}},
+                    500);
+  const double loss_before = data.evaluate().value("loss");
   TrainerSetup setup;
   setup.options = options;
   setup.directory = directory.path();
   setup.method = "full";
   setup.trainable = all_trainable(model->parameters());
-  const TrainingResult result = Trainer(std::move(setup), task).run();
+  const TrainingResult result = Trainer(std::move(setup), data).run();
   EXPECT_EQ(result.best_metric, "loss");
   EXPECT_LT(result.best->value("loss"), 0.7 * loss_before);
   EXPECT_NEAR(result.best->value("perplexity"), std::exp(result.best->value("loss")), 1e-9);

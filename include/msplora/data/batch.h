@@ -8,13 +8,19 @@
 
 namespace msplora {
 
+/// Tokens [begin, end) of an example.
+struct TokenSpan {
+  int32_t begin = 0, end = 0;
+};
+
 /// One example as the model sees it.
 struct TokenizedExample {
   std::vector<int32_t> ids;
-  std::vector<int32_t> type_ids;  // empty when all are 0
-  int64_t label = kIgnoredLabel;  // class index of a classification task
-  double target = 0.0;            // value of a regression task
-  int32_t prompt_tokens = 0;      // of a causal language model: first tokens, which are read, not predicted
+  std::vector<int32_t> type_ids;          // empty when all are 0
+  int64_t label = kIgnoredLabel;          // class index of a classification task
+  double target = 0.0;                    // value of a regression task
+  std::vector<int32_t> starts = {};       // where its second and later sequences start; empty: it is one
+  std::vector<TokenSpan> predicted = {};  // what a causal language model learns; empty: all of it
 };
 
 /// A packed batch: the tokens of B sequences laid end to end, without any padding.
@@ -24,7 +30,7 @@ struct Batch {
   std::vector<int32_t> cu_seqlens;      // [B+1]; sequence b is [cu_seqlens[b], cu_seqlens[b+1])
   std::vector<int64_t> labels;          // [B] class indices, or [T] token labels (kIgnoredLabel: none)
   std::vector<float> targets;           // [B] regression targets, or empty
-  std::vector<uint32_t> examples;       // [B] index of each sequence in its data set
+  std::vector<uint32_t> examples;       // [B] index of the example of each sequence in its data set
 
   size_t tokens() const { return input_ids.size(); }
   size_t sequences() const { return cu_seqlens.empty() ? 0 : cu_seqlens.size() - 1; }
@@ -32,7 +38,5 @@ struct Batch {
 
 /// Labels that are not kIgnoredLabel.
 int64_t count_labels(const Batch& batch);
-/// Tokens that a causal language model predicts: all behind the prompts but the first of each sequence.
-int64_t count_predicted(const std::vector<TokenizedExample>& examples);
 
 }  // namespace msplora

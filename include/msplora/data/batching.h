@@ -83,17 +83,4 @@ class EpochBatches {
   int64_t epoch_ = -1;
 };
 
-/// Lengths in tokens, for BatchPlan.
-std::vector<uint32_t> lengths_of(const std::vector<TokenizedExample>& examples);
-
-/// Lays the examples at `indices` end to end. `regression` fills `targets`, else `labels` gets the class
-/// indices (kIgnoredLabel where an example has none). Throws Error{kUsage} for an empty batch, an empty
-/// example, or type_ids of another length than ids.
-Batch collate(const std::vector<TokenizedExample>& examples, std::span<const uint32_t> indices,
-              bool regression);
-
-/// The same for a causal language model: `labels` has one entry a token, the token that follows in its
-/// sequence, or kIgnoredLabel where that belongs to the prompt or there is none.
-Batch collate_causal(const std::vector<TokenizedExample>& examples, std::span<const uint32_t> indices);
-
 }  // namespace msplora

@@ -13,10 +13,8 @@
 
 namespace msplora {
 
-enum class TaskType { kClassification, kRegression };
-
-/// "classification" or "regression"; throws Error{kConfig} for anything else.
-TaskType parse_task_type(std::string_view name);
+/// What the label column of a task holds.
+enum class LabelKind { kNone, kClass, kNumber };
 
 /// One example as it stands in the file.
 struct Example {
@@ -77,14 +75,16 @@ struct TableSpec {
   std::string delimiter = "auto";  // as RecordReader::open takes it
   std::string text;
   std::optional<std::string> text_pair;
-  std::string label;
+  std::string label;  // empty: no labels are read
   std::optional<std::string> group;
   bool keep_fields = false;     // Example::fields is filled
   bool label_optional = false;  // a missing label column gives a data set without labels instead of an error
 };
 
-/// The columns of `config` in a file of its form (resolve_format); `group` is left out.
-TableSpec table_spec(const DataConfig& config, const std::filesystem::path& file);
+/// The columns of `config` in a file of its form (resolve_format); `group` is left out, and so is the label
+/// of a task without labels.
+TableSpec table_spec(const DataConfig& config, const std::filesystem::path& file,
+                     LabelKind labels = LabelKind::kClass);
 
 /// Reads a file. Throws Error{kData} for a missing column (listing those found and the nearest), a row with
 /// the wrong number of fields, an empty label or a file without examples; Error{kIo} when it cannot be read.
@@ -111,11 +111,11 @@ struct TaskData {
   std::vector<Named> validation;
   std::vector<Named> test;
   std::vector<std::string> labels;  // fixed order of the classes, or empty when the data decides
-  /// Examples of each class in the whole training file, whatever is set aside of it; empty for a regression.
+  /// Examples of each class in the whole training file, whatever is set aside of it; empty without classes.
   std::map<std::string, int64_t> class_counts;
   std::vector<std::string> notes;  // what a person may want to check (data/notes.h)
-  std::vector<std::string>
-      metrics;  // the task's own metrics (metrics/metrics.h); the first chooses the best model
+  /// Of the benchmark (metrics/metrics.h), the first chooses the best model; empty: those of the task.
+  std::vector<std::string> metrics;
 };
 
 /// Which parts of the data to read.
@@ -129,6 +129,7 @@ struct TaskParts {
 /// stays empty, except train, which must be there. With a fraction and no validation file, the validation
 /// part is split off train by `seed`, class by class. All configuration problems are thrown as one
 /// Error{kConfig}.
-TaskData load_task_data(const DataConfig& config, TaskType type, uint64_t seed, const TaskParts& parts = {});
+TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t seed,
+                        const TaskParts& parts = {});
 
 }  // namespace msplora

@@ -38,11 +38,11 @@ struct EncodedDataset {
   EncodeSummary summary;
 };
 
-/// Turns text into tokens and labels into class indices (`labels`, needed for a classification data set that
-/// has labels) or targets. `max_length` (0: no limit) cuts longer sequences. `threads` 0: all. Throws
+/// Turns text into tokens and labels into class indices (`labels`, needed where a data set has classes) or
+/// targets. `max_length` (0: no limit) cuts longer sequences. `threads` 0: all. Throws
 /// Error{kData} with file and line for an unknown label, a target that is not a number, or a text that gives
 /// no tokens at all.
-EncodedDataset encode_dataset(const Dataset& data, TaskType type, const LabelMap* labels,
+EncodedDataset encode_dataset(const Dataset& data, LabelKind kind, const LabelMap* labels,
                               const Tokenizer& tokenizer, int64_t max_length, int threads = 0);
 
 }  // namespace msplora

@@ -26,7 +26,7 @@ struct GlueTask {
 
   std::string name;    // "sst2"
   std::string folder;  // "SST-2", the usual name of its folder
-  TaskType type = TaskType::kClassification;
+  LabelKind labels_are = LabelKind::kClass;
   Columns labelled;            // train and dev files
   Columns unlabelled;          // test files
   bool label_is_last = false;  // MNLI, whose train and dev files have different numbers of annotator columns

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/data/batch.h"
+#include "msplora/data/examples.h"
 
 namespace msplora {
 
@@ -65,8 +65,9 @@ class MlmCorpus {
   size_t size() const noexcept { return offsets_.size() - 1; }
   /// Lengths in tokens with special tokens, for BatchPlan.
   std::vector<uint32_t> lengths() const;
-  /// Sequence `index` with its special tokens, appended to `out`.
-  void append_sequence(size_t index, std::vector<int64_t>& out) const;
+  /// Length of sequence `index` in tokens, and its tokens, special tokens included.
+  uint32_t length(size_t index) const;
+  std::vector<int32_t> sequence(size_t index) const;
 
   const MlmVocabulary& vocabulary() const noexcept { return vocabulary_; }
   const MlmCorpusSummary& summary() const noexcept { return summary_; }
@@ -108,8 +109,7 @@ struct MaskOptions {
 void mask_tokens(std::span<int64_t> ids, std::span<int64_t> labels, const MlmVocabulary& vocabulary,
                  const MaskOptions& options, uint64_t epoch, uint64_t example);
 
-/// The sequences at `indices`, laid end to end and masked; `labels` has one entry a token.
-Batch collate_mlm(const MlmCorpus& corpus, std::span<const uint32_t> indices, const MaskOptions& options,
-                  uint64_t epoch);
+/// The sequences of a corpus as examples, each with its special tokens.
+Examples all_of(const MlmCorpus& corpus);
 
 }  // namespace msplora

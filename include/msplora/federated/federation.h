@@ -15,7 +15,8 @@
 #include "msplora/federated/partition.h"
 #include "msplora/federated/report.h"
 #include "msplora/tasks/evaluator.h"
-#include "msplora/train/text_task.h"
+#include "msplora/tasks/task.h"
+#include "msplora/train/trainer.h"
 
 namespace msplora {
 
@@ -69,8 +70,11 @@ struct FederationSetup {
   TrainOptions train;  // a client's work in one round; `seed` is that of the whole run
   AdapterTarget target;
   std::vector<ClientData> clients;
-  std::vector<ValidationSet> validation;  // for the global model; may be empty
-  TextTaskOptions task;  // seed of batches and `where` are set for each client; `where` takes a row
+  const Task* task = nullptr;             // not owned
+  std::vector<NamedExamples> validation;  // for the global model; may be empty
+  BatchOptions batches;                   // the seed is set for each client
+  int64_t eval_batch_tokens = 4096;
+  std::function<std::string(size_t)> where;  // of a row, for messages; may be empty
   std::filesystem::path directory;  // of rounds.jsonl and round-N.safetensors; empty: nothing is written
   bool resume = false;              // continue from the newest round in `directory`, if there is one
   nlohmann::json recipe;            // a resumed run must have the same; may be null
@@ -124,8 +128,8 @@ class Federation {
 
   FederationSetup setup_;
   Model& model_;
-  std::vector<ExampleEvaluator> validation_;
-  std::vector<ExampleEvaluator> held_out_;  // of the clients that have any
+  std::optional<Evaluator> validation_;
+  std::vector<Evaluator> held_out_;  // of the clients that have any
   std::unique_ptr<detail::Server> server_;
   std::unique_ptr<Channel> channel_;
   uint64_t data_fingerprint_ = 0;

@@ -93,13 +93,16 @@ inline constexpr double kBFloat16Rounding = 1e-3;
 class MetricSet {
  public:
   /// Throws Error{kConfig} naming every metric that is unknown (with the nearest) or does not suit the task:
-  /// class metrics need num_labels of 2 or more, value metrics 1. Correlations of predictions that vary by
+  /// class metrics need num_labels of 2 or more, value metrics 1; a language model (0) has accuracy and the
+  /// losses. Correlations of predictions that vary by
   /// `rounding` at most (see kFloat32Rounding) are undefined, and so 0.
   static MetricSet create(const std::vector<std::string>& names, int64_t num_labels,
                           double rounding = kFloat32Rounding);
 
   /// A predicted and a true class.
   void update_class(int64_t prediction, int64_t target);
+  /// How many of `count` predictions were right, where the classes are too many for a table of them.
+  void update_right(int64_t right, int64_t count);
   /// A predicted and a true value. Throws Error{kNumerics} when one is not finite.
   void update_value(double prediction, double target);
   /// A sum of losses over `count` examples or tokens. Throws Error{kNumerics} when it is not finite.
@@ -128,6 +131,7 @@ class MetricSet {
   double squared_error_ = 0, absolute_error_ = 0;
   bool keep_values_ = false;
   std::vector<float> predictions_, targets_;
+  int64_t right_ = 0, right_of_ = 0;  // of update_right
   double loss_sum_ = 0;
   int64_t loss_count_ = 0;
 };

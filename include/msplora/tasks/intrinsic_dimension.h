@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "msplora/adapters/gelora.h"
-#include "msplora/data/batch.h"
+#include "msplora/data/examples.h"
 #include "msplora/models/model.h"
 
 namespace msplora {
@@ -37,7 +37,7 @@ struct DimensionProfile {
 
 /// One vector for each of (up to) options.samples examples, chosen by seed, at every layer of the model as it
 /// is; pooling, estimator and discard as the options say. Throws like two_nn_dimension, naming the layer.
-DimensionProfile dimension_profile(Model& model, const std::vector<TokenizedExample>& examples,
-                                   const GeLoraOptions& options, uint64_t seed, int64_t batch_tokens = 4096);
+DimensionProfile dimension_profile(Model& model, const Examples& examples, const GeLoraOptions& options,
+                                   uint64_t seed, int64_t batch_tokens = 4096);
 
 }  // namespace msplora

@@ -16,7 +16,7 @@
 #include "msplora/train/optimizer.h"
 #include "msplora/train/recipe.h"
 #include "msplora/train/schedule.h"
-#include "msplora/train/task.h"
+#include "msplora/train/training_data.h"
 
 namespace msplora {
 
@@ -75,7 +75,7 @@ class Trainer {
  public:
   /// Checks the setup and writes nothing. Throws Error{kConfig} when nothing is trainable, or when the method
   /// or early stopping needs validation data and there is none.
-  Trainer(TrainerSetup setup, TrainingTask& task);
+  Trainer(TrainerSetup setup, TrainingData& data);
   ~Trainer();
 
   /// Trains to the end (or to train.stop_at).
@@ -125,7 +125,7 @@ class Trainer {
   }
 
   TrainerSetup setup_;
-  TrainingTask& task_;
+  TrainingData& data_;
   int64_t total_steps_;  // of this run
   Schedule schedule_;
   std::unique_ptr<Optimizer> optimizer_;
@@ -147,7 +147,7 @@ class Trainer {
 std::vector<TrainableTensor> all_trainable(const std::vector<NamedTensor>& parameters);
 
 /// Optimizer steps of the whole run.
-int64_t count_steps(const TrainOptions& options, TrainingTask& task);
+int64_t count_steps(const TrainOptions& options, TrainingData& data);
 
 /// Groups with their learning rates: head and the rest, each split into matrices (decayed) and vectors (not
 /// decayed), and by TrainableTensor::lr_scale.
