@@ -7,7 +7,7 @@
 
 #include "msplora/adapters/planning.h"
 #include "msplora/models/model.h"
-#include "session.h"
+#include "msplora/runs/model_files.h"
 
 namespace msplora {
 

@@ -8,8 +8,9 @@
 
 #include "bench.h"
 #include "msplora/bench/epoch.h"
+#include "msplora/runs/model_files.h"
+#include "msplora/runs/run_data.h"
 #include "msplora/train/runtime.h"
-#include "session.h"
 
 namespace msplora {
 namespace {
@@ -60,7 +61,7 @@ void run_epoch(const EpochArguments& arguments, const CommonOptions& common) {
   options.max_steps = arguments.max_steps;
   use_threads(common.threads);
   const auto tokenizer = load_tokenizer(arguments.tokenizer, options.step.model);
-  const PreparedData data = prepare_data(recipe_of(arguments), options.step.model, tokenizer);
+  const RunData data = read_run_data(recipe_of(arguments), options.step.model, tokenizer);
   options.num_labels = data.task->num_outputs();
   std::ostream& out = common.json ? std::cerr : std::cout;
   out << data.train.summary.text() << "\n" << machine_line() << "\n" << std::flush;

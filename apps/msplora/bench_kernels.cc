@@ -8,8 +8,8 @@
 
 #include "bench.h"
 #include "msplora/bench/kernels.h"
+#include "msplora/runs/model_files.h"
 #include "msplora/train/runtime.h"
-#include "session.h"
 
 namespace msplora {
 namespace {

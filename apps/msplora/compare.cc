@@ -1,4 +1,4 @@
-#include "msplora/train/compare.h"
+#include "msplora/runs/compare.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -16,11 +16,8 @@
 #include <vector>
 
 #include "child_process.h"
-#include "msplora/adapters/planning.h"
-#include "msplora/core/interrupt.h"
 #include "program.h"
-#include "recipe_file.h"
-#include "session.h"
+#include "recipe_arguments.h"
 
 namespace msplora {
 namespace {
@@ -53,38 +50,6 @@ RecipeArguments with_options(const CompareArguments& arguments) {
   return recipe;
 }
 
-/// Keys in which two recipes differ, apart from where they write and how many threads they use.
-std::vector<std::string> differences(const Recipe& before, const Recipe& now) {
-  nlohmann::json a = recipe_to_json(before), b = recipe_to_json(now);
-  for (nlohmann::json* json : {&a, &b}) {
-    json->erase("output");
-    (*json)["train"].erase("threads");
-  }
-  std::vector<std::string> keys;
-  const nlohmann::json difference = nlohmann::json::diff(a, b);
-  for (const nlohmann::json& change : difference) {
-    std::string key = change.at("path").get<std::string>().substr(1);
-    std::replace(key.begin(), key.end(), '/', '.');
-    keys.push_back(std::move(key));
-  }
-  return keys;
-}
-
-/// A directory that another plan has used is refused: its checkpoints belong to other options.
-void check_same_recipe(const PlannedRun& run, const fs::path& path) {
-  std::error_code code;
-  if (!fs::exists(path, code)) return;
-  Recipe before;
-  ErrorList errors;
-  read_yaml(before, read_file(path), path.string(), errors);
-  errors.throw_if_any(ErrorCode::kConfig, path.string());
-  const auto keys = differences(before, run.recipe);
-  if (keys.empty()) return;
-  throw Error(ErrorCode::kConfig, path.string(),
-              fmt::format("the run was made with other options: {}", shortened(keys)),
-              "choose another --output, or --overwrite to run everything again");
-}
-
 /// What the child said last, without its progress lines.
 std::string last_error(const fs::path& log) {
   const std::string text = read_file(log);
@@ -97,29 +62,12 @@ std::string last_error(const fs::path& log) {
 }
 
 /// Trains in a process of its own, so that its peak of memory is its own too.
-RunOutcome train_once(const PlannedRun& run) {
-  const fs::path directory = run.recipe.output.dir;
-  check_same_recipe(run, directory / "recipe.yaml");
-  std::error_code code;
-  if (fs::exists(directory / "metrics.json", code)) return read_outcome(run);
-  fs::create_directories(directory);
-  write_file_atomically(directory / "recipe.yaml", to_yaml(run.recipe));
-  const fs::path log = directory / "train.log";
-  const ProgramExit result = run_program({"train", (directory / "recipe.yaml").string(), "--resume"}, log);
-  if (interrupt_requested()) {
-    throw Error(ErrorCode::kInterrupted, "compare", fmt::format("stopped in {}", run.name),
-                "continue with --resume");
-  }
-  if (result.exit_code == 0 && result.signal == 0) return read_outcome(run);
-  RunOutcome failed;
-  failed.name = run.name;
-  failed.method = run.method;
-  failed.lr = run.lr;
-  failed.seed = run.seed;
-  failed.error = result.signal != 0 ? fmt::format("ended by signal {}", result.signal) : last_error(log);
-  if (failed.error.empty()) failed.error = fmt::format("ended with code {}", result.exit_code);
-  failed.error += fmt::format(" (log: {})", log.string());
-  return failed;
+std::string train_in_child(const fs::path& recipe, const fs::path& log) {
+  const ProgramExit result = run_program({"train", recipe.string(), "--resume"}, log);
+  if (result.signal != 0) return fmt::format("ended by signal {}", result.signal);
+  if (result.exit_code == 0) return {};
+  const std::string error = last_error(log);
+  return error.empty() ? fmt::format("ended with code {}", result.exit_code) : error;
 }
 
 std::string score_text(const ComparisonRow& row) {
@@ -239,22 +187,18 @@ void check_any_done(const Comparison& comparison) {
 }
 
 void compare(const CompareArguments& arguments, const CommonOptions& common) {
-  const RecipeArguments recipe_arguments = with_options(arguments);
-  auto recipe = load_recipe<CompareRecipe>(recipe_arguments, common);
-  const ModelConfig config = load_supported_config(recipe.model.path);
-  recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
-  const ComparisonPlan plan = plan_comparison(recipe, comparison_base(config));
-  const RunDirectory directory(recipe.output.dir, recipe.output.overwrite, arguments.resume);
-  if (recipe.output.overwrite && !arguments.resume) fs::remove_all(fs::path(plan.directory) / "runs");
-  write_file_atomically(fs::path(plan.directory) / "recipe.yaml", to_yaml(recipe));
-
+  const RecipeArguments given = with_options(arguments);
+  const ComparisonRun run = open_run(load_recipe<CompareRecipe>(given.file, changes_of(given, common)),
+                                     {.resume = arguments.resume});
+  const ComparisonPlan& plan = run.plan;
   std::ostream& out = common.json ? std::cerr : std::cout;
   const size_t rates = std::max<size_t>(1, plan.rates.size());
-  const size_t total = plan.methods.size() * (rates + static_cast<size_t>(recipe.compare.seeds) - 1);
+  const size_t total = plan.methods.size() * (rates + static_cast<size_t>(plan.options.seeds) - 1);
   size_t done = 0;
+  const auto train_one = [](const PlannedRun& planned) { return train_planned(planned, train_in_child); };
   const Comparison comparison =
-      run_comparison(plan, train_once, [&](const Comparison& now, const RunOutcome& run) {
-        out << fmt::format("[{}/{}] {}\n", ++done, total, outcome_line(run)) << std::flush;
+      run_comparison(plan, train_one, [&](const Comparison& now, const RunOutcome& outcome) {
+        out << fmt::format("[{}/{}] {}\n", ++done, total, outcome_line(outcome)) << std::flush;
         write_tables(plan, now);
       });
   check_any_done(comparison);

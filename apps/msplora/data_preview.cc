@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "msplora/models/model_config.h"
+#include "msplora/runs/model_files.h"
+#include "msplora/runs/run_data.h"
 #include "panel.h"
 #include "program.h"
-#include "recipe_file.h"
-#include "session.h"
+#include "recipe_arguments.h"
 
 namespace msplora {
 namespace {
@@ -27,7 +27,7 @@ struct PreviewArguments {
   int64_t examples = 3;
 };
 
-const EncodedPart& find_part(const PreparedData& data, const std::string& name) {
+const EncodedPart& find_part(const RunData& data, const std::string& name) {
   std::vector<std::string> names = {"train"};
   if (name == "train") return data.train;
   for (const auto* parts : {&data.validation, &data.test}) {
@@ -54,8 +54,7 @@ std::vector<std::pair<int64_t, int64_t>> histogram(const EncodedPart& part) {
   return buckets;
 }
 
-Json example_json(const EncodedPart& part, size_t index, const PreparedData& data,
-                  const Tokenizer& tokenizer) {
+Json example_json(const EncodedPart& part, size_t index, const RunData& data, const Tokenizer& tokenizer) {
   const TokenizedExample& example = part.examples[index];
   Json tokens = Json::array();
   for (const int32_t id : example.ids) tokens.push_back(tokenizer.id_to_token(id));
@@ -68,7 +67,7 @@ Json example_json(const EncodedPart& part, size_t index, const PreparedData& dat
   if (data.labels && example.label != kIgnoredLabel) {
     json["label"] = data.labels->name(example.label);
     json["class"] = example.label;
-  } else if (!data.labels) {
+  } else if (data.kind->labels == LabelKind::kNumber) {
     json["target"] = example.target;
   }
   return json;
@@ -107,10 +106,10 @@ void print_text(const Json& report) {
 }
 
 void preview(const PreviewArguments& arguments, const CommonOptions& common) {
-  const Recipe recipe = load_recipe<Recipe>(arguments.recipe, common);
+  const Recipe recipe = load_recipe<Recipe>(arguments.recipe.file, changes_of(arguments.recipe, common));
   const ModelConfig config = load_supported_config(recipe.model.path);
   const auto tokenizer = load_tokenizer(recipe.model.path, config);
-  const PreparedData data = prepare_data(recipe, config, tokenizer);
+  const RunData data = read_run_data(recipe, config, tokenizer);
   const EncodedPart& part = find_part(data, arguments.part);
   Json report = {
       {"part", part.name},          {"file", part.data.path().string()}, {"columns", part.data.columns()},

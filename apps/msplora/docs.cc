@@ -2,7 +2,7 @@
 
 #include "msplora/core/option_io.h"
 #include "msplora/federated/options.h"
-#include "msplora/train/compare.h"
+#include "msplora/runs/compare.h"
 #include "msplora/train/recipe.h"
 #include "program.h"
 
@@ -29,6 +29,8 @@ constexpr const char* kData = R"(
 - **Classes** are the labels of the whole training file, sorted: by value when all are integers, else by bytes. `data.labels`
   (or `--labels`) lists them by hand, in the order of their indices. A file may then hold the indices in place of the names.
   Without such a list a number is a name like any other: a file of 0, 1, 2 is refused by a model whose classes have names.
+- **Tasks without labels** (`causal_lm`, `masked_lm`) read `data.text` alone. `causal_lm` learns every token of a text from those
+  before it, `masked_lm` masks 15 % of the tokens anew in each epoch; `data.label` and `data.labels` have no meaning there.
 - Class names that a base model brings along are not used. If its head has another number of outputs, or is one for another
   task (question answering, tokens), a fresh head is drawn; `validate` and `train` say so.
 - One label an example: more than one (multi-label) is not built. `a|b` is a class of its own, and noted where `a` and `b`
@@ -47,7 +49,8 @@ constexpr const char* kData = R"(
 | `matthews` | classes | Matthews correlation, also for more than two classes |
 | `pearson`, `spearman` | values | correlations; 0 where predictions or targets do not vary beyond rounding |
 | `mse`, `mae` | values | mean squared and mean absolute error |
-| `loss` | both | mean cross entropy, or mean squared error |
+| `loss` | all | mean cross entropy (of language models: per token), or mean squared error |
+| `perplexity` | tokens | exp(loss) of `causal_lm` and `masked_lm`; `masked_lm` has `accuracy` too |
 
 `train.best_metric` takes one of them; unset, the first of a classification is `accuracy`, of a regression `pearson`, of a GLUE task
 its own. With several validation files a name has the part in front (`validation_matched_accuracy`). `eval` and `metrics.json`

@@ -5,15 +5,16 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "class_report.h"
 #include "data_arguments.h"
+#include "model_arguments.h"
+#include "msplora/core/log.h"
 #include "msplora/core/progress.h"
-#include "msplora/data/glue.h"
 #include "msplora/tasks/evaluator.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
-#include "session.h"
+#include "report_text.h"
 
 namespace msplora {
 namespace {
@@ -23,34 +24,29 @@ struct EvalArguments {
   DataArguments data;
 };
 
-Dataset read_labelled(const std::string& file, const DataConfig& config, LabelKind labels) {
-  if (config.glue_task) return read_glue_file(glue_task(*config.glue_task), file, /*labelled=*/true);
-  Dataset data = read_table(file, table_spec(config, file, labels));
-  say_delimiter(data);
-  return data;
-}
-
-Evaluation evaluate_file(const std::string& file, const Session& session, const DataArguments& arguments) {
-  const DataConfig config = merged_data_config(session.facts.data, arguments);
-  const auto task = session.task(arguments.max_length, config.glue_task ? glue_task(*config.glue_task).metrics
-                                                                        : std::vector<std::string>());
-  const EncodedDataset encoded =
-      task->encode(read_labelled(file, config, task_kind(session.facts.type).labels));
-  if (encoded.summary.truncated_examples > 0) std::cerr << file << ": " << encoded.summary.text() << "\n";
-  Progress progress(file, encoded.summary.examples);
-  return Evaluator(*task, *session.model, all_of(encoded.examples), arguments.batch_tokens)
-      .run([&](int64_t done, int64_t) { progress.update(done); });
+Evaluation evaluate_file(const std::string& file, TunedModel& tuned, const DataArguments& arguments) {
+  std::vector<std::string> notes;
+  std::optional<Progress> progress;
+  const auto show = [&](int64_t done, int64_t total) {
+    if (!progress) progress.emplace(file, total);
+    progress->update(done);
+  };
+  const Evaluation evaluation = evaluate(tuned, file, merged_data_config(tuned.facts.data, arguments),
+                                         arguments.max_length, arguments.batch_tokens, show, &notes);
+  progress.reset();
+  for (const std::string& note : notes) log_info(note);
+  return evaluation;
 }
 
 void eval(const EvalArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
-  const Session session = open_session(arguments.model, common);
+  TunedModel tuned = open_tuned(arguments.model, common);
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const std::string& file : arguments.data.files) {
-    const Evaluation evaluation = evaluate_file(file, session, arguments.data);
+    const Evaluation evaluation = evaluate_file(file, tuned, arguments.data);
     nlohmann::ordered_json result = {{"file", file}, {"examples", evaluation.examples}};
     for (const auto& [name, value] : evaluation.metrics) result["metrics"][name] = value;
-    if (session.labels) result["classes"] = class_report(evaluation, session.labels->names());
+    if (tuned.labels) result["classes"] = class_report(evaluation, tuned.labels->names());
     if (!evaluation.note.empty()) result["note"] = evaluation.note;
     result["seconds"] = evaluation.seconds;
     result["tokens_per_second"] =
@@ -58,7 +54,7 @@ void eval(const EvalArguments& arguments, const CommonOptions& common) {
     if (!common.json) {
       std::cout << fmt::format("{}: {}  ({} examples, {:.1f} s)\n", file, format_metrics(evaluation),
                                evaluation.examples, evaluation.seconds);
-      if (session.labels) std::cout << class_report_text(evaluation, session.labels->names());
+      if (tuned.labels) std::cout << class_report_text(evaluation, tuned.labels->names());
       if (!evaluation.note.empty()) std::cout << "  " << evaluation.note << "\n";
     }
     results.push_back(std::move(result));

@@ -4,11 +4,11 @@
 #include <memory>
 #include <string>
 
+#include "model_arguments.h"
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
-#include "session.h"
 
 namespace msplora {
 namespace {
@@ -24,24 +24,24 @@ void export_adapter(const ExportArguments& arguments, const CommonOptions& commo
   use_threads(common.threads);
   refuse_input_as_output(arguments.output, {arguments.model.model, arguments.model.adapter});
   prepare_output_directory(arguments.output, arguments.overwrite);
-  const Session session = open_session(arguments.model, common);
+  const TunedModel tuned = open_tuned(arguments.model, common);
   if (arguments.to == "peft") {
-    save_peft_adapter(*session.adapter, arguments.output);
+    save_peft_adapter(*tuned.adapter, arguments.output);
   } else {
-    save_native_adapter(*session.adapter, arguments.output);
+    save_native_adapter(*tuned.adapter, arguments.output);
   }
-  save_task_facts(session.facts, arguments.output);
-  const int64_t count = session.adapter->trainable_count(ParameterGroup::kAdapter);
+  save_task_facts(tuned.facts, arguments.output);
+  const int64_t count = tuned.adapter->trainable_count(ParameterGroup::kAdapter);
   if (common.json) {
     print_json({{"output", arguments.output},
                 {"form", arguments.to},
-                {"method", session.adapter->config().method},
-                {"adapted_layers", session.adapter->sites().size()},
+                {"method", tuned.adapter->config().method},
+                {"adapted_layers", tuned.adapter->sites().size()},
                 {"adapter_parameters", count}});
     return;
   }
   std::cout << fmt::format("wrote {} ({} form, method {}, {} adapted layers)\n", arguments.output,
-                           arguments.to, session.adapter->config().method, session.adapter->sites().size());
+                           arguments.to, tuned.adapter->config().method, tuned.adapter->sites().size());
 }
 
 }  // namespace

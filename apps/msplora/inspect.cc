@@ -11,15 +11,15 @@
 #include <vector>
 
 #include "bench.h"
-#include "layer_ranks.h"
+#include "dimension_profile.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/planning.h"
 #include "msplora/models/memory_estimate.h"
 #include "msplora/models/model.h"
 #include "msplora/models/step_flops.h"
+#include "msplora/runs/model_files.h"
 #include "panel.h"
 #include "program.h"
-#include "session.h"
 
 namespace msplora {
 namespace {

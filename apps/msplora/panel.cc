@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "msplora/models/memory_estimate.h"
+#include "msplora/runs/recipe_file.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/training_data.h"
 #include "program.h"
@@ -31,15 +32,18 @@ std::string model_line(const Model& model, const std::string& path, bool random_
                      static_cast<double>(count) / 1e6, random_init ? ", weights drawn at random" : "");
 }
 
-std::string head_line(const ModelLoadReport& report, const ModelConfig& base, int64_t seed) {
-  if (report.fresh.empty()) {
+std::string head_line(const Run& run) {
+  if (start_brings_head(run.recipe.adapter)) return "the adapter's";
+  if (run.recipe.model.random_init) return {};
+  const std::vector<std::string>& fresh = run.report.fresh;
+  if (fresh.empty()) {
     std::vector<std::string> names;
-    for (const auto& [index, name] : base.id2label) names.push_back(name);
-    const bool has_names = !names.empty() && !LabelMap::is_placeholder(base.id2label);
+    for (const auto& [index, name] : run.config.id2label) names.push_back(name);
+    const bool has_names = !names.empty() && !LabelMap::is_placeholder(run.config.id2label);
     return has_names ? fmt::format("the base's own, trained for {}", shortened(names)) : "the base's own";
   }
-  const std::string reason = report.replaced_head();
-  return fmt::format("fresh, drawn with seed {}: {}{}{}", seed, shortened(report.fresh),
+  const std::string reason = run.report.replaced_head();
+  return fmt::format("fresh, drawn with seed {}: {}{}{}", run.recipe.train.seed, shortened(fresh),
                      reason.empty() ? "" : "; ", reason);
 }
 
@@ -87,6 +91,20 @@ std::string method_state_line(const Adapter& adapter, const std::string& optimiz
 
 std::string part_line(const EncodedPart& part) {
   return part.summary.text();
+}
+
+void add_data_lines(const RunData& data, Panel& panel) {
+  for (const auto* notes : {&data.train.data.notes(), &data.notes}) {
+    for (const std::string& note : *notes) panel.add("data", note);
+  }
+  panel.add("train", part_line(data.train));
+  for (const auto* parts : {&data.validation, &data.test}) {
+    for (const EncodedPart& part : *parts) panel.add(part.name, part_line(part));
+  }
+}
+
+std::string compute_line(const TrainOptions& train, int threads) {
+  return fmt::format("{} on {} threads, seed {}", train.dtype, threads, train.seed);
 }
 
 std::string optimizer_line(const TrainOptions& train) {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
-#include "session.h"
+#include "msplora/runs/run.h"
 
 namespace msplora {
 
@@ -24,16 +24,20 @@ class Panel {
 /// "roberta, 12 layers, hidden size 768, 124.6M parameters (DIR)".
 std::string model_line(const Model& model, const std::string& path, bool random_init);
 /// Where the head comes from: "fresh, drawn with seed 42: classifier.weight, ...; the base's head has 3
-/// outputs", or that it is the base's own and what its classes were. `base` is config.json as it stands.
-std::string head_line(const ModelLoadReport& report, const ModelConfig& base, int64_t seed);
+/// outputs", or that it is the base's own and what its classes were; "" where all is drawn.
+std::string head_line(const Run& run);
 /// "24 layers: query [768, 768] x 12, value [768, 768] x 12".
 std::string sites_line(const std::vector<Site>& sites);
 /// "430,082: adapter 135,168 (levels 24,576 + ...), head 294,914".
 std::string trainable_line(const std::vector<TrainableTensor>& trainable);
 /// "8551 examples, 96,123 tokens, lengths 4 to 47 (mean 11.2); 3 cut to 128 tokens, 57 tokens dropped".
 std::string part_line(const EncodedPart& part);
+/// Notes and parts of the data.
+void add_data_lines(const RunData& data, Panel& panel);
 /// "AdamW, lr 0.0005, linear with 6% warm-up, ...".
 std::string optimizer_line(const TrainOptions& train);
+/// "float32 on 2 threads, seed 42".
+std::string compute_line(const TrainOptions& train, int threads);
 std::string batch_line(const TrainOptions& train, double mean_length);
 /// The memory of a training step.
 std::string memory_line(const Architecture& architecture, const std::vector<Site>& adapted, int64_t trainable,

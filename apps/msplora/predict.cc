@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "data_arguments.h"
+#include "model_arguments.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
@@ -19,7 +20,6 @@
 #include "msplora/tasks/prediction.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
-#include "session.h"
 
 namespace msplora {
 namespace {
@@ -96,13 +96,13 @@ class Predictor {
       : arguments_(arguments),
         wants_json_(common.json),
         kept_(arguments.keep),
-        session_(open_session(arguments.model, common)),
-        task_(session_.task(arguments.data.max_length)),
+        tuned_(open_tuned(arguments.model, common)),
+        task_(tuned_.task(arguments.data.max_length)),
         out_(out) {}
 
-  DataConfig columns() const { return merged_data_config(session_.facts.data, arguments_.data); }
+  DataConfig columns() const { return merged_data_config(tuned_.facts.data, arguments_.data); }
   const KeptColumns& kept() const { return kept_; }
-  LabelKind labels() const { return task_kind(session_.facts.type).labels; }
+  LabelKind labels() const { return tuned_.label_kind(); }
 
   /// A new input, whose columns are these. The first one decides what the output looks like.
   void begin(const std::string& path, FileFormat format, char delimiter,
@@ -141,7 +141,7 @@ class Predictor {
     const auto where = [&data](size_t row) { return data.where(row); };
     const EncodedDataset encoded = task_->encode(data);
     truncated_ += encoded.summary.truncated_examples;
-    writer_->write(msplora::predict(*task_, *session_.model, all_of(encoded.examples, where),
+    writer_->write(msplora::predict(*task_, *tuned_.model, all_of(encoded.examples, where),
                                     arguments_.data.batch_tokens, arguments_.logits),
                    fields_, where);
     fields_.clear();
@@ -164,7 +164,7 @@ class Predictor {
   const PredictArguments& arguments_;
   bool wants_json_;
   KeptColumns kept_;
-  Session session_;
+  TunedModel tuned_;
   std::unique_ptr<Task> task_;
   std::ostream& out_;
   std::unique_ptr<PredictionWriter> writer_;

@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <cmath>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/core/file.h"
+#include "msplora/runs/report.h"
 #include "program.h"
 
 namespace msplora {
@@ -23,43 +23,24 @@ struct ResultsArguments {
 
 /// The metric to show: the one asked for, else the one that picked the best checkpoint, on test where there
 /// is one.
-Json metric_of(const Json& metrics, const std::string& wanted) {
-  const std::string name = !wanted.empty() ? wanted : metrics.value("best_metric", std::string());
-  for (const char* source : {"test", "best", "last"}) {
-    const auto found = metrics.find(source);
-    if (found != metrics.end() && found->is_object() && found->contains(name)) {
-      return {{"name", name},
-              {"on", std::string(source) == "test" ? "test" : "validation"},
-              {"value", (*found)[name]}};
-    }
-  }
-  return nullptr;
-}
-
 Json read_run(const std::string& run, const std::string& metric) {
-  const std::filesystem::path path = std::filesystem::path(run) / "metrics.json";
-  std::error_code code;
-  if (!std::filesystem::exists(path, code)) {
-    throw Error(ErrorCode::kIo, path.string(),
-                "missing: the run did not finish, or this is no run directory");
-  }
-  try {
-    const Json metrics = Json::parse(read_file(path));
-    Json row = {{"run", run},
-                {"method", metrics.at("method")},
-                {"trainable_parameters", metrics.at("trainable_parameters").at("total")},
-                {"adapter_parameters", metrics.at("trainable_parameters").at("adapter")},
-                {"metric", metric_of(metrics, metric)},
-                {"steps", metrics.at("steps")},
-                {"seconds", metrics.at("seconds")},
-                {"tokens_per_second", metrics.at("tokens_per_second")},
-                {"seed", metrics.value("seed", Json())}};
-    row["adapter"] = metrics.value("adapter", Json::object());
-    return row;
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kFormat, path.string(), error.what(),
-                "the file is damaged or from another program");
-  }
+  const RunReport report = read_report(run);
+  const auto score = report.score(metric.empty() ? report.best_metric : metric);
+  Json row = {{"run", run},
+              {"method", report.method},
+              {"trainable_parameters", report.trainable.total},
+              {"adapter_parameters", report.trainable.adapter},
+              {"metric", nullptr},
+              {"steps", report.steps},
+              {"seconds", report.seconds},
+              {"tokens_per_second", report.tokens_per_second},
+              {"seed", report.seed},
+              {"adapter", report.adapters}};
+  if (score)
+    row["metric"] = {{"name", score->name},
+                     {"on", score->on},
+                     {"value", std::isfinite(score->value) ? Json(score->value) : Json()}};
+  return row;
 }
 
 std::string metric_name(const Json& metric) {

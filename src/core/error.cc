@@ -79,6 +79,14 @@ void ErrorList::throw_if_any(ErrorCode code, std::string_view title) const {
   throw Error(code, std::string(title), text);
 }
 
+void ErrorList::throw_if_any(std::string_view title) const {
+  if (problems_.empty()) return;
+  const ErrorCode first = problems_.front().code();
+  const bool is_shared = std::all_of(problems_.begin(), problems_.end(),
+                                     [&](const Error& problem) { return problem.code() == first; });
+  throw_if_any(is_shared ? first : ErrorCode::kConfig, title);
+}
+
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
   std::string best;
   size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;

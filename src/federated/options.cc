@@ -108,7 +108,7 @@ void check_recipe(const FederateRecipe& recipe, ErrorList& errors, const std::st
                "clients start from the server's own message; only `train` goes on");
   }
   const std::string& kind = recipe.federated.partition.kind;
-  if (recipe.task.type != "classification" && kind != "iid" && kind != "groups") {
+  if (task_kind(recipe.task.type).labels != LabelKind::kClass && kind != "iid" && kind != "groups") {
     errors.add(where + ": federated.partition.kind", fmt::format("`{}` needs class labels", kind),
                "iid or groups");
   }

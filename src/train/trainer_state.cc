@@ -1,8 +1,5 @@
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <torch/version.h>
 
 #include <ATen/TensorOperators.h>
 #include <fmt/ranges.h>
@@ -335,56 +332,6 @@ std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
 std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, std::vector<OptimizerGroup> groups) {
   if (options.optimizer == "sgd") return std::make_unique<Sgd>(std::move(groups));
   return std::make_unique<AdamW>(AdamWOptions{options.beta1, options.beta2, options.eps}, std::move(groups));
-}
-
-namespace {
-
-nlohmann::json evaluation_summary(const std::optional<Evaluation>& evaluation) {
-  if (!evaluation) return nullptr;
-  nlohmann::json json = nlohmann::json::object();
-  for (const auto& [name, value] : evaluation->metrics) json[name] = value;
-  return json;
-}
-
-}  // namespace
-
-nlohmann::json training_summary(const TrainingResult& result, const TrainOptions& options,
-                                const std::string& method, const std::vector<TrainableTensor>& trainable) {
-  std::map<ParameterGroup, int64_t> counts;
-  std::map<std::string, int64_t> levels;
-  int64_t total = 0;
-  for (const TrainableTensor& tensor : trainable) {
-    counts[tensor.group] += tensor.tensor.numel();
-    if (tensor.group == ParameterGroup::kAdapter)
-      levels[std::to_string(tensor.level)] += tensor.tensor.numel();
-    total += tensor.tensor.numel();
-  }
-  nlohmann::json summary = {{"method", method},
-                            {"trainable_parameters",
-                             {{"total", total},
-                              {"adapter", counts[ParameterGroup::kAdapter]},
-                              {"bias", counts[ParameterGroup::kBias]},
-                              {"head", counts[ParameterGroup::kHead]},
-                              {"adapter_by_level", levels}}},
-                            {"steps", result.steps},
-                            {"total_steps", result.total_steps},
-                            {"stopped_early", result.stopped_early},
-                            {"last_loss", result.last_loss},
-                            {"best_metric", result.best_metric},
-                            {"best", evaluation_summary(result.best)},
-                            {"best_step", result.best_step},
-                            {"last", evaluation_summary(result.last)},
-                            {"seconds", result.seconds},
-                            {"train_seconds", result.train_seconds},
-                            {"tokens", result.tokens},
-                            {"tokens_per_second", result.tokens_per_second},
-                            {"peak_memory_bytes", result.peak_memory_bytes},
-                            {"seed", options.seed},
-                            {"dtype", options.dtype},
-                            {"threads", at::get_num_threads()},
-                            {"versions", {{"libtorch", TORCH_VERSION}}}};
-  if (!result.search.is_null()) summary["search"] = result.search;
-  return summary;
 }
 
 }  // namespace msplora

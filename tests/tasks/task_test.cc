@@ -40,8 +40,7 @@ struct TaskRow {
     if (kind.labels == LabelKind::kClass) settings.labels = LabelMap::from_list({"0", "1"});
     if (kind.head == ModelTask::kMaskedLm) settings.vocabulary = small_vocabulary();
     task = make_task(kind.name, std::move(settings));
-    const ModelConfig config =
-        kind.head == ModelTask::kCausalLm ? tiny_config("llama", 0.0) : tiny_config();
+    const ModelConfig config = kind.head == ModelTask::kCausalLm ? tiny_config("llama", 0.0) : tiny_config();
     ModelLoadOptions load;
     load.task = kind.head;
     load.num_labels = std::max<int64_t>(1, task->num_outputs());

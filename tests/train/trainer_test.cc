@@ -249,20 +249,6 @@ TEST(Trainer, WritesOneJsonObjectPerLogLineAndEvaluation) {
   EXPECT_EQ(evaluations, 2);
 }
 
-TEST(Trainer, SummaryHasTheParametersByGroup) {
-  TemporaryDirectory directory;
-  TinyRun run;
-  const TrainingResult result = run.run(directory.path());
-  const auto summary = training_summary(result, run.options, "by hand", run.trainable);
-  const int64_t adapter = 3 * 2 * (4 * 32 + 32 * 4);
-  const int64_t head = 32 * 32 + 32 + 2 * 32 + 2;
-  EXPECT_EQ(summary.at("trainable_parameters").at("adapter"), adapter);
-  EXPECT_EQ(summary.at("trainable_parameters").at("head"), head);
-  EXPECT_EQ(summary.at("trainable_parameters").at("total"), adapter + head);
-  EXPECT_EQ(summary.at("steps"), 18);
-  EXPECT_GT(summary.at("peak_memory_bytes").get<int64_t>(), 0);
-}
-
 TEST(OptimizerGroups, HeadHasItsOwnRateAndVectorsAreNotDecayed) {
   TinyRun run;
   run.options.head_lr = 0.25;

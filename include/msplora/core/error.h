@@ -47,11 +47,15 @@ class Error : public std::runtime_error {
 class ErrorList {
  public:
   void add(std::string where, std::string message, std::string hint = {});
+  /// Keeps the kind of the problem.
+  void add(const Error& problem) { problems_.push_back(problem); }
   bool empty() const noexcept { return problems_.empty(); }
   size_t size() const noexcept { return problems_.size(); }
   const std::vector<Error>& problems() const noexcept { return problems_; }
   /// Throws one Error listing every problem, one per line; does nothing when there is none.
   void throw_if_any(ErrorCode code, std::string_view title) const;
+  /// The same with the kind that all problems share; kConfig where they differ.
+  void throw_if_any(std::string_view title) const;
 
  private:
   std::vector<Error> problems_;

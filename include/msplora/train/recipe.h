@@ -11,6 +11,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/options.h"
 #include "msplora/data/options.h"
+#include "msplora/tasks/task.h"
 
 namespace msplora {
 
@@ -34,7 +35,7 @@ struct TaskOptions {
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
-    visitor("type", type, "What the model learns to predict", one_of({"classification", "regression"}));
+    visitor("type", type, "What the model learns to predict", one_of(task_names()));
   }
 };
 

@@ -157,8 +157,4 @@ std::vector<OptimizerGroup> optimizer_groups(const TrainOptions& options,
 /// The optimizer that train.optimizer names.
 std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, std::vector<OptimizerGroup> groups);
 
-/// The content of metrics.json: method, trainable parameters by group, result, memory, versions.
-nlohmann::json training_summary(const TrainingResult& result, const TrainOptions& options,
-                                const std::string& method, const std::vector<TrainableTensor>& trainable);
-
 }  // namespace msplora

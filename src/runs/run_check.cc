@@ -1,4 +1,3 @@
-#include "run_check.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -10,6 +9,7 @@
 
 #include "msplora/adapters/planning.h"
 #include "msplora/nn/device.h"
+#include "msplora/runs/run.h"
 #include "msplora/train/training_data.h"
 
 namespace msplora {
@@ -23,7 +23,7 @@ std::optional<int64_t> steps_of(const TrainOptions& train, size_t examples) {
   return train.epochs * ((static_cast<int64_t>(examples) + size - 1) / size);
 }
 
-void check_metric(const std::string& wanted, const PreparedData& data, ErrorList& errors) {
+void check_metric(const std::string& wanted, const RunData& data, ErrorList& errors) {
   if (data.validation.empty()) return;  // nothing chooses by it
   std::vector<std::string> names;
   for (const EncodedPart& part : data.validation) {
@@ -38,8 +38,9 @@ void check_metric(const std::string& wanted, const PreparedData& data, ErrorList
 
 }  // namespace
 
-void check_run(const Recipe& recipe, const PreparedData& data, ErrorList& errors) {
-  const TrainOptions& train = recipe.train;
+void check_options(const Run& run, ErrorList& errors) {
+  const TrainOptions& train = run.recipe.train;
+  const RunData& data = run.data;
   try {
     parse_device(train.device);
   } catch (const Error& error) {
@@ -53,8 +54,11 @@ void check_run(const Recipe& recipe, const PreparedData& data, ErrorList& errors
                  "data.validation or data.validation_fraction; or remove it");
     }
   }
-  const std::optional<int64_t> steps = steps_of(train, data.train.examples.size());
-  check_method_run(recipe.adapter, {steps, !data.validation.empty()}, errors);
+  if (run.planned) check_method_run(run.recipe.adapter, run_facts(run), errors);
+}
+
+RunFacts run_facts(const Run& run) {
+  return {steps_of(run.recipe.train, run.data.train.examples.size()), !run.data.validation.empty()};
 }
 
 }  // namespace msplora

@@ -1,4 +1,4 @@
-#include "task_facts.h"
+#include "msplora/tasks/facts.h"
 
 #include <filesystem>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-#include "msplora/train/compare.h"
+#include "msplora/runs/compare.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "msplora/data/options.h"
-#include "msplora/train/recipe.h"
 
 namespace msplora {
 

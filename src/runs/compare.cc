@@ -1,4 +1,4 @@
-#include "msplora/train/compare.h"
+#include "msplora/runs/compare.h"
 
 #include <fmt/format.h>
 
@@ -23,14 +23,6 @@ int64_t directory_bytes(const fs::path& directory) {
     if (entry.is_regular_file(code)) bytes += static_cast<int64_t>(entry.file_size(code));
   }
   return bytes;
-}
-
-std::optional<double> metric_in(const nlohmann::json& metrics, const char* section, const std::string& name) {
-  const auto found = metrics.find(section);
-  if (found == metrics.end() || !found->is_object()) return std::nullopt;
-  const auto value = found->find(name);
-  if (value == found->end() || !value->is_number()) return std::nullopt;
-  return value->get<double>();
 }
 
 /// The rate with the best validation score; of equals the smaller rate.
@@ -182,30 +174,31 @@ class ComparisonProgress {
 
 RunOutcome read_outcome(const PlannedRun& run) {
   const fs::path directory = run.recipe.output.dir;
-  const fs::path path = directory / "metrics.json";
+  const RunReport report = read_report(directory);
   RunOutcome outcome;
   outcome.name = run.name;
   outcome.method = run.method;
   outcome.lr = run.lr;
   outcome.seed = run.seed;
-  try {
-    const nlohmann::json metrics = nlohmann::json::parse(read_file(path));
-    metrics.at("best_metric").get_to(outcome.metric);
-    outcome.validation = metric_in(metrics, "best", outcome.metric);
-    outcome.score = metric_in(metrics, "test", outcome.metric);
-    outcome.is_test = outcome.score.has_value();
-    if (!outcome.score) outcome.score = outcome.validation;
-    metrics.at("trainable_parameters").at("adapter").get_to(outcome.adapter_parameters);
-    metrics.at("trainable_parameters").at("total").get_to(outcome.trained_parameters);
-    metrics.at("steps").get_to(outcome.steps);
-    metrics.at("seconds").get_to(outcome.seconds);
-    metrics.at("tokens_per_second").get_to(outcome.tokens_per_second);
-    metrics.at("peak_memory_bytes").get_to(outcome.peak_memory_bytes);
-    outcome.warnings = metrics.value("warnings", std::vector<std::string>());
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kFormat, path.string(), error.what(),
-                "the file is damaged or from another program");
-  }
+  outcome.metric = report.best_metric;
+  const auto value_in = [&](const std::optional<MetricValues>& values) -> std::optional<double> {
+    if (!values) return std::nullopt;
+    for (const auto& [name, value] : *values) {
+      if (name == outcome.metric && !std::isnan(value)) return value;
+    }
+    return std::nullopt;
+  };
+  outcome.validation = value_in(report.best);
+  outcome.score = value_in(report.test);
+  outcome.is_test = outcome.score.has_value();
+  if (!outcome.score) outcome.score = outcome.validation;
+  outcome.adapter_parameters = report.trainable.adapter;
+  outcome.trained_parameters = report.trainable.total;
+  outcome.steps = report.steps;
+  outcome.seconds = report.seconds;
+  outcome.tokens_per_second = report.tokens_per_second;
+  outcome.peak_memory_bytes = report.peak_memory_bytes;
+  outcome.warnings = report.warnings;
   outcome.adapter_bytes = directory_bytes(directory / "adapter-native");
   return outcome;
 }

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -10,6 +12,7 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/models/model.h"
+#include "msplora/runs/run.h"
 #include "msplora/train/recipe.h"
 
 namespace msplora {
@@ -157,5 +160,30 @@ Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
 
 /// Everything, for scripts: plan, rows, single runs.
 nlohmann::ordered_json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison);
+
+/// A comparison that has its plan and its directory.
+struct ComparisonRun {
+  CompareRecipe recipe;  // as it runs
+  ComparisonPlan plan;
+  std::unique_ptr<RunDirectory> directory;
+};
+
+/// Adds what is wrong with the recipe, its model directory, its data and the plan.
+Run check_run(const CompareRecipe& recipe, ErrorList& errors);
+
+/// Plans, claims output.dir and writes recipe.yaml there; unless it resumes, runs of an earlier comparison
+/// are removed. Throws as plan_comparison() and RunDirectory do; the data are left to the runs.
+ComparisonRun open_run(const CompareRecipe& recipe, const OpenOptions& options = {});
+
+/// Trains as a recipe file says, going on from what its output.dir holds, and gives "" or why it failed.
+/// What it says meanwhile may go to `log`.
+using Launch =
+    std::function<std::string(const std::filesystem::path& recipe, const std::filesystem::path& log)>;
+/// In this process: one peak of memory for all runs, and a crash ends the comparison.
+Launch in_this_process();
+
+/// One training, or its report where it is done; why it failed is part of the outcome. Throws Error{kConfig}
+/// where its directory was made with other options, Error{kInterrupted} when interrupt_requested().
+RunOutcome train_planned(const PlannedRun& run, const Launch& launch);
 
 }  // namespace msplora

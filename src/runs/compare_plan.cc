@@ -10,7 +10,7 @@
 
 #include "msplora/adapters/planning.h"
 #include "msplora/core/option_io.h"
-#include "msplora/train/compare.h"
+#include "msplora/runs/compare.h"
 
 namespace msplora {
 namespace {

@@ -1,0 +1,29 @@
+#include "model_arguments.h"
+
+namespace msplora {
+
+void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required,
+                         bool with_dtype) {
+  command.add_option("--model", arguments.model, "Hugging Face model directory")
+      ->required()
+      ->type_name("DIR");
+  auto* adapter =
+      command.add_option("--adapter", arguments.adapter, "Adapter directory (native or PEFT form)")
+          ->type_name("DIR");
+  if (adapter_required) adapter->required();
+  command
+      .add_option("--labels", arguments.labels,
+                  "Class names in the order of their numbers, 0 first: for classes without names, and for "
+                  "files that hold numbers")
+      ->type_name("NAME,NAME,...");
+  if (!with_dtype) return;
+  command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
+      ->transform(dtype_choice({"float32", "bfloat16"}));
+}
+
+TunedModel open_tuned(const ModelArguments& arguments, const CommonOptions& common) {
+  return open_tuned(arguments.model, arguments.adapter,
+                    {split_names(arguments.labels), arguments.dtype, device_of(common)});
+}
+
+}  // namespace msplora

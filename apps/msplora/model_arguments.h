@@ -1,0 +1,22 @@
+#pragma once
+
+#include <CLI/App.hpp>
+#include <string>
+
+#include "msplora/runs/tuned_model.h"
+#include "program.h"
+
+namespace msplora {
+
+/// --model, --adapter, --labels, --dtype of the commands that use a trained model.
+struct ModelArguments {
+  std::string model;
+  std::string adapter;
+  std::string labels;
+  std::string dtype = "float32";
+};
+void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required,
+                         bool with_dtype = true);
+TunedModel open_tuned(const ModelArguments& arguments, const CommonOptions& common);
+
+}  // namespace msplora

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/models/model.h"
+#include "msplora/tokenizers/tokenizer.h"
+#include "msplora/train/recipe.h"
+
+namespace msplora {
+
+/// Of float32, bfloat16, float16 and their usual other names. Throws Error{kUsage} with the nearest.
+at::ScalarType parse_dtype(const std::string& name);
+
+/// The model as an adapter sees it; the fingerprint is taken here, before training.
+AdapterTarget adapter_target(Model& model, const std::string& base_name);
+
+/// Head counts of the model, which some methods plan with.
+AttentionHeads attention_heads(const ModelConfig& config);
+
+/// The longest sequence that the model takes, in tokens; and `wanted` (0: the longest) within that.
+int64_t longest_sequence(const ModelConfig& config);
+int64_t effective_max_length(int64_t wanted, const ModelConfig& config);
+
+/// config.json of a model that can be run. Throws Error{kModel} with the nearest name for another model_type.
+ModelConfig load_supported_config(const std::filesystem::path& directory);
+
+/// Reads the tokenizer of a model directory. Throws Error{kModel} when it has ids that the model has no rows
+/// for.
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& directory,
+                                                const ModelConfig& config);
+/// Copies the tokenizer's files of a model directory, as they are.
+void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
+
+/// What a recipe's model is loaded with, for a task's head.
+ModelLoadOptions load_options(const ModelOptions& model, const TrainOptions& train, ModelTask head,
+                              int64_t num_labels);
+/// A model directory, or with random_init only its shape.
+std::unique_ptr<Model> open_model(const ModelOptions& model, const ModelConfig& config,
+                                  const ModelLoadOptions& options, ModelLoadReport* report);
+
+}  // namespace msplora

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/data/mlm.h"
+#include "msplora/models/model.h"
+#include "msplora/runs/run.h"
+
+namespace msplora {
+
+/// Everything that a run of `pretrain` works on.
+struct PretrainingRun {
+  PretrainRecipe recipe;
+  bool resume = false;
+  std::unique_ptr<RunDirectory> directory;  // null until open_run()
+  int threads = 0;
+  ModelConfig config;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::optional<MlmCorpus> train, validation;
+  std::unique_ptr<Task> task;
+  std::unique_ptr<Model> model;
+};
+
+/// As for a recipe of `train`; check_run() only looks for the text.
+PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors);
+PretrainingRun open_run(const PretrainRecipe& recipe, const OpenOptions& options = {});
+
+/// Trains all parameters and writes the model in `saved_dtype` with its tokenizer, and metrics.json.
+RunReport train(PretrainingRun& run, at::ScalarType saved_dtype,
+                std::vector<std::unique_ptr<EventSink>> sinks = {});
+
+}  // namespace msplora

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "msplora/adapters/files.h"
+#include "msplora/core/file.h"
+#include "msplora/core/option_io.h"
+#include "msplora/train/recipe.h"
+
+namespace msplora {
+
+/// What replaces values of a recipe file, in this order: the defaults, the file, `overrides`, then the
+/// others.
+struct RecipeChanges {
+  std::vector<std::string> overrides;  // "train.lr=3e-4"
+  std::vector<std::string> labels;     // data.labels
+  int64_t threads = 0;                 // train.threads
+  std::string device;                  // train.device
+  bool overwrite = false;              // output.overwrite
+};
+
+/// What a run takes over from the adapter that it goes on from, beside the settings of the adapter itself:
+/// the task and the classes in their order. Does nothing where the adapter does not say.
+void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConfig& data);
+/// Adds what the recipe says otherwise than the adapter it goes on from: `own` is a recipe of the adapter
+/// alone, `wanted` the same with the recipe's values on top.
+void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors);
+/// Whether the run starts with the head of the adapter that it goes on from.
+bool start_brings_head(const AdapterConfig& adapter);
+
+/// With adapter.init_from: `fill` writes the recipe's values on top of what the adapter says.
+template <class Options, class Fill>
+void start_from_adapter(Options& options, const Fill& fill, ErrorList& errors) {
+  if constexpr (std::is_base_of_v<Recipe, Options>) {
+    if (options.adapter.init_from.empty() || !errors.empty()) return;
+    Options own, started;
+    try {
+      own.adapter = settings_from(options.adapter.init_from);
+      take_task(options.adapter.init_from, own.task, own.data);
+    } catch (const Error& error) {
+      return errors.add(error.where(), error.message(), error.hint());
+    }
+    started = own;
+    fill(started, errors);
+    check_start(started, own, errors);
+    options = std::move(started);
+  }
+}
+
+/// Reads a file and the changes to it into `options`, every problem into `errors`.
+template <class Options>
+void read_recipe(const std::filesystem::path& file, const RecipeChanges& changes, Options& options,
+                 ErrorList& errors) {
+  const std::string text = read_file(file);
+  const auto fill = [&](Options& to, ErrorList& problems) {
+    read_yaml(to, text, file.string(), problems);
+    for (const std::string& assignment : changes.overrides) apply_override(to, assignment, problems);
+    if (changes.labels.empty()) return;
+    if constexpr (requires { to.data.labels; }) {
+      to.data.labels = changes.labels;
+    } else {
+      problems.add("--labels", "this recipe has no classes", "leave it out");
+    }
+  };
+  fill(options, errors);
+  start_from_adapter(options, fill, errors);
+  if (changes.threads > 0) options.train.threads = changes.threads;
+  if (!changes.device.empty()) options.train.device = changes.device;
+  if (changes.overwrite) options.output.overwrite = true;
+  // Options that exclude each other can be judged only when each of them is readable.
+  if (errors.empty()) check_recipe(options, errors, file.string());
+}
+
+/// The same, all problems in one Error{kConfig}.
+template <class Options = Recipe>
+Options load_recipe(const std::filesystem::path& file, const RecipeChanges& changes = {}) {
+  Options options;
+  ErrorList errors;
+  read_recipe(file, changes, options, errors);
+  errors.throw_if_any(ErrorCode::kConfig, file.string());
+  return options;
+}
+
+/// The recipe.yaml that a run wrote, as it is. Throws Error{kConfig} where it cannot be read.
+Recipe recorded_recipe(const std::filesystem::path& file);
+
+}  // namespace msplora

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "msplora/runs/report.h"
+#include "msplora/train/events.h"
+#include "msplora/train/recipe.h"
+
+namespace msplora {
+
+/// The directory of a run: it alone decides what is written and removed in output.dir, beside the checkpoints
+/// of the trainer and the states of the server.
+///
+/// Locked while this lives: two processes would spoil each other's checkpoints. Created at once, so that a
+/// wrong place is reported before anything is loaded; a run that is refused before it began takes it away
+/// again and changes nothing in one that was there.
+class RunDirectory {
+ public:
+  /// Throws Error{kConfig} when the directory exists and is not empty, unless output.overwrite or `resume`;
+  /// Error{kIo} when it cannot be made, or another process still writes there a few seconds later.
+  RunDirectory(const OutputOptions& output, bool resume);
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path recipe() const { return path_ / "recipe.yaml"; }
+  std::filesystem::path metrics() const { return path_ / "metrics.json"; }
+  std::filesystem::path adapter(const std::string& form) const;  // "peft" or "native"
+  std::filesystem::path model() const { return path_ / "model"; }
+
+  /// The run has begun: writes recipe.yaml, and unless it goes on from what is there, removes the results of
+  /// the run before (adapters, model, metrics.json, TensorBoard files): they must not stand beside new ones.
+  void begin(const std::string& recipe_yaml, bool resumed) const;
+  /// begin() when training starts; the first sink of a run.
+  std::unique_ptr<EventSink> beginning(std::string recipe_yaml) const;
+  /// metrics.json.
+  void write(const RunReport& report) const;
+
+ private:
+  void lock();
+
+  std::filesystem::path path_;
+  bool existed_;
+  int file_ = -1;  // the open directory; it holds the lock
+};
+
+}  // namespace msplora

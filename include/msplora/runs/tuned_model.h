@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/adapters/adapter.h"
+#include "msplora/adapters/merge.h"
+#include "msplora/data/label_map.h"
+#include "msplora/models/model.h"
+#include "msplora/tasks/evaluator.h"
+#include "msplora/tasks/facts.h"
+#include "msplora/tasks/prediction.h"
+#include "msplora/tasks/task.h"
+#include "msplora/tokenizers/tokenizer.h"
+
+namespace msplora {
+
+/// How a trained model is opened.
+struct TunedOptions {
+  std::vector<std::string> labels;  // class names in the order of their numbers, where nothing names them,
+                                    // and for files that hold numbers
+  std::string dtype = "float32";    // of activations and frozen weights
+  at::Device device = at::kCPU;
+};
+
+/// A model ready to predict, be evaluated, merged or exported. Members are destroyed in reverse order: the
+/// adapter before its model.
+struct TunedModel {
+  TaskFacts facts;
+  std::optional<LabelMap> labels;  // unset where the task has no classes
+  std::shared_ptr<const Tokenizer> tokenizer;
+  ModelLoadReport report;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Adapter> adapter;  // null without one
+
+  /// The task of the facts, for texts of up to max_length tokens (0: as in training); without metrics those
+  /// that the task has.
+  std::unique_ptr<Task> task(int64_t max_length = 0, std::vector<std::string> metrics = {}) const;
+  /// What the label column of the task holds.
+  LabelKind label_kind() const { return task_kind(facts.type).labels; }
+};
+
+/// Loads model and adapter ("": none); class names, columns and lengths come from the task.json beside the
+/// adapter (without one, beside the model), class names else, where the base's own head is used, from
+/// config.json, else are numbers. Throws Error{kModel} when neither brings a trained head, or when task.json
+/// belongs to another one.
+TunedModel open_tuned(const std::filesystem::path& model, const std::filesystem::path& adapter = {},
+                      const TunedOptions& options = {});
+
+/// What the model says of one row: {"text": ...}, and {"text_pair": ...} where the task reads pairs.
+Prediction predict(TunedModel& tuned, const std::map<std::string, std::string>& row);
+
+/// Evaluates on a labelled file, read as `columns` say (usually tuned.facts.data). `note` gets what people
+/// should know of the reading: texts that were cut, a delimiter that was recognised.
+Evaluation evaluate(TunedModel& tuned, const std::filesystem::path& file, const DataConfig& columns,
+                    int64_t max_length = 0, int64_t batch_tokens = 4096,
+                    const EvaluationProgress& progress = {}, std::vector<std::string>* notes = nullptr);
+
+/// What merging into files did.
+struct MergedFiles {
+  int64_t sites = 0;
+  at::ScalarType dtype = at::kFloat;  // of the files
+  LogitDifference difference;         // between the files, read back, and model with adapter
+};
+/// Adds the adapter to the weights and writes a model directory with tokenizer and task.json. `save_dtype`
+/// "auto" takes the type that most of the base is stored in. What counts is what lies on the disk: it is read
+/// back and compared with the adapted model, which is given up before, for room.
+MergedFiles merge_into(TunedModel tuned, const std::filesystem::path& base,
+                       const std::filesystem::path& output, const std::string& save_dtype);
+
+}  // namespace msplora

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "msplora/data/examples.h"
+#include "msplora/models/model.h"
+#include "msplora/runs/run.h"
+
+namespace msplora {
+
+/// Fills adapter.gelora.layer_ranks of a recipe for GeLoRA that does not give them: from recipe.yaml of the
+/// run that is resumed, else estimated from the training examples.
+LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const Examples& train, bool resume);
+
+}  // namespace msplora

@@ -1,0 +1,87 @@
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/core/random.h"
+#include "msplora/io/safetensors.h"
+#include "msplora/runs/model_files.h"
+#include "msplora/runs/tuned_model.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+namespace {
+
+/// Sequences of several lengths with random tokens, on which merged and unmerged logits are compared.
+std::vector<PackedInput> sample_inputs(const ModelConfig& config) {
+  const auto vocab = static_cast<uint64_t>(describe(config).vocab_size());
+  RandomStream random(1, "merge samples");
+  std::vector<PackedInput> samples;
+  for (const int64_t wanted : {4, 17, 64}) {
+    const int64_t length = std::min(wanted, longest_sequence(config));
+    PackedInput sample;
+    sample.input_ids = at::empty({length}, at::kLong);
+    for (int64_t i = 0; i < length; ++i) {
+      // Not the padding token: some models give it no position.
+      int64_t id = config.pad_token_id.value_or(-1);
+      while (id == config.pad_token_id.value_or(-1)) {
+        id = static_cast<int64_t>(random.below(vocab));
+      }
+      sample.input_ids[i] = id;
+    }
+    sample.cu_seqlens = {0, static_cast<int32_t>(length)};
+    samples.push_back(std::move(sample));
+  }
+  return samples;
+}
+
+/// The type that most values of the checkpoint are stored in.
+at::ScalarType stored_dtype(const fs::path& directory) {
+  const Checkpoint checkpoint = Checkpoint::open(directory);
+  std::map<at::ScalarType, size_t> bytes;
+  for (const std::string& name : checkpoint.names()) {
+    const TensorInfo& info = checkpoint.info(name);
+    bytes[info.dtype] += info.end - info.begin;
+  }
+  at::ScalarType best = at::kFloat;
+  size_t most = 0;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    if (bytes[dtype] > most) {
+      best = dtype;
+      most = bytes[dtype];
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+MergedFiles merge_into(TunedModel tuned, const fs::path& base, const fs::path& output,
+                       const std::string& save_dtype) {
+  MergedFiles merged;
+  merged.dtype = save_dtype == "auto" ? stored_dtype(base) : parse_dtype(save_dtype);
+  const at::Device device = tuned.model->parameters().front().tensor.device();
+  const ModelTask head = tuned.model->task();
+  const std::vector<PackedInput> samples = sample_inputs(tuned.model->config());
+  const std::vector<at::Tensor> adapted = sample_logits(*tuned.model, samples);
+  merged.sites = merge_adapter(*tuned.adapter, merged.dtype).sites;
+  tuned.task()->describe(tuned.model->mutable_config());
+  save_model(*tuned.model, output, merged.dtype);
+  copy_tokenizer_files(base, output);
+  // Class names are in config.json now; how the text was cut and read is not.
+  save_task_facts(tuned.facts, output);
+  tuned.adapter.reset();
+  tuned.model.reset();
+  ModelLoadOptions options;
+  options.task = head;
+  options.device = device;
+  merged.difference = compare_logits(adapted, sample_logits(*load_model(output, options), samples));
+  return merged;
+}
+
+}  // namespace msplora

@@ -1,0 +1,106 @@
+#include "msplora/runs/model_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "msplora/adapters/fingerprint.h"
+#include "msplora/core/dtype_names.h"
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+#include "msplora/nn/device.h"
+#include "msplora/tasks/task.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+
+at::ScalarType parse_dtype(const std::string& given) {
+  const std::string name = usual_dtype_name(given);
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  throw Error(ErrorCode::kUsage, "dtype",
+              fmt::format("expected float32, bfloat16 or float16, found `{}`", name),
+              did_you_mean(name, {"float32", "bfloat16", "float16"}));
+}
+
+AttentionHeads attention_heads(const ModelConfig& config) {
+  const Architecture architecture = describe(config);
+  return {architecture.heads(), architecture.kv_heads()};
+}
+
+AdapterTarget adapter_target(Model& model, const std::string& base_name) {
+  AdapterTarget target;
+  target.model_type = model.config().model_type;
+  target.base_name = base_name;
+  for (const TaskKind& kind : task_kinds()) {
+    if (kind.head == model.task()) target.task_type = kind.peft_type;
+  }
+  target.num_layers = model.architecture().num_layers();
+  target.heads = {model.architecture().heads(), model.architecture().kv_heads()};
+  target.sites = model.sites();
+  target.parameters = model.parameters();
+  target.head_modules = model.head_modules();
+  target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
+  return target;
+}
+
+int64_t longest_sequence(const ModelConfig& config) {
+  return describe(config).longest;
+}
+
+int64_t effective_max_length(int64_t wanted, const ModelConfig& config) {
+  const int64_t longest = longest_sequence(config);
+  return wanted > 0 ? std::min(wanted, longest) : longest;
+}
+
+ModelConfig load_supported_config(const fs::path& directory) {
+  ModelConfig config = load_model_config(directory);
+  require_supported(config);
+  return config;
+}
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& directory, const ModelConfig& config) {
+  auto tokenizer = Tokenizer::load(directory);
+  const int64_t rows = describe(config).vocab_size();
+  if (static_cast<int64_t>(tokenizer->vocab_size()) > rows) {
+    throw Error(ErrorCode::kModel, directory.string(),
+                fmt::format("the tokenizer has {} tokens, the model only {} rows for them",
+                            tokenizer->vocab_size(), rows),
+                "tokenizer and config.json belong to different models");
+  }
+  return tokenizer;
+}
+
+void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"}) {
+    std::error_code code;
+    if (fs::exists(from / name, code)) write_file_atomically(to / name, read_file(from / name));
+  }
+}
+
+ModelLoadOptions load_options(const ModelOptions& model, const TrainOptions& train, ModelTask head,
+                              int64_t num_labels) {
+  ModelLoadOptions options;
+  options.task = head;
+  options.num_labels = num_labels;
+  options.compute_dtype = parse_dtype(train.dtype);
+  options.device = parse_device(train.device);
+  options.seed = static_cast<uint64_t>(train.seed);
+  options.random_init = model.random_init;
+  options.dropout = train.dropout;
+  return options;
+}
+
+std::unique_ptr<Model> open_model(const ModelOptions& model, const ModelConfig& config,
+                                  const ModelLoadOptions& options, ModelLoadReport* report) {
+  if (!model.random_init) return load_model(model.path, options, report);
+  return create_model(config, options);
+}
+
+}  // namespace msplora

@@ -1,0 +1,87 @@
+#include "msplora/runs/pretraining.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/core/option_io.h"
+#include "msplora/data/reader.h"
+#include "msplora/io/safetensors.h"
+#include "msplora/runs/model_files.h"
+#include "msplora/train/runtime.h"
+#include "msplora/train/training_data.h"
+
+namespace msplora {
+namespace {
+
+MlmCorpus read_corpus(const std::vector<std::string>& files, const PretrainingRun& run) {
+  MlmCorpusOptions options;
+  options.max_length = effective_max_length(run.recipe.data.max_length, run.config);
+  options.threads = static_cast<int>(run.recipe.train.threads);
+  if (run.recipe.data.cache_dir) options.cache_dir = *run.recipe.data.cache_dir;
+  return MlmCorpus::build({files.begin(), files.end()}, *run.tokenizer, options);
+}
+
+}  // namespace
+
+PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
+  PretrainingRun run;
+  run.recipe = recipe;
+  run.threads = use_threads(recipe.train.threads);
+  const bool has_path = !recipe.model.path.empty();
+  const auto config = has_path ? check_model(recipe.model, run.tokenizer, errors) : std::nullopt;
+  if (config) run.config = *config;
+  if (config && !recipe.model.random_init) attempt(errors, [&] { Checkpoint::open(recipe.model.path); });
+  for (const auto* files : {&recipe.data.train, &recipe.data.validation}) {
+    for (const std::string& file : *files) attempt(errors, [&] { LineReader{file}; });
+  }
+  return run;
+}
+
+PretrainingRun open_run(const PretrainRecipe& recipe, const OpenOptions& options) {
+  auto directory = std::make_unique<RunDirectory>(recipe.output, options.resume);
+  ErrorList errors;
+  PretrainingRun run = check_run(recipe, errors);
+  errors.throw_if_any("the recipe cannot be run");
+  run.directory = std::move(directory);
+  run.resume = options.resume;
+  run.train = read_corpus(recipe.data.train, run);
+  if (!recipe.data.validation.empty()) run.validation = read_corpus(recipe.data.validation, run);
+  TaskSettings settings;
+  settings.tokenizer = run.tokenizer;
+  settings.mask = {recipe.data.mask_probability, recipe.data.whole_word,
+                   static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
+  run.task = make_task("masked_lm", std::move(settings));
+  ModelLoadOptions load = load_options(recipe.model, recipe.train, ModelTask::kMaskedLm, 0);
+  load.keep_float32 = true;
+  run.model = open_model(recipe.model, run.config, load, nullptr);
+  return run;
+}
+
+RunReport train(PretrainingRun& run, at::ScalarType saved_dtype,
+                std::vector<std::unique_ptr<EventSink>> sinks) {
+  const TrainOptions& options = run.recipe.train;
+  std::vector<NamedExamples> validation;
+  if (run.validation) validation.push_back({"validation", all_of(*run.validation)});
+  TrainingData data(*run.task, *run.model, all_of(*run.train), batch_options(options), std::move(validation),
+                    options.eval_batch_tokens);
+  TrainerSetup setup = trainer_setup(options, run.recipe.output, *run.directory, to_yaml(run.recipe),
+                                     run.resume, std::move(sinks));
+  setup.method = "full";
+  setup.trainable = all_trainable(run.model->parameters());
+  setup.recipe = recipe_to_json(run.recipe);
+  const std::vector<TrainableTensor> trainable = setup.trainable;
+  const TrainingResult result = Trainer(std::move(setup), data).run();
+
+  RunReport report = report_of(result, options, "full", trainable);
+  report.run = run.recipe.output.dir;
+  if (result.paused) return report;
+  report.model = run.directory->model().string();
+  save_model(*run.model, run.directory->model(), saved_dtype);
+  run.tokenizer->save(run.directory->model());
+  run.directory->write(report);
+  return report;
+}
+
+}  // namespace msplora

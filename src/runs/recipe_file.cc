@@ -1,0 +1,56 @@
+#include "msplora/runs/recipe_file.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "msplora/tasks/facts.h"
+
+namespace msplora {
+
+void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConfig& data) {
+  const std::optional<TaskFacts> facts = load_task_facts(adapter);
+  if (!facts) return;
+  task.type = facts->type;
+  data.labels = facts->labels;
+}
+
+bool start_brings_head(const AdapterConfig& adapter) {
+  return !adapter.init_from.empty() && load_adapter_facts(adapter.init_from).head_outputs > 0;
+}
+
+void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors) {
+  const std::string& adapter = own.adapter.init_from;
+  check_settings(wanted.adapter, own.adapter, errors);
+  if (wanted.task.type != own.task.type) {
+    errors.add("task.type", fmt::format("`{}`, but the adapter in {} was trained for {}", wanted.task.type,
+                                        adapter, own.task.type));
+  }
+  if (!own.data.labels.empty() && wanted.data.labels != own.data.labels) {
+    errors.add("data.labels",
+               fmt::format("the classes of the adapter in {} are {}, in this order", adapter,
+                           fmt::join(own.data.labels, ", ")),
+               "leave it out");
+  }
+  std::error_code code;
+  const auto place = [&](const std::filesystem::path& path) {
+    return (std::filesystem::weakly_canonical(path, code) / "").lexically_normal().generic_string();
+  };
+  if (!wanted.output.dir.empty() && place(adapter).rfind(place(wanted.output.dir), 0) == 0) {
+    errors.add("adapter.init_from", fmt::format("{} lies in output.dir, which the run writes to", adapter),
+               "choose another output.dir");
+  }
+}
+
+Recipe recorded_recipe(const std::filesystem::path& file) {
+  Recipe recipe;
+  ErrorList errors;
+  read_yaml(recipe, read_file(file), file.string(), errors);
+  errors.throw_if_any(ErrorCode::kConfig, file.string());
+  return recipe;
+}
+
+}  // namespace msplora

@@ -1,0 +1,131 @@
+#include "msplora/runs/run.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "msplora/adapters/files.h"
+#include "msplora/adapters/planning.h"
+#include "msplora/runs/model_files.h"
+#include "msplora/train/runtime.h"
+#include "runs/layer_ranks.h"
+
+namespace msplora {
+namespace {
+
+/// Target modules, ranks and the other adapter options against the shapes that config.json gives.
+void check_adapter(Run& run, ModelTask head, ErrorList& errors) {
+  run.recipe.adapter = with_default_targets(run.recipe.adapter, run.config.model_type);
+  attempt(errors, [&] {
+    run.planned = count_parameters(run.recipe.adapter, sites_of_shape(run.config, ModelTask::kNone),
+                                   describe(run.config).num_layers(), attention_heads(run.config),
+                                   kDefaultHeadModules, parameters_of_shape(run.config, head));
+  });
+}
+
+/// The head of the adapter that the run goes on from.
+void check_head(const AdapterConfig& adapter, int64_t num_labels, ErrorList& errors) {
+  if (adapter.init_from.empty()) return;
+  attempt(errors, [&] {
+    const int64_t outputs = load_adapter_facts(adapter.init_from).head_outputs;
+    if (outputs == 0 || outputs == num_labels) return;
+    errors.add("adapter.init_from: " + adapter.init_from,
+               fmt::format("its head has {} outputs, the data have {} classes", outputs, num_labels),
+               "name the adapter's classes in data.labels");
+  });
+}
+
+void check_data(Run& run, bool has_model, ErrorList& errors) {
+  const Recipe& recipe = run.recipe;
+  attempt(errors, [&] {
+    if (has_model && run.tokenizer) {
+      run.data = read_run_data(recipe, run.config, run.tokenizer);
+      return;
+    }
+    // Without a tokenizer the files can still be read.
+    const TaskParts parts{true, true, recipe.data.test.has_value()};
+    load_task_data(recipe.data, task_kind(recipe.task.type).labels, static_cast<uint64_t>(recipe.train.seed),
+                   parts);
+  });
+}
+
+}  // namespace
+
+std::optional<ModelConfig> check_model(const ModelOptions& model, std::shared_ptr<const Tokenizer>& tokenizer,
+                                       ErrorList& errors) {
+  std::optional<ModelConfig> config;
+  if (!attempt(errors, [&] { config = load_supported_config(model.path); })) return std::nullopt;
+  attempt(errors, [&] { tokenizer = load_tokenizer(model.path, *config); });
+  return config;
+}
+
+Run check_run(const Recipe& recipe, ErrorList& errors, bool with_adapter) {
+  Run run;
+  run.recipe = recipe;
+  run.threads = use_threads(recipe.train.threads);
+  const TaskKind& kind = task_kind(recipe.task.type);
+  std::optional<ModelConfig> config;
+  if (!recipe.model.path.empty()) config = check_model(recipe.model, run.tokenizer, errors);
+  if (config) run.config = *config;
+  const bool fits = !config || supports_task(config->model_type, kind.head);
+  if (!fits) {
+    errors.add("task.type",
+               fmt::format("models of type {} have no head for `{}`", config->model_type, recipe.task.type));
+  }
+  if (config && fits && with_adapter) check_adapter(run, kind.head, errors);
+  check_data(run, config.has_value(), errors);
+  if (config && fits && !recipe.model.random_init) {
+    attempt(errors, [&] {
+      ModelLoadOptions options;
+      options.task = kind.head;
+      options.num_labels = run.data.task ? run.data.task->num_outputs() : config->num_labels;
+      run.report = plan_load(recipe.model.path, options);
+    });
+  }
+  if (run.data.task) {
+    check_head(recipe.adapter, run.data.task->num_outputs(), errors);
+    check_options(run, errors);
+  }
+  return run;
+}
+
+Run check_run(const Recipe& recipe, ErrorList& errors) {
+  return check_run(recipe, errors, /*with_adapter=*/true);
+}
+
+Run open_run(const Recipe& recipe, const OpenOptions& options) {
+  auto directory = std::make_unique<RunDirectory>(recipe.output, options.resume);
+  ErrorList errors;
+  Run run = check_run(recipe, errors);
+  errors.throw_if_any("the recipe cannot be run");
+  run.directory = std::move(directory);
+  run.resume = options.resume;
+  run.model =
+      open_model(recipe.model, run.config,
+                 load_options(recipe.model, recipe.train, run.data.kind->head, run.data.task->num_outputs()),
+                 &run.report);
+  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.all(), options.resume);
+  run.adapter = create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path),
+                               static_cast<uint64_t>(recipe.train.seed));
+  return run;
+}
+
+std::string check_output(const OutputOptions& output, ErrorList& errors) {
+  std::error_code code;
+  const std::filesystem::path directory = output.dir;
+  if (directory.empty() || !std::filesystem::exists(directory, code)) return {};
+  if (!std::filesystem::is_directory(directory, code)) {
+    errors.add("output.dir: " + output.dir, "expected a directory, found a file");
+  } else if (!output.overwrite && !std::filesystem::is_empty(directory, code)) {
+    return fmt::format(
+        "note: output.dir {} exists and is not empty: train it with --resume, --overwrite or another "
+        "output.dir\n",
+        output.dir);
+  }
+  return {};
+}
+
+}  // namespace msplora

@@ -1,0 +1,224 @@
+// From a recipe to a run, and what is left of it on disk.
+#include "msplora/runs/run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+#include "msplora/runs/compare.h"
+#include "msplora/runs/tuned_model.h"
+#include "msplora/tokenizers/trainer.h"
+#include "train/temporary_directory.h"
+#include "train/tiny_run.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+/// A base of a few layers with its tokenizer, and texts that say of which class they are.
+class Runs : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::vector<std::string> lines;
+    std::string table = "text\tlabel\tscore\n";
+    for (int i = 0; i < 48; ++i) {
+      const bool is_good = i % 2 == 0;
+      lines.push_back(std::string("the ") + kThings[i % 3] + " was " + (is_good ? kGood : kBad)[i % 3]);
+      table += lines.back() + (is_good ? "\tgood\t" : "\tbad\t") + std::to_string(i % 5) + "\n";
+    }
+    write_file_atomically(path("train.tsv"), table);
+    for (const bool is_decoder : {false, true})
+      make_base(path(is_decoder ? "decoder" : "base"), lines, is_decoder);
+  }
+
+  std::string path(const std::string& name) const { return (directory_.path() / name).string(); }
+
+  Recipe recipe() const {
+    Recipe recipe;
+    recipe.model.path = path("base");
+    recipe.data.train = path("train.tsv");
+    recipe.data.validation_fraction = 0.25;
+    recipe.data.test = path("train.tsv");
+    recipe.adapter.rank = 2;
+    recipe.adapter.levels = 2;
+    recipe.train.max_steps = 4;
+    recipe.train.batch_size = 8;
+    recipe.train.threads = 1;
+    recipe.output.dir = path("run");
+    recipe.output.tensorboard = false;
+    return recipe;
+  }
+
+ private:
+  static void make_base(const fs::path& to, const std::vector<std::string>& lines, bool is_decoder);
+
+  static constexpr const char* kGood[] = {"fine", "lovely", "bright"};
+  static constexpr const char* kBad[] = {"awful", "dull", "broken"};
+  static constexpr const char* kThings[] = {"film", "meal", "walk"};
+  TemporaryDirectory directory_;
+};
+
+void Runs::make_base(const fs::path& to, const std::vector<std::string>& lines, bool is_decoder) {
+  fs::create_directories(to);
+  std::string text;
+  for (const std::string& line : lines) text += line + "\n";
+  write_file_atomically(to / "text.txt", text);
+  WordPieceTrainerOptions options;
+  options.vocab_size = 60;
+  train_wordpiece(options, {to / "text.txt"}, to);
+  const ModelConfig config = tiny_config(is_decoder ? "llama" : "bert", 0.0);
+  ModelLoadOptions load;
+  load.task = is_decoder ? ModelTask::kCausalLm : ModelTask::kMaskedLm;
+  load.seed = 3;
+  save_model(*create_model(config, load), to, at::kFloat);
+}
+
+TEST_F(Runs, TrainEvaluateSaveAndUse) {
+  msplora::Run run = open_run(recipe());
+  EXPECT_FALSE(fs::exists(path("run/recipe.yaml")));
+  const RunReport report = train(run);
+  EXPECT_EQ(report.steps, 4);
+  EXPECT_EQ(to_json(read_report(path("run"))), to_json(report));
+  for (const char* file : {"recipe.yaml", "metrics.jsonl", "adapter/task.json", "adapter-native/task.json"})
+    EXPECT_TRUE(fs::exists(path("run") + "/" + file)) << file;
+  ASSERT_TRUE(report.test.has_value());
+  EXPECT_TRUE(report.classes.contains("validation"));
+
+  TunedModel tuned = open_tuned(path("base"), report.adapters.at("peft"));
+  EXPECT_THAT((std::vector<std::string>{"good", "bad"}),
+              testing::Contains(predict(tuned, {{"text", "the film was fine"}}).text()));
+  EXPECT_THROW(predict(tuned, {{"txt", "the film was fine"}}), Error);
+  const Evaluation evaluation = evaluate(tuned, path("train.tsv"), tuned.facts.data);
+  EXPECT_NEAR(evaluation.value("loss"), report.score("loss")->value, 1e-6);
+
+  const MergedFiles merged = merge_into(std::move(tuned), path("base"), path("merged"), "auto");
+  EXPECT_LT(merged.difference.largest, 1e-4);
+  TunedModel alone = open_tuned(path("merged"));
+  EXPECT_NEAR(evaluate(alone, path("train.tsv"), alone.facts.data).value("loss"), evaluation.value("loss"),
+              1e-4);
+}
+
+TEST_F(Runs, EverythingThatIsWrongIsSaidAtOnceAndNothingIsLeft) {
+  Recipe wrong = recipe();
+  wrong.adapter.rank = 99;
+  wrong.train.best_metric = "acuracy";
+  wrong.data.test = path("nowhere.tsv");
+  try {
+    open_run(wrong);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConfig);
+    EXPECT_THAT(error.what(), HasSubstr("2 problems"));
+    EXPECT_THAT(error.what(), HasSubstr("99"));
+    EXPECT_THAT(error.what(), HasSubstr("nowhere.tsv"));
+  }
+  EXPECT_FALSE(fs::exists(path("run")));
+  wrong = recipe();
+  wrong.train.best_metric = "acuracy";
+  EXPECT_THROW(open_run(wrong), Error);
+  wrong = recipe();
+  wrong.data.label = "label2";
+  try {
+    open_run(wrong);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kData);  // a single problem keeps its kind
+  }
+}
+
+TEST_F(Runs, ADirectoryIsRefusedWhileItIsUsedOrFull) {
+  {
+    const msplora::Run run = open_run(recipe());
+    OutputOptions same = recipe().output;
+    EXPECT_THROW(RunDirectory(same, /*resume=*/true), Error);
+  }
+  EXPECT_FALSE(fs::exists(path("run")));
+}
+
+TEST_F(Runs, OneThatBeginsAnewTakesEarlierResultsAway) {
+  fs::create_directories(path("run/adapter"));
+  fs::create_directories(path("run/mine"));
+  write_file_atomically(path("run/metrics.json"), "{}");
+  EXPECT_THROW(open_run(recipe()), Error);
+  Recipe again = recipe();
+  again.output.overwrite = true;
+  const msplora::Run run = open_run(again);
+  EXPECT_TRUE(fs::exists(path("run/metrics.json")));
+  run.directory->begin("a: 1\n", /*resumed=*/true);
+  EXPECT_TRUE(fs::exists(path("run/metrics.json")));
+  run.directory->begin("a: 1\n", /*resumed=*/false);
+  EXPECT_FALSE(fs::exists(path("run/metrics.json")));
+  EXPECT_FALSE(fs::exists(path("run/adapter")));
+  EXPECT_TRUE(fs::exists(path("run/mine")));
+  EXPECT_EQ(read_file(path("run/recipe.yaml")), "a: 1\n");
+}
+
+TEST_F(Runs, PausedAndResumedIsTheUninterruptedOne) {
+  Recipe whole = recipe();
+  whole.output.dir = path("whole");
+  msplora::Run at_once = open_run(whole);
+  train(at_once);
+  Recipe half = recipe();
+  half.train.stop_at = 2;
+  {
+    msplora::Run first = open_run(half);
+    EXPECT_TRUE(train(first).paused);
+  }
+  EXPECT_FALSE(fs::exists(path("run/metrics.json")));
+  msplora::Run rest = open_run(recipe(), {.resume = true});
+  train(rest);
+  EXPECT_EQ(read_file(path("run/adapter-native/adapter.safetensors")),
+            read_file(path("whole/adapter-native/adapter.safetensors")));
+}
+
+TEST_F(Runs, EveryTaskThatTheModelHasAHeadForIsTrained) {
+  for (const TaskKind& kind : task_kinds()) {
+    Recipe each = recipe();
+    each.task.type = kind.name;
+    each.output.dir = path("run-" + kind.name);
+    if (kind.labels == LabelKind::kNumber) each.data.label = "score";
+    if (kind.head == ModelTask::kCausalLm) {
+      EXPECT_THROW(open_run(each), Error);  // BERT has no such head
+      each.model.path = path("decoder");
+    }
+    msplora::Run run = open_run(each);
+    const RunReport report = train(run);
+    EXPECT_EQ(report.best_metric, run.data.task->metrics().front()) << kind.name;
+    const std::string adapter =
+        report.adapters.contains("peft") ? report.adapters.at("peft") : report.adapters.at("native");
+    TunedModel tuned = open_tuned(each.model.path, adapter);
+    EXPECT_EQ(tuned.facts.type, kind.name);
+    const double loss = evaluate(tuned, path("train.tsv"), tuned.facts.data).value("loss");
+    // Masks are drawn from the seed of the run, which a later evaluation does not know.
+    EXPECT_NEAR(loss, report.score("loss")->value, kind.head == ModelTask::kMaskedLm ? 1.0 : 1e-4)
+        << kind.name;
+  }
+}
+
+TEST_F(Runs, ComparisonsCanRunInThisProcess) {
+  CompareRecipe comparing;
+  static_cast<Recipe&>(comparing) = recipe();
+  comparing.output.dir = path("compared");
+  comparing.train.max_steps = 2;
+  comparing.compare.methods = {"lora", "none"};
+  comparing.compare.seeds = 1;
+  const ComparisonRun run = open_run(comparing);
+  const Comparison comparison = run_comparison(
+      run.plan, [](const PlannedRun& planned) { return train_planned(planned, in_this_process()); });
+  ASSERT_EQ(comparison.rows.size(), 2U);
+  for (const ComparisonRow& row : comparison.rows) {
+    EXPECT_EQ(row.failed, 0) << row.runs.front().error;
+    EXPECT_TRUE(row.mean.has_value());
+  }
+}
+
+}  // namespace
+}  // namespace msplora
