@@ -16,6 +16,8 @@ int64_t BlockSpec::intermediate_size() const {
 
 std::vector<PlacedLinear> linears_of(const Architecture& architecture) {
   std::vector<PlacedLinear> all;
+  if (const auto& projection = architecture.embeddings.projection)
+    all.push_back({projection->name, -1, *projection});
   for (size_t layer = 0; layer < architecture.blocks.size(); ++layer) {
     const BlockSpec& block = architecture.blocks[layer];
     for (const LinearSpec& linear : block.linears)

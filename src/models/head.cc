@@ -23,8 +23,10 @@ Head::Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t voca
   for (const HeadStage& stage : spec.stages) {
     const std::string& path = stage.linear.name;
     const bool is_trained = !stage.trained_if_absent || is_drawn || !store.contains(path + ".weight");
-    if (is_trained && std::find(modules_.begin(), modules_.end(), stage.module) == modules_.end())
-      modules_.push_back(stage.module);
+    for (const std::string& module : stage.modules) {
+      if (is_trained && std::find(modules_.begin(), modules_.end(), module) == modules_.end())
+        modules_.push_back(module);
+    }
     Stage made;
     made.spec = stage;
     made.linear = store.linear(path, stage.linear.in, stage.linear.out, is_lm ? Role::kMatrix : Role::kHead,

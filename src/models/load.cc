@@ -28,8 +28,10 @@ ModelConfig with_labels(ModelConfig config, const ModelLoadOptions& options) {
 /// The head's modules as prefixes of names.
 std::vector<std::string> head_prefixes(const HeadSpec& head) {
   std::vector<std::string> prefixes;
-  for (const HeadStage& stage : head.stages) prefixes.push_back(stage.module + ".");
-  if (!head.decoder.empty() && head.stages.empty()) prefixes.push_back(head.decoder + ".");
+  for (const HeadStage& stage : head.stages) {
+    for (const std::string& module : stage.modules) prefixes.push_back(module + ".");
+  }
+  if (!head.decoder.empty()) prefixes.push_back(head.decoder + ".");
   return prefixes;
 }
 
@@ -54,7 +56,8 @@ std::vector<std::string> ignorable_prefixes(const ModelConfig& config, const Arc
 std::vector<std::string> own_prefixes(const HeadSpec& head) {
   std::vector<std::string> prefixes;
   for (const HeadStage& stage : head.stages) {
-    if (!stage.trained_if_absent) prefixes.push_back(stage.module + ".");
+    if (stage.trained_if_absent) continue;
+    for (const std::string& module : stage.modules) prefixes.push_back(module + ".");
   }
   return prefixes;
 }

@@ -44,7 +44,7 @@ int64_t count_base_parameters(const Architecture& architecture) {
   for (const BlockSpec& block : architecture.blocks) count += count_block(block);
   count += count_norm(architecture.final_norm, architecture.hidden_size());
   const HeadSpec& head = architecture.head;
-  if (!head.decoder.empty() && !head.is_tied) count += e.rows * architecture.hidden_size();
+  if (!head.decoder.empty() && !head.is_tied) count += e.rows * e.width;
   return count;
 }
 

@@ -23,6 +23,9 @@ int stage_of(LinearRole role) {
       return 2;
     case LinearRole::kDown:
       return 3;
+    case LinearRole::kEmbedding:
+    case LinearRole::kHead:
+      return 0;
   }
   return 0;
 }
@@ -40,12 +43,12 @@ struct Frontier {
 };
 
 Frontier frontier_of(const std::vector<PlacedLinear>& linears, const StepQuestion& question) {
-  if (question.trains_embeddings) return {-1, 0};
+  if (question.trains_embeddings) return {-2, 0};  // before the projection, whose layer is -1
   Frontier first;
   for (size_t i = 0; i < linears.size() && i < question.sites.size(); ++i) {
     const SiteWork& work = question.sites[i];
     const int64_t layer = linears[i].layer;
-    if (layer < 0 || (!work.has_adapter && !work.trains_weight)) continue;
+    if (linears[i].spec.role == LinearRole::kHead || (!work.has_adapter && !work.trains_weight)) continue;
     const int stage = stage_of(linears[i].spec.role);
     if (layer < first.block || (layer == first.block && stage < first.stage)) first = {layer, stage};
   }
@@ -91,7 +94,7 @@ StepFlops count_step_flops(const Architecture& architecture, const StepQuestion&
   for (size_t i = 0; i < linears.size(); ++i) {
     const PlacedLinear& linear = linears[i];
     const SiteWork work = i < question.sites.size() ? question.sites[i] : SiteWork{};
-    const bool is_head = linear.layer < 0;
+    const bool is_head = linear.spec.role == LinearRole::kHead;
     const int stage = is_head ? 0 : stage_of(linear.spec.role);
     const bool asks_one_row = stage > 0 || linear.spec.role == LinearRole::kQuery;
     const bool is_narrow = question.reads_one_row && (is_head || (linear.layer == last && asks_one_row));

@@ -68,6 +68,8 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   if (e.position_rows > 0) position_embeddings_ = table(e.positions, e.position_rows);
   if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
   embedding_norm_ = Norm(e.norm, e.path + ".", e.width, store);
+  if (e.projection)
+    embedding_projection_ = store.linear(e.projection->name, e.projection->in, e.projection->out);
   for (const BlockSpec& block : a.blocks) blocks_.push_back(make_block(block, store));
   final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
   head_ = Head(a.head, word_embeddings_, a.vocab_size(), options.random_init, store);
@@ -84,6 +86,7 @@ at::Tensor Transformer::loss_sum(const PackedInput& input, const at::Tensor& lab
 
 std::vector<Site> Transformer::sites() {
   std::vector<Site> sites;
+  if (embedding_projection_) sites.push_back(make_site(*embedding_projection_, -1));
   for (size_t i = 0; i < blocks_.size(); ++i) {
     for (Linear& linear : blocks_[i].linears) sites.push_back(make_site(linear, static_cast<int64_t>(i)));
   }
@@ -101,6 +104,7 @@ std::vector<NamedTensor> Transformer::parameters() {
   append(e.positions, position_embeddings_);
   append(e.types, token_type_embeddings_);
   embedding_norm_.append_parameters(parameters);
+  if (embedding_projection_) append_linear(*embedding_projection_, parameters);
   for (const Block& block : blocks_) {
     bool is_behind_attention = false;
     for (size_t i = 0; i < block.linears.size(); ++i) {

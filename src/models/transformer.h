@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -83,6 +84,7 @@ class Transformer : public Model {
 
   at::Tensor word_embeddings_, position_embeddings_, token_type_embeddings_;
   Norm embedding_norm_;
+  std::optional<Linear> embedding_projection_;
   std::vector<Block> blocks_;
   Norm final_norm_;
   Head head_;

@@ -58,8 +58,9 @@ at::Tensor Transformer::embed(const PackedInput& input, const ForwardContext& co
   if (position_embeddings_.defined())
     parts.push_back({position_embeddings_, position_ids(input, e.position_offset)});
   if (token_type_embeddings_.defined()) parts.push_back({token_type_embeddings_, segment_ids(input)});
-  const at::Tensor x = embedding_norm_(embedding_sum(parts, compute_dtype()));
-  return dropout(x, dropout_mask(context, e.dropout, hash_name("embeddings.dropout")));
+  at::Tensor x = embedding_norm_(embedding_sum(parts, compute_dtype()));
+  x = dropout(x, dropout_mask(context, e.dropout, hash_name("embeddings.dropout")));
+  return embedding_projection_ ? embedding_projection_->forward(x, context) : x;
 }
 
 Transformer::Pass Transformer::begin(const PackedInput& input, const ForwardContext& context) const {

@@ -110,13 +110,15 @@ TEST_P(Conformance, ResumesBitForBit) {
 
 /// An encoder's module names as those of the same places in a model of `type`.
 std::vector<std::string> names_in(const std::string& type, const std::vector<std::string>& names) {
-  if (!supports_task(type, ModelTask::kCausalLm)) return names;
-  const std::map<std::string, std::string> decoder = {
-      {"query", "q_proj"}, {"key", "k_proj"}, {"value", "v_proj"}, {"attention.output.dense", "o_proj"}};
+  const std::map<std::string, LinearRole> roles = {{"query", LinearRole::kQuery},
+                                                   {"key", LinearRole::kKey},
+                                                   {"value", LinearRole::kValue},
+                                                   {"attention.output.dense", LinearRole::kAttentionOutput}};
+  const Architecture architecture = TinyModel(type).model().architecture();
   std::vector<std::string> translated;
   for (const std::string& name : names) {
-    const auto found = decoder.find(name);
-    translated.push_back(found == decoder.end() ? name : found->second);
+    const auto found = roles.find(name);
+    translated.push_back(found == roles.end() ? name : architecture.blocks[0].find(found->second)->name);
   }
   return translated;
 }

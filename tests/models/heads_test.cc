@@ -39,8 +39,7 @@ ModelConfig head_test_config(const std::string& type) {
 }
 
 std::string last_layer_of(const std::string& type) {
-  if (type == "bert") return "classifier";
-  return type == "roberta" ? "classifier.out_proj" : "score";
+  return describe(head_test_config(type), ModelTask::kSequenceClassification).head.stages.back().linear.name;
 }
 
 at::Tensor parameter_of(Model& model, const std::string& name) {
@@ -122,12 +121,13 @@ TEST_P(Heads, ContradictoryLabelsOfTheFileStopOnlyItsOwnHead) {
 }
 
 TEST_P(Heads, AnythingElseThatDoesNotFitIsRefused) {
-  edit_config("intermediate_size", 25);
+  edit_config(model_test::own_key(GetParam(), "intermediate_size"), 25);
   EXPECT_THROW(load_model(directory(), with(2)), Error);
   EXPECT_THROW(plan_load(directory(), with(2)), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Heads, ::testing::Values("bert", "roberta", "llama", "qwen2"));
+INSTANTIATE_TEST_SUITE_P(Models, Heads, ::testing::ValuesIn(supported_model_types()),
+                         [](const auto& info) { return model_test::test_name(info.param); });
 
 // Both texts of a pair belong to the only segment there is.
 TEST(OneSegment, TakesPairs) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -23,22 +24,31 @@ inline const std::map<std::string, std::map<std::string, std::string>>& spelling
   return spellings;
 }
 
+/// What the family calls a key that BERT or Llama has.
+inline std::string own_key(const std::string& model_type, const std::string& usual) {
+  const auto found = spellings_of_keys().find(model_type);
+  if (found == spellings_of_keys().end() || !found->second.contains(usual)) return usual;
+  return found->second.at(usual);
+}
+
+/// A model type as part of a test's name.
+inline std::string test_name(std::string model_type) {
+  std::replace(model_type.begin(), model_type.end(), '-', '_');
+  return model_type;
+}
+
 /// A config.json of any family, without dropout and with tied embeddings unless `keys`, in BERT's and Llama's
 /// spelling, say otherwise. Keys that a family does not know do not disturb it.
 inline ModelConfig small_config(const std::string& model_type, const nlohmann::json& keys) {
   nlohmann::json config = {{"model_type", model_type},   {"type_vocab_size", 2},
                            {"pad_token_id", 1},          {"num_key_value_heads", nullptr},
                            {"hidden_dropout_prob", 0.0}, {"attention_probs_dropout_prob", 0.0},
-                           {"tie_word_embeddings", true}};
+                           {"seq_classif_dropout", 0.0}, {"tie_word_embeddings", true}};
   config.update(keys);
   if (!config.contains("head_dim"))
     config["head_dim"] = config["hidden_size"].get<int64_t>() / config["num_attention_heads"].get<int64_t>();
-  const auto found = spellings_of_keys().find(model_type);
-  if (found != spellings_of_keys().end()) {
-    for (const auto& [usual, own] : found->second) {
-      if (config.contains(usual)) config[own] = config[usual];
-    }
-  }
+  const nlohmann::json usual_names = config;
+  for (const auto& [usual, value] : usual_names.items()) config[own_key(model_type, usual)] = value;
   config["attention_dropout"] = config["attention_probs_dropout_prob"];
   return parse_model_config(config, "config.json");
 }

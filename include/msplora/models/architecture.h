@@ -16,9 +16,21 @@ namespace msplora {
 /// What a model computes on top of its last hidden states.
 enum class ModelTask { kNone, kSequenceClassification, kMaskedLm, kCausalLm };
 
-/// What a linear layer of a block does. Fused layers are one weight and one site: kQkv gives queries, keys
+/// What a linear layer does. Fused layers are one weight and one site: kQkv gives queries, keys
 /// and values side by side, kGateUp the two factors of a gated feed-forward part.
-enum class LinearRole { kQuery, kKey, kValue, kQkv, kAttentionOutput, kGate, kUp, kGateUp, kDown };
+enum class LinearRole {
+  kQuery,
+  kKey,
+  kValue,
+  kQkv,
+  kAttentionOutput,
+  kGate,
+  kUp,
+  kGateUp,
+  kDown,
+  kEmbedding,  // outside the blocks: between the embeddings and the first of them
+  kHead,       // or behind the last
+};
 
 struct LinearSpec {
   LinearRole role = LinearRole::kQuery;
@@ -86,10 +98,10 @@ struct EmbeddingSpec {
 /// Which hidden states a head reads: of the first or the last token of every sequence, or of each token.
 enum class Pool { kFirst, kLast, kEach };
 
-/// dropout, linear, activation, norm; what is absent is the identity. `module` is trained and saved whole
-/// beside an adapter, `trained_if_absent`: only where the checkpoint lacks it.
+/// dropout, linear, activation, norm; what is absent is the identity. `modules` hold its parameters and are
+/// trained and saved whole beside an adapter, `trained_if_absent`: only where the checkpoint lacks them.
 struct HeadStage {
-  std::string module;
+  std::vector<std::string> modules;
   LinearSpec linear;  // full path as its name
   double dropout = 0.0;
   std::optional<kernels::Activation> activation;
@@ -128,14 +140,14 @@ struct Architecture {
   bool is_causal() const { return !blocks.empty() && blocks.front().attention.shape.window_right == 0; }
 };
 
-/// A linear layer with its place: the block's index, or -1 in the head.
+/// A linear layer with its place: the block's index, or -1 outside the blocks.
 struct PlacedLinear {
   std::string path;
   int64_t layer = -1;
   LinearSpec spec;
 };
-/// Every layer that an adapter may change, in order of execution: those of the blocks, then those of a
-/// classifier's head.
+/// Every layer that an adapter may change, in order of execution: the projection of the embeddings, those of
+/// the blocks, those of a classifier's head.
 std::vector<PlacedLinear> linears_of(const Architecture& architecture);
 
 }  // namespace msplora

@@ -22,8 +22,18 @@ struct Family {
   Architecture (*describe)(detail::ConfigReader& config, ModelTask task) = nullptr;
 };
 
-#define MSPLORA_FAMILIES(X) \
-  X(bert) X(roberta) X(xlm_roberta) X(llama) X(mistral) X(qwen2) X(qwen3) X(deberta_v2) X(gpt2)
+// clang-format off
+#define MSPLORA_FAMILIES(X)   \
+  X(bert)                     \
+  X(roberta)                  \
+  X(xlm_roberta)              \
+  X(llama)                    \
+  X(mistral)                  \
+  X(qwen2)                    \
+  X(qwen3)                    \
+  X(deberta_v2)               \
+  X(gpt2)
+// clang-format on
 
 #define MSPLORA_DECLARE_FAMILY(name) Family name##_family();
 MSPLORA_FAMILIES(MSPLORA_DECLARE_FAMILY)

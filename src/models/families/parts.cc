@@ -11,15 +11,57 @@ NormSpec rms_norm(std::string name, double eps) {
 }
 
 LinearSpec head_linear(std::string name, int64_t in, int64_t out, bool has_bias) {
-  return {LinearRole::kUp, std::move(name), in, out, has_bias};
+  return {LinearRole::kHead, std::move(name), in, out, has_bias};
 }
 
 HeadStage classifier_stage(std::string name, double dropout, int64_t in, int64_t out, bool has_bias) {
   HeadStage stage;
-  stage.module = name;
+  stage.modules = {name};
   stage.linear = head_linear(std::move(name), in, out, has_bias);
   stage.dropout = dropout;
   return stage;
+}
+
+double classifier_dropout(ConfigReader& config) {
+  return config.dropout("classifier_dropout", config.dropout("hidden_dropout_prob", 0.1));
+}
+
+HeadStage transform_stage(std::vector<std::string> modules, const std::string& dense, const std::string& norm,
+                          int64_t in, int64_t out, double eps, kernels::Activation activation) {
+  HeadStage stage = classifier_stage(dense, 0.0, in, out);
+  stage.modules = std::move(modules);
+  stage.activation = activation;
+  stage.norm = layer_norm(norm, eps);
+  return stage;
+}
+
+HeadSpec tied_head(HeadStage transform, std::string decoder, std::string bias) {
+  HeadSpec head;
+  head.stages = {std::move(transform)};
+  head.is_tied = true;
+  head.decoder = std::move(decoder);
+  head.decoder_bias = std::move(bias);
+  return head;
+}
+
+Architecture bert_like(ConfigReader& config, ModelTask task, const std::string& prefix) {
+  const double eps = config.real("layer_norm_eps", 1e-12);
+  Architecture a;
+  a.model_type = config.text("model_type", "");
+  a.task = task;
+  a.base_prefix = prefix;
+  a.initializer_range = config.real("initializer_range", 0.02, kNonNegative);
+  a.embeddings = bert_embeddings(config, prefix, eps);
+  a.longest = a.embeddings.position_rows;
+  a.blocks = bert_blocks(config, prefix, eps);
+  config.flag("tie_word_embeddings", true);
+  config.refuse_flags({"is_decoder", "add_cross_attention"});
+  const std::string type = config.text("position_embedding_type", "absolute");
+  if (type != "absolute") {
+    config.problem("position_embedding_type", "expected absolute, found `" + type + "`",
+                   "relative position embeddings of BERT and RoBERTa are not supported");
+  }
+  return a;
 }
 
 std::vector<BlockSpec> bert_blocks(ConfigReader& config, const std::string& prefix, double eps,

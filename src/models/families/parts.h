@@ -16,10 +16,21 @@ NormSpec rms_norm(std::string name, double eps);
 /// A layer outside the blocks; `name` is its full path.
 LinearSpec head_linear(std::string name, int64_t in, int64_t out, bool has_bias = true);
 
-/// dropout(linear(x)) of a classifier: the module is the layer itself.
+/// linear(dropout(x)) of a classifier: the module is the layer itself.
 HeadStage classifier_stage(std::string name, double dropout, int64_t in, int64_t out, bool has_bias = true);
 
-/// Names of BERT's modules are shared by its relatives.
+/// classifier_dropout, or that of hidden states where it is not given.
+double classifier_dropout(ConfigReader& config);
+
+/// norm(activation(dense(x))) in front of a masked language model's decoder.
+HeadStage transform_stage(std::vector<std::string> modules, const std::string& dense, const std::string& norm,
+                          int64_t in, int64_t out, double eps, kernels::Activation activation);
+/// A decoder that is the table of words, with a bias of its own.
+HeadSpec tied_head(HeadStage transform, std::string decoder, std::string bias);
+
+/// Post-norm encoders with learned positions and BERT's keys and names: everything but the head. `prefix`
+/// stands in front of all names: "roberta.".
+Architecture bert_like(ConfigReader& config, ModelTask task, const std::string& prefix);
 std::vector<BlockSpec> bert_blocks(ConfigReader& config, const std::string& prefix, double eps,
                                    const std::string& projection_suffix = "");
 EmbeddingSpec bert_embeddings(ConfigReader& config, const std::string& prefix, double eps);
