@@ -27,6 +27,7 @@ struct Family {
   X(bert)                     \
   X(roberta)                  \
   X(xlm_roberta)              \
+  X(electra)                  \
   X(llama)                    \
   X(mistral)                  \
   X(qwen2)                    \
