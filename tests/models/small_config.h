@@ -13,6 +13,12 @@ namespace msplora::model_test {
 /// What some families call the keys of the others.
 inline const std::map<std::string, std::map<std::string, std::string>>& spellings_of_keys() {
   static const std::map<std::string, std::map<std::string, std::string>> spellings = {
+      {"distilbert",
+       {{"hidden_size", "dim"},
+        {"num_hidden_layers", "n_layers"},
+        {"num_attention_heads", "n_heads"},
+        {"intermediate_size", "hidden_dim"},
+        {"hidden_dropout_prob", "dropout"}}},
       {"gpt2",
        {{"hidden_size", "n_embd"},
         {"num_hidden_layers", "n_layer"},

@@ -28,6 +28,7 @@ struct Family {
   X(roberta)                  \
   X(xlm_roberta)              \
   X(electra)                  \
+  X(distilbert)               \
   X(llama)                    \
   X(mistral)                  \
   X(qwen2)                    \
