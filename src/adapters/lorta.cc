@@ -52,19 +52,20 @@ struct LortaOptions {
 constexpr int64_t kMatrices = 4;
 constexpr int64_t kOutput = 3;
 
-/// Row of C_m: 0 query, 1 key, 2 value, 3 output; by the names of Hugging Face models.
-std::optional<int64_t> matrix_of(const std::string& path) {
-  static constexpr std::pair<const char*, int64_t> kNames[] = {
-      {"query", 0},       {"query_proj", 0},
-      {"q_proj", 0},      {"key", 1},
-      {"key_proj", 1},    {"k_proj", 1},
-      {"value", 2},       {"value_proj", 2},
-      {"v_proj", 2},      {"attention.output.dense", kOutput},
-      {"o_proj", kOutput}};
-  for (const auto& [name, matrix] : kNames) {
-    if (matches_suffix(path, name)) return matrix;
+/// Row of C_m: 0 query, 1 key, 2 value, 3 output.
+std::optional<int64_t> matrix_of(const Site& site) {
+  switch (site.role) {
+    case LinearRole::kQuery:
+      return 0;
+    case LinearRole::kKey:
+      return 1;
+    case LinearRole::kValue:
+      return 2;
+    case LinearRole::kAttentionOutput:
+      return kOutput;
+    default:
+      return std::nullopt;
   }
-  return std::nullopt;
 }
 
 /// Which slice of the tensor a site is, and which of its sides carries the heads.
@@ -123,8 +124,8 @@ class LayoutMaker {
   void check_modules() {
     std::vector<Site> others, fused, outside;
     for (const Site& site : sites_) {
-      const bool is_fused = matches_suffix(site.path, "c_attn");
-      if (!matrix_of(site.path)) (is_fused ? fused : others).push_back(site);
+      const bool is_fused = site.role == LinearRole::kQkv;
+      if (!matrix_of(site)) (is_fused ? fused : others).push_back(site);
       if (site.layer < 0 || site.layer >= layout_.layers) outside.push_back(site);
     }
     constexpr const char* kWhere = "adapter.target_modules";
@@ -149,7 +150,7 @@ class LayoutMaker {
   void add(const Site& site) {
     Slice slice;
     slice.layer = site.layer;
-    slice.matrix = *matrix_of(site.path);
+    slice.matrix = *matrix_of(site);
     slice.heads_on_input = heads_on_input(config_.own<LortaOptions>().orientation, slice.matrix);
     const bool is_key_or_value = slice.matrix == 1 || slice.matrix == 2;
     slice.uses_kv_heads = is_key_or_value && heads_.num_key_value_heads != heads_.num_attention_heads;

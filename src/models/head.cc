@@ -71,7 +71,7 @@ at::Tensor Head::loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
 
 void Head::append_sites(std::vector<Site>& sites) {
   if (is_language_model()) return;
-  for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1));
+  for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1, LinearRole::kHead));
 }
 
 void Head::append_parameters(std::vector<NamedTensor>& parameters) const {

@@ -17,10 +17,10 @@ void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters) {
   if (linear.bias.defined()) parameters.push_back({linear.name() + ".bias", linear.bias});
 }
 
-Site make_site(Linear& linear, int64_t layer) {
+Site make_site(Linear& linear, int64_t layer, LinearRole role) {
   const std::string& path = linear.name();
-  return {path,   path.substr(path.rfind('.') + 1), layer, linear.in_features(), linear.out_features(),
-          &linear};
+  return {path,    path.substr(path.rfind('.') + 1), layer, linear.in_features(), linear.out_features(),
+          &linear, linear.bias.defined(),            role};
 }
 
 at::Tensor first_token_rows(const PackedInput& input) {

@@ -9,7 +9,7 @@
 namespace msplora {
 
 void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters);
-Site make_site(Linear& linear, int64_t layer);
+Site make_site(Linear& linear, int64_t layer, LinearRole role);
 
 /// Row of the first and of the last token of every sequence, int64 [B].
 at::Tensor first_token_rows(const PackedInput& input);

@@ -86,9 +86,11 @@ at::Tensor Transformer::loss_sum(const PackedInput& input, const at::Tensor& lab
 
 std::vector<Site> Transformer::sites() {
   std::vector<Site> sites;
-  if (embedding_projection_) sites.push_back(make_site(*embedding_projection_, -1));
+  if (embedding_projection_) sites.push_back(make_site(*embedding_projection_, -1, LinearRole::kEmbedding));
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    for (Linear& linear : blocks_[i].linears) sites.push_back(make_site(linear, static_cast<int64_t>(i)));
+    Block& block = blocks_[i];
+    for (size_t k = 0; k < block.linears.size(); ++k)
+      sites.push_back(make_site(block.linears[k], static_cast<int64_t>(i), block.spec.linears[k].role));
   }
   head_.append_sites(sites);
   return sites;

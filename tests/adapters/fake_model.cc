@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 #include <stdexcept>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,18 @@ namespace msplora::testing {
 namespace {
 
 Site make_site(const std::string& path, int64_t layer, int64_t in, int64_t out) {
-  return {path, path.substr(path.rfind('.') + 1), layer, in, out, nullptr};
+  static const std::map<std::string, LinearRole> kRoles = {{"query", LinearRole::kQuery},
+                                                           {"key", LinearRole::kKey},
+                                                           {"value", LinearRole::kValue},
+                                                           {"q_proj", LinearRole::kQuery},
+                                                           {"k_proj", LinearRole::kKey},
+                                                           {"v_proj", LinearRole::kValue},
+                                                           {"o_proj", LinearRole::kAttentionOutput}};
+  const std::string module = path.substr(path.rfind('.') + 1);
+  const auto found = kRoles.find(module);
+  LinearRole role = found == kRoles.end() ? LinearRole::kUp : found->second;
+  if (path.ends_with("attention.output.dense")) role = LinearRole::kAttentionOutput;
+  return {path, module, layer, in, out, nullptr, true, layer < 0 ? LinearRole::kHead : role};
 }
 
 at::Tensor draw(const std::string& name, std::vector<int64_t> shape, uint64_t seed, double scale) {

@@ -234,7 +234,8 @@ TEST(Lorta, RefusesWhatIsNoProjectionOfAttention) {
   AdapterConfig config = lorta(8, {"query", "intermediate.dense"});
   EXPECT_THAT(error_text([&] { create_adapter(config, model.target(), 1); }),
               HasSubstr("not dense [32, 16] x12"));
-  std::vector<Site> gpt2 = {{"transformer.h.0.attn.c_attn", "c_attn", 0, 16, 48, nullptr}};
+  std::vector<Site> gpt2 = {
+      {"transformer.h.0.attn.c_attn", "c_attn", 0, 16, 48, nullptr, true, LinearRole::kQkv}};
   config.target_modules = {"c_attn"};
   EXPECT_THAT(error_text([&] {
                 count_parameters(config, gpt2, 1, AttentionHeads{4, 4});

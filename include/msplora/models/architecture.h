@@ -7,6 +7,7 @@
 
 #include "msplora/kernels/kernels.h"
 #include "msplora/nn/functional.h"
+#include "msplora/nn/linear.h"
 
 /// What a transformer is made of, as data. A family (src/models/families) resolves config.json into one
 /// Architecture; loading, the forward pass, sites, shapes, FLOPs, memory and default targets follow from it.
@@ -15,22 +16,6 @@ namespace msplora {
 
 /// What a model computes on top of its last hidden states.
 enum class ModelTask { kNone, kSequenceClassification, kMaskedLm, kCausalLm };
-
-/// What a linear layer does. Fused layers are one weight and one site: kQkv gives queries, keys
-/// and values side by side, kGateUp the two factors of a gated feed-forward part.
-enum class LinearRole {
-  kQuery,
-  kKey,
-  kValue,
-  kQkv,
-  kAttentionOutput,
-  kGate,
-  kUp,
-  kGateUp,
-  kDown,
-  kEmbedding,  // outside the blocks: between the embeddings and the first of them
-  kHead,       // or behind the last
-};
 
 struct LinearSpec {
   LinearRole role = LinearRole::kQuery;

@@ -101,6 +101,22 @@ class Linear {
   std::shared_ptr<Packed> packed_;
 };
 
+/// What a linear layer does. Fused layers are one weight and one site: kQkv gives queries, keys
+/// and values side by side, kGateUp the two factors of a gated feed-forward part.
+enum class LinearRole {
+  kQuery,
+  kKey,
+  kValue,
+  kQkv,
+  kAttentionOutput,
+  kGate,
+  kUp,
+  kGateUp,
+  kDown,
+  kEmbedding,  // outside the blocks: between the embeddings and the first of them
+  kHead,       // or behind the last
+};
+
 /// One adaptable linear layer of a model. `linear` stays owned by the model.
 struct Site {
   std::string path;    // full module path, e.g. "roberta.encoder.layer.3.attention.self.query"
@@ -110,6 +126,7 @@ struct Site {
   int64_t out_features = 0;
   Linear* linear = nullptr;  // null when only shapes are known (inspect --shape)
   bool has_bias = true;      // read only when `linear` is null
+  LinearRole role = LinearRole::kHead;
 };
 
 }  // namespace msplora

@@ -10,7 +10,8 @@ Architecture describe_electra(detail::ConfigReader& config, ModelTask task) {
   const int64_t d = config.size("hidden_size"), narrow = config.size("embedding_size", 128);
   const double eps = a.embeddings.norm.eps;
   a.embeddings.width = narrow;
-  if (narrow != d) a.embeddings.projection = detail::head_linear("electra.embeddings_project", narrow, d);
+  if (narrow != d)
+    a.embeddings.projection = LinearSpec{LinearRole::kEmbedding, "electra.embeddings_project", narrow, d};
   if (task == ModelTask::kSequenceClassification) {
     const double dropout = detail::classifier_dropout(config);
     HeadStage dense = detail::classifier_stage("classifier.dense", dropout, d, d);
