@@ -37,14 +37,23 @@ double llama3_scaled(double frequency, const Llama3& scaling) {
 
 // Older files call the type `type`; newer ones keep everything in rope_parameters. rope_scaling wins in
 // transformers 5 where both are given.
-RotarySpec ConfigReader::rotary(int64_t head_dim) {
+RotarySpec ConfigReader::rotary(int64_t head_dim, double default_theta, const std::string& kind) {
   const std::string key = find("rope_scaling") != nullptr      ? "rope_scaling"
                           : find("rope_parameters") != nullptr ? "rope_parameters"
                                                                : "";
   const json* scaling = key.empty() ? nullptr : find(key);
-  double theta = real("rope_theta", 10000.0);
+  double theta = kind == "sliding_attention" ? default_theta : real("rope_theta", default_theta);
   if (scaling != nullptr && !scaling->is_object()) {
     wrong(key, "an object or null", *scaling);
+    scaling = nullptr;
+  }
+  // Older files have one set of keys, which is that of the layers that do not slide.
+  const bool is_divided = scaling != nullptr && scaling->contains("full_attention");
+  if (!kind.empty() && scaling != nullptr) {
+    scaling = is_divided && scaling->contains(kind) ? &(*scaling)[kind] : kind == kSlides ? nullptr : scaling;
+  }
+  if (scaling != nullptr && !scaling->is_object()) {
+    wrong(key + "." + kind, "an object", *scaling);
     scaling = nullptr;
   }
   if (scaling != nullptr) {
@@ -96,9 +105,9 @@ std::vector<double> ConfigReader::scaled(std::vector<double> frequencies, const 
 }
 
 // The window of the layers that slide; 0: there is none.
-int64_t ConfigReader::sliding_window(bool always) {
-  if (!always && !flag("use_sliding_window", false)) return 0;
-  if (!source_.contains("sliding_window")) return kDefaultWindow;
+int64_t ConfigReader::sliding_window(WindowUse use) {
+  if (use == WindowUse::kIfUsed && !flag("use_sliding_window", false)) return 0;
+  if (!source_.contains("sliding_window")) return use == WindowUse::kIfGiven ? 0 : kDefaultWindow;
   const json* window = find("sliding_window");
   if (window == nullptr) return 0;
   if (window->is_number_integer() && saturated(*window) >= 1) return std::min(saturated(*window), kMaxSize);
@@ -106,8 +115,9 @@ int64_t ConfigReader::sliding_window(bool always) {
   return 0;
 }
 
-std::vector<int64_t> ConfigReader::windows(int64_t num_layers, bool always) {
-  const int64_t window = sliding_window(always);
+std::vector<int64_t> ConfigReader::windows(int64_t num_layers, WindowUse use) {
+  const int64_t window = sliding_window(use);
+  const bool always = use != WindowUse::kIfUsed;
   const int64_t first = always ? 0 : size("max_window_layers", kDefaultMaxWindowLayers, 0);
   std::vector<int64_t> windows;
   for (int64_t i = 0; i < num_layers; ++i) windows.push_back(i >= first ? window : 0);
@@ -130,6 +140,27 @@ std::vector<int64_t> ConfigReader::windows(int64_t num_layers, bool always) {
       wrong(key, "sliding_attention, as every layer of this model slides", type);
     }
     windows[static_cast<size_t>(i)] = slides ? window : 0;
+  }
+  return windows;
+}
+
+std::vector<int64_t> ConfigReader::windows_by_type(int64_t num_layers, int64_t window,
+                                                   const std::vector<bool>& slides) {
+  std::vector<int64_t> windows;
+  const json* types = find("layer_types");
+  if (types != nullptr && (!types->is_array() || static_cast<int64_t>(types->size()) != num_layers)) {
+    wrong("layer_types", fmt::format("a list of {} names, one a layer", num_layers), *types);
+    types = nullptr;
+  }
+  for (int64_t i = 0; i < num_layers; ++i) {
+    bool is_sliding = slides[static_cast<size_t>(i)];
+    if (types != nullptr) {
+      const json& type = (*types)[static_cast<size_t>(i)];
+      is_sliding = type == kSlides;
+      if (!is_sliding && type != kDoesNotSlide)
+        wrong(fmt::format("layer_types[{}]", i), "sliding_attention or full_attention", type);
+    }
+    windows.push_back(is_sliding ? window : 0);
   }
   return windows;
 }

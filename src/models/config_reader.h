@@ -28,6 +28,10 @@ inline constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
 /// An integer as int64, values above its range as its maximum.
 int64_t saturated(const nlohmann::json& value);
 
+/// Which layers slide: all with a window of 4096 unless sliding_window says otherwise (Mistral), all if there
+/// is one (Phi-3), or those from max_window_layers on if use_sliding_window says so (Qwen).
+enum class WindowUse { kAlways, kIfGiven, kIfUsed };
+
 /// Reads the keys of a config.json for the families. A key that is missing or null takes its default, as in
 /// Hugging Face; what is wrong is collected, each problem once, and 0 or the default is returned.
 class ConfigReader {
@@ -54,11 +58,13 @@ class ConfigReader {
   /// `default_head_dim` 0: the width divided by the heads.
   AttentionShape grouped_heads(int64_t width, int64_t default_head_dim, bool needs_groups);
 
-  /// From rope_theta and rope_scaling or rope_parameters, for heads of this width.
-  RotarySpec rotary(int64_t head_dim);
-  /// Of each layer: tokens that attention looks back over, the token itself included; 0: all. `always`: every
-  /// layer slides unless sliding_window is null (Mistral); else only where use_sliding_window says so (Qwen).
-  std::vector<int64_t> windows(int64_t num_layers, bool always);
+  /// From rope_theta and rope_scaling or rope_parameters, for heads of this width. `kind`: of the entry of
+  /// rope_parameters that holds for layers of one kind ("sliding_attention"); "": it is not divided.
+  RotarySpec rotary(int64_t head_dim, double default_theta = 10000.0, const std::string& kind = "");
+  /// Of each layer: tokens that attention looks back over, the token itself included; 0: all.
+  std::vector<int64_t> windows(int64_t num_layers, WindowUse use);
+  /// The same for models whose layer_types say which layers slide; where they do not, `slides` does.
+  std::vector<int64_t> windows_by_type(int64_t num_layers, int64_t window, const std::vector<bool>& slides);
 
   int64_t num_labels() const { return num_labels_; }
   void set_num_labels(int64_t count) { num_labels_ = count; }
@@ -84,7 +90,7 @@ class ConfigReader {
  private:
   std::vector<double> scaled(std::vector<double> frequencies, const std::string& key,
                              const nlohmann::json& scaling);
-  int64_t sliding_window(bool always);
+  int64_t sliding_window(WindowUse use);
 
   const nlohmann::json& source_;
   const std::string& where_;

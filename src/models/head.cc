@@ -1,6 +1,7 @@
 #include "models/head.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/tanh.h>
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -29,8 +30,7 @@ Head::Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t voca
     }
     Stage made;
     made.spec = stage;
-    made.linear = store.linear(path, stage.linear.in, stage.linear.out, is_lm ? Role::kMatrix : Role::kHead,
-                               stage.linear.has_bias);
+    made.linear = store.linear(path, stage.linear, is_lm ? Role::kMatrix : Role::kHead);
     made.norm = Norm(stage.norm, "", stage.linear.out, store, is_lm ? Role::kExact : Role::kHead);
     std::string place = "classifier.dropout";
     if (drops > 1) place += "." + std::to_string(stages_.size());
@@ -41,9 +41,12 @@ Head::Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t voca
   at::Tensor bias;
   if (!spec.decoder_bias.empty())
     bias = store.take(spec.decoder_bias, {vocab_size}, Role::kExact, ParameterStore::Init::kZero);
-  decoder_ = spec.is_tied ? Linear(spec.decoder, word_embeddings, bias)
-                          : store.linear(spec.decoder, word_embeddings.size(1), vocab_size, Role::kMatrix,
-                                         /*with_bias=*/false);
+  if (spec.is_tied) {
+    decoder_ = Linear(spec.decoder, word_embeddings, bias);
+  } else {
+    const LinearSpec decoder{LinearRole::kHead, spec.decoder, word_embeddings.size(1), vocab_size, false};
+    decoder_ = store.linear(spec.decoder, decoder);
+  }
 }
 
 at::Tensor Head::run_stages(at::Tensor x, const ForwardContext& context) const {
@@ -60,12 +63,14 @@ at::Tensor Head::run_stages(at::Tensor x, const ForwardContext& context) const {
 at::Tensor Head::forward(const at::Tensor& hidden, const ForwardContext& context) const {
   const at::Tensor x = run_stages(hidden, context);
   if (!is_language_model()) return x;
-  const at::Tensor logits = decoder_.forward(x, context);
-  return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+  at::Tensor logits = decoder_.forward(x, context);
+  if (logits.scalar_type() != at::kDouble) logits = logits.to(at::kFloat);
+  return spec_.soft_cap > 0 ? at::tanh(logits / spec_.soft_cap) * spec_.soft_cap : logits;
 }
 
 at::Tensor Head::loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
                           const ForwardContext& context) const {
+  if (spec_.soft_cap > 0) return cross_entropy_sum(forward(hidden, context), labels);
   return linear_cross_entropy_sum(run_stages(hidden, context), decoder_, labels);
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -141,8 +142,7 @@ std::vector<Site> sites_of_shape(const Architecture& architecture) {
   std::vector<Site> sites;
   for (const PlacedLinear& linear : linears_of(architecture)) {
     sites.push_back({linear.path, linear.path.substr(linear.path.rfind('.') + 1), linear.layer,
-                     linear.spec.in, linear.spec.out, nullptr, linear.spec.has_bias,
-                     linear.spec.role});
+                     linear.spec.in, linear.spec.out, nullptr, linear.spec.has_bias, linear.spec.role});
   }
   return sites;
 }
@@ -154,9 +154,15 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task) {
 void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
   ModelConfig config = model.config();
   config.torch_dtype = dtype == at::kBFloat16 ? "bfloat16" : dtype == at::kHalf ? "float16" : "float32";
+  std::set<std::string> transposed;
+  for (const PlacedLinear& linear : linears_of(model.architecture())) {
+    if (linear.spec.is_transposed) transposed.insert(linear.path + ".weight");
+  }
   std::vector<NamedTensor> tensors;
-  for (const NamedTensor& parameter : model.parameters())
-    tensors.push_back({parameter.name, parameter.tensor.detach().to(dtype)});
+  for (const NamedTensor& parameter : model.parameters()) {
+    const at::Tensor stored = parameter.tensor.detach().to(dtype);
+    tensors.push_back({parameter.name, transposed.contains(parameter.name) ? stored.t() : stored});
+  }
   fs::create_directories(directory);
   write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});
   write_file_atomically(directory / "config.json", model_config_to_json(config).dump(2) + "\n");

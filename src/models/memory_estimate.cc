@@ -17,7 +17,10 @@ int64_t count_linear(const LinearSpec& linear) {
 
 int64_t count_block(const BlockSpec& block) {
   const int64_t d = block.hidden_size(), head = block.attention.shape.head_dim;
-  int64_t count = count_norm(block.attention.q_norm, head) + count_norm(block.attention.k_norm, head);
+  const AttentionShape& shape = block.attention.shape;
+  const bool is_wide = block.attention.norms_all_heads;
+  int64_t count = count_norm(block.attention.q_norm, is_wide ? shape.heads * head : head) +
+                  count_norm(block.attention.k_norm, is_wide ? shape.kv_heads * head : head);
   for (const LinearSpec& linear : block.linears) count += count_linear(linear);
   for (const BranchSpec* branch : {&block.attention_branch, &block.feed_forward_branch}) {
     count +=

@@ -10,8 +10,13 @@ Norm::Norm(const NormSpec& spec, const std::string& prefix, int64_t width, Param
            ParameterStore::Role role)
     : spec_(spec), path_(prefix + spec.name) {
   if (!spec) return;
-  weight_ = store.take(path_ + ".weight", {width}, role, Init::kOne);
+  const bool is_plus_one = spec.kind == NormKind::kRmsPlusOne;
+  weight_ = store.take(path_ + ".weight", {width}, role, is_plus_one ? Init::kZero : Init::kOne);
   if (spec.kind == NormKind::kLayer) bias_ = store.take(path_ + ".bias", {width}, role, Init::kZero);
+}
+
+at::Tensor Norm::scale() const {
+  return spec_.kind == NormKind::kRmsPlusOne ? weight_ + 1.0 : weight_;
 }
 
 at::Tensor Norm::operator()(const at::Tensor& x) const {
@@ -21,13 +26,15 @@ at::Tensor Norm::operator()(const at::Tensor& x) const {
     case NormKind::kLayer:
       return residual_layer_norm(x, {}, weight_, bias_, spec_.eps, {});
     case NormKind::kRms:
-      return residual_rms_norm(x, {}, weight_, spec_.eps).normed;
+    case NormKind::kRmsPlusOne:
+      return residual_rms_norm(x, {}, scale(), spec_.eps).normed;
   }
   return x;
 }
 
 NormedSum Norm::of_sum(const at::Tensor& x, const at::Tensor& residual) const {
-  if (spec_.kind == NormKind::kRms) return residual_rms_norm(x, residual, weight_, spec_.eps);
+  if (spec_.kind == NormKind::kRms || spec_.kind == NormKind::kRmsPlusOne)
+    return residual_rms_norm(x, residual, scale(), spec_.eps);
   const at::Tensor sum = residual.defined() ? x + residual : x;
   return {(*this)(sum), sum};
 }

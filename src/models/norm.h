@@ -33,6 +33,8 @@ class Norm {
 
  private:
   NormSpec spec_;
+  at::Tensor scale() const;  // what multiplies: the weight, or 1 + the weight
+
   std::string path_;
   at::Tensor weight_, bias_;
 };

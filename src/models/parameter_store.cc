@@ -43,7 +43,10 @@ ParameterStore::ParameterStore(const Checkpoint* checkpoint, const ModelLoadOpti
     : checkpoint_(checkpoint),
       options_(options),
       initializer_range_(architecture.initializer_range),
-      base_prefix_(architecture.base_prefix) {}
+      base_prefix_(architecture.base_prefix),
+      buffers_(architecture.buffers) {
+  buffers_.insert(buffers_.end(), {".position_ids", ".rotary_emb.inv_freq"});
+}
 
 std::string ParameterStore::find(const std::string& name) const {
   if (checkpoint_ == nullptr) return {};
@@ -133,10 +136,14 @@ at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> sh
   return convert(stored, role);
 }
 
-Linear ParameterStore::linear(const std::string& path, int64_t in, int64_t out, Role role, bool with_bias) {
-  at::Tensor weight = take(path + ".weight", {out, in}, role, Init::kNormal);
+Linear ParameterStore::linear(const std::string& path, const LinearSpec& spec, Role role) {
+  const std::string name = path + ".weight";
+  at::Tensor weight = spec.is_transposed
+                          ? take(name, {spec.in, spec.out}, role, Init::kNormal).t().contiguous()
+                          : take(name, {spec.out, spec.in}, role, Init::kNormal);
   at::Tensor bias;
-  if (with_bias) bias = take(path + ".bias", {out}, role == Role::kHead ? role : Role::kExact, Init::kZero);
+  if (spec.has_bias)
+    bias = take(path + ".bias", {spec.out}, role == Role::kHead ? role : Role::kExact, Init::kZero);
   return {path, std::move(weight), std::move(bias)};
 }
 
@@ -146,7 +153,8 @@ void ParameterStore::finish(const std::string& where, const std::vector<std::str
   if (checkpoint_ != nullptr) {
     for (const std::string& name : checkpoint_->names()) {
       if (used_.count(name)) continue;
-      const bool is_buffer = name.ends_with(".position_ids") || name.ends_with(".rotary_emb.inv_freq");
+      const bool is_buffer = std::any_of(buffers_.begin(), buffers_.end(),
+                                         [&](const std::string& end) { return name.ends_with(end); });
       (is_buffer || is_of_foreign_head(name) || starts_with_any(name, ignorable) ? ignored : unexpected)
           .push_back(name);
     }

@@ -36,8 +36,7 @@ class ParameterStore {
   void use_shapes_alone() { shapes_alone_ = true; }
 
   at::Tensor take(const std::string& name, std::vector<int64_t> shape, Role role, Init init);
-  Linear linear(const std::string& path, int64_t in, int64_t out, Role role = Role::kMatrix,
-                bool with_bias = true);
+  Linear linear(const std::string& path, const LinearSpec& spec, Role role = Role::kMatrix);
   /// Whether the checkpoint holds the tensor under any of its spellings.
   bool contains(const std::string& name) const;
 
@@ -58,6 +57,7 @@ class ParameterStore {
   ModelLoadOptions options_;
   double initializer_range_;
   std::string base_prefix_;
+  std::vector<std::string> buffers_;  // ends of names
   std::vector<std::string> foreign_head_;
   bool shapes_alone_ = false;
   std::set<std::string> used_;

@@ -64,7 +64,7 @@ std::string class_name(const Family& family, ModelTask task) {
     case ModelTask::kMaskedLm:
       return family.class_prefix + "ForMaskedLM";
     case ModelTask::kCausalLm:
-      return family.class_prefix + "ForCausalLM";
+      return family.causal_lm_class.empty() ? family.class_prefix + "ForCausalLM" : family.causal_lm_class;
   }
   return family.class_prefix;
 }

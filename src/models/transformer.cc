@@ -46,10 +46,11 @@ Transformer::Block Transformer::make_block(const BlockSpec& spec, ParameterStore
   Block block;
   block.spec = spec;
   for (const LinearSpec& linear : spec.linears)
-    block.linears.push_back(
-        store.linear(prefix + linear.name, linear.in, linear.out, Role::kMatrix, linear.has_bias));
-  block.q_norm = Norm(attention.q_norm, prefix, attention.shape.head_dim, store);
-  block.k_norm = Norm(attention.k_norm, prefix, attention.shape.head_dim, store);
+    block.linears.push_back(store.linear(prefix + linear.name, linear));
+  const AttentionShape& shape = attention.shape;
+  const bool is_wide = attention.norms_all_heads;
+  block.q_norm = Norm(attention.q_norm, prefix, shape.head_dim * (is_wide ? shape.heads : 1), store);
+  block.k_norm = Norm(attention.k_norm, prefix, shape.head_dim * (is_wide ? shape.kv_heads : 1), store);
   block.attention = make_branch(spec.attention_branch, block, LinearRole::kAttentionOutput, store);
   block.feed_forward = make_branch(spec.feed_forward_branch, block, LinearRole::kDown, store);
   block.attention_stream = hash_name(parent_of(block.linears.front().name()) + ".dropout");
@@ -68,8 +69,7 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   if (e.position_rows > 0) position_embeddings_ = table(e.positions, e.position_rows);
   if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
   embedding_norm_ = Norm(e.norm, e.path + ".", e.width, store);
-  if (e.projection)
-    embedding_projection_ = store.linear(e.projection->name, e.projection->in, e.projection->out);
+  if (e.projection) embedding_projection_ = store.linear(e.projection->name, *e.projection);
   for (const BlockSpec& block : a.blocks) blocks_.push_back(make_block(block, store));
   final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
   head_ = Head(a.head, word_embeddings_, a.vocab_size(), options.random_init, store);

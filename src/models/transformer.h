@@ -77,6 +77,9 @@ class Transformer : public Model {
   Stream leave(const Branch& branch, const at::Tensor& y, const at::Tensor& residual, const Pass& pass) const;
   /// Attention over x, before its output layer, and x at `rows` for the residual connection.
   WithInput attend(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass) const;
+  /// The same with queries, keys and values from one layer.
+  WithInput attend_fused(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass,
+                         const AttentionShape& shape, const kernels::DropoutMask& mask) const;
   /// Queries or keys [N, heads * head_dim] of the rows given (undefined: all), normed and turned.
   at::Tensor turn(const Block& block, const at::Tensor& projected, const Norm& norm, int64_t heads,
                   const at::Tensor& rows, const Pass& pass) const;

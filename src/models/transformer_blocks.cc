@@ -1,5 +1,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -58,7 +59,10 @@ at::Tensor Transformer::embed(const PackedInput& input, const ForwardContext& co
   if (position_embeddings_.defined())
     parts.push_back({position_embeddings_, position_ids(input, e.position_offset)});
   if (token_type_embeddings_.defined()) parts.push_back({token_type_embeddings_, segment_ids(input)});
-  at::Tensor x = embedding_norm_(embedding_sum(parts, compute_dtype()));
+  at::Tensor x = embedding_sum(parts, compute_dtype());
+  // Hugging Face rounds the factor to the type of the activations.
+  if (e.scale != 1.0) x = x * at::full({}, e.scale, x.options());
+  x = embedding_norm_(x);
   x = dropout(x, dropout_mask(context, e.dropout, hash_name("embeddings.dropout")));
   return embedding_projection_ ? embedding_projection_->forward(x, context) : x;
 }
@@ -98,12 +102,12 @@ at::Tensor Transformer::turn(const Block& block, const at::Tensor& projected, co
                              const at::Tensor& rows, const Pass& pass) const {
   const AttentionSpec& attention = block.spec.attention;
   const int64_t head_dim = attention.shape.head_dim;
-  // One head a row.
-  const at::Tensor x = norm ? norm(projected.reshape({-1, head_dim})) : projected;
+  const bool norms_each_head = norm && !attention.norms_all_heads;
+  const at::Tensor x = norm(norms_each_head ? projected.reshape({-1, head_dim}) : projected);
   if (attention.rotary < 0) return x.view_as(projected);
   const RotaryTable& table = pass.rotaries[static_cast<size_t>(attention.rotary)];
   const at::Tensor positions = rows_or_all(pass.positions, rows);
-  if (!norm) return rotary_(x, positions, heads, head_dim, table);
+  if (!norms_each_head) return rotary_(x, positions, heads, head_dim, table);
   return rotary_(x, positions.repeat_interleave(heads), 1, head_dim, table).view_as(projected);
 }
 
@@ -116,6 +120,7 @@ WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at:
   const kernels::DropoutMask mask =
       dropout_mask(context, block.spec.attention.dropout, block.attention_stream);
   const std::vector<int32_t>& bounds = pass.input.cu_seqlens;
+  if (block.find(LinearRole::kQkv) != nullptr) return attend_fused(block, x, rows, pass, shape, mask);
   const Linear &query = block.at(LinearRole::kQuery), &key = block.at(LinearRole::kKey),
                &value = block.at(LinearRole::kValue);
   const bool is_joint = !block.q_norm;  // norms of heads need queries and keys apart
@@ -140,10 +145,35 @@ WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at:
           queried};
 }
 
+WithInput Transformer::attend_fused(const Block& block, const at::Tensor& x, const at::Tensor& rows,
+                                    const Pass& pass, const AttentionShape& shape,
+                                    const kernels::DropoutMask& mask) const {
+  const std::vector<int32_t>& bounds = pass.input.cu_seqlens;
+  const at::Tensor qkv = block.at(LinearRole::kQkv).forward(x, pass.context);
+  if (!rows.defined()) {
+    const at::Tensor turned = turn(block, qkv, {}, shape.heads + shape.kv_heads, {}, pass);
+    return {segment_attention(turned, bounds, shape, mask), x};
+  }
+  const int64_t width = shape.heads * shape.head_dim;
+  const at::Tensor q = rows_or_all(qkv.narrow(1, 0, width), rows);
+  const at::Tensor kv = qkv.narrow(1, width, qkv.size(1) - width).contiguous();
+  return {segment_attention(turn(block, q, {}, shape.heads, rows, pass),
+                            turn(block, kv, {}, shape.kv_heads, {}, pass), bounds, shape, mask),
+          rows_or_all(x, rows)};
+}
+
 WithInput Transformer::feed_forward(const Block& block, const at::Tensor& x, const Pass& pass) const {
-  const Linear *gate = block.find(LinearRole::kGate), &up = block.at(LinearRole::kUp),
-               &down = block.at(LinearRole::kDown);
+  const Linear& down = block.at(LinearRole::kDown);
   const kernels::Activation kind = block.spec.activation;
+  if (const Linear* gate_up = block.find(LinearRole::kGateUp)) {
+    const at::Tensor both = gate_up->forward(x, pass.context);
+    const int64_t width = both.size(1) / 2;
+    const at::Tensor gated = kind == kernels::Activation::kSilu
+                                 ? swiglu(both)
+                                 : activation(both.narrow(1, 0, width), kind) * both.narrow(1, width, width);
+    return {down.forward(gated, pass.context), x};
+  }
+  const Linear *gate = block.find(LinearRole::kGate), &up = block.at(LinearRole::kUp);
   if (gate == nullptr) return msplora::feed_forward(x, up, down, kind, pass.context);
   if (kind == kernels::Activation::kSilu)
     return gated_feed_forward(x, block.gate_up, *gate, up, down, pass.context);

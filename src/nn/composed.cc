@@ -173,8 +173,8 @@ at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at:
                                ? padded_heads(q, padding, shape.heads, shape.heads)
                                : q.view({padding.segments, 1, shape.heads, shape.head_dim}).transpose(1, 2);
   constexpr double kHidden = -std::numeric_limits<double>::infinity();
-  at::Tensor scores = at::matmul(query, key.transpose(2, 3)).to(exact_dtype(q)) /
-                      std::sqrt(static_cast<double>(shape.head_dim));
+  at::Tensor scores = at::matmul(query, key.transpose(2, 3)).to(exact_dtype(q)) * shape.used_scale();
+  if (shape.soft_cap > 0) scores = at::tanh(scores / shape.soft_cap) * shape.soft_cap;
   scores = scores.masked_fill(hidden_keys(padding, shape), kHidden);
   const at::Tensor weights = dropout(at::softmax(scores, -1).to(q.scalar_type()), mask);
   const at::Tensor output =

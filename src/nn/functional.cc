@@ -168,7 +168,7 @@ kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor&
   op.k_stride = k.stride(0);
   op.v_stride = v.stride(0);
   op.o_stride = o.size(1);
-  op.scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+  op.scale = shape.used_scale();
   op.window_left = shape.window_left;
   op.window_right = shape.window_right;
   op.queries = shape.queries;
@@ -212,6 +212,7 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     ctx->saved_data["window_left"] = shape.window_left;
     ctx->saved_data["window_right"] = shape.window_right;
     ctx->saved_data["queries"] = static_cast<int64_t>(shape.queries);
+    ctx->saved_data["scale"] = shape.scale;
     save_mask(ctx, mask);
     return o;
   }
@@ -221,10 +222,13 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor d_o = grads[0].contiguous();
     const auto saved_int = [&](const char* key) { return ctx->saved_data[key].toInt(); };
-    const AttentionShape shape{
-        saved_int("heads"),        saved_int("kv_heads"),
-        saved_int("head_dim"),     saved_int("window_left"),
-        saved_int("window_right"), static_cast<kernels::Queries>(saved_int("queries"))};
+    const AttentionShape shape{saved_int("heads"),
+                               saved_int("kv_heads"),
+                               saved_int("head_dim"),
+                               saved_int("window_left"),
+                               saved_int("window_right"),
+                               static_cast<kernels::Queries>(saved_int("queries")),
+                               ctx->saved_data["scale"].toDouble()};
     const auto like = [&](const at::Tensor& t) { return t.defined() ? at::empty_like(t) : at::Tensor(); };
     const at::Tensor d_q = like(saved[0]), d_k = like(saved[1]), d_v = like(saved[2]);
     const auto values = parts_of(saved[0], saved[1], saved[2], shape),
@@ -254,7 +258,7 @@ at::Tensor bounds_of(const std::vector<int32_t>& cu_seqlens) {
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                   const kernels::DropoutMask& mask) {
-  if (uses_composed_operations(q)) {
+  if (uses_composed_operations(q) || shape.soft_cap > 0) {
     const auto parts = parts_of(q, k, v, shape);
     return detail::composed::segment_attention(parts[0], parts[1], parts[2], cu_seqlens, shape, mask);
   }

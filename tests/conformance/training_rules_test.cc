@@ -118,7 +118,14 @@ std::vector<std::string> names_in(const std::string& type, const std::vector<std
   std::vector<std::string> translated;
   for (const std::string& name : names) {
     const auto found = roles.find(name);
-    translated.push_back(found == roles.end() ? name : architecture.blocks[0].find(found->second)->name);
+    if (found == roles.end()) {
+      translated.push_back(name);
+      continue;
+    }
+    const LinearSpec* own = architecture.blocks[0].find(found->second);
+    if (own == nullptr) own = architecture.blocks[0].find(LinearRole::kQkv);
+    if (std::find(translated.begin(), translated.end(), own->name) == translated.end())
+      translated.push_back(own->name);
   }
   return translated;
 }
@@ -185,7 +192,15 @@ void expect_merging_is_exact(const std::filesystem::path& folder, const std::str
 /// Training, files and merging in a model of `type`.
 void check_architecture(const MethodRow& row, const std::string& type, Heads heads) {
   AdapterConfig config = config_for(row, type);
-  if (config.method == "lorta") config.set("lorta.grouped_query", heads == Heads::kGrouped);
+  if (config.method == "lorta") {
+    config.set("lorta.grouped_query", heads == Heads::kGrouped);
+    TinyModel fused(type);
+    if (fused.model().architecture().blocks[0].find(LinearRole::kQkv) != nullptr) {
+      EXPECT_THROW(create_adapter(config, fused.target(), 1),
+                   Error);  // parts of a layer cannot be told apart
+      return;
+    }
+  }
   TemporaryDirectory directory, files("-files");
   TinyTraining training(config, type, 0.0, at::kCPU, heads);
   training.options.max_steps = row.steps;

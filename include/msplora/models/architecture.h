@@ -22,10 +22,12 @@ struct LinearSpec {
   std::string name;  // below the block's path
   int64_t in = 0, out = 0;
   bool has_bias = true;
+  bool is_transposed = false;  // files hold [in, out] (GPT-2's Conv1D)
 };
 
 /// kLayer: (x - mean) / sqrt(variance + eps) * w + b. kRms: x / sqrt(mean(x²) + eps) * w.
-enum class NormKind { kNone, kLayer, kRms };
+/// kRmsPlusOne: the same with 1 + w (Gemma).
+enum class NormKind { kNone, kLayer, kRms, kRmsPlusOne };
 struct NormSpec {
   NormKind kind = NormKind::kNone;
   std::string name;  // of the module that holds its weight (and bias: kLayer)
@@ -46,6 +48,7 @@ struct AttentionSpec {
   double dropout = 0.0;  // of probabilities
   int rotary = -1;       // index into Architecture::rotaries; -1: none
   NormSpec q_norm, k_norm;
+  bool norms_all_heads = false;  // in one, instead of each
 };
 
 struct BlockSpec {
@@ -75,6 +78,7 @@ struct EmbeddingSpec {
   int64_t rows = 0, width = 0;          // of the table of words
   int64_t position_rows = 0, type_rows = 0;
   int64_t position_offset = 0;  // row of the first token's position
+  double scale = 1.0;           // of the sum
   NormSpec norm;
   double dropout = 0.0;
   std::optional<LinearSpec> projection;  // full path as its name
@@ -101,6 +105,7 @@ struct HeadSpec {
   std::string decoder;       // path of a language model's output layer; "": none
   bool is_tied = false;      // the decoder's weight is the table of words
   std::string decoder_bias;  // full name of its bias; "": none
+  double soft_cap = 0.0;     // logits become cap tanh(logit / cap); 0: none
 };
 
 struct Architecture {
@@ -115,6 +120,7 @@ struct Architecture {
   NormSpec final_norm;  // full path as its name
   HeadSpec head;
   std::vector<std::string> ignored;  // prefixes of names in checkpoints that no task uses
+  std::vector<std::string> buffers;  // and ends of names of what is no parameter
 
   int64_t num_layers() const { return static_cast<int64_t>(blocks.size()); }
   int64_t vocab_size() const { return embeddings.rows; }

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -34,9 +35,14 @@ struct AttentionShape {
   int64_t window_left = -1;
   int64_t window_right = -1;  // 0: causal
   kernels::Queries queries = kernels::Queries::kAll;
+  double scale = 0.0;     // of scores; 0: 1 / sqrt(head_dim)
+  double soft_cap = 0.0;  // scores become cap tanh(score / cap); 0: none
+
+  double used_scale() const { return scale > 0 ? scale : 1.0 / std::sqrt(static_cast<double>(head_dim)); }
 };
 /// Attention inside each segment; q [T, heads * head_dim] (one row per segment unless every token asks), k
-/// and v [T, kv_heads * head_dim] -> the shape of q. Scores are scaled by 1 / sqrt(head_dim).
+/// and v [T, kv_heads * head_dim] -> the shape of q. Capped scores are formed by
+/// libtorch's operations on every device.
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                              const kernels::DropoutMask& mask);

@@ -20,6 +20,7 @@ struct Family {
   std::optional<int64_t> pad_token_id;       // what Hugging Face's class takes when the key is missing
   /// Resolves config.json for a task. Problems are left with the reader.
   Architecture (*describe)(detail::ConfigReader& config, ModelTask task) = nullptr;
+  std::string causal_lm_class = {};  // where it is not the prefix and ForCausalLM
 };
 
 // clang-format off
@@ -33,6 +34,11 @@ struct Family {
   X(mistral)                  \
   X(qwen2)                    \
   X(qwen3)                    \
+  X(smollm3)                  \
+  X(olmo2)                    \
+  X(gemma2)                   \
+  X(gemma3_text)              \
+  X(phi3)                     \
   X(deberta_v2)               \
   X(gpt2)
 // clang-format on

@@ -1,8 +1,8 @@
 #include "models/families/family.h"
 #include "models/families/parts.h"
 
-/// GPT-2: pre-norm with layer norms, learned positions, queries, keys and values in one layer. Its shape
-/// alone is known: its checkpoints hold weights as [in, out].
+/// GPT-2: pre-norm with layer norms, learned positions, queries, keys and values in one layer; files hold the
+/// weights of its layers as [in, out].
 namespace msplora {
 namespace {
 
@@ -24,10 +24,10 @@ Architecture describe_gpt2(detail::ConfigReader& config, ModelTask task) {
   a.embeddings.dropout = config.dropout("embd_pdrop", 0.1);
 
   BlockSpec block;
-  block.linears = {{LinearRole::kQkv, "attn.c_attn", d, 3 * d},
-                   {LinearRole::kAttentionOutput, "attn.c_proj", d, d},
-                   {LinearRole::kUp, "mlp.c_fc", d, wide},
-                   {LinearRole::kDown, "mlp.c_proj", wide, d}};
+  block.linears = {{LinearRole::kQkv, "attn.c_attn", d, 3 * d, true, true},
+                   {LinearRole::kAttentionOutput, "attn.c_proj", d, d, true, true},
+                   {LinearRole::kUp, "mlp.c_fc", d, wide, true, true},
+                   {LinearRole::kDown, "mlp.c_proj", wide, d, true, true}};
   block.attention.shape = config.even_heads("n_head", d);
   block.attention.shape.window_right = 0;
   block.attention.dropout = config.dropout("attn_pdrop", 0.1);
@@ -43,13 +43,23 @@ Architecture describe_gpt2(detail::ConfigReader& config, ModelTask task) {
   const HeadSpec causal = detail::causal_head(config, /*tied_by_default=*/true);
   if (task == ModelTask::kCausalLm) a.head = causal;
   if (task == ModelTask::kSequenceClassification) a.head = detail::last_token_classifier(config, d);
+  a.buffers = {".attn.bias", ".attn.masked_bias"};  // masks of older files
+  for (const char* key : {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}) {
+    if (config.flag(key, false)) config.problem(key, "expected false, found true");
+  }
+  if (!config.flag("scale_attn_weights", true))
+    config.problem("scale_attn_weights", "expected true, found false");
+  config.refuse_flags({"add_cross_attention"});
   return a;
 }
 
 }  // namespace
 
 Family gpt2_family() {
-  return {"gpt2", "GPT2", {}, {"c_attn"}, std::nullopt, describe_gpt2};
+  Family family{"gpt2",     "GPT2",       {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
+                {"c_attn"}, std::nullopt, describe_gpt2};
+  family.causal_lm_class = "GPT2LMHeadModel";
+  return family;
 }
 
 }  // namespace msplora

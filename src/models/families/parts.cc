@@ -104,6 +104,59 @@ EmbeddingSpec bert_embeddings(ConfigReader& config, const std::string& prefix, d
   return embeddings;
 }
 
+Architecture decoder_base(ConfigReader& config, ModelTask task, double default_eps) {
+  Architecture a;
+  a.model_type = config.text("model_type", "");
+  a.task = task;
+  a.base_prefix = "model.";
+  a.longest = config.size("max_position_embeddings");
+  a.initializer_range = config.real("initializer_range", 0.02, kNonNegative);
+  a.embeddings.path = "model";
+  a.embeddings.words = "embed_tokens";
+  a.embeddings.rows = config.size("vocab_size");
+  a.embeddings.width = config.size("hidden_size");
+  a.final_norm = rms_norm("model.norm", config.real("rms_norm_eps", default_eps));
+  return a;
+}
+
+BlockSpec pre_norm_block(double eps) {
+  BlockSpec block;
+  block.attention.rotary = 0;
+  block.attention_branch.before = rms_norm("input_layernorm", eps);
+  block.feed_forward_branch.before = rms_norm("post_attention_layernorm", eps);
+  return block;
+}
+
+std::vector<LinearSpec> gated_linears(ConfigReader& config, const AttentionShape& shape, bool qkv_bias,
+                                      bool output_bias, bool feed_forward_bias) {
+  const int64_t d = config.size("hidden_size"), wide = config.size("intermediate_size");
+  const int64_t q = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim;
+  return {{LinearRole::kQuery, "self_attn.q_proj", d, q, qkv_bias},
+          {LinearRole::kKey, "self_attn.k_proj", d, kv, qkv_bias},
+          {LinearRole::kValue, "self_attn.v_proj", d, kv, qkv_bias},
+          {LinearRole::kAttentionOutput, "self_attn.o_proj", q, d, output_bias},
+          {LinearRole::kGate, "mlp.gate_proj", d, wide, feed_forward_bias},
+          {LinearRole::kUp, "mlp.up_proj", d, wide, feed_forward_bias},
+          {LinearRole::kDown, "mlp.down_proj", wide, d, feed_forward_bias}};
+}
+
+void add_blocks(Architecture& architecture, ConfigReader& config, BlockSpec block,
+                const std::vector<int64_t>& windows) {
+  for (const std::string& path : config.layers("num_hidden_layers", "model.layers")) {
+    const size_t layer = architecture.blocks.size();
+    block.path = path;
+    if (layer < windows.size()) block.attention.shape.window_left = windows[layer] - 1;
+    architecture.blocks.push_back(block);
+  }
+}
+
+void set_decoder_head(Architecture& architecture, ConfigReader& config, bool tied_by_default) {
+  const HeadSpec causal = causal_head(config, tied_by_default);
+  if (architecture.task == ModelTask::kCausalLm) architecture.head = causal;
+  if (architecture.task == ModelTask::kSequenceClassification)
+    architecture.head = last_token_classifier(config, config.size("hidden_size"));
+}
+
 HeadSpec causal_head(ConfigReader& config, bool tied_by_default) {
   HeadSpec head;
   head.decoder = "lm_head";

@@ -35,6 +35,20 @@ std::vector<BlockSpec> bert_blocks(ConfigReader& config, const std::string& pref
                                    const std::string& projection_suffix = "");
 EmbeddingSpec bert_embeddings(ConfigReader& config, const std::string& prefix, double eps);
 
+/// What decoders of Llama's kind share: table of words, last norm, names. No blocks, rotaries or head.
+Architecture decoder_base(ConfigReader& config, ModelTask task, double default_eps);
+/// A block with RMS norms before both branches, and rotary positions.
+BlockSpec pre_norm_block(double eps);
+/// Queries, keys, values, output, gate, up and down.
+std::vector<LinearSpec> gated_linears(ConfigReader& config, const AttentionShape& shape, bool qkv_bias,
+                                      bool output_bias, bool feed_forward_bias);
+/// A copy of the block for every layer. `windows`: tokens that each looks back over, the token itself
+/// included, 0: all; empty: no layer slides.
+void add_blocks(Architecture& architecture, ConfigReader& config, BlockSpec block,
+                const std::vector<int64_t>& windows);
+/// The head of the architecture's task: lm_head, or `score` on the last token.
+void set_decoder_head(Architecture& architecture, ConfigReader& config, bool tied_by_default);
+
 /// The head of a causal language model, without bias, and the table of words where config.json says so.
 HeadSpec causal_head(ConfigReader& config, bool tied_by_default);
 /// `score` on the last token.

@@ -1,0 +1,38 @@
+#include "models/families/family.h"
+#include "models/families/parts.h"
+
+/// Phi-3: Llama with fused layers, dropout behind both branches and a window in every layer where there is
+/// one.
+namespace msplora {
+namespace {
+
+Architecture describe_phi3(detail::ConfigReader& config, ModelTask task) {
+  const int64_t d = config.size("hidden_size"), wide = config.size("intermediate_size");
+  Architecture a = detail::decoder_base(config, task, 1e-5);
+  BlockSpec block = detail::pre_norm_block(a.final_norm.eps);
+  block.attention.shape = config.grouped_heads(d, 0, /*needs_groups=*/true);
+  const AttentionShape& shape = block.attention.shape;
+  const int64_t q = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim;
+  block.linears = {{LinearRole::kQkv, "self_attn.qkv_proj", d, q + 2 * kv, false},
+                   {LinearRole::kAttentionOutput, "self_attn.o_proj", q, d, false},
+                   {LinearRole::kGateUp, "mlp.gate_up_proj", d, 2 * wide, false},
+                   {LinearRole::kDown, "mlp.down_proj", wide, d, false}};
+  block.attention.dropout = config.dropout("attention_dropout", 0.0);
+  block.attention_branch.dropout = block.feed_forward_branch.dropout = config.dropout("resid_pdrop", 0.0);
+  block.activation = config.activation("hidden_act", "silu");
+  const double part = config.real("partial_rotary_factor", 1.0);
+  a.rotaries = {config.rotary(static_cast<int64_t>(part * static_cast<double>(shape.head_dim)))};
+  const int64_t layers = config.size("num_hidden_layers");
+  detail::add_blocks(a, config, block, config.windows(layers, detail::WindowUse::kIfGiven));
+  detail::set_decoder_head(a, config, /*tied_by_default=*/false);
+  return a;
+}
+
+}  // namespace
+
+Family phi3_family() {
+  return {"phi3",       "Phi3",       {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
+          {"qkv_proj"}, std::nullopt, describe_phi3};
+}
+
+}  // namespace msplora

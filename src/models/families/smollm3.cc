@@ -1,0 +1,53 @@
+#include "models/families/family.h"
+#include "models/families/parts.h"
+
+/// SmolLM3: Llama whose every fourth layer does without positions.
+namespace msplora {
+namespace {
+
+// 1 where a layer has rotary positions, as no_rope_layers counts them.
+std::vector<bool> rotary_layers(detail::ConfigReader& config, size_t layers) {
+  const int64_t interval = config.size("no_rope_layer_interval", 4);
+  std::vector<bool> has_rotary;
+  for (size_t i = 0; i < layers; ++i)
+    has_rotary.push_back(interval > 0 && (static_cast<int64_t>(i) + 1) % interval != 0);
+  const nlohmann::json* given = config.find("no_rope_layers");
+  if (given == nullptr) return has_rotary;
+  if (!given->is_array() || given->size() != layers) {
+    config.wrong("no_rope_layers", "a list of 0 and 1, one a layer", *given);
+    return has_rotary;
+  }
+  for (size_t i = 0; i < layers; ++i) has_rotary[i] = (*given)[i] == 1;
+  return has_rotary;
+}
+
+Architecture describe_smollm3(detail::ConfigReader& config, ModelTask task) {
+  const int64_t d = config.size("hidden_size");
+  Architecture a = detail::decoder_base(config, task, 1e-6);
+  BlockSpec block = detail::pre_norm_block(a.final_norm.eps);
+  block.attention.shape = config.grouped_heads(d, 0, /*needs_groups=*/true);
+  const bool bias = config.flag("attention_bias", false), mlp_bias = config.flag("mlp_bias", false);
+  block.linears = detail::gated_linears(config, block.attention.shape, bias, bias, mlp_bias);
+  block.attention.dropout = config.dropout("attention_dropout", 0.0);
+  block.activation = config.activation("hidden_act", "silu");
+  a.rotaries = {config.rotary(block.attention.shape.head_dim, 2000000.0)};
+  const int64_t layers = config.size("num_hidden_layers");
+  detail::add_blocks(a, config, block, config.windows(layers, detail::WindowUse::kIfUsed));
+  const std::vector<bool> has_rotary = rotary_layers(config, a.blocks.size());
+  for (size_t i = 0; i < a.blocks.size(); ++i) a.blocks[i].attention.rotary = has_rotary[i] ? 0 : -1;
+  detail::set_decoder_head(a, config, /*tied_by_default=*/true);
+  return a;
+}
+
+}  // namespace
+
+Family smollm3_family() {
+  return {"smollm3",
+          "SmolLM3",
+          {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
+          {"q_proj", "v_proj"},
+          std::nullopt,
+          describe_smollm3};
+}
+
+}  // namespace msplora
