@@ -133,7 +133,12 @@ std::vector<std::string> names_in(const std::string& type, const std::vector<std
 /// The row's configuration for a model of `type`, without what names an encoder's modules.
 AdapterConfig config_for(const MethodRow& row, const std::string& type) {
   AdapterConfig config = row.config;
-  if (type == "mistral") config.bias = "none";  // it has no biases
+  TinyModel model(type);
+  const std::vector<Site> sites = model.model().sites();
+  const bool has_biases = std::any_of(sites.begin(), sites.end(), [](const Site& site) {
+    return site.layer >= 0 && site.linear->bias.defined();
+  });
+  if (!has_biases) config.bias = "none";
   config.target_modules = names_in(type, row.anywhere);
   config.target_modules_regex.reset();
   config.exclude_modules.clear();
