@@ -12,13 +12,11 @@
 
 #include "core/pcre.h"
 #include "tokenizers/oniguruma_sets.h"
+#include "tokenizers/pattern_reader.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
 namespace {
-
-// Deep enough for every pattern in use, shallow enough for every stack.
-constexpr int kDeepestGroup = 200;
 
 std::u32string full_case_folding(char32_t c) {
   std::array<utf8proc_int32_t, 8> buffer{};
@@ -40,9 +38,9 @@ const std::set<std::u32string>& strings_of_one_character() {
   return strings;
 }
 
-class Translator {
+class Translator : private PatternReader {
  public:
-  explicit Translator(std::string_view pattern) : pattern_(pattern) {}
+  Translator(std::string_view pattern, UnicodeTables tables) : PatternReader(pattern, tables) {}
 
   std::string run() {
     std::string out = alternatives({});
@@ -57,39 +55,24 @@ class Translator {
     bool extended = false;
   };
 
-  [[noreturn]] void fail(const std::string& problem) const { throw PatternError(problem, position_); }
-  [[noreturn]] void not_built(const std::string& what) const { fail(what + " in a pattern is not built"); }
-
-  bool at_end() const { return position_ >= pattern_.size(); }
-  char peek(size_t ahead = 0) const {
-    return position_ + ahead < pattern_.size() ? pattern_[position_ + ahead] : '\0';
-  }
-  std::string_view rest() const { return pattern_.substr(std::min(position_, pattern_.size())); }
-  bool take(std::string_view text) {
-    if (!rest().starts_with(text)) return false;
-    position_ += text.size();
-    return true;
-  }
-  char32_t code_point() {
-    if (at_end()) fail("the pattern ends too early");
-    const char* p = pattern_.data() + position_;
-    const char32_t c = next_code_point(p);
-    position_ = static_cast<size_t>(p - pattern_.data());
-    return c;
-  }
-
   // Up to the end of the group.
   std::string alternatives(Options options) {
     std::string out = sequence(options);
-    while (take("|")) out += "|" + sequence(options);
+    bool is_anchor = is_anchor_;
+    while (take("|")) {
+      out += "|" + sequence(options);
+      is_anchor = is_anchor || is_anchor_;
+    }
+    is_anchor_ = is_anchor;
     return out;
   }
 
   std::string sequence(Options options) {
     std::string out;
     literals_.clear();
-    for (;;) {
+    for (int items = 0;; ++items) {
       skip_ignored(options);
+      is_anchor_ = items == 1 && !quantifiable_;
       if (at_end() || peek() == '|' || peek() == ')') return out;
       quantifiable_ = true;
       const size_t before = literals_.size();
@@ -177,7 +160,7 @@ class Translator {
 
   // What lies between the opening of a group and its end.
   std::string group_body(const std::string& opening, Options inner) {
-    if (++depth_ > kDeepestGroup) fail("groups are nested deeper than " + std::to_string(kDeepestGroup));
+    if (++depth_ > kDeepest) fail("groups are nested deeper than " + std::to_string(kDeepest));
     std::string body = alternatives(inner);
     if (!take(")")) fail("a `(` without its `)`");
     --depth_;
@@ -195,7 +178,11 @@ class Translator {
       quantifiable_ = false;
       return translated;
     }
-    if (take(":")) return group_body("(?:", options);
+    if (take(":")) {
+      std::string translated = group_body("(?:", options);
+      quantifiable_ = !is_anchor_;  // to Oniguruma such a group is what it holds
+      return translated;
+    }
     if (take(">")) return group_body("(?>", options);
     if (peek() == '<' || peek() == '\'') {
       const size_t end = pattern_.find(peek() == '<' ? '>' : '\'', position_ + 1);
@@ -237,12 +224,13 @@ class Translator {
     ++position_;
     std::string body = alternatives(inner);
     literals_.clear();
+    quantifiable_ = true;
     return opening + body + ")";
   }
 
   std::string escape(Options options) {
     const char letter = peek(1);
-    if (auto set = shorthand_set(letter, false)) {
+    if (auto set = shorthand_set(letter, false, tables_)) {
       position_ += 2;
       return set->expression();
     }
@@ -255,7 +243,7 @@ class Translator {
         return zero_width(2, "\\z");
       case 'b':
       case 'B': {
-        const std::string word = shorthand_set('w', false)->expression();
+        const std::string word = shorthand_set('w', false, tables_)->expression();
         const bool border = letter == 'b';
         return zero_width(2, "(?:(?<=" + word + ")(?" + (border ? "!" : "=") + word + ")|(?<!" + word +
                                  ")(?" + (border ? "=" : "!") + word + "))");
@@ -282,154 +270,6 @@ class Translator {
     if (std::string_view("kg").find(letter) != std::string_view::npos && (peek(1) == '<' || peek(1) == '\''))
       not_built(letter == 'k' ? "a back reference" : "a call of a group");
     return literal(escaped_character("ijlmoqEFIJLQTUV"), options);
-  }
-
-  // The one character that an escape stands for, from the letter on; `literal_letters` stand for themselves.
-  char32_t escaped_character(std::string_view literal_letters) {
-    if (at_end()) fail("a `\\` at the end");
-    const char letter = peek();
-    constexpr std::string_view kLetters = "abefnrtv0";
-    constexpr char32_t kMeanings[] = {0x7, 0x8, 0x1B, 0xC, 0xA, 0xD, 0x9, 0xB};
-    if (const size_t known = kLetters.find(letter); known != std::string_view::npos && letter != '0') {
-      ++position_;
-      return kMeanings[known];
-    }
-    if (letter == '0') return octal();
-    if (letter == 'x' || letter == 'u') return hexadecimal();
-    if (std::isalnum(static_cast<unsigned char>(letter)) &&
-        literal_letters.find(letter) == std::string_view::npos)
-      not_built(std::string("`\\") + letter + "`");
-    return code_point();
-  }
-
-  char32_t octal() {
-    char32_t value = 0;
-    for (int digits = 0; digits < 3 && peek() >= '0' && peek() <= '7'; ++digits, ++position_)
-      value = value * 8 + static_cast<char32_t>(peek() - '0');
-    if (value >= 0x80) not_built("a byte that is not ASCII");
-    return value;
-  }
-
-  // xHH, x{H...}, uHHHH
-  char32_t hexadecimal() {
-    const bool braces = peek(0) == 'x' && peek(1) == '{';
-    const bool byte = peek(0) == 'x' && !braces;
-    const size_t wanted = braces ? 8 : byte ? 2 : 4;
-    position_ += braces ? 2 : 1;
-    char32_t value = 0;
-    size_t digits = 0;
-    for (; digits < wanted && std::isxdigit(static_cast<unsigned char>(peek())); ++digits, ++position_) {
-      const char c = peek();
-      value = value * 16 + static_cast<char32_t>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-    }
-    if (digits == 0 || (!braces && digits < wanted) || (braces && !take("}")))
-      fail("expected hexadecimal digits");
-    if (byte && value >= 0x80) not_built("a byte that is not ASCII");
-    if (value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) fail("no such character");
-    return value;
-  }
-
-  // \p{...}
-  CharacterSet property() {
-    bool negative = peek(1) == 'P';
-    if (peek(2) != '{') fail(std::string("expected \\") + peek(1) + "{NAME}");
-    position_ += 3;
-    if (take("^")) negative = !negative;
-    const size_t end = pattern_.find('}', position_);
-    if (end == std::string_view::npos) fail("expected `}` after the name of a property");
-    const std::string_view name = pattern_.substr(position_, end - position_);
-    const auto set = property_set(name);
-    if (!set) fail("`" + std::string(name) + "` is no property of Oniguruma's");
-    check_compiles(*set, name);
-    position_ = end + 1;
-    return negative ? set->negated() : *set;
-  }
-
-  // PCRE2 decides which scripts there are; its own message would speak of a pattern that nobody wrote.
-  void check_compiles(const CharacterSet& set, std::string_view name) const {
-    try {
-      const PcrePattern compiled(set.expression(), PcrePattern::Text::kUnicode);
-    } catch (const PatternError&) {
-      fail("the property `" + std::string(name) + "` is not known");
-    }
-  }
-
-  // Behind "[": the set up to its "]".
-  CharacterSet brackets(int depth) {
-    if (depth > kDeepestGroup) fail("sets are nested deeper than " + std::to_string(kDeepestGroup));
-    const bool negative = take("^");
-    if (peek() == ']') fail("an empty set (a `]` in it is written `\\]`)");
-    std::optional<CharacterSet> intersection;
-    for (bool more = true; more;) {
-      CharacterSet side;
-      while (!at_end() && peek() != ']' && !rest().starts_with("&&")) add_to(side, depth);
-      if (at_end()) fail("a `[` without its `]`");
-      if (side.empty()) fail("one side of `&&` is empty");
-      intersection = intersection ? intersection->intersected(side) : side;
-      more = take("&&");
-    }
-    ++position_;
-    return negative ? intersection->negated() : *intersection;
-  }
-
-  void add_to(CharacterSet& set, int depth) {
-    if (take("[:")) return set.add(posix_brackets());
-    if (take("[")) {
-      set.add(brackets(depth + 1));
-      set.ascii = false;  // case is folded after all is put together
-      return;
-    }
-    if (peek() == '\\') {
-      if (const auto known = shorthand_set(peek(1), true)) {
-        position_ += 2;
-        return add_class(set, *known);
-      }
-      if ((peek(1) == 'p' || peek(1) == 'P') && peek(2) == '{') return add_class(set, property());
-    }
-    const bool dash = peek() == '-';
-    const char32_t first = set_character();
-    const bool range = peek() == '-' && peek(1) != ']' && !at_end();
-    if (!range) return add_range(set, first, first);
-    if (dash) not_built("a range from `-`");
-    ++position_;
-    if (peek() == '[' || rest().starts_with("&&")) fail("a range without its end");
-    if (peek() == '\\' &&
-        (shorthand_set(peek(1), true) || ((peek(1) == 'p' || peek(1) == 'P') && peek(2) == '{')))
-      fail("a range cannot end in a class");
-    const char32_t last = set_character();
-    if (last < first) fail("a range that runs backwards");
-    add_range(set, first, last);
-    // As in [a-c-e], which holds "-".
-    if (peek() == '-' && peek(1) != ']') {
-      ++position_;
-      add_range(set, '-', '-');
-    }
-  }
-
-  void add_class(CharacterSet& set, const CharacterSet& other) {
-    if (peek() == '-' && peek(1) != ']') fail("a range cannot begin with a class");
-    set.add(other);
-  }
-
-  char32_t set_character() {
-    if (!take("\\")) return code_point();
-    return escaped_character("gijklmoqyzABEFGIJKLNOQRTUVXYZ89");
-  }
-
-  static void add_range(CharacterSet& set, char32_t first, char32_t last) {
-    set.items += pcre2_literal(first);
-    if (last > first) set.items += "-" + pcre2_literal(last);
-    if (last >= 0x80) set.ascii = false;
-  }
-
-  CharacterSet posix_brackets() {
-    const bool negative = take("^");
-    const size_t end = pattern_.find(":]", position_);
-    const auto set =
-        end == std::string_view::npos ? std::nullopt : posix_set(pattern_.substr(position_, end - position_));
-    if (!set) fail("expected a class as in [:alpha:]");
-    position_ = end + 2;
-    return negative ? set->negated() : *set;
   }
 
   struct Interval {
@@ -496,20 +336,19 @@ class Translator {
     return true;
   }
 
-  std::string_view pattern_;
-  size_t position_ = 0;
   int depth_ = 0;
   bool quantifiable_ = true;
+  bool is_anchor_ = false;   // whether one of the alternatives just read is an anchor or look-around alone
   std::u32string literals_;  // the neighbouring characters before the position, without regard to case
 };
 
 }  // namespace
 
-std::string oniguruma_to_pcre2(std::string_view pattern) {
+std::string oniguruma_to_pcre2(std::string_view pattern, UnicodeTables tables) {
   std::string buffer;
   if (valid_utf8(pattern, buffer).data() != pattern.data())
     throw PatternError("the pattern is not well-formed UTF-8", 0);
-  return Translator(pattern).run();
+  return Translator(pattern, tables).run();
 }
 
 }  // namespace msplora::detail

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,10 +14,6 @@ namespace {
 
 constexpr std::string_view kWhiteSpace =
     R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-// PCRE2 10.42 has the tables of Unicode 14; these blocks of ideographs came with 15 and 15.1.
-constexpr std::string_view kYoungIdeographs = R"(\x{31350}-\x{323AF}\x{2EBF0}-\x{2EE5D})";
-constexpr std::string_view kWordItems =
-    R"(\p{Alphabetic}\x{31350}-\x{323AF}\x{2EBF0}-\x{2EE5D}\p{M}\p{Nd}\p{Pc})";
 // Outside of brackets Oniguruma asks a table of Latin-1 that counts these numbers as word characters.
 constexpr std::string_view kLatinNumbers = R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 
@@ -24,12 +21,26 @@ CharacterSet set_of(std::string_view items, bool ascii = false) {
   return {std::string(items), {}, ascii};
 }
 
-CharacterSet category(std::string_view name) {
+/// A general category by its short name, a property or "sc:" and a script in lower case without spaces.
+CharacterSet category(std::string_view name, UnicodeTables tables) {
   CharacterSet set = set_of("\\p{" + std::string(name) + "}");
-  for (const std::string_view with_ideographs :
-       {"Alphabetic", "alphabetic", "ideographic", "sc:han", "sc:hani"}) {
-    if (name == with_ideographs) set.items += kYoungIdeographs;
+  if (tables == UnicodeTables::kOfLibrary) return set;
+  if (name == "Cn") return set_of("\\P{Cn}" + young_items("")).negated();
+  if (name == "C") {
+    set = set_of(R"(\p{Cc}\p{Cf}\p{Cs}\p{Co})" + young_items(name));
+    set.add(category("Cn", tables));
+    return set;
   }
+  set.items += young_items(name);
+  const std::string dropped = dropped_items(name);
+  if (!dropped.empty()) return set_of(dropped).negated().intersected(set);
+  return set;
+}
+
+CharacterSet union_of(std::initializer_list<std::string_view> names, UnicodeTables tables) {
+  CharacterSet set;
+  for (const std::string_view name : names) set.add(category(name, tables));
+  set.ascii = false;
   return set;
 }
 
@@ -116,28 +127,19 @@ std::string lower_ascii(std::string_view text) {
 }
 
 // The names that \p{...} and [:...:] share.
-std::optional<CharacterSet> shared_set(std::string_view name) {
-  if (name == "alpha") return category("Alphabetic");
-  if (name == "alnum") {
-    CharacterSet set = category("Alphabetic");
-    set.add(category("Nd"));
-    return set;
-  }
+std::optional<CharacterSet> shared_set(std::string_view name, UnicodeTables tables) {
+  if (name == "alpha") return category("alphabetic", tables);
+  if (name == "alnum") return union_of({"alphabetic", "Nd"}, tables);
   if (name == "ascii") return set_of(R"(\x{0}-\x{7F})", true);
   if (name == "blank") return set_of(R"(\x{9}\p{Zs})");
-  if (name == "cntrl") return category("Cc");
-  if (name == "digit") return category("Nd");
-  if (name == "lower") return category("Lowercase");
+  if (name == "cntrl") return category("Cc", tables);
+  if (name == "digit") return category("Nd", tables);
+  if (name == "lower") return category("lowercase", UnicodeTables::kUnicode16);
   if (name == "space") return set_of(kWhiteSpace, true);
-  if (name == "upper") return category("Uppercase");
+  if (name == "upper") return category("uppercase", UnicodeTables::kUnicode16);
   if (name == "xdigit") return set_of("0-9A-Fa-f", true);
-  const CharacterSet invisible = set_of(R"(\p{Cc}\p{Cn}\p{Cs}\p{Zl}\p{Zp})");
-  if (name == "print") return invisible.negated();
-  if (name == "graph") {
-    CharacterSet not_graphic = invisible;
-    not_graphic.add(category("Zs"));
-    return not_graphic.negated();
-  }
+  if (name == "print") return union_of({"Cc", "Cn", "Cs", "Zl", "Zp"}, tables).negated();
+  if (name == "graph") return union_of({"Cc", "Cn", "Cs", "Z"}, tables).negated();
   return std::nullopt;
 }
 
@@ -187,13 +189,13 @@ std::string pcre2_literal(char32_t c) {
   return "\\x{" + digits + "}";
 }
 
-std::optional<CharacterSet> shorthand_set(char letter, bool in_brackets) {
+std::optional<CharacterSet> shorthand_set(char letter, bool in_brackets, UnicodeTables tables) {
   CharacterSet set;
   switch (letter) {
     case 'd':
     case 'D':
-      // Digits have no case.
-      set = set_of(R"(\p{Nd})", true);
+      set = category("Nd", tables);
+      set.ascii = true;  // digits have no case
       break;
     case 'h':
     case 'H':
@@ -205,7 +207,7 @@ std::optional<CharacterSet> shorthand_set(char letter, bool in_brackets) {
       break;
     case 'w':
     case 'W':
-      set = set_of(kWordItems);
+      set = union_of({"alphabetic", "M", "Nd", "Pc"}, tables);
       if (!in_brackets) set.items += kLatinNumbers;
       break;
     default:
@@ -214,7 +216,7 @@ std::optional<CharacterSet> shorthand_set(char letter, bool in_brackets) {
   return std::islower(static_cast<unsigned char>(letter)) ? set : set.negated();
 }
 
-std::optional<CharacterSet> property_set(std::string_view name) {
+std::optional<CharacterSet> property_set(std::string_view name, UnicodeTables tables) {
   std::string plain;
   for (const char c : name) {
     if (c == ' ' || c == '_' || c == '-') continue;
@@ -224,27 +226,27 @@ std::optional<CharacterSet> property_set(std::string_view name) {
   plain = lower_ascii(plain);
   if (plain.empty()) return std::nullopt;
   for (const std::string_view known : kShortCategories) {
-    if (lower_ascii(known) == plain) return category(known);
+    if (lower_ascii(known) == plain) return category(known, tables);
   }
   for (const auto& [known, known_short] : kLongCategories) {
-    if (known == plain) return category(known_short);
+    if (known == plain) return category(known_short, tables);
   }
-  if (plain == "lc" || plain == "casedletter") return set_of(R"(\p{Lu}\p{Ll}\p{Lt})");
+  if (plain == "lc" || plain == "casedletter") return union_of({"Lu", "Ll", "Lt"}, tables);
   if (plain == "any") return set_of(R"(\x{0}-\x{10FFFF})");
-  if (plain == "assigned") return category("Cn").negated();
+  if (plain == "assigned") return category("Cn", tables).negated();
   if (plain == "whitespace") return set_of(kWhiteSpace, true);
-  if (plain == "word") return shorthand_set('w', false);
-  if (auto set = shared_set(plain)) return set;
+  if (plain == "word") return shorthand_set('w', false, tables);
+  if (auto set = shared_set(plain, tables)) return set;
   if (std::find(std::begin(kProperties), std::end(kProperties), plain) != std::end(kProperties))
-    return category(plain);
+    return category(plain, UnicodeTables::kUnicode16);
   // A bare script name would mean its extensions in PCRE2.
-  return category("sc:" + plain);
+  return category("sc:" + plain, tables);
 }
 
-std::optional<CharacterSet> posix_set(std::string_view name) {
-  if (name == "punct") return set_of(R"(\p{P}\p{S})");
-  if (name == "word") return shorthand_set('w', true);
-  return shared_set(name);
+std::optional<CharacterSet> posix_set(std::string_view name, UnicodeTables tables) {
+  if (name == "punct") return union_of({"P", "S"}, tables);
+  if (name == "word") return shorthand_set('w', true, tables);
+  return shared_set(name, tables);
 }
 
 }  // namespace msplora::detail

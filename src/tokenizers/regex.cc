@@ -9,9 +9,17 @@
 namespace msplora::detail {
 namespace {
 
-PcrePattern compile_oniguruma(const std::string& pattern, const JsonView& source) {
+std::string translated(const std::string& pattern, UnicodeTables tables, const JsonView& source) {
   try {
-    return PcrePattern(oniguruma_to_pcre2(pattern), PcrePattern::Text::kUnicode);
+    return oniguruma_to_pcre2(pattern, tables);
+  } catch (const PatternError& error) {
+    source.fail(std::string("the pattern cannot be used: ") + error.what());
+  }
+}
+
+PcrePattern compiled(const std::string& pattern, const JsonView& source) {
+  try {
+    return PcrePattern(pattern, PcrePattern::Text::kUnicode);
   } catch (const PatternError& error) {
     source.fail(std::string("the pattern cannot be used: ") + error.what());
   }
@@ -20,7 +28,13 @@ PcrePattern compile_oniguruma(const std::string& pattern, const JsonView& source
 }  // namespace
 
 TextPattern::TextPattern(const std::string& pattern, const JsonView& source)
-    : compiled_(compile_oniguruma(pattern, source)), where_(source.where()) {}
+    : TextPattern(translated(pattern, UnicodeTables::kOfLibrary, source),
+                  translated(pattern, UnicodeTables::kUnicode16, source), source) {}
+
+TextPattern::TextPattern(const std::string& usual, const std::string& exact, const JsonView& source)
+    : usual_(compiled(usual, source)), where_(source.where()) {
+  if (exact != usual) exact_ = compiled(exact, source);
+}
 
 bool TextPattern::find(PcreSearch& search, std::string_view text, size_t from) const {
   try {

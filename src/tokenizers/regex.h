@@ -7,6 +7,7 @@
 #include "core/pcre.h"
 #include "tokenizers/json_view.h"
 #include "tokenizers/unicode.h"
+#include "tokenizers/young_characters.h"
 
 namespace msplora::detail {
 
@@ -20,7 +21,7 @@ class TextPattern {
   /// no empty match right behind another one. Throws Error{kData} when the pattern gives up on this text.
   template <class Found>
   void for_each(std::string_view text, Found&& found) const {
-    PcreSearch search(compiled_);
+    PcreSearch search(exact_ && has_young_characters(text) ? *exact_ : usual_);
     size_t last_end = std::string_view::npos;
     for (size_t from = 0; from <= text.size() && find(search, text, from);) {
       const auto [begin, end] = *search.group(0);
@@ -34,9 +35,11 @@ class TextPattern {
   }
 
  private:
+  TextPattern(const std::string& usual, const std::string& exact, const JsonView& source);
   bool find(PcreSearch& search, std::string_view text, size_t from) const;
 
-  PcrePattern compiled_;
+  PcrePattern usual_;                 // by the library's own tables
+  std::optional<PcrePattern> exact_;  // for texts that these do not know; unset where it would be the same
   std::string where_;
 };
 

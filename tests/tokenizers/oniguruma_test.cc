@@ -10,6 +10,7 @@
 #include "msplora/core/error.h"
 #include "tokenizers/json_view.h"
 #include "tokenizers/regex.h"
+#include "tokenizers/young_characters.h"
 
 namespace msplora {
 namespace {
@@ -91,6 +92,59 @@ TEST(Oniguruma, MatchesWhatOnigurumaMatches) {
   for (const PatternCase& c : cases) EXPECT_EQ(isolated(c.pattern, c.text), c.pieces) << c.pattern;
 }
 
+// Pieces that tokenizers 0.23.3 gave, whose tables are those of Unicode 16: every kind of class on characters
+// that PCRE2's own may not know.
+TEST(Oniguruma, ClassesHoldTheCharactersOfUnicode16) {
+  const std::vector<PatternCase> cases = {
+      {"\\p{L}+",
+       "a\U00031350\U0002ebf0b \U00010d4a1\u1c89",
+       {"a\U00031350\U0002ebf0b", " ", "\U00010d4a", "1", "\u1c89"}},
+      {"\\p{Lo}", "\u4e2d\U000323af\U0002b739x", {"\u4e2d", "\U000323af", "\U0002b739", "x"}},
+      {"[^\\p{L}]+", "1\U00031350-\U00011f02.", {"1", "\U00031350", "-", "\U00011f02", "."}},
+      {"\\p{Lu}", "A\u1c89\ua7dcb", {"A", "\u1c89", "\ua7dc", "b"}},
+      {"\\p{Ll}+", "\u1c8a\ua7cdA", {"\u1c8a\ua7cd", "A"}},
+      {"\\p{N}+", "1\U0001ccf5\U0001d2c0a", {"1\U0001ccf5\U0001d2c0", "a"}},
+      {"\\d", "\U0001e4f3x", {"\U0001e4f3", "x"}},
+      {"\\w+", "\U00011f50\U00010d69-\U00016d40", {"\U00011f50\U00010d69", "-", "\U00016d40"}},
+      {"\\p{M}", "a\U00010efd\u0897\U0001171e", {"a", "\U00010efd", "\u0897", "\U0001171e"}},
+      {"\\p{Mn}", "\U0001171e\U00010efd", {"\U0001171e", "\U00010efd"}},
+      {"\\p{Mc}", "\U0001171e\u0cf3", {"\U0001171e", "\u0cf3"}},
+      {"\\p{Cn}", "\U00031350\U000323b0", {"\U00031350", "\U000323b0"}},
+      {"\\p{C}+", "\U00031350\U000323b0\U00013439\n", {"\U00031350", "\U000323b0\U00013439\n"}},
+      {"\\p{S}", "\u31ef\U0001fae9+", {"\u31ef", "\U0001fae9", "+"}},
+      {"[[:punct:]]", "\u1b4e\U00010d6e!", {"\u1b4e", "\U00010d6e", "!"}},
+      {"[[:alpha:]]+", "\u0363\U00031350 b", {"\u0363\U00031350", " ", "b"}},
+      {"[[:graph:]]+", " \U00031350\U000323b0", {" ", "\U00031350", "\U000323b0"}},
+      {"\\p{Han}+", "\u4e2d\U0002ee5d\U00013460", {"\u4e2d\U0002ee5d", "\U00013460"}},
+      {"\\p{Latin}+", "a\U0001df25\u1c8a", {"a\U0001df25", "\u1c8a"}},
+      {"\\p{Emoji}", "\U0001fae9\U0001f600z", {"\U0001fae9", "\U0001f600", "z"}},
+      {"\\p{Lowercase}+", "\u10fc\U0001e030A", {"\u10fc\U0001e030", "A"}},
+      {"[\\p{Han}&&\\p{Lo}]+", "\u3005\u4e2d\U00031350", {"\u3005", "\u4e2d\U00031350"}},
+  };
+  for (const PatternCase& c : cases) EXPECT_EQ(isolated(c.pattern, c.text), c.pieces) << c.pattern;
+}
+
+TEST(Oniguruma, YoungCharactersAreFoundInATextAndUsualTextsHaveNone) {
+  EXPECT_FALSE(detail::has_young_characters(""));
+  EXPECT_FALSE(
+      detail::has_young_characters("plain, \u00fcber \u4e2d\u6587 \u3042\ud55c\u0e01 \U0001f600 \U00020000"));
+  for (const char* young :
+       {"\u0363", "a\u0897", "\u4e2d\u31ef", "\ua7cb", "x\U00010d40", "\U00031350", "\U000323af."})
+    EXPECT_TRUE(detail::has_young_characters(young)) << young;
+  for (const char* neighbour : {"\u0362", "\u0370", "\ua7d0", "\U0003134f", "\U000323b0"})
+    EXPECT_FALSE(detail::has_young_characters(neighbour)) << neighbour;
+}
+
+// What Oniguruma repeats: a group that captures nothing is what it holds.
+TEST(Oniguruma, GroupsOfAnchorsAreAnchors) {
+  const std::vector<std::string> pieces = {"a", "b", " ", "b"};
+  const std::vector<PatternCase> cases = {
+      {"((?=a))*", "ab b", pieces}, {"(?:\\ba)*", "ab b", pieces}, {"(?i:\\b)*", "ab b", pieces}};
+  for (const PatternCase& c : cases) EXPECT_EQ(isolated(c.pattern, c.text), c.pieces) << c.pattern;
+  for (const char* pattern : {"(?:\\b)*", "(?:a|(?=b))*", "(?:(?:^))+", "(?:(?<=a))??"})
+    EXPECT_THROW(detail::oniguruma_to_pcre2(pattern), detail::PatternError) << pattern;
+}
+
 TEST(Oniguruma, RefusesByNameWhatHasNoTranslation) {
   const std::vector<std::pair<const char*, const char*>> cases = {
       {"(a)\\1", "a back reference"},
@@ -108,6 +162,7 @@ TEST(Oniguruma, RefusesByNameWhatHasNoTranslation) {
       {"(?i:\u00df)", "case folding makes several"},
       {"(?i:[\\p{Lu}])", "a set of more than ASCII"},
       {"^*", "a repeated anchor"},
+      {"[^[^[^\\h+]&&\\H-]]", "`[^...]` of ASCII alone with another `[^` in it"},
       {"(?s:a)", "`(?s` is no group"},
       {"(*UTF)a", "nothing to repeat"},
       {"\\p{Script=Han}", "`Script=Han` is no property"},
