@@ -30,12 +30,13 @@ int64_t Adapter::trainable_count(ParameterGroup group) const {
 SiteChange Adapter::change_of(size_t site_index) const {
   const c10::NoGradGuard no_grad;
   const Site& site = sites_.at(site_index);
-  SiteChange change{at::zeros({site.out_features, site.in_features}, at::kFloat), {}};
+  at::Tensor sum = at::zeros({site.out_features, site.in_features}, at::kDouble);
   for (const LowRankTerm& term : terms(site_index)) {
-    change.weight = change.weight.to(term.up.device());
-    change.weight += at::mm(term.up, term.down).mul_(term.scaling);
+    sum = sum.to(term.up.device());
+    sum += at::mm(term.up.to(at::kDouble), term.down.to(at::kDouble)).mul_(term.scaling);
   }
-  return change;
+  const bool is_double = site.linear != nullptr && site.linear->weight.scalar_type() == at::kDouble;
+  return {is_double ? sum : sum.to(at::kFloat), {}};
 }
 
 SiteUpdate Adapter::update_of(size_t site_index) const {

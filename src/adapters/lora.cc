@@ -1,7 +1,6 @@
 // LoRA (Hu et al., arXiv 2106.09685) as PEFT computes it: y += scaling B A dropout(x), scaling = alpha / r;
 // with the initialisations of initial_factors.h and DoRA's magnitudes (dora.h).
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <cstdint>
@@ -166,14 +165,12 @@ class LoraAdapter : public LowRankAdapter {
 
   SiteChange change_of(size_t site_index) const override {
     const c10::NoGradGuard no_grad;
-    const std::vector<LowRankTerm> change = factors(site_index).change();
-    at::Tensor delta = at::mm(change[0].up, change[0].down).mul_(change[0].scaling);
-    for (size_t k = 1; k < change.size(); ++k)
-      delta += at::mm(change[k].up, change[k].down).mul_(change[k].scaling);
-    if (!config_.use_dora) return {delta, {}};
+    SiteChange change = Adapter::change_of(site_index);
+    if (!config_.use_dora) return change;
+    const at::Tensor& delta = change.weight;
     const at::Tensor& weight = sites_[site_index].linear->weight;
-    const at::Tensor gain =
-        (magnitudes_[site_index] / row_norms(weight, row_squares(weight), change)).unsqueeze(1);
+    const at::Tensor norms = row_norms(weight, row_squares(weight), factors(site_index).change());
+    const at::Tensor gain = (magnitudes_[site_index] / norms).unsqueeze(1);
     return {(gain - 1.0) * weight.detach().to(delta.scalar_type()) + gain * delta, {}};
   }
 

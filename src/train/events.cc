@@ -148,6 +148,7 @@ class TensorBoardSink : public EventSink {
   explicit TensorBoardSink(std::filesystem::path directory) : directory_(std::move(directory)) {}
 
   void on_start(const RunInfo& info) override {
+    if (!info.resumed) TensorBoardWriter::remove_earlier(directory_);
     writer_.emplace(directory_, info.resumed ? info.first_step : -1);
   }
 

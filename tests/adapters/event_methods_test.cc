@@ -80,6 +80,33 @@ TEST(FlatLora, DeviationsGoByTheInputsOfALayer) {
   EXPECT_THAT(inputs, ElementsAre(16, 64));
 }
 
+/// Noise on every layer and nothing else.
+class NoiseAlone : public Adapter {
+ public:
+  explicit NoiseAlone(const AdapterTarget& target) : Adapter({}, target, target.sites) { attach(); }
+  std::vector<LowRankTerm> terms(size_t) const override { return {}; }
+  SiteUpdate update_of(size_t site_index) const override {
+    auto noise = std::make_shared<NoiseSource>();
+    noise->deviations = at::ones({sites_[site_index].out_features});
+    SiteUpdate update;
+    update.noise = std::move(noise);
+    return update;
+  }
+};
+
+TEST(Adapter, PutsOnAnUpdateThatIsNoiseAlone) {
+  FakeModel model;
+  Linear& linear = model.linear(model.target().sites[0].path);
+  const at::Tensor x = at::ones({2, linear.in_features()});
+  const at::Tensor plain = linear.forward(x, testing::training_context());
+  {
+    const NoiseAlone adapter(model.target());
+    EXPECT_FALSE(at::equal(linear.forward(x, testing::training_context()), plain));
+    EXPECT_TRUE(at::equal(linear.forward(x, {}), plain));  // none outside of training
+  }
+  EXPECT_TRUE(at::equal(linear.forward(x, testing::training_context()), plain));
+}
+
 TEST(FlatLora, StrengthFollowsTheSchedule) {
   FakeModel::Options options;
   options.layers = 1;

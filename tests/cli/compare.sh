@@ -82,3 +82,18 @@ grep -q "^lora,.*,1,0," partly/compare.csv || fail "the other method was lost"
 expect 1 "every run failed" -- compare --methods none --seeds 1 --output none --set 'compare.settings={none: [train.lr=1.0e+30]}'
 expect 0 '"measured_on": "test"' '"rows"' -- compare --methods full,bitfit --seeds 1 --json --output base \
   --set 'compare.settings={full: [train.lr=1e-3]}'
+
+# What runs warn of stands below the table, with the runs that said it, and in compare.json.
+expect 0 "Warnings:" "- xgblora: 2 of 24 rounds fall into the 5 steps" "(xgblora/lr-0.01-seed-1, xgblora/lr-0.01-seed-2)" -- \
+  compare --methods xgblora,lora --seeds 2 --output warned
+[ "$(grep -c "^- xgblora: 2 of 24" warned/compare.md)" = 1 ] || fail "a warning must stand below the table once"
+perl -0777 -e '
+  use strict; use JSON::PP;
+  for my $row (@{decode_json(<STDIN>)->{rows}}) {
+    for my $run (@{$row->{runs}}) {
+      my @warnings = @{$run->{warnings} || []};
+      exit 1 if (@warnings == 1) != ($row->{method} eq "xgblora");
+      exit 2 if @warnings && $warnings[0] !~ /^xgblora: 2 of 24 rounds/;
+    }
+  }
+' < warned/compare.json || fail "the warnings are not in compare.json"

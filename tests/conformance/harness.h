@@ -46,11 +46,10 @@ class TinyModel {
 /// Adds noise that depends on the tensor's name to every trainable tensor: no factor stays zero.
 void randomise(const Adapter& adapter, double scale = 0.1);
 
-/// How far float32 logits may move when an adapter is merged, relative to the largest. A sum in another order
-/// differs by rounding alone: 2⁻²⁴ for each of the at most 24 terms of an inner product, of which the logits
-/// of four layers pass through about 30 one behind the other: 24 · 30 · 2⁻²⁴ = 4.3e-5. Which order it is
-/// depends on the processor; that merging itself is right shows in float64 (training_rules_test.cc).
-inline constexpr double kMergedInFloat = 5e-5;
+/// How far weights merged in float32 may be from those merged in float64, relative to the largest: 2⁻²⁴ for
+/// each rounding on the longest way to one of them. Most methods round the change and the sum; DoRA takes the
+/// root, which halves, of a sum of at most 24 squares, then divides, multiplies and adds: 16 roundings.
+inline constexpr double kMergedInFloat = 16.0 / (1 << 24);
 
 /// Largest difference relative to the largest value.
 double relative_difference(const at::Tensor& a, const at::Tensor& b);

@@ -249,6 +249,52 @@ TEST(Trainer, WritesOneJsonObjectPerLogLineAndEvaluation) {
   EXPECT_EQ(evaluations, 2);
 }
 
+/// The lines of metrics.jsonl.
+int64_t lines_in(const fs::path& directory) {
+  const std::string text = read_file(directory / "metrics.jsonl");
+  return std::count(text.begin(), text.end(), '\n');
+}
+
+std::vector<std::string> event_files(const fs::path& directory) {
+  std::vector<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with("events.out.tfevents")) names.push_back(name);
+  }
+  return names;
+}
+
+// A sink owns its files: a fresh run begins them anew, a resumed one goes on with them, and without the sink
+// nobody touches them.
+TEST(Trainer, FilesOfSinksAreTheirOwn) {
+  TemporaryDirectory directory;
+  const auto run_with = [&](bool has_sinks, bool resume, int64_t stop_at) {
+    TinyRun run;
+    run.options.stop_at = stop_at;
+    auto& task = run.make_task();
+    TrainerSetup setup = run.setup(directory.path(), resume);
+    if (has_sinks) {
+      setup.sinks.push_back(make_tensorboard_sink(directory.path()));
+    } else {
+      setup.sinks.clear();
+    }
+    Trainer(std::move(setup), task).run();
+  };
+  run_with(true, false, 0);
+  EXPECT_EQ(lines_in(directory.path()), 11);  // 9 of steps, 2 of evaluations
+  const std::vector<std::string> first = event_files(directory.path());
+  EXPECT_EQ(first.size(), 1u);
+  run_with(false, false, 0);
+  EXPECT_EQ(lines_in(directory.path()), 11);
+  EXPECT_EQ(event_files(directory.path()), first);
+  run_with(true, false, 4);
+  EXPECT_EQ(lines_in(directory.path()), 2);
+  EXPECT_EQ(event_files(directory.path()).size(), 1u);
+  run_with(true, true, 0);
+  EXPECT_EQ(lines_in(directory.path()), 11);
+  EXPECT_EQ(event_files(directory.path()).size(), 2u);
+}
+
 TEST(OptimizerGroups, HeadHasItsOwnRateAndVectorsAreNotDecayed) {
   TinyRun run;
   run.options.head_lr = 0.25;

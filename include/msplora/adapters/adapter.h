@@ -167,8 +167,8 @@ class Adapter {
   /// The low-rank terms of one targeted site (levels in order, aliasing the trainable tensors): what files,
   /// federation and analysis see of the update.
   virtual std::vector<LowRankTerm> terms(size_t site_index) const = 0;
-  /// The change of one site, in float32 (float64 in a model of float64); by default the sum of its terms. It
-  /// is that of the stored tensors: ask for it before it is applied.
+  /// The change of one site, in float32 (float64 in a model of float64); by default the sum of its terms,
+  /// formed in float64 and rounded once. It is that of the stored tensors: ask for it before it is applied.
   virtual SiteChange change_of(size_t site_index) const;
 
   /// `optimizer`: empty for what files hold; train.optimizer for what checkpoints hold, with what a resumed

@@ -53,7 +53,7 @@ std::unique_ptr<EventSink> make_console_sink(std::FILE* stream = stderr);
 /// one.
 std::unique_ptr<EventSink> make_jsonl_sink(const std::filesystem::path& path);
 
-/// TensorBoard scalars train/* and evaluation/*.
+/// TensorBoard scalars train/* and evaluation/*. A fresh run takes event files of earlier ones away.
 std::unique_ptr<EventSink> make_tensorboard_sink(const std::filesystem::path& directory);
 
 }  // namespace msplora
