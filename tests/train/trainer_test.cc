@@ -271,14 +271,14 @@ TEST(Trainer, FilesOfSinksAreTheirOwn) {
   const auto run_with = [&](bool has_sinks, bool resume, int64_t stop_at) {
     TinyRun run;
     run.options.stop_at = stop_at;
-    auto& task = run.make_task();
+    TrainingData& data = run.make_data();
     TrainerSetup setup = run.setup(directory.path(), resume);
     if (has_sinks) {
       setup.sinks.push_back(make_tensorboard_sink(directory.path()));
     } else {
       setup.sinks.clear();
     }
-    Trainer(std::move(setup), task).run();
+    Trainer(std::move(setup), data).run();
   };
   run_with(true, false, 0);
   EXPECT_EQ(lines_in(directory.path()), 11);  // 9 of steps, 2 of evaluations
