@@ -19,8 +19,14 @@ void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters) {
 
 Site make_site(Linear& linear, int64_t layer, LinearRole role) {
   const std::string& path = linear.name();
-  return {path,    path.substr(path.rfind('.') + 1), layer, linear.in_features(), linear.out_features(),
-          &linear, linear.bias.defined(),            role};
+  return {path,
+          path.substr(path.rfind('.') + 1),
+          layer,
+          linear.in_features(),
+          linear.out_features(),
+          &linear,
+          linear.bias.defined(),
+          role};
 }
 
 at::Tensor first_token_rows(const PackedInput& input) {

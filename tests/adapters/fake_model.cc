@@ -9,9 +9,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <stdexcept>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -19,13 +19,10 @@ namespace msplora::testing {
 namespace {
 
 Site make_site(const std::string& path, int64_t layer, int64_t in, int64_t out) {
-  static const std::map<std::string, LinearRole> kRoles = {{"query", LinearRole::kQuery},
-                                                           {"key", LinearRole::kKey},
-                                                           {"value", LinearRole::kValue},
-                                                           {"q_proj", LinearRole::kQuery},
-                                                           {"k_proj", LinearRole::kKey},
-                                                           {"v_proj", LinearRole::kValue},
-                                                           {"o_proj", LinearRole::kAttentionOutput}};
+  static const std::map<std::string, LinearRole> kRoles = {
+      {"query", LinearRole::kQuery},           {"key", LinearRole::kKey},    {"value", LinearRole::kValue},
+      {"q_proj", LinearRole::kQuery},          {"k_proj", LinearRole::kKey}, {"v_proj", LinearRole::kValue},
+      {"o_proj", LinearRole::kAttentionOutput}};
   const std::string module = path.substr(path.rfind('.') + 1);
   const auto found = kRoles.find(module);
   LinearRole role = found == kRoles.end() ? LinearRole::kUp : found->second;
