@@ -1,13 +1,14 @@
-# The benchmark commands run and report what they should; no test looks at a time. Small sizes, so that they take seconds.
+# The benchmark commands run and report what they should; no test looks at a time. The smallest shape, so that they
+# take seconds on a busy machine too.
 . "$(dirname "$0")/lib.sh"
 
 expect 0 "at::linear" "64x32x48" -- "$MSPLORA" bench gemm --size 64x32x48 --repeat 2 --threads 1
 expect 0 '"products"' '"best_gflops"' -- "$MSPLORA" bench gemm --size 64x32x48 --repeat 2 --threads 1 --json
 expect 2 "ROWSxINxOUT" -- "$MSPLORA" bench gemm --size 64x32
 expect 0 "norm forward" "attention backward" "rotary, halves" "of the floor" \
-  -- "$MSPLORA" bench kernels --shape distilroberta-base --batch 1 --seq 8 --repeat 1 --threads 1
+  -- "$MSPLORA" bench kernels --shape bert-tiny --batch 1 --seq 8 --repeat 1 --threads 1
 
-small=(--shape distilroberta-base --batch 2 --seq 8 --steps 1 --threads 1)
+small=(--shape bert-tiny --batch 2 --seq 8 --steps 1 --threads 1)
 expect 0 "roof_share" "tokens/s" "linear forward" "low rank backward" "optimizer" -- "$MSPLORA" bench step "${small[@]}"
 json=$("$MSPLORA" bench step "${small[@]}" --json --no-roof)
 [[ $json == *peak_memory_bytes* && $json != *roof* ]] || fail "--no-roof reports a roof"
@@ -17,10 +18,10 @@ expect 2 "--seq" "512" -- "$MSPLORA" bench step --seq 600
 expect 2 "lorra" "lora" -- "$MSPLORA" bench step --method lorra "${small[@]}"
 
 expect 0 "tokens" "roof_share" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
-  --shape distilroberta-base --max-length 16 --token-budget 64 --max-steps 2 --threads 1
+  --shape bert-tiny --max-length 16 --token-budget 64 --max-steps 2 --threads 1
 expect 0 "tokens" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
-  --shape distilroberta-base --max-length 16 --batch-size 4 --max-steps 2 --threads 1
-expect 0 "ready to train" "MB/s" -- "$MSPLORA" bench load --shape distilroberta-base --repeat 1
+  --shape bert-tiny --max-length 16 --batch-size 4 --max-steps 2 --threads 1
+expect 0 "ready to train" "MB/s" -- "$MSPLORA" bench load --shape bert-tiny --repeat 1
 expect 0 "of lora, best" "flatlora" "gelora" -- "$MSPLORA" bench methods "${small[@]}" --methods flatlora,gelora --rounds 1
 expect 2 "lorra" -- "$MSPLORA" bench methods "${small[@]}" --methods lorra
 expect 2 "--data" -- "$MSPLORA" bench epoch --tokenizer "$model"

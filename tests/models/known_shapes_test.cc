@@ -25,7 +25,11 @@ int64_t published_parameters(const std::string& name) {
 
 // The published numbers of parameters of the checkpoints (encoders: the bare model with its pooler).
 TEST(ModelShapes, HaveTheirPublishedSizes) {
-  const std::map<std::string, int64_t> published = {{"bert-base-uncased", 109482240},
+  const std::map<std::string, int64_t> published = {{"bert-tiny", 4385920},
+                                                    {"bert-mini", 11170560},
+                                                    {"bert-small", 28763648},
+                                                    {"bert-medium", 41373184},
+                                                    {"bert-base-uncased", 109482240},
                                                     {"bert-base-cased", 108310272},
                                                     {"bert-large-uncased", 335141888},
                                                     {"roberta-base", 124645632},
