@@ -115,54 +115,38 @@ int64_t ConfigReader::sliding_window(WindowUse use) {
   return 0;
 }
 
-std::vector<int64_t> ConfigReader::windows(int64_t num_layers, WindowUse use) {
-  const int64_t window = sliding_window(use);
-  const bool always = use != WindowUse::kIfUsed;
-  const int64_t first = always ? 0 : size("max_window_layers", kDefaultMaxWindowLayers, 0);
-  std::vector<int64_t> windows;
-  for (int64_t i = 0; i < num_layers; ++i) windows.push_back(i >= first ? window : 0);
+std::vector<int64_t> ConfigReader::windows(int64_t window, const std::vector<bool>& slides, bool all_slide) {
   const json* types = find("layer_types");
-  if (types == nullptr) return windows;
-  if (!types->is_array() || static_cast<int64_t>(types->size()) != num_layers) {
-    wrong("layer_types", fmt::format("a list of {} names, one a layer", num_layers), *types);
-    return windows;
-  }
-  for (int64_t i = 0; i < num_layers; ++i) {
-    const json& type = (*types)[static_cast<size_t>(i)];
-    const std::string key = fmt::format("layer_types[{}]", i);
-    const bool slides = type == kSlides;
-    if (!slides && type != kDoesNotSlide) {
-      wrong(key, "sliding_attention or full_attention", type);
-    } else if (slides && window == 0) {
-      wrong(key, "full_attention, as no sliding_window is in use", type,
-            always ? "" : "a window needs use_sliding_window: true");
-    } else if (!slides && window > 0 && always) {
-      wrong(key, "sliding_attention, as every layer of this model slides", type);
-    }
-    windows[static_cast<size_t>(i)] = slides ? window : 0;
-  }
-  return windows;
-}
-
-std::vector<int64_t> ConfigReader::windows_by_type(int64_t num_layers, int64_t window,
-                                                   const std::vector<bool>& slides) {
-  std::vector<int64_t> windows;
-  const json* types = find("layer_types");
-  if (types != nullptr && (!types->is_array() || static_cast<int64_t>(types->size()) != num_layers)) {
-    wrong("layer_types", fmt::format("a list of {} names, one a layer", num_layers), *types);
+  if (types != nullptr && (!types->is_array() || types->size() != slides.size())) {
+    wrong("layer_types", fmt::format("a list of {} names, one a layer", slides.size()), *types);
     types = nullptr;
   }
-  for (int64_t i = 0; i < num_layers; ++i) {
-    bool is_sliding = slides[static_cast<size_t>(i)];
+  std::vector<int64_t> windows;
+  for (size_t i = 0; i < slides.size(); ++i) {
+    bool is_sliding = slides[i];
     if (types != nullptr) {
-      const json& type = (*types)[static_cast<size_t>(i)];
+      const json& type = (*types)[i];
+      const std::string key = fmt::format("layer_types[{}]", i);
       is_sliding = type == kSlides;
-      if (!is_sliding && type != kDoesNotSlide)
-        wrong(fmt::format("layer_types[{}]", i), "sliding_attention or full_attention", type);
+      if (!is_sliding && type != kDoesNotSlide) {
+        wrong(key, "sliding_attention or full_attention", type);
+      } else if (is_sliding && window == 0) {
+        wrong(key, "full_attention, as no sliding_window is in use", type,
+              all_slide ? "" : "a window needs use_sliding_window: true");
+      } else if (!is_sliding && window > 0 && all_slide) {
+        wrong(key, "sliding_attention, as every layer of this model slides", type);
+      }
     }
     windows.push_back(is_sliding ? window : 0);
   }
   return windows;
+}
+
+std::vector<bool> ConfigReader::layers_from_max_window_layers(int64_t num_layers) {
+  const int64_t first = size("max_window_layers", kDefaultMaxWindowLayers, 0);
+  std::vector<bool> slides;
+  for (int64_t i = 0; i < num_layers; ++i) slides.push_back(i >= first);
+  return slides;
 }
 
 }  // namespace msplora::detail

@@ -120,11 +120,16 @@ kernels::Activation ConfigReader::activation(const std::string& key, const std::
   }
 }
 
+int64_t ConfigReader::depth(const std::string& key) {
+  constexpr int64_t kDeepest = 100'000;
+  const int64_t count = size(key);
+  if (count <= kDeepest) return count;
+  return wrong(key, fmt::format("at most {}", kDeepest), *find(key)), 0;
+}
+
 std::vector<std::string> ConfigReader::layers(const std::string& key, const std::string& prefix) {
   std::vector<std::string> paths;
-  const int64_t count = size(key);
-  // Nothing real is as deep; a wrong number must not exhaust memory.
-  if (count > 100'000) return wrong(key, "at most 100000", source_[key]), paths;
+  const int64_t count = depth(key);
   for (int64_t i = 0; i < count; ++i) paths.push_back(fmt::format("{}.{}", prefix, i));
   return paths;
 }

@@ -28,8 +28,8 @@ inline constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
 /// An integer as int64, values above its range as its maximum.
 int64_t saturated(const nlohmann::json& value);
 
-/// Which layers slide: all with a window of 4096 unless sliding_window says otherwise (Mistral), all if there
-/// is one (Phi-3), or those from max_window_layers on if use_sliding_window says so (Qwen).
+/// Whether there is a window: 4096 unless sliding_window says otherwise (Mistral), the one that it gives
+/// (Phi-3), or the first if use_sliding_window says so (Qwen).
 enum class WindowUse { kAlways, kIfGiven, kIfUsed };
 
 /// Reads the keys of a config.json for the families. A key that is missing or null takes its default, as in
@@ -50,6 +50,8 @@ class ConfigReader {
   /// An id below vocab_size; negative ones count as none (older Llama files).
   std::optional<int64_t> token(const std::string& key, std::optional<int64_t> fallback);
   kernels::Activation activation(const std::string& key, const std::string& fallback);
+  /// A number of layers: a size that no real model exceeds, so that a wrong one cannot exhaust memory.
+  int64_t depth(const std::string& key);
   /// "PREFIX.0", "PREFIX.1", ...: as many as the key says.
   std::vector<std::string> layers(const std::string& key, const std::string& prefix);
   /// Heads that share the width evenly, all keys and values of their own.
@@ -61,10 +63,14 @@ class ConfigReader {
   /// From rope_theta and rope_scaling or rope_parameters, for heads of this width. `kind`: of the entry of
   /// rope_parameters that holds for layers of one kind ("sliding_attention"); "": it is not divided.
   RotarySpec rotary(int64_t head_dim, double default_theta = 10000.0, const std::string& kind = "");
-  /// Of each layer: tokens that attention looks back over, the token itself included; 0: all.
-  std::vector<int64_t> windows(int64_t num_layers, WindowUse use);
-  /// The same for models whose layer_types say which layers slide; where they do not, `slides` does.
-  std::vector<int64_t> windows_by_type(int64_t num_layers, int64_t window, const std::vector<bool>& slides);
+  /// The window of the layers that slide; 0: there is none.
+  int64_t sliding_window(WindowUse use);
+  /// Qwen's rule for layers that slide.
+  std::vector<bool> layers_from_max_window_layers(int64_t num_layers);
+  /// Of each layer: tokens that attention looks back over, the token itself included; 0: all. layer_types
+  /// says which layers have the window, or `slides` where it is absent; with `all_slide` it must not except
+  /// one.
+  std::vector<int64_t> windows(int64_t window, const std::vector<bool>& slides, bool all_slide = false);
 
   int64_t num_labels() const { return num_labels_; }
   void set_num_labels(int64_t count) { num_labels_ = count; }
@@ -90,7 +96,6 @@ class ConfigReader {
  private:
   std::vector<double> scaled(std::vector<double> frequencies, const std::string& key,
                              const nlohmann::json& scaling);
-  int64_t sliding_window(WindowUse use);
 
   const nlohmann::json& source_;
   const std::string& where_;

@@ -26,10 +26,12 @@ ModelConfig with_labels(ModelConfig config, const ModelLoadOptions& options) {
   return config;
 }
 
-/// The head's modules as prefixes of names.
-std::vector<std::string> head_prefixes(const HeadSpec& head) {
+/// The head's modules as prefixes of names; `with_base`: with those that checkpoints of the base may hold
+/// (the pooler), which are not another task's.
+std::vector<std::string> head_prefixes(const HeadSpec& head, bool with_base) {
   std::vector<std::string> prefixes;
   for (const HeadStage& stage : head.stages) {
+    if (stage.trained_if_absent && !with_base) continue;
     for (const std::string& module : stage.modules) prefixes.push_back(module + ".");
   }
   if (!head.decoder.empty()) prefixes.push_back(head.decoder + ".");
@@ -44,21 +46,12 @@ std::vector<std::string> ignorable_prefixes(const ModelConfig& config, const Arc
   if (architecture.head.is_tied) prefixes.push_back(architecture.head.decoder + ".");
   for (const ModelTask other : find_family(config.model_type)->tasks) {
     if (other == architecture.task) continue;
-    for (const std::string& prefix : head_prefixes(describe(config, other).head)) prefixes.push_back(prefix);
+    for (const std::string& prefix : head_prefixes(describe(config, other).head, true))
+      prefixes.push_back(prefix);
   }
   for (size_t i = 0, n = prefixes.size(); i < n; ++i) {
     if (prefixes[i].starts_with(architecture.base_prefix))
       prefixes.push_back(prefixes[i].substr(architecture.base_prefix.size()));
-  }
-  return prefixes;
-}
-
-/// Modules that are drawn whenever they are those of another task: not the pooler, which is the base's.
-std::vector<std::string> own_prefixes(const HeadSpec& head) {
-  std::vector<std::string> prefixes;
-  for (const HeadStage& stage : head.stages) {
-    if (stage.trained_if_absent) continue;
-    for (const std::string& module : stage.modules) prefixes.push_back(module + ".");
   }
   return prefixes;
 }
@@ -71,7 +64,7 @@ std::string class_of_foreign_head(const ModelConfig& config, const Architecture&
   for (const std::string& name : config.architectures) {
     if (name.ends_with("ForSequenceClassification")) return {};
   }
-  std::vector<std::string> prefixes = own_prefixes(architecture.head);
+  std::vector<std::string> prefixes = head_prefixes(architecture.head, false);
   prefixes.emplace_back("qa_outputs.");
   const auto names = checkpoint->names();
   const bool has_head = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
@@ -91,7 +84,7 @@ std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& op
   config.architectures = {class_name(*find_family(config.model_type), options.task)};
   ParameterStore store(checkpoint, options, architecture);
   const std::string foreign = class_of_foreign_head(read, architecture, checkpoint);
-  if (!foreign.empty()) store.set_foreign_head(own_prefixes(architecture.head));
+  if (!foreign.empty()) store.set_foreign_head(head_prefixes(architecture.head, false));
   if (shapes_alone) store.use_shapes_alone();
   auto model = std::make_unique<Transformer>(config, architecture, options, store);
   store.finish(where, ignorable_prefixes(config, architecture), report);

@@ -35,7 +35,7 @@ Architecture describe_bert(ConfigReader& config, ModelTask task) {
 Architecture describe_roberta(ConfigReader& config, ModelTask task) {
   Architecture a = detail::bert_like(config, task, "roberta.");
   const int64_t d = config.size("hidden_size");
-  const double dropout = detail::classifier_dropout(config);
+  detail::classifier_dropout(config);  // checked without a head, too
   // Positions count from behind the padding token's row.
   a.embeddings.position_offset = config.token("pad_token_id", 1).value_or(1) + 1;
   a.longest -= a.embeddings.position_offset;
@@ -45,12 +45,7 @@ Architecture describe_roberta(ConfigReader& config, ModelTask task) {
                                a.embeddings.position_offset, a.embeddings.position_rows));
   }
   if (task == ModelTask::kSequenceClassification) {
-    HeadStage dense = detail::classifier_stage("classifier.dense", dropout, d, d);
-    HeadStage out = detail::classifier_stage("classifier.out_proj", dropout, d, config.num_labels());
-    dense.modules = out.modules = {"classifier"};
-    dense.activation = kernels::Activation::kTanh;
-    a.head.pool = Pool::kFirst;
-    a.head.stages = {dense, out};
+    a.head = detail::dense_classifier(config, d, kernels::Activation::kTanh);
   } else if (task == ModelTask::kMaskedLm) {
     a.head = detail::tied_head(detail::transform_stage({"lm_head"}, "lm_head.dense", "lm_head.layer_norm", d,
                                                        d, a.embeddings.norm.eps, kernels::Activation::kGelu),

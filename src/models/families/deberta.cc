@@ -8,12 +8,8 @@ namespace {
 Architecture describe_deberta(detail::ConfigReader& config, ModelTask task) {
   const double eps = config.real("layer_norm_eps", 1e-7);
   const int64_t d = config.size("hidden_size");
-  Architecture a;
-  a.model_type = config.text("model_type", "");
-  a.task = task;
-  a.base_prefix = "deberta.";
+  Architecture a = detail::start(config, task, "deberta.");
   a.longest = config.size("max_position_embeddings");
-  a.initializer_range = config.real("initializer_range", 0.02, detail::kNonNegative);
   a.embeddings = detail::bert_embeddings(config, "deberta.", eps);
   a.embeddings.type_rows = config.size("type_vocab_size", 0, 0);
   a.blocks = detail::bert_blocks(config, "deberta.", eps, "_proj");

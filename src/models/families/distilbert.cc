@@ -25,11 +25,7 @@ BlockSpec distilbert_block(detail::ConfigReader& config) {
 
 Architecture describe_distilbert(detail::ConfigReader& config, ModelTask task) {
   const int64_t d = config.size("dim");
-  Architecture a;
-  a.model_type = "distilbert";
-  a.task = task;
-  a.base_prefix = "distilbert.";
-  a.initializer_range = config.real("initializer_range", 0.02, detail::kNonNegative);
+  Architecture a = detail::start(config, task, "distilbert.");
   a.embeddings.path = "distilbert.embeddings";
   a.embeddings.words = "word_embeddings";
   a.embeddings.positions = "position_embeddings";

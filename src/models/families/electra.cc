@@ -13,13 +13,7 @@ Architecture describe_electra(detail::ConfigReader& config, ModelTask task) {
   if (narrow != d)
     a.embeddings.projection = LinearSpec{LinearRole::kEmbedding, "electra.embeddings_project", narrow, d};
   if (task == ModelTask::kSequenceClassification) {
-    const double dropout = detail::classifier_dropout(config);
-    HeadStage dense = detail::classifier_stage("classifier.dense", dropout, d, d);
-    HeadStage out = detail::classifier_stage("classifier.out_proj", dropout, d, config.num_labels());
-    dense.modules = out.modules = {"classifier"};
-    dense.activation = kernels::Activation::kGelu;
-    a.head.pool = Pool::kFirst;
-    a.head.stages = {dense, out};
+    a.head = detail::dense_classifier(config, d, kernels::Activation::kGelu);
   } else if (task == ModelTask::kMaskedLm) {
     a.head =
         detail::tied_head(detail::transform_stage({"generator_predictions"}, "generator_predictions.dense",

@@ -55,9 +55,8 @@ Architecture describe_gemma(ConfigReader& config, ModelTask task) {
   }
   block.activation = config.activation("hidden_activation", "gelu_pytorch_tanh");
 
-  const int64_t layers = config.size("num_hidden_layers"), window = config.size("sliding_window", 4096);
-  detail::add_blocks(a, config, block,
-                     config.windows_by_type(layers, window, sliding_layers(config, layers, is_gemma2)));
+  const int64_t layers = config.depth("num_hidden_layers"), window = config.size("sliding_window", 4096);
+  detail::add_blocks(a, config, block, config.windows(window, sliding_layers(config, layers, is_gemma2)));
   if (is_gemma2) {
     a.rotaries = {config.rotary(shape.head_dim)};
   } else {

@@ -9,12 +9,8 @@ namespace {
 Architecture describe_gpt2(detail::ConfigReader& config, ModelTask task) {
   const int64_t d = config.size("n_embd"), wide = config.size("n_inner", 4 * d);
   const double eps = config.real("layer_norm_epsilon", 1e-5), dropout = config.dropout("resid_pdrop", 0.1);
-  Architecture a;
-  a.model_type = config.text("model_type", "");
-  a.task = task;
-  a.base_prefix = "transformer.";
+  Architecture a = detail::start(config, task, "transformer.");
   a.longest = config.size("n_positions");
-  a.initializer_range = config.real("initializer_range", 0.02, detail::kNonNegative);
   a.embeddings.path = "transformer";
   a.embeddings.words = "wte";
   a.embeddings.positions = "wpe";
@@ -40,9 +36,7 @@ Architecture describe_gpt2(detail::ConfigReader& config, ModelTask task) {
     a.blocks.push_back(block);
   }
   a.final_norm = detail::layer_norm("transformer.ln_f", eps);
-  const HeadSpec causal = detail::causal_head(config, /*tied_by_default=*/true);
-  if (task == ModelTask::kCausalLm) a.head = causal;
-  if (task == ModelTask::kSequenceClassification) a.head = detail::last_token_classifier(config, d);
+  detail::set_decoder_head(a, config, /*tied_by_default=*/true);
   a.buffers = {".attn.bias", ".attn.masked_bias"};  // masks of older files
   for (const char* key : {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}) {
     if (config.flag(key, false)) config.problem(key, "expected false, found true");

@@ -25,11 +25,14 @@ Architecture describe_llama(ConfigReader& config, ModelTask task) {
   }
   block.activation = config.activation("hidden_act", "silu");
   a.rotaries = {config.rotary(block.attention.shape.head_dim)};
+  const int64_t layers = config.depth("num_hidden_layers");
   std::vector<int64_t> windows;  // Llama has none, whatever its file says
-  if (!is_llama) {
-    windows =
-        config.windows(config.size("num_hidden_layers"),
-                       config.type_is("mistral") ? detail::WindowUse::kAlways : detail::WindowUse::kIfUsed);
+  if (config.type_is("mistral")) {
+    windows = config.windows(config.sliding_window(detail::WindowUse::kAlways),
+                             std::vector<bool>(static_cast<size_t>(layers), true), /*all_slide=*/true);
+  } else if (!is_llama) {
+    windows = config.windows(config.sliding_window(detail::WindowUse::kIfUsed),
+                             config.layers_from_max_window_layers(layers));
   }
   detail::add_blocks(a, config, block, windows);
   detail::set_decoder_head(a, config, /*tied_by_default=*/false);

@@ -10,20 +10,36 @@ NormSpec rms_norm(std::string name, double eps) {
   return {NormKind::kRms, std::move(name), eps};
 }
 
-LinearSpec head_linear(std::string name, int64_t in, int64_t out, bool has_bias) {
-  return {LinearRole::kHead, std::move(name), in, out, has_bias};
+Architecture start(ConfigReader& config, ModelTask task, std::string prefix) {
+  Architecture a;
+  a.model_type = config.text("model_type", "");
+  a.task = task;
+  a.base_prefix = std::move(prefix);
+  a.initializer_range = config.real("initializer_range", 0.02, kNonNegative);
+  return a;
 }
 
 HeadStage classifier_stage(std::string name, double dropout, int64_t in, int64_t out, bool has_bias) {
   HeadStage stage;
   stage.modules = {name};
-  stage.linear = head_linear(std::move(name), in, out, has_bias);
+  stage.linear = {LinearRole::kHead, std::move(name), in, out, has_bias};
   stage.dropout = dropout;
   return stage;
 }
 
 double classifier_dropout(ConfigReader& config) {
   return config.dropout("classifier_dropout", config.dropout("hidden_dropout_prob", 0.1));
+}
+
+HeadSpec dense_classifier(ConfigReader& config, int64_t width, kernels::Activation activation) {
+  const double dropout = classifier_dropout(config);
+  HeadSpec head;
+  head.pool = Pool::kFirst;
+  head.stages = {classifier_stage("classifier.dense", dropout, width, width),
+                 classifier_stage("classifier.out_proj", dropout, width, config.num_labels())};
+  for (HeadStage& stage : head.stages) stage.modules = {"classifier"};
+  head.stages.front().activation = activation;
+  return head;
 }
 
 HeadStage transform_stage(std::vector<std::string> modules, const std::string& dense, const std::string& norm,
@@ -46,11 +62,7 @@ HeadSpec tied_head(HeadStage transform, std::string decoder, std::string bias) {
 
 Architecture bert_like(ConfigReader& config, ModelTask task, const std::string& prefix) {
   const double eps = config.real("layer_norm_eps", 1e-12);
-  Architecture a;
-  a.model_type = config.text("model_type", "");
-  a.task = task;
-  a.base_prefix = prefix;
-  a.initializer_range = config.real("initializer_range", 0.02, kNonNegative);
+  Architecture a = start(config, task, prefix);
   a.embeddings = bert_embeddings(config, prefix, eps);
   a.longest = a.embeddings.position_rows;
   a.blocks = bert_blocks(config, prefix, eps);
@@ -105,12 +117,8 @@ EmbeddingSpec bert_embeddings(ConfigReader& config, const std::string& prefix, d
 }
 
 Architecture decoder_base(ConfigReader& config, ModelTask task, double default_eps) {
-  Architecture a;
-  a.model_type = config.text("model_type", "");
-  a.task = task;
-  a.base_prefix = "model.";
+  Architecture a = start(config, task, "model.");
   a.longest = config.size("max_position_embeddings");
-  a.initializer_range = config.real("initializer_range", 0.02, kNonNegative);
   a.embeddings.path = "model";
   a.embeddings.words = "embed_tokens";
   a.embeddings.rows = config.size("vocab_size");
@@ -151,24 +159,16 @@ void add_blocks(Architecture& architecture, ConfigReader& config, BlockSpec bloc
 }
 
 void set_decoder_head(Architecture& architecture, ConfigReader& config, bool tied_by_default) {
-  const HeadSpec causal = causal_head(config, tied_by_default);
-  if (architecture.task == ModelTask::kCausalLm) architecture.head = causal;
-  if (architecture.task == ModelTask::kSequenceClassification)
-    architecture.head = last_token_classifier(config, config.size("hidden_size"));
-}
-
-HeadSpec causal_head(ConfigReader& config, bool tied_by_default) {
-  HeadSpec head;
-  head.decoder = "lm_head";
-  head.is_tied = config.flag("tie_word_embeddings", tied_by_default);
-  return head;
-}
-
-HeadSpec last_token_classifier(ConfigReader& config, int64_t width) {
-  HeadSpec head;
-  head.pool = Pool::kLast;
-  head.stages = {classifier_stage("score", 0.0, width, config.num_labels(), /*has_bias=*/false)};
-  return head;
+  const bool is_tied = config.flag("tie_word_embeddings", tied_by_default);
+  HeadSpec& head = architecture.head;
+  if (architecture.task == ModelTask::kCausalLm) {
+    head.decoder = "lm_head";
+    head.is_tied = is_tied;
+  } else if (architecture.task == ModelTask::kSequenceClassification) {
+    head.pool = Pool::kLast;
+    head.stages = {classifier_stage("score", 0.0, architecture.hidden_size(), config.num_labels(),
+                                    /*has_bias=*/false)};
+  }
 }
 
 }  // namespace msplora::detail

@@ -13,8 +13,9 @@ namespace msplora::detail {
 NormSpec layer_norm(std::string name, double eps);
 NormSpec rms_norm(std::string name, double eps);
 
-/// A layer outside the blocks; `name` is its full path.
-LinearSpec head_linear(std::string name, int64_t in, int64_t out, bool has_bias = true);
+/// What every family begins with: its names and how weights are drawn. `prefix` stands in front of all names
+/// below the head: "roberta.".
+Architecture start(ConfigReader& config, ModelTask task, std::string prefix);
 
 /// linear(dropout(x)) of a classifier: the module is the layer itself.
 HeadStage classifier_stage(std::string name, double dropout, int64_t in, int64_t out, bool has_bias = true);
@@ -22,14 +23,15 @@ HeadStage classifier_stage(std::string name, double dropout, int64_t in, int64_t
 /// classifier_dropout, or that of hidden states where it is not given.
 double classifier_dropout(ConfigReader& config);
 
+/// dropout, `classifier.dense`, activation, dropout, `classifier.out_proj` on the first token.
+HeadSpec dense_classifier(ConfigReader& config, int64_t width, kernels::Activation activation);
 /// norm(activation(dense(x))) in front of a masked language model's decoder.
 HeadStage transform_stage(std::vector<std::string> modules, const std::string& dense, const std::string& norm,
                           int64_t in, int64_t out, double eps, kernels::Activation activation);
 /// A decoder that is the table of words, with a bias of its own.
 HeadSpec tied_head(HeadStage transform, std::string decoder, std::string bias);
 
-/// Post-norm encoders with learned positions and BERT's keys and names: everything but the head. `prefix`
-/// stands in front of all names: "roberta.".
+/// Post-norm encoders with learned positions and BERT's keys and names: everything but the head.
 Architecture bert_like(ConfigReader& config, ModelTask task, const std::string& prefix);
 std::vector<BlockSpec> bert_blocks(ConfigReader& config, const std::string& prefix, double eps,
                                    const std::string& projection_suffix = "");
@@ -46,12 +48,8 @@ std::vector<LinearSpec> gated_linears(ConfigReader& config, const AttentionShape
 /// included, 0: all; empty: no layer slides.
 void add_blocks(Architecture& architecture, ConfigReader& config, BlockSpec block,
                 const std::vector<int64_t>& windows);
-/// The head of the architecture's task: lm_head, or `score` on the last token.
+/// The head of the architecture's task: lm_head, without bias and the table of words where config.json says
+/// so, or `score` on the last token.
 void set_decoder_head(Architecture& architecture, ConfigReader& config, bool tied_by_default);
-
-/// The head of a causal language model, without bias, and the table of words where config.json says so.
-HeadSpec causal_head(ConfigReader& config, bool tied_by_default);
-/// `score` on the last token.
-HeadSpec last_token_classifier(ConfigReader& config, int64_t width);
 
 }  // namespace msplora::detail

@@ -22,8 +22,10 @@ Architecture describe_phi3(detail::ConfigReader& config, ModelTask task) {
   block.activation = config.activation("hidden_act", "silu");
   const double part = config.real("partial_rotary_factor", 1.0);
   a.rotaries = {config.rotary(static_cast<int64_t>(part * static_cast<double>(shape.head_dim)))};
-  const int64_t layers = config.size("num_hidden_layers");
-  detail::add_blocks(a, config, block, config.windows(layers, detail::WindowUse::kIfGiven));
+  const std::vector<bool> all(static_cast<size_t>(config.depth("num_hidden_layers")), true);
+  detail::add_blocks(
+      a, config, block,
+      config.windows(config.sliding_window(detail::WindowUse::kIfGiven), all, /*all_slide=*/true));
   detail::set_decoder_head(a, config, /*tied_by_default=*/false);
   return a;
 }

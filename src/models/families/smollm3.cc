@@ -21,6 +21,13 @@ std::vector<bool> rotary_layers(detail::ConfigReader& config, size_t layers) {
   return has_rotary;
 }
 
+// Of the layers that slide, which are those without rotary positions unless layer_types say otherwise; 0:
+// none.
+int64_t sliding_window(detail::ConfigReader& config) {
+  const int64_t window = config.sliding_window(detail::WindowUse::kIfUsed);
+  return config.find("sliding_window") == nullptr ? 0 : window;
+}
+
 Architecture describe_smollm3(detail::ConfigReader& config, ModelTask task) {
   const int64_t d = config.size("hidden_size");
   Architecture a = detail::decoder_base(config, task, 1e-6);
@@ -31,9 +38,11 @@ Architecture describe_smollm3(detail::ConfigReader& config, ModelTask task) {
   block.attention.dropout = config.dropout("attention_dropout", 0.0);
   block.activation = config.activation("hidden_act", "silu");
   a.rotaries = {config.rotary(block.attention.shape.head_dim, 2000000.0)};
-  const int64_t layers = config.size("num_hidden_layers");
-  detail::add_blocks(a, config, block, config.windows(layers, detail::WindowUse::kIfUsed));
-  const std::vector<bool> has_rotary = rotary_layers(config, a.blocks.size());
+  const int64_t layers = config.depth("num_hidden_layers");
+  const std::vector<bool> has_rotary = rotary_layers(config, static_cast<size_t>(layers));
+  std::vector<bool> slides = has_rotary;
+  slides.flip();
+  detail::add_blocks(a, config, block, config.windows(sliding_window(config), slides));
   for (size_t i = 0; i < a.blocks.size(); ++i) a.blocks[i].attention.rotary = has_rotary[i] ? 0 : -1;
   detail::set_decoder_head(a, config, /*tied_by_default=*/true);
   return a;
