@@ -19,11 +19,10 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <tuple>
 #include <vector>
 
-#include "adapters/config_checks.h"
 #include "adapters/glora_peft.h"
+#include "adapters/glora_plan.h"
 #include "adapters/glora_search.h"
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
@@ -34,186 +33,6 @@
 
 namespace msplora::detail {
 namespace {
-
-struct GloraOptions {
-  bool search = true;
-  int64_t population = 50;
-  int64_t generations = 20;
-  int64_t parents = 10;
-  double mutation_probability = 0.2;
-  int64_t max_parameters = 1000000;
-  int64_t min_parameters = 0;
-  double tune_fraction = 0.0;
-  std::string choice_a = "lora";
-  std::string choice_b = "lora";
-  std::string choice_c = "lora";
-  std::string choice_d = "constant";
-  std::string choice_e = "constant";
-  bool add_bias = false;
-
-  template <class Visitor>
-  void visit(Visitor&& visitor) {
-    visitor("search", search,
-            "Train all choices at once, then search the best ones on the validation data; false: train the "
-            "choices below");
-    visitor("population", population, "Candidates of one generation of the search", at_least(1));
-    visitor("generations", generations, "Generations after the first, random one", at_least(0));
-    visitor("parents", parents, "Best candidates so far that the next generation is made from", at_least(1));
-    visitor("mutation_probability", mutation_probability,
-            "Chance of each choice to be drawn anew in a mutant", between(0, 1));
-    visitor("max_parameters", max_parameters, "Most parameters of a candidate, heads not counted",
-            at_least(0));
-    visitor("min_parameters", min_parameters, "Fewest parameters of a candidate", at_least(0));
-    visitor("tune_fraction", tune_fraction,
-            "Last part of the steps, after the search, that trains the choices it found; 0: the search ends "
-            "the run",
-            between(0, 0.99));
-    visitor("choice_a", choice_a, "Without search: support A, which scales the weight",
-            one_of({"lora", "vector", "constant", "none"}));
-    visitor("choice_b", choice_b, "Without search: support B, which is added to the weight",
-            one_of({"lora", "vector", "constant", "none"}));
-    visitor("choice_c", choice_c, "Without search: support C, which shifts the input",
-            one_of({"lora", "vector", "none"}));
-    visitor("choice_d", choice_d, "Without search: support D, which scales the bias",
-            one_of({"vector", "constant", "none"}));
-    visitor("choice_e", choice_e, "Without search: support E, which is added to the bias",
-            one_of({"vector", "constant", "none"}));
-    visitor("add_bias", add_bias,
-            "Layers without a bias get one out of C and E, instead of doing without C, D and E");
-  }
-};
-
-bool has_bias(const Site& site) {
-  return site.linear != nullptr ? site.linear->bias.defined() : site.has_bias;
-}
-
-SiteSpace space_of(const AdapterConfig& config, const Site& site) {
-  return site_space(site.in_features, site.out_features, config.rank, has_bias(site),
-                    config.own<GloraOptions>().add_bias);
-}
-
-/// The forms that exist as tensors: with search the largest ones, else those of the options, as far as the
-/// layer can have them.
-SiteChoice trained_choice(const AdapterConfig& config, const Site& site) {
-  const SiteSpace space = space_of(config, site);
-  SiteChoice choice = space.largest();
-  if (config.own<GloraOptions>().search) return choice;
-  const GloraOptions& o = config.own<GloraOptions>();
-  const std::string* names[] = {&o.choice_a, &o.choice_b, &o.choice_c, &o.choice_d, &o.choice_e};
-  for (size_t k = 0; k < choice.size(); ++k) {
-    const bool is_possible = choice[k] != Support::kNone;
-    choice[k] = is_possible ? support_from_name(*names[k]).value_or(Support::kNone) : Support::kNone;
-  }
-  return choice;
-}
-
-/// One tensor of a support. `role` is the name that PEFT gives it: Xd, Xu (low-rank) or X.
-struct SupportTensor {
-  TensorSpec spec;
-  size_t support;
-  bool is_up;  // Xu: the only tensors that do not start at 0
-  double bound = 0.0;
-};
-
-/// Bound of the uniform Xu [r, columns]: that of the authors' search (Xavier), or of PEFT's fixed choices
-/// (Kaiming with a = sqrt 5).
-double up_bound(const AdapterConfig& config, int64_t columns) {
-  const auto n = static_cast<double>(columns), r = static_cast<double>(config.rank);
-  return config.own<GloraOptions>().search ? std::sqrt(6.0 / (r + n)) : 1.0 / std::sqrt(n);
-}
-
-/// A: Xd [out, r], Xu [r, in]; B: the same; C: Xd [in, r], Xu [r, 1]; vectors [out, 1] ([in, 1] for C) and
-/// [out] for D and E; numbers [1].
-std::vector<SupportTensor> support_tensors(const AdapterConfig& config, const Site& site) {
-  const SiteChoice choice = trained_choice(config, site);
-  std::vector<SupportTensor> tensors;
-  for (size_t k = 0; k < choice.size(); ++k) {
-    const std::string name = fmt::format("{}.glora_{}", site.path, "ABCDE"[k]);
-    const int64_t rows = k == kC ? site.in_features : site.out_features;
-    const int64_t columns = k == kC ? 1 : site.in_features;
-    const auto add = [&](const char* role, std::vector<int64_t> shape, double bound) {
-      tensors.push_back(
-          {{fmt::format("{}.{}", name, role), std::move(shape), 0, site.layer}, k, bound > 0.0, bound});
-    };
-    switch (choice[k]) {
-      case Support::kLowRank:
-        add("Xd", {rows, config.rank}, 0.0);
-        add("Xu", {config.rank, columns}, up_bound(config, columns));
-        break;
-      case Support::kVector:
-        add("X", k == kD || k == kE ? std::vector<int64_t>{rows} : std::vector<int64_t>{rows, 1}, 0.0);
-        break;
-      case Support::kConstant:
-        add("X", {1}, 0.0);
-        break;
-      case Support::kNone:
-        break;
-    }
-  }
-  return tensors;
-}
-
-void check_search(const AdapterConfig& config, ErrorList& errors) {
-  const GloraOptions& o = config.own<GloraOptions>();
-  const GloraOptions defaults;
-  if (!o.search) {
-    if (o.tune_fraction > 0) {
-      errors.add("adapter.glora.tune_fraction", "has no effect without a search",
-                 "adapter.glora.search: true");
-    }
-    return;
-  }
-  const std::tuple<const char*, const std::string&, const std::string&> choices[] = {
-      {"choice_a", o.choice_a, defaults.choice_a},
-      {"choice_b", o.choice_b, defaults.choice_b},
-      {"choice_c", o.choice_c, defaults.choice_c},
-      {"choice_d", o.choice_d, defaults.choice_d},
-      {"choice_e", o.choice_e, defaults.choice_e}};
-  for (const auto& [name, value, plain] : choices) {
-    if (value == plain) continue;
-    errors.add(fmt::format("adapter.glora.{}", name), "has no effect, since the choices are searched",
-               "adapter.glora.search: false");
-  }
-  if (o.parents > o.population) {
-    errors.add("adapter.glora.parents", fmt::format("{}, but the population is {}", o.parents, o.population),
-               fmt::format("at most {}", o.population));
-  }
-  if (o.min_parameters > o.max_parameters) {
-    errors.add("adapter.glora.min_parameters",
-               fmt::format("{} is above max_parameters, {}", o.min_parameters, o.max_parameters));
-  }
-}
-
-void check_budget(const AdapterConfig& config, const std::vector<Site>& sites, ErrorList& errors) {
-  if (!config.own<GloraOptions>().search) return;
-  int64_t most = 0;
-  for (const Site& site : sites) {
-    const SiteSpace space = space_of(config, site);
-    most += space.parameters(space.largest());
-  }
-  if (config.own<GloraOptions>().min_parameters > most) {
-    errors.add("adapter.glora.min_parameters", fmt::format("{}, but all supports together have {} parameters",
-                                                           config.own<GloraOptions>().min_parameters, most));
-  }
-}
-
-std::vector<TensorSpec> glora_tensors(const PlanInput& input, ErrorList& errors) {
-  const AdapterConfig& config = input.config;
-  refuse_options(config, {"alpha", "dropout", "init", "use_rslora"}, errors);
-  check_search(config, errors);
-  if (input.check_ranks) {
-    check_rank("adapter.rank", config.rank, input.sites, errors);
-    check_budget(config, input.sites, errors);
-  }
-  std::vector<TensorSpec> specs;
-  for (const Site& site : input.sites) {
-    for (SupportTensor& tensor : support_tensors(config, site)) specs.push_back(std::move(tensor.spec));
-  }
-  if (specs.empty() && !input.sites.empty()) {
-    errors.add("adapter.glora", "the choices leave no support to train");
-  }
-  return specs;
-}
 
 class GloraAdapter : public Adapter, private Search {
  public:
@@ -366,10 +185,10 @@ class GloraAdapter : public Adapter, private Search {
   nlohmann::json run(const std::function<double()>& score,
                      const std::function<void(const std::string&)>& say) override {
     const GloraOptions& o = config_.own<GloraOptions>();
+    SearchOptions options = o;
     // What is trained afterwards needs something to train.
-    const int64_t fewest = std::max<int64_t>(o.min_parameters, o.tune_fraction > 0 ? 1 : 0);
-    const SearchOptions options = {o.population,     o.generations, o.parents, o.mutation_probability,
-                                   o.max_parameters, fewest,        seed_};
+    if (o.tune_fraction > 0) options.min_parameters = std::max<int64_t>(options.min_parameters, 1);
+    options.seed = seed_;
     drawn_.clear();
     const auto score_choices = [&](const Choices& choices) {
       chosen_ = choices;

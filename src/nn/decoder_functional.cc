@@ -187,7 +187,7 @@ std::vector<double> rotary_frequencies(int64_t rotary_dim, double theta) {
 RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& frequencies,
                               at::ScalarType compute_dtype) {
   const auto half = static_cast<int64_t>(frequencies.size());
-  const at::ScalarType dtype = compute_dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const at::ScalarType dtype = detail::exact_dtype(compute_dtype);
   RotaryTable table{at::empty({positions, half}, dtype), at::empty({positions, half}, dtype), 2 * half};
   dispatch(table.cos, "rotary", [&](auto t) {
     using Angle = kernels::Exact<decltype(t)>;

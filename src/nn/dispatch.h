@@ -24,9 +24,12 @@ T* data(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) : nullptr;
 }
 
-/// kernels::Exact beside activations like x.
+/// kernels::Exact beside activations of `dtype`, or like x.
+inline at::ScalarType exact_dtype(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
 inline at::ScalarType exact_dtype(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return exact_dtype(x.scalar_type());
 }
 
 inline at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {

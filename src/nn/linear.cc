@@ -151,7 +151,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     }
     if (saved.need_weight) d_weight = as(at::mm(dy.t(), x), weight.scalar_type());
     if (saved.need_bias) {
-      d_bias = as(dy.sum(0, false, dtype == at::kDouble ? at::kDouble : at::kFloat), saved.bias_dtype);
+      d_bias = as(dy.sum(0, false, detail::exact_dtype(dtype)), saved.bias_dtype);
     }
     if (down.defined()) {
       const ProfileScope low_rank("low rank backward");

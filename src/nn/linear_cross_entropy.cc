@@ -80,7 +80,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
                             int64_t chunk_rows, Product product) {
     const ProfileScope scope("head and loss");
     const at::ScalarType dtype = hidden.scalar_type();
-    const at::ScalarType exact = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    const at::ScalarType exact = detail::exact_dtype(dtype);
     const Head head{weight_in.to(dtype), bias_in.numel() > 0 ? bias_in.to(dtype) : at::Tensor(),
                     std::move(product)};
     const at::Tensor kept =

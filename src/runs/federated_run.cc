@@ -12,9 +12,11 @@
 #include "msplora/core/log.h"
 #include "msplora/core/option_io.h"
 #include "msplora/runs/model_files.h"
+#include "msplora/tasks/target.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/tensorboard.h"
 #include "msplora/train/training_data.h"
+#include "runs/opening.h"
 
 namespace msplora {
 namespace {
@@ -54,7 +56,7 @@ FederationSetup setup_of(FederatedRun& run) {
   setup.options = run.federated;
   setup.adapter = recipe.adapter;
   setup.train = recipe.train;
-  setup.target = adapter_target(*run.model, recipe.model.path);
+  setup.target = target_of(*run.model, recipe.model.path);
   setup.clients = std::move(run.split.clients);
   setup.task = run.data.task.get();
   setup.validation = named(run.data.validation);
@@ -133,17 +135,9 @@ FederatedRun check_run(const FederateRecipe& recipe, ErrorList& errors) {
 }
 
 FederatedRun open_run(const FederateRecipe& recipe, const OpenOptions& options) {
-  auto directory = std::make_unique<RunDirectory>(recipe.output, options.resume);
-  ErrorList errors;
-  FederatedRun run = check_run(recipe, errors);
-  errors.throw_if_any("the recipe cannot be run");
-  run.directory = std::move(directory);
-  run.resume = options.resume;
+  FederatedRun run = detail::checked_run(recipe, options);
   run.data.train.examples = {};  // the clients hold them now
-  run.model =
-      open_model(recipe.model, run.config,
-                 load_options(recipe.model, recipe.train, run.data.kind->head, run.data.task->num_outputs()),
-                 &run.report);
+  detail::open_model_of(run);
   return run;
 }
 

@@ -11,6 +11,7 @@
 #include "msplora/runs/model_files.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/training_data.h"
+#include "runs/opening.h"
 
 namespace msplora {
 namespace {
@@ -40,12 +41,7 @@ PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
 }
 
 PretrainingRun open_run(const PretrainRecipe& recipe, const OpenOptions& options) {
-  auto directory = std::make_unique<RunDirectory>(recipe.output, options.resume);
-  ErrorList errors;
-  PretrainingRun run = check_run(recipe, errors);
-  errors.throw_if_any("the recipe cannot be run");
-  run.directory = std::move(directory);
-  run.resume = options.resume;
+  PretrainingRun run = detail::checked_run(recipe, options);
   run.train = read_corpus(recipe.data.train, run);
   if (!recipe.data.validation.empty()) run.validation = read_corpus(recipe.data.validation, run);
   TaskSettings settings;

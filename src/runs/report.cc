@@ -10,16 +10,12 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/option_io.h"
 
 namespace msplora {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-template <class T>
-concept Section = requires(T& value) {
-  value.visit([](const auto&...) {});
-};
 
 class ReportWriter {
  public:
@@ -27,7 +23,7 @@ class ReportWriter {
 
   template <class T>
   void operator()(const char* name, T& value) {
-    if constexpr (Section<T>) {
+    if constexpr (detail::HasOptions<T>) {
       ReportWriter nested(out_[name] = Json::object());
       value.visit(nested);
     } else {
@@ -75,11 +71,11 @@ class ReportReader {
   void operator()(const char* name, T& value) {
     const auto found = in_.find(name);
     if (found == in_.end()) {
-      if constexpr (std::is_arithmetic_v<T> || Section<T>) fail(name, "is missing");
+      if constexpr (std::is_arithmetic_v<T> || detail::HasOptions<T>) fail(name, "is missing");
       return;
     }
     try {
-      if constexpr (Section<T>) {
+      if constexpr (detail::HasOptions<T>) {
         if (!found->is_object()) fail(name, "is no object");
         value.visit(ReportReader(*found, prefix_ + name + "."));
       } else {

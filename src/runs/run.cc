@@ -10,8 +10,10 @@
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
 #include "msplora/runs/model_files.h"
+#include "msplora/tasks/target.h"
 #include "msplora/train/runtime.h"
 #include "runs/layer_ranks.h"
+#include "runs/opening.h"
 
 namespace msplora {
 namespace {
@@ -96,19 +98,19 @@ Run check_run(const Recipe& recipe, ErrorList& errors) {
   return check_run(recipe, errors, /*with_adapter=*/true);
 }
 
-Run open_run(const Recipe& recipe, const OpenOptions& options) {
-  auto directory = std::make_unique<RunDirectory>(recipe.output, options.resume);
-  ErrorList errors;
-  Run run = check_run(recipe, errors);
-  errors.throw_if_any("the recipe cannot be run");
-  run.directory = std::move(directory);
-  run.resume = options.resume;
+void detail::open_model_of(Run& run) {
+  const Recipe& recipe = run.recipe;
   run.model =
       open_model(recipe.model, run.config,
                  load_options(recipe.model, recipe.train, run.data.kind->head, run.data.task->num_outputs()),
                  &run.report);
+}
+
+Run open_run(const Recipe& recipe, const OpenOptions& options) {
+  Run run = detail::checked_run(recipe, options);
+  detail::open_model_of(run);
   run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.all(), options.resume);
-  run.adapter = create_adapter(run.recipe.adapter, adapter_target(*run.model, recipe.model.path),
+  run.adapter = create_adapter(run.recipe.adapter, target_of(*run.model, recipe.model.path),
                                static_cast<uint64_t>(recipe.train.seed));
   return run;
 }
