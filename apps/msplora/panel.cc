@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "msplora/models/memory_estimate.h"
+#include "msplora/runs/model_files.h"
 #include "msplora/runs/recipe_file.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/training_data.h"
@@ -37,10 +38,8 @@ std::string head_line(const Run& run) {
   if (run.recipe.model.random_init) return {};
   const std::vector<std::string>& fresh = run.report.fresh;
   if (fresh.empty()) {
-    std::vector<std::string> names;
-    for (const auto& [index, name] : run.config.id2label) names.push_back(name);
-    const bool has_names = !names.empty() && !LabelMap::is_placeholder(run.config.id2label);
-    return has_names ? fmt::format("the base's own, trained for {}", shortened(names)) : "the base's own";
+    const std::vector<std::string> names = class_names(run.config);
+    return names.empty() ? "the base's own" : fmt::format("the base's own, trained for {}", shortened(names));
   }
   const std::string reason = run.report.replaced_head();
   return fmt::format("fresh, drawn with seed {}: {}{}{}", run.recipe.train.seed, shortened(fresh),

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "msplora/adapters/fingerprint.h"
 #include "msplora/adapters/planning.h"
+#include "msplora/tasks/target.h"
 
 namespace msplora::detail {
 
@@ -21,19 +21,6 @@ std::unique_ptr<Task> bench_task(const Model& model) {
   TaskSettings settings;
   settings.labels = LabelMap::from_list(names);
   return make_task("classification", std::move(settings));
-}
-
-AdapterTarget target_of(Model& model) {
-  AdapterTarget target;
-  target.model_type = model.config().model_type;
-  target.task_type = model.task() == ModelTask::kCausalLm ? "CAUSAL_LM" : "SEQ_CLS";
-  target.num_layers = model.architecture().num_layers();
-  target.heads = {model.architecture().heads(), model.architecture().kv_heads()};
-  target.sites = model.sites();
-  target.parameters = model.parameters();
-  target.head_modules = model.head_modules();
-  target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
-  return target;
 }
 
 int64_t BenchModel::trainable_parameters() const {

@@ -26,8 +26,7 @@ struct BenchModel {
 };
 /// The task that the model's head is for; classes have numbers for names.
 std::unique_ptr<Task> bench_task(const Model& model);
-/// What adapters see of the model.
-AdapterTarget target_of(Model& model);
+
 BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels,
                             ModelTask task = ModelTask::kSequenceClassification);
 

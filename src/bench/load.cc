@@ -6,6 +6,7 @@
 #include "bench/bench_model.h"
 #include "msplora/core/error.h"
 #include "msplora/models/model.h"
+#include "msplora/tasks/target.h"
 
 namespace msplora {
 
@@ -27,7 +28,7 @@ LoadBenchResult bench_load(const StepBenchOptions& options, int64_t repetitions)
     detail::BenchModel bench;
     result.seconds.seconds.push_back(time_of([&] {
       bench.model = load_model(directory, load);
-      bench.adapter = create_adapter(options.adapter, detail::target_of(*bench.model), options.seed);
+      bench.adapter = create_adapter(options.adapter, target_of(*bench.model), options.seed);
     }));
   }
   return result;

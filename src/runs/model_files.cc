@@ -7,10 +7,10 @@
 #include <memory>
 #include <string>
 
-#include "msplora/adapters/fingerprint.h"
 #include "msplora/core/dtype_names.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/data/label_map.h"
 #include "msplora/nn/device.h"
 #include "msplora/tasks/task.h"
 
@@ -32,22 +32,6 @@ AttentionHeads attention_heads(const ModelConfig& config) {
   return {architecture.heads(), architecture.kv_heads()};
 }
 
-AdapterTarget adapter_target(Model& model, const std::string& base_name) {
-  AdapterTarget target;
-  target.model_type = model.config().model_type;
-  target.base_name = base_name;
-  for (const TaskKind& kind : task_kinds()) {
-    if (kind.head == model.task()) target.task_type = kind.peft_type;
-  }
-  target.num_layers = model.architecture().num_layers();
-  target.heads = {model.architecture().heads(), model.architecture().kv_heads()};
-  target.sites = model.sites();
-  target.parameters = model.parameters();
-  target.head_modules = model.head_modules();
-  target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
-  return target;
-}
-
 int64_t longest_sequence(const ModelConfig& config) {
   return describe(config).longest;
 }
@@ -61,6 +45,13 @@ ModelConfig load_supported_config(const fs::path& directory) {
   ModelConfig config = load_model_config(directory);
   require_supported(config);
   return config;
+}
+
+std::vector<std::string> class_names(const ModelConfig& config) {
+  std::vector<std::string> names;
+  if (LabelMap::is_placeholder(config.id2label)) return names;
+  for (const auto& [index, name] : config.id2label) names.push_back(name);
+  return names;
 }
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& directory, const ModelConfig& config) {

@@ -15,6 +15,7 @@
 #include "msplora/core/log.h"
 #include "msplora/data/glue.h"
 #include "msplora/runs/model_files.h"
+#include "msplora/tasks/target.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -39,7 +40,7 @@ std::vector<std::string> numbers_below(int64_t count) {
 /// Class names of the base's own head, numbers where config.json has none.
 std::vector<std::string> labels_of_base(const ModelConfig& config) {
   std::vector<std::string> names = numbers_below(config.num_labels);
-  if (LabelMap::is_placeholder(config.id2label)) return names;
+  if (class_names(config).empty()) return names;
   for (const auto& [index, name] : config.id2label) {
     if (index >= 0 && index < config.num_labels) names[static_cast<size_t>(index)] = name;
   }
@@ -112,7 +113,7 @@ TunedModel open_tuned(const fs::path& path, const fs::path& adapter, const Tuned
   } else {
     tuned.facts.type = base.num_labels == 1 ? "regression" : "classification";
     // The names of the base are those of the head it was saved with, not of one that was trained later.
-    has_names = !has_own_head && !LabelMap::is_placeholder(base.id2label);
+    has_names = !has_own_head && !class_names(base).empty();
     if (has_classes(tuned.facts))
       tuned.facts.labels = has_own_head ? numbers_below(base.num_labels) : labels_of_base(base);
   }
@@ -125,7 +126,7 @@ TunedModel open_tuned(const fs::path& path, const fs::path& adapter, const Tuned
                             : "name the adapter that was trained on it with --adapter");
   }
   tuned.tokenizer = load_tokenizer(path, config);
-  if (has_adapter) tuned.adapter = load_adapter(adapter, adapter_target(*tuned.model, path.string()));
+  if (has_adapter) tuned.adapter = load_adapter(adapter, target_of(*tuned.model, path.string()));
   return tuned;
 }
 

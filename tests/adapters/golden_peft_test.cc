@@ -19,10 +19,10 @@
 #include "golden_cases.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/files.h"
-#include "msplora/adapters/fingerprint.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/models/model.h"
+#include "msplora/tasks/target.h"
 #include "msplora/tokenizers/tokenizer.h"
 
 namespace msplora {
@@ -55,18 +55,6 @@ std::vector<json> text_rows() {
   std::istringstream lines(read_file(golden_group(kGroup) / "texts.jsonl"));
   for (std::string line; std::getline(lines, line);) rows.push_back(json::parse(line));
   return rows;
-}
-
-AdapterTarget target_of(Model& model) {
-  AdapterTarget target;
-  target.model_type = model.config().model_type;
-  target.task_type = "SEQ_CLS";
-  target.num_layers = model.architecture().num_layers();
-  target.sites = model.sites();
-  target.parameters = model.parameters();
-  target.head_modules = model.head_modules();
-  target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
-  return target;
 }
 
 /// Logits of every text, one at a time.

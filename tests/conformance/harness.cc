@@ -11,9 +11,9 @@
 #include <utility>
 
 #include "models/small_config.h"
-#include "msplora/adapters/fingerprint.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "msplora/tasks/target.h"
 
 namespace msplora::testing {
 namespace {
@@ -107,17 +107,7 @@ TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double
 }
 
 AdapterTarget TinyModel::target() {
-  AdapterTarget target;
-  target.model_type = model_->config().model_type;
-  target.base_name = "tiny";
-  target.task_type = "SEQ_CLS";
-  target.num_layers = kLayers;
-  target.heads = {model_->architecture().heads(), model_->architecture().kv_heads()};
-  target.sites = model_->sites();
-  target.parameters = model_->parameters();
-  target.head_modules = model_->head_modules();
-  target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
-  return target;
+  return target_of(*model_, "tiny");
 }
 
 at::Tensor TinyModel::logits() {

@@ -11,20 +11,10 @@
 #include <vector>
 
 #include "msplora/federated/federation.h"
+#include "msplora/tasks/target.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
-
-inline AdapterTarget target_of(Model& model) {
-  AdapterTarget target;
-  target.model_type = model.config().model_type;
-  target.task_type = "SEQ_CLS";
-  target.num_layers = model.architecture().num_layers();
-  target.sites = model.sites();
-  target.parameters = model.parameters();
-  target.head_modules = model.head_modules();
-  return target;
-}
 
 /// A small model and clients with random tokens: short rounds of a few steps.
 struct TinyFederation {

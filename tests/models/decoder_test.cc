@@ -24,6 +24,7 @@
 #include "msplora/adapters/planning.h"
 #include "msplora/core/error.h"
 #include "msplora/nn/functional.h"
+#include "msplora/tasks/target.h"
 #include "train/temporary_directory.h"
 
 namespace msplora {
@@ -232,13 +233,7 @@ TEST_P(Decoders, FrozenProductsGiveTheSameAdapterGradients) {
     config.rank = 4;
     config.levels = 2;
     config.target_modules = modules;
-    AdapterTarget target;
-    target.model_type = model->config().model_type;
-    target.task_type = "CAUSAL_LM";
-    target.num_layers = model->architecture().num_layers();
-    target.sites = model->sites();
-    target.parameters = model->parameters();
-    const auto adapter = create_adapter(config, std::move(target), 7);
+    const auto adapter = create_adapter(config, target_of(*model), 7);
     std::map<std::string, at::Tensor> result;
     for (const TrainableTensor& trainable : adapter->trainable()) {
       at::Tensor values = trainable.tensor.detach();
@@ -267,11 +262,7 @@ TEST_P(Decoders, FrozenProductsGiveTheSameAdapterGradients) {
 
 TEST_P(Decoders, AdaptersTakeQueriesAndValuesUnlessTold) {
   const auto model = make(at::kFloat);
-  AdapterTarget target;
-  target.model_type = model->config().model_type;
-  target.num_layers = model->architecture().num_layers();
-  target.sites = model->sites();
-  target.parameters = model->parameters();
+  const AdapterTarget target = target_of(*model);
   const auto adapter = create_adapter(AdapterConfig(), target, 7);
   EXPECT_EQ(adapter->config().target_modules, (std::vector<std::string>{"q_proj", "v_proj"}));
   EXPECT_EQ(adapter->sites().size(), 4u);  // of two layers

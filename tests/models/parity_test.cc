@@ -27,6 +27,7 @@
 #include "msplora/io/safetensors.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/functional.h"
+#include "msplora/tasks/target.h"
 #include "msplora/train/optimizer.h"
 
 namespace msplora {
@@ -204,14 +205,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
 
   /// The adapter of the case with its initial tensors.
   void attach() {
-    AdapterTarget target;
-    target.model_type = model_->config().model_type;
-    target.task_type = settings_.at("task");
-    target.num_layers = model_->architecture().num_layers();
-    target.sites = model_->sites();
-    target.parameters = model_->parameters();
-    target.head_modules = model_->head_modules();
-    adapter_ = create_adapter(adapter_config(), std::move(target), 0);
+    adapter_ = create_adapter(adapter_config(), target_of(*model_), 0);
     int64_t count = 0;
     for (const TrainableTensor& trainable : adapter_->trainable()) {
       const c10::NoGradGuard no_grad;

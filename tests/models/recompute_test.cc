@@ -13,20 +13,11 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/error.h"
+#include "msplora/tasks/target.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
 namespace {
-
-AdapterTarget target_of(Model& model) {
-  AdapterTarget target;
-  target.model_type = model.config().model_type;
-  target.num_layers = model.architecture().num_layers();
-  target.sites = model.sites();
-  target.parameters = model.parameters();
-  target.head_modules = model.head_modules();
-  return target;
-}
 
 PackedInput input_of(int64_t tokens) {
   PackedInput input;

@@ -9,6 +9,7 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/merge.h"
+#include "msplora/tasks/target.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -21,14 +22,7 @@ struct AdaptedRun {
     load.seed = 5;
     load.compute_dtype = dtype;
     model = create_model(tiny_config(0.1), load);
-    AdapterTarget target;
-    target.model_type = model->config().model_type;
-    target.task_type = "SEQ_CLS";
-    target.num_layers = model->architecture().num_layers();
-    target.sites = model->sites();
-    target.parameters = model->parameters();
-    target.head_modules = model->head_modules();
-    adapter = create_adapter(config, target, 7);
+    adapter = create_adapter(config, target_of(*model), 7);
     options.batch_size = 5;
     options.lr = 1e-2;
     options.save_every = 1;

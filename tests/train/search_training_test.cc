@@ -12,6 +12,7 @@
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/merge.h"
 #include "msplora/tasks/inputs.h"
+#include "msplora/tasks/target.h"
 #include "train/temporary_directory.h"
 #include "train/tiny_run.h"
 
@@ -29,15 +30,7 @@ struct SearchRun {
     for (const NamedTensor& parameter : model->parameters()) {
       if (parameter.name.ends_with(".bias")) at::Tensor(parameter.tensor).fill_(0.1);
     }
-    AdapterTarget target;
-    target.model_type = model->config().model_type;
-    target.task_type = "SEQ_CLS";
-    target.num_layers = model->architecture().num_layers();
-    target.heads = {model->architecture().heads(), model->architecture().kv_heads()};
-    target.sites = model->sites();
-    target.parameters = model->parameters();
-    target.head_modules = model->head_modules();
-    adapter = create_adapter(config, target, 7);
+    adapter = create_adapter(config, target_of(*model), 7);
     options.batch_size = 5;
     options.lr = 1e-2;
     options.max_steps = 18;

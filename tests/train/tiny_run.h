@@ -75,6 +75,25 @@ inline Batch batch_of(const Task& task, const std::vector<TokenizedExample>& exa
   return task.collate(all_of(examples), std::vector<uint32_t>{index}, 0);
 }
 
+/// Trains an adapter on causal language modelling: the loss afterwards, as a share of that before.
+inline double share_of_loss_left(Model& model, Adapter& adapter,
+                                 const std::vector<TokenizedExample>& examples, int64_t batch_size,
+                                 TrainOptions options, const std::filesystem::path& directory) {
+  BatchOptions batches;
+  batches.batch_size = batch_size;
+  const auto task = make_task("causal_lm", {});
+  TrainingData data(*task, model, all_of(examples), batches, validation_of(examples));
+  const double before = data.evaluate().metrics[0].second;
+  TrainerSetup setup;
+  setup.directory = directory;
+  setup.method = adapter.config().method;
+  setup.trainable = adapter.trainable();
+  setup.adapter = &adapter;
+  setup.options = std::move(options);
+  Trainer(std::move(setup), data).run();
+  return data.evaluate().metrics[0].second / before;
+}
+
 /// A small model with low-rank terms put on by hand, so that these tests need no adapter method.
 struct TinyRun {
   explicit TinyRun(double dropout = 0.1, bool is_regression = false) {

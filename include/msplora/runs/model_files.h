@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/models/model.h"
@@ -15,9 +16,6 @@ namespace msplora {
 /// Of float32, bfloat16, float16 and their usual other names. Throws Error{kUsage} with the nearest.
 at::ScalarType parse_dtype(const std::string& name);
 
-/// The model as an adapter sees it; the fingerprint is taken here, before training.
-AdapterTarget adapter_target(Model& model, const std::string& base_name);
-
 /// Head counts of the model, which some methods plan with.
 AttentionHeads attention_heads(const ModelConfig& config);
 
@@ -27,6 +25,10 @@ int64_t effective_max_length(int64_t wanted, const ModelConfig& config);
 
 /// config.json of a model that can be run. Throws Error{kModel} with the nearest name for another model_type.
 ModelConfig load_supported_config(const std::filesystem::path& directory);
+
+/// The names of the base's classes by config.json, in their order; empty where it has placeholders (LABEL_0)
+/// or none.
+std::vector<std::string> class_names(const ModelConfig& config);
 
 /// Reads the tokenizer of a model directory. Throws Error{kModel} when it has ids that the model has no rows
 /// for.
