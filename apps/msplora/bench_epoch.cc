@@ -63,10 +63,9 @@ void run_epoch(const EpochArguments& arguments, const CommonOptions& common) {
   const auto tokenizer = load_tokenizer(arguments.tokenizer, options.step.model);
   const RunData data = read_run_data(recipe_of(arguments), options.step.model, tokenizer);
   options.num_labels = data.task->num_outputs();
-  std::ostream& out = common.json ? std::cerr : std::cout;
-  out << data.train.summary.text() << "\n" << machine_line() << "\n" << std::flush;
+  say(common, data.train.summary.text() + "\n" + machine_line() + "\n");
   const EpochBenchResult result = bench_epoch(options, data.train.examples, [&](int64_t step, int64_t of) {
-    if (step % 50 == 0) out << fmt::format("  step {} of {}\n", step, of) << std::flush;
+    if (step % 50 == 0) say(common, fmt::format("  step {} of {}\n", step, of));
   });
   const int64_t examples = data.train.summary.examples;
   const double share = static_cast<double>(result.steps) / static_cast<double>(result.epoch_steps);
@@ -91,16 +90,16 @@ void run_epoch(const EpochArguments& arguments, const CommonOptions& common) {
                        {"peak_memory_bytes", result.peak_memory_bytes},
                        {"last_loss", result.last_loss}});
   }
-  out << fmt::format("  {:<11} {:.1f} s for {} of {} steps; the whole pass: {:.1f} s\n", "time",
-                     result.seconds, result.steps, result.epoch_steps, result.seconds / share)
-      << fmt::format("  {:<11} {} ({:.0f} a second); padded to the longest of each batch {}\n", "tokens",
-                     with_commas(result.tokens), result.tokens_per_second(),
-                     with_commas(result.padded_tokens))
-      << fmt::format("  {:<11} the pass padded to {} tokens: {}\n", "", arguments.max_length,
-                     with_commas(examples * arguments.max_length))
-      << fmt::format("  {:<11} {:.1f}% of {:.0f} GFLOP/s\n", "roof_share", 100 * result.roof_share(),
-                     1e-9 * result.roof_flops_per_second)
-      << fmt::format("  {:<11} {} at most\n", "memory", bytes_text(result.peak_memory_bytes));
+  std::cout << fmt::format("  {:<11} {:.1f} s for {} of {} steps; the whole pass: {:.1f} s\n", "time",
+                           result.seconds, result.steps, result.epoch_steps, result.seconds / share)
+            << fmt::format("  {:<11} {} ({:.0f} a second); padded to the longest of each batch {}\n",
+                           "tokens", with_commas(result.tokens), result.tokens_per_second(),
+                           with_commas(result.padded_tokens))
+            << fmt::format("  {:<11} the pass padded to {} tokens: {}\n", "", arguments.max_length,
+                           with_commas(examples * arguments.max_length))
+            << fmt::format("  {:<11} {:.1f}% of {:.0f} GFLOP/s\n", "roof_share", 100 * result.roof_share(),
+                           1e-9 * result.roof_flops_per_second)
+            << fmt::format("  {:<11} {} at most\n", "memory", bytes_text(result.peak_memory_bytes));
 }
 
 }  // namespace

@@ -64,18 +64,14 @@ void run_step(const BenchArguments& arguments, const CommonOptions& common) {
   StepBenchOptions options = step_options(arguments);
   options.device = device_of(common);
   use_threads(common.threads);
-  std::ostream& out = common.json ? std::cerr : std::cout;
-  out << fmt::format("{}, {}, {} x {} tokens, {}\n", arguments.shape, arguments.method, arguments.batch,
-                     arguments.seq, arguments.dtype)
-      << machine_line() << "\n"
-      << std::flush;
+  say(common, fmt::format("{}, {}, {} x {} tokens, {}\n{}\n", arguments.shape, arguments.method,
+                          arguments.batch, arguments.seq, arguments.dtype, machine_line()));
   const StepBenchResult result = bench_step(options, [&](int64_t step, double seconds) {
-    out << fmt::format("  step {}: {:.3f} s{}\n", step, seconds,
-                       step <= options.warmup ? " (not counted)" : "")
-        << std::flush;
+    say(common, fmt::format("  step {}: {:.3f} s{}\n", step, seconds,
+                            step <= options.warmup ? " (not counted)" : ""));
   });
   if (common.json) return print_json(step_json(arguments, result));
-  print_report(arguments, result, out);
+  print_report(arguments, result, std::cout);
 }
 
 }  // namespace

@@ -191,14 +191,13 @@ void compare(const CompareArguments& arguments, const CommonOptions& common) {
   const ComparisonRun run = open_run(load_recipe<CompareRecipe>(given.file, changes_of(given, common)),
                                      {.resume = arguments.resume});
   const ComparisonPlan& plan = run.plan;
-  std::ostream& out = common.json ? std::cerr : std::cout;
   const size_t rates = std::max<size_t>(1, plan.rates.size());
   const size_t total = plan.methods.size() * (rates + static_cast<size_t>(plan.options.seeds) - 1);
   size_t done = 0;
   const auto train_one = [](const PlannedRun& planned) { return train_planned(planned, train_in_child); };
   const Comparison comparison =
       run_comparison(plan, train_one, [&](const Comparison& now, const RunOutcome& outcome) {
-        out << fmt::format("[{}/{}] {}\n", ++done, total, outcome_line(outcome)) << std::flush;
+        say(common, fmt::format("[{}/{}] {}\n", ++done, total, printable_line(outcome_line(outcome))));
         write_tables(plan, now);
       });
   check_any_done(comparison);

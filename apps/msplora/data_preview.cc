@@ -73,27 +73,30 @@ Json example_json(const EncodedPart& part, size_t index, const RunData& data, co
   return json;
 }
 
+/// Text of the data for a terminal.
+std::string shown(const Json& text) {
+  return printable_line(text.get<std::string>());
+}
+
 void print_text(const Json& report) {
-  for (const Json& note : report["notes"]) std::cout << note.get<std::string>() << "\n";
+  for (const Json& note : report["notes"]) std::cout << shown(note) << "\n";
   for (const Json& example : report["examples"]) {
-    std::cout << fmt::format("\n{}\n  text     {}\n", example["where"].get<std::string>(),
-                             example["text"].get<std::string>());
+    std::cout << fmt::format("\n{}\n  text     {}\n", shown(example["where"]), shown(example["text"]));
     if (example.contains("text_pair"))
-      std::cout << fmt::format("  pair     {}\n", example["text_pair"].get<std::string>());
+      std::cout << fmt::format("  pair     {}\n", shown(example["text_pair"]));
     std::string tokens;
-    for (const Json& token : example["tokens"]) tokens.append(" ").append(token.get<std::string>());
-    std::cout << fmt::format("  tokens  {}\n  decoded  {}\n", tokens, example["decoded"].get<std::string>());
+    for (const Json& token : example["tokens"]) tokens.append(" ").append(shown(token));
+    std::cout << fmt::format("  tokens  {}\n  decoded  {}\n", tokens, shown(example["decoded"]));
     if (example.contains("label")) {
-      std::cout << fmt::format("  label    {} (class {})\n", example["label"].get<std::string>(),
+      std::cout << fmt::format("  label    {} (class {})\n", shown(example["label"]),
                                example["class"].get<int64_t>());
     } else if (example.contains("target")) {
       std::cout << fmt::format("  target   {}\n", example["target"].get<double>());
     }
   }
-  std::cout << "\n"
-            << report["part"].get<std::string>() << ": " << report["summary"].get<std::string>() << "\n";
+  std::cout << "\n" << shown(report["part"]) << ": " << shown(report["summary"]) << "\n";
   for (const auto& [label, count] : report["labels"].items()) {
-    std::cout << fmt::format("  {:>8}  {}\n", count.get<int64_t>(), label);
+    std::cout << fmt::format("  {:>8}  {}\n", count.get<int64_t>(), printable_line(label));
   }
   int64_t most = 1;
   for (const Json& bucket : report["lengths"]) most = std::max(most, bucket["count"].get<int64_t>());
@@ -119,8 +122,8 @@ void preview(const PreviewArguments& arguments, const CommonOptions& common) {
   if (data.labels) report["labels"] = part.data.label_counts();
   for (const auto& [end, count] : histogram(part))
     report["lengths"].push_back({{"to", end}, {"count", count}});
-  const size_t shown = std::min(part.examples.size(), static_cast<size_t>(arguments.examples));
-  for (size_t i = 0; i < shown; ++i) report["examples"].push_back(example_json(part, i, data, *tokenizer));
+  const size_t count = std::min(part.examples.size(), static_cast<size_t>(arguments.examples));
+  for (size_t i = 0; i < count; ++i) report["examples"].push_back(example_json(part, i, data, *tokenizer));
   if (common.json) {
     print_json(report);
   } else {

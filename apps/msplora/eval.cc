@@ -55,7 +55,7 @@ void eval(const EvalArguments& arguments, const CommonOptions& common) {
       std::cout << fmt::format("{}: {}  ({} examples, {:.1f} s)\n", file, format_metrics(evaluation),
                                evaluation.examples, evaluation.seconds);
       if (tuned.labels) std::cout << class_report_text(evaluation, tuned.labels->names());
-      if (!evaluation.note.empty()) std::cout << "  " << evaluation.note << "\n";
+      if (!evaluation.note.empty()) std::cout << "  " << printable(evaluation.note) << "\n";
     }
     results.push_back(std::move(result));
   }

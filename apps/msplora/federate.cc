@@ -93,8 +93,7 @@ void federate(const FederateArguments& arguments, const CommonOptions& common) {
   const auto recipe =
       load_recipe<FederateRecipe>(arguments.recipe.file, changes_of(arguments.recipe, common));
   FederatedRun run = open_run(recipe, {.resume = arguments.resume});
-  std::ostream& out = common.json ? std::cerr : std::cout;
-  out << "msplora federate " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
+  say(common, "msplora federate " + arguments.recipe.file + "\n" + panel_of(run));
   const auto on_round = [&](const RoundReport& report) {
     for (const Rejection& entry : report.rejected) {
       log_warning(

@@ -59,14 +59,19 @@ const char* code_name(ErrorCode code) {
   return "unknown";
 }
 
+/// A last line on standard error.
+void tell(LogLevel level, const std::string& text) {
+  if (log_format() == LogFormat::kJson) {
+    std::cerr << log_line(level, text) << std::endl;
+    return;
+  }
+  const char* word = level == LogLevel::kError ? "error: " : level == LogLevel::kDebug ? "debug: " : "";
+  std::cerr << "msplora: " << word << text << std::endl;
+}
+
 int report(const CommonOptions& common, const Error& error) {
   // An interruption that was handled is news, not an error.
-  const bool is_error = error.code() != ErrorCode::kInterrupted;
-  if (log_format() == LogFormat::kJson) {
-    std::cerr << log_line(is_error ? LogLevel::kError : LogLevel::kInfo, error.what()) << "\n";
-  } else {
-    std::cerr << "msplora: " << (is_error ? "error: " : "") << error.what() << "\n";
-  }
+  tell(error.code() != ErrorCode::kInterrupted ? LogLevel::kError : LogLevel::kInfo, error.what());
   if (common.json) {
     print_json({{"error",
                  {{"kind", code_name(error.code())},
@@ -103,13 +108,12 @@ const Error& out_of_memory() {
   } catch (...) {
     text = "an unknown exception";
   }
-  std::cerr << "msplora: error: " << text << std::endl;
+  tell(LogLevel::kError, printable(text));
   std::_Exit(kExitFailure);
 }
 
 int run_command(const CommonOptions& common, const Command& command) {
   try {
-    set_log_format(common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
     device_of(common);      // refused before anything is read,
     kernels::active_isa();  // as is a wrong MSPLORA_ISA
     install_interrupt_handler();
@@ -120,7 +124,7 @@ int run_command(const CommonOptions& common, const Command& command) {
                   "is it closed, or the disk full? what goes to files is complete");
     return 0;
   } catch (const Error& error) {
-    if (common.debug) std::cerr << "msplora: debug: msplora::Error, kind " << code_name(error.code()) << "\n";
+    if (common.debug) tell(LogLevel::kDebug, std::string("msplora::Error, kind ") + code_name(error.code()));
     return report(common, error);
   } catch (const std::bad_alloc&) {
     return report(common, out_of_memory());
@@ -128,7 +132,7 @@ int run_command(const CommonOptions& common, const Command& command) {
     const std::string text = common.debug ? error.what() : error.what_without_backtrace();
     return report(common, Error(ErrorCode::kModel, "libtorch", text));
   } catch (const std::exception& error) {
-    if (common.debug) std::cerr << "msplora: debug: " << type_of(error) << "\n";
+    if (common.debug) tell(LogLevel::kDebug, type_of(error));
     return report(common, Error(ErrorCode::kIo, "", error.what()));
   }
 }
@@ -171,6 +175,16 @@ std::string hint_for(const CLI::App& program, int argc, char** argv) {
   return "see `" + full_name(program) + " --help`";
 }
 
+/// What --log-format says, also where the rest of the command line cannot be read.
+LogFormat log_format_of(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--log-format=json") return LogFormat::kJson;
+    if (word == "--log-format" && i + 1 < argc && argv[i + 1] == std::string("json")) return LogFormat::kJson;
+  }
+  return LogFormat::kText;
+}
+
 std::string first_line(const std::string& text) {
   return text.substr(0, text.find('\n'));
 }
@@ -181,6 +195,7 @@ std::string first_line(const std::string& text) {
 int main(int argc, char** argv) {
   using namespace msplora;
   std::set_terminate(on_terminate);
+  set_log_format(log_format_of(argc, argv));
   keep_freed_memory();
   CLI::App program("Low-rank adaptation of pretrained transformers: MSPLoRA, LoRA and relatives.", "msplora");
   program.set_version_flag("--version", "msplora " MSPLORA_VERSION);

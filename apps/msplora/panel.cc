@@ -19,7 +19,8 @@ namespace msplora {
 
 std::string Panel::text() const {
   std::string out;
-  for (const Line& line : lines_) out += fmt::format("  {:<11} {}\n", line.subject, line.text);
+  for (const Line& line : lines_)
+    out += fmt::format("  {:<11} {}\n", printable_line(line.subject), printable_line(line.text));
   return out;
 }
 

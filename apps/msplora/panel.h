@@ -8,7 +8,7 @@
 
 namespace msplora {
 
-/// What is about to happen, one line a subject, printed before training.
+/// What is about to happen, one line a subject, printed before training; control characters are spelled out.
 class Panel {
  public:
   void add(std::string subject, std::string text) { lines_.push_back({std::move(subject), std::move(text)}); }

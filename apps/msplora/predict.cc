@@ -141,6 +141,9 @@ class Predictor {
     const auto where = [&data](size_t row) { return data.where(row); };
     const EncodedDataset encoded = task_->encode(data);
     truncated_ += encoded.summary.truncated_examples;
+    unknown_.token = encoded.summary.unknown.token;
+    unknown_.count += encoded.summary.unknown.count;
+    unknown_.of += encoded.summary.unknown.of;
     writer_->write(msplora::predict(*task_, *tuned_.model, all_of(encoded.examples, where),
                                     arguments_.data.batch_tokens, arguments_.logits),
                    fields_, where);
@@ -153,11 +156,12 @@ class Predictor {
     if (interrupt_requested()) throw Error(ErrorCode::kInterrupted, "predict", "stopped");
   }
 
-  void report_truncation() const {
+  void report_losses() const {
     if (truncated_ > 0) {
       log_warning(fmt::format("{} texts were longer than {} tokens and were cut", truncated_,
                               task_->settings().max_length));
     }
+    if (const std::string note = unknown_.note(); !note.empty()) log_warning(note);
   }
 
  private:
@@ -174,6 +178,7 @@ class Predictor {
   std::vector<Example> waiting_;
   std::vector<Json> fields_;
   int64_t truncated_ = 0;
+  UnknownTokens unknown_;
 };
 
 /// One text a line; of a task with pairs, two texts with a tab between them.
@@ -244,7 +249,7 @@ void predict_all(const PredictArguments& arguments, const CommonOptions& common,
     predict_file(input, arguments, predictor);
     predictor.flush();
   }
-  predictor.report_truncation();
+  predictor.report_losses();
 }
 
 void predict(const PredictArguments& arguments, const CommonOptions& common) {

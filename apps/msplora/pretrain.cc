@@ -49,8 +49,7 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
   const auto recipe =
       load_recipe<PretrainRecipe>(arguments.recipe.file, changes_of(arguments.recipe, common));
   PretrainingRun run = open_run(recipe, {.resume = arguments.resume});
-  std::ostream& out = common.json ? std::cerr : std::cout;
-  out << "msplora pretrain " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
+  say(common, "msplora pretrain " + arguments.recipe.file + "\n" + panel_of(run));
   std::vector<std::unique_ptr<EventSink>> sinks;
   sinks.push_back(make_console_sink());
   const RunReport report = train(run, parse_dtype(arguments.save_dtype), std::move(sinks));

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "msplora/core/dtype_names.h"
+#include "msplora/core/log.h"
 #include "msplora/nn/device.h"
 
 namespace msplora {
@@ -109,11 +111,13 @@ std::vector<std::string> split_names(const std::string& text) {
 
 TextTable::TextTable(std::vector<std::string> header, std::vector<bool> right) : right_(std::move(right)) {
   right_.resize(header.size(), false);
+  for (std::string& cell : header) cell = printable_line(cell);
   rows_.push_back(std::move(header));
 }
 
 void TextTable::add(std::vector<std::string> row) {
   row.resize(rows_.front().size());
+  for (std::string& cell : row) cell = printable_line(cell);
   rows_.push_back(std::move(row));
 }
 
@@ -156,6 +160,15 @@ std::string TextTable::markdown() const {
     out += "|\n";
   }
   return out;
+}
+
+void say(const CommonOptions& common, const std::string& text) {
+  if (!common.json) {
+    std::cout << text << std::flush;
+    return;
+  }
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) log_info(line);
 }
 
 void print_json(const nlohmann::ordered_json& json) {

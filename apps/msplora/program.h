@@ -79,6 +79,10 @@ class TextTable {
   std::vector<bool> right_;
 };
 
+/// What a command tells while it works: on standard output, or with --json, which has that for its result, as
+/// log lines on standard error.
+void say(const CommonOptions& common, const std::string& text);
+
 /// One JSON document on standard output. Text that is not UTF-8 is written with replacement characters.
 void print_json(const nlohmann::ordered_json& json);
 

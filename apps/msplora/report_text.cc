@@ -53,8 +53,7 @@ void print_paused(const RunReport& report, const CommonOptions& common) {
   const bool has_rounds = report.rounds.has_value();
   const char* const unit = has_rounds ? "round" : "step";
   const int64_t done = has_rounds ? *report.rounds : report.steps;
-  (common.json ? std::cerr : std::cout)
-      << fmt::format("paused after {} {} of {}; continue with --resume\n", unit, done, report.whole);
+  say(common, fmt::format("paused after {} {} of {}; continue with --resume\n", unit, done, report.whole));
   if (common.json) print_json({{"run", report.run}, {"paused", true}, {fmt::format("{}s", unit), done}});
 }
 

@@ -69,8 +69,7 @@ void train(const TrainArguments& arguments, const CommonOptions& common) {
   }
   const auto recipe = load_recipe<Recipe>(arguments.recipe.file, changes_of(arguments.recipe, common));
   Run run = open_run(recipe, {.resume = arguments.resume});
-  std::ostream& out = common.json ? std::cerr : std::cout;
-  out << "msplora train " << arguments.recipe.file << "\n" << panel_of(run) << std::flush;
+  say(common, "msplora train " + arguments.recipe.file + "\n" + panel_of(run));
   std::vector<std::unique_ptr<EventSink>> sinks;
   sinks.push_back(make_console_sink());
   const RunReport report = msplora::train(run, std::move(sinks));

@@ -34,6 +34,16 @@ std::string summary_of(const Run& run) {
   return panel.text();
 }
 
+/// Notes and the summary of each part, as the text form has them.
+nlohmann::ordered_json data_json(const RunData& data) {
+  nlohmann::ordered_json json = {{"notes", data.train.data.notes()}, {"train", data.train.summary.text()}};
+  for (const std::string& note : data.notes) json["notes"].push_back(note);
+  for (const auto* parts : {&data.validation, &data.test}) {
+    for (const EncodedPart& part : *parts) json[part.name] = part.summary.text();
+  }
+  return json;
+}
+
 struct ValidateArguments {
   RecipeArguments recipe;
   bool compare = false;
@@ -45,6 +55,7 @@ nlohmann::ordered_json summary_json(const Run& run) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   if (!run.recipe.adapter.target_modules.empty()) json["target_modules"] = run.recipe.adapter.target_modules;
   if (run.planned) json["trainable_parameters"] = run.planned->total;
+  if (run.data.task) json["data"] = data_json(run.data);
   return json;
 }
 std::string summary_of(const PretrainingRun&) {

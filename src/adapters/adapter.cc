@@ -58,10 +58,7 @@ void Adapter::attach() {
   }
   for (size_t i = 0; i < sites_.size(); ++i) {
     auto update = std::make_shared<SiteUpdate>(update_of(i));
-    if (update->low_rank.empty() && !update->computed_low_rank && !update->affine &&
-        !update->transform_output && !update->observe_input && !update->noise) {
-      continue;
-    }
+    if (update->empty()) continue;
     sites_[i].linear->update = update;
     attached_.emplace_back(sites_[i].linear, std::move(update));
   }

@@ -32,7 +32,9 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::string printable(std::string_view text) {
+namespace {
+
+std::string spelled_out(std::string_view text, bool keep_line_feeds) {
   constexpr std::string_view kHex = "0123456789abcdef";
   std::string out;
   out.reserve(text.size());
@@ -41,12 +43,12 @@ std::string printable(std::string_view text) {
     const bool second_block = byte == 0xC2 && i + 1 < text.size() &&
                               static_cast<unsigned char>(text[i + 1]) >= 0x80 &&
                               static_cast<unsigned char>(text[i + 1]) < 0xA0;
-    if (!second_block && (text[i] == '\n' || (byte >= 0x20 && byte != 0x7F))) {
+    if (!second_block && ((text[i] == '\n' && keep_line_feeds) || (byte >= 0x20 && byte != 0x7F))) {
       out += text[i];
       continue;
     }
-    if (text[i] == '\t' || text[i] == '\r') {
-      out += text[i] == '\t' ? "\\t" : "\\r";
+    if (text[i] == '\t' || text[i] == '\r' || text[i] == '\n') {
+      out += text[i] == '\t' ? "\\t" : text[i] == '\r' ? "\\r" : "\\n";
       continue;
     }
     const auto value = second_block ? static_cast<unsigned char>(text[++i]) : byte;
@@ -55,6 +57,16 @@ std::string printable(std::string_view text) {
     out += kHex[value & 15];
   }
   return out;
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+  return spelled_out(text, /*keep_line_feeds=*/true);
+}
+
+std::string printable_line(std::string_view text) {
+  return spelled_out(text, /*keep_line_feeds=*/false);
 }
 
 Error::Error(ErrorCode code, std::string where, std::string message, std::string hint)

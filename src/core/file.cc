@@ -89,19 +89,35 @@ fs::path target_of_links(const fs::path& path) {
 
 }  // namespace
 
+namespace {
+
+bool lies_in(const fs::path& input, const fs::path& directory) {
+  std::error_code code;
+  const auto place = [&](const fs::path& path) {
+    return (fs::weakly_canonical(path, code) / "").lexically_normal().string();
+  };
+  return place(input).starts_with(place(directory));
+}
+
+}  // namespace
+
 void refuse_input_as_output(const fs::path& output, const std::vector<fs::path>& inputs,
                             const std::string& option) {
   std::error_code code;
   if (!fs::exists(output, code)) return;
+  const auto fail_with = [&](const std::string& problem) {
+    throw Error(ErrorCode::kUsage, option, problem, "write to another place");
+  };
   const auto refuse = [&](const fs::path& input) {
-    throw Error(ErrorCode::kUsage, option,
-                output == input ? output.string() + " is read by this command too"
-                                : output.string() + " is the same as " + input.string() + ", which is read",
-                "write to another place");
+    fail_with(output == input ? output.string() + " is read by this command too"
+                              : output.string() + " is the same as " + input.string() + ", which is read");
   };
   for (const fs::path& input : inputs) {
     if (fs::equivalent(output, input, code)) refuse(input);
-    if (fs::is_directory(output, code)) continue;
+    if (fs::is_directory(output, code)) {
+      if (lies_in(input, output)) fail_with(input.string() + ", which is read, lies in " + output.string());
+      continue;
+    }
     for (const fs::directory_entry& entry : fs::directory_iterator(input, code)) {
       if (fs::equivalent(output, entry.path(), code)) refuse(entry.path());
     }

@@ -27,7 +27,21 @@ std::vector<Encoding> encode_chunk(const Dataset& data, size_t begin, size_t end
   return tokenizer.encode_batch(texts, options, threads);
 }
 
-// The unknown token, unless it is also one of those that stand around texts, as in GPT-2.
+void add_to(EncodeSummary& summary, const Encoding& encoding, size_t special,
+            std::optional<int32_t> unknown) {
+  const auto length = static_cast<int64_t>(encoding.ids.size());
+  summary.shortest = summary.examples == 0 ? length : std::min(summary.shortest, length);
+  summary.longest = std::max(summary.longest, length);
+  summary.tokens += length;
+  summary.unknown.of += length - static_cast<int64_t>(special);
+  if (unknown) summary.unknown.count += std::count(encoding.ids.begin(), encoding.ids.end(), *unknown);
+  ++summary.examples;
+  if (encoding.dropped_tokens > 0) ++summary.truncated_examples;
+  summary.dropped_tokens += static_cast<int64_t>(encoding.dropped_tokens);
+}
+
+}  // namespace
+
 std::optional<int32_t> countable_unknown(const Tokenizer& tokenizer) {
   const std::optional<int32_t> id = tokenizer.unk_id();
   for (const auto& other :
@@ -37,27 +51,9 @@ std::optional<int32_t> countable_unknown(const Tokenizer& tokenizer) {
   return id;
 }
 
-void add_to(EncodeSummary& summary, const Encoding& encoding, size_t special,
-            std::optional<int32_t> unknown) {
-  const auto length = static_cast<int64_t>(encoding.ids.size());
-  summary.shortest = summary.examples == 0 ? length : std::min(summary.shortest, length);
-  summary.longest = std::max(summary.longest, length);
-  summary.tokens += length;
-  summary.text_tokens += length - static_cast<int64_t>(special);
-  if (unknown) summary.unknown_tokens += std::count(encoding.ids.begin(), encoding.ids.end(), *unknown);
-  ++summary.examples;
-  if (encoding.dropped_tokens > 0) ++summary.truncated_examples;
-  summary.dropped_tokens += static_cast<int64_t>(encoding.dropped_tokens);
-}
-
-}  // namespace
-
-std::string EncodeSummary::unknown_note() const {
+std::string UnknownTokens::note() const {
   constexpr double kNoticeable = 0.01;
-  const double share =
-      text_tokens > 0 ? static_cast<double>(unknown_tokens) / static_cast<double>(text_tokens) : 0.0;
-  if (share < kNoticeable) return "";
-  return fmt::format("{:.1f} % of the tokens are {}", 100.0 * share, unknown_token);
+  return share() < kNoticeable ? "" : fmt::format("{:.1f} % of the tokens are {}", 100.0 * share(), token);
 }
 
 std::string EncodeSummary::text() const {
@@ -68,7 +64,7 @@ std::string EncodeSummary::text() const {
                         100.0 * static_cast<double>(truncated_examples) / static_cast<double>(examples),
                         dropped_tokens);
   }
-  if (const std::string note = unknown_note(); !note.empty()) line += "; " + note;
+  if (const std::string note = unknown.note(); !note.empty()) line += "; " + note;
   return line;
 }
 
@@ -94,7 +90,7 @@ EncodedDataset encode_dataset(const Dataset& data, LabelKind kind, const LabelMa
     }
   }
   const std::optional<int32_t> unknown = countable_unknown(tokenizer);
-  if (unknown) result.summary.unknown_token = tokenizer.id_to_token(*unknown);
+  if (unknown) result.summary.unknown.token = tokenizer.id_to_token(*unknown);
   for (size_t begin = 0; begin < data.size(); begin += kChunk) {
     const size_t end = std::min(begin + kChunk, data.size());
     std::vector<Encoding> encodings = encode_chunk(data, begin, end, tokenizer, max_length, threads);

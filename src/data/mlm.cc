@@ -16,6 +16,7 @@ std::string MlmCorpusSummary::text() const {
   if (split_lines > 0) line += fmt::format("; {} long lines were split", split_lines);
   if (unusable_lines > 0)
     line += fmt::format("; {} lines without usable tokens were left out", unusable_lines);
+  if (const std::string note = unknown.note(); !note.empty()) line += "; " + note;
   return line;
 }
 

@@ -114,8 +114,12 @@ bool MlmCorpus::load(const fs::path& path, uint64_t key) {
     std::memcpy(narrow_ ? static_cast<void*>(ids16_.data()) : static_cast<void*>(ids32_.data()), ids,
                 header.ids * id_bytes);
     const auto tokens = static_cast<int64_t>(header.ids + header.sequences * vocabulary_.added_tokens());
-    summary_ = {header.lines, static_cast<int64_t>(header.sequences), tokens, header.split_lines,
-                header.unusable_lines};
+    summary_ = {header.lines,
+                static_cast<int64_t>(header.sequences),
+                tokens,
+                header.split_lines,
+                header.unusable_lines,
+                {}};
     return true;
   }
   notes_.push_back(fmt::format("{}: the cached encoding is not used, {}", path.string(), problem));

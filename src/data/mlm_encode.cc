@@ -124,6 +124,15 @@ MlmVocabulary MlmVocabulary::from_tokenizer(const Tokenizer& tokenizer) {
   return vocabulary;
 }
 
+void MlmCorpus::count_unknown(const Tokenizer& tokenizer) {
+  const std::optional<int32_t> id = countable_unknown(tokenizer);
+  if (!id) return;
+  summary_.unknown.token = tokenizer.id_to_token(*id);
+  summary_.unknown.of = static_cast<int64_t>(offsets_.back());
+  summary_.unknown.count =
+      narrow_ ? std::count(ids16_.begin(), ids16_.end(), *id) : std::count(ids32_.begin(), ids32_.end(), *id);
+}
+
 void MlmCorpus::encode_files(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
                              const MlmCorpusOptions& options) {
   LineChunks chunks(files);
@@ -147,6 +156,7 @@ MlmCorpus MlmCorpus::build(const std::vector<fs::path>& files, const Tokenizer& 
     cache = *options.cache_dir / fmt::format("mlm-{:016x}.bin", key);
     if (corpus.load(cache, key)) {
       corpus.notes_.push_back(fmt::format("the encoded text comes from {}", cache.string()));
+      corpus.count_unknown(tokenizer);
       return corpus;
     }
   }
@@ -155,6 +165,7 @@ MlmCorpus MlmCorpus::build(const std::vector<fs::path>& files, const Tokenizer& 
     throw Error(ErrorCode::kData, files.front().string(),
                 fmt::format("the {} text file(s) hold no usable line", files.size()));
   }
+  corpus.count_unknown(tokenizer);
   if (options.cache_dir) {
     try {
       std::error_code ignored;

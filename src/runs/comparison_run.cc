@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "msplora/adapters/planning.h"
+#include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/option_io.h"
 #include "msplora/runs/compare.h"
@@ -48,6 +49,14 @@ void check_same_recipe(const PlannedRun& run, const fs::path& path) {
               "choose another --output, or --overwrite to run everything again");
 }
 
+std::vector<fs::path> files_of(const DataConfig& data) {
+  std::vector<fs::path> files;
+  for (const auto* file : {&data.train, &data.validation, &data.test, &data.dir}) {
+    if (*file) files.emplace_back(**file);
+  }
+  return files;
+}
+
 }  // namespace
 
 Run check_run(const CompareRecipe& recipe, ErrorList& errors) {
@@ -69,7 +78,11 @@ ComparisonRun open_run(const CompareRecipe& recipe, const OpenOptions& options) 
   run.recipe.adapter = with_default_targets(recipe.adapter, config.model_type);
   run.plan = plan_comparison(run.recipe, comparison_base(config));
   run.directory = std::make_unique<RunDirectory>(recipe.output, options.resume);
-  if (recipe.output.overwrite && !options.resume) fs::remove_all(run.directory->path() / "runs");
+  if (recipe.output.overwrite && !options.resume) {
+    const fs::path runs = run.directory->path() / "runs";
+    refuse_input_as_output(runs, files_of(recipe.data), "output.dir");
+    fs::remove_all(runs);
+  }
   write_file_atomically(run.directory->recipe(), to_yaml(run.recipe));
   return run;
 }

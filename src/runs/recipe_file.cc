@@ -35,13 +35,17 @@ void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors) {
                            fmt::join(own.data.labels, ", ")),
                "leave it out");
   }
-  std::error_code code;
-  const auto place = [&](const std::filesystem::path& path) {
-    return (std::filesystem::weakly_canonical(path, code) / "").lexically_normal().generic_string();
-  };
-  if (!wanted.output.dir.empty() && place(adapter).rfind(place(wanted.output.dir), 0) == 0) {
-    errors.add("adapter.init_from", fmt::format("{} lies in output.dir, which the run writes to", adapter),
-               "choose another output.dir");
+}
+
+void check_place(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs,
+                 ErrorList& errors) {
+  // Those in it that results go to may be links.
+  for (const char* written : {"", "model", "adapter", "adapter-native"}) {
+    try {
+      refuse_input_as_output(*written == '\0' ? output : output / written, inputs, "output.dir");
+    } catch (const Error& error) {
+      return errors.add(error.where(), error.message(), error.hint());
+    }
   }
 }
 

@@ -310,6 +310,10 @@ json make_config(const WordPieceTrainerOptions& options) {
   return config;
 }
 
+constexpr const char* kVocabularyFile = "vocab.txt";
+constexpr const char* kConfigFile = "tokenizer_config.json";
+constexpr const char* kTokenizerFile = "tokenizer.json";
+
 void write_directory(const WordPieceTrainerOptions& options, const std::vector<std::string>& vocabulary,
                      const fs::path& directory) {
   detail::BertParts parts;
@@ -317,15 +321,15 @@ void write_directory(const WordPieceTrainerOptions& options, const std::vector<s
   parts.special_tokens = options.special_tokens;
   parts.lowercase = options.lowercase;
   parts.max_input_chars_per_word = options.max_input_chars_per_word;
-  const json tokenizer = detail::make_bert_json(parts, (directory / "tokenizer.json").string());
+  const json tokenizer = detail::make_bert_json(parts, (directory / kTokenizerFile).string());
   std::string lines;
   for (const auto& token : vocabulary) lines += token + "\n";
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) throw Error(ErrorCode::kIo, directory.string(), "cannot make the directory: " + error.message());
-  write_file_atomically(directory / "vocab.txt", lines);
-  write_file_atomically(directory / "tokenizer_config.json", make_config(options).dump(1) + "\n");
-  write_file_atomically(directory / "tokenizer.json", tokenizer.dump(1) + "\n");
+  write_file_atomically(directory / kVocabularyFile, lines);
+  write_file_atomically(directory / kConfigFile, make_config(options).dump(1) + "\n");
+  write_file_atomically(directory / kTokenizerFile, tokenizer.dump(1) + "\n");
 }
 
 void finish(const WordPieceTrainerOptions& options, WordCounter& counter, const fs::path& output_directory) {
@@ -349,6 +353,8 @@ void train_wordpiece(const WordPieceTrainerOptions& options,
 void train_wordpiece(const WordPieceTrainerOptions& options, const std::vector<fs::path>& text_files,
                      const fs::path& output_directory) {
   check_options(options);
+  for (const char* name : {kVocabularyFile, kConfigFile, kTokenizerFile})
+    refuse_input_as_output(output_directory / name, text_files, "the output directory");
   WordCounter counter(options);
   std::string line;
   for (const auto& path : text_files) {

@@ -87,6 +87,7 @@ nlohmann::json run_state_to_json(const RunState& state) {
             {"steps", state.window.steps},
             {"tokens", state.window.tokens},
             {"seconds", state.window.seconds}}},
+          {"first_loss", state.first_loss ? nlohmann::json(*state.first_loss) : nlohmann::json()},
           {"last_loss", state.last_loss},
           {"last_evaluation_step", state.last_evaluation_step},
           {"last_evaluation", evaluation_to_json(state.last_evaluation)},
@@ -111,6 +112,8 @@ RunState run_state_from_json(const nlohmann::json& json, const std::string& wher
     json.at("window").at("steps").get_to(state.window.steps);
     json.at("window").at("tokens").get_to(state.window.tokens);
     json.at("window").at("seconds").get_to(state.window.seconds);
+    if (json.contains("first_loss") && !json.at("first_loss").is_null())
+      state.first_loss = json.at("first_loss").get<double>();
     json.at("last_loss").get_to(state.last_loss);
     json.at("last_evaluation_step").get_to(state.last_evaluation_step);
     state.last_evaluation = evaluation_from_json(json.at("last_evaluation"));

@@ -87,9 +87,9 @@ void Trainer::do_step() {
   reduce(plan.frozen);
   const double lr_factor = schedule_.factor(setup_.schedule_begin + state_.step);
   if (adapter != nullptr) adapter->gradients_ready(progress);
-  if (!first_loss_) first_loss_ = loss;
+  if (!state_.first_loss) state_.first_loss = loss;
   constexpr double kExplosion = 5.0;
-  const bool exploded = loss > kExplosion * std::max(1.0, *first_loss_);
+  const bool exploded = loss > kExplosion * std::max(1.0, *state_.first_loss);
   const GradientReport gradients = [&] {
     const ProfileScope norm("gradient norm");
     return watch_.examine(plan.frozen, lr_factor, exploded);

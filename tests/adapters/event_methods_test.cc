@@ -1,6 +1,8 @@
 // Flat-LoRA, LoRA-Pro, XGBLoRA and GeLoRA without a training loop: options, counts, plans, noise.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

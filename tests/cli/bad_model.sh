@@ -82,7 +82,9 @@ expect 1 "holds no adapter" -- "$MSPLORA" eval --model "$model" --adapter "$mode
 # Directories that exist.
 expect 2 "run" "not empty" "--resume" "--overwrite" -- "$MSPLORA" train recipe.yaml
 cp run/metrics.json before.json
-expect 1 "not empty" -- "$MSPLORA" merge --model "$model" --adapter run/adapter-native --output run
+expect 2 "run/adapter-native, which is read, lies in run" -- "$MSPLORA" merge --model "$model" --adapter run/adapter-native --output run
+mkdir full && touch full/file
+expect 1 "not empty" -- "$MSPLORA" merge --model "$model" --adapter run/adapter-native --output full
 expect 2 "is read by this command too" -- \
   "$MSPLORA" merge --model "$model" --adapter run/adapter-native --output "$model" --overwrite
 cmp run/metrics.json before.json

@@ -60,12 +60,38 @@ expect 0 "no problem found" "not empty" -- "$MSPLORA" validate recipe.yaml --set
 expect 2 "not empty" -- "$MSPLORA" train recipe.yaml --set output.dir=full
 expect 0 "float32" -- "$MSPLORA" train recipe.yaml --set train.dtype=FP32 --set train.max_steps=2 --set output.dir=typed
 expect 0 -- "$MSPLORA" train recipe.yaml --set train.max_steps=2 --set train.log_every=1 --set output.dir=lines --log-format json
-while read -r line; do
-  case $line in
-    '{"time":"20'*'"level":"'*'"message":"'*) ;;
-    *) fail "not a JSON line: $line" ;;
-  esac
-done < err.txt
+expect_json_lines err.txt
+# With --json what a command tells goes there too: the lines before training, those of the runs, errors of any kind.
+for command in "train recipe.yaml" "compare recipe.yaml --methods lora --seeds 1" \
+  "federate recipe.yaml --set federated.rounds=1 --set federated.clients=2 --set adapter.method=lora"; do
+  expect 0 '"message"' -- "$MSPLORA" $command --set train.max_steps=2 --set output.dir=told --overwrite --json --log-format json
+  expect_json_lines err.txt
+  grep -q "msplora\|\[1/1\]" err.txt || fail "nothing is told: $command"
+done
+for command in "train recipe.yaml --zzz" "train recipe.yaml --set train.lr=-1" "trian"; do
+  expect 2 -- "$MSPLORA" $command --json --debug --log-format=json
+  expect_json_lines err.txt
+done
+
+# No command writes over what it reads.
+cp -r "$model" precious && mkdir holder && ln -s ../precious holder/model
+for command in train federate compare pretrain "validate" "validate --compare" "validate --pretrain"; do
+  file=recipe.yaml
+  [[ $command != *pretrain* ]] || file=$data/pretrain.yaml
+  expect 2 "output.dir: precious is read by this command too" -- \
+    "$MSPLORA" $command $file --set model.path=precious --set output.dir=precious --overwrite
+  expect 2 "output.dir: precious, which is read, lies in ." -- \
+    "$MSPLORA" $command $file --set model.path=precious --set output.dir=. --overwrite
+  expect 2 "output.dir: holder/model is the same as precious" -- \
+    "$MSPLORA" $command $file --set model.path=precious --set output.dir=holder --overwrite
+done
+diff -r "$model" precious || fail "a refused command changed the model"
+mkdir -p compared/runs && cp "$data/train.tsv" compared/runs/
+expect 2 "compared/runs/train.tsv, which is read, lies in compared/runs" -- \
+  "$MSPLORA" compare recipe.yaml --methods lora --set data.train=compared/runs/train.tsv --set output.dir=compared --overwrite
+[ -s compared/runs/train.tsv ] || fail "compare deleted its data"
+expect 2 "precious/tokenizer.json is read by this command too" -- \
+  "$MSPLORA" tokenize --train --vocab-size 160 precious/tokenizer.json --output precious --overwrite
 grep -q '"time":"20' lines/metrics.jsonl || fail "no time in metrics.jsonl"
 
 # Under a limit on address space that is too small for its libraries, the program says so before they hang.

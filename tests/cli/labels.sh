@@ -75,5 +75,19 @@ for command in "validate three.yaml --set output.dir=dirty" "data preview three.
     "1 training texts occur with different labels" "validation examples have a text that is in the training data too" -- \
     "$MSPLORA" $command --set data.train=dirty.tsv --set data.validation=names.tsv
 done
+# Words that the vocabulary does not know, and control characters, which must not reach the terminal.
+{ cat names.tsv; for i in 1 2 3; do printf 'the \033[2Jfilm %s\tdull\033[1m\n' "$(printf '\u4e2d\u6587 %.0s' 1 2 3 4 5 6 7 8)"; done; } > strange.tsv
+strange="--set data.train=strange.tsv --set data.validation=strange.tsv --set output.dir=strange"
+for command in "validate three.yaml" "data preview three.yaml --examples 40" "train three.yaml"; do
+  expect 0 "% of the tokens are [UNK]" 'fewer than 5 examples: `dull\x1b[1m` (3)' -- "$MSPLORA" $command $strange
+  if grep -q $'\033' both.txt; then fail "control characters on the terminal: $command"; fi
+done
+expect 0 "% of the tokens are [UNK]" -- "$MSPLORA" validate three.yaml $strange --json --overwrite
+expect 0 "% of the tokens are [UNK]" 'dull\x1b[1m' -- "$MSPLORA" eval --model "$model" --adapter strange/adapter --data strange.tsv
+if grep -q $'\033' both.txt; then fail "control characters on the terminal: eval"; fi
+expect 0 "% of the tokens are [UNK]" -- "$MSPLORA" predict --model "$model" --adapter strange/adapter --data strange.tsv --output strange.out
+perl -e 'print "\x{4e2d}\x{6587} the film was lovely\n" x 20' -CO > foreign.txt
+expect 0 "% of the tokens are [UNK]" -- "$MSPLORA" pretrain "$data/pretrain.yaml" --set data.train=[foreign.txt] \
+  --set data.validation=[foreign.txt] --set model.path="$data/shape" --set train.max_steps=1 --set output.dir=foreign-run
 printf 'text\tlabel\na\tyes\nb\t\nc\tno\nd\t\n' > holes.tsv
 expect 1 "holes.tsv:3" "those of 1 other examples (lines 5)" -- "$MSPLORA" train three.yaml --set data.train=holes.tsv --set output.dir=holes

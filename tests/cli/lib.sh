@@ -39,6 +39,14 @@ expect() {
   done
 }
 
+# Every line of FILE is an object as --log-format json writes it.
+expect_json_lines() { # FILE
+  perl -MJSON::PP -ne '
+    my $line = eval { decode_json($_) };
+    exit 1 unless ref $line && $line->{time} =~ /^20/ && $line->{level} && defined $line->{message};
+  ' "$1" || { cat "$1" >&2; fail "not JSON lines: $1"; }
+}
+
 # A usual recipe of a short run; arguments are appended as they are.
 recipe() {
   cat << YAML

@@ -40,7 +40,7 @@ grep -q "dropout: 0.2" native/recipe.yaml || fail "the dropout of the recipe is 
 expect 2 "adapter.rank: 5, but the adapter in first/adapter has 3" 'adapter.method: "msplora"' "data.labels: the classes" \
   -- "$MSPLORA" validate plain.yaml --set adapter.rank=5 --set adapter.method=msplora --set data.labels=[positive,negative]
 expect 2 "adapter.rank: 5" -- "$MSPLORA" train plain.yaml --set adapter.rank=5
-expect 2 "lies in output.dir" -- "$MSPLORA" train plain.yaml --set output.dir=first --overwrite
+expect 2 "output.dir: first/adapter, which is read, lies in first" -- "$MSPLORA" train plain.yaml --set output.dir=first --overwrite
 [ -s first/adapter/adapter_config.json ] || fail "the adapter that a run was to start from is gone"
 expect 2 "nowhere: no such directory" -- "$MSPLORA" validate plain.yaml --set adapter.init_from=nowhere
 expect 2 "only \`train\` goes on" -- "$MSPLORA" validate plain.yaml --compare

@@ -33,6 +33,7 @@ TEST(Error, ControlCharactersOfDataDoNotReachTheTerminal) {
   EXPECT_EQ(error.where(), "a\\rb.tsv:1");
   EXPECT_EQ(error.hint(), "two\nlines\\x08");
   EXPECT_EQ(printable(std::string_view("\0\xC2", 2)), "\\x00\xC2");
+  EXPECT_EQ(printable_line("a\n\x1b[1mb\tc"), "a\\n\\x1b[1mb\\tc");
 }
 
 }  // namespace

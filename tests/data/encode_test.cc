@@ -63,10 +63,10 @@ TEST(EncodeDataset, TheShareOfUnknownTokensIsSaid) {
     return encode_dataset(data, LabelKind::kNumber, nullptr, *tokenizer, 0).summary;
   };
   // 4 + 4 tokens without [CLS] and [SEP], 3 of them unknown.
-  EXPECT_EQ(note("bird the fish bird").unknown_note(), "37.5 % of the tokens are [UNK]");
+  EXPECT_EQ(note("bird the fish bird").unknown.note(), "37.5 % of the tokens are [UNK]");
   EXPECT_THAT(note("bird the fish bird").text(), HasSubstr("; 37.5 % of the tokens are [UNK]"));
-  EXPECT_EQ(note("bird the fish bird").text_tokens, 8);
-  EXPECT_EQ(note("the cat").unknown_note(), "");
+  EXPECT_EQ(note("bird the fish bird").unknown.of, 8);
+  EXPECT_EQ(note("the cat").unknown.note(), "");
 }
 
 TEST(EncodeDataset, TruncationIsCounted) {

@@ -60,6 +60,16 @@ TEST(Checkpoint, ReadsWhatItWrote) {
   EXPECT_EQ(read.data_fingerprint, example(12).data_fingerprint);
 }
 
+TEST(Checkpoint, TheFirstLossIsKeptAndMayBeAbsent) {
+  RunState state;
+  EXPECT_FALSE(run_state_from_json(run_state_to_json(state), "here").first_loss);
+  state.first_loss = 0.1 + 0.2;
+  nlohmann::json json = run_state_to_json(state);
+  EXPECT_EQ(run_state_from_json(json, "here").first_loss, 0.1 + 0.2);
+  json.erase("first_loss");  // as earlier builds wrote it
+  EXPECT_FALSE(run_state_from_json(json, "here").first_loss);
+}
+
 TEST(Checkpoint, KeepsTheNewestAndTheBest) {
   TemporaryDirectory directory;
   CheckpointStore store(directory.path());

@@ -22,6 +22,8 @@ enum class ErrorCode {
 /// `text` with control characters spelled out (`\r`, `\t`, `\x1b`), so that data quoted in a message cannot
 /// steer a terminal; line feeds stay. Errors and log lines pass through it.
 std::string printable(std::string_view text);
+/// The same for what stands in one line, as a cell of a table: line feeds too (`\n`).
+std::string printable_line(std::string_view text);
 
 /// The one exception type of the library.
 ///

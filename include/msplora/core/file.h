@@ -26,9 +26,10 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 void write_file_atomically(const std::filesystem::path& path,
                            const std::function<void(std::ostream&)>& write);
 
-/// Throws Error{kUsage} when `output` is one of `inputs` or a file in a directory among them, through
-/// whatever path, symbolic or hard link: a command must not write over what it reads. `option` names the
-/// output.
+/// Throws Error{kUsage} when writing to `output` could replace what is read: when it is one of `inputs`, or a
+/// file in a directory among them, or a directory that one of them lies in, at any depth, through whatever
+/// path, symbolic or hard link. A directory inside an input is none of its files and may be written.
+/// `option` names the output.
 void refuse_input_as_output(const std::filesystem::path& output,
                             const std::vector<std::filesystem::path>& inputs,
                             const std::string& option = "--output");

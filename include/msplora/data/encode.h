@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,22 @@
 
 namespace msplora {
 
+/// How much of a text the vocabulary does not know. More than a little means that it was made for other
+/// texts.
+struct UnknownTokens {
+  int64_t count = 0;
+  int64_t of = 0;     // tokens of the texts, without the special ones around them
+  std::string token;  // as the tokenizer writes it, "[UNK]"; "" when it has none
+
+  double share() const { return of == 0 ? 0.0 : static_cast<double>(count) / static_cast<double>(of); }
+  /// "37.5 % of the tokens are [UNK]", from 1 in 100 on; "" below.
+  std::string note() const;
+};
+
+/// The id that UnknownTokens counts: the unknown token, unless it is also one of those that stand around
+/// texts, as in GPT-2.
+std::optional<int32_t> countable_unknown(const Tokenizer& tokenizer);
+
 /// What encoding did to a data set. Lengths are in tokens, special tokens included.
 struct EncodeSummary {
   int64_t examples = 0;
@@ -19,17 +36,12 @@ struct EncodeSummary {
   int64_t longest = 0;
   int64_t truncated_examples = 0;
   int64_t dropped_tokens = 0;
-  int64_t text_tokens = 0;     // without the special tokens around the texts
-  int64_t unknown_tokens = 0;  // of these
-  std::string unknown_token;   // as the tokenizer writes it, "[UNK]"; "" when it has none
+  UnknownTokens unknown;
 
   double mean() const {
     return examples == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(examples);
   }
-  /// The share of unknown tokens in words, from 1 in 100 tokens of the texts on; "" below. More means that
-  /// the vocabulary was made for other texts.
-  std::string unknown_note() const;
-  /// One line for logs; states truncation whenever there was any, and unknown_note().
+  /// One line for logs; states truncation whenever there was any, and unknown.note().
   std::string text() const;
 };
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/data/encode.h"
 #include "msplora/data/examples.h"
 
 namespace msplora {
@@ -34,6 +35,7 @@ struct MlmCorpusSummary {
   int64_t tokens = 0;          // special tokens included
   int64_t split_lines = 0;     // longer than a sequence, cut into pieces of about equal length
   int64_t unusable_lines = 0;  // without any token that could be masked
+  UnknownTokens unknown;
 
   std::string text() const;
 };
@@ -79,6 +81,7 @@ class MlmCorpus {
   bool load(const std::filesystem::path& path, uint64_t key);
 
  private:
+  void count_unknown(const Tokenizer& tokenizer);
   void append_piece(std::span<const int32_t> ids);
   void encode_files(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer,
                     const MlmCorpusOptions& options);

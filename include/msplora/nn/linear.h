@@ -70,6 +70,11 @@ struct SiteUpdate {
 
   /// Noise on the map of `affine` or on the stored weight. Its owner may change it between optimizer steps.
   std::shared_ptr<const NoiseSource> noise;
+
+  /// Whether it does nothing to a layer, ever.
+  bool empty() const {
+    return low_rank.empty() && !computed_low_rank && !affine && !transform_output && !observe_input && !noise;
+  }
 };
 
 /// y = x Wᵀ + b + Σ_k scaling_k · dropout_k(x) A_kᵀ B_kᵀ, the one adapted linear operation.

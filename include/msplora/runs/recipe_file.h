@@ -30,6 +30,9 @@ void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConf
 /// Adds what the recipe says otherwise than the adapter it goes on from: `own` is a recipe of the adapter
 /// alone, `wanted` the same with the recipe's values on top.
 void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors);
+/// Adds an error where a run in `output` would write over one of `inputs`, directories that it reads.
+void check_place(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs,
+                 ErrorList& errors);
 /// Whether the run starts with the head of the adapter that it goes on from.
 bool start_brings_head(const AdapterConfig& adapter);
 
@@ -72,6 +75,9 @@ void read_recipe(const std::filesystem::path& file, const RecipeChanges& changes
   if (changes.threads > 0) options.train.threads = changes.threads;
   if (!changes.device.empty()) options.train.device = changes.device;
   if (changes.overwrite) options.output.overwrite = true;
+  std::vector<std::filesystem::path> inputs = {options.model.path};
+  if constexpr (std::is_base_of_v<Recipe, Options>) inputs.emplace_back(options.adapter.init_from);
+  check_place(options.output.dir, inputs, errors);
   // Options that exclude each other can be judged only when each of them is readable.
   if (errors.empty()) check_recipe(options, errors, file.string());
 }

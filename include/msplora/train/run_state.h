@@ -27,6 +27,7 @@ struct RunState {
     double seconds = 0.0;
   } window;
 
+  std::optional<double> first_loss;  // unset before the first step, and in states of earlier builds
   double last_loss = 0.0;
   int64_t last_evaluation_step = -1;
   std::optional<Evaluation> last_evaluation;

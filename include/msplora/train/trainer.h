@@ -134,9 +134,8 @@ class Trainer {
   OneProcess alone_;
   Communicator* ranks_;
   RunState state_;
-  int64_t epoch_batches_ = 0;         // micro-batches of the current epoch
-  int64_t saved_step_ = -1;           // step of the newest checkpoint
-  std::optional<double> first_loss_;  // of this process
+  int64_t epoch_batches_ = 0;  // micro-batches of the current epoch
+  int64_t saved_step_ = -1;    // step of the newest checkpoint
   double last_lr_ = 0.0;
   double last_grad_norm_ = 0.0;
   double seconds_before_ = 0.0;  // of the parts before this process
