@@ -167,8 +167,7 @@ Evaluation evaluate(TunedModel& tuned, const fs::path& file, const DataConfig& c
   }
   const auto task = tuned.task(max_length, std::move(metrics));
   const EncodedDataset encoded = task->encode(data);
-  if (notes != nullptr &&
-      (encoded.summary.truncated_examples > 0 || !encoded.summary.unknown.note().empty()))
+  if (notes != nullptr && (encoded.summary.truncated_examples > 0 || !encoded.summary.unknown.note().empty()))
     notes->push_back(fmt::format("{}: {}", file.string(), encoded.summary.text()));
   return Evaluator(*task, *tuned.model, all_of(encoded.examples), batch_tokens).run(progress);
 }

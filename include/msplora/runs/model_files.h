@@ -26,8 +26,8 @@ int64_t effective_max_length(int64_t wanted, const ModelConfig& config);
 /// config.json of a model that can be run. Throws Error{kModel} with the nearest name for another model_type.
 ModelConfig load_supported_config(const std::filesystem::path& directory);
 
-/// The names of the base's classes by config.json, in their order; empty where it has placeholders (LABEL_0) or
-/// none.
+/// The names of the base's classes by config.json, in their order; empty where it has placeholders (LABEL_0)
+/// or none.
 std::vector<std::string> class_names(const ModelConfig& config);
 
 /// Reads the tokenizer of a model directory. Throws Error{kModel} when it has ids that the model has no rows
