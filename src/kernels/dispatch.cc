@@ -1,15 +1,22 @@
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <string>
+#include <type_traits>
 #include <vector>
 
-#include "kernels/reference.h"
+#include "kernels/ref/reference.h"
 #include "kernels/table.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/kernels/isa.h"
+
+#ifdef MSPLORA_KERNELS_X86
+#include <cpuid.h>
+#endif
 
 namespace msplora::kernels {
 namespace {
@@ -43,37 +50,33 @@ std::atomic<Isa>& chosen_isa() {
   return isa;
 }
 
-const KernelTable<float>& float_table() {
-#ifdef MSPLORA_KERNELS_X86
-  if (active_isa() == Isa::kAvx512Bf16) return avx512bf16::kFloatTable;
-  if (active_isa() == Isa::kAvx512) return avx512::kFloatTable;
-  if (active_isa() == Isa::kAvx2) return avx2::kFloatTable;
-#endif
-  return portable::kFloatTable;
-}
-
-const KernelTable<Bfloat16>& bf16_table() {
-#ifdef MSPLORA_KERNELS_X86
-  if (active_isa() == Isa::kAvx512Bf16) return avx512bf16::kBf16Table;
-  if (active_isa() == Isa::kAvx512) return avx512::kBf16Table;
-  if (active_isa() == Isa::kAvx2) return avx2::kBf16Table;
-#endif
-  return portable::kBf16Table;
+template <typename T>
+const Table<T>& column(const Table<float>& exact, const Table<Bfloat16>& rounded) {
+  if constexpr (std::is_same_v<T, float>) return exact;
+  if constexpr (std::is_same_v<T, Bfloat16>) return rounded;
 }
 
 template <typename T>
-const KernelTable<T>& table();
-template <>
-const KernelTable<float>& table<float>() {
-  return float_table();
+std::array<std::atomic<const Table<T>*>, kDevices>& tables_of_devices() {
+  static std::array<std::atomic<const Table<T>*>, kDevices> tables{};
+  return tables;
 }
-template <>
-const KernelTable<Bfloat16>& table<Bfloat16>() {
-  return bf16_table();
+
+bool has_matrix_units() {
+#ifdef MSPLORA_KERNELS_X86
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned int kAmxBf16 = 1u << 22;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBf16) != 0;
+#else
+  return false;
+#endif
 }
-template <>
-const KernelTable<double>& table<double>() {
-  return ref::double_table();
+
+/// The instruction set that runs a call.
+template <typename Op>
+Isa isa_of([[maybe_unused]] const Op& op) {
+  if constexpr (requires { op.isa; }) return op.isa;
+  return active_isa();
 }
 
 struct AlignedFree {
@@ -144,62 +147,69 @@ uint64_t attention_mask_key(uint64_t key, int64_t first_token, int64_t head) {
 }
 
 template <typename T>
-void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
-  table<T>().dropout(x, y, n, mask);
-}
-template <typename T>
-void embedding_sum(const EmbeddingSum<T>& op) {
-  table<T>().embedding_sum(op);
-}
-template <typename T>
-void add_row_noise(const RowNoise<T>& op) {
-  table<T>().add_row_noise(op);
-}
-template <typename T>
-void residual_layer_norm(const ResidualLayerNorm<T>& op) {
-  table<T>().residual_layer_norm(op);
-}
-template <typename T>
-void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op) {
-  table<T>().residual_layer_norm_backward(op);
-}
-template <typename T>
-void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n) {
-  table<T>().activation(kind, x, y, derivative, n);
-}
-template <typename T>
-void multiply(const T* a, const T* b, T* y, int64_t n) {
-  table<T>().multiply(a, b, y, n);
-}
-template <typename T>
-void low_rank(const LowRank<T>& op) {
-  table<T>().low_rank(op);
-}
-template <typename T>
-void low_rank_backward(const LowRankBackward<T>& op) {
-  table<T>().low_rank_backward(op);
-}
-template <typename T>
-void segment_attention(const SegmentAttention<T>& op) {
-  table<T>().segment_attention(op);
-}
-template <typename T>
-void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
-  table<T>().segment_attention_backward(op);
+const Table<T>& table([[maybe_unused]] Isa isa) {
+  if constexpr (std::is_same_v<T, double>) {
+    return ref::kTable;
+  } else {
+#ifdef MSPLORA_KERNELS_X86
+    if (isa == Isa::kAvx512Bf16) return column<T>(avx512bf16::kFloatTable, avx512bf16::kBf16Table);
+    if (isa == Isa::kAvx512) return column<T>(avx512::kFloatTable, avx512::kBf16Table);
+    if (isa == Isa::kAvx2) return column<T>(avx2::kFloatTable, avx2::kBf16Table);
+#endif
+    return column<T>(portable::kFloatTable, portable::kBf16Table);
+  }
 }
 
-#define MSPLORA_INSTANTIATE(T)                                                     \
-  template void dropout(const T*, T*, int64_t, DropoutMask);                       \
-  template void embedding_sum(const EmbeddingSum<T>&);                             \
-  template void add_row_noise(const RowNoise<T>&);                                 \
-  template void residual_layer_norm(const ResidualLayerNorm<T>&);                  \
-  template void residual_layer_norm_backward(const ResidualLayerNormBackward<T>&); \
-  template void activation(Activation, const T*, T*, T*, int64_t);                 \
-  template void multiply(const T*, const T*, T*, int64_t);                         \
-  template void low_rank(const LowRank<T>&);                                       \
-  template void low_rank_backward(const LowRankBackward<T>&);                      \
-  template void segment_attention(const SegmentAttention<T>&);                     \
-  template void segment_attention_backward(const SegmentAttentionBackward<T>&);
+template <typename T>
+const Table<T>& device_table(int device) {
+  static constexpr Table<T> kNone{};
+  if (device == 0) return table<T>(active_isa());
+  const Table<T>* const found = tables_of_devices<T>()[static_cast<size_t>(device)].load();
+  return found != nullptr ? *found : kNone;
+}
+
+template <typename T>
+void set_device_table(int device, const Table<T>* table) {
+  tables_of_devices<T>()[static_cast<size_t>(device)] = table;
+}
+
+template <typename T>
+int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width) {
+  int64_t elements = 0;
+  PackGemm<T> op;
+  op.inner = inner;
+  op.width = width;
+  op.elements = &elements;
+  table<T>(isa).pack_gemm(op);
+  return elements;
+}
+
+template <>
+bool prefers_packed_gemm<float>() {
+  return active_isa() != Isa::kPortable;
+}
+template <>
+bool prefers_packed_gemm<Bfloat16>() {
+  static const bool is_amx = has_matrix_units();
+  return active_isa() != Isa::kPortable && !(is_amx && active_isa() == Isa::kAvx512Bf16);
+}
+
+#define MSPLORA_KERNEL(name, Op)           \
+  template <typename T>                    \
+  void name(const Op<T>& op) {             \
+    table<T>(isa_of(op)).name(op);         \
+  }                                        \
+  template void name(const Op<float>&);    \
+  template void name(const Op<Bfloat16>&); \
+  template void name(const Op<double>&);
+MSPLORA_KERNELS
+#undef MSPLORA_KERNEL
+
+#define MSPLORA_INSTANTIATE(T)                             \
+  template const Table<T>& table<T>(Isa);                  \
+  template const Table<T>& device_table<T>(int);           \
+  template void set_device_table<T>(int, const Table<T>*); \
+  template int64_t packed_gemm_elements<T>(Isa, int64_t, int64_t);
 MSPLORA_INSTANTIATE(float)
 MSPLORA_INSTANTIATE(Bfloat16)
 MSPLORA_INSTANTIATE(double)

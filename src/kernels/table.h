@@ -2,36 +2,54 @@
 
 #include "msplora/kernels/kernels.h"
 
-// One table of function pointers per instruction set. The per-ISA sources must not emit inline functions that
-// other sources share (the linker could pick the copy that the processor cannot run): no standard containers
-// in them.
+// Tables of kernels, all made from the list in kernels.h. The sources of an instruction set must not emit
+// inline functions that other sources share (the linker could pick the copy that the processor cannot run):
+// no standard containers in them.
 namespace msplora::kernels {
 
+/// One column: what an instruction set, the plain loops or another device has. Null: it has no such kernel.
 template <typename T>
-struct KernelTable {
-  void (*dropout)(const T*, T*, int64_t, DropoutMask);
-  void (*embedding_sum)(const EmbeddingSum<T>&);
-  void (*add_row_noise)(const RowNoise<T>&);
-  void (*residual_layer_norm)(const ResidualLayerNorm<T>&);
-  void (*residual_layer_norm_backward)(const ResidualLayerNormBackward<T>&);
-  void (*activation)(Activation, const T*, T*, T*, int64_t);
-  void (*multiply)(const T*, const T*, T*, int64_t);
-  void (*low_rank)(const LowRank<T>&);
-  void (*low_rank_backward)(const LowRankBackward<T>&);
-  void (*segment_attention)(const SegmentAttention<T>&);
-  void (*segment_attention_backward)(const SegmentAttentionBackward<T>&);
+struct Table {
+#define MSPLORA_KERNEL(name, Op) void (*name)(const Op<T>&);
+  MSPLORA_KERNELS
+#undef MSPLORA_KERNEL
 };
 
-#define MSPLORA_DECLARE_TABLES(isa)              \
-  namespace isa {                                \
-  extern const KernelTable<float> kFloatTable;   \
-  extern const KernelTable<Bfloat16> kBf16Table; \
+template <typename T>
+bool has(const Table<T>& table, Kernel kernel) {
+  switch (kernel) {
+#define MSPLORA_KERNEL(name, Op) \
+  case Kernel::name:             \
+    return table.name != nullptr;
+    MSPLORA_KERNELS
+#undef MSPLORA_KERNEL
   }
-MSPLORA_DECLARE_TABLES(portable)
-MSPLORA_DECLARE_TABLES(avx2)
-MSPLORA_DECLARE_TABLES(avx512)
-MSPLORA_DECLARE_TABLES(avx512bf16)
-#undef MSPLORA_DECLARE_TABLES
+  return false;
+}
+
+/// Of an instruction set; of double, the plain loops in every one.
+template <typename T>
+const Table<T>& table(Isa isa);
+
+/// Devices have the numbers of libtorch's types of devices: 0 is the CPU, in its active instruction set.
+inline constexpr int kDevices = 32;
+/// An empty one where nobody has set another.
+template <typename T>
+const Table<T>& device_table(int device);
+/// The kernels of a device other than the CPU; null takes them back. Not while other threads compute.
+template <typename T>
+void set_device_table(int device, const Table<T>* table);
+
+#define MSPLORA_DECLARE_COLUMN(isa)        \
+  namespace isa {                          \
+  extern const Table<float> kFloatTable;   \
+  extern const Table<Bfloat16> kBf16Table; \
+  }
+MSPLORA_DECLARE_COLUMN(portable)
+MSPLORA_DECLARE_COLUMN(avx2)
+MSPLORA_DECLARE_COLUMN(avx512)
+MSPLORA_DECLARE_COLUMN(avx512bf16)
+#undef MSPLORA_DECLARE_COLUMN
 
 /// Scratch memory of the calling thread, 64-byte aligned, kept between calls and grown on demand; `slot`
 /// (below kScratchSlots) tells apart buffers that are alive together.

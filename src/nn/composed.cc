@@ -32,6 +32,17 @@ bool uses_composed_operations(const at::Tensor& x) {
   return !x.device().is_cpu() || composed_on_cpu;
 }
 
+bool detail::is_composed(const at::Tensor& x, std::initializer_list<kernels::Kernel> operation) {
+  if (composed_on_cpu) return true;
+  const auto lacks = [&](const auto& table) {
+    return !std::all_of(operation.begin(), operation.end(),
+                        [&](kernels::Kernel kernel) { return kernels::has(table, kernel); });
+  };
+  if (x.scalar_type() == at::kDouble) return lacks(kernels_of<double>(x));
+  if (x.scalar_type() == at::kBFloat16) return lacks(kernels_of<kernels::Bfloat16>(x));
+  return lacks(kernels_of<float>(x));
+}
+
 namespace detail::composed {
 namespace {
 
@@ -51,7 +62,7 @@ at::Tensor drawn_mask(const at::Tensor& x, const kernels::DropoutMask& mask) {
   const at::Tensor drawn = at::ones(x.sizes(), x.options().device(at::kCPU));
   dispatch(drawn, "dropout", [&](auto t) {
     using T = decltype(t);
-    kernels::dropout<T>(data<T>(drawn), data<T>(drawn), drawn.numel(), mask);
+    kernels::dropout<T>({drawn.numel(), mask, data<T>(drawn), data<T>(drawn)});
   });
   return drawn.to(x.device());
 }

@@ -19,6 +19,7 @@ namespace {
 
 using detail::data;
 using detail::dispatch;
+using kernels::Kernel;
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
@@ -35,9 +36,9 @@ struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFuncti
     at::Tensor inverse = at::empty({rows}, x.options().dtype(at::kFloat));
     dispatch(x, "residual_rms_norm", [&](auto t) {
       using T = decltype(t);
-      kernels::residual_rms_norm<T>({rows, width, eps, data<T>(x), data<T>(residual),
-                                     data<kernels::Exact<T>>(gamma), has_residual ? data<T>(s) : nullptr,
-                                     data<T>(y), data<float>(inverse)});
+      detail::kernels_of<T>(x).residual_rms_norm(
+          {rows, width, eps, data<T>(x), data<T>(residual), data<kernels::Exact<T>>(gamma),
+           has_residual ? data<T>(s) : nullptr, data<T>(y), data<float>(inverse)});
     });
     ctx->save_for_backward({s, inverse, gamma});
     ctx->set_materialize_grads(false);
@@ -61,9 +62,9 @@ struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFuncti
       using T = decltype(t);
       const int64_t width = s.size(-1), rows = s.numel() / std::max<int64_t>(width, 1);
       using Exact = kernels::Exact<T>;
-      kernels::residual_rms_norm_backward<T>({rows, width, ctx->saved_data["eps"].toDouble(), data<T>(dy),
-                                              data<T>(d_s), data<T>(s), data<float>(inverse),
-                                              data<Exact>(gamma), data<T>(d_x), data<Exact>(d_gamma)});
+      detail::kernels_of<T>(s).residual_rms_norm_backward(
+          {rows, width, ctx->saved_data["eps"].toDouble(), data<T>(dy), data<T>(d_s), data<T>(s),
+           data<float>(inverse), data<Exact>(gamma), data<T>(d_x), data<Exact>(d_gamma)});
     });
     return {d_x, has_residual ? d_x : Variable(), d_gamma, Variable()};
   }
@@ -87,7 +88,7 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
       op.sin = data<kernels::Exact<T>>(sin);
       op.y = data<T>(x);
       op.x = op.y;
-      kernels::rotary<T>(op);
+      detail::kernels_of<T>(x).rotary(op);
     });
   }
 
@@ -141,7 +142,7 @@ struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
     at::Tensor y = at::empty({in.rows(), in.width()}, gate.options());
     dispatch(gate, "swiglu", [&](auto t) {
       using T = decltype(t);
-      kernels::swiglu<T>(op_of<T>(in, y));
+      detail::kernels_of<T>(gate).swiglu(op_of<T>(in, y));
     });
     ctx->save_for_backward({in.gate, in.up});
     return y;
@@ -154,18 +155,23 @@ struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
     const GateAndUp d{at::empty_like(in.gate), in.up.defined() ? at::empty_like(in.up) : at::Tensor()};
     dispatch(dy, "swiglu", [&](auto t) {
       using T = decltype(t);
-      kernels::swiglu_backward<T>(
+      detail::kernels_of<T>(dy).swiglu_backward(
           {op_of<T>(in, at::Tensor()), data<T>(dy), d.gate_data<T>(), d.up_data<T>()});
     });
     return {d.gate, d.up};
   }
 };
 
+bool is_swiglu_composed(const at::Tensor& x) {
+  return detail::is_composed(x, {Kernel::swiglu, Kernel::swiglu_backward});
+}
+
 }  // namespace
 
 NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                             double eps) {
-  if (uses_composed_operations(x)) return detail::composed::residual_rms_norm(x, residual, gamma, eps);
+  if (detail::is_composed(x, {Kernel::residual_rms_norm, Kernel::residual_rms_norm_backward}))
+    return detail::composed::residual_rms_norm(x, residual, gamma, eps);
   const variable_list out = ResidualRmsNormFunction::apply(x, detail::or_empty(residual),
                                                            detail::as(gamma, detail::exact_dtype(x)), eps);
   return {out[0], out.size() > 1 ? out[1] : x};
@@ -229,7 +235,7 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
                       std::to_string(table.cos.size(0) - 1));
     }
   }
-  if (uses_composed_operations(x))
+  if (detail::is_composed(x, {Kernel::rotary}))
     return detail::composed::rotary(x, positions, heads, head_dim, table, pairs);
   const at::ScalarType exact = detail::exact_dtype(x);
   return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), detail::as(table.cos, exact),
@@ -237,12 +243,11 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  return uses_composed_operations(gate) ? detail::composed::swiglu(gate, up)
-                                        : SwiGluFunction::apply(gate, up);
+  return is_swiglu_composed(gate) ? detail::composed::swiglu(gate, up) : SwiGluFunction::apply(gate, up);
 }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
-  if (uses_composed_operations(gate_up)) {
+  if (is_swiglu_composed(gate_up)) {
     const int64_t width = gate_up.size(-1) / 2;
     return detail::composed::swiglu(gate_up.narrow(-1, 0, width), gate_up.narrow(-1, width, width));
   }

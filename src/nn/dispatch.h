@@ -2,10 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <initializer_list>
 #include <string>
 
+#include "kernels/table.h"
 #include "msplora/core/error.h"
 #include "msplora/kernels/kernels.h"
+#include "msplora/nn/composed.h"
 #include "msplora/nn/dtype.h"
 
 namespace msplora::detail {
@@ -62,5 +65,14 @@ void dispatch(const at::Tensor& tensor, const char* where, Body body) {
           std::string("expected float32, bfloat16 or float64, got ") + dtype_name(tensor.scalar_type()));
   }
 }
+
+/// The kernels of the device of x. Null where it has none.
+template <typename T>
+const kernels::Table<T>& kernels_of(const at::Tensor& x) {
+  return kernels::device_table<T>(static_cast<int>(x.device().type()));
+}
+
+/// Whether an operation is composed of libtorch's own: asked for, or its kernels are not there for x.
+bool is_composed(const at::Tensor& x, std::initializer_list<kernels::Kernel> operation);
 
 }  // namespace msplora::detail

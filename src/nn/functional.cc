@@ -25,6 +25,7 @@ namespace {
 
 using detail::data;
 using detail::dispatch;
+using kernels::Kernel;
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
@@ -43,7 +44,7 @@ at::Tensor apply_dropout(const at::Tensor& x, const kernels::DropoutMask& mask) 
   at::Tensor y = at::empty_like(x);
   dispatch(x, "dropout", [&](auto t) {
     using T = decltype(t);
-    kernels::dropout<T>(data<T>(x), data<T>(y), x.numel(), mask);
+    detail::kernels_of<T>(x).dropout({x.numel(), mask, data<T>(x), data<T>(y)});
   });
   return y;
 }
@@ -75,10 +76,10 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
     at::Tensor mean = at::empty({rows}, x.options().dtype(at::kFloat)), rstd = at::empty_like(mean);
     dispatch(x, "residual_layer_norm", [&](auto t) {
       using T = decltype(t);
-      kernels::residual_layer_norm<T>({rows, width, eps, mask, data<T>(x), data<T>(residual),
-                                       data<kernels::Exact<T>>(gamma), data<kernels::Exact<T>>(beta),
-                                       is_plain ? nullptr : data<T>(s), data<T>(y), data<float>(mean),
-                                       data<float>(rstd)});
+      detail::kernels_of<T>(x).residual_layer_norm(
+          {rows, width, eps, mask, data<T>(x), data<T>(residual), data<kernels::Exact<T>>(gamma),
+           data<kernels::Exact<T>>(beta), is_plain ? nullptr : data<T>(s), data<T>(y), data<float>(mean),
+           data<float>(rstd)});
     });
     ctx->save_for_backward({s, mean, rstd, gamma});
     ctx->saved_data["has_residual"] = has_residual;
@@ -120,7 +121,7 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
       op.d_residual = has_residual ? data<T>(d_residual) : nullptr;
       op.d_gamma = data<kernels::Exact<T>>(d_gamma);
       op.d_beta = data<kernels::Exact<T>>(d_beta);
-      kernels::residual_layer_norm_backward<T>(op);
+      detail::kernels_of<T>(s).residual_layer_norm_backward(op);
     });
     return {d_x, has_residual ? d_residual : Variable(), d_gamma, d_beta, Variable(), Variable()};
   }
@@ -134,8 +135,7 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
     const at::Tensor derivative = x_in.requires_grad() ? at::empty_like(x) : at::Tensor();
     dispatch(x, "activation", [&](auto t) {
       using T = decltype(t);
-      kernels::activation<T>(kind, data<T>(x), data<T>(y),
-                             derivative.defined() ? data<T>(derivative) : nullptr, x.numel());
+      detail::kernels_of<T>(x).activate({x.numel(), kind, data<T>(x), data<T>(y), data<T>(derivative)});
     });
     ctx->save_for_backward({derivative});
     return y;
@@ -147,7 +147,7 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
     at::Tensor dx = at::empty_like(dy);
     dispatch(dy, "activation", [&](auto t) {
       using T = decltype(t);
-      kernels::multiply<T>(data<T>(derivative), data<T>(dy), data<T>(dx), dy.numel());
+      detail::kernels_of<T>(dy).multiply({dy.numel(), data<T>(derivative), data<T>(dy), data<T>(dx)});
     });
     return {dx, Variable()};
   }
@@ -203,7 +203,8 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
     at::Tensor lse = at::empty({q.size(0), shape.heads}, q.options().dtype(at::kFloat));
     dispatch(q, "segment_attention", [&, &query = query, &key = key, &value = value](auto t) {
       using T = decltype(t);
-      kernels::segment_attention<T>(attention_op<T>(query, key, value, o, lse, cu_seqlens, shape, mask));
+      detail::kernels_of<T>(q).segment_attention(
+          attention_op<T>(query, key, value, o, lse, cu_seqlens, shape, mask));
     });
     ctx->save_for_backward({q, k, v, o, lse, cu_seqlens});
     ctx->saved_data["heads"] = shape.heads;
@@ -242,7 +243,7 @@ struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunc
       op.dq = data<T>(gradients[0]);
       op.dk = data<T>(gradients[1]);
       op.dv = data<T>(gradients[2]);
-      kernels::segment_attention_backward<T>(op);
+      detail::kernels_of<T>(d_o).segment_attention_backward(op);
     });
     return {d_q, d_k, d_v, Variable(), Variable(), Variable()};
   }
@@ -258,12 +259,13 @@ at::Tensor bounds_of(const std::vector<int32_t>& cu_seqlens) {
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
                   const kernels::DropoutMask& mask) {
-  if (uses_composed_operations(q) || shape.soft_cap > 0) {
+  if (shape.soft_cap > 0 ||
+      detail::is_composed(q, {Kernel::segment_attention, Kernel::segment_attention_backward})) {
     const auto parts = parts_of(q, k, v, shape);
     return detail::composed::segment_attention(parts[0], parts[1], parts[2], cu_seqlens, shape, mask);
   }
-  return SegmentAttentionFunction::apply(q, detail::or_empty(k), detail::or_empty(v), bounds_of(cu_seqlens),
-                                         shape, mask);
+  return SegmentAttentionFunction::apply(q, detail::or_empty(k), detail::or_empty(v),
+                                         bounds_of(cu_seqlens).to(q.device()), shape, mask);
 }
 
 }  // namespace
@@ -275,12 +277,13 @@ kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint6
 
 at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
   if (!mask.active()) return x;
-  return uses_composed_operations(x) ? detail::composed::dropout(x, mask) : DropoutFunction::apply(x, mask);
+  return detail::is_composed(x, {Kernel::dropout}) ? detail::composed::dropout(x, mask)
+                                                   : DropoutFunction::apply(x, mask);
 }
 
 at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
                                const at::Tensor& beta, double eps, const kernels::DropoutMask& mask) {
-  if (uses_composed_operations(x))
+  if (detail::is_composed(x, {Kernel::residual_layer_norm, Kernel::residual_layer_norm_backward}))
     return detail::composed::residual_layer_norm(x, residual, gamma, beta, eps, mask);
   const at::ScalarType exact = detail::exact_dtype(x);
   return ResidualLayerNormFunction::apply(x, detail::or_empty(residual), detail::as(gamma, exact),
@@ -299,8 +302,8 @@ kernels::Activation activation_from_name(const std::string& name) {
 }
 
 at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
-  return uses_composed_operations(x) ? detail::composed::activation(x, kind)
-                                     : ActivationFunction::apply(x, kind);
+  return detail::is_composed(x, {Kernel::activate, Kernel::multiply}) ? detail::composed::activation(x, kind)
+                                                                      : ActivationFunction::apply(x, kind);
 }
 
 at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -324,7 +327,8 @@ at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dty
   const auto is_frozen = [&](const Embedding& part) {
     return !part.table.requires_grad() && part.table.scalar_type() == dtype && part.table.is_contiguous();
   };
-  if (uses_composed_operations(parts.front().table) || !std::all_of(parts.begin(), parts.end(), is_frozen)) {
+  if (detail::is_composed(parts.front().table, {Kernel::embedding_sum}) ||
+      !std::all_of(parts.begin(), parts.end(), is_frozen)) {
     at::Tensor sum;
     for (const Embedding& part : parts) {
       const at::Tensor rows = part.ids.defined() ? at::embedding(part.table, part.ids.to(part.table.device()))
@@ -335,17 +339,20 @@ at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dty
   }
   const at::Tensor& first = parts.front().table;
   at::Tensor y = at::empty({parts.front().ids.size(0), first.size(1)}, first.options());
+  std::vector<at::Tensor> ids;
+  for (const Embedding& part : parts)
+    ids.push_back(part.ids.defined() ? part.ids.to(first.device()) : at::Tensor());
   dispatch(y, "embedding_sum", [&](auto t) {
     using T = decltype(t);
     kernels::EmbeddingSum<T> op;
     op.rows = y.size(0);
     op.width = y.size(1);
     op.y = data<T>(y);
-    for (const Embedding& part : parts) {
-      op.tables[op.parts] = data<T>(part.table);
-      op.ids[op.parts++] = part.ids.defined() ? data<int64_t>(part.ids) : nullptr;
+    for (; op.parts < static_cast<int>(parts.size()); ++op.parts) {
+      op.tables[op.parts] = data<T>(parts[static_cast<size_t>(op.parts)].table);
+      op.ids[op.parts] = data<int64_t>(ids[static_cast<size_t>(op.parts)]);
     }
-    kernels::embedding_sum<T>(op);
+    detail::kernels_of<T>(y).embedding_sum(op);
   });
   return y;
 }

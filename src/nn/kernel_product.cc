@@ -16,7 +16,8 @@ class KernelProduct : public PackedProduct {
     packed_ = at::empty({kernels::packed_gemm_elements<T>(isa_, inner_, width_)}, matrix.weight.options());
     const int64_t stride = matrix.weight.size(1);
     const int64_t row = matrix.is_transposed ? stride : 1, column = matrix.is_transposed ? 1 : stride;
-    kernels::pack_gemm<T>(isa_, data<T>(matrix.weight), inner_, width_, row, column, data<T>(packed_));
+    kernels::pack_gemm<T>(
+        {inner_, width_, row, column, isa_, data<T>(matrix.weight), data<T>(packed_), nullptr});
   }
 
   void run(const ProductCall& call) const override {

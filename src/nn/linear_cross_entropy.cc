@@ -54,7 +54,7 @@ double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& l
   const int64_t rows = hidden.size(0), classes = head.weight.size(0);
   const bool with_gradient =
       gradients.hidden.defined() || gradients.weight.defined() || gradients.bias.defined();
-  const at::Tensor losses = at::empty({rows}, at::kDouble);
+  const at::Tensor losses = at::empty({rows}, hidden.options().dtype(at::kDouble));
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t end = std::min(rows, begin + chunk_rows);
     const at::Tensor part = hidden.slice(0, begin, end);
@@ -63,8 +63,9 @@ double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& l
       const ProfileScope scope("cross entropy");
       detail::dispatch(logits, "linear_cross_entropy", [&](auto t) {
         using T = decltype(t);
-        kernels::cross_entropy_rows<T>({end - begin, classes, data<int64_t>(labels) + begin, with_gradient,
-                                        data<T>(logits), data<double>(losses) + begin});
+        detail::kernels_of<T>(logits).cross_entropy_rows({end - begin, classes, data<int64_t>(labels) + begin,
+                                                          with_gradient, data<T>(logits),
+                                                          data<double>(losses) + begin});
       });
     }
     if (gradients.hidden.defined()) head.input_gradient(logits, gradients.hidden.slice(0, begin, end));
@@ -95,7 +96,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
     ctx->saved_data["rows"] = hidden.size(0);
     ctx->saved_data["weight_dtype"] = static_cast<int64_t>(weight_in.scalar_type());
     ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias_in.scalar_type());
-    return at::scalar_tensor(loss, at::TensorOptions().dtype(exact));
+    return at::scalar_tensor(loss, hidden.options().dtype(exact).requires_grad(false));
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -126,13 +127,14 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
 at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
                    const at::Tensor& labels, int64_t chunk_rows, Product product) {
   detail::check_labels(labels, weight.size(0));
-  const at::Tensor rows = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
-  const at::Tensor kept_labels = labels.index_select(0, rows);
+  const at::Tensor counted = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
+  const at::Tensor rows = counted.to(hidden.device()),
+                   kept_labels = labels.index_select(0, counted).to(hidden.device());
   const int64_t chunk =
       chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), weight.size(0));
-  if (uses_composed_operations(hidden)) {
-    return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows.to(hidden.device())),
-                                                      weight, bias, kept_labels.to(hidden.device()), chunk);
+  if (detail::is_composed(hidden, {kernels::Kernel::cross_entropy_rows})) {
+    return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows), weight, bias, kept_labels,
+                                                      chunk);
   }
   return LinearCrossEntropyFunction::apply(hidden, weight, detail::or_empty(bias), rows, kept_labels, chunk,
                                            std::move(product));

@@ -118,9 +118,9 @@ class OneDnnProduct : public PackedProduct {
   template <typename T>
   static void finish_as(const ProductCall& call, const Rows& at, int64_t n) {
     T* y = reinterpret_cast<T*>(at.y);
-    if (call.factor != nullptr) kernels::multiply<T>(reinterpret_cast<const T*>(at.factor), y, y, n);
+    if (call.factor != nullptr) kernels::multiply<T>({n, reinterpret_cast<const T*>(at.factor), y, y});
     if (call.activation != nullptr)
-      kernels::activation<T>(*call.activation, y, y, reinterpret_cast<T*>(at.derivative), n);
+      kernels::activate<T>({n, *call.activation, y, y, reinterpret_cast<T*>(at.derivative)});
   }
 
   // Powers of two above kBlock, then a multiple of kStep; less is padded to kStep.

@@ -1,4 +1,4 @@
-// Both forms of every function of nn/: kernels, and libtorch's operations.
+// What choosing a form means; op_cases_test.cc holds the two forms of each operation equal.
 #include "msplora/nn/composed.h"
 
 #include <ATen/TensorOperators.h>
@@ -68,52 +68,6 @@ TEST(ComposedOperations, LiveAsLongAsTheScope) {
   EXPECT_FALSE(uses_composed_operations(x));
 }
 
-TEST(ComposedOperations, NormsActivationsAndDropout) {
-  const at::Tensor x = normals({7, 12}, "x"), residual = normals({7, 12}, "residual");
-  const at::Tensor gamma = normals({12}, "gamma"), beta = normals({12}, "beta");
-  expect_one_meaning("dropout", {x}, [&](const auto& in) { return dropout(in[0], kMask); });
-  expect_one_meaning("layer norm", {x, gamma, beta},
-                     [&](const auto& in) { return residual_layer_norm(in[0], {}, in[1], in[2], 1e-5, {}); });
-  expect_one_meaning("dropout, residual and layer norm", {x, residual}, [&](const auto& in) {
-    return residual_layer_norm(in[0], in[1], gamma, beta, 1e-5, kMask);
-  });
-  expect_one_meaning("rms norm", {x, gamma},
-                     [&](const auto& in) { return residual_rms_norm(in[0], {}, in[1], 1e-5).normed; });
-  expect_one_meaning("residual rms norm", {x, residual}, [&](const auto& in) {
-    const NormedSum out = residual_rms_norm(in[0], in[1], gamma, 1e-5);
-    return out.normed + 0.5 * out.sum;
-  });
-  for (const char* name : {"gelu", "gelu_new", "relu", "silu", "tanh"}) {
-    expect_one_meaning(name, {x},
-                       [&](const auto& in) { return activation(in[0], activation_from_name(name)); });
-  }
-  expect_one_meaning("swiglu", {x, residual}, [](const auto& in) { return swiglu(in[0], in[1]); });
-  expect_one_meaning("joint swiglu", {x}, [](const auto& in) { return swiglu(in[0]); });
-}
-
-TEST(ComposedOperations, Attention) {
-  for (const int64_t kv_heads : {4, 2, 1}) {
-    for (const auto& [left, right] : {std::pair{-1, -1}, {-1, 0}, {0, 0}, {3, 0}, {2, 4}, {50, 1}}) {
-      const AttentionShape shape{4, kv_heads, 6, left, right};
-      const std::string what =
-          std::to_string(kv_heads) + " heads, window " + std::to_string(left) + " " + std::to_string(right);
-      const int64_t narrow = 6 * kv_heads;
-      expect_one_meaning(
-          what, {normals({20, 24}, "q"), normals({20, narrow}, "k"), normals({20, narrow}, "v")},
-          [&](const auto& in) { return segment_attention(in[0], in[1], in[2], kBounds, shape, {}); }, 1e-5);
-      expect_one_meaning(
-          what + ", joint", {normals({20, 24 + 2 * narrow}, "qkv")},
-          [&](const auto& in) { return segment_attention(in[0], kBounds, shape, {}); }, 1e-5);
-      for (const kernels::Queries queries : {kernels::Queries::kFirst, kernels::Queries::kLast}) {
-        const AttentionShape one{4, kv_heads, 6, left, right, queries};
-        expect_one_meaning(
-            what + ", one query of each segment", {normals({4, 24}, "q"), normals({20, 12 * kv_heads}, "kv")},
-            [&](const auto& in) { return segment_attention(in[0], in[1], kBounds, one, {}); }, 1e-5);
-      }
-    }
-  }
-}
-
 TEST(ComposedOperations, AttentionDropsOut) {
   const ComposedOperations form(true);
   const at::Tensor q = normals({20, 24}, "q");
@@ -124,19 +78,6 @@ TEST(ComposedOperations, AttentionDropsOut) {
   EXPECT_EQ(relative_difference(output(kMask), output(kMask)), 0.0);
   EXPECT_GT(relative_difference(output(kMask), output({})), 1e-2);
   EXPECT_GT(relative_difference(output(kMask), output({78, 0.3})), 1e-2);
-}
-
-TEST(ComposedOperations, Rotary) {
-  const RotaryTable table = make_rotary_table(11, rotary_frequencies(8, 100.0), at::kDouble);
-  const at::Tensor positions = segment_positions(kBounds);
-  for (const auto pairs : {kernels::RotaryPairs::kHalves, kernels::RotaryPairs::kInterleaved}) {
-    for (const int64_t head_dim : {8, 10}) {
-      // Two heads are turned, what follows them is not.
-      expect_one_meaning("rotary", {normals({20, 2 * head_dim + 5}, "x")}, [&](const auto& in) {
-        return rotary_(in[0], positions, 2, head_dim, table, pairs);
-      });
-    }
-  }
 }
 
 TEST(ComposedOperations, AdaptedLinearAndTheLossOfAHead) {

@@ -5,7 +5,6 @@
 #include <ATen/ops/cos.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
@@ -138,12 +137,6 @@ TEST(Rotary, BadInputIsRefused) {
   EXPECT_THROW(rotary_(x, at::tensor({0, 4}, at::kInt), 2, 8, table), Error);
   EXPECT_THROW(rotary_(x, at::tensor({0, 1}, at::kInt), 4, 4, table), Error);
   EXPECT_THROW(rotary_frequencies(7, 10000.0), Error);
-}
-
-TEST(SwiGlu, MatchesPlainOperators) {
-  const at::Tensor gate = trained({3, 9}, "gate"), up = trained({3, 9}, "up"), weights = normals({3, 9}, "w");
-  expect_same([&] { return (swiglu(gate, up) * weights).sum(); },
-              [&] { return (gate * at::sigmoid(gate) * up * weights).sum(); }, {gate, up}, 1e-12);
 }
 
 TEST(LinearCrossEntropy, EqualsHeadThenLoss) {

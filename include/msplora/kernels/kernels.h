@@ -1,53 +1,48 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
 
-/// The fast code of the project: raw pointers and shapes in, no configuration and no models.
+#include "msplora/kernels/isa.h"
+#include "msplora/kernels/types.h"
+
+/// The fast code of the project: raw pointers and shapes in, no configuration and no models. A kernel is a
+/// struct of its arguments and a line of the list at the end; tables by instruction set and device, and the
+/// functions, are made from the list.
 ///
-/// Every function exists for float, Bfloat16 (storage; arithmetic in float) and double. float and Bfloat16
+/// Every kernel exists for float, Bfloat16 (storage; arithmetic in float) and double. float and Bfloat16
 /// run the SIMD build that the processor supports (src/kernels/cpu), double runs the plain loops
 /// (src/kernels/ref), which are also what tests compare against. Arrays are contiguous and row-major.
-/// Reductions over rows have a fixed order for a fixed number of threads; everything else does not depend on
-/// the number of threads at all.
+/// Reductions have an order that does not depend on the number of threads, nor does anything else.
 namespace msplora::kernels {
-
-/// Storage of a bfloat16 value; bit-compatible with c10::BFloat16.
-struct Bfloat16 {
-  uint16_t bits;
-};
-
-/// Instruction sets that the SIMD sources are built for.
-enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
-/// The best one that this processor runs, or what set_isa chose.
-Isa active_isa();
-/// Chooses a lower instruction set (tests, benchmarks). Throws Error{kUsage} when the processor lacks it.
-void set_isa(Isa isa);
-std::vector<Isa> available_isas();
-std::string to_string(Isa isa);
-
-/// Rounds of the generators, the fewest that pass BigCrush (Salmon et al. 2011, table 2): of ARS for masks,
-/// of Philox for noise.
-inline constexpr int kMaskRounds = 5;
-inline constexpr int kNoiseRounds = 7;
-
-/// A dropout mask that is computed, never stored. Element e of the stream `key` is kept when its 16-bit
-/// number is at least threshold = round(p * 65536); kept values are scaled by 1 / (1 - threshold / 65536).
-/// The numbers are those of ARS (core/random.h): counter e / 8 gives eight 16-bit numbers, low bytes first,
-/// of which e % 8 is taken.
-struct DropoutMask {
-  uint64_t key = 0;
-  double p = 0.0;
-
-  bool active() const { return p > 0.0; }
-  uint32_t threshold() const { return static_cast<uint32_t>(p * 65536.0 + 0.5); }
-  double scale() const { return 1.0 / (1.0 - threshold() / 65536.0); }
-};
 
 /// y[i] = x[i] * mask[i] * scale. Its own backward. In place is allowed.
 template <typename T>
-void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
+struct Dropout {
+  int64_t n = 0;
+  DropoutMask mask;
+  const T* x = nullptr;
+  T* y = nullptr;
+};
+
+/// y[i] = f(x[i]) and, when `derivative` is not null, derivative[i] = f'(x[i]): backward multiplies by it
+/// instead of computing the exponential again. In place is allowed for one of the two.
+template <typename T>
+struct Activate {
+  int64_t n = 0;
+  Activation kind = Activation::kGelu;
+  const T* x = nullptr;
+  T* y = nullptr;
+  T* derivative = nullptr;
+};
+
+/// y[i] = a[i] * b[i]. In place is allowed.
+template <typename T>
+struct Multiply {
+  int64_t n = 0;
+  const T* a = nullptr;
+  const T* b = nullptr;
+  T* y = nullptr;
+};
 
 /// y[t] = Σ_p tables[p][ids[p][t]], rows of `width`, summed in float before they are rounded. ids null: row
 /// 0.
@@ -60,8 +55,6 @@ struct EmbeddingSum {
   const int64_t* ids[kMost] = {};
   T* y = nullptr;
 };
-template <typename T>
-void embedding_sum(const EmbeddingSum<T>& op);
 
 /// y[i, j] = w[i, j] + deviations[i] * normal(key, i, j): Gaussian noise on a matrix, drawn again whenever it
 /// is needed. y may be w. The normals are a function of (key, i, j) alone: with (u0, u1, u2, u3) the words of
@@ -76,21 +69,6 @@ struct RowNoise {
   const T* w = nullptr;               // [rows, width]
   T* y = nullptr;                     // [rows, width]
 };
-template <typename T>
-void add_row_noise(const RowNoise<T>& op);
-
-/// Type of what stays exact beside activations of type T (adapter factors, parameters of norms, rotary
-/// tables): float32, float64 beside float64.
-template <typename T>
-struct ExactType {
-  using type = float;
-};
-template <>
-struct ExactType<double> {
-  using type = double;
-};
-template <typename T>
-using Exact = typename ExactType<T>::type;
 
 /// s = dropout(x) + residual; y = (s - mean(s)) / sqrt(var(s) + eps) * gamma + beta, over the last dimension.
 /// x, residual (may be null), s (may be null), y: [rows, width]; gamma, beta: [width];
@@ -109,8 +87,6 @@ struct ResidualLayerNorm {
   float* mean = nullptr;
   float* rstd = nullptr;
 };
-template <typename T>
-void residual_layer_norm(const ResidualLayerNorm<T>& op);
 
 /// Backward of residual_layer_norm: d_residual = d s, d_x = d s through the mask. d_gamma and d_beta
 /// ([width]) are overwritten when not null. d_residual and d_x may be the same array when the mask is
@@ -130,8 +106,6 @@ struct ResidualLayerNormBackward {
   Exact<T>* d_gamma = nullptr;
   Exact<T>* d_beta = nullptr;
 };
-template <typename T>
-void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op);
 
 /// Rows [begin, end) of stacked low-rank factors, with a dropout mask of their own on the input.
 struct LowRankSlice {
@@ -166,8 +140,6 @@ struct LowRank {
   const Factor* down = nullptr;
   Factor* z = nullptr;
 };
-template <typename T>
-void low_rank(const LowRank<T>& op);
 
 /// Backward of low_rank: d_down and every d_up_t are overwritten; dx [rows, in], when not null, is added to.
 template <typename T>
@@ -176,18 +148,6 @@ struct LowRankBackward {
   T* dx = nullptr;
   typename LowRank<T>::Factor* d_down = nullptr;
 };
-template <typename T>
-void low_rank_backward(const LowRankBackward<T>& op);
-
-/// Hugging Face names: gelu (erf), gelu_new / gelu_pytorch_tanh (tanh), relu, silu, tanh.
-enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
-/// y[i] = f(x[i]) and, when `derivative` is not null, derivative[i] = f'(x[i]): backward multiplies by it
-/// instead of computing the exponential again. In place is allowed for one of the two.
-template <typename T>
-void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n);
-/// y[i] = a[i] * b[i].
-template <typename T>
-void multiply(const T* a, const T* b, T* y, int64_t n);
 
 /// The tokens of a segment that have a query. A classifier reads one row of the last layer: the first token's
 /// in an encoder, the last one's in a decoder.
@@ -231,8 +191,6 @@ struct SegmentAttention {
     return queries != Queries::kAll && length(segment) > 1 ? 1 : length(segment);
   }
 };
-template <typename T>
-void segment_attention(const SegmentAttention<T>& op);
 
 /// Backward: dq, dk, dv have the strides of q, k, v and are overwritten; d_o and o have o_stride.
 /// Probabilities are computed again from lse.
@@ -244,7 +202,177 @@ struct SegmentAttentionBackward {
   T* dk = nullptr;
   T* dv = nullptr;
 };
+
+/// s = x + residual; y = s / sqrt(mean(s²) + eps) * gamma, over the last dimension (Zhang & Sennrich, 2019).
+/// x, residual (may be null), s (may be null; then x is what backward needs when there is no residual),
+/// y: [rows, width]; gamma: [width]; inverse: float [rows], 1 / sqrt(mean(s²) + eps), saved for
+/// backward.
 template <typename T>
-void segment_attention_backward(const SegmentAttentionBackward<T>& op);
+struct ResidualRmsNorm {
+  int64_t rows = 0, width = 0;
+  double eps = 1e-6;
+  const T* x = nullptr;
+  const T* residual = nullptr;
+  const Exact<T>* gamma = nullptr;
+  T* s = nullptr;
+  T* y = nullptr;
+  float* inverse = nullptr;
+};
+
+/// Backward. d_s (may be null) is the gradient that reaches s past the norm, through the residual stream.
+/// d_x is the gradient of s, and so of x and of residual. d_x may be the array d_s. d_gamma ([width]) is
+///  overwritten when not null.
+template <typename T>
+struct ResidualRmsNormBackward {
+  int64_t rows = 0, width = 0;
+  double eps = 1e-6;  // as in forward
+  const T* dy = nullptr;
+  const T* d_s = nullptr;
+  const T* s = nullptr;
+  const float* inverse = nullptr;
+  const Exact<T>* gamma = nullptr;
+  T* d_x = nullptr;
+  Exact<T>* d_gamma = nullptr;
+};
+
+/// Which elements of a head are turned together.
+enum class RotaryPairs {
+  kHalves,       // i and i + rotary_dim / 2 (Hugging Face's Llama, Mistral, Qwen)
+  kInterleaved,  // 2 i and 2 i + 1 (the paper, GPT-J)
+};
+
+/// Rotary position embedding (Su et al., 2021, equation 34): the pair i of each head is turned by the angle
+/// of (position, i). x, y: [tokens, heads, head_dim] with x_stride, y_stride elements between tokens;
+/// elements of a head from rotary_dim (even) on are copied. cos, sin: [positions, rotary_dim / 2].
+/// `inverse` turns back, which is the backward pass. y may be x.
+template <typename T>
+struct Rotary {
+  int64_t tokens = 0, heads = 0, head_dim = 0, rotary_dim = 0;
+  int64_t x_stride = 0, y_stride = 0;
+  RotaryPairs pairs = RotaryPairs::kHalves;
+  bool inverse = false;
+  const int32_t* positions = nullptr;  // [tokens], rows of cos and sin
+  const Exact<T>* cos = nullptr;
+  const Exact<T>* sin = nullptr;
+  const T* x = nullptr;
+  T* y = nullptr;
+};
+
+/// y = silu(gate) * up (Shazeer, 2020). All [rows, width], with a distance between rows each, so that gate
+/// and up may be halves of one array.
+template <typename T>
+struct SwiGlu {
+  int64_t rows = 0, width = 0;
+  int64_t gate_stride = 0, up_stride = 0, y_stride = 0;
+  const T* gate = nullptr;
+  const T* up = nullptr;
+  T* y = nullptr;  // unused in backward
+};
+
+/// Backward. dy has y_stride; d_gate and d_up have the strides of gate and up and may be the same arrays.
+template <typename T>
+struct SwiGluBackward {
+  SwiGlu<T> forward;
+  const T* dy = nullptr;
+  T* d_gate = nullptr;
+  T* d_up = nullptr;
+};
+
+/// losses[row] = log Σ_j exp(logits[row, j]) - logits[row, labels[row]], and with `with_gradient` the row is
+/// overwritten with the gradient softmax(logits) - onehot(label). logits: [rows, classes]; labels in
+/// [0, classes). A row with a NaN has a loss of NaN.
+template <typename T>
+struct CrossEntropyRows {
+  int64_t rows = 0, classes = 0;
+  const int64_t* labels = nullptr;
+  bool with_gradient = false;
+  T* logits = nullptr;
+  double* losses = nullptr;
+};
+
+/// A matrix W [inner, width] in the layout that packed_gemm reads: element (k, j) is w[k * row_stride + j *
+/// column_stride]. The layout is that of the instruction set.
+template <typename T>
+struct PackGemm {
+  int64_t inner = 0, width = 0;
+  int64_t row_stride = 0, column_stride = 0;
+  Isa isa = Isa::kPortable;
+  const T* w = nullptr;
+  T* packed = nullptr;          // null: `elements` alone is told
+  int64_t* elements = nullptr;  // that W takes when packed: its own, rounded up to whole panels; may be null
+};
+
+/// The end of a low-rank update of some columns: y[:, column + j] += Σ_r z[:, r] up_t[r - begin, j] over the
+/// ranks [begin, end).
+struct GemmUpdate {
+  int64_t begin = 0, end = 0;
+  int64_t column = 0, width = 0;
+  const float* up_t = nullptr;  // [end - begin, width]
+};
+
+/// Products with a matrix that stays the same over many calls; sums in float.
+/// y (+)= factor * (x W + z U + bias), or y = f(x W + z U + bias), with W packed by pack_gemm. Of Bfloat16
+/// `inner` must be even.
+template <typename T>
+struct PackedGemm {
+  int64_t rows = 0, inner = 0, width = 0;
+  Isa isa = Isa::kPortable;     // that W was packed for
+  const T* x = nullptr;         // [rows, inner]
+  const T* packed = nullptr;    // W, [inner, width]
+  const float* bias = nullptr;  // [width], or null
+
+  /// z U: the updates, in rising columns and ranks, are added to the sums before these are rounded.
+  const float* z = nullptr;  // [rows, rank]
+  int64_t rank = 0;
+  const GemmUpdate* updates = nullptr;
+  int64_t num_updates = 0;
+
+  const T* factor = nullptr;  // [rows, width], or null
+  bool add = false;           // onto what y holds
+  T* y = nullptr;             // [rows, width]
+
+  /// With `is_activated` (then without factor and add), f is `activation`, and f' goes to `derivative` [rows,
+  /// width] (null: not needed).
+  bool is_activated = false;
+  Activation activation = Activation::kGelu;
+  T* derivative = nullptr;
+};
+
+/// The list of kernels: alone, X(function, struct), or with their backward pass, B(function, struct), which
+/// stands for X(function, struct) and X(function_backward, structBackward). Every line has cases
+/// (src/bench/op_cases), to which tests hold it and at which it is timed.
+#define MSPLORA_OPERATIONS(X, B)            \
+  X(dropout, Dropout)                       \
+  X(activate, Activate)                     \
+  X(multiply, Multiply)                     \
+  X(embedding_sum, EmbeddingSum)            \
+  X(add_row_noise, RowNoise)                \
+  B(residual_layer_norm, ResidualLayerNorm) \
+  B(residual_rms_norm, ResidualRmsNorm)     \
+  B(low_rank, LowRank)                      \
+  B(segment_attention, SegmentAttention)    \
+  X(rotary, Rotary)                         \
+  B(swiglu, SwiGlu)                         \
+  X(cross_entropy_rows, CrossEntropyRows)   \
+  X(pack_gemm, PackGemm)                    \
+  X(packed_gemm, PackedGemm)
+
+/// The list with MSPLORA_KERNEL(function, struct), which whoever writes this defines first, for each kernel.
+#define MSPLORA_KERNELS MSPLORA_OPERATIONS(MSPLORA_KERNEL, MSPLORA_KERNEL_AND_BACKWARD)
+#define MSPLORA_KERNEL_AND_BACKWARD(name, Op) \
+  MSPLORA_KERNEL(name, Op) MSPLORA_KERNEL(name##_backward, Op##Backward)
+
+/// void name(const Op<T>& op), on the CPU: in the active instruction set, or in the one that the arguments
+/// were laid out for (a member `isa`).
+#define MSPLORA_KERNEL(name, Op) \
+  template <typename T>          \
+  void name(const Op<T>& op);
+MSPLORA_KERNELS
+#undef MSPLORA_KERNEL
+
+/// Kernels by the names of their functions.
+#define MSPLORA_KERNEL(name, Op) name,
+enum class Kernel { MSPLORA_KERNELS };
+#undef MSPLORA_KERNEL
 
 }  // namespace msplora::kernels

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "msplora/kernels/decoder.h"
+#include "msplora/kernels/kernels.h"
 
 /// Differentiable functions over the kernels of decoders, under the rules of functional.h.
 namespace msplora {

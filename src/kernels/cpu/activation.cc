@@ -4,8 +4,10 @@ namespace msplora::kernels::MSPLORA_ISA {
 namespace {
 
 template <typename F, bool WithDerivative, typename T>
-void map(const T* x, T* y, T* derivative, int64_t n) {
-  const int64_t vectors = n / kLanes;
+void map(const Activate<T>& op) {
+  const T* const x = op.x;
+  T *const y = op.y, *const derivative = op.derivative;
+  const int64_t n = op.n, vectors = op.n / kLanes;
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
   for (int64_t i = 0; i < vectors; ++i) {
     const Pair f = F::at(load(x + i * kLanes));
@@ -21,40 +23,41 @@ void map(const T* x, T* y, T* derivative, int64_t n) {
 }
 
 template <typename F, typename T>
-void map(const T* x, T* y, T* derivative, int64_t n) {
-  if (derivative) return map<F, true>(x, y, derivative, n);
-  map<F, false>(x, y, derivative, n);
+void map(const Activate<T>& op) {
+  if (op.derivative) return map<F, true>(op);
+  map<F, false>(op);
 }
 
 }  // namespace
 
 template <typename T>
-void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n) {
-  switch (kind) {
+void activate(const Activate<T>& op) {
+  switch (op.kind) {
     case Activation::kGelu:
-      return map<GeluFor<T>>(x, y, derivative, n);
+      return map<GeluFor<T>>(op);
     case Activation::kGeluTanh:
-      return map<GeluTanh>(x, y, derivative, n);
+      return map<GeluTanh>(op);
     case Activation::kRelu:
-      return map<Relu>(x, y, derivative, n);
+      return map<Relu>(op);
     case Activation::kSilu:
-      return map<Silu>(x, y, derivative, n);
+      return map<Silu>(op);
     case Activation::kTanh:
-      return map<Tanh>(x, y, derivative, n);
+      return map<Tanh>(op);
   }
 }
 
 template <typename T>
-void multiply(const T* a, const T* b, T* y, int64_t n) {
+void multiply(const Multiply<T>& op) {
+  const T *const a = op.a, *const b = op.b;
+  T* const y = op.y;
+  const int64_t n = op.n;
   const int64_t vectors = n / kLanes;
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
   for (int64_t i = 0; i < vectors; ++i) store(y + i * kLanes, load(a + i * kLanes) * load(b + i * kLanes));
   for (int64_t i = vectors * kLanes; i < n; ++i) set(y[i], to_float(a[i]) * to_float(b[i]));
 }
 
-template void activation(Activation, const float*, float*, float*, int64_t);
-template void activation(Activation, const Bfloat16*, Bfloat16*, Bfloat16*, int64_t);
-template void multiply(const float*, const float*, float*, int64_t);
-template void multiply(const Bfloat16*, const Bfloat16*, Bfloat16*, int64_t);
+MSPLORA_DEFINED(activate, Activate)
+MSPLORA_DEFINED(multiply, Multiply)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -147,9 +147,7 @@ void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
   for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads);
 }
 
-template void segment_attention(const SegmentAttention<float>&);
-template void segment_attention(const SegmentAttention<Bfloat16>&);
-template void segment_attention_backward(const SegmentAttentionBackward<float>&);
-template void segment_attention_backward(const SegmentAttentionBackward<Bfloat16>&);
+MSPLORA_DEFINED(segment_attention, SegmentAttention)
+MSPLORA_DEFINED(segment_attention_backward, SegmentAttentionBackward)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

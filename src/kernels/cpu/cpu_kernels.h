@@ -31,27 +31,15 @@ MSPLORA_INLINE VecF logistic(VecF x) {
   return 1.0f / (1.0f + exp(-x));
 }
 
-template <typename T>
-void dropout(const T* x, T* y, int64_t n, DropoutMask mask);
-template <typename T>
-void embedding_sum(const EmbeddingSum<T>& op);
-template <typename T>
-void add_row_noise(const RowNoise<T>& op);
-template <typename T>
-void activation(Activation kind, const T* x, T* y, T* derivative, int64_t n);
-template <typename T>
-void multiply(const T* a, const T* b, T* y, int64_t n);
-template <typename T>
-void residual_layer_norm(const ResidualLayerNorm<T>& op);
-template <typename T>
-void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op);
-template <typename T>
-void low_rank(const LowRank<T>& op);
-template <typename T>
-void low_rank_backward(const LowRankBackward<T>& op);
-template <typename T>
-void segment_attention(const SegmentAttention<T>& op);
-template <typename T>
-void segment_attention_backward(const SegmentAttentionBackward<T>& op);
+#define MSPLORA_KERNEL(name, Op) \
+  template <typename T>          \
+  void name(const Op<T>& op);
+MSPLORA_KERNELS
+#undef MSPLORA_KERNEL
+
+/// At the end of the source that defines the kernel.
+#define MSPLORA_DEFINED(name, Op)       \
+  template void name(const Op<float>&); \
+  template void name(const Op<Bfloat16>&);
 
 }  // namespace msplora::kernels::MSPLORA_ISA

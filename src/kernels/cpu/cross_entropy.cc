@@ -1,4 +1,4 @@
-#include "kernels/cpu/decoder_kernels.h"
+#include "kernels/cpu/cpu_kernels.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
@@ -57,7 +57,6 @@ void cross_entropy_rows(const CrossEntropyRows<T>& op) {
   for (int64_t row = 0; row < op.rows; ++row) one_row(op, row);
 }
 
-template void cross_entropy_rows(const CrossEntropyRows<float>&);
-template void cross_entropy_rows(const CrossEntropyRows<Bfloat16>&);
+MSPLORA_DEFINED(cross_entropy_rows, CrossEntropyRows)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -4,16 +4,19 @@
 namespace msplora::kernels::MSPLORA_ISA {
 
 template <typename T>
-void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
+void dropout(const Dropout<T>& op) {
+  const int64_t n = op.n;
+  const T* const x = op.x;
+  T* const y = op.y;
   constexpr int64_t kChunk = 4 * kMaskBlock;
-  const float scale = static_cast<float>(mask.scale());
+  const float scale = static_cast<float>(op.mask.scale());
   const int64_t chunks = (n + kChunk - 1) / kChunk;
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     uint64_t words[8];
     const int64_t begin = chunk * kChunk;
     const int count = static_cast<int>(n - begin < kChunk ? n - begin : kChunk);
-    const MaskBits bits = draw_row(mask, begin, count, words);
+    const MaskBits bits = draw_row(op.mask, begin, count, words);
     int i = 0;
     for (; i + kLanes <= count; i += kLanes) store(y + begin + i, keep(load(x + begin + i) * scale, bits, i));
     if (i < count)
@@ -21,7 +24,6 @@ void dropout(const T* x, T* y, int64_t n, DropoutMask mask) {
   }
 }
 
-template void dropout(const float*, float*, int64_t, DropoutMask);
-template void dropout(const Bfloat16*, Bfloat16*, int64_t, DropoutMask);
+MSPLORA_DEFINED(dropout, Dropout)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -23,7 +23,6 @@ void embedding_sum(const EmbeddingSum<T>& op) {
   }
 }
 
-template void embedding_sum(const EmbeddingSum<float>&);
-template void embedding_sum(const EmbeddingSum<Bfloat16>&);
+MSPLORA_DEFINED(embedding_sum, EmbeddingSum)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

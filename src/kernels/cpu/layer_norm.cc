@@ -156,9 +156,7 @@ void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op) {
   if (op.d_gamma || op.d_beta) parameter_gradients(op);
 }
 
-template void residual_layer_norm(const ResidualLayerNorm<float>&);
-template void residual_layer_norm(const ResidualLayerNorm<Bfloat16>&);
-template void residual_layer_norm_backward(const ResidualLayerNormBackward<float>&);
-template void residual_layer_norm_backward(const ResidualLayerNormBackward<Bfloat16>&);
+MSPLORA_DEFINED(residual_layer_norm, ResidualLayerNorm)
+MSPLORA_DEFINED(residual_layer_norm_backward, ResidualLayerNormBackward)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -383,9 +383,7 @@ void low_rank_backward(const LowRankBackward<T>& op) {
   });
 }
 
-template void low_rank(const LowRank<float>&);
-template void low_rank(const LowRank<Bfloat16>&);
-template void low_rank_backward(const LowRankBackward<float>&);
-template void low_rank_backward(const LowRankBackward<Bfloat16>&);
+MSPLORA_DEFINED(low_rank, LowRank)
+MSPLORA_DEFINED(low_rank_backward, LowRankBackward)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

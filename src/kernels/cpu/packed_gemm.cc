@@ -6,7 +6,6 @@
 #include <type_traits>
 
 #include "kernels/cpu/activation_functions.h"
-#include "kernels/gemm_table.h"
 
 #include <omp.h>
 
@@ -342,25 +341,21 @@ void packed_gemm(const PackedGemm<T>& op) {
   }
 }
 
-template <typename T>
-int64_t packed_gemm_elements(int64_t inner, int64_t width) {
-  return ceil_div(width, kPanel) * kPanel * ceil_div(inner, kStep<T>) * kStep<T>;
-}
-
 // Panel by panel, step by step of the inner dimension, column by column: kStep neighbours down each column.
 template <typename T>
-void pack_gemm(const T* w, int64_t inner, int64_t width, int64_t row_stride, int64_t column_stride,
-               T* packed) {
-  const int64_t steps = ceil_div(inner, kStep<T>);
+void pack_gemm(const PackGemm<T>& op) {
+  const int64_t steps = ceil_div(op.inner, kStep<T>), panels = ceil_div(op.width, kPanel);
+  if (op.elements) *op.elements = panels * kPanel * steps * kStep<T>;
+  if (op.packed == nullptr) return;
 #pragma omp parallel for schedule(static)
-  for (int64_t panel = 0; panel < ceil_div(width, kPanel); ++panel) {
-    T* to = packed + panel * kPanel * steps * kStep<T>;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    T* to = op.packed + panel * kPanel * steps * kStep<T>;
     for (int64_t k = 0; k < steps * kStep<T>; k += kStep<T>) {
       for (int64_t j = 0; j < kPanel; ++j) {
         const int64_t column = panel * kPanel + j;
         for (int64_t s = 0; s < kStep<T>; ++s, ++to) {
-          if (column < width && k + s < inner) {
-            *to = w[(k + s) * row_stride + column * column_stride];
+          if (column < op.width && k + s < op.inner) {
+            *to = op.w[(k + s) * op.row_stride + column * op.column_stride];
           } else {
             *to = T{};
           }
@@ -370,14 +365,7 @@ void pack_gemm(const T* w, int64_t inner, int64_t width, int64_t row_stride, int
   }
 }
 
-namespace {
-template <typename T>
-constexpr GemmKernels<T> make_gemm_table() {
-  return {&packed_gemm<T>, &packed_gemm_elements<T>, &pack_gemm<T>};
-}
-}  // namespace
-
-extern const GemmKernels<float> kFloatGemmKernels = make_gemm_table<float>();
-extern const GemmKernels<Bfloat16> kBf16GemmKernels = make_gemm_table<Bfloat16>();
+MSPLORA_DEFINED(pack_gemm, PackGemm)
+MSPLORA_DEFINED(packed_gemm, PackedGemm)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -1,4 +1,4 @@
-#include "kernels/cpu/decoder_kernels.h"
+#include "kernels/cpu/cpu_kernels.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
@@ -81,9 +81,7 @@ void residual_rms_norm_backward(const ResidualRmsNormBackward<T>& op) {
   for (int64_t row = 0; row < op.rows; ++row) backward_row(op, row);
 }
 
-template void residual_rms_norm(const ResidualRmsNorm<float>&);
-template void residual_rms_norm(const ResidualRmsNorm<Bfloat16>&);
-template void residual_rms_norm_backward(const ResidualRmsNormBackward<float>&);
-template void residual_rms_norm_backward(const ResidualRmsNormBackward<Bfloat16>&);
+MSPLORA_DEFINED(residual_rms_norm, ResidualRmsNorm)
+MSPLORA_DEFINED(residual_rms_norm_backward, ResidualRmsNormBackward)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

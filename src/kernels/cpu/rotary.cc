@@ -1,4 +1,4 @@
-#include "kernels/cpu/decoder_kernels.h"
+#include "kernels/cpu/cpu_kernels.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
@@ -73,7 +73,6 @@ void rotary(const Rotary<T>& op) {
   for (int64_t token = 0; token < op.tokens; ++token) turn_token(op, token);
 }
 
-template void rotary(const Rotary<float>&);
-template void rotary(const Rotary<Bfloat16>&);
+MSPLORA_DEFINED(rotary, Rotary)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

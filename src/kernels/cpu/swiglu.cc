@@ -1,4 +1,4 @@
-#include "kernels/cpu/decoder_kernels.h"
+#include "kernels/cpu/cpu_kernels.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 
@@ -38,9 +38,7 @@ void swiglu_backward(const SwiGluBackward<T>& op) {
   }
 }
 
-template void swiglu(const SwiGlu<float>&);
-template void swiglu(const SwiGlu<Bfloat16>&);
-template void swiglu_backward(const SwiGluBackward<float>&);
-template void swiglu_backward(const SwiGluBackward<Bfloat16>&);
+MSPLORA_DEFINED(swiglu, SwiGlu)
+MSPLORA_DEFINED(swiglu_backward, SwiGluBackward)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -67,7 +67,6 @@ void add_row_noise(const RowNoise<T>& op) {
   }
 }
 
-template void add_row_noise(const RowNoise<float>&);
-template void add_row_noise(const RowNoise<Bfloat16>&);
+MSPLORA_DEFINED(add_row_noise, RowNoise)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -1,0 +1,42 @@
+#include "kernels/ref/reference.h"
+
+namespace msplora::kernels::ref {
+namespace {
+
+double update_at(const PackedGemm<double>& op, const GemmUpdate& update, int64_t row, int64_t column) {
+  if (column < update.column || column >= update.column + update.width) return 0.0;
+  double sum = 0.0;
+  for (int64_t r = update.begin; r < update.end; ++r) {
+    sum += double{op.z[row * op.rank + r]} *
+           update.up_t[(r - update.begin) * update.width + column - update.column];
+  }
+  return sum;
+}
+
+}  // namespace
+
+// Packed is W as it is, row by row.
+void pack_gemm(const PackGemm<double>& op) {
+  if (op.elements) *op.elements = op.inner * op.width;
+  for (int64_t k = 0; op.packed && k < op.inner; ++k) {
+    for (int64_t j = 0; j < op.width; ++j)
+      op.packed[k * op.width + j] = op.w[k * op.row_stride + j * op.column_stride];
+  }
+}
+
+void packed_gemm(const PackedGemm<double>& op) {
+  for (int64_t row = 0; row < op.rows; ++row) {
+    for (int64_t j = 0; j < op.width; ++j) {
+      double sum = op.bias ? op.bias[j] : 0.0;
+      for (int64_t k = 0; k < op.inner; ++k) sum += op.x[row * op.inner + k] * op.packed[k * op.width + j];
+      for (int64_t u = 0; u < op.num_updates; ++u) sum += update_at(op, op.updates[u], row, j);
+      const int64_t at = row * op.width + j;
+      if (op.factor) sum *= op.factor[at];
+      if (op.add) sum += op.y[at];
+      op.y[at] = op.is_activated ? activation(op.activation, sum) : sum;
+      if (op.is_activated && op.derivative) op.derivative[at] = activation_derivative(op.activation, sum);
+    }
+  }
+}
+
+}  // namespace msplora::kernels::ref

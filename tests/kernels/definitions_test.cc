@@ -1,0 +1,217 @@
+// What kernels mean beyond their cases (bench/op_cases): definitions, distributions, extreme values.
+#include "msplora/kernels/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "kernels/kernel_helpers.h"
+#include "msplora/core/error.h"
+#include "msplora/kernels/gemm.h"
+
+namespace msplora::kernels {
+namespace {
+
+TEST_P(KernelsOfEveryIsa, DropoutKeepsTheRightShareAndTheMean) {
+  const int64_t n = 1 << 20;
+  const std::vector<float> x(static_cast<size_t>(n), 1.0f);
+  std::vector<float> y(x.size());
+  dropout<float>({n, {77, 0.1}, x.data(), y.data()});
+  double kept = 0, sum = 0;
+  for (const float value : y) {
+    kept += value != 0;
+    sum += value;
+  }
+  EXPECT_NEAR(kept / static_cast<double>(n), 0.9, 4 * std::sqrt(0.09 / static_cast<double>(n)));
+  EXPECT_NEAR(sum / static_cast<double>(n), 1.0, 0.002);
+}
+
+// Results that are rounded to bfloat16 take a shorter GELU.
+TEST_P(KernelsOfEveryIsa, GeluOfBfloat16) {
+  std::vector<float> x;
+  for (float value = -20.0f; value <= 20.0f; value += 0.01f) x.push_back(value);
+  const std::vector<Bfloat16> narrow = to_bf16(x);
+  x = to_float(narrow);
+  const auto n = static_cast<int64_t>(x.size());
+  std::vector<Bfloat16> y(x.size()), slope(x.size());
+  activate<Bfloat16>({n, Activation::kGelu, narrow.data(), y.data(), slope.data()});
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = x[i], cdf = 0.5 * std::erfc(-v / std::sqrt(2.0));
+    const double exact = v * cdf, derivative = cdf + v * std::exp(-v * v / 2) / std::sqrt(2 * M_PI);
+    ASSERT_NEAR(to_float(y[i]), exact, 2e-4 + std::abs(exact) / 256) << v;
+    ASSERT_NEAR(to_float(slope[i]), derivative, 6e-4 + std::abs(derivative) / 256) << v;
+  }
+}
+
+TEST_P(KernelsOfEveryIsa, ActivationsKeepNan) {
+  const std::vector<float> x = {NAN, 1.0f, NAN};
+  std::vector<float> y(3);
+  for (const Activation kind : {Activation::kGelu, Activation::kRelu, Activation::kSilu, Activation::kTanh}) {
+    activate<float>({3, kind, x.data(), y.data(), nullptr});
+    EXPECT_TRUE(std::isnan(y[0]) && std::isnan(y[2]) && !std::isnan(y[1])) << static_cast<int>(kind);
+  }
+}
+
+/// Noise of deviation 1 on a matrix of zeros.
+std::vector<float> noise(int64_t rows, int64_t width, uint64_t key) {
+  std::vector<float> w(static_cast<size_t>(rows * width)), y(w.size());
+  const std::vector<float> deviations(static_cast<size_t>(rows), 1.0f);
+  add_row_noise<float>({rows, width, key, deviations.data(), w.data(), y.data()});
+  return y;
+}
+
+TEST_P(KernelsOfEveryIsa, NoiseIsStandardNormalAndIndependent) {
+  const int64_t rows = 256, width = 4096;
+  const std::vector<float> numbers = noise(rows, width, 77);
+  const auto n = static_cast<double>(numbers.size());
+  double mean = 0, variance = 0, fourth = 0, beyond = 0, along = 0, across = 0;
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const double x = numbers[i];
+    mean += x / n;
+    variance += x * x / n;
+    fourth += x * x * x * x / n;
+    beyond += (std::abs(x) > 2.0) / n;
+    if (i >= 1) along += x * numbers[i - 1] / n;
+    if (i >= static_cast<size_t>(width)) across += x * numbers[i - static_cast<size_t>(width)] / n;
+  }
+  const double error = 5.0 / std::sqrt(n);
+  EXPECT_NEAR(mean, 0.0, error);
+  EXPECT_NEAR(variance, 1.0, std::sqrt(2.0) * error);
+  EXPECT_NEAR(fourth, 3.0, std::sqrt(96.0) * error);
+  EXPECT_NEAR(beyond, 0.0455003, 0.21 * error);
+  EXPECT_NEAR(along, 0.0, error);
+  EXPECT_NEAR(across, 0.0, error);
+  const std::vector<float> others = noise(rows, width, 78);
+  double between = 0;
+  for (size_t i = 0; i < numbers.size(); ++i) between += numbers[i] * static_cast<double>(others[i]) / n;
+  EXPECT_NEAR(between, 0.0, error);
+}
+
+TEST_P(KernelsOfEveryIsa, CrossEntropyOfExtremeLogits) {
+  // The label's logit towers above all others, or below; nothing overflows.
+  std::vector<float> logits = {500, -500, 0, -500, 500, 0};
+  const std::vector<int64_t> labels = {0, 0};
+  std::vector<double> losses(2);
+  cross_entropy_rows<float>({2, 3, labels.data(), true, logits.data(), losses.data()});
+  EXPECT_NEAR(losses[0], 0.0, 1e-6);
+  EXPECT_NEAR(losses[1], 1000.0, 1e-3);
+  EXPECT_NEAR(logits[3], -1.0f, 1e-6);
+  EXPECT_NEAR(logits[4], 1.0f, 1e-6);
+  std::vector<float> broken = {1, NAN, 2};
+  cross_entropy_rows<float>({1, 3, labels.data(), false, broken.data(), losses.data()});
+  EXPECT_TRUE(std::isnan(losses[0]));
+}
+
+TEST_P(KernelsOfEveryIsa, NanAndInfinityPassThroughProducts) {
+  std::vector<float> x = normals(32, "x"), y(28), packed;
+  const std::vector<float> w = normals(56, "w");
+  x[3] = INFINITY;
+  x[8] = NAN;
+  packed.resize(static_cast<size_t>(packed_gemm_elements<float>(active_isa(), 8, 7)));
+  pack_gemm<float>({8, 7, 7, 1, active_isa(), w.data(), packed.data(), nullptr});
+  PackedGemm<float> op;
+  op.rows = 4, op.inner = 8, op.width = 7;
+  op.isa = active_isa();
+  op.x = x.data(), op.packed = packed.data(), op.y = y.data();
+  packed_gemm<float>(op);
+  EXPECT_TRUE(std::isinf(y[0]));
+  EXPECT_TRUE(std::isnan(y[7]));
+  EXPECT_TRUE(std::isfinite(y[14]));
+}
+
+// What a window means, from attention without one: over the keys in sight alone, and token by token.
+TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
+  const std::vector<int32_t> bounds = {0, 5, 6, 101};
+  const std::vector<float> q = normals(101 * 32, "q"), k = normals(101 * 32, "k"), v = normals(101 * 32, "v");
+  for (const auto& [left, right] :
+       {std::pair{-1, -1}, {-1, 0}, {0, 0}, {6, 0}, {17, 40}, {-1, 3}, {500, 0}}) {
+    std::vector<float> o(q.size()), alone(32);
+    SegmentAttention<float> op;
+    op.cu_seqlens = bounds.data();
+    op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
+    op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+    op.window_left = left, op.window_right = right;
+    op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
+    segment_attention(op);
+    for (size_t s = 0; s < 3; ++s) {
+      for (int32_t token = bounds[s]; token < bounds[s + 1]; ++token) {
+        const int32_t from = left < 0 ? bounds[s] : std::max(bounds[s], token - left);
+        const int32_t to = right < 0 ? bounds[s + 1] : std::min(bounds[s + 1], token + right + 1);
+        const std::vector<int32_t> in_sight = {0, to - from};
+        SegmentAttention<float> part = op;
+        part.cu_seqlens = in_sight.data();
+        part.segments = 1;
+        part.window_left = part.window_right = -1;
+        part.queries = Queries::kFirst;
+        part.q = &q[token * 32], part.k = &k[from * 32], part.v = &v[from * 32], part.o = alone.data();
+        segment_attention(part);
+        for (size_t c = 0; c < 32; ++c)
+          EXPECT_NEAR(o[token * 32 + c], alone[c], 2e-6) << left << " " << right;
+      }
+    }
+  }
+}
+
+// The last layer of a classifier: the same numbers as from all queries, at the first or last rows.
+TEST_P(KernelsOfEveryIsa, AttentionOfOneQueryIsPartOfAll) {
+  const std::vector<int32_t> bounds = {0, 5, 6, 53};
+  const std::vector<float> q = normals(53 * 32, "q"), k = normals(53 * 32, "k"), v = normals(53 * 32, "v");
+  for (const auto& [left, right] : {std::pair{-1, -1}, {-1, 0}, {9, 0}, {2, 20}}) {
+    for (const Queries queries : {Queries::kFirst, Queries::kLast}) {
+      std::vector<float> q_one, o(q.size()), o_one(3 * 32);
+      std::vector<size_t> rows;
+      for (size_t s = 0; s < 3; ++s)
+        rows.push_back(static_cast<size_t>(queries == Queries::kFirst ? bounds[s] : bounds[s + 1] - 1));
+      for (const size_t row : rows) q_one.insert(q_one.end(), &q[row * 32], &q[row * 32] + 32);
+      SegmentAttention<float> op;
+      op.cu_seqlens = bounds.data();
+      op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
+      op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+      op.window_left = left, op.window_right = right;
+      op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
+      segment_attention(op);
+      op.queries = queries;
+      op.q = q_one.data(), op.o = o_one.data();
+      segment_attention(op);
+      for (size_t s = 0; s < 3; ++s)
+        for (size_t c = 0; c < 32; ++c) EXPECT_FLOAT_EQ(o_one[s * 32 + c], o[rows[s] * 32 + c]);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, KernelsOfEveryIsa, ::testing::ValuesIn(available_isas()),
+                         [](const auto& info) { return to_string(info.param); });
+
+TEST(ReferenceKernels, RotaryPairsAreTheNamedOnes) {
+  // A quarter turn takes the first of a pair to the second: (1, 0) -> (0, 1).
+  const double cos = 0, sin = 1;
+  const int32_t position = 0;
+  for (const RotaryPairs pairs : {RotaryPairs::kHalves, RotaryPairs::kInterleaved}) {
+    std::vector<double> x = {1, 0, 0, 0};
+    const std::vector<double> cosines = {cos, cos}, sines = {sin, sin};
+    Rotary<double> op;
+    op.tokens = op.heads = 1, op.head_dim = op.rotary_dim = op.x_stride = op.y_stride = 4;
+    op.pairs = pairs;
+    op.positions = &position, op.cos = cosines.data(), op.sin = sines.data();
+    op.x = op.y = x.data();
+    rotary<double>(op);
+    const size_t partner = pairs == RotaryPairs::kHalves ? 2 : 1;
+    EXPECT_EQ(x[partner], 1.0);
+    EXPECT_EQ(x[0], 0.0);
+  }
+}
+
+TEST(Isa, UnknownOnesAreRefusedAndTheBestIsChosen) {
+  const char* named = std::getenv(kIsaVariable);
+  EXPECT_EQ(active_isa(), named != nullptr ? isa_named(named) : available_isas().back());
+  for (const Isa isa : available_isas()) EXPECT_EQ(isa_named(to_string(isa)), isa);
+  for (const char* name : {"", "avx", "AVX2", "unknown"}) EXPECT_THROW(isa_named(name), Error) << name;
+  EXPECT_EQ(available_isas().front(), Isa::kPortable);
+}
+
+}  // namespace
+}  // namespace msplora::kernels
