@@ -23,7 +23,19 @@ struct ModelScratch {
     int32_t merged;
   };
   std::vector<int32_t> symbols;
+  /// The end of the best segmentation of a beginning of the text.
+  struct Step {
+    double score;
+    size_t begin;
+    int32_t id;
+  };
+  struct Part {
+    size_t begin, end;
+    int32_t id;
+  };
   std::vector<Pair> pairs;
+  std::vector<Step> steps;
+  std::vector<Part> path;
   std::string text;
 };
 
@@ -42,6 +54,8 @@ class Model {
 
 std::unique_ptr<const Model> make_wordpiece(const JsonView& json);
 std::unique_ptr<const Model> make_bpe(const JsonView& json);
+std::unique_ptr<const Model> make_unigram(const JsonView& json);
+std::unique_ptr<const Model> make_word_level(const JsonView& json);
 /// The component described by `json` (tokenizer.json's "model").
 std::unique_ptr<const Model> make_model(const JsonView& json);
 

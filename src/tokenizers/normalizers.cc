@@ -246,6 +246,7 @@ std::unique_ptr<const Normalizer> make_normalizer(const JsonView& json) {
   if (type == "StripAccents") return std::make_unique<PerCharacter>(strip_accent);
   if (type == "Nmt") return std::make_unique<PerCharacter>(apply_nmt);
   if (type == "ByteLevel") return std::make_unique<ByteLevelNormalizer>();
+  if (type == "Precompiled") return make_precompiled(json);
   if (type == "Strip") {
     return std::make_unique<Strip>(json.boolean_or("strip_left", true), json.boolean_or("strip_right", true));
   }
@@ -259,7 +260,7 @@ std::unique_ptr<const Normalizer> make_normalizer(const JsonView& json) {
   }
   json.fail_unknown("normalizer",
                     {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Nmt",
-                     "ByteLevel", "Strip", "Replace", "Prepend", "Sequence"});
+                     "ByteLevel", "Precompiled", "Strip", "Replace", "Prepend", "Sequence"});
 }
 
 }  // namespace msplora::detail

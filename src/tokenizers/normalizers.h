@@ -17,6 +17,9 @@ class Normalizer {
 /// The component described by `json` (tokenizer.json's "normalizer").
 std::unique_ptr<const Normalizer> make_normalizer(const JsonView& json);
 
+/// "Precompiled": the rules that SentencePiece's models carry.
+std::unique_ptr<const Normalizer> make_precompiled(const JsonView& json);
+
 /// BERT's own: also used by the trainer.
 struct BertNormalizerOptions {
   bool clean_text = true;

@@ -94,11 +94,19 @@ Vocabulary read_vocabulary(const JsonView& json) {
 }
 
 std::unique_ptr<const Model> make_model(const JsonView& json) {
-  // Old files leave out the type; only BPE has merges, only WordPiece a word length limit.
-  const std::string type = json.string_or("type", json.node().contains("merges") ? "BPE" : "WordPiece");
+  // Old files leave out the type; only BPE has merges, only Unigram a list, only WordPiece a word length
+  // limit.
+  const auto untyped = [&] {
+    if (json.node().contains("merges")) return "BPE";
+    return json.at("vocab").node().is_array() ? "Unigram" : "WordPiece";
+  };
+  const auto given = json.find("type");
+  const std::string type = given ? given->string() : untyped();
   if (type == "WordPiece") return make_wordpiece(json);
   if (type == "BPE") return make_bpe(json);
-  json.fail_unknown("model", {"WordPiece", "BPE"});
+  if (type == "Unigram") return make_unigram(json);
+  if (type == "WordLevel") return make_word_level(json);
+  json.fail_unknown("model", {"WordPiece", "BPE", "Unigram", "WordLevel"});
 }
 
 }  // namespace msplora::detail

@@ -85,7 +85,7 @@ TEST(TokenizerBadInput, UnknownComponentsAreNamedWithTheirPath) {
     content[key] = component;
     expect_error(ErrorCode::kFormat, parts, [&] { tokenizer_from(content); });
   };
-  expect("normalizer", {{"type", "Precompiled"}}, {"tokenizer.json: normalizer", "Precompiled"});
+  expect("normalizer", {{"type", "Precompiled"}}, {"tokenizer.json: normalizer", "precompiled_charsmap"});
   expect("normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "NFX"}}}}},
          {"normalizer.normalizers[1]", "NFX", "did you mean"});
   expect("pre_tokenizer", {{"type", "UnicodeScripts"}}, {"tokenizer.json: pre_tokenizer", "UnicodeScripts"});
@@ -96,7 +96,7 @@ TEST(TokenizerBadInput, UnknownComponentsAreNamedWithTheirPath) {
   expect("post_processor", {{"type", "Other"}}, {"post_processor", "Other"});
   expect("post_processor", {{"type", "BertProcessing"}, {"cls", {"x", 99}}, {"sep", {"y", 1}}}, {"99"});
   expect("decoder", {{"type", "CTC"}}, {"tokenizer.json: decoder", "CTC"});
-  expect("model", {{"type", "Unigram"}, {"vocab", json::array()}}, {"tokenizer.json: model", "Unigram"});
+  expect("model", {{"type", "Trigram"}, {"vocab", json::array()}}, {"tokenizer.json: model", "Unigram"});
   expect("added_tokens", {{{"id", -1}, {"content", "x"}}}, {"added_tokens[0].id", "-1"});
   expect("padding", {{"strategy", "Longest"}}, {"padding.strategy", "Longest"});
   expect("truncation", {{"max_length", "many"}}, {"truncation.max_length", "string"});
