@@ -319,6 +319,9 @@ struct PackedGemm {
   Isa isa = Isa::kPortable;     // that W was packed for
   const T* x = nullptr;         // [rows, inner]
   const T* packed = nullptr;    // W, [inner, width]
+  /// `packed` is Wᵀ, [width, inner], and parts of W are formed out of it as they are used: one packed copy
+  /// serves a product and its gradient. The sums are the same bits.
+  bool is_transposed = false;
   const float* bias = nullptr;  // [width], or null
 
   /// z U: the updates, in rising columns and ranks, are added to the sums before these are rounded.

@@ -16,6 +16,7 @@ struct ProductSizes {
 struct Asked {
   bool bias = false, factor = false, add = false, activation = false, update = false;
   bool is_transposed = false;  // W is stored as [width, inner]
+  bool is_turned = false;      // and packed as its transpose
 };
 
 constexpr int64_t kUpdateRank = 5;
@@ -63,6 +64,7 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
       int64_t elements = 0;
       const int64_t row = asked.is_transposed ? 1 : width, column = asked.is_transposed ? inner : 1;
       kernels::PackGemm<T> pack{inner, width, row, column, {}, w, nullptr, &elements};
+      if (asked.is_turned) pack = {width, inner, column, row, {}, w, nullptr, &elements};
       k.pack_gemm(pack);
       packed = std::shared_ptr<T[]>(new T[static_cast<size_t>(elements)]);
       pack.packed = packed.get();
@@ -70,8 +72,8 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
     }
     kernels::PackedGemm<T> op;
     op.rows = rows, op.inner = inner, op.width = width;
-    op.x = x, op.packed = packed.get(), op.bias = bias, op.factor = factor, op.add = asked.add,
-    op.y = y.value;
+    op.x = x, op.packed = packed.get(), op.is_transposed = asked.is_turned, op.bias = bias,
+    op.factor = factor, op.add = asked.add, op.y = y.value;
     op.is_activated = asked.activation;
     op.derivative = derivative;
     const auto updates = asked.update ? updates_of(width, up_t) : std::vector<kernels::GemmUpdate>();
@@ -116,18 +118,24 @@ OpCases pack_gemm_cases() {
 }
 
 OpCases packed_gemm_cases() {
-  OpCases cases =
-      products({{"bias", {.bias = true}},
-                {"add", {.add = true}},
-                {"factor", {.factor = true, .is_transposed = true}},
-                {"bias and activation", {.bias = true, .activation = true}},
-                {"activation", {.activation = true, .is_transposed = true}},
-                {"bias and update", {.bias = true, .update = true}},
-                {"activation of an update", {.activation = true, .update = true}},
-                {"all but activation", {.bias = true, .factor = true, .add = true, .update = true}}});
+  OpCases cases = products(
+      {{"bias", {.bias = true}},
+       {"add", {.add = true}},
+       {"factor", {.factor = true, .is_transposed = true}},
+       {"bias and activation", {.bias = true, .activation = true}},
+       {"activation", {.activation = true, .is_transposed = true}},
+       {"bias and update", {.bias = true, .update = true}},
+       {"activation of an update", {.activation = true, .update = true}},
+       {"packed as its transpose", {.add = true, .is_turned = true}},
+       {"packed as its transpose, factor", {.factor = true, .is_transposed = true, .is_turned = true}},
+       {"all but activation", {.bias = true, .factor = true, .add = true, .update = true}}});
   cases.of_model = [](const OpSizes& s) {
     const ProductSizes p{s.tokens(), s.width(), s.model.intermediate_size()};
-    return std::vector<OpCase>{{"packed product", [p](auto& f) { build_product(f, p, {.bias = true}); }}};
+    const ProductSizes back{p.rows, p.width, p.inner};
+    return std::vector<OpCase>{{"packed product", [p](auto& f) { build_product(f, p, {.bias = true}); }},
+                               {"its gradient", [back](auto& f) {
+                                  build_product(f, back, {.is_transposed = true, .is_turned = true});
+                                }}};
   };
   return cases;
 }

@@ -6,36 +6,22 @@
 #include <type_traits>
 
 #include "kernels/cpu/activation_functions.h"
+#include "kernels/cpu/gemm_panel.h"
 
 #include <omp.h>
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
 
-#if defined(MSPLORA_ISA_avx512) || defined(MSPLORA_ISA_avx512bf16)
-constexpr int kTileRows = 8, kVectors = 3;  // 24 of 32 registers hold sums
-#else
-constexpr int kTileRows = 6, kVectors = 2;  // 12 of 16
-#endif
-constexpr int kPanel = kVectors * kLanes;
-
 constexpr int64_t kBlockBytes = 400 << 10;  // of x in the second-level cache
 constexpr int64_t kLongestInner = 6 << 10;  // bytes of a row of x in one pass
-constexpr int64_t kTasksOfAThread = 192;    // so that one that is held up delays the others little
-constexpr int kSumSlot = 0, kUpSlot = 1;
 
-int64_t ceil_div(int64_t n, int64_t d) {
-  return (n + d - 1) / d;
-}
+// Where panels are formed by turning others, which costs what ten to twenty rows cost, they serve more rows,
+// which then stream by.
+constexpr int64_t kMostTurnedRows = 1024;
+constexpr int64_t kTasksOfAThread = 8;  // so that one that is held up delays the others little
 
-// Elements of the inner dimension that one step of the innermost loop takes.
-#if defined(__AVX512BF16__)
-template <typename T>
-constexpr int kStep = std::is_same_v<T, Bfloat16> ? 2 : 1;
-#else
-template <typename T>
-constexpr int kStep = 1;
-#endif
+constexpr int kSumSlot = 0, kUpSlot = 1, kPanelSlot = 2;
 
 // One row of W (two with pair products) times the same elements of kRows rows of x.
 template <int kRows>
@@ -276,25 +262,38 @@ void add_update_to(const PackedGemm<T>& op, int64_t row, int64_t rows, const Pan
   for (int64_t i = 0; i < rows; ++i) add_update<1>(z + i * op.rank, op.rank, ranks, to + i * kPanel);
 }
 
-// How a product is cut: rows in blocks, the inner dimension in ranges, panels in groups.
+// How a product is cut: rows in blocks, the inner dimension in ranges. A task is a panel and a block.
 struct Cut {
-  int64_t block_rows, blocks, range, panels, groups;
+  int64_t block_rows, blocks, range, panels;
 };
+
+template <typename T>
+int64_t most_rows(const PackedGemm<T>& op, const Cut& cut) {
+  if (!op.is_transposed) return kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T)));
+  const int64_t blocks = ceil_div(kTasksOfAThread * omp_get_max_threads(), cut.panels);
+  const int64_t rows = ceil_div(op.rows, blocks);
+  return rows < kMostTurnedRows / 4 ? kMostTurnedRows / 4 : rows < kMostTurnedRows ? rows : kMostTurnedRows;
+}
 
 template <typename T>
 Cut cut_of(const PackedGemm<T>& op) {
   Cut cut;
   const int64_t ranges = ceil_div(op.inner, kLongestInner / static_cast<int64_t>(sizeof(T)));
-  cut.range = ceil_div(ceil_div(op.inner, ranges), kStep<T>) * kStep<T>;
-  const int64_t fitting = kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T)));
+  const int64_t unit = op.is_transposed ? kPanel : kStep<T>;
+  cut.range = ceil_div(ceil_div(op.inner, ranges), unit) * unit;
+  cut.panels = ceil_div(op.width, kPanel);
+  const int64_t fitting = most_rows(op, cut);
   const int64_t largest = fitting > kTileRows ? fitting / kTileRows * kTileRows : kTileRows;
   cut.blocks = ceil_div(op.rows, largest);
   cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
   cut.blocks = ceil_div(op.rows, cut.block_rows);
-  cut.panels = ceil_div(op.width, kPanel);
-  const int64_t wanted = ceil_div(kTasksOfAThread * omp_get_max_threads(), cut.blocks);
-  cut.groups = wanted < cut.panels ? wanted : cut.panels;
   return cut;
+}
+
+template <typename T>
+T* scratch_of(int slot, int64_t elements) {
+  return reinterpret_cast<T*>(
+      thread_scratch(slot, ceil_div(elements * static_cast<int64_t>(sizeof(T)), sizeof(float))));
 }
 
 template <typename T>
@@ -304,16 +303,17 @@ void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_
   float* sums = thread_scratch(kSumSlot, is_whole ? kTileRows * kPanel : cut.block_rows * kPanel);
   const int64_t column = panel * kPanel;
   const int64_t columns = op.width - column < kPanel ? op.width - column : kPanel;
-  const T* packed = op.packed + panel * kPanel * ceil_div(op.inner, kStep<T>) * kStep<T>;
+  T* turned = op.is_transposed ? scratch_of<T>(kPanelSlot, cut.range * kPanel) : nullptr;
   for (int64_t k = 0; k < op.inner; k += cut.range) {
     const int64_t inner = op.inner - k < cut.range ? op.inner - k : cut.range;
     const bool is_last = k + inner == op.inner;
+    if (turned) fill_from_transposed(op.packed, op.inner, op.width, column, k, cut.range, turned);
+    const T* part = turned ? turned : op.packed + (panel * whole_steps<T>(op.inner) + k) * kPanel;
     for (int64_t row = first; row < last; row += kTileRows) {
       const int64_t rows = last - row < kTileRows ? last - row : kTileRows;
       float* to = is_whole ? sums : sums + (row - first) * kPanel;
       const TileEnd<T> end{is_last ? &op : nullptr, row, column};
-      tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, packed + k * kPanel, k == 0, to,
-                         end);
+      tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, part, k == 0, to, end);
       if (is_last && ranks.end > ranks.begin) add_update_to(op, row, rows, ranks, to);
       if (is_last) finish(op, to, row, rows, column, columns);
     }
@@ -329,15 +329,12 @@ void packed_gemm(const PackedGemm<T>& op) {
   const Finish<T> finish = finish_of(op);
   const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels) : nullptr;
 #pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.width > kParallelElements / 4)
-  for (int64_t task = 0; task < cut.blocks * cut.groups; ++task) {
-    const int64_t first = task / cut.groups * cut.block_rows, group = task % cut.groups;
+  for (int64_t task = 0; task < cut.blocks * cut.panels; ++task) {
+    const int64_t first = task / cut.panels * cut.block_rows, panel = task % cut.panels;
     const int64_t last = first + cut.block_rows < op.rows ? first + cut.block_rows : op.rows;
-    const int64_t end = cut.panels * (group + 1) / cut.groups;
-    for (int64_t panel = cut.panels * group / cut.groups; panel < end; ++panel) {
-      PanelRanks ranks = ranks_of(op, panel);
-      if (up) ranks.up = up + panel * op.rank * kPanel;
-      one_panel(op, cut, finish, first, last, panel, ranks);
-    }
+    PanelRanks ranks = ranks_of(op, panel);
+    if (up) ranks.up = up + panel * op.rank * kPanel;
+    one_panel(op, cut, finish, first, last, panel, ranks);
   }
 }
 

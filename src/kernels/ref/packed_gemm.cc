@@ -28,7 +28,10 @@ void packed_gemm(const PackedGemm<double>& op) {
   for (int64_t row = 0; row < op.rows; ++row) {
     for (int64_t j = 0; j < op.width; ++j) {
       double sum = op.bias ? op.bias[j] : 0.0;
-      for (int64_t k = 0; k < op.inner; ++k) sum += op.x[row * op.inner + k] * op.packed[k * op.width + j];
+      for (int64_t k = 0; k < op.inner; ++k) {
+        const int64_t place = op.is_transposed ? j * op.inner + k : k * op.width + j;
+        sum += op.x[row * op.inner + k] * op.packed[place];
+      }
       for (int64_t u = 0; u < op.num_updates; ++u) sum += update_at(op, op.updates[u], row, j);
       const int64_t at = row * op.width + j;
       if (op.factor) sum *= op.factor[at];

@@ -1,0 +1,117 @@
+#pragma once
+
+// The layout of a matrix for packed products: panels of kPanel columns, one after the other, each row by row;
+// with pair products two rows at a time, the pairs of a column side by side.
+#include <type_traits>
+
+#include "kernels/cpu/simd.h"
+
+namespace msplora::kernels::MSPLORA_ISA {
+
+#if defined(MSPLORA_ISA_avx512) || defined(MSPLORA_ISA_avx512bf16)
+inline constexpr int kTileRows = 8, kVectors = 3;  // 24 of 32 registers hold sums
+#else
+inline constexpr int kTileRows = 6, kVectors = 2;  // 12 of 16
+#endif
+inline constexpr int kPanel = kVectors * kLanes;
+
+// Rows that one step of the innermost loop takes.
+#if defined(__AVX512BF16__)
+template <typename T>
+inline constexpr int kStep = std::is_same_v<T, Bfloat16> ? 2 : 1;
+#else
+template <typename T>
+inline constexpr int kStep = 1;
+#endif
+
+inline int64_t ceil_div(int64_t n, int64_t d) {
+  return (n + d - 1) / d;
+}
+
+template <typename T>
+int64_t whole_steps(int64_t rows) {
+  return ceil_div(rows, kStep<T>) * kStep<T>;
+}
+
+// Squares of kSide values are turned in registers.
+inline constexpr int kSide = 8;
+typedef uint16_t Halves __attribute__((vector_size(kSide * 2)));
+typedef uint32_t Words __attribute__((vector_size(kSide * 4)));
+
+// Interleaving rows i and i + 4 turns the index (row, column) by one bit; three turns exchange its halves.
+template <typename V>
+MSPLORA_INLINE void transpose_square(V (&rows)[kSide]) {
+  constexpr V low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+  for (int turn = 0; turn < 3; ++turn) {
+    V next[kSide];
+    for (int i = 0; i < kSide / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(rows[i], rows[i + kSide / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + kSide / 2], high);
+    }
+    for (int i = 0; i < kSide; ++i) rows[i] = next[i];
+  }
+}
+
+template <typename V>
+MSPLORA_INLINE V load_row(const void* from) {
+  V value;
+  __builtin_memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+// Stores a turned square: to[j, c] = square[j][c], with rows of kPanel.
+template <typename T, typename V>
+MSPLORA_INLINE void store_square(const V (&square)[kSide], T* to) {
+  for (int j = 0; j < kSide; ++j) __builtin_memcpy(to + j * kPanel, &square[j], sizeof(V));
+}
+
+// The same for words that are pairs: rows 2 c and 2 c + 1 of columns j become rows j, j + 1 of columns 2 c
+// and 2 c + 1.
+MSPLORA_INLINE void store_pairs(const Words (&square)[kSide], uint32_t* to) {
+  constexpr Words low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+  for (int j = 0; j < kSide; j += 2) {
+    const Words even = (square[j] & 0xffff) | (square[j + 1] << 16),
+                odd = (square[j] >> 16) | (square[j + 1] & 0xffff0000);
+    const Words first = __builtin_shuffle(even, odd, low), second = __builtin_shuffle(even, odd, high);
+    __builtin_memcpy(to + j / 2 * kPanel, &first, sizeof(first));
+    __builtin_memcpy(to + j / 2 * kPanel + kSide, &second, sizeof(second));
+  }
+}
+
+// Rows [first, first + rows) of the panel of columns from `column` on of W [inner, width], out of `packed`,
+// which holds its transpose. `first` and `rows` are multiples of kPanel; rows from `inner` on are zero.
+template <typename T>
+void fill_from_transposed(const T* packed, int64_t inner, int64_t width, int64_t column, int64_t first,
+                          int64_t rows, T* to) {
+  using V = std::conditional_t<sizeof(T) == 4 || kStep<T> == 2, Words, Halves>;
+  // In units of V's elements: those of a column stand kPanel apart.
+  const int64_t deep = ceil_div(width, kStep<T>), begin = column / kStep<T>;
+  constexpr int64_t kBlock = kPanel * kPanel * static_cast<int64_t>(sizeof(T));  // that lies together
+  for (int64_t j = first; j < first + rows; j += kSide) {
+    const char* panel = reinterpret_cast<const char*>(packed) +
+                        (j / kPanel * deep * kPanel + j % kPanel) * static_cast<int64_t>(sizeof(V)) / kSide;
+    // No hardware foresees the way to the next block.
+    const char* next =
+        panel + ((begin + deep) * kPanel - j % kPanel) * static_cast<int64_t>(sizeof(V)) / kSide;
+    for (int64_t at = kBlock * (j % kPanel) / kPanel; at < kBlock * (j % kPanel + kSide) / kPanel; at += 64)
+      __builtin_prefetch(next + at, 0);
+    for (int64_t c = 0; c < kPanel / kStep<T>; c += kSide) {
+      V square[kSide];
+      for (int i = 0; i < kSide; ++i) {
+        const int64_t at = begin + c + i;
+        square[i] = at < deep && j < inner
+                        ? load_row<V>(panel + at * kPanel * static_cast<int64_t>(sizeof(V)) / kSide)
+                        : V{};
+      }
+      transpose_square(square);
+      T* corner = to + (j - first) * kPanel;
+      if constexpr (kStep<T> == 2) {
+        store_pairs(square, reinterpret_cast<uint32_t*>(corner) + 2 * c);
+      } else {
+        store_square(square, corner + c);
+      }
+    }
+  }
+}
+
+}  // namespace msplora::kernels::MSPLORA_ISA
