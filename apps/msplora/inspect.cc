@@ -104,7 +104,7 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
 }
 
 /// Of model types that can be run; of others the linear layers alone are known.
-std::vector<NamedTensor> known_parameters(const ModelConfig& config) {
+std::vector<Parameter> known_parameters(const ModelConfig& config) {
   const std::vector<std::string> types = supported_model_types();
   if (std::find(types.begin(), types.end(), config.model_type) == types.end()) return {};
   return parameters_of_shape(config, ModelTask::kSequenceClassification);

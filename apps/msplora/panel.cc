@@ -26,8 +26,7 @@ std::string Panel::text() const {
 
 std::string model_line(const Model& model, const std::string& path, bool random_init) {
   int64_t count = 0;
-  for (const NamedTensor& parameter : const_cast<Model&>(model).parameters())
-    count += parameter.tensor.numel();
+  for (const Parameter& parameter : const_cast<Model&>(model).parameters()) count += parameter.numel();
   const Architecture& architecture = model.architecture();
   return fmt::format("{} of {}, {} layers, hidden size {}, {:.1f}M parameters{}", architecture.model_type,
                      path, architecture.num_layers(), architecture.hidden_size(),

@@ -28,7 +28,7 @@ std::string panel_of(const PretrainingRun& run) {
   const double mean =
       static_cast<double>(summary.tokens) / static_cast<double>(std::max<int64_t>(1, summary.sequences));
   int64_t count = 0;
-  for (const NamedTensor& parameter : run.model->parameters()) count += parameter.tensor.numel();
+  for (const Parameter& parameter : run.model->parameters()) count += parameter.numel();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
   panel.add("trainable", fmt::format("{}: all parameters", with_commas(count)));

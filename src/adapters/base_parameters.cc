@@ -27,7 +27,7 @@ bool is_bias(const std::string& name) {
 /// Modules and their last components, for suggestions.
 std::vector<std::string> module_names(const AdapterTarget& target) {
   std::set<std::string> names;
-  for (const NamedTensor& parameter : target.parameters) {
+  for (const Parameter& parameter : target.parameters) {
     for (std::string module = module_of(parameter.name); !module.empty(); module = module_of(module)) {
       names.insert(module);
       names.insert(module.substr(module.rfind('.') + 1));
@@ -40,14 +40,14 @@ void check_modules(const AdapterConfig& config, const AdapterTarget& target, boo
                    ErrorList& errors) {
   for (const std::string& head : target.head_modules) {
     const bool found = std::any_of(target.parameters.begin(), target.parameters.end(),
-                                   [&](const NamedTensor& p) { return lies_in(p.name, {head}); });
+                                   [&](const Parameter& p) { return lies_in(p.name, {head}); });
     if (!found) errors.add("model", fmt::format("the head `{}` has no parameters", head));
   }
   if (lenient) return;
   for (const std::string& entry : config.modules_to_save) {
     const bool found =
         std::any_of(target.parameters.begin(), target.parameters.end(),
-                    [&](const NamedTensor& p) { return contains_components(module_of(p.name), entry); });
+                    [&](const Parameter& p) { return contains_components(module_of(p.name), entry); });
     if (!found) {
       errors.add("adapter.modules_to_save", fmt::format("`{}` matches no module with parameters", entry),
                  did_you_mean(entry, module_names(target)));
@@ -56,13 +56,13 @@ void check_modules(const AdapterConfig& config, const AdapterTarget& target, boo
 }
 
 void check_dtype(const BaseParameter& trained, ErrorList& errors) {
-  const at::Tensor& tensor = trained.parameter.tensor;
-  if (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble) return;
-  if (tensor.dim() >= 2 && tensor.is_floating_point()) return;  // becomes a float32 copy
+  const at::ScalarType dtype = trained.parameter.dtype();
+  if (dtype == at::kFloat || dtype == at::kDouble) return;
+  if (trained.parameter.sizes().size() >= 2 && at::isFloatingType(dtype)) return;  // becomes a float32 copy
   const char* where = trained.group == ParameterGroup::kBias ? "adapter.bias" : "adapter.modules_to_save";
   errors.add(where,
              fmt::format("{} is {}, but trained biases and norms must be float32", trained.parameter.name,
-                         dtype_name(tensor.scalar_type())),
+                         dtype_name(dtype)),
              "load the model with its vectors in float32, or with compute dtype float32");
 }
 
@@ -91,8 +91,7 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
   std::set<std::string> site_biases;
   for (const Site& site : targeted) site_biases.insert(site.path + ".bias");
   std::vector<BaseParameter> trained, biases, saved;
-  for (const NamedTensor& parameter : target.parameters) {
-    if (!parameter.tensor.defined()) continue;
+  for (const Parameter& parameter : target.parameters) {
     if (is_saved_whole(config, target.head_modules, parameter.name)) {
       saved.push_back({parameter, ParameterGroup::kHead});
     } else if (trained_by_method && trained_by_method(parameter.name)) {
@@ -115,30 +114,27 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
   return trained;
 }
 
-void prepare_base_parameters(const AdapterTarget& target, const std::vector<BaseParameter>& trained) {
+void prepare_base_parameters(const AdapterTarget& target, std::vector<BaseParameter>& trained) {
   std::unordered_map<std::string, const Linear*> layers;
   for (const Site& site : target.sites) layers[site.path] = site.linear;
-  for (const NamedTensor& parameter : target.parameters) {
-    if (parameter.tensor.defined() && parameter.tensor.is_floating_point())
-      parameter.tensor.requires_grad_(false);
+  for (const Parameter& parameter : target.parameters) {
+    const at::Tensor& tensor = parameter.tensor();
+    if (tensor.defined() && tensor.is_floating_point()) tensor.requires_grad_(false);
   }
-  for (const BaseParameter& base : trained) {
-    const auto& [name, tensor] = base.parameter;
+  for (BaseParameter& base : trained) {
+    const std::string& name = base.parameter.name;
     const auto found = layers.find(module_of(name));
     if (found != layers.end() && found->second != nullptr) {
-      const at::Tensor& used = matches_suffix(name, "bias") ? found->second->bias : found->second->weight;
-      if (!tensor.is_same(used)) {
-        throw Error(
-            ErrorCode::kUsage, "AdapterTarget.parameters",
-            name + " is not the tensor that the layer computes with, so training it would change nothing");
+      const Linear& layer = *found->second;
+      const bool is_own = base.parameter.weight ? base.parameter.weight == layer.weight
+                                                : base.parameter.vector.is_same(layer.bias);
+      if (!is_own) {
+        throw Error(ErrorCode::kUsage, "AdapterTarget.parameters",
+                    name + " is not what the layer computes with, so training it would change nothing");
       }
     }
-    const bool keep_dtype = tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble;
-    // set_data changes the tensor behind every handle of the model, which replacing the handle here would
-    // not.
-    tensor.set_data(tensor.detach().to(keep_dtype ? tensor.scalar_type() : at::kFloat, /*non_blocking=*/false,
-                                       /*copy=*/true));
-    tensor.requires_grad_(true);
+    const at::ScalarType dtype = base.parameter.dtype();
+    base.parameter.own(dtype == at::kDouble ? dtype : at::kFloat).requires_grad_(true);
   }
 }
 

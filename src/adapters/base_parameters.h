@@ -11,7 +11,7 @@ namespace msplora::detail {
 
 /// A parameter of the base model that is trained beside the adapter.
 struct BaseParameter {
-  NamedTensor parameter;
+  Parameter parameter;
   ParameterGroup group = ParameterGroup::kHead;
 };
 
@@ -34,7 +34,7 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
                                                   ErrorList& errors);
 
 /// Switches gradients on for `trained` and off for every other parameter of the target, and gives trained
-/// matrices storage of their own. Throws Error{kUsage} when the target's tensors are not the model's own.
-void prepare_base_parameters(const AdapterTarget& target, const std::vector<BaseParameter>& trained);
+/// matrices storage of their own. Throws Error{kUsage} when the target's parameters are not the model's own.
+void prepare_base_parameters(const AdapterTarget& target, std::vector<BaseParameter>& trained);
 
 }  // namespace msplora::detail

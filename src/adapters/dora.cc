@@ -42,7 +42,8 @@ at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& weight_squares,
 at::Tensor dora_output(const Linear& layer, const at::Tensor& x, const at::Tensor& y,
                        const ForwardContext& context, const at::Tensor& magnitude,
                        const at::Tensor& weight_squares, const std::vector<LowRankTerm>& terms) {
-  const at::Tensor norms = row_norms(layer.weight, weight_squares, terms);
+  const at::Tensor weight = layer.weight->values();
+  const at::Tensor norms = row_norms(weight, weight_squares, terms);
   // m/n - 1 and not m/n: at m = n the output is y to the bit.
   const at::Tensor excess = (magnitude / norms - 1.0).to(y.scalar_type());
   const kernels::DropoutMask mask =
@@ -50,7 +51,7 @@ at::Tensor dora_output(const Linear& layer, const at::Tensor& x, const at::Tenso
   if (mask.active()) {
     const auto [down, up] = stacked(terms);
     const at::Tensor product =
-        adapted_linear(dropout(x, mask), layer.weight, {}, down, up, {{0, down.size(0), {}}});
+        adapted_linear(dropout(x, mask), weight, {}, down, up, {{0, down.size(0), {}}});
     return y + excess * product;
   }
   const at::Tensor product = layer.bias.defined() ? y - layer.bias.to(y.scalar_type()) : y;

@@ -38,18 +38,17 @@ uint64_t hash_values(uint64_t hash, const at::Tensor& tensor) {
 
 }  // namespace
 
-uint64_t fingerprint(const std::vector<NamedTensor>& parameters,
-                     const std::vector<std::string>& head_modules) {
-  std::map<std::string, at::Tensor> sorted;
-  for (const NamedTensor& parameter : parameters) {
-    if (!parameter.tensor.is_floating_point() || detail::lies_in(parameter.name, head_modules)) continue;
-    sorted[parameter.name] = parameter.tensor;
+uint64_t fingerprint(const std::vector<Parameter>& parameters, const std::vector<std::string>& head_modules) {
+  std::map<std::string, const Parameter*> sorted;
+  for (const Parameter& parameter : parameters) {
+    if (!at::isFloatingType(parameter.dtype()) || detail::lies_in(parameter.name, head_modules)) continue;
+    sorted[parameter.name] = &parameter;
   }
   uint64_t hash = hash_name("msplora base");
-  for (const auto& [name, tensor] : sorted) {
+  for (const auto& [name, parameter] : sorted) {
     hash = mix_seed(hash, hash_name(name));
-    for (const int64_t size : tensor.sizes()) hash = mix_seed(hash, static_cast<uint64_t>(size));
-    hash = hash_values(hash, tensor);
+    for (const int64_t size : parameter->sizes()) hash = mix_seed(hash, static_cast<uint64_t>(size));
+    hash = hash_values(hash, parameter->values());
   }
   return hash == 0 ? 1 : hash;
 }

@@ -59,7 +59,7 @@ class FlatLoraAdapter : public LowRankAdapter {
       noise->stream = hash_name(site.path + ".weight_noise");
       noise->per_micro_batch = config_.own<FlatLoraOptions>().per_micro_batch;
       noises_.push_back(std::move(noise));
-      base_squares_.push_back(wide(site.linear->weight).square().sum(1));
+      base_squares_.push_back(wide(site.linear->weight->values()).square().sum(1));
     }
   }
 
@@ -84,7 +84,7 @@ class FlatLoraAdapter : public LowRankAdapter {
   /// |W'_i| of every row, without W': |w_i|² + 2 s b_i (A w_i) + s² b_i (A Aᵀ) b_iᵀ.
   at::Tensor row_norms(size_t site_index) const {
     const LowRankTerm term = terms(site_index).at(0);
-    const at::Tensor weight = wide(sites_[site_index].linear->weight);
+    const at::Tensor weight = wide(sites_[site_index].linear->weight->values());
     const at::Tensor cross = at::mm(weight, term.down.t());
     const at::Tensor gram = at::mm(term.down, term.down.t());
     const at::Tensor change =

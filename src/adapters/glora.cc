@@ -74,9 +74,9 @@ class GloraAdapter : public Adapter, private Search {
     SiteUpdate update;
     update.computed_low_rank = [this, site_index] { return terms(site_index); };
     update.affine = [this, site_index](const Linear& layer, const ForwardContext&) {
-      AffineMap map{layer.weight, layer.bias};
+      AffineMap map{layer.weight->values(), layer.bias};
       if (const at::Tensor a = scale_of_weight(site_index); a.defined()) {
-        const at::Tensor weight = wide(layer.weight);
+        const at::Tensor weight = wide(layer.weight->values());
         map.weight = at::addcmul(weight, weight, a);
       }
       if (const at::Tensor change = bias_change(site_index, layer); change.defined()) {
@@ -92,7 +92,7 @@ class GloraAdapter : public Adapter, private Search {
     const Linear& layer = *sites_.at(site_index).linear;
     SiteChange change = Adapter::change_of(site_index);
     const at::Tensor a = scale_of_weight(site_index);
-    if (a.defined()) change.weight = change.weight + wide(layer.weight) * a;
+    if (a.defined()) change.weight = change.weight + wide(layer.weight->values()) * a;
     change.bias = bias_change(site_index, layer);
     return change;
   }
@@ -306,7 +306,7 @@ class GloraAdapter : public Adapter, private Search {
     if (choice[kC] != Support::kNone) {
       const Factors& c = tensors[kC];
       const at::Tensor shift = choice[kC] == Support::kLowRank ? at::mm(c.down, c.up) : first_column(c.down);
-      add(at::mv(wide(layer.weight), shift.select(1, 0)));
+      add(at::mv(wide(layer.weight->values()), shift.select(1, 0)));
     }
     return sum.defined() ? sum.contiguous() : sum;
   }

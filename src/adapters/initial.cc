@@ -9,10 +9,10 @@
 namespace msplora::detail {
 
 at::TensorOptions factor_options(const Site& site) {
-  const at::Tensor& weight = site.linear->weight;
+  const Weight& weight = *site.linear->weight;
   return at::TensorOptions()
       .device(weight.device())
-      .dtype(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+      .dtype(weight.dtype() == at::kDouble ? at::kDouble : at::kFloat);
 }
 
 at::Tensor wide(const at::Tensor& tensor) {

@@ -81,7 +81,7 @@ Factors initial_factors(const FactorRequest& request, const Site& site) {
   const at::TensorOptions options = factor_options(site);
   Factors factors;
   if (is_weight_init(request.init)) {
-    const at::Tensor weight = site.linear->weight.detach().to(options);
+    const at::Tensor weight = site.linear->weight->values().detach().to(options);
     factors = request.init == "pissa" ? pissa(request, weight) : olora(request, weight);
   } else if (request.init == "orthogonal") {
     factors = orthogonal(request, site);

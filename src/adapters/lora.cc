@@ -131,7 +131,7 @@ class LoraAdapter : public LowRankAdapter {
     }
     if (!config_.use_dora) return;
     for (size_t i = 0; i < sites_.size(); ++i) {
-      const at::Tensor& weight = sites_[i].linear->weight;
+      const at::Tensor weight = sites_[i].linear->weight->values();
       magnitudes_.push_back(add_trainable(magnitude_name(sites_[i]),
                                           row_norms(weight, row_squares(weight), factors(i).change())));
     }
@@ -154,11 +154,12 @@ class LoraAdapter : public LowRankAdapter {
     }
     if (config_.use_dora) {
       // The weight is frozen while an adapter is attached, so its norms are taken once.
-      update.transform_output =
-          [f, magnitude = magnitudes_[site_index], squares = row_squares(sites_[site_index].linear->weight)](
-              const Linear& layer, const at::Tensor& x, const at::Tensor& y, const ForwardContext& context) {
-            return dora_output(layer, x, y, context, magnitude, squares, f.change());
-          };
+      update.transform_output = [f, magnitude = magnitudes_[site_index],
+                                 squares = row_squares(sites_[site_index].linear->weight->values())](
+                                    const Linear& layer, const at::Tensor& x, const at::Tensor& y,
+                                    const ForwardContext& context) {
+        return dora_output(layer, x, y, context, magnitude, squares, f.change());
+      };
     }
     return update;
   }
@@ -168,7 +169,7 @@ class LoraAdapter : public LowRankAdapter {
     SiteChange change = Adapter::change_of(site_index);
     if (!config_.use_dora) return change;
     const at::Tensor& delta = change.weight;
-    const at::Tensor& weight = sites_[site_index].linear->weight;
+    const at::Tensor weight = sites_[site_index].linear->weight->values();
     const at::Tensor norms = row_norms(weight, row_squares(weight), factors(site_index).change());
     const at::Tensor gain = (magnitudes_[site_index] / norms).unsqueeze(1);
     return {(gain - 1.0) * weight.detach().to(delta.scalar_type()) + gain * delta, {}};

@@ -35,7 +35,7 @@ MergedSite merged_site(const Adapter& adapter, size_t index, at::ScalarType stor
   const Linear& layer = *site.linear;
   MergedSite result;
   const SiteChange change = adapter.change_of(index);
-  result.weight = merged(layer.weight, change.weight, stored_dtype, site.path + ".weight");
+  result.weight = merged(layer.weight->values(), change.weight, stored_dtype, site.path + ".weight");
   if (!change.bias.defined()) return result;
   if (!layer.bias.defined()) {
     throw Error(ErrorCode::kUsage, site.path,
@@ -56,7 +56,7 @@ MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype) {
   adapter.detach();
   for (size_t i = 0; i < sites.size(); ++i) {
     Linear& layer = *adapter.sites()[i].linear;
-    layer.weight = sites[i].weight;
+    layer.weight->set(sites[i].weight);
     if (sites[i].bias.defined()) layer.bias = sites[i].bias;
   }
   report.sites = static_cast<int64_t>(sites.size());

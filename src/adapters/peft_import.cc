@@ -99,14 +99,14 @@ void check_task(const PeftConfig& peft, const AdapterTarget& target, const std::
 
 /// A file without any tensor of a head was made beside the head of its base: that one stays.
 void use_head_of_base(const AdapterTarget& target, std::map<std::string, StoredTensor>& stored) {
-  std::vector<const NamedTensor*> head;
-  for (const NamedTensor& parameter : target.parameters) {
-    if (!parameter.tensor.defined() || !lies_in(parameter.name, target.head_modules)) continue;
+  std::vector<const Parameter*> head;
+  for (const Parameter& parameter : target.parameters) {
+    if (!lies_in(parameter.name, target.head_modules)) continue;
     if (stored.count(parameter.name) > 0) return;
     head.push_back(&parameter);
   }
-  for (const NamedTensor* parameter : head) {
-    stored.emplace(parameter->name, StoredTensor{parameter->name, parameter->tensor.detach().clone()});
+  for (const Parameter* parameter : head) {
+    stored.emplace(parameter->name, StoredTensor{parameter->name, parameter->values().detach().clone()});
   }
 }
 

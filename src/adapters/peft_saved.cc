@@ -25,9 +25,9 @@ std::vector<std::string> taken_by_us(const std::vector<std::string>& names,
 
 }  // namespace
 
-std::set<std::string> module_paths(const std::vector<NamedTensor>& parameters) {
+std::set<std::string> module_paths(const std::vector<Parameter>& parameters) {
   std::set<std::string> paths;
-  for (const NamedTensor& parameter : parameters) {
+  for (const Parameter& parameter : parameters) {
     std::string path = parameter.name;
     for (size_t dot = path.rfind('.'); dot != std::string::npos; dot = path.rfind('.')) {
       path.resize(dot);
@@ -61,7 +61,7 @@ std::vector<std::string> outermost(const std::set<std::string>& paths) {
 }
 
 std::vector<std::string> names_for_peft(const std::vector<std::string>& names,
-                                        const std::vector<NamedTensor>& parameters) {
+                                        const std::vector<Parameter>& parameters) {
   const std::set<std::string> paths = module_paths(parameters);
   const std::vector<std::string> wanted = taken_by_us(names, paths);
   // PEFT wraps a module inside a wrapped one a second time, so the sets must agree, not their outermost.
@@ -70,7 +70,7 @@ std::vector<std::string> names_for_peft(const std::vector<std::string>& names,
 }
 
 std::vector<std::string> names_from_peft(const std::vector<std::string>& names,
-                                         const std::vector<NamedTensor>& parameters) {
+                                         const std::vector<Parameter>& parameters) {
   const std::set<std::string> paths = module_paths(parameters);
   std::vector<std::string> wanted = outermost(taken_by_peft(names, paths));
   return taken_by_us(names, paths) == wanted ? names : wanted;

@@ -9,7 +9,7 @@
 namespace msplora::detail {
 
 /// Every module that holds parameters, and the modules around it, by path.
-std::set<std::string> module_paths(const std::vector<NamedTensor>& parameters);
+std::set<std::string> module_paths(const std::vector<Parameter>& parameters);
 
 /// The modules that PEFT takes for modules_to_save: those whose path ends with one of the names, dots or not
 /// (`norm` is `model.norm` and every `input_layernorm`).
@@ -22,10 +22,10 @@ std::vector<std::string> outermost(const std::set<std::string>& paths);
 /// Names under which PEFT takes exactly the modules that our rule takes (an entry stands for whole components
 /// of a path, base_parameters.h): `names` themselves where they do, else full paths.
 std::vector<std::string> names_for_peft(const std::vector<std::string>& names,
-                                        const std::vector<NamedTensor>& parameters);
+                                        const std::vector<Parameter>& parameters);
 
 /// The other way: `names` where our rule takes what PEFT's does, else the full paths of PEFT's modules.
 std::vector<std::string> names_from_peft(const std::vector<std::string>& names,
-                                         const std::vector<NamedTensor>& parameters);
+                                         const std::vector<Parameter>& parameters);
 
 }  // namespace msplora::detail

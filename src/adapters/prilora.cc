@@ -118,7 +118,7 @@ class PriloraAdapter : public LowRankAdapter {
   PriloraAdapter(MethodInput input, LowRankLayout layout)
       : LowRankAdapter(std::move(input), std::move(layout)) {
     for (const Site& site : sites_) {
-      input_norms_.push_back(at::zeros({site.in_features}, site.linear->weight.device()));
+      input_norms_.push_back(at::zeros({site.in_features}, site.linear->weight->device()));
     }
     for (const at::Tensor& norms : input_norms_) observed_.push_back(norms.new_zeros({0, norms.size(0)}));
   }

@@ -89,7 +89,7 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
 
 /// Adds the parameters of the base that the method trains itself.
 void count_base(const Method& method, const AdapterConfig& config, const std::vector<std::string>& heads,
-                const std::vector<NamedTensor>& parameters, ParameterCount& count) {
+                const std::vector<Parameter>& parameters, ParameterCount& count) {
   if (parameters.empty()) {
     throw Error(ErrorCode::kUsage, "count_parameters",
                 fmt::format("method `{}` trains parameters of the base, whose shapes are not known here",
@@ -98,11 +98,11 @@ void count_base(const Method& method, const AdapterConfig& config, const std::ve
   }
   count.per_level.resize(1);
   count.owners.resize(1);
-  for (const NamedTensor& parameter : parameters) {
+  for (const Parameter& parameter : parameters) {
     if (detail::is_saved_whole(config, heads, parameter.name) || !method.trains_parameter(parameter.name))
       continue;
-    count.total += parameter.tensor.numel();
-    count.per_level[0] += parameter.tensor.numel();
+    count.total += parameter.numel();
+    count.per_level[0] += parameter.numel();
   }
 }
 
@@ -138,7 +138,7 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
   const bool lenient = strictness == detail::Strictness::kLenient;
   const detail::ParameterFilter trains =
       checked.method != nullptr ? checked.method->trains_parameter : nullptr;
-  const auto base = detail::select_base_parameters(config, target, checked.sites, trains, lenient, errors);
+  auto base = detail::select_base_parameters(config, target, checked.sites, trains, lenient, errors);
   if (errors.empty() && checked.tensors.empty() && base.empty()) {
     errors.add(
         "adapter.method",
@@ -155,7 +155,7 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
   std::unique_ptr<Adapter> adapter =
       checked.method->create({config, std::move(target), std::move(checked.sites), seed, values_follow});
   for (const detail::BaseParameter& entry : base) {
-    adapter->trainable_.push_back({entry.parameter.name, entry.parameter.tensor, entry.group, 0});
+    adapter->trainable_.push_back({entry.parameter.name, entry.parameter.tensor(), entry.group, 0});
   }
   adapter->attach();
   return adapter;
@@ -208,7 +208,7 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const AttentionHeads& heads,
                                 const std::vector<std::string>& head_modules,
-                                const std::vector<NamedTensor>& parameters) {
+                                const std::vector<Parameter>& parameters) {
   ErrorList errors;
   const Checked checked =
       check(config, sites, num_layers, heads, head_modules,

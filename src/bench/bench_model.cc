@@ -40,7 +40,7 @@ StepQuestion BenchModel::question(std::vector<int64_t> lengths, bool checkpoint_
   question.trains_embeddings = adapter == nullptr;
   for (const Site& site : model->sites()) {
     SiteWork work;
-    work.trains_weight = site.linear->weight.requires_grad();
+    work.trains_weight = site.linear->weight->requires_grad();
     for (size_t i = 0; adapter != nullptr && i < adapter->sites().size(); ++i) {
       if (adapter->sites()[i].path != site.path) continue;
       work.has_adapter = true;

@@ -43,25 +43,34 @@ class AtLinear : public GemmVariant {
   at::Tensor x_, weight_, y_;
 };
 
+using detail::Direction;
+
 class PackedKernel : public GemmVariant {
  public:
-  PackedKernel(at::Tensor x, at::Tensor weight, at::Tensor y)
+  /// Backward: the weight is given as its transpose, so that the result is the same.
+  PackedKernel(at::Tensor x, const at::Tensor& weight, at::Tensor y, Direction direction)
       : x_(std::move(x)),
         y_(std::move(y)),
-        product_(detail::make_kernel_product({std::move(weight), false})) {}
-  std::string name() const override { return "packed weight"; }
+        product_(detail::make_kernel_product(
+            {weight.size(0), weight.size(1), weight.scalar_type(),
+             [weight](int64_t begin, int64_t end) { return weight.slice(0, begin, end); }})),
+        direction_(direction) {}
+  std::string name() const override {
+    return direction_ == Direction::kForward ? "packed weight" : "packed weight, turned";
+  }
   void run() override {
     detail::ProductCall call;
     call.x = x_.data_ptr();
     call.rows = x_.size(0);
     call.y = y_.data_ptr();
-    product_->run(call);
+    product_->run(direction_, call);
   }
   at::Tensor result() const override { return y_; }
 
  private:
   at::Tensor x_, y_;
   std::unique_ptr<detail::PackedProduct> product_;
+  Direction direction_;
 };
 
 }  // namespace
@@ -74,8 +83,10 @@ std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at
   std::vector<std::unique_ptr<GemmVariant>> variants;
   variants.push_back(std::make_unique<AtLinear>(x, weight, y));
   if (!device.is_cpu()) return variants;
-  if (detail::suits_kernel_product(dtype, size.in))
-    variants.push_back(std::make_unique<PackedKernel>(x, weight, y));
+  if (detail::suits_kernel_product(dtype, size.out, size.in)) {
+    variants.push_back(std::make_unique<PackedKernel>(x, weight, y, Direction::kForward));
+    variants.push_back(std::make_unique<PackedKernel>(x, weight.t().contiguous(), y, Direction::kBackward));
+  }
   if (auto packed = detail::onednn_packed_gemm(x, weight, y)) variants.push_back(std::move(packed));
   return variants;
 }

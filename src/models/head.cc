@@ -15,7 +15,7 @@ namespace msplora {
 
 using Role = ParameterStore::Role;
 
-Head::Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t vocab_size, bool is_drawn,
+Head::Head(const HeadSpec& spec, const std::shared_ptr<Weight>& word_embeddings, bool is_drawn,
            ParameterStore& store)
     : spec_(spec) {
   const bool is_lm = is_language_model();
@@ -40,18 +40,20 @@ Head::Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t voca
   if (!is_lm) return;
   at::Tensor bias;
   if (!spec.decoder_bias.empty())
-    bias = store.take(spec.decoder_bias, {vocab_size}, Role::kExact, ParameterStore::Init::kZero);
+    bias = store.take(spec.decoder_bias, {word_embeddings->out_features()}, Role::kExact,
+                      ParameterStore::Init::kZero);
   if (spec.is_tied) {
     decoder_ = Linear(spec.decoder, word_embeddings, bias);
   } else {
-    const LinearSpec decoder{LinearRole::kHead, spec.decoder, word_embeddings.size(1), vocab_size, false};
+    const LinearSpec decoder{LinearRole::kHead, spec.decoder, word_embeddings->in_features(),
+                             word_embeddings->out_features(), false};
     decoder_ = store.linear(spec.decoder, decoder);
   }
 }
 
 at::Tensor Head::run_stages(at::Tensor x, const ForwardContext& context) const {
   for (const Stage& stage : stages_) {
-    if (!is_language_model()) x = x.to(stage.linear.weight.scalar_type());
+    if (!is_language_model()) x = x.to(stage.linear.weight->dtype());
     x = dropout(x, dropout_mask(context, stage.spec.dropout, stage.dropout_stream));
     x = stage.linear.forward(x, context);
     if (stage.spec.activation) x = activation(x, *stage.spec.activation);
@@ -79,7 +81,7 @@ void Head::append_sites(std::vector<Site>& sites) {
   for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1, LinearRole::kHead));
 }
 
-void Head::append_parameters(std::vector<NamedTensor>& parameters) const {
+void Head::append_parameters(std::vector<Parameter>& parameters) const {
   for (const Stage& stage : stages_) {
     append_linear(stage.linear, parameters);
     stage.norm.append_parameters(parameters);

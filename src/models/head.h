@@ -14,7 +14,7 @@ namespace msplora {
 class Head {
  public:
   Head() = default;
-  Head(const HeadSpec& spec, const at::Tensor& word_embeddings, int64_t vocab_size, bool is_drawn,
+  Head(const HeadSpec& spec, const std::shared_ptr<Weight>& word_embeddings, bool is_drawn,
        ParameterStore& store);
 
   /// hidden [N, hidden_size] -> logits, or the hidden states themselves without a head.
@@ -26,7 +26,7 @@ class Head {
   /// Module paths that are trained and saved whole beside an adapter.
   const std::vector<std::string>& modules() const { return modules_; }
   void append_sites(std::vector<Site>& sites);
-  void append_parameters(std::vector<NamedTensor>& parameters) const;
+  void append_parameters(std::vector<Parameter>& parameters) const;
 
  private:
   struct Stage {

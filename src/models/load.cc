@@ -125,7 +125,7 @@ std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOp
   return build(config, options, nullptr, "model", nullptr);
 }
 
-std::vector<NamedTensor> parameters_of_shape(const ModelConfig& config, ModelTask task) {
+std::vector<Parameter> parameters_of_shape(const ModelConfig& config, ModelTask task) {
   ModelLoadOptions options;
   options.task = task;
   return build(config, options, nullptr, "model", nullptr, /*shapes_alone=*/true)->parameters();
@@ -152,8 +152,8 @@ void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
     if (linear.spec.is_transposed) transposed.insert(linear.path + ".weight");
   }
   std::vector<NamedTensor> tensors;
-  for (const NamedTensor& parameter : model.parameters()) {
-    const at::Tensor stored = parameter.tensor.detach().to(dtype);
+  for (const Parameter& parameter : model.parameters()) {
+    const at::Tensor stored = parameter.values().detach().to(dtype);
     tensors.push_back({parameter.name, transposed.contains(parameter.name) ? stored.t() : stored});
   }
   fs::create_directories(directory);

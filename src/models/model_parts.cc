@@ -12,7 +12,7 @@
 
 namespace msplora {
 
-void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters) {
+void append_linear(const Linear& linear, std::vector<Parameter>& parameters) {
   parameters.push_back({linear.name() + ".weight", linear.weight});
   if (linear.bias.defined()) parameters.push_back({linear.name() + ".bias", linear.bias});
 }

@@ -8,7 +8,7 @@
 /// Small parts of the models.
 namespace msplora {
 
-void append_linear(const Linear& linear, std::vector<NamedTensor>& parameters);
+void append_linear(const Linear& linear, std::vector<Parameter>& parameters);
 Site make_site(Linear& linear, int64_t layer, LinearRole role);
 
 /// Row of the first and of the last token of every sequence, int64 [B].

@@ -46,7 +46,7 @@ at::Tensor Norm::of_dropped_sum(const at::Tensor& y, const at::Tensor& residual,
   return of_sum(dropout(y, mask), residual).normed;
 }
 
-void Norm::append_parameters(std::vector<NamedTensor>& parameters) const {
+void Norm::append_parameters(std::vector<Parameter>& parameters) const {
   if (weight_.defined()) parameters.push_back({path_ + ".weight", weight_});
   if (bias_.defined()) parameters.push_back({path_ + ".bias", bias_});
 }

@@ -29,7 +29,7 @@ class Norm {
   at::Tensor of_dropped_sum(const at::Tensor& y, const at::Tensor& residual,
                             const kernels::DropoutMask& mask) const;
 
-  void append_parameters(std::vector<NamedTensor>& parameters) const;
+  void append_parameters(std::vector<Parameter>& parameters) const;
 
  private:
   NormSpec spec_;

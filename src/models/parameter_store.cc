@@ -23,8 +23,13 @@ bool starts_with_any(const std::string& name, const std::vector<std::string>& pr
 }
 
 bool is_finite(const at::Tensor& tensor) {
-  // max |x| carries NaN along, so one reduction answers.
-  return tensor.numel() == 0 || at::isfinite(tensor.abs().max()).item<bool>();
+  constexpr int64_t kPart = 1 << 20;  // so that no second copy of a large table is formed
+  const at::Tensor flat = tensor.reshape({-1});
+  for (int64_t begin = 0; begin < flat.numel(); begin += kPart) {
+    // max |x| carries NaN along, so one reduction answers.
+    if (!at::isfinite(flat.slice(0, begin, begin + kPart).abs().max()).item<bool>()) return false;
+  }
+  return true;
 }
 
 std::string list(const std::string& title, const std::vector<std::string>& names) {
@@ -105,11 +110,11 @@ at::Tensor ParameterStore::made(const std::string& name, const std::vector<int64
   return convert(draw(name, shape, init), role);
 }
 
-at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {
+at::Tensor ParameterStore::stored(const std::string& name, const std::vector<int64_t>& shape, Role role) {
   const std::string spelling = is_of_foreign_head(name) ? std::string() : find(name);
   if (spelling.empty()) {
     if (checkpoint_ != nullptr) (role == Role::kHead ? fresh_ : missing_).push_back(name);
-    return made(name, shape, role, init);
+    return {};
   }
   used_.insert(spelling);
   const TensorInfo& info = checkpoint_->info(spelling);
@@ -119,32 +124,48 @@ at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> sh
     if (role == Role::kHead && options_.num_labels > 0 && other_count == shape) {
       fresh_.push_back(name);
       replaced_rows_ = info.shape.front();
-      return made(name, shape, role, init);
+    } else {
+      misshaped_.push_back(fmt::format("{}: expected [{}], found [{}]", name, fmt::join(shape, ", "),
+                                       fmt::join(info.shape, ", ")));
     }
-    misshaped_.push_back(fmt::format("{}: expected [{}], found [{}]", name, fmt::join(shape, ", "),
-                                     fmt::join(info.shape, ", ")));
-    return made(name, shape, role, Init::kZero);
+    return {};
   }
-  if (options_.random_init || shapes_alone_) return made(name, shape, role, init);
-  const at::Tensor stored = checkpoint_->tensor(spelling);
-  if (!at::isFloatingType(stored.scalar_type())) {
+  if (options_.random_init || shapes_alone_) return {};
+  at::Tensor tensor = checkpoint_->tensor(spelling);
+  if (!at::isFloatingType(tensor.scalar_type())) {
     misshaped_.push_back(fmt::format("{}: expected a floating-point tensor, found {}", name,
-                                     dtype_name(stored.scalar_type())));
-    return convert(draw(name, shape, Init::kZero), role);
+                                     dtype_name(tensor.scalar_type())));
+    return {};
   }
-  if (!is_finite(stored)) not_finite_.push_back(name);
-  return convert(stored, role);
+  if (!is_finite(tensor)) not_finite_.push_back(name);
+  return tensor;
+}
+
+at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {
+  const at::Tensor found = stored(name, shape, role);
+  return found.defined() ? convert(found, role) : made(name, shape, role, init);
+}
+
+std::shared_ptr<Weight> ParameterStore::weight(const std::string& name, int64_t out, int64_t in, Role role,
+                                               bool is_transposed) {
+  const std::vector<int64_t> shape =
+      is_transposed ? std::vector<int64_t>{in, out} : std::vector<int64_t>{out, in};
+  const at::Tensor found = stored(name, shape, role);
+  const bool is_frozen = role == Role::kMatrix && !options_.keep_float32 && options_.device.is_cpu();
+  if (found.defined() && is_frozen && packs_weights(options_.compute_dtype, out, in)) {
+    return std::make_shared<Weight>(
+        stored_weight(found, options_.compute_dtype, is_transposed, /*is_mapped=*/true));
+  }
+  const at::Tensor tensor = found.defined() ? convert(found, role) : made(name, shape, role, Init::kNormal);
+  return std::make_shared<Weight>(is_transposed ? tensor.t().contiguous() : tensor);
 }
 
 Linear ParameterStore::linear(const std::string& path, const LinearSpec& spec, Role role) {
-  const std::string name = path + ".weight";
-  at::Tensor weight = spec.is_transposed
-                          ? take(name, {spec.in, spec.out}, role, Init::kNormal).t().contiguous()
-                          : take(name, {spec.out, spec.in}, role, Init::kNormal);
+  std::shared_ptr<Weight> matrix = weight(path + ".weight", spec.out, spec.in, role, spec.is_transposed);
   at::Tensor bias;
   if (spec.has_bias)
     bias = take(path + ".bias", {spec.out}, role == Role::kHead ? role : Role::kExact, Init::kZero);
-  return {path, std::move(weight), std::move(bias)};
+  return {path, std::move(matrix), std::move(bias)};
 }
 
 void ParameterStore::finish(const std::string& where, const std::vector<std::string>& ignorable,

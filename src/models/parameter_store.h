@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -36,6 +37,10 @@ class ParameterStore {
   void use_shapes_alone() { shapes_alone_ = true; }
 
   at::Tensor take(const std::string& name, std::vector<int64_t> shape, Role role, Init init);
+  /// The weight of a layer or a table, [out, in]. A frozen one stays as the checkpoint stores it where
+  /// products pack it anyway.
+  std::shared_ptr<Weight> weight(const std::string& name, int64_t out, int64_t in, Role role,
+                                 bool is_transposed = false);
   Linear linear(const std::string& path, const LinearSpec& spec, Role role = Role::kMatrix);
   /// Whether the checkpoint holds the tensor under any of its spellings.
   bool contains(const std::string& name) const;
@@ -49,6 +54,9 @@ class ParameterStore {
  private:
   std::string find(const std::string& name) const;  // spelling used by the checkpoint, or ""
   bool is_of_foreign_head(const std::string& name) const;
+  /// The checkpoint's tensor as it is stored; undefined where it has none that fits, or none is wanted, and
+  /// the parameter is to be made.
+  at::Tensor stored(const std::string& name, const std::vector<int64_t>& shape, Role role);
   at::Tensor made(const std::string& name, const std::vector<int64_t>& shape, Role role, Init init) const;
   at::Tensor draw(const std::string& name, const std::vector<int64_t>& shape, Init init) const;
   at::Tensor convert(const at::Tensor& stored, Role role) const;

@@ -59,20 +59,20 @@ Transformer::Block Transformer::make_block(const BlockSpec& spec, ParameterStore
 
 Transformer::Transformer(const ModelConfig& config, Architecture resolved, const ModelLoadOptions& options,
                          ParameterStore& store)
-    : Model(config, std::move(resolved), options.compute_dtype) {
+    : Model(config, std::move(resolved), options.compute_dtype, options.device) {
   const Architecture& a = architecture();
   const EmbeddingSpec& e = a.embeddings;
   const auto table = [&](const std::string& name, int64_t rows) {
     return store.take(e.path + "." + name + ".weight", {rows, e.width}, Role::kMatrix, Init::kNormal);
   };
-  word_embeddings_ = table(e.words, e.rows);
+  word_embeddings_ = store.weight(e.path + "." + e.words + ".weight", e.rows, e.width, Role::kMatrix);
   if (e.position_rows > 0) position_embeddings_ = table(e.positions, e.position_rows);
   if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
   embedding_norm_ = Norm(e.norm, e.path + ".", e.width, store);
   if (e.projection) embedding_projection_ = store.linear(e.projection->name, *e.projection);
   for (const BlockSpec& block : a.blocks) blocks_.push_back(make_block(block, store));
   final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
-  head_ = Head(a.head, word_embeddings_, a.vocab_size(), options.random_init, store);
+  head_ = Head(a.head, word_embeddings_, options.random_init, store);
 }
 
 at::Tensor Transformer::forward(const PackedInput& input, const ForwardContext& context) {
@@ -96,13 +96,13 @@ std::vector<Site> Transformer::sites() {
   return sites;
 }
 
-std::vector<NamedTensor> Transformer::parameters() {
+std::vector<Parameter> Transformer::parameters() {
   const EmbeddingSpec& e = architecture().embeddings;
-  std::vector<NamedTensor> parameters;
+  std::vector<Parameter> parameters;
   const auto append = [&](const std::string& name, const at::Tensor& table) {
     if (table.defined()) parameters.push_back({e.path + "." + name + ".weight", table});
   };
-  append(e.words, word_embeddings_);
+  parameters.push_back({e.path + "." + e.words + ".weight", word_embeddings_});
   append(e.positions, position_embeddings_);
   append(e.types, token_type_embeddings_);
   embedding_norm_.append_parameters(parameters);

@@ -25,7 +25,7 @@ class Transformer : public Model {
   at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
                       const ForwardContext& context) override;
   std::vector<Site> sites() override;
-  std::vector<NamedTensor> parameters() override;
+  std::vector<Parameter> parameters() override;
   std::vector<std::string> head_modules() const override { return head_.modules(); }
 
  private:
@@ -69,6 +69,8 @@ class Transformer : public Model {
   void check(const PackedInput& input) const;
   /// A model with one segment puts both texts of a pair into it, whatever its tokenizer says.
   at::Tensor segment_ids(const PackedInput& input) const;
+  /// The rows of the table of words, and where in them those of `ids` are.
+  Embedding words_of(const at::Tensor& ids) const;
   at::Tensor embed(const PackedInput& input, const ForwardContext& context) const;
   /// `rows` (undefined: all) are those that the last block is computed for.
   Stream run_blocks(const Pass& pass, const at::Tensor& rows) const;
@@ -85,7 +87,8 @@ class Transformer : public Model {
                   const at::Tensor& rows, const Pass& pass) const;
   WithInput feed_forward(const Block& block, const at::Tensor& x, const Pass& pass) const;
 
-  at::Tensor word_embeddings_, position_embeddings_, token_type_embeddings_;
+  std::shared_ptr<Weight> word_embeddings_;
+  at::Tensor position_embeddings_, token_type_embeddings_;
   Norm embedding_norm_;
   std::optional<Linear> embedding_projection_;
   std::vector<Block> blocks_;

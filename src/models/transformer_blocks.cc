@@ -1,4 +1,5 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <algorithm>
@@ -53,9 +54,15 @@ at::Tensor Transformer::segment_ids(const PackedInput& input) const {
   return architecture().embeddings.type_rows == 1 ? at::Tensor() : input.token_type_ids;
 }
 
+Embedding Transformer::words_of(const at::Tensor& ids) const {
+  const auto& frozen = word_embeddings_->frozen();
+  if (!frozen) return {word_embeddings_->tensor(), ids};
+  return {frozen->gather(ids), at::arange(ids.size(0), ids.options())};
+}
+
 at::Tensor Transformer::embed(const PackedInput& input, const ForwardContext& context) const {
   const EmbeddingSpec& e = architecture().embeddings;
-  std::vector<Embedding> parts = {{word_embeddings_, input.input_ids}};
+  std::vector<Embedding> parts = {words_of(input.input_ids)};
   if (position_embeddings_.defined())
     parts.push_back({position_embeddings_, position_ids(input, e.position_offset)});
   if (token_type_embeddings_.defined()) parts.push_back({token_type_embeddings_, segment_ids(input)});
@@ -74,7 +81,7 @@ Transformer::Pass Transformer::begin(const PackedInput& input, const ForwardCont
   int64_t longest = 1;
   for (size_t b = 1; b < input.cu_seqlens.size(); ++b)
     longest = std::max<int64_t>(longest, input.cu_seqlens[b] - input.cu_seqlens[b - 1]);
-  const at::Device device = word_embeddings_.device();
+  const at::Device device = this->device();
   for (const RotarySpec& spec : architecture().rotaries) {
     RotaryTable table = make_rotary_table(longest, spec.frequencies, compute_dtype());
     table.cos = table.cos.to(device);

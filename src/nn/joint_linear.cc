@@ -136,7 +136,7 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
 };
 
 bool is_frozen(const Linear& layer, const at::Tensor& x) {
-  return !layer.weight.requires_grad() && layer.weight.scalar_type() == x.scalar_type() &&
+  return !layer.weight->requires_grad() && layer.weight->dtype() == x.scalar_type() &&
          !(layer.bias.defined() && layer.bias.requires_grad());
 }
 
@@ -147,7 +147,7 @@ bool has_terms_alone(const SiteUpdate* update, const ForwardContext& context) {
 }
 
 bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const ForwardContext& context) {
-  if (x.size(0) < detail::PackedLinear::kFewestRows || uses_composed_operations(x)) return false;
+  if (uses_composed_operations(x)) return false;
   const bool has_bias = layers.front()->bias.defined();
   return std::all_of(layers.begin(), layers.end(), [&](const Linear* layer) {
     return is_frozen(*layer, x) && layer->bias.defined() == has_bias &&
@@ -157,8 +157,8 @@ bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const 
 
 c10::intrusive_ptr<detail::PackedLinear> product_of(const std::vector<const Linear*>& layers,
                                                     detail::KeptProduct& kept) {
-  std::vector<at::Tensor> weights;
-  for (const Linear* layer : layers) weights.push_back(layer->weight);
+  std::vector<const Weight*> weights;
+  for (const Linear* layer : layers) weights.push_back(layer->weight.get());
   return kept.of(weights);
 }
 

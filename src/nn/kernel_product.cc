@@ -1,4 +1,6 @@
 #include <ATen/ops/empty.h>
+
+#include <algorithm>
 #include <memory>
 
 #include "msplora/kernels/gemm.h"
@@ -11,23 +13,29 @@ namespace {
 template <typename T>
 class KernelProduct : public PackedProduct {
  public:
-  explicit KernelProduct(const MatrixView& matrix)
-      : isa_(kernels::active_isa()), inner_(matrix.inner()), width_(matrix.width()) {
-    packed_ = at::empty({kernels::packed_gemm_elements<T>(isa_, inner_, width_)}, matrix.weight.options());
-    const int64_t stride = matrix.weight.size(1);
-    const int64_t row = matrix.is_transposed ? stride : 1, column = matrix.is_transposed ? 1 : stride;
-    kernels::pack_gemm<T>(
-        {inner_, width_, row, column, isa_, data<T>(matrix.weight), data<T>(packed_), nullptr});
+  explicit KernelProduct(const MatrixRows& matrix)
+      : isa_(kernels::active_isa()), out_(matrix.out), in_(matrix.in) {
+    packed_ = at::empty({kernels::packed_gemm_elements<T>(isa_, in_, out_)}, matrix.dtype);
+    // Whole panels of every instruction set at a time: what is converted or joined is never there as a whole.
+    constexpr int64_t kRows = 3072;
+    for (int64_t begin = 0; begin < out_; begin += kRows) {
+      const int64_t end = std::min(out_, begin + kRows);
+      const at::Tensor part = matrix.rows(begin, end);
+      T* const to = data<T>(packed_) + kernels::packed_gemm_elements<T>(isa_, in_, begin);
+      kernels::pack_gemm<T>({in_, end - begin, 1, in_, isa_, data<T>(part), to, nullptr});
+    }
   }
 
-  void run(const ProductCall& call) const override {
+  void run(Direction direction, const ProductCall& call) const override {
+    const bool is_forward = direction == Direction::kForward;
     kernels::PackedGemm<T> op;
     op.rows = call.rows;
-    op.inner = inner_;
-    op.width = width_;
+    op.inner = is_forward ? in_ : out_;
+    op.width = is_forward ? out_ : in_;
     op.isa = isa_;
     op.x = static_cast<const T*>(call.x);
     op.packed = data<T>(packed_);
+    op.is_transposed = !is_forward;
     op.bias = call.bias;
     op.factor = static_cast<const T*>(call.factor);
     op.add = call.add;
@@ -43,24 +51,27 @@ class KernelProduct : public PackedProduct {
     }
     kernels::packed_gemm<T>(op);
   }
+  bool adds_updates() const override { return true; }
+  int64_t rows_at_a_time() const override { return 4096; }
   int64_t bytes() const override { return static_cast<int64_t>(packed_.nbytes()); }
 
  private:
   kernels::Isa isa_;
-  int64_t inner_, width_;
+  int64_t out_, in_;
   at::Tensor packed_;
 };
 
 }  // namespace
 
-bool suits_kernel_product(at::ScalarType dtype, int64_t inner) {
+bool suits_kernel_product(at::ScalarType dtype, int64_t out, int64_t in) {
   if (dtype == at::kFloat) return kernels::prefers_packed_gemm<float>();
-  // Pairs of bfloat16 are multiplied at once.
-  return dtype == at::kBFloat16 && inner % 2 == 0 && kernels::prefers_packed_gemm<kernels::Bfloat16>();
+  // Pairs of bfloat16 are multiplied at once, along either dimension.
+  return dtype == at::kBFloat16 && out % 2 == 0 && in % 2 == 0 &&
+         kernels::prefers_packed_gemm<kernels::Bfloat16>();
 }
 
-std::unique_ptr<PackedProduct> make_kernel_product(const MatrixView& matrix) {
-  if (matrix.weight.scalar_type() == at::kFloat) return std::make_unique<KernelProduct<float>>(matrix);
+std::unique_ptr<PackedProduct> make_kernel_product(const MatrixRows& matrix) {
+  if (matrix.dtype == at::kFloat) return std::make_unique<KernelProduct<float>>(matrix);
   return std::make_unique<KernelProduct<kernels::Bfloat16>>(matrix);
 }
 

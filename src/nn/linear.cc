@@ -100,13 +100,15 @@ Update run_update(const at::Tensor& x, const at::Tensor& down, const at::Tensor&
 }
 
 struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight,
+  /// `weight` is empty where a packed product stands for it.
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight_in,
                             const at::Tensor& bias_in, const at::Tensor& down_in, const at::Tensor& up_in,
                             std::vector<kernels::LowRankSlice> slices, WeightNoise noise,
                             c10::intrusive_ptr<detail::PackedLinear> packed) {
     const ProfileScope scope("linear forward");
     const at::Tensor x = x_in.contiguous();
-    const at::Tensor bias = detail::or_undefined(bias_in), down_given = detail::or_undefined(down_in);
+    const at::Tensor weight = detail::or_undefined(weight_in), bias = detail::or_undefined(bias_in),
+                     down_given = detail::or_undefined(down_in);
     const at::ScalarType dtype = x.scalar_type();
     const at::Tensor exact_bias = packed && bias.defined() ? as(bias, at::kFloat) : bias;
     at::Tensor y;
@@ -123,7 +125,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     }
     auto saved = c10::make_intrusive<Saved>();
     saved->need_x = x_in.requires_grad();
-    saved->need_weight = weight.requires_grad();
+    saved->need_weight = weight.defined() && weight.requires_grad();
     saved->need_bias = bias.defined() && bias.requires_grad();
     if (bias.defined()) saved->bias_dtype = bias.scalar_type();
     saved->slices = std::move(slices);
@@ -181,24 +183,25 @@ WeightNoise noise_of(const NoiseSource* source, const ForwardContext& context) {
           source->deviations};
 }
 
-at::Tensor apply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Stacked stacked,
+at::Tensor run_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Stacked stacked,
                  const WeightNoise& noise, c10::intrusive_ptr<detail::PackedLinear> packed) {
   if (uses_composed_operations(x)) {
     return detail::composed::adapted_linear(x, weight, bias, stacked.down, stacked.up,
                                             detail::merge_plain_slices(std::move(stacked.slices)), noise);
   }
-  return AdaptedLinearFunction::apply(
-      x, weight, detail::or_empty(bias), detail::or_empty(stacked.down), detail::or_empty(stacked.up),
-      detail::merge_plain_slices(std::move(stacked.slices)), noise, std::move(packed));
+  return AdaptedLinearFunction::run_layer(x, detail::or_empty(weight), detail::or_empty(bias),
+                                      detail::or_empty(stacked.down), detail::or_empty(stacked.up),
+                                      detail::merge_plain_slices(std::move(stacked.slices)), noise,
+                                      std::move(packed));
 }
 
 // The kept product of a frozen weight, or null where the plain one serves.
-c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const at::Tensor& weight,
+c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const Weight& weight,
                                                     detail::KeptProduct& kept) {
-  const bool suits = !weight.requires_grad() && weight.scalar_type() == x.scalar_type() &&
-                     x.size(0) >= detail::PackedLinear::kFewestRows && !uses_composed_operations(x);
+  const bool suits =
+      !weight.requires_grad() && weight.dtype() == x.scalar_type() && !uses_composed_operations(x);
   if (!suits) return {};
-  return kept.of({weight});
+  return kept.of({&weight});
 }
 
 }  // namespace
@@ -206,16 +209,19 @@ c10::intrusive_ptr<detail::PackedLinear> packed_for(const at::Tensor& x, const a
 at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           const at::Tensor& down, const at::Tensor& up,
                           std::vector<kernels::LowRankSlice> slices, const WeightNoise& noise) {
-  return apply(x, weight, bias, {down, up, std::move(slices)}, noise, {});
+  return run_layer(x, weight, bias, {down, up, std::move(slices)}, noise, {});
 }
 
 struct Linear::Packed {
   detail::KeptProduct product;
 };
 
-Linear::Linear() : packed_(std::make_shared<Packed>()) {}
+Linear::Linear() : Linear({}, at::Tensor(), {}) {}
 
 Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
+    : Linear(std::move(name), std::make_shared<Weight>(std::move(weight)), std::move(bias)) {}
+
+Linear::Linear(std::string name, std::shared_ptr<Weight> weight, at::Tensor bias)
     : weight(std::move(weight)),
       bias(std::move(bias)),
       name_(std::move(name)),
@@ -223,23 +229,25 @@ Linear::Linear(std::string name, at::Tensor weight, at::Tensor bias)
 
 c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const Linear& layer, const at::Tensor& x) {
   if (layer.update || (layer.bias.defined() && layer.bias.requires_grad())) return {};
-  return packed_for(x, layer.weight, layer.packed_->product);
+  return packed_for(x, *layer.weight, layer.packed_->product);
 }
 
 at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) const {
-  if (!update) return apply(x, weight, bias, {}, {}, packed_for(x, weight, packed_->product));
+  const auto plain = [&](const Stacked& stacked, const WeightNoise& noise) {
+    c10::intrusive_ptr<detail::PackedLinear> packed;
+    if (!noise.deviations.defined()) packed = packed_for(x, *weight, packed_->product);
+    return run_layer(x, packed ? at::Tensor() : weight->values(), bias, stacked, noise, std::move(packed));
+  };
+  if (!update) return plain({}, {});
   if (update->observe_input && context.training && !is_recomputing()) update->observe_input(x);
-  const std::vector<LowRankTerm> terms = detail::terms_of(*update);
+  const Stacked stacked = detail::stack(detail::terms_of(*update), context);
   const WeightNoise noise = noise_of(update->noise.get(), context);
   at::Tensor y;
   if (update->affine) {
     const AffineMap map = update->affine(*this, context);
-    y = apply(x, map.weight, map.bias, detail::stack(terms, context), noise, {});
+    y = run_layer(x, map.weight, map.bias, stacked, noise, {});
   } else {
-    const bool is_plain = !noise.deviations.defined();
-    y = apply(
-        x, weight, bias, detail::stack(terms, context), noise,
-        is_plain ? packed_for(x, weight, packed_->product) : c10::intrusive_ptr<detail::PackedLinear>());
+    y = plain(stacked, noise);
   }
   return update->transform_output ? update->transform_output(*this, x, y, context) : y;
 }

@@ -10,6 +10,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <algorithm>
+#include <utility>
 
 #include "msplora/core/profile.h"
 #include "nn/composed.h"
@@ -33,11 +34,12 @@ struct Gradients {
   at::Tensor hidden, weight, bias;  // undefined where not asked for
 };
 
-/// The head: a matrix, and its packed product where it is frozen (else null).
+/// The head: a matrix, or its packed product where it is frozen.
 struct Head {
   at::Tensor weight, bias;
   Product product;
 
+  int64_t classes() const { return product ? product->out_features() : weight.size(0); }
   at::Tensor logits(const at::Tensor& hidden) const {
     return product ? product->forward(hidden, bias.defined() ? bias.to(at::kFloat) : bias)
                    : at::linear(hidden, weight, bias).contiguous();
@@ -51,7 +53,7 @@ struct Head {
 /// The loss of rows that all have a label; adds to the gradients that are defined.
 double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& labels, int64_t chunk_rows,
                  Gradients& gradients) {
-  const int64_t rows = hidden.size(0), classes = head.weight.size(0);
+  const int64_t rows = hidden.size(0), classes = head.classes();
   const bool with_gradient =
       gradients.hidden.defined() || gradients.weight.defined() || gradients.bias.defined();
   const at::Tensor losses = at::empty({rows}, hidden.options().dtype(at::kDouble));
@@ -76,14 +78,15 @@ double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& l
 }
 
 struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
+  /// `weight_in` is empty where the packed product stands for it.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight_in,
                             const at::Tensor& bias_in, const at::Tensor& rows, const at::Tensor& labels,
                             int64_t chunk_rows, Product product) {
     const ProfileScope scope("head and loss");
     const at::ScalarType dtype = hidden.scalar_type();
     const at::ScalarType exact = detail::exact_dtype(dtype);
-    const Head head{weight_in.to(dtype), bias_in.numel() > 0 ? bias_in.to(dtype) : at::Tensor(),
-                    std::move(product)};
+    const Head head{product ? at::Tensor() : weight_in.to(dtype),
+                    bias_in.numel() > 0 ? bias_in.to(dtype) : at::Tensor(), std::move(product)};
     const at::Tensor kept =
         rows.numel() == hidden.size(0) ? hidden.contiguous() : hidden.index_select(0, rows);
     Gradients gradients;
@@ -124,20 +127,22 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
   }
 };
 
+/// `weight` may be undefined beside a product.
 at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
                    const at::Tensor& labels, int64_t chunk_rows, Product product) {
-  detail::check_labels(labels, weight.size(0));
+  const int64_t classes = product ? product->out_features() : weight.size(0);
+  detail::check_labels(labels, classes);
   const at::Tensor counted = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
   const at::Tensor rows = counted.to(hidden.device()),
                    kept_labels = labels.index_select(0, counted).to(hidden.device());
   const int64_t chunk =
-      chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), weight.size(0));
+      chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), classes);
   if (detail::is_composed(hidden, {kernels::Kernel::cross_entropy_rows})) {
     return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows), weight, bias, kept_labels,
                                                       chunk);
   }
-  return LinearCrossEntropyFunction::apply(hidden, weight, detail::or_empty(bias), rows, kept_labels, chunk,
-                                           std::move(product));
+  return LinearCrossEntropyFunction::apply(hidden, detail::or_empty(weight), detail::or_empty(bias), rows,
+                                           kept_labels, chunk, std::move(product));
 }
 
 }  // namespace
@@ -156,7 +161,9 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& 
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const Linear& head, const at::Tensor& labels,
                                     int64_t chunk_rows) {
-  return loss_of(hidden, head.weight, head.bias, labels, chunk_rows, detail::frozen_product(head, hidden));
+  Product product = detail::frozen_product(head, hidden);
+  const at::Tensor weight = product ? at::Tensor() : head.weight->values();
+  return loss_of(hidden, weight, head.bias, labels, chunk_rows, std::move(product));
 }
 
 }  // namespace msplora

@@ -38,8 +38,8 @@ void* scratchpad(size_t bytes) {
   return std::align(kAlignment, bytes, start, room);
 }
 
-memory::data_type type_of(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
+memory::data_type type_of(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
 // oneDNN ends the process (a jump into code that was never written) where it finds no room for what it
@@ -49,17 +49,23 @@ void need_room_for_code() {
   if (address_space_left() < kRoom) throw std::bad_alloc();
 }
 
-class OneDnnProduct : public PackedProduct {
+// A matrix packed for one direction, and for a bias or for none.
+class OneDnnMatrix {
  public:
-  OneDnnProduct(const MatrixView& matrix, bool with_bias)
-      : inner_(matrix.inner()), width_(matrix.width()), type_(type_of(matrix.weight)), with_bias_(with_bias) {
+  OneDnnMatrix(const MatrixRows& matrix, Direction direction, bool with_bias)
+      : inner_(direction == Direction::kForward ? matrix.in : matrix.out),
+        width_(direction == Direction::kForward ? matrix.out : matrix.in),
+        type_(type_of(matrix.dtype)),
+        with_bias_(with_bias) {
     need_room_for_code();
-    const memory::desc plain({inner_, width_}, type_,
-                             matrix.is_transposed ? memory::format_tag::ab : memory::format_tag::ba);
+    const memory::desc plain(
+        {inner_, width_}, type_,
+        direction == Direction::kForward ? memory::format_tag::ba : memory::format_tag::ab);
     // The layout is the one that whole blocks want; all others use it too.
     const memory::desc any({inner_, width_}, type_, memory::format_tag::any);
     const dnnl::matmul::primitive_desc typical = describe(kBlock, any, /*add=*/false);
-    memory stored(plain, engine(), matrix.weight.data_ptr());
+    const at::Tensor whole = matrix.rows(0, matrix.out);
+    memory stored(plain, engine(), whole.data_ptr());
     packed_ = memory(typical.weights_desc(), engine());
     dnnl::stream stream(engine());
     dnnl::reorder(stored, packed_).execute(stream, stored, packed_);
@@ -68,7 +74,7 @@ class OneDnnProduct : public PackedProduct {
 
   // Batches come in many lengths, and each length needs a primitive of its own, so rows pass in blocks of few
   // lengths, long ones first: each call costs a start of all threads.
-  void run(const ProductCall& call) const override {
+  void run(const ProductCall& call) const {
     const size_t element = memory::data_type_size(type_);
     Rows at{static_cast<const char*>(call.x), static_cast<char*>(call.y),
             static_cast<const char*>(call.factor), static_cast<char*>(call.derivative)};
@@ -95,7 +101,7 @@ class OneDnnProduct : public PackedProduct {
     finish(call, at, rows);
   }
 
-  int64_t bytes() const override { return static_cast<int64_t>(packed_.get_desc().get_size()); }
+  int64_t bytes() const { return static_cast<int64_t>(packed_.get_desc().get_size()); }
 
  private:
   static constexpr int64_t kBlock = 512, kStep = 64;
@@ -186,15 +192,45 @@ class OneDnnProduct : public PackedProduct {
   mutable std::map<std::pair<int64_t, bool>, Primitive> primitives_;
 };
 
+class OneDnnProduct : public PackedProduct {
+ public:
+  explicit OneDnnProduct(const MatrixRows& matrix) : matrix_(matrix) {}
+
+  void run(Direction direction, const ProductCall& call) const override {
+    packed(direction, call.bias != nullptr).run(call);
+  }
+  bool adds_updates() const override { return false; }
+  int64_t rows_at_a_time() const override { return 1024; }
+  int64_t bytes() const override {
+    const std::lock_guard lock(mutex_);
+    int64_t bytes = 0;
+    for (const auto& [key, packed] : packed_) bytes += packed->bytes();
+    return bytes;
+  }
+
+ private:
+  // Made on use; one that is there stays.
+  const OneDnnMatrix& packed(Direction direction, bool with_bias) const {
+    const std::lock_guard lock(mutex_);
+    auto& packed = packed_[{direction, with_bias}];
+    if (!packed) packed = std::make_unique<OneDnnMatrix>(matrix_, direction, with_bias);
+    return *packed;
+  }
+
+  MatrixRows matrix_;
+  mutable std::mutex mutex_;  // of the map, not of the products that run
+  mutable std::map<std::pair<Direction, bool>, std::unique_ptr<OneDnnMatrix>> packed_;
+};
+
 }  // namespace
 
-std::unique_ptr<PackedProduct> make_onednn_product(const MatrixView& matrix, bool with_bias) {
-  return std::make_unique<OneDnnProduct>(matrix, with_bias);
+std::unique_ptr<PackedProduct> make_onednn_product(const MatrixRows& matrix) {
+  return std::make_unique<OneDnnProduct>(matrix);
 }
 
 #else
 
-std::unique_ptr<PackedProduct> make_onednn_product(const MatrixView&, bool) {
+std::unique_ptr<PackedProduct> make_onednn_product(const MatrixRows&) {
   return nullptr;
 }
 

@@ -3,7 +3,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
-#include <array>
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -26,65 +26,58 @@ constexpr bool kHasOneDnn = false;
 
 }  // namespace
 
-struct PackedLinear::Impl {
-  std::mutex mutex;  // of the pointers: products are made on use, and stay
-  /// Without and with bias, which oneDNN's products are made for.
-  std::array<std::unique_ptr<PackedProduct>, 2> forward;
-  std::unique_ptr<PackedProduct> backward;
-  bool is_kernel = true;  // made by make_kernel_product
-};
+PackedLinear::Origin::Origin(const Weight& weight)
+    : frozen(weight.frozen()),
+      tensor(weight.tensor()),
+      version(tensor.defined() ? static_cast<uint32_t>(tensor._version()) : 0) {}
 
-c10::intrusive_ptr<PackedLinear> PackedLinear::make(std::vector<at::Tensor> weights) {
-  int64_t elements = 0;
-  int64_t out = 0;
-  for (const at::Tensor& weight : weights) {
-    const bool has_type = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
-    if (!has_type || !weight.is_cpu() || !weight.is_contiguous()) return {};
-    elements += weight.numel();
-    out += weight.size(0);
-  }
-  const at::ScalarType dtype = weights.front().scalar_type();
-  const bool suits_kernels =
-      suits_kernel_product(dtype, weights.front().size(1)) && suits_kernel_product(dtype, out);
-  if (elements < kSmallest || !(suits_kernels || kHasOneDnn)) return {};
-  auto impl = std::make_unique<Impl>();
-  impl->is_kernel = suits_kernels;
-  return c10::intrusive_ptr<PackedLinear>::reclaim(new PackedLinear(std::move(weights), std::move(impl)));
+bool PackedLinear::Origin::is_of(const Weight& weight) const {
+  if (frozen || weight.frozen()) return frozen == weight.frozen();
+  return weight.tensor().is_same(tensor) && static_cast<uint32_t>(tensor._version()) == version;
 }
 
-PackedLinear::PackedLinear(std::vector<at::Tensor> weights, std::unique_ptr<Impl> impl)
-    : weights_(std::move(weights)), in_(weights_.front().size(1)), impl_(std::move(impl)) {
-  for (const at::Tensor& weight : weights_) {
-    versions_.push_back(static_cast<uint32_t>(weight._version()));
-    out_ += weight.size(0);
+at::Tensor PackedLinear::Origin::rows(int64_t begin, int64_t end) const {
+  return frozen ? frozen->rows(begin, end) : tensor.detach().slice(0, begin, end);
+}
+
+c10::intrusive_ptr<PackedLinear> PackedLinear::make(const std::vector<const Weight*>& weights) {
+  const at::ScalarType dtype = weights.front()->dtype();
+  const int64_t in = weights.front()->in_features();
+  int64_t out = 0;
+  std::vector<Origin> origins;
+  for (const Weight* weight : weights) {
+    const at::Tensor& tensor = weight->tensor();
+    if (tensor.defined() && (!tensor.is_cpu() || !tensor.is_contiguous())) return {};
+    out += weight->out_features();
+    origins.emplace_back(*weight);
   }
+  if (!packs_weights(dtype, out, in)) return {};
+  return c10::intrusive_ptr<PackedLinear>::reclaim(new PackedLinear(std::move(origins), out, in, dtype));
+}
+
+PackedLinear::PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in, at::ScalarType dtype)
+    : origins_(std::move(origins)), in_(in), out_(out) {
+  MatrixRows matrix{out, in, dtype, {}};
+  matrix.rows = [origins = origins_](int64_t begin, int64_t end) {
+    std::vector<at::Tensor> parts;
+    for (const Origin& origin : origins) {
+      const int64_t count = origin.out_features();
+      if (begin < count && end > 0)
+        parts.push_back(origin.rows(std::max<int64_t>(0, begin), std::min(end, count)));
+      begin -= count;
+      end -= count;
+    }
+    return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
+  };
+  product_ = suits_kernel_product(dtype, out, in) ? make_kernel_product(matrix) : make_onednn_product(matrix);
 }
 
 PackedLinear::~PackedLinear() = default;
 
-at::Tensor PackedLinear::whole() const {
-  return weights_.size() == 1 ? weights_[0].detach() : at::cat(weights_, 0).detach();
-}
-
-int64_t PackedLinear::rows_at_a_time() const {
-  constexpr int64_t kInCache = 1024, kMost = 4096;
-  return impl_->is_kernel ? kMost : kInCache;
-}
-
-const PackedProduct& PackedLinear::product(bool is_transposed, bool for_bias) const {
-  const std::lock_guard lock(impl_->mutex);
-  auto& product = is_transposed ? impl_->backward : impl_->forward[for_bias ? 1 : 0];
-  if (!product) {
-    const MatrixView matrix{whole(), is_transposed};
-    product = impl_->is_kernel ? make_kernel_product(matrix) : make_onednn_product(matrix, for_bias);
-  }
-  return *product;
-}
-
-void PackedLinear::run(const at::Tensor& x, bool is_transposed, ProductCall call) const {
+void PackedLinear::run(const at::Tensor& x, Direction direction, ProductCall call) const {
   call.x = x.data_ptr();
   call.rows = x.size(0);
-  product(is_transposed, call.bias != nullptr && !impl_->is_kernel).run(call);
+  product_->run(direction, call);
 }
 
 void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
@@ -93,7 +86,7 @@ void PackedLinear::forward_into(const at::Tensor& x, const at::Tensor& bias, con
   call.bias = bias_data(bias);
   call.y = y.data_ptr();
   call.update = update;
-  run(x, /*is_transposed=*/false, call);
+  run(x, Direction::kForward, call);
 }
 
 void PackedLinear::activated_into(const at::Tensor& x, const at::Tensor& bias, kernels::Activation activation,
@@ -103,14 +96,14 @@ void PackedLinear::activated_into(const at::Tensor& x, const at::Tensor& bias, k
   call.y = y.data_ptr();
   call.activation = &activation;
   if (derivative.defined()) call.derivative = derivative.data_ptr();
-  run(x, /*is_transposed=*/false, call);
+  run(x, Direction::kForward, call);
 }
 
 void PackedLinear::backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add) const {
   ProductCall call;
   call.y = dx.data_ptr();
   call.add = add;
-  run(dy, /*is_transposed=*/true, call);
+  run(dy, Direction::kBackward, call);
 }
 
 void PackedLinear::backward_times(const at::Tensor& dy, const at::Tensor& factor,
@@ -118,14 +111,7 @@ void PackedLinear::backward_times(const at::Tensor& dy, const at::Tensor& factor
   ProductCall call;
   call.y = dx.data_ptr();
   call.factor = factor.data_ptr();
-  run(dy, /*is_transposed=*/true, call);
-}
-
-int64_t PackedLinear::packed_bytes() const {
-  const std::lock_guard lock(impl_->mutex);
-  int64_t bytes = impl_->backward ? impl_->backward->bytes() : 0;
-  for (const auto& product : impl_->forward) bytes += product ? product->bytes() : 0;
-  return bytes;
+  run(dy, Direction::kBackward, call);
 }
 
 at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias,
@@ -133,10 +119,6 @@ at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias,
   const at::Tensor y = at::empty({x.size(0), out_}, x.options());
   forward_into(x, bias, y, update);
   return y;
-}
-
-bool PackedLinear::adds_updates() const {
-  return impl_->is_kernel;
 }
 
 at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
@@ -152,20 +134,25 @@ at::Tensor PackedLinear::backward_onto(const at::Tensor& dy, const at::Tensor& o
   return dx;
 }
 
-bool PackedLinear::is_of(const std::vector<at::Tensor>& weights) const {
-  if (weights.size() != weights_.size()) return false;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const bool is_same =
-        weights[i].is_same(weights_[i]) && static_cast<uint32_t>(weights[i]._version()) == versions_[i];
-    if (!is_same) return false;
-  }
-  return true;
+bool PackedLinear::is_of(const std::vector<const Weight*>& weights) const {
+  return std::equal(origins_.begin(), origins_.end(), weights.begin(), weights.end(),
+                    [](const Origin& origin, const Weight* weight) { return origin.is_of(*weight); });
 }
 
-c10::intrusive_ptr<PackedLinear> KeptProduct::of(const std::vector<at::Tensor>& weights) {
+c10::intrusive_ptr<PackedLinear> KeptProduct::of(const std::vector<const Weight*>& weights) {
   const std::lock_guard lock(mutex_);
   if (!kept_ || !kept_->is_of(weights)) kept_ = PackedLinear::make(weights);
   return kept_;
 }
 
 }  // namespace msplora::detail
+
+namespace msplora {
+
+bool packs_weights(at::ScalarType dtype, int64_t out, int64_t in) {
+  constexpr int64_t kSmallest = 64 * 64;  // elements; smaller matrices stay in cache anyway
+  if (dtype != at::kFloat && dtype != at::kBFloat16) return false;
+  return out * in >= kSmallest && (detail::kHasOneDnn || detail::suits_kernel_product(dtype, out, in));
+}
+
+}  // namespace msplora

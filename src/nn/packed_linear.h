@@ -10,30 +10,26 @@
 
 #include "msplora/kernels/kernels.h"
 #include "msplora/nn/linear.h"
+#include "nn/packed_product.h"
 
 namespace msplora::detail {
 
-struct LowRankSum;
-struct ProductCall;
-class PackedProduct;
-
-/// Products with a frozen matrix, or with several that have one input, one below the other, packed once
-/// instead of in every call: for our own kernels, or for oneDNN's where those do better (packed_product.h).
-/// Not for weights that change. Several threads may use one at a time.
+/// Products with frozen matrices that have one input, one below the other, packed once instead of in every
+/// call: for our own kernels, or for oneDNN's where those do better (packed_product.h). Several threads may
+/// use one at a time.
 class PackedLinear : public torch::CustomClassHolder {
  public:
-  /// Null where packing does not help or is not possible: another dtype than float32 and bfloat16, a matrix
-  /// smaller than kSmallest elements, no kernel that suits and no oneDNN. The weights, [out, in] each, are
-  /// kept.
-  static c10::intrusive_ptr<PackedLinear> make(std::vector<at::Tensor> weights);
+  /// Null where packing does not help or is not possible (packs_weights): for weights that can be trained, on
+  /// another device. Weights that are tensors must not change while the result is used.
+  static c10::intrusive_ptr<PackedLinear> make(const std::vector<const Weight*>& weights);
 
-  /// Whether this was made of the tensors as they are now.
-  bool is_of(const std::vector<at::Tensor>& weights) const;
+  /// Whether this was made of the weights as they are now.
+  bool is_of(const std::vector<const Weight*>& weights) const;
 
   /// x [T, in] -> x Wᵀ + b; bias float32 [out], or undefined or empty. With an update, which must stand where
   /// `adds_updates`, z U is added before the result is rounded.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& bias, const LowRankSum* update = nullptr) const;
-  bool adds_updates() const;
+  bool adds_updates() const { return product_->adds_updates(); }
   /// dy [T, out] -> dy W.
   at::Tensor backward(const at::Tensor& dy) const;
   /// dy W + others, which may be undefined; written into `others` itself where it is contiguous.
@@ -47,32 +43,32 @@ class PackedLinear : public torch::CustomClassHolder {
                       const at::Tensor& y, const at::Tensor& derivative) const;
   /// dx = factor * (dy W), element by element.
   void backward_times(const at::Tensor& dy, const at::Tensor& factor, const at::Tensor& dx) const;
-  /// Rows of a chain of products that pass at a time, so that what lies between stays in cache where that
-  /// helps.
-  int64_t rows_at_a_time() const;
-
-  /// Bytes of the packed copies.
-  int64_t packed_bytes() const;
+  int64_t out_features() const { return out_; }
+  /// See PackedProduct.
+  int64_t rows_at_a_time() const { return product_->rows_at_a_time(); }
+  int64_t packed_bytes() const { return product_->bytes(); }
 
   ~PackedLinear() override;
 
-  static constexpr int64_t kSmallest = 64 * 64;
-  /// Fewer rows are not worth the packed path.
-  static constexpr int64_t kFewestRows = 32;
-
  private:
-  struct Impl;
-  PackedLinear(std::vector<at::Tensor> weights, std::unique_ptr<Impl> impl);
+  /// What a weight was made of: its form or its tensor, both kept alive, and the tensor's version.
+  struct Origin {
+    std::shared_ptr<const FrozenWeight> frozen;
+    at::Tensor tensor;
+    uint32_t version = 0;
 
-  at::Tensor whole() const;  // the weights in one, [out_, in_]
-  /// The product with Wᵀ, or with W itself (backward), made on first use.
-  const PackedProduct& product(bool is_transposed, bool for_bias) const;
-  void run(const at::Tensor& x, bool is_transposed, ProductCall call) const;
+    explicit Origin(const Weight& weight);
+    bool is_of(const Weight& weight) const;
+    int64_t out_features() const { return frozen ? frozen->out_features() : tensor.size(0); }
+    at::Tensor rows(int64_t begin, int64_t end) const;
+  };
 
-  std::vector<at::Tensor> weights_;
-  std::vector<uint32_t> versions_;
-  int64_t in_ = 0, out_ = 0;
-  std::unique_ptr<Impl> impl_;
+  PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in, at::ScalarType dtype);
+  void run(const at::Tensor& x, Direction direction, ProductCall call) const;
+
+  std::vector<Origin> origins_;
+  int64_t in_, out_;
+  std::unique_ptr<PackedProduct> product_;
 };
 
 /// A PackedLinear that is kept as long as the weights are the same. Several threads may ask at a time.
@@ -80,7 +76,7 @@ class KeptProduct {
  public:
   /// Of these weights, made anew when they are others than last time or have changed; null where packing does
   /// not help.
-  c10::intrusive_ptr<PackedLinear> of(const std::vector<at::Tensor>& weights);
+  c10::intrusive_ptr<PackedLinear> of(const std::vector<const Weight*>& weights);
 
  private:
   std::mutex mutex_;

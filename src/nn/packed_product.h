@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -32,30 +33,38 @@ struct ProductCall {
   const LowRankSum* update = nullptr;  // added to the sums; for products that add updates
 };
 
-/// x [rows, inner] times a packed matrix [inner, width]. Several threads may run one at a time.
+enum class Direction {
+  kForward,   // x Wᵀ, [rows, in] -> [rows, out]
+  kBackward,  // x W, [rows, out] -> [rows, in]
+};
+
+/// Products with a packed matrix W [out, in]. Several threads may run one at a time.
 class PackedProduct {
  public:
   virtual ~PackedProduct() = default;
-  virtual void run(const ProductCall& call) const = 0;
-  /// Of the packed copy.
+  virtual void run(Direction direction, const ProductCall& call) const = 0;
+  /// Whether it takes ProductCall::update.
+  virtual bool adds_updates() const = 0;
+  /// Rows of a chain of products that pass at a time, so that what lies between stays in cache where that
+  /// helps.
+  virtual int64_t rows_at_a_time() const = 0;
+  /// Of the packed copies.
   virtual int64_t bytes() const = 0;
 };
 
-/// What is packed.
-struct MatrixView {
-  at::Tensor weight;           // [out, in], float32 or bfloat16
-  bool is_transposed = false;  // false: x times weightᵀ, [rows, in] -> [rows, out]; true: x times weight
-
-  int64_t inner() const { return weight.size(is_transposed ? 0 : 1); }
-  int64_t width() const { return weight.size(is_transposed ? 1 : 0); }
+/// What is packed: a matrix [out, in], float32 or bfloat16, read by rows.
+struct MatrixRows {
+  int64_t out = 0, in = 0;
+  at::ScalarType dtype = at::kFloat;
+  std::function<at::Tensor(int64_t begin, int64_t end)> rows;  // contiguous [end - begin, in]
 };
 
-/// Whether our own kernels multiply [rows, inner] of this type here, and no other does it better
+/// Whether our own kernels multiply matrices of this type and shape here, and no other does it better
 /// (kernels::prefers_packed_gemm).
-bool suits_kernel_product(at::ScalarType dtype, int64_t inner);
-/// On our own kernels.
-std::unique_ptr<PackedProduct> make_kernel_product(const MatrixView& matrix);
-/// On oneDNN; null in builds without.
-std::unique_ptr<PackedProduct> make_onednn_product(const MatrixView& matrix, bool with_bias);
+bool suits_kernel_product(at::ScalarType dtype, int64_t out, int64_t in);
+/// On our own kernels: one packed copy for both directions.
+std::unique_ptr<PackedProduct> make_kernel_product(const MatrixRows& matrix);
+/// On oneDNN, which packs for each direction when it is first asked for; null in builds without.
+std::unique_ptr<PackedProduct> make_onednn_product(const MatrixRows& matrix);
 
 }  // namespace msplora::detail

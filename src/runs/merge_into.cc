@@ -65,7 +65,7 @@ MergedFiles merge_into(TunedModel tuned, const fs::path& base, const fs::path& o
                        const std::string& save_dtype) {
   MergedFiles merged;
   merged.dtype = save_dtype == "auto" ? stored_dtype(base) : parse_dtype(save_dtype);
-  const at::Device device = tuned.model->parameters().front().tensor.device();
+  const at::Device device = tuned.model->device();
   const ModelTask head = tuned.model->task();
   const std::vector<PackedInput> samples = sample_inputs(tuned.model->config());
   const std::vector<at::Tensor> adapted = sample_logits(*tuned.model, samples);

@@ -290,11 +290,13 @@ TrainingResult Trainer::result(bool paused) const {
   return result;
 }
 
-std::vector<TrainableTensor> all_trainable(const std::vector<NamedTensor>& parameters) {
+std::vector<TrainableTensor> all_trainable(const std::vector<Parameter>& parameters) {
   std::vector<TrainableTensor> trainable;
-  for (const NamedTensor& parameter : parameters) {
-    parameter.tensor.requires_grad_(true);
-    trainable.push_back({parameter.name, parameter.tensor, ParameterGroup::kAdapter, 0});
+  for (Parameter parameter : parameters) {
+    const at::Tensor tensor =
+        parameter.tensor().defined() ? parameter.tensor() : parameter.own(parameter.dtype());
+    tensor.requires_grad_(true);
+    trainable.push_back({parameter.name, tensor, ParameterGroup::kAdapter, 0});
   }
   return trainable;
 }

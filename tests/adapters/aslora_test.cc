@@ -211,7 +211,7 @@ TEST(Aslora, TheUpdateOfALayerIsAlphaOverRankTimesItsBTimesTheCommonA) {
     const at::Tensor x = at::ones({2, 16});
     for (const int64_t layer : {0, 1}) {
       const Linear& linear = model.linear(fmt::format("{}{}.attention.self.query", kBlock, layer));
-      const at::Tensor base = at::linear(x, linear.weight, linear.bias);
+      const at::Tensor base = at::linear(x, linear.weight->values(), linear.bias);
       const at::Tensor update = at::linear(at::linear(x, a), any_tensor(*adapter, up_of(layer)));
       const double scaling = stabilised ? 3.0 : 1.5;
       EXPECT_TRUE(at::allclose(linear.forward(x, {}), base + update * scaling, 1e-5, 1e-6)) << layer;

@@ -50,7 +50,7 @@ TEST(FlatLora, DeviationsAreThoseOfTheRowsOfTheMergedWeight) {
   testing::randomize(*adapter);
   adapter->begin_step({5, 10});
   for (size_t i = 0; i < adapter->sites().size(); ++i) {
-    const at::Tensor merged = adapter->sites()[i].linear->weight + adapter->change_of(i).weight;
+    const at::Tensor merged = adapter->sites()[i].linear->weight->values() + adapter->change_of(i).weight;
     const at::Tensor expected = merged.norm(2, 1) * (0.3 / 8.0);
     EXPECT_TRUE(at::allclose(noise_of(*adapter, i).deviations, expected, 1e-5, 1e-7)) << i;
   }
@@ -75,7 +75,7 @@ TEST(FlatLora, DeviationsGoByTheInputsOfALayer) {
   for (size_t i = 0; i < adapter->sites().size(); ++i) {
     const Site& site = adapter->sites()[i];
     inputs.insert(site.in_features);
-    const at::Tensor merged = site.linear->weight + adapter->change_of(i).weight;
+    const at::Tensor merged = site.linear->weight->values() + adapter->change_of(i).weight;
     const at::Tensor expected = merged.norm(2, 1) * (0.3 / std::sqrt(static_cast<double>(site.in_features)));
     EXPECT_TRUE(at::allclose(noise_of(*adapter, i).deviations, expected, 1e-5, 1e-7)) << site.path;
   }
@@ -118,7 +118,8 @@ TEST(FlatLora, StrengthFollowsTheSchedule) {
     config.set("flatlora.rho", 0.2);
     config.set("flatlora.schedule", schedule);
     const auto adapter = create_adapter(config, model.target(), 1);
-    const double norm = adapter->sites()[0].linear->weight[0].norm().item<double>() / 4.0;  // sqrt(16)
+    const double norm =
+        adapter->sites()[0].linear->weight->values()[0].norm().item<double>() / 4.0;  // sqrt(16)
     std::vector<double> values;
     for (const int64_t step : {0, 25, 50, 75, 100}) {
       adapter->begin_step({step, 100});

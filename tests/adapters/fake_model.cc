@@ -80,25 +80,21 @@ FakeModel::FakeModel(const Options& options) : options_(options) {
       site.out_features = options.hidden / options.heads * options.kv_heads;
     }
     auto linear = std::make_unique<Linear>();
-    linear->weight = draw(site.path + ".weight", {site.out_features, site.in_features}, options.seed, 0.2)
-                         .to(head ? at::kFloat : options.dtype);
+    linear->weight->set(draw(site.path + ".weight", {site.out_features, site.in_features}, options.seed, 0.2)
+                            .to(head ? at::kFloat : options.dtype));
     if (!options.llama) {
       linear->bias = draw(site.path + ".bias", {site.out_features}, options.seed, 0.1)
                          .to(head ? at::kFloat : options.bias_dtype);
     }
-    add_parameter(site.path + ".weight", linear->weight);
-    if (linear->bias.defined()) add_parameter(site.path + ".bias", linear->bias);
+    parameters_.emplace_back(site.path + ".weight", linear->weight);
+    if (linear->bias.defined()) parameters_.emplace_back(site.path + ".bias", linear->bias);
     site.linear = linear.get();
     linears_.push_back(std::move(linear));
   }
   if (options.llama) return;
   const std::string norm = "roberta.embeddings.LayerNorm.";
-  add_parameter(norm + "weight", draw(norm + "weight", {options.hidden}, options.seed, 1.0));
-  add_parameter(norm + "bias", draw(norm + "bias", {options.hidden}, options.seed, 1.0));
-}
-
-void FakeModel::add_parameter(const std::string& name, at::Tensor tensor) {
-  parameters_.push_back({name, std::move(tensor)});
+  for (const std::string& name : {norm + "weight", norm + "bias"})
+    parameters_.emplace_back(name, draw(name, {options.hidden}, options.seed, 1.0));
 }
 
 AdapterTarget FakeModel::target() const {
@@ -115,8 +111,8 @@ AdapterTarget FakeModel::target() const {
 }
 
 at::Tensor FakeModel::parameter(const std::string& name) const {
-  for (const NamedTensor& parameter : parameters_) {
-    if (parameter.name == name) return parameter.tensor;
+  for (const Parameter& parameter : parameters_) {
+    if (parameter.name == name) return parameter.values();
   }
   throw std::out_of_range(name);
 }

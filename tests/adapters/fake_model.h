@@ -38,17 +38,15 @@ class FakeModel {
   FakeModel() : FakeModel(Options()) {}
 
   AdapterTarget target() const;
-  std::vector<NamedTensor> parameters() const { return parameters_; }
+  std::vector<Parameter> parameters() const { return parameters_; }
   at::Tensor parameter(const std::string& name) const;
   Linear& linear(const std::string& path);
 
  private:
-  void add_parameter(const std::string& name, at::Tensor tensor);
-
   Options options_;
   std::vector<std::unique_ptr<Linear>> linears_;
   std::vector<Site> sites_;
-  std::vector<NamedTensor> parameters_;
+  std::vector<Parameter> parameters_;
 };
 
 /// A fresh directory below the test's temporary directory, removed at the end.

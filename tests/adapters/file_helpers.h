@@ -58,8 +58,8 @@ inline void expect_same_update(const Adapter& a, const Adapter& b) {
 }
 
 inline void expect_same_base_parameters(const FakeModel& a, const FakeModel& b) {
-  for (const NamedTensor& parameter : a.parameters()) {
-    EXPECT_TRUE(at::equal(parameter.tensor, b.parameter(parameter.name))) << parameter.name;
+  for (const Parameter& parameter : a.parameters()) {
+    EXPECT_TRUE(at::equal(parameter.values(), b.parameter(parameter.name))) << parameter.name;
   }
 }
 

@@ -159,9 +159,9 @@ class ForeignGlora : public ::testing::Test {
         tensors_[name + absent] = at::zeros({16}).to(at::kBFloat16);
       }
     }
-    for (const NamedTensor& parameter : model_.parameters()) {
+    for (const Parameter& parameter : model_.parameters()) {
       if (parameter.name.rfind("classifier", 0) == 0)
-        tensors_[kPrefix + parameter.name] = parameter.tensor.clone();
+        tensors_[kPrefix + parameter.name] = parameter.values().clone();
     }
   }
 
@@ -185,7 +185,7 @@ class ForeignGlora : public ::testing::Test {
 TEST_F(ForeignGlora, IsReadWithItsFormula) {
   const auto adapter = load();
   ASSERT_EQ(adapter->sites().size(), 12u);
-  const at::Tensor weight = adapter->sites()[5].linear->weight;
+  const at::Tensor weight = adapter->sites()[5].linear->weight->values();
   EXPECT_TRUE(at::allclose(adapter->change_of(5).weight, weight * 0.5 + 2.0, 1e-6, 1e-6));
   EXPECT_FALSE(adapter->change_of(5).bias.defined());
 }

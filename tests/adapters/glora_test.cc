@@ -142,7 +142,7 @@ TEST(Glora, CShiftsTheInput) {
   const Site& site = made.adapter->sites()[1];
   const at::Tensor shift = tensor_named(*made.adapter, site.path + ".glora_C.X").reshape({1, -1});
   const at::Tensor expected =
-      at::linear(testing::site_input(site) + shift, site.linear->weight, site.linear->bias);
+      at::linear(testing::site_input(site) + shift, site.linear->weight->values(), site.linear->bias);
   EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-12);
 }
 
@@ -152,7 +152,7 @@ TEST(Glora, AVectorScalesRows) {
   const Site& site = made.adapter->sites()[1];
   const at::Tensor a = tensor_named(*made.adapter, site.path + ".glora_A.X");  // [out, 1]
   const at::Tensor expected =
-      at::linear(testing::site_input(site), site.linear->weight * (a + 1.0), site.linear->bias);
+      at::linear(testing::site_input(site), site.linear->weight->values() * (a + 1.0), site.linear->bias);
   EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-12);
 }
 
@@ -187,7 +187,7 @@ TEST(Glora, EverySupportIsWhatTheFormulaSays) {
       const auto choice = [&](char support) {
         return config.get(std::string("glora.choice_") + support).get<std::string>();
       };
-      const at::Tensor w = site.linear->weight, b = site.linear->bias;
+      const at::Tensor w = site.linear->weight->values(), b = site.linear->bias;
       const std::vector<int64_t> matrix = {site.out_features, site.in_features};
       const at::Tensor weight = w + w * part('A', choice('a'), matrix) + part('B', choice('b'), matrix);
       const at::Tensor bias = b + b * part('D', choice('d'), {site.out_features}) +
@@ -283,7 +283,7 @@ TEST(Glora, Bfloat16WeightsAreScaledInFloat32) {
   const at::Tensor x = testing::site_input(site).to(at::kBFloat16);
   const at::Tensor found = site.linear->forward(x, ForwardContext{});
   EXPECT_EQ(found.scalar_type(), at::kBFloat16);
-  const at::Tensor weight = site.linear->weight.to(at::kFloat) + made.adapter->change_of(0).weight;
+  const at::Tensor weight = site.linear->weight->values().to(at::kFloat) + made.adapter->change_of(0).weight;
   const at::Tensor bias = site.linear->bias + made.adapter->change_of(0).bias;
   const at::Tensor expected = at::linear(x.to(at::kFloat), weight, bias);
   EXPECT_LT((found.to(at::kFloat) - expected).abs().max().item<double>(),

@@ -211,14 +211,15 @@ struct DoraReference {
                 const at::Tensor& magnitude)
       : layer(layer), x(x), term(term), magnitude(magnitude) {
     const c10::NoGradGuard no_grad;
-    norms = (layer.weight + term.scaling * at::mm(term.up, term.down)).norm(2, 1);
+    norms = (layer.weight->values() + term.scaling * at::mm(term.up, term.down)).norm(2, 1);
   }
 
   at::Tensor operator()(const ForwardContext& context) const {
     const c10::NoGradGuard no_grad;
     const at::Tensor dropped = dropout(x, dropout_mask(context, term.dropout, term.dropout_stream));
     const at::Tensor gain = magnitude / norms;
-    return at::linear(x, layer.weight, layer.bias) + (gain - 1.0) * at::linear(dropped, layer.weight) +
+    return at::linear(x, layer.weight->values(), layer.bias) +
+           (gain - 1.0) * at::linear(dropped, layer.weight->values()) +
            gain * term.scaling * at::mm(at::mm(dropped, term.down.t()), term.up.t());
   }
 

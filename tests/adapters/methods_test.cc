@@ -291,7 +291,7 @@ TEST(Adapter, AttachesAndDetaches) {
 
 TEST(Adapter, OnlyWhatIsTrainedRequiresGradients) {
   FakeModel model;
-  for (const NamedTensor& parameter : model.parameters()) parameter.tensor.requires_grad_(true);
+  for (const Parameter& parameter : model.parameters()) parameter.values().requires_grad_(true);
   AdapterConfig config = lora_config();
   config.bias = "lora_only";
   config.modules_to_save = {"layer.2.output"};
@@ -307,16 +307,16 @@ TEST(Adapter, OnlyWhatIsTrainedRequiresGradients) {
               ElementsAre("classifier.dense.bias", "classifier.dense.weight", "classifier.out_proj.bias",
                           "classifier.out_proj.weight", kBlock + "2.output.dense.bias",
                           kBlock + "2.output.dense.weight"));
-  for (const NamedTensor& parameter : model.parameters()) {
+  for (const Parameter& parameter : model.parameters()) {
     const bool trained = names[ParameterGroup::kBias].count(parameter.name) +
                              names[ParameterGroup::kHead].count(parameter.name) >
                          0;
-    EXPECT_EQ(parameter.tensor.requires_grad(), trained) << parameter.name;
+    EXPECT_EQ(parameter.values().requires_grad(), trained) << parameter.name;
   }
   // The layers compute with the very tensors that are trained.
-  EXPECT_TRUE(model.linear("classifier.dense").weight.requires_grad());
-  EXPECT_TRUE(
-      tensor_named(*adapter, "classifier.dense.weight").is_same(model.linear("classifier.dense").weight));
+  EXPECT_TRUE(model.linear("classifier.dense").weight->values().requires_grad());
+  EXPECT_TRUE(tensor_named(*adapter, "classifier.dense.weight")
+                  .is_same(model.linear("classifier.dense").weight->values()));
 }
 
 TEST(Adapter, BiasAllTakesNormsToo) {
@@ -334,13 +334,13 @@ TEST(Adapter, TrainedMatricesBecomeFloat32CopiesOfTheirOwn) {
   options.dtype = at::kBFloat16;
   FakeModel model(options);
   Linear& dense = model.linear(kBlock + "2.output.dense");
-  const at::Tensor before = dense.weight.detach().clone();
-  const at::Tensor alias = dense.weight.detach();
+  const at::Tensor before = dense.weight->values().detach().clone();
+  const at::Tensor alias = dense.weight->values().detach();
   AdapterConfig config = lora_config();
   config.modules_to_save = {"layer.2.output"};
   const auto adapter = create_adapter(config, model.target(), 1);
-  EXPECT_EQ(dense.weight.scalar_type(), at::kFloat);
-  EXPECT_TRUE(at::equal(dense.weight.to(at::kBFloat16), before));
+  EXPECT_EQ(dense.weight->values().scalar_type(), at::kFloat);
+  EXPECT_TRUE(at::equal(dense.weight->values().to(at::kBFloat16), before));
   testing::randomize(*adapter);
   EXPECT_TRUE(at::equal(alias, before));
 }
@@ -457,9 +457,10 @@ TEST(AdapterErrors, Biases) {
   config = lora_config();
   config.bias = "all";
   AdapterTarget target = model.target();
-  for (NamedTensor& parameter : target.parameters) parameter.tensor = parameter.tensor.clone();
+  for (Parameter& parameter : target.parameters)
+    parameter = Parameter(parameter.name, parameter.values().clone());
   EXPECT_THAT(error_text([&] { create_adapter(config, target, 1); }),
-              HasSubstr("is not the tensor that the layer computes with"));
+              HasSubstr("is not what the layer computes with"));
 }
 
 TEST(AdapterErrors, ShapesAlone) {
@@ -482,9 +483,9 @@ TEST(Fingerprint, IgnoresHeadsAndComputeTypeAndSeesWeights) {
   FakeModel::Options another;
   another.seed = 2;
   EXPECT_NE(of(FakeModel(another)), expected);
-  model.linear("classifier.dense").weight.add_(1.0);
+  model.linear("classifier.dense").weight->values().add_(1.0);
   EXPECT_EQ(of(model), expected);
-  model.linear(kBlock + "11.output.dense").weight.mul_(1.5);
+  model.linear(kBlock + "11.output.dense").weight->values().mul_(1.5);
   EXPECT_NE(of(model), expected);
 }
 

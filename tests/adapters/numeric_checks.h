@@ -92,14 +92,14 @@ inline void expect_merge_equals_forward(const Adapter& adapter) {
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const Site& site = adapter.sites()[i];
     const at::Tensor x = site_input(site), adapted = site_output(site);
-    const at::Tensor weight = site.linear->weight + adapter.change_of(i).weight.to(at::kDouble);
+    const at::Tensor weight = site.linear->weight->values() + adapter.change_of(i).weight.to(at::kDouble);
     at::Tensor bias = site.linear->bias;
     if (const at::Tensor change = adapter.change_of(i).bias; change.defined()) {
       bias = bias.defined() ? bias + change : change;
     }
     const double tolerance = 1e-5 * std::max(1.0, adapted.abs().max().item<double>());
     EXPECT_LT((adapted - at::linear(x, weight, bias)).abs().max().item<double>(), tolerance) << site.path;
-    const at::Tensor base = at::linear(x, site.linear->weight, site.linear->bias);
+    const at::Tensor base = at::linear(x, site.linear->weight->values(), site.linear->bias);
     EXPECT_GT((adapted - base).abs().max().item<double>(), 1e-3) << site.path;
   }
 }
@@ -108,7 +108,7 @@ inline void expect_merge_equals_forward(const Adapter& adapter) {
 inline void expect_base_output(const Adapter& adapter) {
   const c10::NoGradGuard no_grad;
   for (const Site& site : adapter.sites()) {
-    const at::Tensor base = at::linear(site_input(site), site.linear->weight, site.linear->bias);
+    const at::Tensor base = at::linear(site_input(site), site.linear->weight->values(), site.linear->bias);
     EXPECT_EQ((site_output(site) - base).abs().max().item<double>(), 0.0) << site.path;
   }
 }

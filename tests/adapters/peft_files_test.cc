@@ -323,7 +323,7 @@ TEST(PeftFiles, ModulesToSaveAreWrittenForPeftsRule) {
   const std::filesystem::path file = directory.path() / "adapter_config.json";
   EXPECT_EQ(read_json(file)["modules_to_save"], json({"model.norm"}));
   load_adapter(directory.path(), second);
-  EXPECT_EQ(second.parameters.back().tensor[0].item<float>(), 1.0f);
+  EXPECT_EQ(second.parameters.back().values()[0].item<float>(), 1.0f);
 
   // Read, `norm` is what PEFT takes it for.
   rewrite_json(file, [](json& config) { config["modules_to_save"] = {"norm"}; });

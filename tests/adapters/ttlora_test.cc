@@ -173,8 +173,8 @@ TEST(Ttlora, ContractionFormIsTheLoopOverCores) {
   const c10::NoGradGuard no_grad;
   const Site& site = adapter->sites()[0];
   const at::Tensor x = testing::site_input(site);
-  const at::Tensor expected =
-      at::linear(x, site.linear->weight, site.linear->bias) + 1.75 * contracted(x, cores_of(*adapter, 0), 2);
+  const at::Tensor expected = at::linear(x, site.linear->weight->values(), site.linear->bias) +
+                              1.75 * contracted(x, cores_of(*adapter, 0), 2);
   EXPECT_LT((testing::site_output(site) - expected).abs().max().item<double>(), 1e-10);
   // The same cores in the canonical order are another operator.
   FakeModel other(testing::double_options());

@@ -99,9 +99,9 @@ TinyModel::TinyModel(const std::string& model_type, at::ScalarType dtype, double
   model_ = create_model(tiny_config(model_type, dropout, heads), options);
   // As in a trained model, no bias is 0: what scales biases would have no effect.
   c10::NoGradGuard no_grad;
-  for (const NamedTensor& parameter : model_->parameters()) {
+  for (const Parameter& parameter : model_->parameters()) {
     if (!parameter.name.ends_with(".bias")) continue;
-    at::Tensor value = parameter.tensor;
+    at::Tensor value = parameter.values();
     value.add_(noise(parameter.name, value.sizes(), 0.1).to(value.options()));
   }
 }

@@ -43,18 +43,18 @@ TEST_P(Conformance, TheBaseStaysAsItIs) {
   std::set<std::string> trained;
   for (const TrainableTensor& entry : training.adapter().trainable()) trained.insert(entry.name);
   std::vector<NamedTensor> before;
-  for (const NamedTensor& parameter : training.model().model().parameters()) {
+  for (const Parameter& parameter : training.model().model().parameters()) {
     if (trained.count(parameter.name) == 0) {
-      before.push_back({parameter.name, parameter.tensor.detach().clone()});
-      EXPECT_FALSE(parameter.tensor.requires_grad()) << parameter.name;
+      before.push_back({parameter.name, parameter.values().detach().clone()});
+      EXPECT_FALSE(parameter.values().requires_grad()) << parameter.name;
     }
   }
   const std::vector<NamedTensor> start = training.values();
   training.options.max_steps = row().steps;
   training.run(directory.path());
   std::map<std::string, at::Tensor> after;
-  for (const NamedTensor& parameter : training.model().model().parameters()) {
-    after[parameter.name] = parameter.tensor;
+  for (const Parameter& parameter : training.model().model().parameters()) {
+    after[parameter.name] = parameter.values();
   }
   for (const NamedTensor& entry : before) {
     EXPECT_TRUE(at::equal(after.at(entry.name), entry.tensor)) << entry.name;
@@ -198,7 +198,8 @@ void expect_merging_is_exact(const std::filesystem::path& folder, const std::str
   ASSERT_EQ(sites.size(), exact_sites.size());
   for (size_t i = 0; i < sites.size(); ++i) {
     const Linear &layer = *sites[i].linear, &exact_layer = *exact_sites[i].linear;
-    EXPECT_LE(relative_difference(layer.weight, exact_layer.weight), kMergedInFloat) << sites[i].path;
+    EXPECT_LE(relative_difference(layer.weight->values(), exact_layer.weight), kMergedInFloat)
+        << sites[i].path;
     if (layer.bias.defined()) {
       EXPECT_LE(relative_difference(layer.bias, exact_layer.bias), kMergedInFloat) << sites[i].path;
     }

@@ -111,13 +111,13 @@ TEST_P(EveryRoundLoop, TheGlobalAdapterIsWhatWasEvaluated) {
 TEST_P(EveryRoundLoop, TheBaseStaysAsItIs) {
   TinyFederation run(GetParam());
   std::map<std::string, at::Tensor> before;
-  for (const NamedTensor& parameter : run.model->parameters()) {
-    if (!parameter.name.starts_with("classifier")) before[parameter.name] = parameter.tensor.clone();
+  for (const Parameter& parameter : run.model->parameters()) {
+    if (!parameter.name.starts_with("classifier")) before[parameter.name] = parameter.values().clone();
   }
   run.start().run();
-  for (const NamedTensor& parameter : run.model->parameters()) {
+  for (const Parameter& parameter : run.model->parameters()) {
     if (before.contains(parameter.name)) {
-      EXPECT_TRUE(at::equal(parameter.tensor, before[parameter.name])) << parameter.name;
+      EXPECT_TRUE(at::equal(parameter.values(), before[parameter.name])) << parameter.name;
     }
   }
   for (const Site& site : run.model->sites()) EXPECT_EQ(site.linear->update, nullptr) << site.path;

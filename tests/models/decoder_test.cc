@@ -74,7 +74,7 @@ std::map<std::string, ModelConfig> variants() {
 class Reference {
  public:
   Reference(Model& model) : architecture_(model.architecture()), keys_(model.config().raw) {
-    for (const NamedTensor& parameter : model.parameters()) tensors_[parameter.name] = parameter.tensor;
+    for (const Parameter& parameter : model.parameters()) tensors_[parameter.name] = parameter.values();
   }
 
   at::Tensor logits(const PackedInput& input) const {
@@ -191,8 +191,8 @@ class Decoders : public ::testing::TestWithParam<std::string> {
     options.seed = 4;
     std::unique_ptr<Model> model = create_model(variants().at(GetParam()), options);
     // Fresh norms and biases are ones and zeros, behind which errors would hide.
-    for (const NamedTensor& parameter : model->parameters()) {
-      at::Tensor tensor = parameter.tensor;
+    for (const Parameter& parameter : model->parameters()) {
+      at::Tensor tensor = parameter.values();
       if (tensor.dim() == 1) tensor.add_(at::arange(tensor.numel(), tensor.options()).sin() * 0.2);
     }
     return model;
@@ -201,7 +201,7 @@ class Decoders : public ::testing::TestWithParam<std::string> {
 
 TEST_P(Decoders, LogitsLossAndEveryGradientMatchPlainOperators) {
   const auto model = make(at::kDouble);
-  for (const NamedTensor& parameter : model->parameters()) parameter.tensor.set_requires_grad(true);
+  for (const Parameter& parameter : model->parameters()) parameter.values().set_requires_grad(true);
   const Reference reference(*model);
   PackedInput input = tokens_of({5, 1, 33, 12});
   const at::Tensor expected = reference.logits(input);
@@ -212,16 +212,16 @@ TEST_P(Decoders, LogitsLossAndEveryGradientMatchPlainOperators) {
   const at::Tensor wanted = cross_entropy_sum(expected.index_select(0, input.output_rows), labels);
   wanted.backward();
   std::map<std::string, at::Tensor> gradients;
-  for (const NamedTensor& parameter : model->parameters()) {
-    gradients[parameter.name] = parameter.tensor.grad().clone();
-    parameter.tensor.mutable_grad().reset();
+  for (const Parameter& parameter : model->parameters()) {
+    gradients[parameter.name] = parameter.values().grad().clone();
+    parameter.values().mutable_grad().reset();
   }
   const at::Tensor loss = model->loss_sum(input, labels, {});
   EXPECT_LT(far(loss, wanted), 1e-12);
   loss.backward();
-  for (const NamedTensor& parameter : model->parameters()) {
-    ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
-    EXPECT_LT(far(parameter.tensor.grad(), gradients[parameter.name]), 1e-11) << parameter.name;
+  for (const Parameter& parameter : model->parameters()) {
+    ASSERT_TRUE(parameter.values().grad().defined()) << parameter.name;
+    EXPECT_LT(far(parameter.values().grad(), gradients[parameter.name]), 1e-11) << parameter.name;
   }
 }
 
@@ -292,7 +292,7 @@ TEST_P(Decoders, AClassifierReadsTheLastTokenOfWholeLayers) {
 TEST_P(Decoders, ParametersAreThoseOfHuggingFace) {
   const auto model = make(at::kFloat);
   std::vector<std::string> names;
-  for (const NamedTensor& parameter : model->parameters()) names.push_back(parameter.name);
+  for (const Parameter& parameter : model->parameters()) names.push_back(parameter.name);
   const bool is_tied = model->architecture().head.is_tied;
   EXPECT_EQ(std::count(names.begin(), names.end(), "lm_head.weight"), is_tied ? 0 : 1);
   EXPECT_EQ(std::count(names.begin(), names.end(), "model.layers.1.mlp.down_proj.weight"), 1);

@@ -43,8 +43,8 @@ std::string last_layer_of(const std::string& type) {
 }
 
 at::Tensor parameter_of(Model& model, const std::string& name) {
-  for (const NamedTensor& parameter : model.parameters())
-    if (parameter.name == name) return parameter.tensor;
+  for (const Parameter& parameter : model.parameters())
+    if (parameter.name == name) return parameter.values();
   ADD_FAILURE() << name;
   return {};
 }
@@ -80,7 +80,8 @@ TEST_P(Heads, OfAnotherNumberOfClassesAreDrawnAndSaidSo) {
   EXPECT_THAT(report.replaced_head(), HasSubstr("3 outputs"));
   EXPECT_EQ(parameter_of(*two, last).size(0), 2);
   EXPECT_EQ(two->config().num_labels, 2);
-  EXPECT_TRUE(at::equal(two->sites().front().linear->weight, model_->sites().front().linear->weight));
+  EXPECT_TRUE(at::equal(two->sites().front().linear->weight->values(),
+                        model_->sites().front().linear->weight->values()));
   const ModelLoadReport planned = plan_load(directory(), with(2));
   EXPECT_EQ(planned.fresh, report.fresh);
   EXPECT_EQ(planned.replaced_head(), report.replaced_head());

@@ -70,28 +70,28 @@ TEST_P(Packing, BatchEqualsItsSequencesOneByOne) {
   ModelLoadOptions options;
   options.keep_float32 = true;
   const auto model = create_model(small_config(GetParam()), options);
-  for (const NamedTensor& parameter : model->parameters()) parameter.tensor.set_requires_grad(true);
+  for (const Parameter& parameter : model->parameters()) parameter.values().set_requires_grad(true);
   const PackedInput batch = input_of({5, 1, 17, 32, 9}, 50);
   const at::Tensor weights = at::arange(15, at::kFloat).reshape({5, 3}) / 15 - 0.4;
   const at::Tensor together = model->forward(batch, {});
   (together * weights).sum().backward();
   std::vector<at::Tensor> gradients;
-  for (const NamedTensor& parameter : model->parameters()) {
-    ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
-    gradients.push_back(parameter.tensor.grad().clone());
-    parameter.tensor.grad().zero_();
+  for (const Parameter& parameter : model->parameters()) {
+    ASSERT_TRUE(parameter.values().grad().defined()) << parameter.name;
+    gradients.push_back(parameter.values().grad().clone());
+    parameter.values().grad().zero_();
   }
   for (int64_t b = 0; b < batch.sequences(); ++b) {
     const at::Tensor alone = model->forward(sequence_of(batch, b), {});
     EXPECT_LT(largest_difference(alone[0], together[b]), 1e-5) << "sequence " << b;
     (alone[0] * weights[b]).sum().backward();
   }
-  const std::vector<NamedTensor> parameters = model->parameters();
+  const std::vector<Parameter> parameters = model->parameters();
   const LinearSpec* key = model->architecture().blocks[0].find(LinearRole::kKey);
   for (size_t i = 0; i < parameters.size(); ++i) {
     // The gradient of a key's bias is exactly zero in theory: softmax ignores a shift.
     if (key != nullptr && parameters[i].name.ends_with(key->name + ".bias")) continue;
-    EXPECT_LT(largest_difference(parameters[i].tensor.grad(), gradients[i]), 2e-5) << parameters[i].name;
+    EXPECT_LT(largest_difference(parameters[i].values().grad(), gradients[i]), 2e-5) << parameters[i].name;
   }
 }
 
@@ -106,13 +106,13 @@ TEST_P(Packing, GradientsMatchFiniteDifferencesInFloat64WithDropout) {
   const at::Tensor weights = at::arange(6, at::kDouble).reshape({2, 3}) / 6 - 0.4;
   const auto loss = [&] { return (model->forward(batch, context) * weights).sum(); };
   int checked = 0;
-  for (const NamedTensor& parameter : model->parameters()) {
-    if (parameter.tensor.scalar_type() != at::kDouble) continue;
-    parameter.tensor.set_requires_grad(true);
+  for (const Parameter& parameter : model->parameters()) {
+    if (parameter.values().scalar_type() != at::kDouble) continue;
+    parameter.values().set_requires_grad(true);
     loss().backward();
-    const at::Tensor gradient = parameter.tensor.grad().clone().reshape({-1});
-    parameter.tensor.set_requires_grad(false);
-    at::Tensor flat = parameter.tensor.view({-1});
+    const at::Tensor gradient = parameter.values().grad().clone().reshape({-1});
+    parameter.values().set_requires_grad(false);
+    at::Tensor flat = parameter.values().view({-1});
     for (const int64_t i : {int64_t{0}, flat.numel() / 2}) {
       const double kept = flat[i].item<double>(), step = 1e-6;
       flat[i] = kept + step;

@@ -278,18 +278,18 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     settings_.at("norm_and_dot_with_weight").get_to(expected);
     double largest = 0;
     for (const auto& [name, numbers] : expected) largest = std::max(largest, numbers[0]);
-    const std::vector<NamedTensor> parameters = model_->parameters();
+    const std::vector<Parameter> parameters = model_->parameters();
     EXPECT_EQ(parameters.size(), expected.size());
-    for (const NamedTensor& parameter : parameters) parameter.tensor.requires_grad_(true);
+    for (const Parameter& parameter : parameters) parameter.values().requires_grad_(true);
     const at::Tensor value = loss();
     compare(Quantity::kLosses, "loss", value, at::tensor(settings_.at("loss").get<double>(), at::kDouble));
     value.backward();
-    for (const NamedTensor& parameter : parameters) {
+    for (const Parameter& parameter : parameters) {
       ASSERT_TRUE(expected.count(parameter.name)) << parameter.name;
-      ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
+      ASSERT_TRUE(parameter.values().grad().defined()) << parameter.name;
       const auto [norm, dot] = expected.at(parameter.name);
-      const at::Tensor weight = parameter.tensor.detach().to(at::kDouble),
-                       gradient = parameter.tensor.grad().to(at::kDouble);
+      const at::Tensor weight = parameter.values().detach().to(at::kDouble),
+                       gradient = parameter.values().grad().to(at::kDouble);
       const double scale = norm == 0 ? largest : norm;
       record(Quantity::kGradients, parameter.name + ", norm",
              std::abs(gradient.norm().item<double>() - norm) / scale);

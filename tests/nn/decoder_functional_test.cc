@@ -177,8 +177,8 @@ TEST(LinearCrossEntropy, PackedHeadEqualsHeadThenLoss) {
     const Linear head("head", normals({500, 64}, "w", dtype) * 0.2, normals({500}, "b", at::kFloat));
     const at::Tensor hidden = normals({300, 64}, "hidden", dtype).requires_grad_(true);
     const at::Tensor exact = hidden.detach().to(at::kDouble).requires_grad_(true);
-    const at::Tensor expected =
-        cross_entropy_sum(at::linear(exact, head.weight.to(at::kDouble), head.bias.to(at::kDouble)), labels);
+    const at::Tensor expected = cross_entropy_sum(
+        at::linear(exact, head.weight->values().to(at::kDouble), head.bias.to(at::kDouble)), labels);
     expected.backward();
     const at::Tensor loss = linear_cross_entropy_sum(hidden, head, labels);
     loss.backward();

@@ -31,7 +31,7 @@ void expect_exact(int64_t rows, at::ScalarType dtype, bool has_bias, bool adapte
   at::Tensor x = normals({rows, kHidden}, "x", dtype).requires_grad_(true);
   const at::Tensor dy = normals({rows, kHidden}, "dy", dtype);
   at::Tensor exact = x.detach().to(at::kDouble).requires_grad_(true);
-  at::Tensor up_weight = up.weight.to(at::kDouble);
+  at::Tensor up_weight = up.weight->values().to(at::kDouble);
   if (adapted) {
     auto update = std::make_shared<SiteUpdate>();
     update->low_rank = {{normals({3, kHidden}, "A", at::kFloat), normals({kInner, 3}, "B", at::kFloat), 0.5}};
@@ -41,7 +41,7 @@ void expect_exact(int64_t rows, at::ScalarType dtype, bool has_bias, bool adapte
   }
   const auto wide = [](const at::Tensor& bias) { return bias.defined() ? bias.to(at::kDouble) : bias; };
   const at::Tensor inner = at::gelu(at::linear(exact, up_weight, wide(up.bias)));
-  const at::Tensor expected = at::linear(inner, down.weight.to(at::kDouble), wide(down.bias));
+  const at::Tensor expected = at::linear(inner, down.weight->values().to(at::kDouble), wide(down.bias));
   expected.backward(dy.to(at::kDouble));
 
   const at::Tensor y = feed_forward(x, up, down, kernels::Activation::kGelu, ForwardContext{}).y;
@@ -107,7 +107,7 @@ void expect_exact_gated(int64_t rows, at::ScalarType dtype, int adapted, double 
                    exact = x.detach().to(at::kDouble).requires_grad_(true),
                    dy = normals({rows, kHidden}, "dy", dtype);
   const auto plain = [](const Linear& linear, const at::Tensor& in) {
-    at::Tensor weight = linear.weight.to(at::kDouble);
+    at::Tensor weight = linear.weight->values().to(at::kDouble);
     if (linear.update) {
       const LowRankTerm& term = linear.update->low_rank[0];
       weight = weight + term.scaling * term.up.to(at::kDouble).mm(term.down.to(at::kDouble));

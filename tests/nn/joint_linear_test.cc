@@ -105,7 +105,7 @@ TEST(JointLinear, TheInputMayBeReadByNobodyElse) {
   outcome->y.sum().backward();
   at::Tensor expected;
   for (const Linear* layer : layers.all()) {
-    const at::Tensor part = layer->weight.sum(0);
+    const at::Tensor part = layer->weight->values().sum(0);
     expected = expected.defined() ? expected + part : part;
   }
   EXPECT_LT(relative_difference(x.grad()[5], expected), 1e-5);
@@ -116,7 +116,7 @@ TEST(JointLinear, ChangedWeightsAreNoticed) {
   const JointLinear joint;
   const at::Tensor x = normals({64, kIn}, "x", at::kFloat);
   const at::Tensor before = joint.forward(x, layers.all(), training())->y;
-  layers.linears[1].weight.add_(1.0);
+  layers.linears[1].weight->values().add_(1.0);
   const at::Tensor after = joint.forward(x, layers.all(), training())->y;
   EXPECT_TRUE(before.narrow(1, 0, 96).equal(after.narrow(1, 0, 96)));
   const at::Tensor expected = layers.linears[1].forward(x, training());
@@ -138,13 +138,13 @@ TEST(JointLinear, LeavesToTheLayersWhatIsTheirs) {
   EXPECT_TRUE(is_joint([](Layers&) {}, x));
   EXPECT_FALSE(is_joint([](Layers&) {}, x.narrow(0, 0, 31)));
   EXPECT_FALSE(is_joint([](Layers&) {}, x.to(at::kDouble)));
-  EXPECT_FALSE(is_joint([](Layers& l) { l.linears[1].weight.requires_grad_(true); }, x));
+  EXPECT_FALSE(is_joint([](Layers& l) { l.linears[1].weight->values().requires_grad_(true); }, x));
   EXPECT_FALSE(is_joint([](Layers& l) { l.linears[2].bias.requires_grad_(true); }, x));
   EXPECT_FALSE(is_joint([](Layers& l) { l.linears[2].bias = at::Tensor(); }, x));
   EXPECT_FALSE(is_joint(
       [&](Layers& l) {
         update(l)->affine = [](const Linear& layer, const ForwardContext&) {
-          return AffineMap{layer.weight, layer.bias};
+          return AffineMap{layer.weight->values(), layer.bias};
         };
       },
       x));

@@ -37,16 +37,17 @@ struct AdaptedCase {
     auto update = std::make_shared<SiteUpdate>();
     update->low_rank = {{down_a, up_a, 2.5, dropout, 1}, {down_b, up_b, 0.5, dropout, 2}};
     linear.update = update;
-    for (at::Tensor* tensor : inputs()) tensor->set_requires_grad(true);
+    for (const at::Tensor& tensor : inputs()) tensor.set_requires_grad(true);
   }
-  std::vector<at::Tensor*> inputs() {
-    return {&x, &down_a, &up_a, &down_b, &up_b, &linear.weight, &linear.bias};
+  std::vector<at::Tensor> inputs() const {
+    return {x, down_a, up_a, down_b, up_b, linear.weight->values(), linear.bias};
   }
 };
 
 TEST(AdaptedLinear, EqualsTheDenseFormula) {
   AdaptedCase c(at::kFloat, 0.0);
-  const at::Tensor dense = c.linear.weight + 2.5 * at::mm(c.up_a, c.down_a) + 0.5 * at::mm(c.up_b, c.down_b);
+  const at::Tensor dense =
+      c.linear.weight->values() + 2.5 * at::mm(c.up_a, c.down_a) + 0.5 * at::mm(c.up_b, c.down_b);
   const at::Tensor expected = at::linear(c.x, dense, c.linear.bias);
   EXPECT_LT((c.linear.forward(c.x, {}) - expected).abs().max().item<double>(), 2e-5);
 }
@@ -60,9 +61,9 @@ TEST(AdaptedLinear, GradientsMatchFiniteDifferencesWithDropout) {
   const auto loss = [&] { return (c.linear.forward(c.x, context) * weights).sum(); };
   loss().backward();
   c10::NoGradGuard no_grad;
-  for (at::Tensor* input : c.inputs()) {
-    at::Tensor flat = input->view({-1});
-    const at::Tensor gradient = input->grad().reshape({-1});
+  for (const at::Tensor& input : c.inputs()) {
+    at::Tensor flat = input.view({-1});
+    const at::Tensor gradient = input.grad().reshape({-1});
     for (int64_t i = 0; i < flat.numel(); ++i) {
       const double kept = flat[i].item<double>(), step = 1e-6;
       flat[i] = kept + step;
@@ -87,16 +88,16 @@ TEST(AdaptedLinear, LevelsDrawIndependentMasks) {
 
 TEST(AdaptedLinear, NoGradientForAFrozenWeight) {
   AdaptedCase c(at::kFloat, 0.1);
-  c.linear.weight = c.linear.weight.detach();
+  c.linear.weight->set(c.linear.weight->values().detach());
   c.linear.bias = c.linear.bias.detach();
   c.linear.forward(c.x, {}).sum().backward();
-  EXPECT_FALSE(c.linear.weight.grad().defined());
+  EXPECT_FALSE(c.linear.weight->values().grad().defined());
   EXPECT_TRUE(c.down_a.grad().defined());
 }
 
 TEST(AdaptedLinear, Bfloat16ComputesWithFloat32Factors) {
   AdaptedCase exact(at::kFloat, 0.0), rounded(at::kFloat, 0.0);
-  rounded.linear.weight = rounded.linear.weight.detach().to(at::kBFloat16);
+  rounded.linear.weight->set(rounded.linear.weight->values().detach().to(at::kBFloat16));
   const at::Tensor y = rounded.linear.forward(rounded.x.detach().to(at::kBFloat16), {});
   EXPECT_EQ(y.scalar_type(), at::kBFloat16);
   const at::Tensor expected = exact.linear.forward(exact.x, {});

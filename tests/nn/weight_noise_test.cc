@@ -54,9 +54,9 @@ struct NoisyCase {
 
 TEST(WeightNoise, ForwardAndBackwardAreThoseOfTheNoisyWeight) {
   NoisyCase c(at::kDouble);
-  for (at::Tensor* tensor : {&c.x, &c.down, &c.up, &c.linear.weight, &c.linear.bias})
-    tensor->set_requires_grad(true);
-  const at::Tensor before = c.linear.weight.detach().clone();
+  for (const at::Tensor& tensor : {c.x, c.down, c.up, c.linear.weight->values(), c.linear.bias})
+    tensor.set_requires_grad(true);
+  const at::Tensor before = c.linear.weight->values().detach().clone();
   // The noise itself, as the layer's output for unit inputs shows it.
   at::Tensor noisy;
   {
@@ -78,8 +78,8 @@ TEST(WeightNoise, ForwardAndBackwardAreThoseOfTheNoisyWeight) {
   EXPECT_TRUE(at::allclose(c.x.grad(), x.grad(), 1e-10, 1e-12));
   EXPECT_TRUE(at::allclose(c.down.grad(), down.grad(), 1e-10, 1e-12));
   EXPECT_TRUE(at::allclose(c.up.grad(), up.grad(), 1e-10, 1e-12));
-  EXPECT_TRUE(at::allclose(c.linear.weight.grad(), weight.grad(), 1e-10, 1e-12));
-  EXPECT_TRUE(at::equal(c.linear.weight, before)) << "the stored weight is never written";
+  EXPECT_TRUE(at::allclose(c.linear.weight->values().grad(), weight.grad(), 1e-10, 1e-12));
+  EXPECT_TRUE(at::equal(c.linear.weight->values(), before)) << "the stored weight is never written";
 }
 
 TEST(WeightNoise, IsOnePerStepAndStreamAndOffInEvaluation) {
@@ -119,8 +119,8 @@ TEST(WeightNoise, RowsHaveTheirDeviations) {
 
 TEST(WeightNoise, Bfloat16WeightsAreRestoredBecauseTheyAreNeverChanged) {
   NoisyCase c(at::kFloat);
-  const at::Tensor stored = c.linear.weight.to(at::kBFloat16);
-  c.linear.weight = stored;
+  const at::Tensor stored = c.linear.weight->values().to(at::kBFloat16);
+  c.linear.weight->set(stored);
   const at::Tensor before = stored.clone();
   const at::Tensor exact = c.forward(2);
   c.down.set_requires_grad(true);

@@ -100,10 +100,10 @@ TEST(Compare, CountsOfTheBaselinesAreThoseOfTheModel) {
   load.num_labels = 2;
   const auto model = create_model(tiny_config(), load);
   int64_t all = 0, biases = 0;
-  for (const NamedTensor& parameter : model->parameters()) {
+  for (const Parameter& parameter : model->parameters()) {
     if (parameter.name.starts_with("classifier.")) continue;
-    all += parameter.tensor.numel();
-    if (parameter.name.ends_with("bias")) biases += parameter.tensor.numel();
+    all += parameter.values().numel();
+    if (parameter.name.ends_with("bias")) biases += parameter.values().numel();
   }
   EXPECT_EQ(plan.methods[0].parameters, all);
   EXPECT_EQ(plan.methods[1].parameters, biases);

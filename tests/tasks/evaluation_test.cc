@@ -130,8 +130,8 @@ TEST(Predictions, OutputsThatAreNoNumbersNameTheirRow) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     TinyRun run;
     const c10::NoGradGuard no_grad;
-    for (const NamedTensor& parameter : run.model->parameters()) {
-      if (parameter.name == "classifier.out_proj.bias") at::Tensor(parameter.tensor).fill_(bad);
+    for (const Parameter& parameter : run.model->parameters()) {
+      if (parameter.name == "classifier.out_proj.bias") at::Tensor(parameter.values()).fill_(bad);
     }
     const auto where = [](size_t row) { return "new.tsv:" + std::to_string(row + 2); };
     try {

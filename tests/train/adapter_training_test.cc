@@ -123,18 +123,19 @@ TEST(Merge, RoundsOnceToTheStoredType) {
   }
   const Site site = run.adapter->sites()[1];
   const at::Tensor exact =
-      site.linear->weight.to(at::kDouble) + run.adapter->change_of(1).weight.to(at::kDouble);
-  const at::Tensor before = site.linear->weight;
+      site.linear->weight->values().to(at::kDouble) + run.adapter->change_of(1).weight.to(at::kDouble);
+  const at::Tensor before = site.linear->weight->values();
   const at::Tensor kept = before.clone();
   merge_adapter(*run.adapter, at::kBFloat16);
-  EXPECT_EQ(site.linear->weight.scalar_type(), at::kFloat);
-  EXPECT_TRUE(at::equal(site.linear->weight, exact.to(at::kFloat).to(at::kBFloat16).to(at::kFloat)));
+  EXPECT_EQ(site.linear->weight->values().scalar_type(), at::kFloat);
+  EXPECT_TRUE(
+      at::equal(site.linear->weight->values(), exact.to(at::kFloat).to(at::kBFloat16).to(at::kFloat)));
   EXPECT_TRUE(at::equal(before, kept)) << "the old weight may be a view of a file";
 }
 
 TEST(Merge, RefusesWeightsThatAreNotFinite) {
   AdaptedRun run(pyramid());
-  const at::Tensor before = run.adapter->sites()[0].linear->weight;
+  const at::Tensor before = run.adapter->sites()[0].linear->weight->values();
   for (const TrainableTensor& tensor : run.adapter->trainable()) {
     c10::NoGradGuard no_grad;
     if (tensor.group == ParameterGroup::kAdapter) at::Tensor(tensor.tensor).fill_(1e30);
@@ -146,7 +147,7 @@ TEST(Merge, RefusesWeightsThatAreNotFinite) {
     EXPECT_EQ(error.code(), ErrorCode::kNumerics);
     EXPECT_THAT(error.what(), testing::HasSubstr("query"));
   }
-  EXPECT_TRUE(at::equal(run.adapter->sites()[0].linear->weight, before));
+  EXPECT_TRUE(at::equal(run.adapter->sites()[0].linear->weight->values(), before));
   EXPECT_NE(run.adapter->sites()[0].linear->update, nullptr);
 }
 

@@ -99,10 +99,10 @@ TEST_P(TrainedMethods, LeaveStoredWeightsAloneAndMergeToWhatTheyComputed) {
     TemporaryDirectory directory;
     MethodRun run(GetParam().config, dtype);
     std::vector<at::Tensor> before;
-    for (const Site& site : run.adapter->sites()) before.push_back(site.linear->weight.clone());
+    for (const Site& site : run.adapter->sites()) before.push_back(site.linear->weight->values().clone());
     run.run(directory.path());
     for (size_t i = 0; i < before.size(); ++i)
-      EXPECT_TRUE(at::equal(run.adapter->sites()[i].linear->weight, before[i])) << i;
+      EXPECT_TRUE(at::equal(run.adapter->sites()[i].linear->weight->values(), before[i])) << i;
     if (dtype != at::kFloat) continue;
     const at::Tensor adapted = run.logits();
     merge_adapter(*run.adapter, at::kFloat);

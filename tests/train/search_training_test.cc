@@ -27,8 +27,8 @@ struct SearchRun {
     load.seed = 5;
     model = create_model(tiny_config(0.1), load);
     // Support D scales the bias: a fresh model's biases of 0 would leave it without a gradient.
-    for (const NamedTensor& parameter : model->parameters()) {
-      if (parameter.name.ends_with(".bias")) at::Tensor(parameter.tensor).fill_(0.1);
+    for (const Parameter& parameter : model->parameters()) {
+      if (parameter.name.ends_with(".bias")) at::Tensor(parameter.values()).fill_(0.1);
     }
     adapter = create_adapter(config, target_of(*model), 7);
     options.batch_size = 5;

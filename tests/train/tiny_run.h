@@ -104,10 +104,10 @@ struct TinyRun {
     for (const Site& site : model->sites()) {
       if (site.module == "query" || site.module == "value") add_low_rank(site, dropout);
     }
-    for (const NamedTensor& parameter : model->parameters()) {
+    for (const Parameter& parameter : model->parameters()) {
       if (!parameter.name.starts_with("classifier")) continue;
-      parameter.tensor.requires_grad_(true);
-      trainable.push_back({parameter.name, parameter.tensor, ParameterGroup::kHead, 0});
+      parameter.values().requires_grad_(true);
+      trainable.push_back({parameter.name, parameter.values(), ParameterGroup::kHead, 0});
     }
     options.lr = 5e-3;
     options.max_steps = 0;

@@ -111,7 +111,7 @@ TEST(Trainer, AnInfiniteLossStopsTheRunAndKeepsTheCheckpoint) {
   Trainer trainer(std::move(setup), data);
   {
     c10::NoGradGuard no_grad;  // not a trained tensor, so the checkpoint does not mend it
-    again.model->parameters().front().tensor.fill_(std::numeric_limits<float>::quiet_NaN());
+    again.model->parameters().front().values().fill_(std::numeric_limits<float>::quiet_NaN());
   }
   try {
     trainer.run();
@@ -332,7 +332,7 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
   const auto model = create_model(tiny_config(0.1), load);
   const auto before = [&] {
     std::vector<at::Tensor> values;
-    for (const auto& parameter : model->parameters()) values.push_back(parameter.tensor.detach().clone());
+    for (const auto& parameter : model->parameters()) values.push_back(parameter.values().detach().clone());
     return values;
   }();
   TrainOptions options;
@@ -361,7 +361,7 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
   EXPECT_NEAR(result.best->value("perplexity"), std::exp(result.best->value("loss")), 1e-9);
   size_t index = 0;
   for (const auto& parameter : model->parameters()) {
-    EXPECT_FALSE(at::equal(parameter.tensor, before[index++])) << parameter.name << " was not trained";
+    EXPECT_FALSE(at::equal(parameter.values(), before[index++])) << parameter.name << " was not trained";
   }
 }
 

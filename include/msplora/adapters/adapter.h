@@ -52,7 +52,7 @@ struct AdapterTarget {
   int64_t num_layers = 0;
   AttentionHeads heads;
   std::vector<Site> sites;                // every linear layer of the model
-  std::vector<NamedTensor> parameters;    // every parameter of the model, aliasing its storage
+  std::vector<Parameter> parameters;      // every parameter of the model, its own
   std::vector<std::string> head_modules;  // trained and saved whole, e.g. {"classifier"}
 };
 

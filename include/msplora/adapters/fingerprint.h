@@ -12,7 +12,6 @@ namespace msplora {
 /// floating-point parameter outside `head_modules`. Values are rounded to bfloat16 first, so that a model
 /// loaded in float32 and in bfloat16 has one fingerprint. Take it before training (biases may be trained in
 /// place). Never 0.
-uint64_t fingerprint(const std::vector<NamedTensor>& parameters,
-                     const std::vector<std::string>& head_modules);
+uint64_t fingerprint(const std::vector<Parameter>& parameters, const std::vector<std::string>& head_modules);
 
 }  // namespace msplora

@@ -20,7 +20,7 @@ inline const std::vector<std::string> kDefaultHeadModules = {"classifier", "scor
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const AttentionHeads& heads,
                                 const std::vector<std::string>& head_modules,
-                                const std::vector<NamedTensor>& parameters);
+                                const std::vector<Parameter>& parameters);
 
 /// The options with the target modules of the model's family (default_target_modules) where they name none.
 AdapterConfig with_default_targets(AdapterConfig config, const std::string& model_type);

@@ -36,9 +36,9 @@ class Model {
   /// model.
   virtual std::vector<Site> sites() = 0;
 
-  /// Every parameter under its Hugging Face name; a tied tensor is listed once, under the name it is stored
-  /// by. Tensors alias the model's own storage.
-  virtual std::vector<NamedTensor> parameters() = 0;
+  /// Every parameter under its Hugging Face name; a tied one is listed once, under the name it is stored by.
+  /// Tensors and weights are the model's own.
+  virtual std::vector<Parameter> parameters() = 0;
 
   /// Module paths of the head (e.g. {"classifier"}): trained and saved whole beside an adapter.
   virtual std::vector<std::string> head_modules() const = 0;
@@ -50,15 +50,21 @@ class Model {
   ModelTask task() const { return architecture_.task; }
   /// Dtype of activations and frozen weights.
   at::ScalarType compute_dtype() const { return compute_dtype_; }
+  /// Where parameters and outputs lie.
+  at::Device device() const { return device_; }
 
  protected:
-  Model(ModelConfig config, Architecture architecture, at::ScalarType compute_dtype)
-      : config_(std::move(config)), architecture_(std::move(architecture)), compute_dtype_(compute_dtype) {}
+  Model(ModelConfig config, Architecture architecture, at::ScalarType compute_dtype, at::Device device)
+      : config_(std::move(config)),
+        architecture_(std::move(architecture)),
+        compute_dtype_(compute_dtype),
+        device_(device) {}
 
  private:
   ModelConfig config_;
   Architecture architecture_;
   at::ScalarType compute_dtype_;
+  at::Device device_;
 };
 
 struct ModelLoadOptions {
@@ -103,7 +109,7 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task);
 
 /// The parameters of a model of this shape on the meta device: names and shapes without numbers, whatever the
 /// size of the model. Throws like create_model.
-std::vector<NamedTensor> parameters_of_shape(const ModelConfig& config, ModelTask task);
+std::vector<Parameter> parameters_of_shape(const ModelConfig& config, ModelTask task);
 
 /// Writes config.json and model.safetensors (names and dtype of `dtype`), so that Hugging Face loads it.
 void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "msplora/nn/context.h"
+#include "msplora/nn/weight.h"
 
 namespace msplora {
 
@@ -85,16 +86,17 @@ class Linear {
   Linear();
   /// `name` is the Hugging Face module path; weight [out, in]; bias [out] or undefined.
   Linear(std::string name, at::Tensor weight, at::Tensor bias);
+  Linear(std::string name, std::shared_ptr<Weight> weight, at::Tensor bias);
 
   /// x [T, in] -> [T, out] in x's dtype. A weight of another dtype is converted (the conversion is
   /// differentiable).
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
 
   const std::string& name() const { return name_; }
-  int64_t in_features() const { return weight.size(1); }
-  int64_t out_features() const { return weight.size(0); }
+  int64_t in_features() const { return weight->in_features(); }
+  int64_t out_features() const { return weight->out_features(); }
 
-  at::Tensor weight;
+  std::shared_ptr<Weight> weight;  // shared with whatever is tied to it
   at::Tensor bias;
   std::shared_ptr<const SiteUpdate> update;  // null: the plain layer
 

@@ -64,7 +64,7 @@ struct ComparisonBase {
   std::vector<Site> sites;
   int64_t num_layers = 0;
   AttentionHeads heads;
-  std::vector<NamedTensor> parameters;  // may lie on the meta device; empty: unknown
+  std::vector<Parameter> parameters;  // may lie on the meta device; empty: unknown
 };
 
 /// One training.

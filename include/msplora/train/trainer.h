@@ -143,7 +143,7 @@ class Trainer {
 };
 
 /// The parameters of a model as trainable tensors, with gradients switched on: training without an adapter.
-std::vector<TrainableTensor> all_trainable(const std::vector<NamedTensor>& parameters);
+std::vector<TrainableTensor> all_trainable(const std::vector<Parameter>& parameters);
 
 /// Optimizer steps of the whole run.
 int64_t count_steps(const TrainOptions& options, TrainingData& data);

@@ -52,11 +52,10 @@ MSPLORA_INLINE void transpose_square(V (&rows)[kSide]) {
   }
 }
 
+// Vectors are not returned: without AVX that is another ABI.
 template <typename V>
-MSPLORA_INLINE V load_row(const void* from) {
-  V value;
-  __builtin_memcpy(&value, from, sizeof(value));
-  return value;
+MSPLORA_INLINE void load_row(const void* from, V& to) {
+  __builtin_memcpy(&to, from, sizeof(to));
 }
 
 // Stores a turned square: to[j, c] = square[j][c], with rows of kPanel.
@@ -99,9 +98,9 @@ void fill_from_transposed(const T* packed, int64_t inner, int64_t width, int64_t
       V square[kSide];
       for (int i = 0; i < kSide; ++i) {
         const int64_t at = begin + c + i;
-        square[i] = at < deep && j < inner
-                        ? load_row<V>(panel + at * kPanel * static_cast<int64_t>(sizeof(V)) / kSide)
-                        : V{};
+        square[i] = V{};
+        if (at < deep && j < inner)
+          load_row(panel + at * kPanel * static_cast<int64_t>(sizeof(V)) / kSide, square[i]);
       }
       transpose_square(square);
       T* corner = to + (j - first) * kPanel;
