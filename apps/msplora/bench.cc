@@ -72,7 +72,9 @@ void add_bench_arguments(CLI::App& command, BenchArguments& arguments) {
 
 StepBenchOptions step_options(const BenchArguments& arguments) {
   StepBenchOptions options;
-  options.model = known_model_shape(arguments.shape);
+  options.model = arguments.weights.empty() ? known_model_shape(arguments.shape)
+                                            : load_supported_config(arguments.weights);
+  options.weights = arguments.weights;
   options.dropout = arguments.dropout;
   // Rotary positions have no weights, so any length may be measured.
   Architecture architecture = describe(options.model);

@@ -13,12 +13,14 @@ Command add_bench_kernels(CLI::App& bench, CommonOptions& common);
 Command add_bench_step(CLI::App& bench, CommonOptions& common);
 Command add_bench_epoch(CLI::App& bench, CommonOptions& common);
 Command add_bench_methods(CLI::App& bench, CommonOptions& common);
+Command add_bench_memory(CLI::App& bench, CommonOptions& common);
 Command add_bench_load(CLI::App& bench, CommonOptions& common);
 Command add_bench_peers(CLI::App& bench, CommonOptions& common);
 
 /// The options that say what is measured, shared by the subcommands of `bench`.
 struct BenchArguments {
   std::string shape = "roberta-base";
+  std::string weights;
   std::string method = "msplora";
   int64_t rank = 8;
   int64_t levels = 3;

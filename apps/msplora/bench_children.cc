@@ -51,6 +51,8 @@ nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOp
                                       "--shape",
                                       arguments.shape};
   for (std::string& option : step_options_of(arguments, common)) command.push_back(std::move(option));
+  if (!arguments.weights.empty()) command.insert(command.end(), {"--weights", arguments.weights});
+  if (arguments.checkpoint_activations) command.emplace_back("--checkpoint-activations");
   if (!common.device.empty()) command.insert(command.end(), {"--device", common.device});
   auto facts = nlohmann::ordered_json::parse(output_of(command, runs));
   for (const auto& seconds : facts["step"]["seconds"]) runs.steps.seconds.push_back(seconds.get<double>());

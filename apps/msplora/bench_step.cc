@@ -102,6 +102,13 @@ Json step_json(const BenchArguments& arguments, const StepBenchResult& result) {
                  {"tokens_per_second", result.tokens_per_second()},
                  {"flops", flops_json(result.flops)},
                  {"peak_memory_bytes", result.peak_memory_bytes},
+                 {"memory",
+                  {{"loaded_bytes", result.loaded_memory_bytes},
+                   {"taken_bytes", result.taken_memory_bytes},
+                   {"estimated_bytes", result.estimate.total()},
+                   {"estimated_weights_bytes", result.estimate.weights},
+                   {"estimated_trainable_bytes", result.estimate.trainable},
+                   {"estimated_activation_bytes", result.estimate.activations}}},
                  {"first_loss", result.first_loss},
                  {"last_loss", result.last_loss},
                  {"profile", std::move(profile)}};
@@ -119,6 +126,8 @@ Command add_bench_step(CLI::App& bench, CommonOptions& common) {
   CLI::App* command = bench.add_subcommand("step", "Training steps of a model with drawn weights and tokens");
   auto arguments = std::make_shared<BenchArguments>();
   add_bench_arguments(*command, *arguments);
+  command->add_option("--weights", arguments->weights, "A checkpoint instead of drawn weights of --shape")
+      ->type_name("DIR");
   command->add_flag("--no-roof", arguments->no_roof, "Leave out the products that the share is measured by");
   add_common(*command, common);
   return {command, [arguments, &common] { run_step(*arguments, common); }};

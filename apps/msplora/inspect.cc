@@ -90,12 +90,14 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   const Architecture architecture = describe(config, is_causal_lm ? ModelTask::kCausalLm : ModelTask::kNone);
   MemoryQuestion question;
   question.trainable_parameters = trainable;
+  question.trains_base = trains_whole_base(adapter);
   for (const Site& site : sites) {
-    const bool is_adapted = std::find(adapter.target_modules.begin(), adapter.target_modules.end(),
-                                      site.module) != adapter.target_modules.end();
-    if (is_adapted) question.adapted_inputs += site.in_features;
+    const auto& targets = adapter.target_modules;
+    if (site.layer < 0 || std::find(targets.begin(), targets.end(), site.module) == targets.end()) continue;
+    question.adapted.insert(site.role);
+    const std::vector<int64_t> ranks = update_ranks(adapter, site.layer);
+    question.rank = std::max(question.rank, std::accumulate(ranks.begin(), ranks.end(), int64_t{0}));
   }
-  question.adapted_inputs /= std::max<int64_t>(1, architecture.num_layers());
   question.tokens_per_batch = arguments.tokens;
   question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
   question.checkpoint_activations = arguments.checkpoint_activations;

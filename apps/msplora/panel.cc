@@ -24,6 +24,19 @@ std::string Panel::text() const {
   return out;
 }
 
+std::string weights_line(const Model& model) {
+  WeightBytes bytes;
+  std::string form;
+  for (const Parameter& parameter : const_cast<Model&>(model).parameters()) {
+    if (!parameter.weight || !parameter.weight->frozen()) continue;
+    const FrozenWeight& weight = *parameter.weight->frozen();
+    bytes.heap += weight.bytes().heap;
+    bytes.mapped += weight.bytes().mapped;
+    if (form.find(weight.form()) == std::string::npos) form += (form.empty() ? "" : "; ") + weight.form();
+  }
+  return form.empty() ? std::string() : fmt::format("{}: {}", form, bytes_text(bytes.heap + bytes.mapped));
+}
+
 std::string model_line(const Model& model, const std::string& path, bool random_init) {
   int64_t count = 0;
   for (const Parameter& parameter : const_cast<Model&>(model).parameters()) count += parameter.numel();
@@ -128,18 +141,15 @@ std::string batch_line(const TrainOptions& train, double mean_length) {
   return train.accumulation > 1 ? fmt::format("{}, {} of them for a step", text, train.accumulation) : text;
 }
 
-std::string memory_line(const Architecture& architecture, const std::vector<Site>& adapted, int64_t trainable,
-                        const TrainOptions& train, double mean_length) {
-  MemoryQuestion question;
-  question.trainable_parameters = trainable;
-  for (const Site& site : adapted) question.adapted_inputs += site.in_features;
-  question.adapted_inputs /= std::max<int64_t>(1, architecture.num_layers());
+std::string memory_line(const Architecture& architecture, MemoryQuestion question, const TrainOptions& train,
+                        double mean_length) {
   const double tokens = train.token_budget
                             ? static_cast<double>(*train.token_budget)
                             : static_cast<double>(batch_options(train).batch_size) * mean_length;
   question.tokens_per_batch = static_cast<int64_t>(tokens);
   question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
   question.checkpoint_activations = train.checkpoint_activations;
+  question.is_causal_lm = architecture.task == ModelTask::kCausalLm;
   const MemoryEstimate estimate = estimate_memory(architecture, question);
   return fmt::format(
       "about {} (weights {}, trained part {}, activations {}), on top of {} of the program itself",

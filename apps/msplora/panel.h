@@ -21,6 +21,8 @@ class Panel {
   std::vector<Line> lines_;
 };
 
+/// How frozen weights are kept, and their bytes ("float32, mapped: 324.0 MiB"); empty without any.
+std::string weights_line(const Model& model);
 /// "roberta, 12 layers, hidden size 768, 124.6M parameters (DIR)".
 std::string model_line(const Model& model, const std::string& path, bool random_init);
 /// Where the head comes from: "fresh, drawn with seed 42: classifier.weight, ...; the base's head has 3
@@ -40,8 +42,8 @@ std::string optimizer_line(const TrainOptions& train);
 std::string compute_line(const TrainOptions& train, int threads);
 std::string batch_line(const TrainOptions& train, double mean_length);
 /// The memory of a training step.
-std::string memory_line(const Architecture& architecture, const std::vector<Site>& adapted, int64_t trainable,
-                        const TrainOptions& train, double mean_length);
+std::string memory_line(const Architecture& architecture, MemoryQuestion question, const TrainOptions& train,
+                        double mean_length);
 
 /// What the method keeps for training beside the optimizer ("113 MiB: moments, ..."); empty for most methods.
 std::string method_state_line(const Adapter& adapter, const std::string& optimizer);

@@ -40,7 +40,10 @@ std::string panel_of(const PretrainingRun& run) {
   panel.add("optimizer", optimizer_line(recipe.train));
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute", compute_line(recipe.train, run.threads));
-  panel.add("memory", memory_line(run.model->architecture(), {}, count, recipe.train, mean));
+  MemoryQuestion memory;
+  memory.trainable_parameters = count;
+  memory.trains_base = true;
+  panel.add("memory", memory_line(run.model->architecture(), memory, recipe.train, mean));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }

@@ -25,13 +25,9 @@ std::string panel_of(const Run& run) {
   const Recipe& recipe = run.recipe;
   const RunData& data = run.data;
   const double mean = data.train.summary.mean();
-  int64_t trainable = 0;
-  for (const TrainableTensor& tensor : run.adapter->trainable()) trainable += tensor.tensor.numel();
-  // Gradients of a weight need the input of its layer, adapted or not.
-  const bool trains_all = trains_whole_base(recipe.adapter);
-  const std::vector<Site> adapted = trains_all ? run.model->sites() : run.adapter->sites();
   Panel panel;
   panel.add("model", model_line(*run.model, recipe.model.path, recipe.model.random_init));
+  if (const std::string weights = weights_line(*run.model); !weights.empty()) panel.add("frozen", weights);
   const std::string& start = recipe.adapter.init_from;
   const std::string head = head_line(run);
   if (!head.empty()) panel.add("head", head);
@@ -56,7 +52,8 @@ std::string panel_of(const Run& run) {
   if (!state.empty()) panel.add("state", state);
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute", compute_line(recipe.train, run.threads));
-  panel.add("memory", memory_line(run.model->architecture(), adapted, trainable, recipe.train, mean));
+  panel.add("memory",
+            memory_line(run.model->architecture(), memory_question(*run.adapter), recipe.train, mean));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }

@@ -1,6 +1,7 @@
 #include "msplora/adapters/fingerprint.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/gather.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 #include <c10/util/BFloat16.h>
@@ -17,17 +18,23 @@ namespace {
 
 constexpr int64_t kSamples = 64;
 
-uint64_t hash_values(uint64_t hash, const at::Tensor& tensor) {
-  const int64_t count = std::min(tensor.numel(), kSamples);
+/// The values at these places of the parameter's numbers in a row.
+at::Tensor values_at(const Parameter& parameter, const at::Tensor& places) {
+  if (parameter.tensor().defined())
+    return parameter.tensor().detach().reshape({-1}).index_select(0, places.to(parameter.tensor().device()));
+  const FrozenWeight& weight = *parameter.weight->frozen();
+  const at::Tensor rows = places.div(weight.in_features(), "floor");
+  const at::Tensor columns = places.remainder(weight.in_features());
+  return weight.gather(rows).gather(1, columns.unsqueeze(1)).squeeze(1);
+}
+
+uint64_t hash_values(uint64_t hash, const Parameter& parameter) {
+  const int64_t count = std::min(parameter.numel(), kSamples);
   if (count == 0) return hash;
-  std::vector<int64_t> positions;
-  for (int64_t i = 0; i < count; ++i) {
-    positions.push_back(count == 1 ? 0 : (tensor.numel() - 1) * i / (count - 1));
-  }
-  const at::Tensor index = at::tensor(positions, at::kLong).to(tensor.device());
-  const at::Tensor sample = tensor.detach()
-                                .reshape({-1})
-                                .index_select(0, index)
+  std::vector<int64_t> places;
+  for (int64_t i = 0; i < count; ++i)
+    places.push_back(count == 1 ? 0 : (parameter.numel() - 1) * i / (count - 1));
+  const at::Tensor sample = values_at(parameter, at::tensor(places, at::kLong))
                                 .to(at::kCPU, at::kFloat)
                                 .to(at::kBFloat16)
                                 .contiguous();
@@ -48,7 +55,7 @@ uint64_t fingerprint(const std::vector<Parameter>& parameters, const std::vector
   for (const auto& [name, parameter] : sorted) {
     hash = mix_seed(hash, hash_name(name));
     for (const int64_t size : parameter->sizes()) hash = mix_seed(hash, static_cast<uint64_t>(size));
-    hash = hash_values(hash, parameter->values());
+    hash = hash_values(hash, *parameter);
   }
   return hash == 0 ? 1 : hash;
 }

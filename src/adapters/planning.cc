@@ -79,6 +79,21 @@ AdapterConfig settled_without_data(AdapterConfig config, int64_t num_layers) {
   return config;
 }
 
+MemoryQuestion memory_question(const Adapter& adapter) {
+  MemoryQuestion question;
+  for (const TrainableTensor& tensor : adapter.trainable())
+    question.trainable_parameters += tensor.tensor.numel();
+  question.trains_base = trains_whole_base(adapter.config());
+  for (size_t i = 0; i < adapter.sites().size(); ++i) {
+    if (adapter.sites()[i].layer < 0) continue;
+    question.adapted.insert(adapter.sites()[i].role);
+    int64_t rank = 0;
+    for (const LowRankTerm& term : adapter.terms(i)) rank += term.down.size(0);
+    question.rank = std::max(question.rank, rank);
+  }
+  return question;
+}
+
 bool is_unsettled(const AdapterConfig& config) {
   const auto& unsettled = known_method(config).is_unsettled;
   return unsettled && unsettled(config);

@@ -14,6 +14,11 @@ namespace msplora::detail {
 
 namespace fs = std::filesystem;
 
+ModelTask bench_task_of(const ModelConfig& config) {
+  return supports_task(config.model_type, ModelTask::kCausalLm) ? ModelTask::kCausalLm
+                                                                : ModelTask::kSequenceClassification;
+}
+
 std::unique_ptr<Task> bench_task(const Model& model) {
   if (model.task() == ModelTask::kCausalLm) return make_task("causal_lm", {});
   std::vector<std::string> names;
@@ -27,6 +32,17 @@ int64_t BenchModel::trainable_parameters() const {
   int64_t count = 0;
   for (const TrainableTensor& tensor : trainable) count += tensor.tensor.numel();
   return count;
+}
+
+MemoryQuestion BenchModel::memory_question(const StepBenchOptions& options, int64_t tokens) const {
+  MemoryQuestion question = adapter ? msplora::memory_question(*adapter) : MemoryQuestion();
+  question.trainable_parameters = trainable_parameters();
+  question.trains_base = question.trains_base || adapter == nullptr;
+  question.tokens_per_batch = tokens;
+  question.bytes_per_weight = options.dtype == at::kBFloat16 ? 2 : 4;
+  question.is_causal_lm = model->task() == ModelTask::kCausalLm;
+  question.checkpoint_activations = options.checkpoint_activations;
+  return question;
 }
 
 StepQuestion BenchModel::question(std::vector<int64_t> lengths, bool checkpoint_activations) const {
@@ -76,7 +92,8 @@ BenchModel make_bench_model(const StepBenchOptions& options, int64_t num_labels,
   load.dropout = options.dropout;
   load.keep_float32 = trains_all;
   BenchModel bench;
-  bench.model = create_model(options.model, load);
+  bench.model =
+      options.weights.empty() ? create_model(options.model, load) : load_model(options.weights, load);
   if (!trains_all) bench.adapter = create_adapter(options.adapter, target_of(*bench.model), options.seed);
   bench.trainable = trains_all ? all_trainable(bench.model->parameters()) : bench.adapter->trainable();
   return bench;

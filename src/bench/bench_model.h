@@ -12,18 +12,21 @@
 
 namespace msplora::detail {
 
-/// A model with drawn weights and what is trained of it. The adapter goes before its model.
+/// A model and what is trained of it. The adapter goes before its model.
 struct BenchModel {
   std::unique_ptr<Model> model;
   std::unique_ptr<Adapter> adapter;  // null: method `full`
   std::vector<TrainableTensor> trainable;
 
   int64_t trainable_parameters() const;
+  MemoryQuestion memory_question(const StepBenchOptions& options, int64_t tokens) const;
   /// The question about the products of one batch of sequences of these lengths.
   StepQuestion question(std::vector<int64_t> lengths, bool checkpoint_activations) const;
   /// Options, tensors and adapter of a run in `directory`; no sinks yet.
   TrainerSetup setup(const StepBenchOptions& options, const std::filesystem::path& directory) const;
 };
+/// Causal language modelling where the model can do that, else classification.
+ModelTask bench_task_of(const ModelConfig& config);
 /// The task that the model's head is for; classes have numbers for names.
 std::unique_ptr<Task> bench_task(const Model& model);
 

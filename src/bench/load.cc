@@ -6,30 +6,45 @@
 #include "bench/bench_model.h"
 #include "msplora/core/error.h"
 #include "msplora/models/model.h"
-#include "msplora/tasks/target.h"
 
 namespace msplora {
 
-LoadBenchResult bench_load(const StepBenchOptions& options, int64_t repetitions) {
-  if (repetitions < 1) throw Error(ErrorCode::kUsage, "repetitions", "must be at least 1");
-  const detail::ScratchDirectory scratch;
-  const auto directory = scratch.path() / "model";
+struct BenchCheckpoint::Scratch {
+  detail::ScratchDirectory directory;
+};
+
+BenchCheckpoint::BenchCheckpoint(const StepBenchOptions& options) : scratch_(std::make_unique<Scratch>()) {
   ModelLoadOptions load;
   load.seed = options.seed;
-  save_model(*create_model(options.model, load), directory, at::kFloat);
-  LoadBenchResult result;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    if (entry.path().extension() == ".safetensors")
-      result.file_bytes += static_cast<int64_t>(entry.file_size());
+  load.task = detail::bench_task_of(options.model);
+  load.num_labels = 2;
+  save_model(*create_model(options.model, load), directory(), at::kFloat);
+}
+
+BenchCheckpoint::~BenchCheckpoint() = default;
+
+std::filesystem::path BenchCheckpoint::directory() const {
+  return scratch_->directory.path() / "model";
+}
+
+int64_t BenchCheckpoint::file_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory())) {
+    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
   }
-  load.compute_dtype = options.dtype;
-  load.device = options.device;
+  return bytes;
+}
+
+LoadBenchResult bench_load(const StepBenchOptions& options, int64_t repetitions) {
+  if (repetitions < 1) throw Error(ErrorCode::kUsage, "repetitions", "must be at least 1");
+  const BenchCheckpoint checkpoint(options);
+  LoadBenchResult result;
+  result.file_bytes = checkpoint.file_bytes();
+  StepBenchOptions from_file = options;
+  from_file.weights = checkpoint.directory();
   for (int64_t i = 0; i < repetitions; ++i) {
-    detail::BenchModel bench;
-    result.seconds.seconds.push_back(time_of([&] {
-      bench.model = load_model(directory, load);
-      bench.adapter = create_adapter(options.adapter, target_of(*bench.model), options.seed);
-    }));
+    result.seconds.seconds.push_back(
+        time_of([&] { detail::make_bench_model(from_file, 2, detail::bench_task_of(options.model)); }));
   }
   return result;
 }

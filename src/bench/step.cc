@@ -74,11 +74,6 @@ void check(const StepBenchOptions& options) {
   errors.throw_if_any(ErrorCode::kUsage, "bench step");
 }
 
-ModelTask task_of(const ModelConfig& config) {
-  return supports_task(config.model_type, ModelTask::kCausalLm) ? ModelTask::kCausalLm
-                                                                : ModelTask::kSequenceClassification;
-}
-
 }  // namespace
 
 std::vector<int64_t> batch_lengths(const StepBenchOptions& options) {
@@ -94,8 +89,9 @@ std::vector<int64_t> batch_lengths(const StepBenchOptions& options) {
 StepBenchResult bench_step(const StepBenchOptions& options,
                            const std::function<void(int64_t, double)>& on_step) {
   check(options);
-  const detail::BenchModel bench = detail::make_bench_model(options, 2, task_of(options.model));
+  const detail::BenchModel bench = detail::make_bench_model(options, 2, detail::bench_task_of(options.model));
   StepBenchResult result;
+  result.loaded_memory_bytes = taken_memory_bytes();
   for (const int64_t length : batch_lengths(options)) result.tokens += length;
   result.padded_tokens = options.batch * options.longest;
   result.trainable_parameters = bench.trainable_parameters();
@@ -126,6 +122,8 @@ StepBenchResult bench_step(const StepBenchOptions& options,
     result.roof_variant = roof->variant();
   }
   result.peak_memory_bytes = peak_memory_bytes();
+  result.taken_memory_bytes = taken_memory_bytes();
+  result.estimate = estimate_memory(shape, bench.memory_question(options, result.tokens));
   return result;
 }
 

@@ -1,5 +1,6 @@
 #include "msplora/core/memory.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -44,6 +45,13 @@ std::size_t address_space_left() {
   if (!(file >> all >> resident >> shared >> code >> unused >> private_data)) return 0;
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   return std::min(rest_of(space, all * page), rest_of(data, private_data * page));
+}
+
+void let_file_pages_go(const void* begin, std::size_t bytes) {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto first = (reinterpret_cast<std::uintptr_t>(begin) + page - 1) / page * page;
+  const auto last = (reinterpret_cast<std::uintptr_t>(begin) + bytes) / page * page;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 }  // namespace msplora

@@ -168,4 +168,9 @@ at::Tensor Checkpoint::tensor(const std::string& name) const {
   return file_of(name).tensor(name);
 }
 
+std::shared_ptr<const FrozenWeight> Checkpoint::weight(const std::string& name, at::ScalarType dtype,
+                                                       bool is_transposed) const {
+  return stored_weight(tensor(name), dtype, is_transposed, /*is_mapped=*/true);
+}
+
 }  // namespace msplora

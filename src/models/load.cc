@@ -59,14 +59,14 @@ std::vector<std::string> ignorable_prefixes(const ModelConfig& config, const Arc
 /// The class of a checkpoint whose head belongs to another task; empty where it is a classifier of sequences,
 /// and where config.json does not say. Its tensors may have the very names and shapes of a classifier's.
 std::string class_of_foreign_head(const ModelConfig& config, const Architecture& architecture,
-                                  const Checkpoint* checkpoint) {
-  if (architecture.task != ModelTask::kSequenceClassification || checkpoint == nullptr) return {};
+                                  const WeightSource* source) {
+  if (architecture.task != ModelTask::kSequenceClassification || source == nullptr) return {};
   for (const std::string& name : config.architectures) {
     if (name.ends_with("ForSequenceClassification")) return {};
   }
   std::vector<std::string> prefixes = head_prefixes(architecture.head, false);
   prefixes.emplace_back("qa_outputs.");
-  const auto names = checkpoint->names();
+  const auto names = source->names();
   const bool has_head = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
     return std::any_of(prefixes.begin(), prefixes.end(),
                        [&](const std::string& prefix) { return name.starts_with(prefix); });
@@ -75,15 +75,15 @@ std::string class_of_foreign_head(const ModelConfig& config, const Architecture&
 }
 
 std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& options,
-                             const Checkpoint* checkpoint, const std::string& where, ModelLoadReport* report,
+                             const WeightSource* source, const std::string& where, ModelLoadReport* report,
                              bool shapes_alone = false) {
   require_supported(read);
   ModelConfig config = with_labels(read, options);
   // The dropout of a run is no property of the model that is saved.
   const Architecture architecture = describe(config, options.task, options.dropout);
   config.architectures = {class_name(*find_family(config.model_type), options.task)};
-  ParameterStore store(checkpoint, options, architecture);
-  const std::string foreign = class_of_foreign_head(read, architecture, checkpoint);
+  ParameterStore store(source, options, architecture);
+  const std::string foreign = class_of_foreign_head(read, architecture, source);
   if (!foreign.empty()) store.set_foreign_head(head_prefixes(architecture.head, false));
   if (shapes_alone) store.use_shapes_alone();
   auto model = std::make_unique<Transformer>(config, architecture, options, store);

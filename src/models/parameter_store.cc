@@ -43,9 +43,9 @@ std::string list(const std::string& title, const std::vector<std::string>& names
 
 }  // namespace
 
-ParameterStore::ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options,
+ParameterStore::ParameterStore(const WeightSource* source, const ModelLoadOptions& options,
                                const Architecture& architecture)
-    : checkpoint_(checkpoint),
+    : source_(source),
       options_(options),
       initializer_range_(architecture.initializer_range),
       base_prefix_(architecture.base_prefix),
@@ -54,7 +54,7 @@ ParameterStore::ParameterStore(const Checkpoint* checkpoint, const ModelLoadOpti
 }
 
 std::string ParameterStore::find(const std::string& name) const {
-  if (checkpoint_ == nullptr) return {};
+  if (source_ == nullptr) return {};
   std::vector<std::string> spellings = {name};
   if (name.starts_with(base_prefix_)) {
     spellings.push_back(name.substr(base_prefix_.size()));
@@ -71,7 +71,7 @@ std::string ParameterStore::find(const std::string& name) const {
     }
   }
   for (const std::string& spelling : spellings)
-    if (checkpoint_->contains(spelling)) return spelling;
+    if (source_->contains(spelling)) return spelling;
   return {};
 }
 
@@ -113,25 +113,25 @@ at::Tensor ParameterStore::made(const std::string& name, const std::vector<int64
 at::Tensor ParameterStore::stored(const std::string& name, const std::vector<int64_t>& shape, Role role) {
   const std::string spelling = is_of_foreign_head(name) ? std::string() : find(name);
   if (spelling.empty()) {
-    if (checkpoint_ != nullptr) (role == Role::kHead ? fresh_ : missing_).push_back(name);
+    if (source_ != nullptr) (role == Role::kHead ? fresh_ : missing_).push_back(name);
     return {};
   }
   used_.insert(spelling);
-  const TensorInfo& info = checkpoint_->info(spelling);
-  if (info.shape != shape) {
-    std::vector<int64_t> other_count = info.shape;
+  const std::vector<int64_t> found = source_->shape(spelling);
+  if (found != shape) {
+    std::vector<int64_t> other_count = found;
     if (!other_count.empty()) other_count.front() = shape.front();
     if (role == Role::kHead && options_.num_labels > 0 && other_count == shape) {
       fresh_.push_back(name);
-      replaced_rows_ = info.shape.front();
+      replaced_rows_ = found.front();
     } else {
-      misshaped_.push_back(fmt::format("{}: expected [{}], found [{}]", name, fmt::join(shape, ", "),
-                                       fmt::join(info.shape, ", ")));
+      misshaped_.push_back(
+          fmt::format("{}: expected [{}], found [{}]", name, fmt::join(shape, ", "), fmt::join(found, ", ")));
     }
     return {};
   }
   if (options_.random_init || shapes_alone_) return {};
-  at::Tensor tensor = checkpoint_->tensor(spelling);
+  at::Tensor tensor = source_->tensor(spelling);
   if (!at::isFloatingType(tensor.scalar_type())) {
     misshaped_.push_back(fmt::format("{}: expected a floating-point tensor, found {}", name,
                                      dtype_name(tensor.scalar_type())));
@@ -153,8 +153,9 @@ std::shared_ptr<Weight> ParameterStore::weight(const std::string& name, int64_t 
   const at::Tensor found = stored(name, shape, role);
   const bool is_frozen = role == Role::kMatrix && !options_.keep_float32 && options_.device.is_cpu();
   if (found.defined() && is_frozen && packs_weights(options_.compute_dtype, out, in)) {
-    return std::make_shared<Weight>(
-        stored_weight(found, options_.compute_dtype, is_transposed, /*is_mapped=*/true));
+    auto frozen = source_->weight(find(name), options_.compute_dtype, is_transposed);
+    frozen->let_go();  // its numbers have been looked at
+    return std::make_shared<Weight>(std::move(frozen));
   }
   const at::Tensor tensor = found.defined() ? convert(found, role) : made(name, shape, role, Init::kNormal);
   return std::make_shared<Weight>(is_transposed ? tensor.t().contiguous() : tensor);
@@ -171,8 +172,8 @@ Linear ParameterStore::linear(const std::string& path, const LinearSpec& spec, R
 void ParameterStore::finish(const std::string& where, const std::vector<std::string>& ignorable,
                             ModelLoadReport* report) {
   std::vector<std::string> unexpected, ignored;
-  if (checkpoint_ != nullptr) {
-    for (const std::string& name : checkpoint_->names()) {
+  if (source_ != nullptr) {
+    for (const std::string& name : source_->names()) {
       if (used_.count(name)) continue;
       const bool is_buffer = std::any_of(buffers_.begin(), buffers_.end(),
                                          [&](const std::string& end) { return name.ends_with(end); });

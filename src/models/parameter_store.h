@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "msplora/core/error.h"
-#include "msplora/io/safetensors.h"
+#include "msplora/io/weight_source.h"
 #include "msplora/models/model.h"
 
 namespace msplora {
@@ -24,9 +24,9 @@ class ParameterStore {
   };
   enum class Init { kNormal, kZero, kOne };
 
-  /// `checkpoint` null: everything is drawn. The architecture's base_prefix may be missing from the file's
+  /// `source` null: everything is drawn. The architecture's base_prefix may be missing from the file's
   /// names.
-  ParameterStore(const Checkpoint* checkpoint, const ModelLoadOptions& options,
+  ParameterStore(const WeightSource* source, const ModelLoadOptions& options,
                  const Architecture& architecture);
 
   /// Names that begin with one of these belong to the head of another task in this checkpoint: they count as
@@ -61,7 +61,7 @@ class ParameterStore {
   at::Tensor draw(const std::string& name, const std::vector<int64_t>& shape, Init init) const;
   at::Tensor convert(const at::Tensor& stored, Role role) const;
 
-  const Checkpoint* checkpoint_;
+  const WeightSource* source_;
   ModelLoadOptions options_;
   double initializer_range_;
   std::string base_prefix_;

@@ -184,12 +184,12 @@ WeightNoise noise_of(const NoiseSource* source, const ForwardContext& context) {
 }
 
 at::Tensor run_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Stacked stacked,
-                 const WeightNoise& noise, c10::intrusive_ptr<detail::PackedLinear> packed) {
+                     const WeightNoise& noise, c10::intrusive_ptr<detail::PackedLinear> packed) {
   if (uses_composed_operations(x)) {
     return detail::composed::adapted_linear(x, weight, bias, stacked.down, stacked.up,
                                             detail::merge_plain_slices(std::move(stacked.slices)), noise);
   }
-  return AdaptedLinearFunction::run_layer(x, detail::or_empty(weight), detail::or_empty(bias),
+  return AdaptedLinearFunction::apply(x, detail::or_empty(weight), detail::or_empty(bias),
                                       detail::or_empty(stacked.down), detail::or_empty(stacked.up),
                                       detail::merge_plain_slices(std::move(stacked.slices)), noise,
                                       std::move(packed));

@@ -27,17 +27,12 @@ constexpr bool kHasOneDnn = false;
 }  // namespace
 
 PackedLinear::Origin::Origin(const Weight& weight)
-    : frozen(weight.frozen()),
-      tensor(weight.tensor()),
-      version(tensor.defined() ? static_cast<uint32_t>(tensor._version()) : 0) {}
+    : weight(weight), version(weight.frozen() ? 0 : static_cast<uint32_t>(weight.tensor()._version())) {}
 
-bool PackedLinear::Origin::is_of(const Weight& weight) const {
-  if (frozen || weight.frozen()) return frozen == weight.frozen();
-  return weight.tensor().is_same(tensor) && static_cast<uint32_t>(tensor._version()) == version;
-}
-
-at::Tensor PackedLinear::Origin::rows(int64_t begin, int64_t end) const {
-  return frozen ? frozen->rows(begin, end) : tensor.detach().slice(0, begin, end);
+bool PackedLinear::Origin::is_of(const Weight& other) const {
+  if (weight.frozen() || other.frozen()) return weight.frozen() == other.frozen();
+  return other.tensor().is_same(weight.tensor()) &&
+         static_cast<uint32_t>(other.tensor()._version()) == version;
 }
 
 c10::intrusive_ptr<PackedLinear> PackedLinear::make(const std::vector<const Weight*>& weights) {
@@ -61,15 +56,18 @@ PackedLinear::PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in,
   matrix.rows = [origins = origins_](int64_t begin, int64_t end) {
     std::vector<at::Tensor> parts;
     for (const Origin& origin : origins) {
-      const int64_t count = origin.out_features();
+      const int64_t count = origin.weight.out_features();
       if (begin < count && end > 0)
-        parts.push_back(origin.rows(std::max<int64_t>(0, begin), std::min(end, count)));
+        parts.push_back(origin.weight.rows(std::max<int64_t>(0, begin), std::min(end, count)));
       begin -= count;
       end -= count;
     }
     return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
   };
   product_ = suits_kernel_product(dtype, out, in) ? make_kernel_product(matrix) : make_onednn_product(matrix);
+  for (const Origin& origin : origins_) {
+    if (origin.weight.frozen()) origin.weight.frozen()->let_go();
+  }
 }
 
 PackedLinear::~PackedLinear() = default;

@@ -51,16 +51,13 @@ class PackedLinear : public torch::CustomClassHolder {
   ~PackedLinear() override;
 
  private:
-  /// What a weight was made of: its form or its tensor, both kept alive, and the tensor's version.
+  /// A weight as it was when it was packed: its form or its tensor, kept alive, and the tensor's version.
   struct Origin {
-    std::shared_ptr<const FrozenWeight> frozen;
-    at::Tensor tensor;
+    Weight weight;
     uint32_t version = 0;
 
     explicit Origin(const Weight& weight);
-    bool is_of(const Weight& weight) const;
-    int64_t out_features() const { return frozen ? frozen->out_features() : tensor.size(0); }
-    at::Tensor rows(int64_t begin, int64_t end) const;
+    bool is_of(const Weight& other) const;
   };
 
   PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in, at::ScalarType dtype);

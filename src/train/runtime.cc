@@ -105,12 +105,15 @@ int64_t status_bytes(const char* name) {
   return 0;
 }
 
-int64_t bytes_at_start = 0;
+int64_t bytes_at_start = 0, anonymous_at_start = 0;
 
 }  // namespace
 
 void keep_freed_memory() {
-  if (bytes_at_start == 0) bytes_at_start = status_bytes("VmRSS:");
+  if (bytes_at_start == 0) {
+    bytes_at_start = status_bytes("VmRSS:");
+    anonymous_at_start = status_bytes("RssAnon:");
+  }
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, -1);
@@ -125,6 +128,10 @@ void keep_freed_memory() {
 
 int64_t program_memory_bytes() {
   return bytes_at_start;
+}
+
+int64_t taken_memory_bytes() {
+  return std::max<int64_t>(0, status_bytes("RssAnon:") - anonymous_at_start);
 }
 
 int64_t peak_memory_bytes() {

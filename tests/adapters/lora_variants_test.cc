@@ -66,8 +66,8 @@ double largest(const at::Tensor& tensor) {
 TEST(LoraInit, PissaTakesTheLargestSingularValues) {
   FakeModel model(in_double());
   Linear& query = model.linear(kQuery);
-  query.weight.zero_();
-  for (int64_t i = 0; i < 16; ++i) query.weight[15 - i][i] = 17.0 - static_cast<double>(i);
+  query.weight->values().zero_();
+  for (int64_t i = 0; i < 16; ++i) query.weight->values()[15 - i][i] = 17.0 - static_cast<double>(i);
   const auto adapter = create_adapter(lora_with("pissa"), model.target(), 1);
   const LowRankTerm term = adapter->terms(index_of(*adapter, kQuery))[0];
   const c10::NoGradGuard no_grad;
@@ -84,7 +84,7 @@ TEST(LoraInit, OloraTakesColumnsOfQAndRowsOfR) {
   const auto adapter = create_adapter(lora_with("olora"), model.target(), 1);
   const LowRankTerm term = adapter->terms(index_of(*adapter, kQuery))[0];
   const c10::NoGradGuard no_grad;
-  const at::Tensor& weight = model.linear(kQuery).weight;
+  const at::Tensor weight = model.linear(kQuery).weight->values();
   EXPECT_LT(largest(at::mm(term.up.t(), term.up) - at::eye(4, at::kDouble)), 1e-12);
   // Q_r R_r is the projection of W onto its first r columns, which it leaves as they are.
   const at::Tensor product = at::mm(term.up, term.down);
@@ -115,15 +115,15 @@ TEST(LoraInit, OrthogonalFactorsHaveNoProduct) {
 TEST(LoraInit, PartsOfTheWeightAreSubtractedSoThatNothingChanges) {
   for (const char* init : {"pissa", "olora"}) {
     FakeModel model, plain;
-    const at::Tensor before = model.linear(kQuery).weight.clone();
+    const at::Tensor before = model.linear(kQuery).weight->values().clone();
     const auto adapter = create_adapter(lora_with(init), model.target(), 1);
     const at::Tensor x = normals({5, 16}, "x").to(at::kFloat);
     EXPECT_TRUE(at::equal(model.linear(kQuery).forward(x, {}), plain.linear(kQuery).forward(x, {}))) << init;
     EXPECT_TRUE(at::equal(model.linear(kQuery).forward(x, training_context(4)),
                           plain.linear(kQuery).forward(x, training_context(4))));
     EXPECT_EQ(largest(adapter->change_of(index_of(*adapter, kQuery)).weight), 0.0);
-    EXPECT_TRUE(at::equal(model.linear(kQuery).weight, before));
-    EXPECT_FALSE(model.linear(kQuery).weight.requires_grad());
+    EXPECT_TRUE(at::equal(model.linear(kQuery).weight->values(), before));
+    EXPECT_FALSE(model.linear(kQuery).weight->values().requires_grad());
   }
 }
 
@@ -145,7 +145,8 @@ TEST(LoraInit, ForwardIsTheChangeOfTheProduct) {
     const at::Tensor x = normals({5, 16}, "x");
     const ForwardContext context = training_context(4);
     const at::Tensor dropped = dropout(x, dropout_mask(context, dropout_probability, term.dropout_stream));
-    const at::Tensor expected = at::linear(x, query.weight, query.bias) + at::mm(dropped, delta.t());
+    const at::Tensor expected =
+        at::linear(x, query.weight->values(), query.bias) + at::mm(dropped, delta.t());
     EXPECT_LT(largest(query.forward(x, context) - expected), 1e-12);
   }
 }
@@ -198,7 +199,7 @@ TEST(Dora, StartsAtTheBaseToTheBit) {
           at::equal(model.linear(kQuery).forward(x, context), plain.linear(kQuery).forward(x, context)));
     }
     EXPECT_LT(largest(tensor_named(*adapter, kQuery + ".lora_magnitude_vector") -
-                      model.linear(kQuery).weight.norm(2, 1)),
+                      model.linear(kQuery).weight->values().norm(2, 1)),
               1e-6);
     EXPECT_EQ(tensor_named(*adapter, kQuery + ".lora_magnitude_vector").sizes().vec(),
               (std::vector<int64_t>{16}));
@@ -246,7 +247,7 @@ TEST(Dora, OutputAndGradientsArePeftsFormula) {
     expect_gradients(
         {term.down, term.up, magnitude, x}, [&] { return (query.forward(x, context) * weights).sum(); },
         [&] { return (reference(context) * weights).sum(); });
-    EXPECT_FALSE(query.weight.grad().defined());
+    EXPECT_FALSE(query.weight->values().grad().defined());
   }
 }
 
@@ -259,7 +260,7 @@ TEST(Dora, MergedRowsHaveTheMagnitudesAsNorms) {
     randomize(*adapter, 0.4);
     const c10::NoGradGuard no_grad;
     const Linear& query = model.linear(kQuery);
-    const at::Tensor merged = query.weight + adapter->change_of(index_of(*adapter, kQuery)).weight;
+    const at::Tensor merged = query.weight->values() + adapter->change_of(index_of(*adapter, kQuery)).weight;
     const at::Tensor magnitude = tensor_named(*adapter, kQuery + ".lora_magnitude_vector");
     EXPECT_LT(largest(merged.norm(2, 1) - magnitude.abs()), 1e-12);
     const at::Tensor x = normals({5, 16}, "x");

@@ -22,6 +22,11 @@ expect 0 "tokens" "roof_share" -- "$MSPLORA" bench epoch --data "$data/train.tsv
 expect 0 "tokens" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
   --shape bert-tiny --max-length 16 --batch-size 4 --max-steps 2 --threads 1
 expect 0 "ready to train" "MB/s" -- "$MSPLORA" bench load --shape bert-tiny --repeat 1
+expect 0 "of taken" "checkpoints" "full" -- "$MSPLORA" bench memory --shapes bert-tiny --dtypes float32 \
+  --batch 2 --seq 8 --steps 1 --threads 1
+json=$("$MSPLORA" bench memory --shapes bert-tiny --dtypes bfloat16 --methods lora --batch 2 --seq 8 --steps 1 --json 2> /dev/null)
+[[ $json == *estimated_bytes* && $json == *taken_bytes* ]] || fail "bench memory reports no memory: $json"
+expect 2 "no-such" -- "$MSPLORA" bench memory --shapes no-such
 expect 0 "of lora, best" "flatlora" "gelora" -- "$MSPLORA" bench methods "${small[@]}" --methods flatlora,gelora --rounds 1
 expect 2 "lorra" -- "$MSPLORA" bench methods "${small[@]}" --methods lorra
 expect 2 "--data" -- "$MSPLORA" bench epoch --tokenizer "$model"

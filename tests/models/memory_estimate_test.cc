@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "models/small_config.h"
-#include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/recompute.h"
 
@@ -26,20 +26,24 @@ TEST(MemoryEstimate, CheckpointingKeepsTheInputsOfBlocksAndOneBlock) {
   const Architecture architecture = describe(known_model_shape("roberta-base"));
   MemoryQuestion question;
   question.tokens_per_batch = 1000;
-  // A block keeps 6 x 768 for attention and norms and 2 x 3072 for the feed-forward.
-  const int64_t block = 6 * 768 + 2 * 3072, embedding = 2 * 768;
-  EXPECT_EQ(estimate_memory(architecture, question).activations, 4 * 1000 * (12 * block + embedding));
+  // A block keeps 4 x 768 for attention and a number for each head, 2 x 768 for norms, 3072 for the
+  // feed-forward.
+  const int64_t block = 6 * 768 + 12 + 3072, rest = 2 * 768 + (2 * 768 + 3072);
+  EXPECT_EQ(estimate_memory(architecture, question).activations, 4 * 1000 * (12 * block + rest));
   question.checkpoint_activations = true;
-  EXPECT_EQ(estimate_memory(architecture, question).activations, 4 * 1000 * (12 * 768 + block + embedding));
+  EXPECT_EQ(estimate_memory(architecture, question).activations, 4 * 1000 * (12 * 768 + block + rest));
 }
 
 // 4,096 tokens of width 2,048 make 2^23 values; 65 rows of logits would be about as many, 128 are the fewest.
 TEST(MemoryEstimate, LogitsOfALanguageModelComeSomeRowsAtATime) {
   const Architecture architecture = describe(known_model_shape("llama-3.2-1b"));
   MemoryQuestion question;
-  const int64_t without = estimate_memory(architecture, question).activations;
+  const int64_t block = 4 * (2 * 2048 * 4096 + 3 * 8192 * 4096);  // gradients while a block runs
+  const int64_t without = estimate_memory(architecture, question).activations - block;
   question.is_causal_lm = true;
-  EXPECT_EQ(estimate_memory(architecture, question).activations - without, 4 * 128 * 128256);
+  question.tokens_per_batch = 4096;
+  const int64_t with = estimate_memory(architecture, question).activations;
+  EXPECT_EQ(with - without, std::max<int64_t>(block, 4 * (2048 * 4096 + 128 * 128256)));
 }
 
 std::atomic<int64_t> held{0}, most_held{0};
@@ -134,9 +138,7 @@ Activations activations_of(const std::string& model_type, const std::vector<std:
   most_held = before;
   const at::Tensor loss = model->loss_sum(input, labels, {});
 
-  MemoryQuestion question;
-  for (const Site& site : adapter->sites()) question.adapted_inputs += site.in_features;
-  question.adapted_inputs /= model->architecture().num_layers();
+  MemoryQuestion question = memory_question(*adapter);
   question.tokens_per_batch = input.tokens();
   question.is_causal_lm = is_decoder;
   question.checkpoint_activations = checkpoint;

@@ -136,7 +136,6 @@ TEST(JointLinear, LeavesToTheLayersWhatIsTheirs) {
     return copy;
   };
   EXPECT_TRUE(is_joint([](Layers&) {}, x));
-  EXPECT_FALSE(is_joint([](Layers&) {}, x.narrow(0, 0, 31)));
   EXPECT_FALSE(is_joint([](Layers&) {}, x.to(at::kDouble)));
   EXPECT_FALSE(is_joint([](Layers& l) { l.linears[1].weight->values().requires_grad_(true); }, x));
   EXPECT_FALSE(is_joint([](Layers& l) { l.linears[2].bias.requires_grad_(true); }, x));

@@ -168,14 +168,21 @@ TEST(MemoryEstimate, FollowsItsFormula) {
                                                     {"max_position_embeddings", 20}}));
   MemoryQuestion question;
   question.trainable_parameters = 10;
-  question.adapted_inputs = 16;
+  question.adapted = {LinearRole::kQuery, LinearRole::kDown};
+  question.rank = 3;
   question.tokens_per_batch = 5;
   question.bytes_per_weight = 2;
   const MemoryEstimate estimate = estimate_memory(architecture, question);
-  EXPECT_EQ(estimate.weights, 2 * estimate.model_parameters);
+  // Two blocks, positions and types in bfloat16; biases and norms in float32; words stay in the file.
+  const int64_t vectors = 2 * (4 * 8 + 16 + 8 + 4 * 8);
+  EXPECT_EQ(estimate.weights, 2 * (2 * (4 * 64 + 2 * 128) + (20 + 2) * 8) + 4 * vectors);
   EXPECT_EQ(estimate.trainable, 160);
-  EXPECT_EQ(estimate.activations, 5 * 2 * (2 * (16 + 16 + 16 + 32 + 16) + 16));
-  EXPECT_EQ(estimate.total(), estimate.weights + estimate.trainable + estimate.activations);
+  // Queries, keys, values, output; two norms; input of the queries; derivative and input of the last layer.
+  const int64_t values = 4 * 8 + 2 * 8 + 8 + 2 * 16, floats = 2 + 2 * 3;
+  const int64_t transient = 5 * 2 * (2 * 8 + 16);
+  EXPECT_EQ(estimate.activations, 5 * (2 * (2 * values + 4 * floats) + 2 * 2 * 8) + transient);
+  EXPECT_EQ(estimate.shared, 4 * 10);
+  EXPECT_EQ(estimate.total(), estimate.weights + estimate.trainable + estimate.activations - estimate.shared);
 }
 
 }  // namespace

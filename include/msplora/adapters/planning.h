@@ -7,6 +7,7 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/error.h"
+#include "msplora/models/memory_estimate.h"
 
 /// What is known of a method before there is a model: what programs that plan, describe and compare runs ask.
 namespace msplora {
@@ -53,6 +54,10 @@ bool trains_whole_base(const AdapterConfig& config);
 /// The options with what a run finds out first from its data (ranks, a search) set to something usual, for a
 /// model of so many layers: benchmarks have no data.
 AdapterConfig settled_without_data(AdapterConfig config, int64_t num_layers);
+
+/// What the estimate of memory asks about an adapter and what is trained beside it
+/// (models/memory_estimate.h); tokens and types are the caller's to fill.
+MemoryQuestion memory_question(const Adapter& adapter);
 
 /// Whether options are left that a run finds out first: it trains at least what count_parameters says.
 bool is_unsettled(const AdapterConfig& config);

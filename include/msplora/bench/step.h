@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "msplora/adapters/config.h"
 #include "msplora/bench/timings.h"
 #include "msplora/core/profile.h"
+#include "msplora/models/memory_estimate.h"
 #include "msplora/models/model_config.h"
 #include "msplora/models/step_flops.h"
 
@@ -18,7 +20,8 @@ namespace msplora {
 /// A training step on drawn tokens, for measuring: classification, or causal language modelling of every
 /// token where the model can do that.
 struct StepBenchOptions {
-  ModelConfig model;              // weights are drawn
+  ModelConfig model;
+  std::filesystem::path weights;  // directory of a checkpoint; empty: they are drawn
   std::optional<double> dropout;  // of hidden states and attention, instead of the model's
   AdapterConfig adapter;          // method `full`: all parameters are trained, without an adapter
   at::ScalarType dtype = at::kFloat;
@@ -44,6 +47,9 @@ struct StepBenchResult {
   std::string roof_variant;
   double first_loss = 0.0, last_loss = 0.0;  // of the steps that count
   int64_t peak_memory_bytes = 0;
+  int64_t loaded_memory_bytes = 0;  // taken by the model with its adapter (train/runtime.h)
+  int64_t taken_memory_bytes = 0;   // and at most, while it was trained
+  MemoryEstimate estimate;
   std::vector<ProfileEntry> profile;  // of all counted steps together
 
   double tokens_per_second() const { return static_cast<double>(tokens) / steps.best(); }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/io/weight_source.h"
 #include "msplora/nn/named_tensor.h"
 
 namespace msplora {
@@ -46,14 +47,17 @@ class SafetensorsFile {
 /// Every tensor of a model directory: model.safetensors, or the shards that model.safetensors.index.json
 /// names. Throws Error{kIo} naming missing shards, and for pytorch_model.bin alone an Error that says how to
 /// convert it.
-class Checkpoint {
+class Checkpoint : public WeightSource {
  public:
   static Checkpoint open(const std::filesystem::path& directory);
 
-  std::vector<std::string> names() const;
-  bool contains(const std::string& name) const;
+  std::vector<std::string> names() const override;
+  bool contains(const std::string& name) const override;
   const TensorInfo& info(const std::string& name) const;
-  at::Tensor tensor(const std::string& name) const;
+  std::vector<int64_t> shape(const std::string& name) const override { return info(name).shape; }
+  at::Tensor tensor(const std::string& name) const override;
+  std::shared_ptr<const FrozenWeight> weight(const std::string& name, at::ScalarType dtype,
+                                             bool is_transposed) const override;
 
  private:
   const SafetensorsFile& file_of(const std::string& name) const;

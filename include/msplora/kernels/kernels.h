@@ -316,9 +316,9 @@ struct GemmUpdate {
 template <typename T>
 struct PackedGemm {
   int64_t rows = 0, inner = 0, width = 0;
-  Isa isa = Isa::kPortable;     // that W was packed for
-  const T* x = nullptr;         // [rows, inner]
-  const T* packed = nullptr;    // W, [inner, width]
+  Isa isa = Isa::kPortable;   // that W was packed for
+  const T* x = nullptr;       // [rows, inner]
+  const T* packed = nullptr;  // W, [inner, width]
   /// `packed` is Wᵀ, [width, inner], and parts of W are formed out of it as they are used: one packed copy
   /// serves a product and its gradient. The sums are the same bits.
   bool is_transposed = false;

@@ -36,6 +36,8 @@ class FrozenWeight {
   /// The rows of `ids`, int64 [N], in dtype(): [N, in].
   virtual at::Tensor gather(const at::Tensor& ids) const = 0;
   at::Tensor values() const { return rows(0, out_); }
+  /// Says that nobody will read it for a while: pages of a mapped file need not stay in memory.
+  virtual void let_go() const {}
 
  protected:
   FrozenWeight(int64_t out, int64_t in, at::ScalarType dtype) : out_(out), in_(in), dtype_(dtype) {}
@@ -46,8 +48,8 @@ class FrozenWeight {
 };
 
 /// The form of weights as checkpoints hold them: a tensor of a floating type, [out, in], or [in, out] with
-/// `is_transposed`. It stays as it is and is converted to `dtype` whenever it is read. `is_mapped`: its
-/// memory is a file's.
+/// `is_transposed`. It stays as it is and is converted to `dtype` whenever it is read. `is_mapped`: it
+/// lies in a file that is mapped to be read, whose pages may be dropped and come back.
 std::shared_ptr<const FrozenWeight> stored_weight(at::Tensor stored, at::ScalarType dtype, bool is_transposed,
                                                   bool is_mapped);
 

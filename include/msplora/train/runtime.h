@@ -19,6 +19,10 @@ void keep_freed_memory();
 /// before.
 int64_t program_memory_bytes();
 
+/// Memory that this process has taken since keep_freed_memory() was called first, its files' pages left out,
+/// in bytes; 0 where the system does not tell. As freed memory is kept, the most so far.
+int64_t taken_memory_bytes();
+
 /// The largest resident memory of this process so far, in bytes (0 where the system does not tell).
 int64_t peak_memory_bytes();
 

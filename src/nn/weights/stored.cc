@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "msplora/core/memory.h"
 #include "msplora/nn/dtype.h"
 #include "msplora/nn/weight.h"
 
@@ -25,6 +26,9 @@ class StoredWeight : public FrozenWeight {
   }
   at::Tensor rows(int64_t begin, int64_t end) const override {
     return stored_.slice(0, begin, end).to(dtype()).contiguous();
+  }
+  void let_go() const override {
+    if (is_mapped_) let_file_pages_go(stored_.data_ptr(), stored_.nbytes());
   }
   at::Tensor gather(const at::Tensor& ids) const override { return stored_.index_select(0, ids).to(dtype()); }
 

@@ -12,9 +12,9 @@ MethodRow base_training(const std::string& method, bool (*wanted)(const std::str
   row.no_peft_form = "changes parameters of the base themselves";
   row.count = [wanted](const std::vector<Site>&, const AdapterTarget& target) {
     int64_t count = 0;
-    for (const NamedTensor& parameter : target.parameters) {
+    for (const Parameter& parameter : target.parameters) {
       const bool is_head = parameter.name.starts_with("classifier.");
-      if (!is_head && wanted(parameter.name)) count += parameter.tensor.numel();
+      if (!is_head && wanted(parameter.name)) count += parameter.numel();
     }
     return count;
   };
