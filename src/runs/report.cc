@@ -105,11 +105,14 @@ class ReportReader {
     read(json, value.emplace());
   }
   static void read(const Json& json, std::optional<MetricValues>& values) {
-    values.reset();
-    if (json.is_null()) return;
-    values.emplace();
+    if (json.is_null()) {
+      values = std::nullopt;
+      return;
+    }
+    MetricValues found;
     for (const auto& [metric, value] : json.get_ref<const Json::object_t&>())
-      read(value, values->emplace_back(metric, 0.0).second);
+      read(value, found.emplace_back(metric, 0.0).second);
+    values = std::move(found);
   }
 
   const Json& in_;
