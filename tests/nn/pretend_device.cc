@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
+#include <c10/core/DeviceType.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 #if __has_include(<ATen/detail/PrivateUse1HooksInterface.h>)
@@ -125,8 +126,13 @@ class PretendHooks final : public at::PrivateUse1HooksInterface {
 
 [[maybe_unused]] const bool has_hooks = [] {
   // libtorch has one kind of accelerator: a real one, which the tests take where there is one, or this one.
+  // Without a name it would not count, and backward would ask a libtorch with CUDA for the stream of a GPU
+  // that is not there.
   static PretendHooks hooks;
-  if (!at::hasCUDA()) at::RegisterPrivateUse1HooksInterface(&hooks);
+  if (!at::hasCUDA()) {
+    c10::register_privateuse1_backend("pretended");
+    at::RegisterPrivateUse1HooksInterface(&hooks);
+  }
   return true;
 }();
 #endif
