@@ -15,6 +15,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     tokenizers => [@core],
     metrics => [@core],
     data => [@core, "tokenizers"],
+    generation => [@core],
     kernels => [@core],
     nn => [@core, "kernels"],
     io => [@torch],
@@ -26,7 +27,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated"],
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
   );
-  my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics);
+  my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics generation);
   my ($files, $includes, @wrong) = (0, 0);
   while (my $file = <STDIN>) {
     chomp $file;

@@ -1,0 +1,30 @@
+#include "msplora/generation/options.h"
+
+#include <fmt/format.h>
+
+namespace msplora {
+
+void check_generation(const GenerationOptions& options, const std::string& place, ErrorList& errors) {
+  if (options.min_new_tokens > options.max_new_tokens) {
+    errors.add(place + "min_new_tokens", fmt::format("{} is more than max_new_tokens, {}",
+                                                     options.min_new_tokens, options.max_new_tokens));
+  }
+  if (options.do_sample && options.num_beams > 1)
+    errors.add(place + "num_beams", "beams are not drawn", "do_sample: false, or num_beams: 1");
+  const GenerationOptions defaults;
+  const bool has_filters = options.temperature != defaults.temperature || options.top_k != defaults.top_k ||
+                           options.top_p != defaults.top_p || options.min_p != defaults.min_p ||
+                           options.typical_p != defaults.typical_p;
+  if (has_filters && !options.do_sample) {
+    errors.add(place + "do_sample", "temperature, top_k, top_p, min_p and typical_p are for drawing tokens",
+               "do_sample: true");
+  }
+  for (const std::string& stop : options.stop) {
+    if (stop.empty()) errors.add(place + "stop", "an empty string would end every text at once");
+  }
+  for (const int64_t id : options.eos_token_id) {
+    if (id < 0) errors.add(place + "eos_token_id", fmt::format("{} is no token", id));
+  }
+}
+
+}  // namespace msplora

@@ -1,0 +1,114 @@
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "msplora/core/random.h"
+#include "msplora/generation/beam_search.h"
+#include "msplora/generation/scores.h"
+
+namespace msplora {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+std::string problems_of(const GenerationOptions& options) {
+  ErrorList errors;
+  check_generation(options, "generation.", errors);
+  std::string text;
+  for (const Error& error : errors.problems()) text += std::string(error.what()) + "\n";
+  return text;
+}
+
+TEST(Generation, OptionsThatContradictEachOtherAreTold) {
+  EXPECT_EQ(problems_of({}), "");
+  GenerationOptions options;
+  options.top_p = 0.9;
+  options.min_new_tokens = 200;
+  options.stop = {""};
+  options.eos_token_id = {-1};
+  EXPECT_THAT(problems_of(options), HasSubstr("generation.do_sample"));
+  EXPECT_THAT(problems_of(options), HasSubstr("generation.min_new_tokens"));
+  EXPECT_THAT(problems_of(options), HasSubstr("generation.stop"));
+  EXPECT_THAT(problems_of(options), HasSubstr("generation.eos_token_id"));
+  options = {};
+  options.do_sample = true;
+  options.num_beams = 2;
+  EXPECT_THAT(problems_of(options), HasSubstr("beams are not drawn"));
+}
+
+TEST(Generation, NothingToGoOnWithIsAnError) {
+  EXPECT_THROW(likeliest(std::vector<double>{-kInfinity, -kInfinity}), Error);
+  EXPECT_THROW(likeliest(std::vector<double>{0.0, std::nan("")}), Error);
+  EXPECT_THROW(likeliest(std::vector<double>{}), Error);
+  EXPECT_THROW(sampling_probabilities({}, std::vector<double>{-kInfinity}), Error);
+}
+
+TEST(Generation, OneTokenAlwaysStays) {
+  const std::vector<double> scores = {0.3, 1.0, 1.0, -2.0};
+  GenerationOptions options;
+  options.top_p = 0.0;
+  const std::vector<double> one = sampling_probabilities(options, scores);
+  EXPECT_EQ(std::count(one.begin(), one.end(), 0.0), 3);
+  options = {};
+  options.typical_p = 0.0;
+  const std::vector<double> typical = sampling_probabilities(options, scores);
+  EXPECT_LT(std::count(typical.begin(), typical.end(), 0.0), 4);
+  options = {};
+  options.top_k = 1;  // both of the likeliest: none is more likely than the other
+  EXPECT_THAT(sampling_probabilities(options, scores), ElementsAre(0.0, 0.5, 0.5, 0.0));
+  EXPECT_EQ(likeliest(scores), 1);
+}
+
+TEST(Generation, DrawsFollowTheProbabilities) {
+  const std::vector<double> probabilities = {0.0, 0.25, 0.0, 0.75, 0.0};
+  EXPECT_EQ(draw(probabilities, 0.0), 1);
+  EXPECT_EQ(draw(probabilities, 0.2499), 1);
+  EXPECT_EQ(draw(probabilities, 0.25), 3);
+  EXPECT_EQ(draw(probabilities, std::nextafter(1.0, 0.0)), 3);
+  EXPECT_EQ(draw(std::vector<double>{0.5, 0.4999999, 0.0}, 0.99999999), 1);  // a sum rounded to less than one
+}
+
+/// A model of three tokens whose scores depend on the length and the last token alone.
+std::vector<double> scores_after(const std::vector<int32_t>& text) {
+  RandomStream random(text.size(), std::to_string(text.back()));
+  return {random.normal(), random.normal(), random.normal(), random.normal() - 1.0};
+}
+
+double log_probability(const std::vector<int32_t>& text, size_t prompt) {
+  double sum = 0.0;
+  for (size_t at = prompt; at < text.size(); ++at) {
+    std::vector<double> scores = scores_after({text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at)});
+    log_softmax(scores);
+    sum += scores[static_cast<size_t>(text[at])];
+  }
+  return sum;
+}
+
+// With as many beams as there are texts nothing is missed: the best of all is found.
+TEST(Generation, ManyBeamsFindTheBestOfAll) {
+  GenerationOptions options;
+  options.max_new_tokens = 4;
+  options.num_beams = 256;
+  BeamSearch search(options, {2});
+  while (!search.is_done()) {
+    std::vector<std::vector<double>> logits;
+    for (const std::vector<int32_t>& text : search.live()) logits.push_back(scores_after(text));
+    search.advance(logits);
+  }
+  double best = -kInfinity;
+  for (int code = 0; code < 256; ++code) {
+    const std::vector<int32_t> text = {2, code & 3, code >> 2 & 3, code >> 4 & 3, code >> 6};
+    best = std::max(best, log_probability(text, 1) / 4);
+  }
+  EXPECT_NEAR(search.best().front().score, best, 1e-12);
+  EXPECT_EQ(search.best().size(), 256);
+}
+
+}  // namespace
+}  // namespace msplora
