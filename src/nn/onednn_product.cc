@@ -222,13 +222,36 @@ class OneDnnProduct : public PackedProduct {
   mutable std::map<std::pair<Direction, bool>, std::unique_ptr<OneDnnMatrix>> packed_;
 };
 
+// Asked by planning a product, since the answer depends on the processor, oneDNN's version and its settings.
+bool has_product(memory::data_type type) {
+  const memory::desc matrix({64, 64}, type, memory::format_tag::ab),
+      any({64, 64}, type, memory::format_tag::any);
+  const memory::desc bias({1, 64}, memory::data_type::f32, memory::format_tag::ab);
+  try {
+    plan_matmul(engine(), matrix, any, bias, matrix);
+    return true;
+  } catch (const dnnl::error&) {
+    return false;
+  }
+}
+
 }  // namespace
+
+bool suits_onednn_product(at::ScalarType dtype) {
+  static const bool has_float = has_product(memory::data_type::f32),
+                    has_bfloat16 = has_product(memory::data_type::bf16);
+  return dtype == at::kFloat ? has_float : dtype == at::kBFloat16 && has_bfloat16;
+}
 
 std::unique_ptr<PackedProduct> make_onednn_product(const MatrixRows& matrix) {
   return std::make_unique<OneDnnProduct>(matrix);
 }
 
 #else
+
+bool suits_onednn_product(at::ScalarType) {
+  return false;
+}
 
 std::unique_ptr<PackedProduct> make_onednn_product(const MatrixRows&) {
   return nullptr;

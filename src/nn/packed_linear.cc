@@ -18,12 +18,6 @@ const float* bias_data(const at::Tensor& bias) {
   return bias.defined() && bias.numel() > 0 ? bias.data_ptr<float>() : nullptr;
 }
 
-#ifdef MSPLORA_WITH_ONEDNN
-constexpr bool kHasOneDnn = true;
-#else
-constexpr bool kHasOneDnn = false;
-#endif
-
 }  // namespace
 
 PackedLinear::Origin::Origin(const Weight& weight)
@@ -150,7 +144,8 @@ namespace msplora {
 bool packs_weights(at::ScalarType dtype, int64_t out, int64_t in) {
   constexpr int64_t kSmallest = 64 * 64;  // elements; smaller matrices stay in cache anyway
   if (dtype != at::kFloat && dtype != at::kBFloat16) return false;
-  return out * in >= kSmallest && (detail::kHasOneDnn || detail::suits_kernel_product(dtype, out, in));
+  return out * in >= kSmallest &&
+         (detail::suits_kernel_product(dtype, out, in) || detail::suits_onednn_product(dtype));
 }
 
 }  // namespace msplora

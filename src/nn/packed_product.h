@@ -64,6 +64,9 @@ struct MatrixRows {
 bool suits_kernel_product(at::ScalarType dtype, int64_t out, int64_t in);
 /// On our own kernels: one packed copy for both directions.
 std::unique_ptr<PackedProduct> make_kernel_product(const MatrixRows& matrix);
+/// Whether oneDNN is there and multiplies matrices of this type on this processor (bfloat16: from AVX-512
+/// on).
+bool suits_onednn_product(at::ScalarType dtype);
 /// On oneDNN, which packs for each direction when it is first asked for; null in builds without.
 std::unique_ptr<PackedProduct> make_onednn_product(const MatrixRows& matrix);
 

@@ -173,7 +173,9 @@ TEST(LinearCrossEntropy, FrozenHeadInBfloat16AndFloat) {
 TEST(LinearCrossEntropy, PackedHeadEqualsHeadThenLoss) {
   at::Tensor labels = at::arange(300, at::kLong).remainder(500);
   labels.slice(0, 20, 60).fill_(-100);
-  for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 2e-6}, {at::kBFloat16, 2e-2}}) {
+  // libtorch's own products are less exact; they serve where oneDNN has none of this type.
+  const double bfloat16_bound = packs_weights(at::kBFloat16, 500, 64) ? 2e-2 : 3e-2;
+  for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 2e-6}, {at::kBFloat16, bfloat16_bound}}) {
     const Linear head("head", normals({500, 64}, "w", dtype) * 0.2, normals({500}, "b", at::kFloat));
     const at::Tensor hidden = normals({300, 64}, "hidden", dtype).requires_grad_(true);
     const at::Tensor exact = hidden.detach().to(at::kDouble).requires_grad_(true);

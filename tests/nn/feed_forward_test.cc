@@ -19,6 +19,11 @@ using testing::relative_difference;
 
 constexpr int64_t kHidden = 64, kInner = 96;
 
+// libtorch's own products are less exact than packed ones; they serve where oneDNN has none of this type.
+double bfloat16_bound() {
+  return packs_weights(at::kBFloat16, kInner, kHidden) ? 2e-2 : 3e-2;
+}
+
 /// Value and gradient of the input, beside those of libtorch in float64.
 void expect_exact(int64_t rows, at::ScalarType dtype, bool has_bias, bool adapted, double tolerance) {
   const auto drawn = [&](at::IntArrayRef shape, const char* name) {
@@ -54,7 +59,7 @@ void expect_exact(int64_t rows, at::ScalarType dtype, bool has_bias, bool adapte
 TEST(FeedForward, ValueAndGradientForEveryKindOfRowCount) {
   for (const int64_t rows : {1, 31, 33, 64, 65, 512, 513, 600, 1100, 2250}) {
     expect_exact(rows, at::kFloat, true, false, 2e-6);
-    expect_exact(rows, at::kBFloat16, true, false, 2e-2);
+    expect_exact(rows, at::kBFloat16, true, false, bfloat16_bound());
   }
   expect_exact(600, at::kFloat, false, false, 2e-6);
 }
@@ -83,7 +88,7 @@ TEST(FeedForward, WithoutOurOwnProductsAsWell) {
   const testing::LowerIsa portable(kernels::Isa::kPortable);
   for (const int64_t rows : {33, 65, 600, 1100, 2250}) {
     expect_exact(rows, at::kFloat, true, false, 2e-6);
-    expect_exact(rows, at::kBFloat16, true, false, 2e-2);
+    expect_exact(rows, at::kBFloat16, true, false, bfloat16_bound());
   }
   EXPECT_LT(relative_difference(gradient_in_block(at::kFloat), gradient_in_block(at::kDouble)), 5e-6);
 }
@@ -128,7 +133,7 @@ TEST(GatedFeedForward, ValueAndGradientForEveryKindOfRowCount) {
   for (const int64_t rows : {1, 31, 65, 513, 1100}) {
     for (const int adapted : {0, 1, 2}) {
       expect_exact_gated(rows, at::kFloat, adapted, 5e-6);
-      expect_exact_gated(rows, at::kBFloat16, adapted, 2e-2);
+      expect_exact_gated(rows, at::kBFloat16, adapted, bfloat16_bound());
     }
   }
 }
@@ -137,7 +142,7 @@ TEST(GatedFeedForward, WithoutOurOwnProductsAsWell) {
   const testing::LowerIsa portable(kernels::Isa::kPortable);
   for (const int64_t rows : {65, 1100}) {
     expect_exact_gated(rows, at::kFloat, 0, 5e-6);
-    expect_exact_gated(rows, at::kBFloat16, 0, 2e-2);
+    expect_exact_gated(rows, at::kBFloat16, 0, bfloat16_bound());
   }
 }
 
