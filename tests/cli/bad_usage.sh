@@ -95,7 +95,11 @@ expect 2 "precious/tokenizer.json is read by this command too" -- \
 grep -q '"time":"20' lines/metrics.jsonl || fail "no time in metrics.jsonl"
 
 # Under a limit on address space that is too small for its libraries, the program says so before they hang.
-expect 1 "ulimit -v" -- bash -c 'ulimit -v 600000; exec "$MSPLORA" --version'
+# Where not even they fit (libtorch with CUDA), the loader has said so already.
+bash -c 'ulimit -v 600000; exec "$MSPLORA" --version' > loaded.txt 2>&1 || true
+if ! grep -q "failed to map segment from shared object" loaded.txt; then
+  expect 1 "ulimit -v" -- bash -c 'ulimit -v 600000; exec "$MSPLORA" --version'
+fi
 # Waiting threads sleep, whatever else is in the environment; the user's choice stands.
 for environment in "-i" "-i PWD=/" ""; do
   env $environment OMP_DISPLAY_ENV=verbose "$MSPLORA" --version > out.txt 2>&1 || fail "env $environment"
