@@ -29,6 +29,10 @@ struct TokenizeArguments {
   bool decode = false;
   bool ids = false;
   bool pair = false;
+  std::string offsets;
+  int64_t max_length = 0;
+  int64_t stride = -1;
+  std::string truncate = "longest_first";
   bool bench = false;
   bool train = false;
   std::string output;
@@ -66,24 +70,60 @@ TextPair tab_separated(const std::string& line, const std::string& where) {
   return {std::string_view(line).substr(0, tab), std::string_view(line).substr(tab + 1)};
 }
 
+EncodeOptions encode_options(const TokenizeArguments& arguments) {
+  EncodeOptions options;
+  options.max_length = static_cast<size_t>(arguments.max_length);
+  options.stride = static_cast<size_t>(std::max<int64_t>(arguments.stride, 0));
+  options.truncation = arguments.truncate == "only_first"    ? TruncationStrategy::kOnlyFirst
+                       : arguments.truncate == "only_second" ? TruncationStrategy::kOnlySecond
+                                                             : TruncationStrategy::kLongestFirst;
+  options.offsets = arguments.offsets == "bytes"        ? OffsetUnit::kBytes
+                    : arguments.offsets == "characters" ? OffsetUnit::kCharacters
+                                                        : OffsetUnit::kNone;
+  return options;
+}
+
+nlohmann::ordered_json to_json(const Tokenizer& tokenizer, const Encoding& encoding, bool offsets) {
+  nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
+  for (const int32_t id : encoding.ids) tokens.push_back(tokenizer.id_to_token(id));
+  nlohmann::ordered_json json = {{"ids", encoding.ids}, {"type_ids", encoding.type_ids}, {"tokens", tokens}};
+  if (offsets) {
+    json["offsets"] = nlohmann::ordered_json::array();
+    for (const TextSpan& span : encoding.offsets) json["offsets"].push_back({span.begin, span.end});
+  }
+  return json;
+}
+
+std::string to_text(const Tokenizer& tokenizer, const Encoding& encoding, bool ids) {
+  std::string text;
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    if (i > 0) text += ' ';
+    text += ids ? std::to_string(encoding.ids[i]) : tokenizer.id_to_token(encoding.ids[i]);
+    if (!encoding.offsets.empty())
+      text += fmt::format("[{},{})", encoding.offsets[i].begin, encoding.offsets[i].end);
+  }
+  return text;
+}
+
 void encode(const TokenizeArguments& arguments, const CommonOptions& common) {
   const auto tokenizer = Tokenizer::load(arguments.model);
+  const EncodeOptions options = encode_options(arguments);
+  int64_t number = 0;
   for_each_line(arguments.files, [&](const std::string& line, const std::string& where) {
-    const Encoding encoding =
-        tokenizer->encode(arguments.pair ? tab_separated(line, where) : TextPair{line, std::nullopt});
-    nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
-    std::string text;
-    for (const int32_t id : encoding.ids) {
-      const std::string& token = tokenizer->id_to_token(id);
-      tokens.push_back(token);
-      text += (text.empty() ? "" : " ") + (arguments.ids ? std::to_string(id) : token);
+    const TextPair text = arguments.pair ? tab_separated(line, where) : TextPair{line, std::nullopt};
+    const bool windows = arguments.stride >= 0;
+    const auto encodings = windows ? tokenizer->encode_windows(text, options)
+                                   : std::vector<Encoding>{tokenizer->encode(text, options)};
+    ++number;
+    for (const Encoding& encoding : encodings) {
+      if (!common.json) {
+        std::cout << to_text(*tokenizer, encoding, arguments.ids) << "\n";
+        continue;
+      }
+      nlohmann::ordered_json json = to_json(*tokenizer, encoding, options.offsets != OffsetUnit::kNone);
+      if (windows) json["line"] = number;
+      std::cout << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
     }
-    if (common.json) {
-      const nlohmann::ordered_json json = {
-          {"ids", encoding.ids}, {"type_ids", encoding.type_ids}, {"tokens", tokens}};
-      text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    }
-    std::cout << text << "\n";
   });
 }
 
@@ -179,7 +219,7 @@ void tokenize(const TokenizeArguments& arguments, const CommonOptions& common) {
   if (arguments.train) return train_vocabulary(arguments, common);
   if (arguments.model.empty()) {
     throw Error(ErrorCode::kUsage, "tokenize", "expected --model DIR",
-                "the directory that holds tokenizer.json");
+                "the directory that holds the tokenizer");
   }
   if (arguments.bench) return bench(arguments, common);
   if (arguments.decode) return decode(arguments, common);
@@ -192,7 +232,7 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
   CLI::App* command = program.add_subcommand("tokenize", "Encode, decode, measure or train a tokenizer");
   auto arguments = std::make_shared<TokenizeArguments>();
   command->add_option("files", arguments->files, "Text files; default: standard input")->type_name("FILE...");
-  command->add_option("--model", arguments->model, "Model directory or tokenizer.json")->type_name("DIR");
+  command->add_option("--model", arguments->model, "Model directory or tokenizer file")->type_name("DIR");
   command->add_flag("--ids", arguments->ids, "Write ids in place of tokens");
   auto* pair = command->add_flag("--pair", arguments->pair, "A line is two texts with a tab between them");
   auto* decode = command->add_flag("--decode", arguments->decode, "Read ids, write text");
@@ -201,6 +241,24 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
   decode->excludes(bench)->excludes(train);
   bench->excludes(train);
   pair->excludes(decode)->excludes(bench)->excludes(train);
+  auto* offsets =
+      command->add_option("--offsets", arguments->offsets, "Write where in its text each token stands")
+          ->check(CLI::IsMember({"bytes", "characters"}));
+  auto* length =
+      command->add_option("--max-length", arguments->max_length, "Longest result, special tokens counted")
+          ->check(CLI::PositiveNumber)
+          ->type_name("N");
+  auto* stride = command
+                     ->add_option("--stride", arguments->stride,
+                                  "Write what --max-length cuts off too, in windows that overlap by N tokens")
+                     ->check(CLI::NonNegativeNumber)
+                     ->type_name("N")
+                     ->needs(length);
+  command->add_option("--truncate", arguments->truncate, "Which text of a pair gives way")
+      ->check(CLI::IsMember({"longest_first", "only_first", "only_second"}))
+      ->needs(length)
+      ->capture_default_str();
+  for (auto* option : {offsets, length, stride}) option->excludes(decode)->excludes(bench)->excludes(train);
   command->add_option("--output", arguments->output, "--train: directory to write")->type_name("DIR");
   command->add_option("--vocab-size", arguments->vocab_size, "--train: entries in all")
       ->check(CLI::PositiveNumber)

@@ -1,58 +1,19 @@
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <queue>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "tokenizers/bpe_merges.h"
 #include "tokenizers/model.h"
 #include "tokenizers/unicode.h"
+#include "tokenizers/word_starts.h"
 
 namespace msplora::detail {
 namespace {
-
-constexpr uint32_t kNoRank = std::numeric_limits<uint32_t>::max();
-
-// Pairs of ids to (rank, merged id), open addressing.
-class MergeTable {
- public:
-  explicit MergeTable(size_t count) {
-    size_t size = 64;
-    while (size < 2 * count) size *= 2;
-    slots_.resize(size);
-  }
-
-  void set(int32_t left, int32_t right, ModelScratch::Pair pair) {
-    Slot& slot = slots_[locate(left, right)];
-    slot = {key(left, right), pair};
-  }
-
-  ModelScratch::Pair find(int32_t left, int32_t right) const { return slots_[locate(left, right)].pair; }
-
- private:
-  static constexpr uint64_t kEmpty = std::numeric_limits<uint64_t>::max();
-  struct Slot {
-    uint64_t key = kEmpty;
-    ModelScratch::Pair pair{kNoRank, -1};
-  };
-
-  static uint64_t key(int32_t left, int32_t right) {
-    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-  }
-  size_t locate(int32_t left, int32_t right) const {
-    const uint64_t wanted = key(left, right);
-    const size_t mask = slots_.size() - 1;
-    size_t at = mix_hash(0, wanted) & mask;
-    while (slots_[at].key != kEmpty && slots_[at].key != wanted) at = (at + 1) & mask;
-    return at;
-  }
-
-  std::vector<Slot> slots_;
-};
 
 struct BpeOptions {
   std::string continuing_prefix;
@@ -66,8 +27,11 @@ struct BpeOptions {
 
 class Bpe : public Model {
  public:
-  Bpe(Vocabulary vocabulary, MergeTable merges, BpeOptions options)
-      : Model(std::move(vocabulary)), merges_(std::move(merges)), options_(std::move(options)) {
+  Bpe(Vocabulary vocabulary, BpeMerges merges, BpeOptions options, WordStarts starts)
+      : Model(std::move(vocabulary)),
+        merges_(std::move(merges)),
+        options_(std::move(options)),
+        starts_(std::move(starts)) {
     plain_ = options_.continuing_prefix.empty() && options_.word_suffix.empty();
     std::string text;
     for (char32_t c = 0; c < characters_.size(); ++c) {
@@ -75,35 +39,42 @@ class Bpe : public Model {
       append_utf8(text, c);
       characters_[c] = vocabulary_.table().find(text);
     }
-    constexpr const char* kHex = "0123456789ABCDEF";
-    for (size_t byte = 0; byte < 256; ++byte) {
-      const std::string name = {'<', '0', 'x', kHex[byte / 16], kHex[byte % 16], '>'};
-      bytes_[byte] = vocabulary_.table().find(name);
-    }
+    bytes_ = byte_pieces(vocabulary_);
   }
 
-  void tokenize(std::string_view word, ModelScratch& scratch, std::vector<int32_t>& ids) const override {
+  void tokenize(std::string_view word, ModelScratch& scratch, std::vector<int32_t>& ids,
+                std::vector<Piece>* ranges) const override {
     if (word.empty()) return;
     if (options_.ignore_merges) {
       const int32_t id = vocabulary_.table().find(word);
-      if (id != StringTable::kNone) return ids.push_back(id);
+      if (id != StringTable::kNone) {
+        ids.push_back(id);
+        if (ranges) ranges->push_back({0, word.size()});
+        return;
+      }
     }
-    read_symbols(word, scratch);
-    if (scratch.symbols.size() <= kSmallWord)
-      merge_small(scratch);
+    scratch.sizes.clear();
+    if (ranges)
+      read_symbols<true>(word, scratch);
     else
-      merge_large(scratch);
+      read_symbols<false>(word, scratch);
+    merges_.apply(scratch);
     ids.insert(ids.end(), scratch.symbols.begin(), scratch.symbols.end());
+    if (!ranges) return;
+    size_t at = 0;
+    for (const uint32_t size : scratch.sizes) {
+      ranges->push_back({at, at + size});
+      at += size;
+    }
   }
+
+  size_t next_cut(std::string_view piece, size_t from) const override { return starts_.next(piece, from); }
 
   std::optional<std::string> unk_token() const override {
     return options_.unk_id ? std::optional(options_.unk_token) : std::nullopt;
   }
 
  private:
-  // Up to here looking at every pair for every merge beats a heap.
-  static constexpr size_t kSmallWord = 48;
-
   int32_t symbol(std::string_view character, bool first, bool last, std::string& text) const {
     if (plain_ || (first && !last && options_.word_suffix.empty())) {
       if (character.size() <= 2) {
@@ -119,6 +90,7 @@ class Bpe : public Model {
     return vocabulary_.table().find(text);
   }
 
+  template <bool kSizes>
   bool fall_back_to_bytes(std::string_view character, bool first, bool last, ModelScratch& scratch) const {
     std::string_view text = character;
     if (!plain_) {
@@ -132,15 +104,25 @@ class Bpe : public Model {
     for (const char byte : text) {
       if (id_of(byte) == StringTable::kNone) return false;
     }
-    for (const char byte : text) scratch.symbols.push_back(id_of(byte));
+    for (const char byte : text) {
+      scratch.symbols.push_back(id_of(byte));
+      if constexpr (kSizes) scratch.sizes.push_back(1);
+    }
     return true;
   }
 
   // The characters of the word as ids; unknown ones become bytes, the unknown token, or vanish when there is
   // none.
+  template <bool kSizes>
   void read_symbols(std::string_view word, ModelScratch& scratch) const {
     scratch.symbols.clear();
-    bool unknown_pending = false;
+    uint32_t unknown = 0;  // bytes of unknown text that waits for its token
+    const auto flush_unknown = [&] {
+      if (unknown == 0) return;
+      scratch.symbols.push_back(*options_.unk_id);
+      if constexpr (kSizes) scratch.sizes.push_back(unknown);
+      unknown = 0;
+    };
     for (size_t at = 0; at < word.size();) {
       const size_t size = std::min(utf8_length(word[at]), word.size() - at);
       const std::string_view character = word.substr(at, size);
@@ -149,90 +131,26 @@ class Bpe : public Model {
       const bool last = at == word.size();
       const int32_t id = symbol(character, first, last, scratch.text);
       if (id != StringTable::kNone) {
-        if (unknown_pending) scratch.symbols.push_back(*options_.unk_id);
-        unknown_pending = false;
+        flush_unknown();
         scratch.symbols.push_back(id);
+        if constexpr (kSizes) scratch.sizes.push_back(static_cast<uint32_t>(size));
         continue;
       }
       // As in the reference, bytes do not end a pending unknown token.
-      if (options_.byte_fallback && fall_back_to_bytes(character, first, last, scratch)) continue;
+      if (options_.byte_fallback && fall_back_to_bytes<kSizes>(character, first, last, scratch)) continue;
       if (!options_.unk_id) continue;
-      if (unknown_pending && !options_.fuse_unk) scratch.symbols.push_back(*options_.unk_id);
-      unknown_pending = true;
+      if (!options_.fuse_unk) flush_unknown();
+      unknown += static_cast<uint32_t>(size);
     }
-    if (unknown_pending) scratch.symbols.push_back(*options_.unk_id);
+    flush_unknown();
   }
 
-  // Joins the pair of lowest rank, leftmost first, until no pair can be joined.
-  void merge_small(ModelScratch& scratch) const {
-    auto& symbols = scratch.symbols;
-    auto& pairs = scratch.pairs;
-    pairs.clear();
-    for (size_t i = 0; i + 1 < symbols.size(); ++i) pairs.push_back(merges_.find(symbols[i], symbols[i + 1]));
-    while (!pairs.empty()) {
-      size_t best = 0;
-      for (size_t i = 1; i < pairs.size(); ++i) {
-        if (pairs[i].rank < pairs[best].rank) best = i;
-      }
-      if (pairs[best].rank == kNoRank) return;
-      symbols[best] = pairs[best].merged;
-      symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 1);
-      pairs.erase(pairs.begin() + static_cast<std::ptrdiff_t>(best));
-      if (best > 0) pairs[best - 1] = merges_.find(symbols[best - 1], symbols[best]);
-      if (best < pairs.size()) pairs[best] = merges_.find(symbols[best], symbols[best + 1]);
-    }
-  }
-
-  // The same in n log n: a heap of candidates over a linked list of symbols.
-  void merge_large(ModelScratch& scratch) const {
-    auto& symbols = scratch.symbols;
-    constexpr int32_t kGone = -1;
-    struct Candidate {
-      uint32_t rank;
-      size_t left, right;
-      int32_t left_id, right_id, merged;
-      bool operator<(const Candidate& other) const {  // the heap's top is the largest
-        return rank != other.rank ? rank > other.rank : left > other.left;
-      }
-    };
-    const size_t count = symbols.size();
-    std::vector<size_t> next(count), previous(count);
-    std::priority_queue<Candidate> heap;
-    const auto consider = [&](size_t left, size_t right) {
-      const auto pair = merges_.find(symbols[left], symbols[right]);
-      if (pair.rank != kNoRank)
-        heap.push({pair.rank, left, right, symbols[left], symbols[right], pair.merged});
-    };
-    for (size_t i = 0; i < count; ++i) {
-      next[i] = i + 1;
-      previous[i] = i - 1;
-      if (i > 0) consider(i - 1, i);
-    }
-    while (!heap.empty()) {
-      const Candidate top = heap.top();
-      heap.pop();
-      // A candidate whose symbols changed since is stale; the changed pair has its own.
-      if (symbols[top.left] != top.left_id || symbols[top.right] != top.right_id ||
-          next[top.left] != top.right) {
-        continue;
-      }
-      symbols[top.left] = top.merged;
-      symbols[top.right] = kGone;
-      next[top.left] = next[top.right];
-      if (next[top.left] < count) {
-        previous[next[top.left]] = top.left;
-        consider(top.left, next[top.left]);
-      }
-      if (top.left > 0) consider(previous[top.left], top.left);
-    }
-    std::erase(symbols, kGone);
-  }
-
-  MergeTable merges_;
+  BpeMerges merges_;
   BpeOptions options_;
+  WordStarts starts_;
   bool plain_ = true;
   std::array<int32_t, 0x800> characters_{};  // ids of the characters of one or two bytes
-  std::array<int32_t, 256> bytes_{};         // ids of <0x00> to <0xFF>
+  std::array<int32_t, 256> bytes_{};
 };
 
 struct MergeRule {
@@ -255,10 +173,11 @@ MergeRule read_merge(const nlohmann::json& node, size_t index, const JsonView& m
               node.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-MergeTable read_merges(const JsonView& json, const Vocabulary& vocabulary, const std::string& prefix) {
+BpeMerges read_merges(const JsonView& json, const Vocabulary& vocabulary, const std::string& prefix,
+                      WordStarts& starts) {
   const auto& node = json.node();
   if (!node.is_array()) json.fail(std::string("expected an array, found ") + node.type_name());
-  MergeTable table(node.size());
+  BpeMerges table(node.size());
   const auto id_of = [&](const std::string& token, size_t index) {
     const auto id = vocabulary.find(token);
     if (!id)
@@ -272,7 +191,8 @@ MergeTable read_merges(const JsonView& json, const Vocabulary& vocabulary, const
     const int32_t left = id_of(rule.left, i);
     const int32_t right = id_of(rule.right, i);
     const int32_t merged = id_of(rule.left + (has_prefix ? rule.right.substr(prefix.size()) : rule.right), i);
-    table.set(left, right, {static_cast<uint32_t>(i), merged});
+    table.set(left, right, static_cast<uint32_t>(i), merged);
+    starts.add_merge(rule.left, rule.right);
   }
   return table;
 }
@@ -294,8 +214,33 @@ std::unique_ptr<const Model> make_bpe(const JsonView& json) {
       json.at("unk_token").fail("the unknown token \"" + options.unk_token + "\" is not in the vocabulary");
     }
   }
-  MergeTable merges = read_merges(json.at("merges"), vocabulary, options.continuing_prefix);
-  return std::make_unique<Bpe>(std::move(vocabulary), std::move(merges), std::move(options));
+  WordStarts starts;
+  BpeMerges merges = read_merges(json.at("merges"), vocabulary, options.continuing_prefix, starts);
+  const bool has_parts = options.continuing_prefix.empty() && options.word_suffix.empty();
+  if (!has_parts || options.ignore_merges || !vocabulary.find(kWordStart)) starts.disable();
+  return std::make_unique<Bpe>(std::move(vocabulary), std::move(merges), std::move(options),
+                               std::move(starts));
+}
+
+std::unique_ptr<const Model> make_ranked_bpe(Vocabulary vocabulary) {
+  BpeMerges merges(4 * vocabulary.size());
+  for (size_t i = 0; i < vocabulary.size(); ++i) {
+    const auto id = static_cast<int32_t>(i);
+    if (!vocabulary.has(id)) continue;
+    const std::string_view token = vocabulary.token(id);
+    for (size_t at = utf8_length(token[0]); at < token.size(); at += utf8_length(token[at])) {
+      const int32_t left = vocabulary.table().find(token.substr(0, at));
+      if (left == StringTable::kNone) continue;
+      const int32_t right = vocabulary.table().find(token.substr(at));
+      if (right != StringTable::kNone) merges.set(left, right, static_cast<uint32_t>(i), id);
+    }
+  }
+  BpeOptions options;
+  options.ignore_merges = true;
+  WordStarts starts;
+  starts.disable();
+  return std::make_unique<Bpe>(std::move(vocabulary), std::move(merges), std::move(options),
+                               std::move(starts));
 }
 
 }  // namespace msplora::detail

@@ -1,11 +1,12 @@
 #include "tokenizers/decoders.h"
 
-#include <charconv>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "tokenizers/byte_decoders.h"
 #include "tokenizers/regex.h"
 #include "tokenizers/unicode.h"
 
@@ -32,190 +33,253 @@ void clean_up(std::string& text) {
   for (const auto& [from, to] : kRules) replace_all(text, from, to);
 }
 
-class WordPieceDecoder : public Decoder {
+class WordPieceStage : public TokenStage {
  public:
-  WordPieceDecoder(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
-  void apply(std::vector<std::string>& tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      if (i > 0) {
-        if (tokens[i].starts_with(prefix_))
-          tokens[i].erase(0, prefix_.size());
-        else
-          tokens[i].insert(tokens[i].begin(), ' ');
-      }
-      if (cleanup_) clean_up(tokens[i]);
+  WordPieceStage(TextSink& next, std::string prefix, bool cleanup)
+      : TokenStage(next), prefix_(std::move(prefix)), cleanup_(cleanup) {}
+
+ protected:
+  void token(std::string& token) override {
+    if (!first_) {
+      if (token.starts_with(prefix_))
+        token.erase(0, prefix_.size());
+      else
+        token.insert(token.begin(), ' ');
     }
+    first_ = false;
+    if (cleanup_) clean_up(token);
+    pass(token);
   }
 
  private:
   std::string prefix_;
   bool cleanup_;
+  bool first_ = true;
 };
 
-class ByteLevelDecoder : public Decoder {
+// The suffix of a word is a space, but nothing in the last token.
+class BpeStage : public TokenStage {
  public:
-  void apply(std::vector<std::string>& tokens) const override {
-    std::string bytes;
-    for (const auto& token : tokens) {
-      const size_t before = bytes.size();
-      const char* p = token.data();
-      const char* const end = p + token.size();
-      while (p < end) {
-        const int byte = byte_of_alphabet(next_code_point(p));
-        if (byte < 0) break;
-        bytes.push_back(static_cast<char>(byte));
-        if (p == end) break;
-      }
-      // A token outside the byte alphabet (an added one) stands for itself.
-      if (bytes.size() - before != count_code_points(token)) bytes.replace(before, std::string::npos, token);
-    }
-    std::string buffer;
-    const std::string_view text = valid_utf8(bytes, buffer);
-    tokens.assign(1, std::string(text));
+  BpeStage(TextSink& next, std::string suffix) : TokenStage(next), suffix_(std::move(suffix)) {}
+  void finish() override {
+    end_held("");
+    next_.finish();
   }
-};
 
-class BpeDecoder : public Decoder {
- public:
-  explicit BpeDecoder(std::string suffix) : suffix_(std::move(suffix)) {}
-  void apply(std::vector<std::string>& tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i)
-      replace_all(tokens[i], suffix_, i + 1 == tokens.size() ? "" : " ");
+ protected:
+  void token(std::string& token) override {
+    end_held(" ");
+    const size_t certain = suffix_.empty() ? token.size() : std::min(token.find(suffix_), token.size());
+    next_.text(std::string_view(token).substr(0, certain));
+    held_ = token.substr(certain);
+    has_token_ = true;
   }
 
  private:
+  void end_held(std::string_view in_place_of_suffix) {
+    if (!has_token_) return;
+    replace_all(held_, suffix_, in_place_of_suffix);
+    pass(held_);
+    has_token_ = false;
+  }
+
   std::string suffix_;
+  std::string held_;  // of the last token, from its first suffix on
+  bool has_token_ = false;
 };
 
-class ReplaceDecoder : public Decoder {
+class ReplaceStage : public TokenStage {
  public:
-  ReplaceDecoder(Pattern pattern, std::string content)
-      : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  void apply(std::vector<std::string>& tokens) const override {
-    std::string out;
-    for (auto& token : tokens) {
-      out.clear();
-      pattern_.replace(token, content_, out);
-      token = out;
-    }
+  ReplaceStage(TextSink& next, const Pattern& pattern, const std::string& content)
+      : TokenStage(next), pattern_(pattern), content_(content) {}
+
+ protected:
+  void token(std::string& token) override {
+    out_.clear();
+    pattern_.replace(token, content_, out_);
+    pass(out_);
   }
 
  private:
-  Pattern pattern_;
-  std::string content_;
+  const Pattern& pattern_;
+  const std::string& content_;
+  std::string out_;
 };
 
-class FuseDecoder : public Decoder {
+class FuseStage : public TextSink {
  public:
-  void apply(std::vector<std::string>& tokens) const override {
-    std::string all;
-    for (const auto& token : tokens) all += token;
-    tokens.assign(1, all);
-  }
-};
-
-class StripDecoder : public Decoder {
- public:
-  StripDecoder(char32_t content, int64_t start, int64_t stop) : start_(start), stop_(stop) {
-    append_utf8(content_, content);
-  }
-  void apply(std::vector<std::string>& tokens) const override {
-    for (auto& token : tokens) {
-      std::string_view rest = token;
-      for (int64_t i = 0; i < start_ && rest.starts_with(content_); ++i) rest.remove_prefix(content_.size());
-      token.erase(0, token.size() - rest.size());
-      for (int64_t i = 0; i < stop_ && token.ends_with(content_); ++i)
-        token.resize(token.size() - content_.size());
-    }
+  explicit FuseStage(TextSink& next) : next_(next) {}
+  void text(std::string_view part) override { next_.text(part); }
+  void end_token() override {}
+  void finish() override {
+    next_.end_token();
+    next_.finish();
   }
 
  private:
-  std::string content_;
-  int64_t start_, stop_;
+  TextSink& next_;
 };
 
-class ByteFallbackDecoder : public Decoder {
+// Takes a character away from both ends of every token, so and so often at most.
+class StripStage : public TextSink {
  public:
-  void apply(std::vector<std::string>& tokens) const override {
-    std::vector<std::string> out;
-    std::string bytes;
-    const auto flush = [&] {
-      std::string buffer;
-      if (bytes.empty()) return;
-      // A run that is not valid as a whole becomes one replacement character per byte.
-      if (valid_utf8(bytes, buffer).data() == bytes.data())
-        out.push_back(bytes);
-      else
-        out.insert(out.end(), bytes.size(), "\xEF\xBF\xBD");
-      bytes.clear();
-    };
-    for (auto& token : tokens) {
-      unsigned value = 0;
-      const bool shaped = token.size() == 6 && token.starts_with("<0x") && token.back() == '>';
-      if (shaped && std::from_chars(token.data() + 3, token.data() + 5, value, 16).ptr == token.data() + 5) {
-        bytes.push_back(static_cast<char>(value));
-      } else {
-        flush();
-        out.push_back(std::move(token));
-      }
+  StripStage(TextSink& next, std::string content, size_t start, size_t stop)
+      : next_(next), content_(std::move(content)), start_(start), stop_(stop), left_(start) {}
+
+  void text(std::string_view part) override {
+    for (; left_ > 0 && part.starts_with(content_); --left_) part.remove_prefix(content_.size());
+    if (part.empty()) return;
+    left_ = 0;
+    for (; held_ > 0; --held_) waiting_ += content_;
+    waiting_ += part;
+    size_t size = waiting_.size();
+    while (held_ < stop_ && std::string_view(waiting_).substr(0, size).ends_with(content_)) {
+      size -= content_.size();
+      ++held_;
     }
-    flush();
-    tokens = std::move(out);
+    next_.text(std::string_view(waiting_).substr(0, size));
+    waiting_.clear();
   }
+  void end_token() override {
+    left_ = start_;
+    held_ = 0;
+    next_.end_token();
+  }
+  void finish() override { next_.finish(); }
+
+ private:
+  TextSink& next_;
+  std::string content_;
+  size_t start_, stop_;
+  size_t left_;      // how many may still go at the start
+  size_t held_ = 0;  // how many at the end have not been passed on
+  std::string waiting_;
 };
 
-class MetaspaceDecoder : public Decoder {
+class MetaspaceStage : public TokenStage {
  public:
-  MetaspaceDecoder(char32_t replacement, bool prepended) : prepended_(prepended) {
-    append_utf8(replacement_, replacement);
-  }
-  void apply(std::vector<std::string>& tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i)
-      replace_all(tokens[i], replacement_, i == 0 && prepended_ ? "" : " ");
+  MetaspaceStage(TextSink& next, std::string replacement, bool prepended)
+      : TokenStage(next), replacement_(std::move(replacement)), drop_(prepended) {}
+
+ protected:
+  void token(std::string& token) override {
+    replace_all(token, replacement_, drop_ ? "" : " ");
+    drop_ = false;
+    pass(token);
   }
 
  private:
   std::string replacement_;
-  bool prepended_;
+  bool drop_;  // the first token loses all of them
+};
+
+class SpacedStage : public TextSink {
+ public:
+  explicit SpacedStage(TextSink& next) : next_(next) {}
+  void text(std::string_view part) override {
+    if (between_) next_.text(" ");
+    between_ = false;
+    next_.text(part);
+  }
+  void end_token() override {
+    if (between_) next_.text(" ");
+    between_ = true;
+    next_.end_token();
+  }
+  void finish() override { next_.finish(); }
+
+ private:
+  TextSink& next_;
+  bool between_ = false;
+};
+
+// A decoder that is no more than how its stage is made.
+class SimpleDecoder : public Decoder {
+ public:
+  using Make = std::function<std::unique_ptr<TextSink>(TextSink& next)>;
+  explicit SimpleDecoder(Make make) : make_(std::move(make)) {}
+  std::unique_ptr<TextSink> open(TextSink& next, ByteRuns) const override { return make_(next); }
+
+ private:
+  Make make_;
+};
+
+std::unique_ptr<const Decoder> simple(SimpleDecoder::Make make) {
+  return std::make_unique<SimpleDecoder>(std::move(make));
+}
+
+// Owns the stages that pass their text on to each other.
+class ChainedStages : public TextSink {
+ public:
+  ChainedStages(const std::vector<std::unique_ptr<const Decoder>>& parts, TextSink& next, ByteRuns runs) {
+    first_ = &next;
+    for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+      stages_.push_back((*part)->open(*first_, runs));
+      first_ = stages_.back().get();
+    }
+  }
+  void text(std::string_view part) override { first_->text(part); }
+  void end_token() override { first_->end_token(); }
+  void finish() override { first_->finish(); }
+
+ private:
+  std::vector<std::unique_ptr<TextSink>> stages_;  // last first
+  TextSink* first_;
 };
 
 class SequenceDecoder : public Decoder {
  public:
   explicit SequenceDecoder(std::vector<std::unique_ptr<const Decoder>> parts) : parts_(std::move(parts)) {}
-  void apply(std::vector<std::string>& tokens) const override {
-    for (const auto& part : parts_) part->apply(tokens);
+  std::unique_ptr<TextSink> open(TextSink& next, ByteRuns runs) const override {
+    return std::make_unique<ChainedStages>(parts_, next, runs);
   }
 
  private:
   std::vector<std::unique_ptr<const Decoder>> parts_;
 };
 
+std::unique_ptr<const Decoder> make_strip(const JsonView& json) {
+  std::string content;
+  append_utf8(content, json.at("content").character());
+  const auto start = static_cast<size_t>(json.at("start").integer(0, INT32_MAX));
+  const auto stop = static_cast<size_t>(json.at("stop").integer(0, INT32_MAX));
+  return simple([=](TextSink& next) { return std::make_unique<StripStage>(next, content, start, stop); });
+}
+
+std::unique_ptr<const Decoder> make_metaspace_decoder(const JsonView& json) {
+  const auto given = json.find("replacement");
+  std::string replacement;
+  append_utf8(replacement, given ? given->character() : U'\u2581');
+  const bool prepended =
+      json.string_or("prepend_scheme", "always") != "never" && json.boolean_or("add_prefix_space", true);
+  return simple(
+      [=](TextSink& next) { return std::make_unique<MetaspaceStage>(next, replacement, prepended); });
+}
+
 }  // namespace
 
 std::unique_ptr<const Decoder> make_decoder(const JsonView& json) {
   const std::string type = json.at("type").string();
   if (type == "WordPiece") {
-    return std::make_unique<WordPieceDecoder>(json.string_or("prefix", "##"),
-                                              json.boolean_or("cleanup", true));
+    return simple([prefix = json.string_or("prefix", "##"), cleanup = json.boolean_or("cleanup", true)](
+                      TextSink& next) { return std::make_unique<WordPieceStage>(next, prefix, cleanup); });
   }
-  if (type == "ByteLevel") return std::make_unique<ByteLevelDecoder>();
-  if (type == "BPEDecoder") return std::make_unique<BpeDecoder>(json.string_or("suffix", "</w>"));
+  if (type == "ByteLevel") return make_byte_level_decoder();
+  if (type == "BPEDecoder") {
+    return simple([suffix = json.string_or("suffix", "</w>")](TextSink& next) {
+      return std::make_unique<BpeStage>(next, suffix);
+    });
+  }
   if (type == "Replace") {
-    return std::make_unique<ReplaceDecoder>(Pattern(json.at("pattern")), json.at("content").string());
+    return simple([pattern = std::make_shared<const Pattern>(json.at("pattern")),
+                   content = json.at("content").string()](TextSink& next) {
+      return std::make_unique<ReplaceStage>(next, *pattern, content);
+    });
   }
-  if (type == "Fuse") return std::make_unique<FuseDecoder>();
-  if (type == "Strip") {
-    return std::make_unique<StripDecoder>(json.at("content").character(),
-                                          json.at("start").integer(0, INT32_MAX),
-                                          json.at("stop").integer(0, INT32_MAX));
-  }
-  if (type == "ByteFallback") return std::make_unique<ByteFallbackDecoder>();
-  if (type == "Metaspace") {
-    const auto replacement = json.find("replacement");
-    const bool prepended =
-        json.string_or("prepend_scheme", "always") != "never" && json.boolean_or("add_prefix_space", true);
-    return std::make_unique<MetaspaceDecoder>(replacement ? replacement->character() : U'\u2581', prepended);
-  }
+  if (type == "Fuse") return simple([](TextSink& next) { return std::make_unique<FuseStage>(next); });
+  if (type == "Strip") return make_strip(json);
+  if (type == "ByteFallback") return make_byte_fallback_decoder();
+  if (type == "Metaspace") return make_metaspace_decoder(json);
   if (type == "Sequence") {
     std::vector<std::unique_ptr<const Decoder>> parts;
     for (const auto& part : json.at("decoders").elements()) parts.push_back(make_decoder(part));
@@ -223,6 +287,10 @@ std::unique_ptr<const Decoder> make_decoder(const JsonView& json) {
   }
   json.fail_unknown("decoder", {"WordPiece", "ByteLevel", "BPEDecoder", "Replace", "Fuse", "Strip",
                                 "ByteFallback", "Metaspace", "Sequence"});
+}
+
+std::unique_ptr<const Decoder> make_spaced_decoder() {
+  return simple([](TextSink& next) { return std::make_unique<SpacedStage>(next); });
 }
 
 }  // namespace msplora::detail

@@ -16,6 +16,12 @@
 
 namespace msplora::detail {
 
+/// Bytes [begin, end) of some text.
+struct Piece {
+  size_t begin;
+  size_t end;
+};
+
 /// Working memory of a model, one per thread.
 struct ModelScratch {
   struct Pair {
@@ -23,6 +29,7 @@ struct ModelScratch {
     int32_t merged;
   };
   std::vector<int32_t> symbols;
+  std::vector<uint32_t> sizes;  // bytes of each symbol, or empty where nobody asks
   /// The end of the best segmentation of a beginning of the text.
   struct Step {
     double score;
@@ -34,6 +41,8 @@ struct ModelScratch {
     int32_t id;
   };
   std::vector<Pair> pairs;
+  std::vector<uint64_t> heap;
+  std::vector<size_t> next, previous;
   std::vector<Step> steps;
   std::vector<Part> path;
   std::string text;
@@ -43,7 +52,14 @@ struct ModelScratch {
 class Model {
  public:
   virtual ~Model() = default;
-  virtual void tokenize(std::string_view piece, ModelScratch& scratch, std::vector<int32_t>& ids) const = 0;
+  /// Appends the ids of `piece` and, where `ranges` is given, the bytes [begin, end) of the piece that each
+  /// stands for; those of Hugging Face's library, which counts on where characters vanish.
+  virtual void tokenize(std::string_view piece, ModelScratch& scratch, std::vector<int32_t>& ids,
+                        std::vector<Piece>* ranges) const = 0;
+  /// Where `piece` may be cut in two, at or after byte `from`, so that the parts by themselves give the ids
+  /// of the whole; piece.size() when there is no such place. Parts are short and are seen again, so that they
+  /// can be remembered.
+  virtual size_t next_cut(std::string_view piece, size_t) const { return piece.size(); }
   virtual std::optional<std::string> unk_token() const = 0;
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
@@ -54,6 +70,9 @@ class Model {
 
 std::unique_ptr<const Model> make_wordpiece(const JsonView& json);
 std::unique_ptr<const Model> make_bpe(const JsonView& json);
+/// Byte-level BPE of a vocabulary of tiktoken: a piece that is a token is that token; else neighbours are
+/// joined whose result has the lowest id.
+std::unique_ptr<const Model> make_ranked_bpe(Vocabulary vocabulary);
 std::unique_ptr<const Model> make_unigram(const JsonView& json);
 std::unique_ptr<const Model> make_word_level(const JsonView& json);
 /// The component described by `json` (tokenizer.json's "model").
@@ -68,13 +87,13 @@ class WordCache {
  public:
   /// Appends the tokens of `word` to `ids`, asking `model` when they are not known.
   void tokenize(const Model& model, std::string_view word, ModelScratch& scratch, std::vector<int32_t>& ids) {
-    if (word.size() > kWordBytes) return model.tokenize(word, scratch, ids);
+    if (word.size() > kWordBytes) return model.tokenize(word, scratch, ids, nullptr);
     Entry* const set = entries_.data() + 2 * (hash_bytes(word) & (kSets - 1));
     if (set[0].holds(word)) return set[0].append_to(ids);
     std::swap(set[0], set[1]);
     if (set[0].holds(word)) return set[0].append_to(ids);
     const size_t before = ids.size();
-    model.tokenize(word, scratch, ids);
+    model.tokenize(word, scratch, ids, nullptr);
     const size_t count = ids.size() - before;
     if (count > kTokens) return;
     set[0].word_size = static_cast<uint8_t>(word.size());
@@ -83,10 +102,12 @@ class WordCache {
     std::copy(ids.end() - static_cast<std::ptrdiff_t>(count), ids.end(), set[0].ids);
   }
 
+  /// Longer words are not remembered.
+  static constexpr size_t kWordBytes = 38;
+
  private:
   static constexpr size_t kSets = 1 << 14;
   static constexpr size_t kTokens = 6;
-  static constexpr size_t kWordBytes = 38;
   struct alignas(64) Entry {
     int32_t ids[kTokens] = {};
     uint8_t word_size = 255;  // more than kWordBytes: empty

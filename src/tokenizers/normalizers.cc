@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tokenizers/regex.h"
+#include "tokenizers/rewrite.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
@@ -19,6 +20,37 @@ void map_code_points(std::string_view text, std::string& out, Change&& change) {
   const char* p = text.data();
   const char* const end = p + text.size();
   while (p < end) change(next_code_point(p), out);
+}
+
+// Runs `change(rewrite)` on a traced text.
+template <class Change>
+void trace_with(TracedText& text, TracedText& spare, Change&& change) {
+  TracedRewrite rewrite(text, spare);
+  change(rewrite);
+  std::swap(text, spare);
+}
+
+// The traced form of map_code_points.
+template <class Change>
+void trace_code_points(TracedText& text, TracedText& spare, Change&& change) {
+  trace_with(text, spare, [&](TracedRewrite& rewrite) {
+    std::string result;
+    const char* p = rewrite.input().data();
+    const char* const end = p + rewrite.input().size();
+    while (p < end) {
+      const char* const begin = p;
+      result.clear();
+      change(next_code_point(p), result);
+      rewrite.replace(static_cast<size_t>(p - begin), result);
+    }
+  });
+}
+
+void trace_form(TracedText& text, TracedText& spare, NormalForm form) {
+  if (is_ascii(text.text)) return;
+  trace_with(text, spare, [form](TracedRewrite& rewrite) {
+    for (const auto& [c, change] : normalized_changes(rewrite.input(), form)) rewrite.change(c, change);
+  });
 }
 
 class BertNormalizer : public Normalizer {
@@ -51,6 +83,20 @@ class BertNormalizer : public Normalizer {
     text.swap(spare);
   }
 
+  void trace(TracedText& text, TracedText& spare) const override {
+    const auto& classes = bmp_classes();
+    if (options_.clean_text)
+      trace_code_points(text, spare, [&](char32_t c, std::string& out) { append_clean(classes, c, out); });
+    if (options_.handle_chinese_chars) trace_code_points(text, spare, append_spaced);
+    if (options_.strip_accents) {
+      trace_form(text, spare, NormalForm::kNfd);
+      trace_code_points(text, spare, [&](char32_t c, std::string& out) {
+        if (!(char_class(classes, c) & kMarkNonspacing)) append_utf8(out, c);
+      });
+    }
+    if (options_.lowercase) trace_code_points(text, spare, append_lower);
+  }
+
  private:
   static constexpr char kDrop = '\0';
 
@@ -72,17 +118,39 @@ class BertNormalizer : public Normalizer {
            (c >= 0x2B920 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
   }
 
+  static void append_clean(const std::vector<uint16_t>& classes, char32_t c, std::string& out) {
+    const bool ascii_space = c == U'\t' || c == U'\n' || c == U'\r';
+    const uint16_t bits = char_class(classes, c);
+    if (c == 0 || c == 0xFFFD || (!ascii_space && (bits & kOther))) return;
+    if (bits & kSpace)
+      out.push_back(' ');
+    else
+      append_utf8(out, c);
+  }
+
+  static void append_spaced(char32_t c, std::string& out) {
+    if (!is_chinese(c)) return append_utf8(out, c);
+    out.push_back(' ');
+    append_utf8(out, c);
+    out.push_back(' ');
+  }
+
+  static void append_lower(char32_t c, std::string& out) { append_lowercase(out, c); }
+
   void append_other(std::string_view run, std::string& out) const {
     const auto& classes = bmp_classes();
     std::string cleaned;
     map_code_points(run, cleaned, [&](char32_t c, std::string& to) {
-      const uint16_t bits = char_class(classes, c);
-      if (options_.clean_text && (c == 0xFFFD || (bits & kOther))) return;
-      if (options_.clean_text && (bits & kSpace)) return to.push_back(' ');
-      if (!options_.handle_chinese_chars || !is_chinese(c)) return append_utf8(to, c);
-      to.push_back(' ');
-      append_utf8(to, c);
-      to.push_back(' ');
+      const size_t before = to.size();
+      if (options_.clean_text) {
+        append_clean(classes, c, to);
+        if (to.size() == before || to.back() == ' ') return;
+        to.resize(before);
+      }
+      if (options_.handle_chinese_chars)
+        append_spaced(c, to);
+      else
+        append_utf8(to, c);
     });
     if (options_.strip_accents) {
       std::string decomposed;
@@ -96,7 +164,7 @@ class BertNormalizer : public Normalizer {
       out += cleaned;
       return;
     }
-    map_code_points(cleaned, out, [](char32_t c, std::string& to) { append_lowercase(to, c); });
+    map_code_points(cleaned, out, append_lower);
   }
 
   BertNormalizerOptions options_;
@@ -113,6 +181,7 @@ class UnicodeForm : public Normalizer {
     append_normalized(spare, text, form_);
     text.swap(spare);
   }
+  void trace(TracedText& text, TracedText& spare) const override { trace_form(text, spare, form_); }
 
  private:
   NormalForm form_;
@@ -128,6 +197,7 @@ class PerCharacter : public Normalizer {
     map_code_points(text, spare, change_);
     text.swap(spare);
   }
+  void trace(TracedText& text, TracedText& spare) const override { trace_code_points(text, spare, change_); }
 
  private:
   Change change_;
@@ -151,6 +221,20 @@ class Strip : public Normalizer {
  public:
   Strip(bool left, bool right) : left_(left), right_(right) {}
   void apply(std::string& text, std::string&) const override {
+    const Piece kept = inner(text);
+    text.resize(kept.end);
+    text.erase(0, kept.begin);
+  }
+  void trace(TracedText& text, TracedText& spare) const override {
+    trace_with(text, spare, [this](TracedRewrite& rewrite) {
+      const Piece kept = inner(rewrite.input());
+      rewrite.drop(kept.begin);
+      rewrite.keep(kept.end - kept.begin);
+    });
+  }
+
+ private:
+  Piece inner(std::string_view text) const {
     const auto& classes = bmp_classes();
     const char* begin = text.data();
     const char* end = begin + text.size();
@@ -163,12 +247,9 @@ class Strip : public Normalizer {
       do --end;
       while (is_continuation(*end));
     }
-    const auto first = static_cast<size_t>(begin - text.data());
-    text.resize(static_cast<size_t>(end - text.data()));
-    text.erase(0, first);
+    return {static_cast<size_t>(begin - text.data()), static_cast<size_t>(end - text.data())};
   }
 
- private:
   bool left_, right_;
 };
 
@@ -180,6 +261,18 @@ class Replace : public Normalizer {
     spare.clear();
     pattern_.replace(text, content_, spare);
     text.swap(spare);
+  }
+  void trace(TracedText& text, TracedText& spare) const override {
+    trace_with(text, spare, [this](TracedRewrite& rewrite) {
+      size_t done = 0;
+      pattern_.for_each(rewrite.input(), [&](size_t begin, size_t end) {
+        rewrite.keep(begin - done);
+        rewrite.drop(end - begin);
+        rewrite.insert(content_);
+        done = end;
+      });
+      rewrite.keep(rewrite.input().size() - done);
+    });
   }
 
  private:
@@ -193,6 +286,13 @@ class Prepend : public Normalizer {
   void apply(std::string& text, std::string&) const override {
     if (!text.empty()) text.insert(0, prefix_);
   }
+  void trace(TracedText& text, TracedText& spare) const override {
+    if (text.text.empty()) return;
+    trace_with(text, spare, [this](TracedRewrite& rewrite) {
+      rewrite.prepend(prefix_);
+      rewrite.keep(rewrite.input().size());
+    });
+  }
 
  private:
   std::string prefix_;
@@ -205,6 +305,16 @@ class ByteLevelNormalizer : public Normalizer {
     for (const char byte : text) append_utf8(spare, byte_level_alphabet()[static_cast<unsigned char>(byte)]);
     text.swap(spare);
   }
+  void trace(TracedText& text, TracedText& spare) const override {
+    trace_with(text, spare, [](TracedRewrite& rewrite) {
+      std::string character;
+      for (const char byte : rewrite.input()) {
+        character.clear();
+        append_utf8(character, byte_level_alphabet()[static_cast<unsigned char>(byte)]);
+        rewrite.replace(1, character);
+      }
+    });
+  }
 };
 
 class NormalizerSequence : public Normalizer {
@@ -213,6 +323,9 @@ class NormalizerSequence : public Normalizer {
       : parts_(std::move(parts)) {}
   void apply(std::string& text, std::string& spare) const override {
     for (const auto& part : parts_) part->apply(text, spare);
+  }
+  void trace(TracedText& text, TracedText& spare) const override {
+    for (const auto& part : parts_) part->trace(text, spare);
   }
 
  private:

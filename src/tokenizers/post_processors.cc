@@ -1,9 +1,12 @@
 #include "tokenizers/post_processors.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "tokenizers/unicode.h"
 #include "tokenizers/vocabulary.h"
 
 namespace msplora::detail {
@@ -71,20 +74,54 @@ PostProcessor make_template(const JsonView& json) {
   return result;
 }
 
+// ByteLevel and RoBERTa.
+void read_trimming(const JsonView& json, PostProcessor& result) {
+  result.trims_offsets = json.boolean_or("trim_offsets", true);
+  result.keeps_first_space = json.boolean_or("add_prefix_space", true);
+}
+
 PostProcessor make_sequence(const JsonView& json) {
   PostProcessor result;
   bool has_one = false;
+  std::optional<PostProcessor> trimming;
   for (const auto& part : json.at("processors").elements()) {
     PostProcessor next = make_post_processor(part);
-    if (part.at("type").string() == "ByteLevel") continue;
+    if (part.at("type").string() == "ByteLevel") {
+      trimming = std::move(next);
+      continue;
+    }
     if (has_one) part.fail("only one processor of a sequence may add tokens");
     has_one = true;
     result = std::move(next);
   }
+  if (trimming && trimming->trims_offsets) {
+    result.trims_offsets = true;
+    result.keeps_first_space = trimming->keeps_first_space;
+  }
   return result;
 }
 
+bool is_space_of_token(char32_t c) {
+  return c == byte_level_alphabet()[' '] || (char_class(bmp_classes(), c) & kSpace) != 0;
+}
+
 }  // namespace
+
+void PostProcessor::trim(std::string_view token, bool is_first, TextSpan& span) const {
+  const char* const begin = token.data();
+  const char* const end = begin + token.size();
+  size_t leading = 0, trailing = 0;
+  for (const char* p = begin; p < end && is_space_of_token(next_code_point(p));) ++leading;
+  for (const char* p = end; p > begin && is_space_of_token(code_point_before(p)); ++trailing) {
+    do --p;
+    while (is_continuation(*p));
+  }
+  if (leading > 0) {
+    if ((is_first || span.begin == 0) && keeps_first_space) leading = 0;
+    span.begin = std::min(span.begin + leading, span.end);
+  }
+  if (trailing > 0 && span.end >= trailing) span.end = std::max(span.end - trailing, span.begin);
+}
 
 size_t PostProcessor::added(bool is_pair) const {
   size_t count = 0;
@@ -96,8 +133,16 @@ PostProcessor make_post_processor(const JsonView& json) {
   const std::string type = json.at("type").string();
   if (type == "TemplateProcessing") return make_template(json);
   if (type == "BertProcessing") return make_fixed(json, false);
-  if (type == "RobertaProcessing") return make_fixed(json, true);
-  if (type == "ByteLevel") return {};
+  if (type == "RobertaProcessing") {
+    PostProcessor result = make_fixed(json, true);
+    read_trimming(json, result);
+    return result;
+  }
+  if (type == "ByteLevel") {
+    PostProcessor result;
+    read_trimming(json, result);
+    return result;
+  }
   if (type == "Sequence") return make_sequence(json);
   json.fail_unknown("post-processor",
                     {"TemplateProcessing", "BertProcessing", "RobertaProcessing", "ByteLevel", "Sequence"});

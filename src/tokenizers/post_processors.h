@@ -1,14 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
+#include "msplora/tokenizers/tokenizer.h"
 #include "tokenizers/json_view.h"
 
 namespace msplora::detail {
 
-/// How the tokens of one text or a pair are put together. All of Hugging Face's post-processors that change
-/// ids are special cases of this; ByteLevel only changes offsets, which are not kept here.
+/// How the tokens of one text or a pair are put together. All of Hugging Face's post-processors are special
+/// cases of this.
 struct PostProcessor {
   enum class Kind { kSpecial, kFirst, kSecond };
   struct Item {
@@ -18,6 +20,13 @@ struct PostProcessor {
   };
   std::vector<Item> single = {{Kind::kFirst, 0, {}}};
   std::vector<Item> pair = {{Kind::kFirst, 0, {}}, {Kind::kSecond, 1, {}}};
+
+  /// Whether tokens do not count the spaces at their ends to their offsets (ByteLevel and RoBERTa), and
+  /// whether the space before the first one was put there and so takes nothing away.
+  bool trims_offsets = false;
+  bool keeps_first_space = false;
+  /// Takes the spaces of `token` away from its span, which counts characters.
+  void trim(std::string_view token, bool is_first, TextSpan& span) const;
 
   /// Special tokens that are added around one text or a pair.
   size_t added(bool is_pair) const;

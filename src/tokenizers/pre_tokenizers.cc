@@ -218,6 +218,7 @@ class ByteLevel : public PreTokenizer {
         split_gpt2(text, pieces, offset);
       });
     }
+    if (!buffer.origins.empty()) trace_bytes(buffer);
     std::string& out = buffer.spare_text;
     out.resize(2 * buffer.text.size());
     char* write = out.data();
@@ -243,16 +244,37 @@ class ByteLevel : public PreTokenizer {
     unsigned char size;
   };
 
+  // The origins of the mapped bytes, piece by piece.
+  void trace_bytes(PieceBuffer& buffer) const {
+    buffer.spare_origins.clear();
+    for (const Piece& piece : buffer.pieces) {
+      for (size_t at = piece.begin; at < piece.end; ++at) {
+        const Mapped& mapped = mapped_[static_cast<unsigned char>(buffer.text[at])];
+        buffer.spare_origins.insert(buffer.spare_origins.end(), mapped.size, buffer.origins[at]);
+      }
+    }
+    buffer.origins.swap(buffer.spare_origins);
+  }
+
   static void prefix_spaces(PieceBuffer& buffer) {
     buffer.spare_text.clear();
+    buffer.spare_origins.clear();
     for (Piece& piece : buffer.pieces) {
       const std::string_view text = buffer.view(piece);
       const size_t begin = buffer.spare_text.size();
-      if (!text.empty() && text.front() != ' ') buffer.spare_text.push_back(' ');
+      const bool wanted = !text.empty() && text.front() != ' ';
+      if (wanted) buffer.spare_text.push_back(' ');
       buffer.spare_text.append(text);
+      if (!buffer.origins.empty()) {
+        if (wanted) buffer.spare_origins.push_back(buffer.origins[piece.begin]);
+        buffer.spare_origins.insert(buffer.spare_origins.end(),
+                                    buffer.origins.begin() + static_cast<std::ptrdiff_t>(piece.begin),
+                                    buffer.origins.begin() + static_cast<std::ptrdiff_t>(piece.end));
+      }
       piece = {begin, buffer.spare_text.size()};
     }
     buffer.text.swap(buffer.spare_text);
+    buffer.origins.swap(buffer.spare_origins);
   }
 
   bool add_prefix_space_, use_regex_;
@@ -270,6 +292,8 @@ class Metaspace : public PreTokenizer {
   void apply(PieceBuffer& buffer) const override {
     std::string& out = buffer.spare_text;
     out.clear();
+    const bool traced = !buffer.origins.empty();
+    buffer.spare_origins.clear();
     for (Piece& piece : buffer.pieces) {
       const std::string_view text = buffer.view(piece);
       const size_t begin = out.size();
@@ -277,15 +301,20 @@ class Metaspace : public PreTokenizer {
       const bool wanted = scheme_ == PrependScheme::kAlways ||
                           (scheme_ == PrependScheme::kFirst && buffer.at_start && piece.begin == 0);
       if (wanted && !marked) out += replacement_;
-      for (const char byte : text) {
-        if (byte == ' ')
+      // What is put in front stands for what comes after it.
+      if (traced && !text.empty()) buffer.spare_origins.resize(out.size(), buffer.origins[piece.begin]);
+      for (size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == ' ')
           out += replacement_;
         else
-          out.push_back(byte);
+          out.push_back(text[i]);
+        if (traced) buffer.spare_origins.resize(out.size(), buffer.origins[piece.begin + i]);
       }
+      if (traced) buffer.spare_origins.resize(out.size(), {0, 0});
       piece = {begin, out.size()};
     }
     buffer.text.swap(out);
+    buffer.origins.swap(buffer.spare_origins);
     if (!split_) return;
     split_pieces(buffer, [this](std::string_view text, size_t offset, std::vector<Piece>& pieces) {
       // Every replacement starts a piece; HF's merge-with-next leaves a run of them as single pieces.

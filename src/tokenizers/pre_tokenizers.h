@@ -6,22 +6,20 @@
 #include <vector>
 
 #include "tokenizers/json_view.h"
+#include "tokenizers/model.h"
 
 namespace msplora::detail {
-
-/// Bytes [begin, end) of a PieceBuffer's text.
-struct Piece {
-  size_t begin;
-  size_t end;
-};
 
 /// Text and its division into pieces, which the model reads one by one. The spare members are working memory.
 struct PieceBuffer {
   std::string text;
   std::vector<Piece> pieces;
   bool at_start = true;  // whether text begins where the whole input began
+  /// For every byte of the text what of the input it stands for; empty where nobody asks.
+  std::vector<Piece> origins;
   std::string spare_text;
   std::vector<Piece> spare_pieces;
+  std::vector<Piece> spare_origins;
 
   std::string_view view(const Piece& piece) const {
     return std::string_view(text).substr(piece.begin, piece.end - piece.begin);

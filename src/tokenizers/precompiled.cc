@@ -6,11 +6,13 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tokenizers/base64.h"
 #include "tokenizers/charsmap.h"
 #include "tokenizers/normalizers.h"
+#include "tokenizers/rewrite.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
@@ -60,26 +62,52 @@ class Precompiled : public Normalizer {
         continue;
       }
       const char* const next = cluster_end(p, end);
-      append_cluster({p, static_cast<size_t>(next - p)}, spare);
+      for_each_part({p, static_cast<size_t>(next - p)}, [&](std::string_view part, const auto& match) {
+        spare += match ? match->replacement : part;
+      });
       p = next;
     }
     text.swap(spare);
   }
 
+  void trace(TracedText& text, TracedText& spare) const override {
+    // Which character of a replacement stands for which of the old ones is counted as the library counts it.
+    std::vector<std::pair<char32_t, int>> changes;
+    const auto add = [&changes](std::string_view old, std::string_view replacement) {
+      const int more =
+          static_cast<int>(count_code_points(replacement)) - static_cast<int>(count_code_points(old));
+      for (const char *p = replacement.data(), *end = p + replacement.size(); p < end;)
+        changes.emplace_back(next_code_point(p), 0);
+      if (more < 0 && !changes.empty()) changes.back().second += more;
+      for (int i = 0; i < more; ++i) changes[changes.size() - 1 - static_cast<size_t>(i)].second = 1;
+    };
+    bool changed = false;
+    for (const char *p = text.text.data(), *end = p + text.text.size(); p < end;) {
+      const char* const next = cluster_end(p, end);
+      for_each_part({p, static_cast<size_t>(next - p)}, [&](std::string_view part, const auto& match) {
+        changed |= match.has_value();
+        add(part, match ? match->replacement : part);
+      });
+      p = next;
+    }
+    if (!changed) return;
+    TracedRewrite rewrite(text, spare);
+    for (const auto& [c, change] : changes) rewrite.change(c, change);
+    std::swap(text, spare);
+  }
+
  private:
   static constexpr size_t kLongestWholeCluster = 5;
 
-  void append_cluster(std::string_view cluster, std::string& out) const {
+  // Calls `use(part, match)` for the cluster, or for each of its characters.
+  template <class Use>
+  void for_each_part(std::string_view cluster, Use&& use) const {
     if (cluster.size() <= kLongestWholeCluster) {
-      if (const auto match = map_.shortest(cluster)) {
-        out += match->replacement;
-        return;
-      }
+      if (const auto match = map_.shortest(cluster)) return use(cluster, match);
     }
     while (!cluster.empty()) {
       const std::string_view character = cluster.substr(0, utf8_length(cluster[0]));
-      const auto match = map_.shortest(character);
-      out += match ? match->replacement : character;
+      use(character, map_.shortest(character));
       cluster.remove_prefix(character.size());
     }
   }

@@ -15,9 +15,8 @@
 namespace msplora::detail {
 namespace fs = std::filesystem;
 using nlohmann::json;
-namespace {
 
-json read_json_if_any(const fs::path& path, std::string* text = nullptr) {
+json read_json_if_any(const fs::path& path, std::string* text) {
   if (!fs::exists(path)) return json::object();
   std::string content = read_file(path);
   json document = parse_json_object(content, path);
@@ -25,7 +24,6 @@ json read_json_if_any(const fs::path& path, std::string* text = nullptr) {
   return document;
 }
 
-// A special token in tokenizer_config.json is a string or {"content": string, ...}.
 std::string token_or(const json& config, const char* key, const std::string& otherwise) {
   const auto found = config.find(key);
   if (found == config.end()) return otherwise;
@@ -35,6 +33,13 @@ std::string token_or(const json& config, const char* key, const std::string& oth
   }
   return otherwise;
 }
+
+json added_token(int64_t id, const std::string& content, bool special, bool lstrip) {
+  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", lstrip},
+          {"rstrip", false}, {"normalized", false}, {"special", special}};
+}
+
+namespace {
 
 std::vector<std::string> read_lines(const fs::path& path) {
   const std::string text = read_file(path);
@@ -52,11 +57,6 @@ std::vector<std::string> read_lines(const fs::path& path) {
     at = end + 1;
   }
   return lines;
-}
-
-json added_token(int64_t id, const std::string& content, bool special, bool lstrip = false) {
-  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", lstrip},
-          {"rstrip", false}, {"normalized", false}, {"special", special}};
 }
 
 json bert_from_vocabulary(const fs::path& path, const TokenizerFiles& files) {
@@ -175,6 +175,24 @@ json byte_level_from_vocabulary(const fs::path& path, const TokenizerFiles& file
   return result;
 }
 
+// The file of a directory that says most exactly what the tokenizer is.
+fs::path find_source(const fs::path& directory) {
+  for (const char* name : {"tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model",
+                           "spm.model", "sentencepiece.bpe.model", "tekken.json"}) {
+    if (fs::exists(directory / name)) return directory / name;
+  }
+  std::vector<fs::path> ranks;
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    if (entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
+  }
+  if (ranks.size() == 1) return ranks[0];
+  throw Error(
+      ErrorCode::kIo, directory.string(),
+      ranks.empty() ? "the directory has no tokenizer" : "there are several .tiktoken files",
+      "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, tokenizer.model, tekken.json or one "
+      ".tiktoken file");
+}
+
 // added_tokens.json of the older layout: {"token": id}.
 void append_added_tokens(const fs::path& path, json& tokenizer) {
   const json extra = read_json_if_any(path);
@@ -256,30 +274,37 @@ TokenizerFiles read_tokenizer_files(const fs::path& path) {
   const bool is_directory = fs::is_directory(path);
   const fs::path directory = is_directory ? path : path.parent_path();
   TokenizerFiles files;
-  files.source = is_directory ? path / "tokenizer.json" : path;
+  files.source = is_directory ? find_source(directory) : path;
   files.config = read_json_if_any(directory / "tokenizer_config.json", &files.config_text);
   files.special_tokens_map = read_json_if_any(directory / "special_tokens_map.json");
-  if (!is_directory || fs::exists(files.source)) {
+  const std::string name = files.source.filename().string();
+  if (name == "vocab.txt") {
+    files.tokenizer = bert_from_vocabulary(files.source, files);
+  } else if (name == "vocab.json") {
+    files.tokenizer = byte_level_from_vocabulary(files.source, files);
+  } else if (name == "tekken.json") {
+    read_tiktoken(files);
+    return files;
+  } else if (name.ends_with(".model") || name.ends_with(".tiktoken")) {
+    files.other_file = read_file(files.source);
+    holds_ranks(files.other_file) ? read_tiktoken(files) : read_sentencepiece_tokenizer(files);
+    return files;
+  } else {
     files.tokenizer_text = read_file(files.source);
     files.tokenizer = parse_json_object(files.tokenizer_text, files.source);
     return files;
   }
-  if (fs::exists(path / "vocab.txt")) {
-    files.source = path / "vocab.txt";
-    files.tokenizer = bert_from_vocabulary(files.source, files);
-  } else if (fs::exists(path / "vocab.json")) {
-    files.source = path / "vocab.json";
-    files.tokenizer = byte_level_from_vocabulary(files.source, files);
-  } else {
-    throw Error(
-        ErrorCode::kIo, path.string(), "the directory has no tokenizer",
-        "expected tokenizer.json, vocab.txt, or vocab.json with merges.txt" +
-            std::string(fs::exists(path / "tokenizer.model")
-                            ? "; tokenizer.model alone (SentencePiece) must be converted to tokenizer.json"
-                            : ""));
-  }
   append_added_tokens(directory / "added_tokens.json", files.tokenizer);
   return files;
+}
+
+TokenizerParts make_parts(const JsonView& document) {
+  TokenizerParts parts;
+  if (const auto part = document.find("normalizer")) parts.normalizer = make_normalizer(*part);
+  if (const auto part = document.find("pre_tokenizer")) parts.pre_tokenizer = make_pre_tokenizer(*part);
+  parts.model = make_model(document.at("model"));
+  if (const auto part = document.find("decoder")) parts.decoder = make_decoder(*part);
+  return parts;
 }
 
 }  // namespace msplora::detail

@@ -1,15 +1,40 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "tokenizers/decoders.h"
+#include "tokenizers/json_view.h"
+#include "tokenizers/model.h"
+#include "tokenizers/normalizers.h"
+#include "tokenizers/pre_tokenizers.h"
 
 namespace msplora::detail {
 
+/// What turns text into ids and back.
+struct TokenizerParts {
+  std::unique_ptr<const Normalizer> normalizer;       // may be missing
+  std::unique_ptr<const PreTokenizer> pre_tokenizer;  // may be missing
+  std::unique_ptr<const Model> model;
+  std::unique_ptr<const Decoder> decoder;
+  std::vector<int32_t> special;  // ids that are special without being looked for in text
+};
+
+/// The parts that a tokenizer.json describes.
+TokenizerParts make_parts(const JsonView& document);
+
 /// The texts that make up a tokenizer, wherever they came from.
 struct TokenizerFiles {
-  std::filesystem::path source;       // the file that errors name
+  std::filesystem::path source;  // the file that errors name
+  TokenizerParts parts;          // without a model: `tokenizer` describes them
+  std::string other_file;        // the content of `source` when it has another form than tokenizer.json
+  /// What save() puts into a tokenizer_config.json that is missing, beside the roles of special tokens.
+  nlohmann::json new_config = {{"tokenizer_class", "PreTrainedTokenizerFast"}};
   nlohmann::json tokenizer;           // tokenizer.json, read or put together from vocabulary files
   std::string tokenizer_text;         // as read; empty when put together
   nlohmann::json config;              // tokenizer_config.json; an empty object when there is none
@@ -18,6 +43,22 @@ struct TokenizerFiles {
 };
 
 TokenizerFiles read_tokenizer_files(const std::filesystem::path& directory_or_file);
+
+/// An object; empty when there is no such file. `text` receives the file as it is.
+nlohmann::json read_json_if_any(const std::filesystem::path& path, std::string* text = nullptr);
+/// The special token that a configuration gives under `key`, as a string or as {"content": string}.
+std::string token_or(const nlohmann::json& config, const char* key, const std::string& otherwise);
+/// An entry of tokenizer.json's "added_tokens".
+nlohmann::json added_token(int64_t id, const std::string& content, bool special, bool lstrip = false);
+
+/// Fills `files` from files.source, a SentencePiece model. What its directory says about the model decides on
+/// the special tokens around a text; throws Error{kFormat} where transformers' class would change more.
+void read_sentencepiece_tokenizer(TokenizerFiles& files);
+
+/// Whether a file called tokenizer.model or *.tiktoken holds ranks, lines of base64 and a number.
+bool holds_ranks(std::string_view content);
+/// Fills `files` from files.source, a vocabulary of tiktoken: a file of ranks, or Mistral's tekken.json.
+void read_tiktoken(TokenizerFiles& files);
 
 /// What a BERT tokenizer.json is made from.
 struct BertParts {

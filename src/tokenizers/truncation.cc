@@ -71,7 +71,7 @@ void check_stride(size_t stride, Lengths lengths, Lengths kept, size_t room_of_o
   };
   if (stride <= room_of_one && fits(lengths.first, kept.first) && fits(lengths.second, kept.second)) return;
   throw Error(
-      ErrorCode::kConfig, where + ": truncation.stride",
+      ErrorCode::kConfig, where,
       "expected less than the length that truncation leaves of a text, found " + std::to_string(stride),
       "use a smaller stride or a larger max_length");
 }
@@ -97,7 +97,7 @@ Lengths truncated_lengths(Lengths lengths, bool is_pair, size_t room, Truncation
     throw Error(ErrorCode::kData, first ? "first text" : "second text",
                 "truncation would have to remove " + std::to_string(excess) + " of its " +
                     std::to_string(target) + " tokens",
-                "tokenizer.json truncates only this text; raise max_length or use LongestFirst");
+                "only this text is truncated; raise max_length or use longest_first");
   }
   target -= excess;
   return lengths;

@@ -5,11 +5,12 @@
 #include <optional>
 #include <string>
 
+#include "msplora/tokenizers/tokenizer.h"
 #include "tokenizers/json_view.h"
 
 namespace msplora::detail {
 
-enum class TruncationStrategy { kLongestFirst, kOnlyFirst, kOnlySecond };
+using msplora::TruncationStrategy;
 
 /// tokenizer.json's "truncation".
 struct Truncation {

@@ -172,17 +172,18 @@ bool is_ascii(std::string_view text) {
   return skip_ascii(begin, begin + text.size()) == begin + text.size();
 }
 
-std::string_view valid_utf8(std::string_view text, std::string& buffer) {
+std::string_view valid_utf8(std::string_view text, std::string& buffer, Repair repair) {
   const auto* p = reinterpret_cast<const unsigned char*>(text.data());
   const auto* end = p + text.size();
   const unsigned char* copied = p;  // everything before it is in the buffer, once there is one
   bool replaced = false;
   while ((p = skip_ascii(p, end)) < end) {
-    const int length = sequence_length(p, end);
+    int length = sequence_length(p, end);
     if (length > 0) {
       p += length;
       continue;
     }
+    if (repair == Repair::kBytes) length = -1;
     if (!replaced) buffer.clear();
     replaced = true;
     buffer.append(reinterpret_cast<const char*>(copied), static_cast<size_t>(p - copied));
@@ -193,6 +194,25 @@ std::string_view valid_utf8(std::string_view text, std::string& buffer) {
   if (!replaced) return text;
   buffer.append(reinterpret_cast<const char*>(copied), static_cast<size_t>(end - copied));
   return buffer;
+}
+
+size_t well_formed_size(std::string_view text) {
+  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
+  return text.empty() ? 0 : static_cast<size_t>(std::max(0, sequence_length(p, p + text.size())));
+}
+
+size_t finished_size(std::string_view text) {
+  const auto* begin = reinterpret_cast<const unsigned char*>(text.data());
+  const auto* end = begin + text.size();
+  for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
+    if (is_continuation(text[text.size() - back])) continue;
+    // A lead byte: unfinished when nothing is wrong up to the end.
+    const int length = sequence_length(end - back, end);
+    const bool is_lead = static_cast<unsigned char>(text[text.size() - back]) >= 0xC2 &&
+                         static_cast<unsigned char>(text[text.size() - back]) <= 0xF4;
+    return is_lead && length == -static_cast<int>(back) ? text.size() - back : text.size();
+  }
+  return text.size();
 }
 
 void append_normalized(std::string& out, std::string_view text, NormalForm form) {
@@ -213,6 +233,59 @@ void append_normalized(std::string& out, std::string_view text, NormalForm form)
   if (compose) size = utf8proc_normalize_utf32(points.data(), size, flags);
   for (utf8proc_ssize_t i = 0; i < size; ++i)
     append_utf8(out, static_cast<char32_t>(points[static_cast<size_t>(i)]));
+}
+
+std::vector<std::pair<char32_t, int>> normalized_changes(std::string_view text, NormalForm form) {
+  using Change = std::pair<char32_t, int>;
+  const auto marks_class = [](char32_t c) {
+    return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class;
+  };
+  const bool compose = form == NormalForm::kNfc || form == NormalForm::kNfkc;
+  int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
+  std::vector<Change> points;
+  std::array<utf8proc_int32_t, 32> part{};
+  for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+    const auto size = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(next_code_point(p)), part.data(),
+                                              part.size(), static_cast<utf8proc_option_t>(options), nullptr);
+    for (utf8proc_ssize_t i = 0; i < size; ++i)
+      points.emplace_back(static_cast<char32_t>(part[static_cast<size_t>(i)]), i > 0);
+  }
+  const auto is_starter = [&](const Change& c) { return marks_class(c.first) == 0; };
+  for (auto at = points.begin(); at != points.end();) {
+    const auto begin = std::find_if_not(at, points.end(), is_starter);
+    at = std::find_if(begin, points.end(), is_starter);
+    std::stable_sort(begin, at, [&](const Change& a, const Change& b) {
+      return marks_class(a.first) < marks_class(b.first);
+    });
+  }
+  if (!compose) return points;
+  // A character joins the last starter unless something of the same or a higher class, or a starter, is
+  // between them.
+  std::vector<Change> result;
+  size_t starter = points.size();
+  int last_class = -1;  // of what is kept behind the starter
+  for (const Change& point : points) {
+    const int own_class = marks_class(point.first);
+    if (starter < points.size() && last_class < own_class) {
+      std::array<utf8proc_int32_t, 2> pair = {static_cast<utf8proc_int32_t>(result[starter].first),
+                                              static_cast<utf8proc_int32_t>(point.first)};
+      if (utf8proc_normalize_utf32(pair.data(), 2,
+                                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE)) == 1) {
+        result[starter].first = static_cast<char32_t>(pair[0]);
+        result[starter].second += point.second - 1;
+        continue;
+      }
+    }
+    if (own_class == 0) {
+      starter = result.size();
+      last_class = -1;
+    } else {
+      last_class = own_class;
+    }
+    result.push_back(point);
+  }
+  return result;
 }
 
 void append_lowercase(std::string& out, char32_t c) {

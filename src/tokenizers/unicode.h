@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 // Unicode properties and normalisation; the data comes from utf8proc. Every function here but valid_utf8
@@ -70,12 +71,24 @@ size_t count_code_points(std::string_view text);
 void append_utf8(std::string& out, char32_t c);
 bool is_ascii(std::string_view text);
 
-/// `text` itself when it is well-formed; else a copy in `buffer` with every maximal ill-formed part replaced
-/// by U+FFFD, as the Unicode standard recommends.
-std::string_view valid_utf8(std::string_view text, std::string& buffer);
+/// What becomes one U+FFFD: every maximal ill-formed part, as the Unicode standard recommends, or every byte
+/// that is no part of a character.
+enum class Repair { kParts, kBytes };
+
+/// `text` itself when it is well-formed; else a repaired copy in `buffer`.
+std::string_view valid_utf8(std::string_view text, std::string& buffer, Repair repair = Repair::kParts);
+
+/// Bytes of the character that `text` begins with; 0 when it does not begin with one.
+size_t well_formed_size(std::string_view text);
+/// Bytes of `text` without an unfinished character at its end that further bytes could complete.
+size_t finished_size(std::string_view text);
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 void append_normalized(std::string& out, std::string_view text, NormalForm form);
+
+/// The same, and how each character came about: 0, one for one; positive, besides the one before; -n, one for
+/// n + 1.
+std::vector<std::pair<char32_t, int>> normalized_changes(std::string_view text, NormalForm form);
 
 /// Full lower case without context rules (final sigma stays an ordinary one).
 void append_lowercase(std::string& out, char32_t c);

@@ -1,5 +1,7 @@
 #include "tokenizers/vocabulary.h"
 
+#include <array>
+#include <cstdio>
 #include <string_view>
 #include <vector>
 
@@ -44,6 +46,16 @@ void Vocabulary::set(std::string_view token, int32_t id) {
   }
   tokens_[index] = token;
   used_[index] = true;
+}
+
+std::array<int32_t, 256> byte_pieces(const Vocabulary& vocabulary) {
+  std::array<int32_t, 256> ids{};
+  for (size_t byte = 0; byte < ids.size(); ++byte) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned>(byte));
+    ids[byte] = vocabulary.table().find(name);
+  }
+  return ids;
 }
 
 }  // namespace msplora::detail

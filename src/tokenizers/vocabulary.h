@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -99,5 +100,8 @@ class Vocabulary {
   std::vector<std::string> tokens_;
   std::vector<bool> used_;
 };
+
+/// Ids of the tokens <0x00> to <0xFF>, which stand for bytes; StringTable::kNone where there is none.
+std::array<int32_t, 256> byte_pieces(const Vocabulary& vocabulary);
 
 }  // namespace msplora::detail

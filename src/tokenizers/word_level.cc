@@ -17,7 +17,9 @@ class WordLevel : public Model {
     unk_id_ = vocabulary_.find(unk_token_);
   }
 
-  void tokenize(std::string_view word, ModelScratch&, std::vector<int32_t>& ids) const override {
+  void tokenize(std::string_view word, ModelScratch&, std::vector<int32_t>& ids,
+                std::vector<Piece>* ranges) const override {
+    if (ranges) ranges->push_back({0, word.size()});
     const int32_t id = vocabulary_.table().find(word);
     if (id != StringTable::kNone) return ids.push_back(id);
     if (!unk_id_) {

@@ -27,9 +27,18 @@ class WordPiece : public Model {
     }
   }
 
-  void tokenize(std::string_view word, ModelScratch&, std::vector<int32_t>& ids) const override {
-    if (word.size() > max_chars_ && count_code_points(word) > max_chars_) return ids.push_back(unk_id_);
+  void tokenize(std::string_view word, ModelScratch&, std::vector<int32_t>& ids,
+                std::vector<Piece>* ranges) const override {
     const size_t before = ids.size();
+    const size_t ranges_before = ranges ? ranges->size() : 0;
+    const auto unknown = [&] {
+      ids.resize(before);
+      ids.push_back(unk_id_);
+      if (!ranges) return;
+      ranges->resize(ranges_before);
+      ranges->push_back({0, word.size()});
+    };
+    if (word.size() > max_chars_ && count_code_points(word) > max_chars_) return unknown();
     for (size_t begin = 0; begin < word.size();) {
       const StringTable& table = begin == 0 ? vocabulary_.table() : inner_;
       size_t size = std::min(word.size() - begin, begin == 0 ? longest_first_ : longest_inner_);
@@ -39,11 +48,9 @@ class WordPiece : public Model {
         id = table.find(word.substr(begin, size));
         if (id != StringTable::kNone) break;
       }
-      if (size == 0) {
-        ids.resize(before);
-        return ids.push_back(unk_id_);
-      }
+      if (size == 0) return unknown();
       ids.push_back(id);
+      if (ranges) ranges->push_back({begin, begin + size});
       begin += size;
     }
   }

@@ -90,4 +90,9 @@ echo "the film was lovely" | "$MSPLORA" tokenize --model "$model" --ids > ids.tx
 printf 'the film\tlovely\n' > pair.txt
 expect 0 '"type_ids":[0,' ',1]' -- "$MSPLORA" tokenize --model "$model" --pair --json pair.txt
 expect 1 "text.txt:1: --pair: expected two texts with one tab between them, found 0 tabs" -- "$MSPLORA" tokenize --model "$model" --pair "$data/text.txt"
+expect 0 '"offsets":[[0,0],[0,' -- "$MSPLORA" tokenize --model "$model" --pair --offsets characters --json pair.txt
+echo "the film was lovely" > line.txt
+expect 0 '"line":1' -- "$MSPLORA" tokenize --model "$model" --max-length 4 --stride 1 --json line.txt
+[ "$(wc -l < out.txt)" -gt 1 ] || fail "no windows"
+expect 2 "--max-length" -- "$MSPLORA" tokenize --model "$model" --stride 1 pair.txt
 expect 0 "MB/s" -- "$MSPLORA" tokenize --model "$model" --bench "$data/text.txt"

@@ -1,6 +1,6 @@
 // The golden groups `tokenizers` and `tokenizers-next`: folders with a tokenizer.json and what Hugging Face's
-// tokenizers gave for it (cases.jsonl, truncation.jsonl), with the truncation and padding that the file asks
-// for.
+// tokenizers gave for it (cases.jsonl, truncation.jsonl, stream.jsonl), with the truncation and padding that
+// the file asks for.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,7 +16,9 @@
 #include "golden_cases.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/tokenizers/decode_stream.h"
 #include "msplora/tokenizers/tokenizer.h"
+#include "tokenizers/golden_folders.h"
 #include "tokenizers/temporary_directory.h"
 
 namespace msplora {
@@ -25,42 +27,17 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Ids = std::vector<int32_t>;
 
-struct TokenizerFolder {
-  std::string group;
-  fs::path path;  // "" stands for "no cases"
-};
-
 struct TokenizerCase {
   std::string text;
   std::optional<std::string> pair;
   Ids ids;
   Ids type_ids;
-  std::optional<Ids> ids_plain;  // without special tokens
+  std::optional<Ids> ids_plain;                // without special tokens
+  std::optional<std::vector<size_t>> offsets;  // of ids, flat, in bytes
   std::optional<std::string> decoded, decoded_with_special;
 
   TextPair input() const { return {text, pair ? std::optional<std::string_view>(*pair) : std::nullopt}; }
 };
-
-std::vector<TokenizerFolder> tokenizer_folders() {
-  std::vector<TokenizerFolder> folders;
-  for (const char* group : {"tokenizers", "tokenizers-next"}) {
-    const fs::path root = golden_group(group);
-    if (root.empty()) continue;
-    for (const auto& entry : fs::directory_iterator(root)) {
-      if (entry.is_directory()) folders.push_back({group, entry.path()});
-    }
-  }
-  std::sort(folders.begin(), folders.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
-  if (folders.empty()) folders.push_back({});
-  return folders;
-}
-
-std::vector<json> read_rows(const fs::path& file) {
-  std::vector<json> rows;
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) rows.push_back(json::parse(line));
-  return rows;
-}
 
 std::vector<TokenizerCase> read_cases(const fs::path& directory) {
   std::vector<TokenizerCase> cases;
@@ -72,11 +49,38 @@ std::vector<TokenizerCase> read_cases(const fs::path& directory) {
     // Left out where they are all 0.
     c.type_ids = row.contains("type_ids") ? row["type_ids"].get<Ids>() : Ids(c.ids.size(), 0);
     if (row.contains("ids_plain")) c.ids_plain = row["ids_plain"].get<Ids>();
+    if (row.contains("offsets")) c.offsets = row["offsets"].get<std::vector<size_t>>();
     if (row.contains("decoded")) c.decoded = row["decoded"].get<std::string>();
     if (row.contains("decoded_with_special")) c.decoded_with_special = row["decoded_with_special"];
     cases.push_back(std::move(c));
   }
   return cases;
+}
+
+size_t characters(const std::string& text, size_t bytes) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bytes),
+                                           [](char byte) { return (byte & 0xC0) != 0x80; }));
+}
+
+// The ids of the path that follows where tokens come from are those of the path that does not.
+void check_offsets(const Tokenizer& tokenizer, const TokenizerCase& c, const EncodeOptions& settings) {
+  EncodeOptions options = settings;
+  options.offsets = OffsetUnit::kBytes;
+  const Encoding bytes = tokenizer.encode(c.input(), options);
+  EXPECT_EQ(bytes.ids, c.ids);
+  EXPECT_EQ(bytes.type_ids, c.type_ids);
+  ASSERT_EQ(bytes.offsets.size(), bytes.ids.size());
+  if (c.offsets) {
+    EXPECT_EQ(flat(bytes.offsets), *c.offsets);
+  }
+  if (c.pair) return;
+  options.offsets = OffsetUnit::kCharacters;
+  const Encoding counted = tokenizer.encode(c.input(), options);
+  ASSERT_EQ(counted.offsets.size(), bytes.offsets.size());
+  for (size_t i = 0; i < bytes.offsets.size(); ++i) {
+    EXPECT_EQ(counted.offsets[i].begin, characters(c.text, bytes.offsets[i].begin));
+    EXPECT_EQ(counted.offsets[i].end, characters(c.text, bytes.offsets[i].end));
+  }
 }
 
 void check_cases(const Tokenizer& tokenizer, const std::vector<TokenizerCase>& cases) {
@@ -88,6 +92,7 @@ void check_cases(const Tokenizer& tokenizer, const std::vector<TokenizerCase>& c
     const Encoding encoding = tokenizer.encode(c.input(), with);
     EXPECT_EQ(encoding.ids, c.ids);
     EXPECT_EQ(encoding.type_ids, c.type_ids);
+    check_offsets(tokenizer, c, with);
     if (c.ids_plain) {
       EXPECT_EQ(tokenizer.encode(c.input(), plain).ids, *c.ids_plain);
     }
@@ -121,28 +126,24 @@ TEST_P(GoldenTokenizers, Cases) {
   GoldenCounts::compared(GetParam().group, static_cast<int64_t>(cases_.size()));
 }
 
-// truncation.jsonl, each row as the settings of the file.
 TEST_P(GoldenTokenizers, Truncation) {
   const std::vector<json> rows = read_rows(path() / "truncation.jsonl");
-  const TemporaryDirectory copy;
+  const auto tokenizer = Tokenizer::load(path());
   for (size_t i = 0; i < rows.size(); ++i) {
     const json& row = rows[i];
     SCOPED_TRACE("line " + std::to_string(i + 1) + ": " + row.dump());
-    const std::string strategy = row["strategy"] == "longest_first" ? "LongestFirst"
-                                 : row["strategy"] == "only_first"  ? "OnlyFirst"
-                                                                    : "OnlySecond";
-    document_["truncation"] = {{"direction", row["direction"] == "left" ? "Left" : "Right"},
-                               {"max_length", row["max_length"]},
-                               {"strategy", strategy},
-                               {"stride", row["stride"]}};
-    std::ofstream(copy.path() / "tokenizer.json") << document_.dump();
-    const auto tokenizer = Tokenizer::load(copy.path());
+    EncodeOptions options;
+    options.max_length = row["max_length"];
+    options.stride = row["stride"];
+    options.truncate_left = row["direction"] == "left";
+    options.truncation = row["strategy"] == "longest_first" ? TruncationStrategy::kLongestFirst
+                         : row["strategy"] == "only_first"  ? TruncationStrategy::kOnlyFirst
+                                                            : TruncationStrategy::kOnlySecond;
     const auto text = row["text"].get<std::string>();
     const auto pair = row["pair"].is_null() ? std::string() : row["pair"].get<std::string>();
     TextPair input{text, std::nullopt};
     if (!row["pair"].is_null()) input.pair = pair;
-    const EncodeOptions options{.use_file_settings = true};
-    if (tokenizer->special_tokens_added(input.pair.has_value()) > row["max_length"].get<size_t>()) {
+    if (tokenizer->special_tokens_added(input.pair.has_value()) > options.max_length) {
       // The library truncates nothing then; here it is an error.
       EXPECT_THROW(tokenizer->encode(input, options), Error);
       GoldenCounts::skipped(GetParam().group, "lengths below the special tokens");
@@ -151,13 +152,59 @@ TEST_P(GoldenTokenizers, Truncation) {
     GoldenCounts::compared(GetParam().group);
     if (row.contains("error")) {
       EXPECT_THROW(tokenizer->encode(input, options), Error);
+      EXPECT_THROW(tokenizer->encode_windows(input, options), Error);
       continue;
     }
     const Encoding encoding = tokenizer->encode(input, options);
     EXPECT_EQ(encoding.ids, row["ids"].get<Ids>());
     EXPECT_EQ(encoding.type_ids, row["type_ids"].get<Ids>());
-    if (!row["overflow"].empty()) GoldenCounts::skipped(GetParam().group, "overflowing windows");
+    const std::vector<Encoding> windows = tokenizer->encode_windows(input, options);
+    EXPECT_EQ(windows[0].ids, encoding.ids);
+    std::vector<Ids> further;
+    for (size_t w = 1; w < windows.size(); ++w) further.push_back(windows[w].ids);
+    EXPECT_EQ(further, row["overflow"].get<std::vector<Ids>>());
+    options.offsets = OffsetUnit::kBytes;
+    const std::vector<Encoding> traced = tokenizer->encode_windows(input, options);
+    ASSERT_EQ(traced.size(), windows.size());
+    for (size_t w = 0; w < windows.size(); ++w) {
+      EXPECT_EQ(traced[w].ids, windows[w].ids);
+      EXPECT_EQ(traced[w].offsets.size(), windows[w].ids.size());
+    }
   }
+}
+
+// Two rows stored in the file itself, which is what most files have.
+TEST_P(GoldenTokenizers, StoredTruncation) {
+  const TemporaryDirectory copy;
+  size_t compared = 0;
+  for (const json& row : read_rows(path() / "truncation.jsonl")) {
+    if (row.contains("error") || row["overflow"].empty() || row["strategy"] != "longest_first") continue;
+    if (compared++ == 2) break;
+    SCOPED_TRACE(row.dump());
+    document_["truncation"] = {{"direction", row["direction"] == "left" ? "Left" : "Right"},
+                               {"max_length", row["max_length"]},
+                               {"strategy", "LongestFirst"},
+                               {"stride", row["stride"]}};
+    std::ofstream(copy.path() / "tokenizer.json") << document_.dump();
+    const auto text = row["text"].get<std::string>();
+    const auto pair = row["pair"].is_null() ? std::string() : row["pair"].get<std::string>();
+    TextPair input{text, std::nullopt};
+    if (!row["pair"].is_null()) input.pair = pair;
+    const auto windows = Tokenizer::load(copy.path())->encode_windows(input, {.use_file_settings = true});
+    ASSERT_EQ(windows.size(), row["overflow"].size() + 1);
+    EXPECT_EQ(windows[0].ids, row["ids"].get<Ids>());
+    EXPECT_EQ(windows[1].ids, row["overflow"][0].get<Ids>());
+  }
+}
+
+TEST_P(GoldenTokenizers, Streams) {
+  const std::vector<json> rows = read_rows(path() / "stream.jsonl");
+  const auto tokenizer = Tokenizer::load(path());
+  for (const json& row : rows) {
+    SCOPED_TRACE(row.dump());
+    check_stream(tokenizer, row);
+  }
+  GoldenCounts::compared(GetParam().group, static_cast<int64_t>(rows.size()));
 }
 
 TEST_P(GoldenTokenizers, BatchesOnAnyNumberOfThreadsAgree) {
@@ -231,48 +278,7 @@ TEST_P(GoldenTokenizers, VocabularyFiles) {
   GoldenCounts::compared(GetParam().group, static_cast<int64_t>(cases_.size()));
 }
 
-std::string folder_name(const testing::TestParamInfo<TokenizerFolder>& info) {
-  std::string name =
-      info.param.path.empty() ? "none" : info.param.group + "_" + info.param.path.filename().string();
-  for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
-  return name;
-}
-
 INSTANTIATE_TEST_SUITE_P(Folders, GoldenTokenizers, testing::ValuesIn(tokenizer_folders()), folder_name);
-
-// What no test above reads: counted, by the name of what is not built.
-TEST(GoldenTokenizersTest, CountsWhatIsNotBuilt) {
-  const std::pair<const char*, const char*> kinds[] = {{"stream.jsonl", "streaming"},
-                                                       {"spm_stream.jsonl", "streaming"},
-                                                       {"spm.jsonl", "tokenizer.model"},
-                                                       {"tiktoken.jsonl", "tiktoken"},
-                                                       {"gguf.jsonl", "GGUF"}};
-  for (const TokenizerFolder& folder : tokenizer_folders()) {
-    if (folder.path.empty()) GTEST_SKIP() << "no cases of tokenizers";
-    for (const auto& [file, what] : kinds) {
-      const auto rows = static_cast<int64_t>(read_rows(folder.path / file).size());
-      if (rows > 0) GoldenCounts::skipped(folder.group, what, rows);
-    }
-    int64_t with_offsets = 0;
-    for (const json& row : read_rows(folder.path / "cases.jsonl")) with_offsets += row.contains("offsets");
-    if (with_offsets > 0) GoldenCounts::skipped(folder.group, "offsets", with_offsets);
-  }
-}
-
-// A folder without any file that is read must say what it would need.
-TEST(GoldenTokenizersTest, OtherKindsOfFilesAreRefused) {
-  for (const TokenizerFolder& folder : tokenizer_folders()) {
-    if (folder.path.empty() || fs::exists(folder.path / "tokenizer.json") ||
-        fs::exists(folder.path / "vocab.txt") || fs::exists(folder.path / "vocab.json"))
-      continue;
-    try {
-      Tokenizer::load(folder.path);
-      ADD_FAILURE() << folder.path << " was loaded";
-    } catch (const Error& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr("expected tokenizer.json"));
-    }
-  }
-}
 
 }  // namespace
 }  // namespace msplora
