@@ -298,8 +298,9 @@ class Metaspace : public PreTokenizer {
       const std::string_view text = buffer.view(piece);
       const size_t begin = out.size();
       const bool marked = text.starts_with(replacement_) || text.starts_with(' ');
-      const bool wanted = scheme_ == PrependScheme::kAlways ||
-                          (scheme_ == PrependScheme::kFirst && buffer.at_start && piece.begin == 0);
+      const bool first = traced ? piece.begin < piece.end && buffer.origins[piece.begin].begin == 0
+                                : buffer.at_start && piece.begin == 0;
+      const bool wanted = scheme_ == PrependScheme::kAlways || (scheme_ == PrependScheme::kFirst && first);
       if (wanted && !marked) out += replacement_;
       // What is put in front stands for what comes after it.
       if (traced && !text.empty()) buffer.spare_origins.resize(out.size(), buffer.origins[piece.begin]);
@@ -329,6 +330,8 @@ class Metaspace : public PreTokenizer {
     });
   }
 
+  bool needs_origins() const override { return scheme_ == PrependScheme::kFirst; }
+
  private:
   std::string replacement_;
   PrependScheme scheme_;
@@ -341,6 +344,9 @@ class PreTokenizerSequence : public PreTokenizer {
       : parts_(std::move(parts)) {}
   void apply(PieceBuffer& buffer) const override {
     for (const auto& part : parts_) part->apply(buffer);
+  }
+  bool needs_origins() const override {
+    return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->needs_origins(); });
   }
 
  private:

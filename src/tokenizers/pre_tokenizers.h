@@ -31,6 +31,8 @@ class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
   virtual void apply(PieceBuffer& buffer) const = 0;
+  /// Whether the result depends on where in the input a piece stands, which a normaliser may have moved.
+  virtual bool needs_origins() const { return false; }
 };
 
 /// The component described by `json` (tokenizer.json's "pre_tokenizer").

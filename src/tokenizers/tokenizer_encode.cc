@@ -277,7 +277,9 @@ Encoding Tokenizer::Impl::assemble(const Scratch& scratch, bool is_pair, Piece f
 
 void Tokenizer::Impl::read(const TextPair& text, const EncodeOptions& options, Scratch& scratch) const {
   const auto read_one = [&](std::string_view one, TokenizedText& result) {
-    const bool traced = options.offsets != OffsetUnit::kNone;
+    const bool needs_origins =
+        parts.normalizer && parts.pre_tokenizer && parts.pre_tokenizer->needs_origins();
+    const bool traced = options.offsets != OffsetUnit::kNone || needs_origins;
     traced ? tokenize_traced(one, scratch, result) : tokenize(one, scratch, result);
   };
   read_one(text.text, scratch.first);

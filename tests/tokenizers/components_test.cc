@@ -111,6 +111,16 @@ TEST(Patterns, EmptyMatches) {
   EXPECT_EQ(normalized({{"type", "Replace"}, {"pattern", {{"Regex", "^"}}}, {"content", "-"}}, ""), "");
 }
 
+// tokenizers 0.23.3: what begins behind text that the normaliser took away is not first.
+TEST(PreTokenizers, MetaspaceFirstAsksWhereTheInputBegan) {
+  json content = {{"model", word_model({"\u2581a", "a", "\u2581b"})}};
+  content["normalizer"] = {{"type", "Nmt"}};
+  content["pre_tokenizer"] = {{"type", "Metaspace"}, {"prepend_scheme", "first"}, {"replacement", "\u2581"}};
+  const auto tokenizer = tokenizer_from(content);
+  EXPECT_EQ(tokens_of(*tokenizer, "a b"), (std::vector<std::string>{"\u2581a", "\u2581b"}));
+  EXPECT_EQ(tokens_of(*tokenizer, "\u0001a b"), (std::vector<std::string>{"a", "\u2581b"}));
+}
+
 TEST(PreTokenizers, EachType) {
   EXPECT_THAT(split({{"type", "BertPreTokenizer"}}, "don't stop, \u201cnow\u201d"),
               ElementsAre("don", "'", "t", "stop", ",", "\u201c", "now", "\u201d"));
