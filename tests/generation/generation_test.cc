@@ -8,6 +8,7 @@
 #include "msplora/core/random.h"
 #include "msplora/generation/beam_search.h"
 #include "msplora/generation/scores.h"
+#include "msplora/generation/stop_strings.h"
 
 namespace msplora {
 namespace {
@@ -74,7 +75,47 @@ TEST(Generation, DrawsFollowTheProbabilities) {
   EXPECT_EQ(draw(std::vector<double>{0.5, 0.4999999, 0.0}, 0.99999999), 1);  // a sum rounded to less than one
 }
 
-/// A model of three tokens whose scores depend on the length and the last token alone.
+/// What is shown of a text that comes in pieces, and whether it was ended.
+std::string shown(std::vector<std::string> stops, const std::vector<std::string>& pieces,
+                  std::vector<std::string>* steps = nullptr) {
+  StopStrings strings(std::move(stops));
+  std::string text;
+  for (const std::string& piece : pieces) {
+    const std::string now = strings.take(piece);
+    if (steps != nullptr) steps->push_back(now);
+    text += now;
+  }
+  return text + (strings.has_stopped() ? "" : strings.rest() + "|");
+}
+
+TEST(StopStrings, EndATextWhereTheyBegin) {
+  std::vector<std::string> steps;
+  EXPECT_EQ(shown({"\n\nQ", "###"}, {"42.", "\n", "\n", "Q: next", "more"}, &steps), "42.");
+  EXPECT_THAT(steps, ElementsAre("42.", "", "", "", ""));
+  EXPECT_EQ(shown({"abd", "abcabd"}, {"abc", "abc", "ab", "d"}), "abc");
+  EXPECT_EQ(shown({"abcX", "bc"}, {"ab", "c"}), "a");
+  EXPECT_EQ(shown({"stop"}, {"s", "t", "o", "ne st"}), "stone st|");
+  EXPECT_EQ(shown({"aab"}, {"a", "a", "a", "b"}), "a");
+  EXPECT_EQ(shown({"x"}, {"x"}), "");
+  EXPECT_EQ(shown({""}, {"all", " of it"}), "all of it|");
+  EXPECT_EQ(shown({}, {"all"}), "all|");
+}
+
+// However a text is cut, as much of it is shown.
+TEST(StopStrings, PiecesDoNotMatter) {
+  const std::string text = "one two\ntwo three\n\ntwo";
+  for (const std::vector<std::string>& stops :
+       {std::vector<std::string>{"\ntwo three"}, {"two\nt", "e\n\n"}, {"\n\n\n"}}) {
+    const std::string whole = shown(stops, {text});
+    for (size_t step = 1; step < 5; ++step) {
+      std::vector<std::string> pieces;
+      for (size_t at = 0; at < text.size(); at += step) pieces.push_back(text.substr(at, step));
+      EXPECT_EQ(shown(stops, pieces), whole) << step;
+    }
+  }
+}
+
+/// A model of four tokens whose scores depend on the length and the last token alone.
 std::vector<double> scores_after(const std::vector<int32_t>& text) {
   RandomStream random(text.size(), std::to_string(text.back()));
   return {random.normal(), random.normal(), random.normal(), random.normal() - 1.0};
