@@ -142,8 +142,8 @@ float* thread_scratch(int slot, int64_t floats) {
   return buffer.memory.get();
 }
 
-uint64_t attention_mask_key(uint64_t key, int64_t first_token, int64_t head) {
-  return mix_seed(mix_seed(key, static_cast<uint64_t>(first_token)), static_cast<uint64_t>(head));
+uint64_t attention_mask_key(uint64_t key, int64_t k_begin, int64_t head) {
+  return mix_seed(mix_seed(key, static_cast<uint64_t>(k_begin)), static_cast<uint64_t>(head));
 }
 
 template <typename T>

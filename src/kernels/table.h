@@ -53,10 +53,10 @@ MSPLORA_DECLARE_COLUMN(avx512bf16)
 
 /// Scratch memory of the calling thread, 64-byte aligned, kept between calls and grown on demand; `slot`
 /// (below kScratchSlots) tells apart buffers that are alive together.
-inline constexpr int kScratchSlots = 24;
+inline constexpr int kScratchSlots = 40;
 float* thread_scratch(int slot, int64_t floats);
 
 /// The key of the attention mask of one (segment, head).
-uint64_t attention_mask_key(uint64_t key, int64_t first_token, int64_t head);
+uint64_t attention_mask_key(uint64_t key, int64_t k_begin, int64_t head);
 
 }  // namespace msplora::kernels

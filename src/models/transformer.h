@@ -8,6 +8,7 @@
 #include "models/norm.h"
 #include "models/parameter_store.h"
 #include "msplora/models/model.h"
+#include "msplora/nn/attention.h"
 #include "msplora/nn/joint_linear.h"
 
 namespace msplora {
@@ -55,7 +56,8 @@ class Transformer : public Model {
   struct Pass {
     PackedInput input;
     ForwardContext context;
-    at::Tensor positions;  // undefined without rotary tables
+    std::vector<AttentionSegment> segments, pooled_segments;  // of all tokens; of those that the head reads
+    at::Tensor positions;                                     // undefined without rotary tables
     std::vector<RotaryTable> rotaries;
   };
 
@@ -81,7 +83,7 @@ class Transformer : public Model {
   WithInput attend(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass) const;
   /// The same with queries, keys and values from one layer.
   WithInput attend_fused(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass,
-                         const AttentionShape& shape, const kernels::DropoutMask& mask) const;
+                         const AttentionCall& call) const;
   /// Queries or keys [N, heads * head_dim] of the rows given (undefined: all), normed and turned.
   at::Tensor turn(const Block& block, const at::Tensor& projected, const Norm& norm, int64_t heads,
                   const at::Tensor& rows, const Pass& pass) const;

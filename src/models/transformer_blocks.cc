@@ -10,6 +10,7 @@
 #include "models/model_parts.h"
 #include "models/transformer.h"
 #include "msplora/core/random.h"
+#include "msplora/nn/attention.h"
 #include "msplora/nn/feed_forward.h"
 #include "msplora/nn/functional.h"
 #include "msplora/nn/recompute.h"
@@ -76,7 +77,12 @@ at::Tensor Transformer::embed(const PackedInput& input, const ForwardContext& co
 
 Transformer::Pass Transformer::begin(const PackedInput& input, const ForwardContext& context) const {
   check(input);
-  Pass pass{input, context, {}, {}};
+  Pass pass;
+  pass.input = input;
+  pass.context = context;
+  pass.segments = packed_segments(input.cu_seqlens);
+  pass.pooled_segments = architecture().head.pool == Pool::kLast ? last_token_segments(input.cu_seqlens)
+                                                                 : first_token_segments(input.cu_seqlens);
   if (architecture().rotaries.empty()) return pass;
   int64_t longest = 1;
   for (size_t b = 1; b < input.cu_seqlens.size(); ++b)
@@ -121,13 +127,12 @@ at::Tensor Transformer::turn(const Block& block, const at::Tensor& projected, co
 WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at::Tensor& rows,
                               const Pass& pass) const {
   const ForwardContext& context = pass.context;
-  const bool reads_last = architecture().head.pool == Pool::kLast;
-  AttentionShape shape = block.spec.attention.shape;
-  if (rows.defined()) shape.queries = reads_last ? kernels::Queries::kLast : kernels::Queries::kFirst;
-  const kernels::DropoutMask mask =
-      dropout_mask(context, block.spec.attention.dropout, block.attention_stream);
-  const std::vector<int32_t>& bounds = pass.input.cu_seqlens;
-  if (block.find(LinearRole::kQkv) != nullptr) return attend_fused(block, x, rows, pass, shape, mask);
+  const AttentionShape& shape = block.spec.attention.shape;
+  const AttentionCall call{rows.defined() ? pass.pooled_segments : pass.segments,
+                           shape,
+                           dropout_mask(context, block.spec.attention.dropout, block.attention_stream),
+                           {}};
+  if (block.find(LinearRole::kQkv) != nullptr) return attend_fused(block, x, rows, pass, call);
   const Linear &query = block.at(LinearRole::kQuery), &key = block.at(LinearRole::kKey),
                &value = block.at(LinearRole::kValue);
   const bool is_joint = !block.q_norm;  // norms of heads need queries and keys apart
@@ -135,38 +140,38 @@ WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at:
     if (const auto kv = block.key_value.forward(x, {&key, &value}, context)) {
       const at::Tensor queried = rows_or_all(kv->x, rows);
       const at::Tensor q = turn(block, query.forward(queried, context), {}, shape.heads, rows, pass);
-      return {segment_attention(q, turn(block, kv->y, {}, shape.kv_heads, {}, pass), bounds, shape, mask),
-              queried};
+      const at::Tensor key_value = turn(block, kv->y, {}, shape.kv_heads, {}, pass);
+      return {attention(AttentionInput::beside(q, key_value, shape), call), queried};
     }
   } else if (is_joint) {
     if (const auto qkv = block.query_key_value.forward(x, {&query, &key, &value}, context)) {
       const int64_t turned = shape.heads + shape.kv_heads;
-      return {segment_attention(turn(block, qkv->y, {}, turned, {}, pass), bounds, shape, mask), qkv->x};
+      return {attention(AttentionInput::joint(turn(block, qkv->y, {}, turned, {}, pass), shape), call),
+              qkv->x};
     }
   }
   const at::Tensor queried = rows_or_all(x, rows);
   const at::Tensor q = query.forward(queried, context), k = key.forward(x, context);
-  return {segment_attention(turn(block, q, block.q_norm, shape.heads, rows, pass),
-                            turn(block, k, block.k_norm, shape.kv_heads, {}, pass), value.forward(x, context),
-                            bounds, shape, mask),
-          queried};
+  const AttentionInput input = AttentionInput::apart(turn(block, q, block.q_norm, shape.heads, rows, pass),
+                                                     turn(block, k, block.k_norm, shape.kv_heads, {}, pass),
+                                                     value.forward(x, context));
+  return {attention(input, call), queried};
 }
 
 WithInput Transformer::attend_fused(const Block& block, const at::Tensor& x, const at::Tensor& rows,
-                                    const Pass& pass, const AttentionShape& shape,
-                                    const kernels::DropoutMask& mask) const {
-  const std::vector<int32_t>& bounds = pass.input.cu_seqlens;
+                                    const Pass& pass, const AttentionCall& call) const {
+  const AttentionShape& shape = call.shape;
   const at::Tensor qkv = block.at(LinearRole::kQkv).forward(x, pass.context);
   if (!rows.defined()) {
     const at::Tensor turned = turn(block, qkv, {}, shape.heads + shape.kv_heads, {}, pass);
-    return {segment_attention(turned, bounds, shape, mask), x};
+    return {attention(AttentionInput::joint(turned, shape), call), x};
   }
   const int64_t width = shape.heads * shape.head_dim;
   const at::Tensor q = rows_or_all(qkv.narrow(1, 0, width), rows);
   const at::Tensor kv = qkv.narrow(1, width, qkv.size(1) - width).contiguous();
-  return {segment_attention(turn(block, q, {}, shape.heads, rows, pass),
-                            turn(block, kv, {}, shape.kv_heads, {}, pass), bounds, shape, mask),
-          rows_or_all(x, rows)};
+  const AttentionInput input = AttentionInput::beside(turn(block, q, {}, shape.heads, rows, pass),
+                                                      turn(block, kv, {}, shape.kv_heads, {}, pass), shape);
+  return {attention(input, call), rows_or_all(x, rows)};
 }
 
 WithInput Transformer::feed_forward(const Block& block, const at::Tensor& x, const Pass& pass) const {

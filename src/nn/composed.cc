@@ -73,62 +73,6 @@ at::Tensor standard_normal(at::IntArrayRef sizes, const at::Device& device, uint
   return at::randn(sizes, at::detail::createCPUGenerator(key), options).to(device);
 }
 
-at::Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& device) {
-  return at::tensor(values, at::kLong).to(device);
-}
-
-/// Where the tokens of a batch lie when every segment is padded to the longest.
-struct Padding {
-  int64_t segments = 0, longest = 0;
-  at::Tensor from;     // int64 [segments * longest]: rows of the packed tensor; its length stands for padding
-  at::Tensor to;       // int64 [T]: rows of the padded tensor
-  at::Tensor lengths;  // int64 [segments]
-};
-
-Padding padding_of(const std::vector<int32_t>& cu_seqlens, const at::Device& device) {
-  Padding padding;
-  padding.segments = static_cast<int64_t>(cu_seqlens.size()) - 1;
-  for (size_t b = 1; b < cu_seqlens.size(); ++b)
-    padding.longest = std::max<int64_t>(padding.longest, cu_seqlens[b] - cu_seqlens[b - 1]);
-  const int64_t tokens = cu_seqlens.back();
-  std::vector<int64_t> from(static_cast<size_t>(padding.segments * padding.longest), tokens), to, lengths;
-  for (size_t b = 1; b < cu_seqlens.size(); ++b) {
-    lengths.push_back(cu_seqlens[b] - cu_seqlens[b - 1]);
-    for (int64_t t = cu_seqlens[b - 1]; t < cu_seqlens[b]; ++t) {
-      to.push_back(static_cast<int64_t>(b - 1) * padding.longest + t - cu_seqlens[b - 1]);
-      from[static_cast<size_t>(to.back())] = t;
-    }
-  }
-  padding.from = index_tensor(from, device);
-  padding.to = index_tensor(to, device);
-  padding.lengths = index_tensor(lengths, device);
-  return padding;
-}
-
-/// Keys that a query must not see, bool [segments, 1, queries, longest]. Queries of padding, whose results
-/// nobody reads, see all: a row without any key would be NaN.
-at::Tensor hidden_keys(const Padding& padding, const AttentionShape& shape) {
-  const at::Tensor lengths = padding.lengths.view({-1, 1, 1, 1});
-  const at::Tensor places = at::arange(padding.longest, lengths.options());
-  const at::Tensor key = places.view({1, 1, 1, -1});
-  at::Tensor query = places.view({1, 1, -1, 1});
-  if (shape.queries == kernels::Queries::kFirst) query = at::zeros_like(lengths);
-  if (shape.queries == kernels::Queries::kLast) query = (lengths - 1).clamp_min(0);
-  at::Tensor hidden = key.ge(lengths);
-  if (shape.window_left >= 0) hidden = hidden.logical_or(key.lt(query - shape.window_left));
-  if (shape.window_right >= 0) hidden = hidden.logical_or(key.gt(query + shape.window_right));
-  return hidden.logical_and(query.lt(lengths));
-}
-
-/// [T, heads * dim] -> [segments, to_heads, longest, dim]; neighbouring heads share one of `heads`.
-at::Tensor padded_heads(const at::Tensor& x, const Padding& padding, int64_t heads, int64_t to_heads) {
-  const at::Tensor with_zeros = at::cat({x, at::zeros({1, x.size(1)}, x.options())}, 0);
-  const at::Tensor wide = with_zeros.index_select(0, padding.from)
-                              .view({padding.segments, padding.longest, heads, x.size(1) / heads})
-                              .transpose(1, 2);
-  return heads == to_heads ? wide : wide.repeat_interleave(to_heads / heads, 1);
-}
-
 }  // namespace
 
 at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
@@ -171,26 +115,6 @@ at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   return at::silu(gate) * up;
-}
-
-at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
-                             const kernels::DropoutMask& mask) {
-  const Padding padding = padding_of(cu_seqlens, q.device());
-  const at::Tensor key = padded_heads(k, padding, shape.kv_heads, shape.heads),
-                   value = padded_heads(v, padding, shape.kv_heads, shape.heads);
-  const bool all_ask = shape.queries == kernels::Queries::kAll;
-  const at::Tensor query = all_ask
-                               ? padded_heads(q, padding, shape.heads, shape.heads)
-                               : q.view({padding.segments, 1, shape.heads, shape.head_dim}).transpose(1, 2);
-  constexpr double kHidden = -std::numeric_limits<double>::infinity();
-  at::Tensor scores = at::matmul(query, key.transpose(2, 3)).to(exact_dtype(q)) * shape.used_scale();
-  if (shape.soft_cap > 0) scores = at::tanh(scores / shape.soft_cap) * shape.soft_cap;
-  scores = scores.masked_fill(hidden_keys(padding, shape), kHidden);
-  const at::Tensor weights = dropout(at::softmax(scores, -1).to(q.scalar_type()), mask);
-  const at::Tensor output =
-      at::matmul(weights, value).transpose(1, 2).reshape({-1, shape.heads * shape.head_dim});
-  return all_ask ? output.index_select(0, padding.to) : output;
 }
 
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t heads, int64_t head_dim,

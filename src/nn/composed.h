@@ -6,14 +6,15 @@
 #include <vector>
 
 #include "msplora/kernels/kernels.h"
+#include "msplora/nn/attention.h"
 #include "msplora/nn/composed.h"
 #include "msplora/nn/decoder_functional.h"
 #include "msplora/nn/functional.h"
 #include "msplora/nn/linear.h"
 
-/// The functions of functional.h, decoder_functional.h, linear_cross_entropy.h and linear.h as compositions
-/// of libtorch's operations, which differentiate themselves. Arguments and results are those of the functions
-/// they stand for.
+/// The functions of functional.h, attention.h, decoder_functional.h, linear_cross_entropy.h and linear.h as
+/// compositions of libtorch's operations, which differentiate themselves. Arguments and results are those of
+/// the functions they stand for.
 ///
 /// Reductions run in float32; products with the factors of an adapter run in the type of the activations, as
 /// under PyTorch's autocast. Masks are functions of their key alone: on the CPU those of the kernels, on a
@@ -31,9 +32,7 @@ at::Tensor activation(const at::Tensor& x, kernels::Activation kind);
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 
 /// Segments are padded to the longest of the batch here, and here alone.
-at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
-                             const kernels::DropoutMask& mask);
+at::Tensor attention(const AttentionInput& input, const AttentionCall& call);
 
 /// Not in place.
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t heads, int64_t head_dim,

@@ -9,8 +9,6 @@
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/nll_loss.h>
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <string>
 #include <vector>
 
@@ -153,121 +151,6 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
   }
 };
 
-template <typename T>
-kernels::SegmentAttention<T> attention_op(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                          const at::Tensor& o, const at::Tensor& lse,
-                                          const at::Tensor& cu_seqlens, const AttentionShape& shape,
-                                          const kernels::DropoutMask& mask) {
-  kernels::SegmentAttention<T> op;
-  op.cu_seqlens = data<int32_t>(cu_seqlens);
-  op.segments = cu_seqlens.numel() - 1;
-  op.heads = shape.heads;
-  op.kv_heads = shape.kv_heads;
-  op.head_dim = shape.head_dim;
-  op.q_stride = q.stride(0);
-  op.k_stride = k.stride(0);
-  op.v_stride = v.stride(0);
-  op.o_stride = o.size(1);
-  op.scale = shape.used_scale();
-  op.window_left = shape.window_left;
-  op.window_right = shape.window_right;
-  op.queries = shape.queries;
-  op.mask = mask;
-  op.q = data<T>(q);
-  op.k = data<T>(k);
-  op.v = data<T>(v);
-  op.o = data<T>(o);
-  op.lse = data<float>(lse);
-  return op;
-}
-
-/// q, k and v, or their gradients: three tensors, q and columns of one (v undefined), or columns of one.
-std::array<at::Tensor, 3> parts_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                   const AttentionShape& shape) {
-  if (v.defined()) return {q, k, v};
-  const int64_t wide = shape.heads * shape.head_dim, narrow = shape.kv_heads * shape.head_dim;
-  if (k.defined()) return {q, k.narrow(1, 0, narrow), k.narrow(1, narrow, narrow)};
-  return {q.narrow(1, 0, wide), q.narrow(1, wide, narrow), q.narrow(1, wide + narrow, narrow)};
-}
-
-struct SegmentAttentionFunction : torch::autograd::Function<SegmentAttentionFunction> {
-  /// With v empty, k holds both side by side; with k empty too, q holds all three.
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
-                            const at::Tensor& v_in, const at::Tensor& cu_seqlens, AttentionShape shape,
-                            kernels::DropoutMask mask) {
-    const ProfileScope scope("attention forward");
-    const at::Tensor q = q_in.contiguous(), k = detail::or_undefined(k_in.contiguous()),
-                     v = detail::or_undefined(v_in.contiguous());
-    const auto [query, key, value] = parts_of(q, k, v, shape);
-    at::Tensor o = at::empty({query.size(0), query.size(1)}, q.options());
-    at::Tensor lse = at::empty({q.size(0), shape.heads}, q.options().dtype(at::kFloat));
-    dispatch(q, "segment_attention", [&, &query = query, &key = key, &value = value](auto t) {
-      using T = decltype(t);
-      detail::kernels_of<T>(q).segment_attention(
-          attention_op<T>(query, key, value, o, lse, cu_seqlens, shape, mask));
-    });
-    ctx->save_for_backward({q, k, v, o, lse, cu_seqlens});
-    ctx->saved_data["heads"] = shape.heads;
-    ctx->saved_data["kv_heads"] = shape.kv_heads;
-    ctx->saved_data["head_dim"] = shape.head_dim;
-    ctx->saved_data["window_left"] = shape.window_left;
-    ctx->saved_data["window_right"] = shape.window_right;
-    ctx->saved_data["queries"] = static_cast<int64_t>(shape.queries);
-    ctx->saved_data["scale"] = shape.scale;
-    save_mask(ctx, mask);
-    return o;
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const ProfileScope scope("attention backward");
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor d_o = grads[0].contiguous();
-    const auto saved_int = [&](const char* key) { return ctx->saved_data[key].toInt(); };
-    const AttentionShape shape{saved_int("heads"),
-                               saved_int("kv_heads"),
-                               saved_int("head_dim"),
-                               saved_int("window_left"),
-                               saved_int("window_right"),
-                               static_cast<kernels::Queries>(saved_int("queries")),
-                               ctx->saved_data["scale"].toDouble()};
-    const auto like = [&](const at::Tensor& t) { return t.defined() ? at::empty_like(t) : at::Tensor(); };
-    const at::Tensor d_q = like(saved[0]), d_k = like(saved[1]), d_v = like(saved[2]);
-    const auto values = parts_of(saved[0], saved[1], saved[2], shape),
-               gradients = parts_of(d_q, d_k, d_v, shape);
-    dispatch(d_o, "segment_attention", [&](auto t) {
-      using T = decltype(t);
-      kernels::SegmentAttentionBackward<T> op;
-      op.forward = attention_op<T>(values[0], values[1], values[2], saved[3], saved[4], saved[5], shape,
-                                   saved_mask(ctx));
-      op.d_o = data<T>(d_o);
-      op.dq = data<T>(gradients[0]);
-      op.dk = data<T>(gradients[1]);
-      op.dv = data<T>(gradients[2]);
-      detail::kernels_of<T>(d_o).segment_attention_backward(op);
-    });
-    return {d_q, d_k, d_v, Variable(), Variable(), Variable()};
-  }
-};
-
-at::Tensor bounds_of(const std::vector<int32_t>& cu_seqlens) {
-  const at::Tensor bounds = at::empty({static_cast<int64_t>(cu_seqlens.size())}, at::kInt);
-  std::copy(cu_seqlens.begin(), cu_seqlens.end(), data<int32_t>(bounds));
-  return bounds;
-}
-
-/// Of q, k and v as parts_of takes them.
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
-                  const kernels::DropoutMask& mask) {
-  if (shape.soft_cap > 0 ||
-      detail::is_composed(q, {Kernel::segment_attention, Kernel::segment_attention_backward})) {
-    const auto parts = parts_of(q, k, v, shape);
-    return detail::composed::segment_attention(parts[0], parts[1], parts[2], cu_seqlens, shape, mask);
-  }
-  return SegmentAttentionFunction::apply(q, detail::or_empty(k), detail::or_empty(v),
-                                         bounds_of(cu_seqlens).to(q.device()), shape, mask);
-}
-
 }  // namespace
 
 kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint64_t stream) {
@@ -304,23 +187,6 @@ kernels::Activation activation_from_name(const std::string& name) {
 at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
   return detail::is_composed(x, {Kernel::activate, Kernel::multiply}) ? detail::composed::activation(x, kind)
                                                                       : ActivationFunction::apply(x, kind);
-}
-
-at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
-                             const kernels::DropoutMask& mask) {
-  return attend(q, k, v, cu_seqlens, shape, mask);
-}
-
-at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens,
-                             const AttentionShape& shape, const kernels::DropoutMask& mask) {
-  return attend(qkv, {}, {}, cu_seqlens, shape, mask);
-}
-
-at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& kv,
-                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
-                             const kernels::DropoutMask& mask) {
-  return attend(q, kv, {}, cu_seqlens, shape, mask);
 }
 
 at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dtype) {

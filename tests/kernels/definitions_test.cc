@@ -123,62 +123,70 @@ TEST_P(KernelsOfEveryIsa, NanAndInfinityPassThroughProducts) {
   EXPECT_TRUE(std::isfinite(y[14]));
 }
 
+/// Two heads of 16 over these segments.
+Attention<float> attention_over(const std::vector<AttentionSegment>& segments, const float* q, const float* k,
+                                const float* v, float* o) {
+  Attention<float> op;
+  op.segments = segments.data();
+  op.num_segments = static_cast<int64_t>(segments.size());
+  op.heads = op.kv_heads = 2, op.head_dim = 16;
+  op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+  op.q = q, op.k = k, op.v = v, op.o = o;
+  return op;
+}
+
 // What a window means, from attention without one: over the keys in sight alone, and token by token.
 TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
   const std::vector<int32_t> bounds = {0, 5, 6, 101};
+  const std::vector<AttentionSegment> segments = {
+      {0, 5, 0, 5, 0, 0}, {5, 1, 5, 1, 0, 0}, {6, 95, 6, 95, 0, 0}};
   const std::vector<float> q = normals(101 * 32, "q"), k = normals(101 * 32, "k"), v = normals(101 * 32, "v");
   for (const auto& [left, right] :
        {std::pair{-1, -1}, {-1, 0}, {0, 0}, {6, 0}, {17, 40}, {-1, 3}, {500, 0}}) {
-    std::vector<float> o(q.size()), alone(32);
-    SegmentAttention<float> op;
-    op.cu_seqlens = bounds.data();
-    op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
-    op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+    std::vector<float> o(q.size()), alone(q.size());
+    Attention<float> op = attention_over(segments, q.data(), k.data(), v.data(), o.data());
     op.window_left = left, op.window_right = right;
-    op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
-    segment_attention(op);
+    attention(op);
     for (size_t s = 0; s < 3; ++s) {
       for (int32_t token = bounds[s]; token < bounds[s + 1]; ++token) {
         const int32_t from = left < 0 ? bounds[s] : std::max(bounds[s], token - left);
         const int32_t to = right < 0 ? bounds[s + 1] : std::min(bounds[s + 1], token + right + 1);
-        const std::vector<int32_t> in_sight = {0, to - from};
-        SegmentAttention<float> part = op;
-        part.cu_seqlens = in_sight.data();
-        part.segments = 1;
-        part.window_left = part.window_right = -1;
-        part.queries = Queries::kFirst;
-        part.q = &q[token * 32], part.k = &k[from * 32], part.v = &v[from * 32], part.o = alone.data();
-        segment_attention(part);
+        const std::vector<AttentionSegment> in_sight = {{token, 1, from, to - from, 0, 0}};
+        attention(attention_over(in_sight, q.data(), k.data(), v.data(), alone.data()));
         for (size_t c = 0; c < 32; ++c)
-          EXPECT_NEAR(o[token * 32 + c], alone[c], 2e-6) << left << " " << right;
+          EXPECT_NEAR(o[token * 32 + c], alone[token * 32 + c], 2e-6) << left << " " << right;
       }
     }
   }
 }
 
-// The last layer of a classifier: the same numbers as from all queries, at the first or last rows.
-TEST_P(KernelsOfEveryIsa, AttentionOfOneQueryIsPartOfAll) {
-  const std::vector<int32_t> bounds = {0, 5, 6, 53};
+// Tokens that come one by one, or in parts, behind a cache of keys have the numbers that they have all at
+// once.
+TEST_P(KernelsOfEveryIsa, CachedAttentionIsPartOfAll) {
+  const std::vector<AttentionSegment> all = {{0, 5, 0, 5, 0, 0}, {5, 48, 5, 48, 0, 0}};
   const std::vector<float> q = normals(53 * 32, "q"), k = normals(53 * 32, "k"), v = normals(53 * 32, "v");
   for (const auto& [left, right] : {std::pair{-1, -1}, {-1, 0}, {9, 0}, {2, 20}}) {
-    for (const Queries queries : {Queries::kFirst, Queries::kLast}) {
-      std::vector<float> q_one, o(q.size()), o_one(3 * 32);
-      std::vector<size_t> rows;
-      for (size_t s = 0; s < 3; ++s)
-        rows.push_back(static_cast<size_t>(queries == Queries::kFirst ? bounds[s] : bounds[s + 1] - 1));
-      for (const size_t row : rows) q_one.insert(q_one.end(), &q[row * 32], &q[row * 32] + 32);
-      SegmentAttention<float> op;
-      op.cu_seqlens = bounds.data();
-      op.segments = 3, op.heads = op.kv_heads = 2, op.head_dim = 16;
-      op.q_stride = op.k_stride = op.v_stride = op.o_stride = 32;
+    for (const int32_t part : {1, 7, 33}) {
+      std::vector<float> o(q.size()), in_parts(q.size());
+      Attention<float> op = attention_over(all, q.data(), k.data(), v.data(), o.data());
       op.window_left = left, op.window_right = right;
-      op.q = q.data(), op.k = k.data(), op.v = v.data(), op.o = o.data();
-      segment_attention(op);
-      op.queries = queries;
-      op.q = q_one.data(), op.o = o_one.data();
-      segment_attention(op);
-      for (size_t s = 0; s < 3; ++s)
-        for (size_t c = 0; c < 32; ++c) EXPECT_FLOAT_EQ(o_one[s * 32 + c], o[rows[s] * 32 + c]);
+      attention(op);
+      for (int32_t at = 0; at < 48; at += part) {
+        // Of the first sequence an early token, of the second the next part; keys that a window leaves behind
+        // are gone.
+        const int32_t gone = left < 0 ? 0 : std::max(0, at - static_cast<int32_t>(left)),
+                      count = std::min(part, 48 - at);
+        const int32_t seen =
+            right < 0 || at + count + right > 48 ? 48 : at + count + static_cast<int32_t>(right);
+        const std::vector<AttentionSegment> now = {{at % 5, 1, 0, 5, at % 5, 0},
+                                                   {5 + at, count, 5 + gone, seen - gone, at, gone}};
+        op.segments = now.data();
+        op.o = in_parts.data();
+        attention(op);
+      }
+      for (size_t i = part > 5 ? 5 * 32 : 0; i < o.size(); ++i)
+        ASSERT_NEAR(in_parts[i], o[i], 2e-6)
+            << left << " " << right << ", parts of " << part << ", row " << i / 32;
     }
   }
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "msplora/core/ignored_label.h"
+#include "msplora/nn/attention.h"
 #include "msplora/nn/decoder_functional.h"
 #include "msplora/nn/functional.h"
 #include "msplora/nn/linear_cross_entropy.h"
@@ -73,7 +74,7 @@ TEST(ComposedOperations, AttentionDropsOut) {
   const at::Tensor q = normals({20, 24}, "q");
   const AttentionShape shape{4, 4, 6};
   const auto output = [&](const kernels::DropoutMask& mask) {
-    return segment_attention(q, q, q, kBounds, shape, mask);
+    return attention(AttentionInput::apart(q, q, q), {packed_segments(kBounds), shape, mask, {}});
   };
   EXPECT_EQ(relative_difference(output(kMask), output(kMask)), 0.0);
   EXPECT_GT(relative_difference(output(kMask), output({})), 1e-2);

@@ -149,58 +149,73 @@ struct LowRankBackward {
   typename LowRank<T>::Factor* d_down = nullptr;
 };
 
-/// The tokens of a segment that have a query. A classifier reads one row of the last layer: the first token's
-/// in an encoder, the last one's in a decoder.
-enum class Queries { kAll, kFirst, kLast };
+/// Rows of one sequence that attend to rows of it. Places count the tokens of the sequence, so that queries
+/// may stand anywhere: all of a packed sequence, the one that a classifier reads, those behind a cache of
+/// keys, a part of a prompt. Segments may share keys (a common beginning of several sequences), but not in
+/// backward.
+struct AttentionSegment {
+  int32_t q_begin = 0, q_count = 0;  // rows of q, o and lse
+  int32_t k_begin = 0, k_count = 0;  // rows of k and v
+  int32_t q_place = 0, k_place = 0;  // of the first query and the first key
+};
 
-/// Softmax attention inside each segment of a packed batch: o = dropout(softmax(scale q kᵀ)) v over the keys
-/// that a query sees. q, o: [T, heads, head_dim]; k, v: [T, kv_heads, head_dim]; heads is a multiple of
-/// kv_heads (query head h reads key head h / (heads / kv_heads)). q_stride etc. are the distances between
-/// tokens in elements. lse: float [T, heads], log-sum-exp of the scaled scores, saved for backward. Element
-/// (i, j) of the mask of (segment, head) is i * round_up(S, 16) + j for its query i and key j, in the stream
-/// mixed from the key, the segment's first token and the head. Memory: O(S (head_dim + 32)) per thread.
-///
-/// The token at place p of its segment sees the keys at places p - window_left to p + window_right; -1: no
-/// limit to that side. Causal attention is window_right = 0; a sliding window of w tokens that counts the
-/// token itself, as Mistral's does, is window_left = w - 1. Work is proportional to the window.
-///
-/// With queries kFirst or kLast, q, o and lse have one row per segment, which sees what its token sees.
+/// What a score gets by the distance d = place of the query - place of the key. With b = bucket_of[d], where
+/// d is limited to [-reach, reach]: scale (q · key[b] + k · query[b]) + bias[b]. key and query are DeBERTa's
+/// (He et al., 2021: content to position, position to content), bias is T5's (Raffel et al., 2020); each may
+/// be null.
 template <typename T>
-struct SegmentAttention {
-  const int32_t* cu_seqlens = nullptr;  // [segments + 1]
-  int64_t segments = 0;
+struct RelativeTerms {
+  int64_t buckets = 0;
+  int64_t reach = 0;
+  const int32_t* bucket_of = nullptr;  // [2 reach + 1], of the distances -reach to reach
+  const T* key = nullptr;              // [buckets, heads, head_dim]
+  const T* query = nullptr;            // [buckets, heads, head_dim]
+  const Exact<T>* bias = nullptr;      // [buckets, heads]
+};
+
+/// Softmax attention inside segments: o = dropout(softmax(s)) v over the keys that a query sees, with scores
+/// s = cap(scale q kᵀ + relative), cap(s) = soft_cap tanh(s / soft_cap), or s where soft_cap is 0. q, o:
+/// [rows, heads, head_dim]; k, v: [rows, kv_heads, head_dim]; heads is a multiple of kv_heads (query head h
+/// reads key head h / (heads / kv_heads)). q_stride etc. are the distances between rows in elements. lse:
+/// float [rows, heads], log-sum-exp of the scores, saved for backward. A query that sees no key gives 0, with
+/// an lse of -infinity. Rows of no segment are not touched.
+///
+/// A query at place p sees the keys at places p - window_left to p + window_right; -1: no limit to that side.
+/// Causal attention is window_right = 0; a sliding window of w tokens that counts the token itself, as
+/// Mistral's does, is window_left = w - 1. Work is proportional to the window.
+///
+/// Element (i, j) of the mask of (segment, head) is i * round_up(k_count, 16) + j for its query i and key j,
+/// in the stream mixed from the key, k_begin and the head. Memory: O(k_count (head_dim + 32)) per thread.
+template <typename T>
+struct Attention {
+  const AttentionSegment* segments = nullptr;
+  int64_t num_segments = 0;
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   int64_t q_stride = 0, k_stride = 0, v_stride = 0, o_stride = 0;
-  double scale = 1.0;
+  double scale = 1.0, soft_cap = 0.0;
   int64_t window_left = -1, window_right = -1;
-  Queries queries = Queries::kAll;
   DropoutMask mask;
+  const RelativeTerms<T>* relative = nullptr;
   const T* q = nullptr;
   const T* k = nullptr;
   const T* v = nullptr;
   T* o = nullptr;
   float* lse = nullptr;
-
-  int64_t length(int64_t segment) const { return cu_seqlens[segment + 1] - cu_seqlens[segment]; }
-  /// Of the segment's first query: its row in q, o and lse, and its place in the segment.
-  int64_t query_row(int64_t segment) const {
-    return queries == Queries::kAll ? cu_seqlens[segment] : segment;
-  }
-  int64_t query_place(int64_t segment) const { return queries == Queries::kLast ? length(segment) - 1 : 0; }
-  int64_t query_count(int64_t segment) const {
-    return queries != Queries::kAll && length(segment) > 1 ? 1 : length(segment);
-  }
 };
 
-/// Backward: dq, dk, dv have the strides of q, k, v and are overwritten; d_o and o have o_stride.
-/// Probabilities are computed again from lse.
+/// Backward: dq, dk, dv have the strides of q, k, v and are overwritten in the rows of the segments; d_o and
+/// o have o_stride. Probabilities are computed again from lse. The gradients of the relative terms, where not
+/// null, are overwritten, and those of terms that are null are not touched.
 template <typename T>
-struct SegmentAttentionBackward {
-  SegmentAttention<T> forward;  // with o and lse filled in
+struct AttentionBackward {
+  Attention<T> forward;  // with o and lse filled in
   const T* d_o = nullptr;
   T* dq = nullptr;
   T* dk = nullptr;
   T* dv = nullptr;
+  T* d_relative_key = nullptr;
+  T* d_relative_query = nullptr;
+  Exact<T>* d_relative_bias = nullptr;
 };
 
 /// s = x + residual; y = s / sqrt(mean(s²) + eps) * gamma, over the last dimension (Zhang & Sennrich, 2019).
@@ -353,7 +368,7 @@ struct PackedGemm {
   B(residual_layer_norm, ResidualLayerNorm) \
   B(residual_rms_norm, ResidualRmsNorm)     \
   B(low_rank, LowRank)                      \
-  B(segment_attention, SegmentAttention)    \
+  B(attention, Attention)                   \
   X(rotary, Rotary)                         \
   B(swiglu, SwiGlu)                         \
   X(cross_entropy_rows, CrossEntropyRows)   \

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "msplora/kernels/kernels.h"
-#include "msplora/nn/functional.h"
+#include "msplora/nn/attention.h"
 #include "msplora/nn/linear.h"
 
 /// What a transformer is made of, as data. A family (src/models/families) resolves config.json into one

@@ -38,7 +38,7 @@ at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens);
 
 /// Turns the first `heads` heads, head_dim wide each, of every row of x [T, width] in place, and leaves what
 /// follows them (the values of a joint product). Backward turns the gradient in place, too: nothing but x may
-/// have got that array, as is so for gradients of segment_attention. positions: int32 [T]. Throws
+/// have got that array, as is so for gradients of attention. positions: int32 [T]. Throws
 /// Error{kData} when a position is not in the table, Error{kUsage} when the heads are wider than x or
 /// narrower than rotary_dim, or x is not contiguous.
 at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int64_t head_dim,

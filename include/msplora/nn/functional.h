@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cmath>
 #include <string>
 #include <vector>
 
@@ -26,34 +25,6 @@ at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, 
 /// Throws Error{kConfig} with the known names when `name` (Hugging Face's hidden_act) is unknown.
 kernels::Activation activation_from_name(const std::string& name);
 at::Tensor activation(const at::Tensor& x, kernels::Activation kind);
-
-/// Heads, what a token sees and which tokens ask, as in kernels::SegmentAttention.
-struct AttentionShape {
-  int64_t heads = 0;
-  int64_t kv_heads = 0;
-  int64_t head_dim = 0;
-  int64_t window_left = -1;
-  int64_t window_right = -1;  // 0: causal
-  kernels::Queries queries = kernels::Queries::kAll;
-  double scale = 0.0;     // of scores; 0: 1 / sqrt(head_dim)
-  double soft_cap = 0.0;  // scores become cap tanh(score / cap); 0: none
-
-  double used_scale() const { return scale > 0 ? scale : 1.0 / std::sqrt(static_cast<double>(head_dim)); }
-};
-/// Attention inside each segment; q [T, heads * head_dim] (one row per segment unless every token asks), k
-/// and v [T, kv_heads * head_dim] -> the shape of q. Capped scores are formed by
-/// libtorch's operations on every device.
-at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
-                             const kernels::DropoutMask& mask);
-/// The same with q, k and v side by side in one tensor, as their joint product leaves them.
-at::Tensor segment_attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens,
-                             const AttentionShape& shape, const kernels::DropoutMask& mask);
-
-/// The same with k and v side by side.
-at::Tensor segment_attention(const at::Tensor& q, const at::Tensor& kv,
-                             const std::vector<int32_t>& cu_seqlens, const AttentionShape& shape,
-                             const kernels::DropoutMask& mask);
 
 /// Rows of a table [n, width], chosen by int64 ids [T]; row 0 for every token where ids are undefined.
 struct Embedding {

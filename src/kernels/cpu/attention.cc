@@ -1,35 +1,18 @@
 #include <type_traits>
 
+#include "kernels/cpu/attention_terms.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/small_gemm.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
 
-// [rows, width] with row stride -> float [rows, padded], zero beyond width.
-template <typename T>
-void gather(const T* from, int64_t stride, int64_t rows, int64_t width, int64_t padded, float scale,
-            float* to) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* source = from + r * stride;
-    float* target = to + r * padded;
-    int64_t i = 0;
-    for (; i + kLanes <= width; i += kLanes) store(target + i, load(source + i) * scale);
-    for (; i < width; ++i) target[i] = to_float(source[i]) * scale;
-    for (; i < padded; ++i) target[i] = 0.0f;
-  }
-}
-
-void transpose(const float* from, int64_t rows, int64_t cols, int64_t from_stride, float* to,
-               int64_t to_stride) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * from_stride + c];
-  for (int64_t c = 0; c < cols; ++c)
-    for (int64_t r = rows; r < to_stride; ++r) to[c * to_stride + r] = 0.0f;
+int64_t rows_from(const Tile& tile, int64_t i0) {
+  return tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
 }
 
 template <typename T>
-void forward_tile(const SegmentAttention<T>& op, const Tile& tile) {
+void forward_tile(const Attention<T>& op, const Tile& tile) {
   const int64_t length = tile.length, dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t kv_head = tile.head / (op.heads / op.kv_heads);
   float* k = thread_scratch(kKSlot, length * deep);
@@ -38,24 +21,29 @@ void forward_tile(const SegmentAttention<T>& op, const Tile& tile) {
   float* q = thread_scratch(kQSlot, kRowBlock * deep);
   float* p = thread_scratch(kPSlot, kRowBlock * wide);
   float* out = thread_scratch(kOutSlot, kRowBlock * deep);
-  gather(op.k + tile.first_token * op.k_stride + kv_head * dim, op.k_stride, length, dim, deep, 1.0f, k);
+  gather(op.k + tile.first_key * op.k_stride + kv_head * dim, op.k_stride, length, dim, deep, 1.0f, k);
   transpose(k, length, dim, deep, kt, wide);
-  gather(op.v + tile.first_token * op.v_stride + kv_head * dim, op.v_stride, length, dim, deep, 1.0f, v);
+  gather(op.v + tile.first_key * op.v_stride + kv_head * dim, op.v_stride, length, dim, deep, 1.0f, v);
+  const Terms terms = make_terms(op, tile, k, false);
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
-    const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
-    const int64_t token = tile.first_query + i0;
+    const int64_t rows = rows_from(tile, i0), row = tile.first_query + i0;
     const Columns columns = columns_of(tile, i0, rows);
-    gather(op.q + token * op.q_stride + tile.head * dim, op.q_stride, rows, dim, deep,
+    if (columns.none()) {
+      attend_to_nothing(op, tile, i0, rows);
+      continue;
+    }
+    gather(op.q + row * op.q_stride + tile.head * dim, op.q_stride, rows, dim, deep,
            static_cast<float>(op.scale), q);
     gemm(rows, columns.count(), dim, q, deep, 1, kt + columns.begin, wide, p + columns.begin, wide, false);
-    softmax_rows(tile, i0, rows, columns, p, op.lse ? op.lse + token * op.heads + tile.head : nullptr,
+    finish_scores(tile, terms, q, i0, rows, columns, p);
+    softmax_rows(tile, i0, rows, columns, p, op.lse ? op.lse + row * op.heads + tile.head : nullptr,
                  op.heads);
     if (op.mask.active())
       apply_mask(p, block_mask(op.mask, tile, i0, rows, columns), static_cast<float>(op.mask.scale()), rows,
                  columns, wide);
     gemm(rows, deep, columns.keys(), p + columns.begin, wide, 1, v + columns.begin * deep, deep, out, deep,
          false);
-    scatter(out, deep, rows, dim, 1.0f, op.o + token * op.o_stride + tile.head * dim, op.o_stride);
+    scatter(out, deep, rows, dim, 1.0f, op.o + row * op.o_stride + tile.head * dim, op.o_stride);
   }
 }
 
@@ -73,81 +61,124 @@ BackwardScratch backward_scratch(const Tile& tile) {
 }
 
 template <typename T>
-void backward_head(const SegmentAttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t) {
-  const SegmentAttention<T>& f = op.forward;
+void backward_block(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t,
+                    const Terms& terms, const TermGradients& gradients, int64_t i0) {
+  const Attention<T>& f = op.forward;
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const float scale = static_cast<float>(f.scale);
-  for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
-    const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
-    const int64_t token = tile.first_query + i0, column = tile.head * dim;
-    const Columns columns = columns_of(tile, i0, rows);
-    const int64_t first = columns.begin, keys = columns.keys();
-    gather(f.q + token * f.q_stride + column, f.q_stride, rows, dim, deep, scale, t.q);
-    gather(op.d_o + token * f.o_stride + column, f.o_stride, rows, dim, deep, 1.0f, t.d_o);
-    gemm(rows, columns.count(), dim, t.q, deep, 1, t.kt + first, wide, t.p + first, wide, false);
-    probability_rows(tile, i0, rows, columns, t.p, f.lse + token * f.heads + tile.head, f.heads);
-    gemm(rows, columns.count(), dim, t.d_o, deep, 1, t.vt + first, wide, t.ds + first, wide, false);
-    score_gradients(tile, rows, columns, block_mask(f.mask, tile, i0, rows, columns),
-                    static_cast<float>(f.mask.scale()), t.p, t.ds);
-    gemm(keys, deep, rows, t.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
-    gemm(keys, deep, rows, t.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
-    gemm(rows, deep, keys, t.ds + first, wide, 1, t.k + first * deep, deep, t.out, deep, false);
-    scatter(t.out, deep, rows, dim, scale, op.dq + token * f.q_stride + column, f.q_stride);
+  const int64_t rows = rows_from(tile, i0);
+  const int64_t row = tile.first_query + i0, column = tile.head * dim;
+  T* const dq = op.dq + row * f.q_stride + column;
+  const Columns columns = columns_of(tile, i0, rows);
+  const int64_t first = columns.begin, keys = columns.keys();
+  if (columns.none()) {
+    for (int64_t r = 0; r < rows; ++r)
+      std::memset(dq + r * f.q_stride, 0, sizeof(T) * static_cast<size_t>(dim));
+    return;
   }
+  gather(f.q + row * f.q_stride + column, f.q_stride, rows, dim, deep, scale, t.q);
+  gather(op.d_o + row * f.o_stride + column, f.o_stride, rows, dim, deep, 1.0f, t.d_o);
+  gemm(rows, columns.count(), dim, t.q, deep, 1, t.kt + first, wide, t.p + first, wide, false);
+  finish_scores(tile, terms, t.q, i0, rows, columns, t.p);
+  probability_rows(tile, i0, rows, columns, t.p, f.lse + row * f.heads + tile.head, f.heads);
+  gemm(rows, columns.count(), dim, t.d_o, deep, 1, t.vt + first, wide, t.ds + first, wide, false);
+  score_gradients(tile, rows, columns, block_mask(f.mask, tile, i0, rows, columns),
+                  static_cast<float>(f.mask.scale()), t.p, t.ds);
+  through_cap(terms, rows, wide, columns, t.ds);
+  gemm(keys, deep, rows, t.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
+  gemm(keys, deep, rows, t.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
+  gemm(rows, deep, keys, t.ds + first, wide, 1, t.k + first * deep, deep, t.out, deep, false);
+  if (terms.bucket_of) add_term_gradients(tile, terms, gradients, t.ds, t.q, i0, rows, t.out);
+  scatter(t.out, deep, rows, dim, scale, dq, f.q_stride);
 }
 
-// All query heads that read one key head, so that dk and dv have one writer.
+// All query heads that read one key head, so that dk and dv have one writer. `sums` are those of the group's
+// heads.
 template <typename T>
-void backward_group(const SegmentAttentionBackward<T>& op, int64_t segment, int64_t kv_head) {
-  const SegmentAttention<T>& f = op.forward;
+void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_head, const TermSums& sums) {
+  const Attention<T>& f = op.forward;
   const int64_t group = f.heads / f.kv_heads;
   Tile tile = make_tile(f, segment, kv_head * group);
-  if (tile.length == 0) return;
   const int64_t deep = tile.padded_dim, dim = tile.dim;
   const BackwardScratch t = backward_scratch(tile);
-  const int64_t k_offset = tile.first_token * f.k_stride + kv_head * dim;
-  const int64_t v_offset = tile.first_token * f.v_stride + kv_head * dim;
+  const int64_t k_offset = tile.first_key * f.k_stride + kv_head * dim;
+  const int64_t v_offset = tile.first_key * f.v_stride + kv_head * dim;
   gather(f.v + v_offset, f.v_stride, tile.length, dim, deep, 1.0f, t.k);
   transpose(t.k, tile.length, dim, deep, t.vt, tile.padded_length);
   gather(f.k + k_offset, f.k_stride, tile.length, dim, deep, 1.0f, t.k);
   transpose(t.k, tile.length, dim, deep, t.kt, tile.padded_length);
   std::memset(t.dk, 0, sizeof(float) * static_cast<size_t>(tile.length * deep));
   std::memset(t.dv, 0, sizeof(float) * static_cast<size_t>(tile.length * deep));
-  for (int64_t h = 0; h < group; ++h) {
+  for (int64_t h = 0; h < group && tile.queries > 0; ++h) {
     tile.head = kv_head * group + h;
-    backward_head(op, tile, t);
+    const Terms terms = make_terms(f, tile, t.k, true);
+    TermGradients gradients{};
+    if (terms.bucket_of)
+      gradients = make_term_gradients(tile, terms, sums.of_head(h, f.relative->buckets, deep));
+    for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock)
+      backward_block(op, tile, t, terms, gradients, i0);
+    if (terms.bucket_of) finish_term_gradients(tile, terms, gradients, t.k, t.dk);
   }
   scatter(t.dk, deep, tile.length, dim, 1.0f, op.dk + k_offset, f.k_stride);
   scatter(t.dv, deep, tile.length, dim, 1.0f, op.dv + v_offset, f.v_stride);
 }
 
+// With relative terms, whose gradients are sums over all segments: one thread for each key head.
+template <typename T>
+void backward_of_kv_head(const AttentionBackward<T>& op, int64_t kv_head) {
+  const Attention<T>& f = op.forward;
+  const int64_t group = f.heads / f.kv_heads, dim = f.head_dim, deep = round_up(dim, 16);
+  const int64_t buckets = f.relative->buckets, of_group = group * buckets * deep,
+                all = 2 * of_group + group * buckets;
+  float* memory = thread_scratch(kRelativeSumSlot, all);
+  std::memset(memory, 0, sizeof(float) * static_cast<size_t>(all));
+  const TermSums sums{memory, memory + of_group, memory + 2 * of_group};
+  for (int64_t segment = 0; segment < f.num_segments; ++segment) backward_group(op, segment, kv_head, sums);
+  for (int64_t h = 0; h < group; ++h) {
+    const TermSums head = sums.of_head(h, buckets, deep);
+    const int64_t at = (kv_head * group + h) * dim, stride = f.heads * dim;
+    // Sums over q hold the scale, those over k do not.
+    if (f.relative->key && op.d_relative_key)
+      scatter(head.key, deep, buckets, dim, 1.0f, op.d_relative_key + at, stride);
+    if (f.relative->query && op.d_relative_query)
+      scatter(head.query, deep, buckets, dim, static_cast<float>(f.scale), op.d_relative_query + at, stride);
+    for (int64_t b = 0; f.relative->bias && op.d_relative_bias && b < buckets; ++b)
+      op.d_relative_bias[b * f.heads + kv_head * group + h] = head.bias[b];
+  }
+}
+
 }  // namespace
 
 template <typename T>
-void segment_attention(const SegmentAttention<T>& op) {
+void attention(const Attention<T>& op) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
     if (attention_in_pairs(op)) return;
   }
-  const int64_t tasks = op.segments * op.heads, chunk = tasks_at_a_time(op.segments, op.heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (op.cu_seqlens[op.segments] > 16)
+  const int64_t tasks = op.num_segments * op.heads, chunk = tasks_at_a_time(op.num_segments, op.heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(op))
   for (int64_t task = 0; task < tasks; ++task) {
     const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-    if (tile.length > 0) forward_tile(op, tile);
+    if (tile.queries > 0) forward_tile(op, tile);
   }
 }
 
 template <typename T>
-void segment_attention_backward(const SegmentAttentionBackward<T>& op) {
+void attention_backward(const AttentionBackward<T>& op) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
     if (attention_in_pairs_backward(op)) return;
   }
-  const SegmentAttention<T>& f = op.forward;
-  const int64_t tasks = f.segments * f.kv_heads, chunk = tasks_at_a_time(f.segments, f.kv_heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (f.cu_seqlens[f.segments] > 16)
-  for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads);
+  const Attention<T>& f = op.forward;
+  if (f.relative) {
+#pragma omp parallel for schedule(dynamic, 1) if (is_parallel(f))
+    for (int64_t kv_head = 0; kv_head < f.kv_heads; ++kv_head) backward_of_kv_head(op, kv_head);
+    return;
+  }
+  const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(f))
+  for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads, {});
 }
 
-MSPLORA_DEFINED(segment_attention, SegmentAttention)
-MSPLORA_DEFINED(segment_attention_backward, SegmentAttentionBackward)
+MSPLORA_DEFINED(attention, Attention)
+MSPLORA_DEFINED(attention_backward, AttentionBackward)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

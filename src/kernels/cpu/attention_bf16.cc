@@ -181,6 +181,11 @@ constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& columns, float scale,
                                  const MaskBits& mask, int64_t first, Bfloat16* p, float* lse) {
   // Whole vectors [begin, end), and one at each end of which some lanes are seen.
+  if (seen.begin == seen.end) {
+    for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) store(p + j, splat(0.0f));
+    if (lse) *lse = -INFINITY;
+    return 0.0f;
+  }
   const int64_t begin = round_up(seen.begin, kLanes), end = seen.end / kLanes * kLanes;
   const int64_t ends[2] = {begin - kLanes, end};
   const __mmask16 parts[2] = {begin > seen.begin ? seen_lanes(seen, ends[0]) : __mmask16{0},
@@ -212,7 +217,7 @@ MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& colum
   return total;
 }
 
-void forward_head(const SegmentAttention<Bfloat16>& op, const Tile& tile) {
+void forward_head(const Attention<Bfloat16>& op, const Tile& tile) {
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t kv_head = tile.head / (op.heads / op.kv_heads);
   uint32_t* kt = pair_scratch(kKtSlot, dim / 2 * wide);
@@ -221,31 +226,36 @@ void forward_head(const SegmentAttention<Bfloat16>& op, const Tile& tile) {
   uint32_t* p = pair_scratch(kWidePairSlot, kRowBlock * wide / 2);
   float* out = thread_scratch(kOutSlot, kRowBlock * deep);
   const float mask_scale = op.mask.active() ? static_cast<float>(op.mask.scale()) : 1.0f;
-  transpose_pairs(op.k + tile.first_token * op.k_stride + kv_head * dim, op.k_stride, tile.length, dim, wide,
+  transpose_pairs(op.k + tile.first_key * op.k_stride + kv_head * dim, op.k_stride, tile.length, dim, wide,
                   kt);
-  interleave_rows(op.v + tile.first_token * op.v_stride + kv_head * dim, op.v_stride, tile.length, wide, dim,
+  interleave_rows(op.v + tile.first_key * op.v_stride + kv_head * dim, op.v_stride, tile.length, wide, dim,
                   deep, v);
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
-    const int64_t token = tile.first_query + i0;
+    const int64_t row = tile.first_query + i0;
     const Columns columns = columns_of(tile, i0, rows);
+    if (columns.none()) {
+      attend_to_nothing(op, tile, i0, rows);
+      continue;
+    }
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t d = 0; d < dim; d += 32)
-        prefetch(op.q + (token + r) * op.q_stride + (tile.head + 1) * dim + d);
-    pair_gemm(rows, columns.count(), dim / 2, as_pairs(op.q + token * op.q_stride + tile.head * dim),
+        prefetch(op.q + (row + r) * op.q_stride + (tile.head + 1) * dim + d);
+    pair_gemm(rows, columns.count(), dim / 2, as_pairs(op.q + row * op.q_stride + tile.head * dim),
               op.q_stride / 2, 1, kt + columns.begin, wide, s + columns.begin, wide, false);
     const MaskBits mask = block_mask(op.mask, tile, i0, rows, columns);
     float inverse[kRowBlock];
     for (int64_t r = 0; r < rows; ++r) {
-      float* lse = op.lse ? op.lse + (token + r) * op.heads + tile.head : nullptr;
-      inverse[r] =
-          mask_scale / softmax_row(s + r * wide, visible(tile, i0 + r), columns, static_cast<float>(op.scale),
-                                   mask, r * wide, reinterpret_cast<Bfloat16*>(p + r * wide / 2), lse);
+      float* lse = op.lse ? op.lse + (row + r) * op.heads + tile.head : nullptr;
+      const float sum =
+          softmax_row(s + r * wide, visible(tile, i0 + r), columns, static_cast<float>(op.scale), mask,
+                      r * wide, reinterpret_cast<Bfloat16*>(p + r * wide / 2), lse);
+      inverse[r] = sum > 0.0f ? mask_scale / sum : sum;  // 0 where no key is seen, NaN where the sum is
     }
     pair_gemm(rows, deep, columns.count() / 2, p + columns.begin / 2, wide / 2, 1,
               v + columns.begin / 2 * deep, deep, out, deep, false);
     for (int64_t r = 0; r < rows; ++r) {
-      scatter(out + r * deep, deep, 1, dim, inverse[r], op.o + (token + r) * op.o_stride + tile.head * dim,
+      scatter(out + r * deep, deep, 1, dim, inverse[r], op.o + (row + r) * op.o_stride + tile.head * dim,
               op.o_stride);
     }
   }
@@ -286,7 +296,8 @@ MSPLORA_INLINE float prepare_row(float* s, const float* dp, Keys seen, const Col
     total += p;
     store(s + j, p);
   }
-  return mask_scale * sum_lanes(weighted) / sum_lanes(total);
+  const float sum = sum_lanes(total);
+  return sum > 0.0f ? mask_scale * sum_lanes(weighted) / sum : 0.0f;
 }
 
 // Two rows of scores and of dP -> masked probabilities and scaled score gradients, as pairs down the columns,
@@ -310,7 +321,7 @@ MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int6
 }
 
 // Fills the columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
-void block_gradients(const SegmentAttention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
+void block_gradients(const Attention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
                      int64_t rows, const Columns& columns) {
   const int64_t wide = tile.padded_length;
   const MaskBits mask = block_mask(f.mask, tile, i0, rows, columns);
@@ -332,16 +343,22 @@ void block_gradients(const SegmentAttention<Bfloat16>& f, const Tile& tile, cons
     gradient_rows(t, delta + r, r, wide, columns, scale, mask, mask_scale);
 }
 
-void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& tile, const PairScratch& t,
+void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, const PairScratch& t,
                     int64_t i0) {
-  const SegmentAttention<Bfloat16>& f = op.forward;
+  const Attention<Bfloat16>& f = op.forward;
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
-  const int64_t token = tile.first_query + i0, column = tile.head * dim;
+  const int64_t row = tile.first_query + i0, column = tile.head * dim;
   const int64_t pairs = (rows + 1) / 2;
   const Columns columns = columns_of(tile, i0, rows);
   const int64_t first = columns.begin, count = columns.count();
-  const Bfloat16 *q = f.q + token * f.q_stride + column, *d_o = op.d_o + token * f.o_stride + column;
+  Bfloat16* const dq = op.dq + row * f.q_stride + column;
+  if (columns.none()) {
+    for (int64_t r = 0; r < rows; ++r)
+      std::memset(dq + r * f.q_stride, 0, sizeof(Bfloat16) * static_cast<size_t>(dim));
+    return;
+  }
+  const Bfloat16 *q = f.q + row * f.q_stride + column, *d_o = op.d_o + row * f.o_stride + column;
   interleave_rows(q, f.q_stride, rows, 2 * pairs, dim, deep, t.q);
   interleave_rows(d_o, f.o_stride, rows, 2 * pairs, dim, deep, t.d_o);
   pair_gemm(rows, count, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt + first, wide, t.s + first, wide,
@@ -353,19 +370,18 @@ void backward_block(const SegmentAttentionBackward<Bfloat16>& op, const Tile& ti
   pair_gemm(count, deep, pairs, t.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
   pair_gemm(rows, deep, count / 2, t.ds_rows + first / 2, wide / 2, 1, t.k + first / 2 * deep, deep, t.out,
             deep, false);
-  scatter(t.out, deep, rows, dim, 1.0f, op.dq + token * f.q_stride + column, f.q_stride);
+  scatter(t.out, deep, rows, dim, 1.0f, dq, f.q_stride);
 }
 
 // All query heads that read one key head, so that dk and dv have one writer.
-void backward_group(const SegmentAttentionBackward<Bfloat16>& op, int64_t segment, int64_t kv_head) {
-  const SegmentAttention<Bfloat16>& f = op.forward;
+void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int64_t kv_head) {
+  const Attention<Bfloat16>& f = op.forward;
   const int64_t group = f.heads / f.kv_heads;
   Tile tile = make_tile(f, segment, kv_head * group);
-  if (tile.length == 0) return;
   const int64_t deep = tile.padded_dim, dim = tile.dim, wide = tile.padded_length;
   const PairScratch t = backward_scratch(tile);
-  const int64_t k_offset = tile.first_token * f.k_stride + kv_head * dim;
-  const int64_t v_offset = tile.first_token * f.v_stride + kv_head * dim;
+  const int64_t k_offset = tile.first_key * f.k_stride + kv_head * dim;
+  const int64_t v_offset = tile.first_key * f.v_stride + kv_head * dim;
   transpose_pairs(f.k + k_offset, f.k_stride, tile.length, dim, wide, t.kt);
   transpose_pairs(f.v + v_offset, f.v_stride, tile.length, dim, wide, t.vt);
   interleave_rows(f.k + k_offset, f.k_stride, tile.length, wide, dim, deep, t.k);
@@ -379,41 +395,43 @@ void backward_group(const SegmentAttentionBackward<Bfloat16>& op, int64_t segmen
   scatter(t.dv, deep, tile.length, dim, 1.0f, op.dv + v_offset, f.v_stride);
 }
 
-// Pairs need even widths, and offsets of gathers are 32-bit.
-bool is_suitable(const SegmentAttention<Bfloat16>& op) {
+// Pairs need even widths, and offsets of gathers are 32-bit. What scores get beside products is added in
+// float.
+bool is_suitable(const Attention<Bfloat16>& op) {
   constexpr int64_t kLongestStride = 1 << 24;
   const int64_t strides = op.q_stride | op.k_stride | op.v_stride | op.o_stride;
-  return op.head_dim % 2 == 0 && strides % 2 == 0 && strides < kLongestStride;
+  return op.head_dim % 2 == 0 && strides % 2 == 0 && strides < kLongestStride && op.relative == nullptr &&
+         op.soft_cap <= 0;
 }
 
 }  // namespace
 
-bool attention_in_pairs(const SegmentAttention<Bfloat16>& op) {
+bool attention_in_pairs(const Attention<Bfloat16>& op) {
   if (!is_suitable(op)) return false;
-  const int64_t tasks = op.segments * op.heads, chunk = tasks_at_a_time(op.segments, op.heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (op.cu_seqlens[op.segments] > 16)
+  const int64_t tasks = op.num_segments * op.heads, chunk = tasks_at_a_time(op.num_segments, op.heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(op))
   for (int64_t task = 0; task < tasks; ++task) {
     const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-    if (tile.length > 0) forward_head(op, tile);
+    if (tile.queries > 0) forward_head(op, tile);
   }
   return true;
 }
 
-bool attention_in_pairs_backward(const SegmentAttentionBackward<Bfloat16>& op) {
-  const SegmentAttention<Bfloat16>& f = op.forward;
+bool attention_in_pairs_backward(const AttentionBackward<Bfloat16>& op) {
+  const Attention<Bfloat16>& f = op.forward;
   if (!is_suitable(f)) return false;
-  const int64_t tasks = f.segments * f.kv_heads, chunk = tasks_at_a_time(f.segments, f.kv_heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (f.cu_seqlens[f.segments] > 16)
+  const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
+#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(f))
   for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads);
   return true;
 }
 
 #else
 
-bool attention_in_pairs(const SegmentAttention<Bfloat16>&) {
+bool attention_in_pairs(const Attention<Bfloat16>&) {
   return false;
 }
-bool attention_in_pairs_backward(const SegmentAttentionBackward<Bfloat16>&) {
+bool attention_in_pairs_backward(const AttentionBackward<Bfloat16>&) {
   return false;
 }
 

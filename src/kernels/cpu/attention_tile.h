@@ -30,29 +30,31 @@ inline void scatter(const float* from, int64_t padded, int64_t rows, int64_t wid
   }
 }
 
-// One head of one segment, converted to float and padded.
+inline constexpr int64_t kUnlimited = int64_t{1} << 40;
+
+// One head of one segment. Places count from the segment's first key.
 struct Tile {
-  int64_t length, padded_length, dim, padded_dim;
-  int64_t first_token, head;
+  int64_t length, padded_length, dim, padded_dim;  // keys
+  int64_t first_key, head;
   int64_t first_query, queries;  // rows of q, o and lse
-  int64_t first_place;           // of the first query in the segment
-  int64_t left, right;           // of the window, at most length
+  int64_t first_place;           // of the first query
+  int64_t left, right;           // of the window
 };
 
 template <typename T>
-inline Tile make_tile(const SegmentAttention<T>& op, int64_t segment, int64_t head) {
-  const int64_t length = op.length(segment);
-  const auto reach = [&](int64_t window) { return window < 0 || window > length ? length : window; };
+inline Tile make_tile(const Attention<T>& op, int64_t at, int64_t head) {
+  const AttentionSegment& segment = op.segments[at];
+  const auto reach = [](int64_t window) { return window < 0 ? kUnlimited : window; };
   Tile tile;
-  tile.length = length;
-  tile.padded_length = round_up(length, 16);
+  tile.length = segment.k_count;
+  tile.padded_length = round_up(segment.k_count, 16);
   tile.dim = op.head_dim;
   tile.padded_dim = round_up(op.head_dim, 16);
-  tile.first_token = op.cu_seqlens[segment];
+  tile.first_key = segment.k_begin;
   tile.head = head;
-  tile.first_query = op.query_row(segment);
-  tile.queries = op.query_count(segment);
-  tile.first_place = op.query_place(segment);
+  tile.first_query = segment.q_begin;
+  tile.queries = segment.q_count;
+  tile.first_place = segment.q_place - segment.k_place;
   tile.left = reach(op.window_left);
   tile.right = reach(op.window_right);
   return tile;
@@ -64,16 +66,27 @@ inline int64_t tasks_at_a_time(int64_t segments, int64_t heads) {
   return segments >= 4 * omp_get_max_threads() ? heads : 1;
 }
 
+// Whether there is enough to do for several threads.
+template <typename T>
+inline bool is_parallel(const Attention<T>& op) {
+  int64_t keys = 0;
+  for (int64_t s = 0; s < op.num_segments; ++s) keys += op.segments[s].k_count;
+  return keys > 16;
+}
+
 // Keys [begin, end) of the segment.
 struct Keys {
   int64_t begin, end;
 };
 
-// What query row i sees.
+// What query row i sees; nothing: begin is end.
 MSPLORA_INLINE Keys visible(const Tile& tile, int64_t i) {
   const int64_t place = tile.first_place + i;
-  return {place > tile.left ? place - tile.left : 0,
-          place + tile.right < tile.length ? place + tile.right + 1 : tile.length};
+  Keys keys{place > tile.left ? place - tile.left : 0,
+            place + tile.right < tile.length ? place + tile.right + 1 : tile.length};
+  if (keys.end < 0) keys.end = 0;
+  if (keys.begin > keys.end) keys.begin = keys.end;
+  return keys;
 }
 
 // The columns of a block of query rows that are computed: all that any of them sees. Products sum over the
@@ -83,6 +96,7 @@ struct Columns {
 
   int64_t keys() const { return end - begin; }
   int64_t count() const { return padded_end - begin; }
+  bool none() const { return padded_end <= begin; }
 };
 
 inline Columns columns_of(const Tile& tile, int64_t i0, int64_t rows) {
@@ -114,7 +128,7 @@ inline void softmax_rows(const Tile& tile, int64_t i0, int64_t rows, const Colum
     VecF sum = splat(0.0f);
     for (int64_t j = begin; j < end; j += kLanes) sum += load(row + j);
     const float denominator = sum_lanes(sum);
-    const float inverse = 1.0f / denominator;
+    const float inverse = denominator > 0.0f ? 1.0f / denominator : 0.0f;  // 0 where no key is seen
     for (int64_t j = begin; j < end; j += kLanes) store(row + j, load(row + j) * inverse);
     if (lse) lse[r * lse_stride] = top + __builtin_logf(denominator);
   }
@@ -138,7 +152,7 @@ inline MaskBits block_mask(const DropoutMask& mask, const Tile& tile, int64_t i0
                            const Columns& columns) {
   if (!mask.active()) return {};
   const int64_t wide = tile.padded_length;
-  const DropoutMask of_head = {attention_mask_key(mask.key, tile.first_token, tile.head), mask.p};
+  const DropoutMask of_head = {attention_mask_key(mask.key, tile.first_key, tile.head), mask.p};
   auto* words = reinterpret_cast<uint64_t*>(thread_scratch(kMaskSlot, 2 * mask_words(kRowBlock * wide)));
   if (2 * columns.count() > wide) return draw_row(of_head, i0 * wide, rows * wide, words);
   const int64_t first_block = i0 * wide / kMaskBlock;  // exact
@@ -174,16 +188,26 @@ inline void score_gradients(const Tile& tile, int64_t rows, const Columns& colum
       weighted += load(p + j) * load(ds + j);
       total += load(p + j);
     }
-    const float delta = sum_lanes(weighted) / sum_lanes(total);
+    const float sum = sum_lanes(total);
+    const float delta = sum > 0.0f ? sum_lanes(weighted) / sum : 0.0f;
     for (int64_t j = begin; j < end; j += kLanes) store(ds + j, load(p + j) * (load(ds + j) - delta));
   }
   if (bits.active()) apply_mask(p_rows, bits, mask_scale, rows, columns, wide);
 }
 
+// Rows [i0, i0 + rows) see no key at all.
+template <typename T>
+inline void attend_to_nothing(const Attention<T>& op, const Tile& tile, int64_t i0, int64_t rows) {
+  for (int64_t r = tile.first_query + i0; r < tile.first_query + i0 + rows; ++r) {
+    std::memset(op.o + r * op.o_stride + tile.head * tile.dim, 0, sizeof(T) * static_cast<size_t>(tile.dim));
+    if (op.lse) op.lse[r * op.heads + tile.head] = -__builtin_inff();
+  }
+}
+
 /// bfloat16 attention on the processor's bfloat16 dot products (attention_bf16.cc). Return false, having done
 /// nothing, where the instruction set has none or the shape does not suit; attention.cc then computes in
 /// float.
-bool attention_in_pairs(const SegmentAttention<Bfloat16>& op);
-bool attention_in_pairs_backward(const SegmentAttentionBackward<Bfloat16>& op);
+bool attention_in_pairs(const Attention<Bfloat16>& op);
+bool attention_in_pairs_backward(const AttentionBackward<Bfloat16>& op);
 
 }  // namespace msplora::kernels::MSPLORA_ISA
