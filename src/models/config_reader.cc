@@ -9,6 +9,7 @@
 
 #include "io/strict_json.h"
 #include "msplora/core/log.h"
+#include "msplora/nn/functional.h"
 
 namespace msplora::detail {
 

@@ -4,10 +4,15 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include <vector>
 
+#include "golden_cases.h"
 #include "msplora/core/error.h"
 #include "msplora/nn/composed.h"
 #include "nn/drawn_tensors.h"
@@ -56,6 +61,38 @@ TEST(Attention, IsTheFormula) {
                                      {{{0, 1, 0, 5, 3, 0}}, shape, {}, {{0, 0, 1}, key, query, bias}});
     EXPECT_LT(relative_difference(got, expected), 1e-12);
   }
+}
+
+// DeBERTa-v2's, as transformers computes it.
+TEST(GoldenAttention, RelativeTermsAreThoseOfDeberta) {
+  const std::filesystem::path folder = golden_group("attention");
+  if (folder.empty()) GTEST_SKIP() << "no cases of attention";
+  const auto c = nlohmann::json::parse(std::ifstream(folder / "deberta-v2.json"));
+  const int64_t tokens = c["tokens"], buckets = c["buckets"], heads = c["heads"], head_dim = c["head_dim"];
+  const auto array = [&](const char* name, int64_t rows) {
+    return at::tensor(c[name].get<std::vector<double>>(), at::kDouble).view({rows, heads * head_dim});
+  };
+  const AttentionShape shape{heads, heads, head_dim, -1, -1, c["scale"]};
+  for (const bool is_composed : {false, true}) {
+    const ComposedOperations form(is_composed);
+    std::vector<at::Tensor> inputs = {array("q", tokens), array("k", tokens), array("v", tokens),
+                                      array("key", buckets), array("query", buckets)};
+    for (at::Tensor& input : inputs) input.requires_grad_(true);
+    const at::Tensor o = attention(AttentionInput::apart(inputs[0], inputs[1], inputs[2]),
+                                   {packed_segments({0, static_cast<int32_t>(tokens)}),
+                                    shape,
+                                    {},
+                                    {c["bucket_of"], inputs[3], inputs[4], {}}});
+    EXPECT_LT(relative_difference(o.detach(), array("o", tokens)), 1e-12);
+    o.backward(array("d_o", tokens));
+    const std::vector<std::pair<const char*, int64_t>> gradients = {
+        {"d_q", tokens}, {"d_k", tokens}, {"d_v", tokens}, {"d_key", buckets}, {"d_query", buckets}};
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const auto& [name, rows] = gradients[i];
+      EXPECT_LT(relative_difference(inputs[i].grad(), array(name, rows)), 1e-12) << name;
+    }
+  }
+  GoldenCounts::compared("attention");
 }
 
 TEST(Attention, RowsOfNoSegmentAreZero) {
