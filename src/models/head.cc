@@ -72,8 +72,8 @@ at::Tensor Head::forward(const at::Tensor& hidden, const ForwardContext& context
 
 at::Tensor Head::loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
                           const ForwardContext& context) const {
-  if (spec_.soft_cap > 0) return cross_entropy_sum(forward(hidden, context), labels);
-  return linear_cross_entropy_sum(run_stages(hidden, context), decoder_, labels);
+  return linear_cross_entropy_sum(run_stages(hidden, context), decoder_, labels, /*chunk_rows=*/0,
+                                  spec_.soft_cap);
 }
 
 void Head::append_sites(std::vector<Site>& sites) {

@@ -161,15 +161,17 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
 }
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
-                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows) {
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows,
+                                    double soft_cap) {
   at::Tensor sum;
   for (int64_t begin = 0; begin < hidden.size(0); begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, hidden.size(0) - begin);
     const at::Tensor of_chunk = labels.narrow(0, begin, count);
-    const auto loss = [weight, bias, of_chunk](const at::Tensor& rows) {
+    const auto loss = [weight, bias, of_chunk, soft_cap](const at::Tensor& rows) {
       const at::ScalarType dtype = rows.scalar_type();
-      const at::Tensor logits =
+      at::Tensor logits =
           at::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias).to(exact_dtype(rows));
+      if (soft_cap > 0) logits = at::tanh(logits / soft_cap) * soft_cap;
       return at::nll_loss(at::log_softmax(logits, 1), of_chunk, {}, at::Reduction::Sum);
     };
     const at::Tensor part = recompute_in_backward(hidden.narrow(0, begin, count), loss);

@@ -44,6 +44,7 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
 
 /// Of rows that all have a label. Chunks of logits are computed again in the backward pass.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
-                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows);
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows,
+                                    double soft_cap);
 
 }  // namespace msplora::detail::composed

@@ -52,7 +52,7 @@ struct Head {
 
 /// The loss of rows that all have a label; adds to the gradients that are defined.
 double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& labels, int64_t chunk_rows,
-                 Gradients& gradients) {
+                 double soft_cap, Gradients& gradients) {
   const int64_t rows = hidden.size(0), classes = head.classes();
   const bool with_gradient =
       gradients.hidden.defined() || gradients.weight.defined() || gradients.bias.defined();
@@ -65,9 +65,9 @@ double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& l
       const ProfileScope scope("cross entropy");
       detail::dispatch(logits, "linear_cross_entropy", [&](auto t) {
         using T = decltype(t);
-        detail::kernels_of<T>(logits).cross_entropy_rows({end - begin, classes, data<int64_t>(labels) + begin,
-                                                          with_gradient, data<T>(logits),
-                                                          data<double>(losses) + begin});
+        detail::kernels_of<T>(logits).cross_entropy_rows({end - begin, classes, soft_cap,
+                                                          data<int64_t>(labels) + begin, with_gradient,
+                                                          data<T>(logits), data<double>(losses) + begin});
       });
     }
     if (gradients.hidden.defined()) head.input_gradient(logits, gradients.hidden.slice(0, begin, end));
@@ -81,7 +81,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
   /// `weight_in` is empty where the packed product stands for it.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight_in,
                             const at::Tensor& bias_in, const at::Tensor& rows, const at::Tensor& labels,
-                            int64_t chunk_rows, Product product) {
+                            int64_t chunk_rows, double soft_cap, Product product) {
     const ProfileScope scope("head and loss");
     const at::ScalarType dtype = hidden.scalar_type();
     const at::ScalarType exact = detail::exact_dtype(dtype);
@@ -94,7 +94,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
     if (weight_in.requires_grad())
       gradients.weight = at::zeros(weight_in.sizes(), weight_in.options().dtype(exact));
     if (bias_in.requires_grad()) gradients.bias = at::zeros(bias_in.sizes(), bias_in.options().dtype(exact));
-    const double loss = head_loss(kept, head, labels, chunk_rows, gradients);
+    const double loss = head_loss(kept, head, labels, chunk_rows, soft_cap, gradients);
     ctx->save_for_backward({gradients.hidden, gradients.weight, gradients.bias, rows});
     ctx->saved_data["rows"] = hidden.size(0);
     ctx->saved_data["weight_dtype"] = static_cast<int64_t>(weight_in.scalar_type());
@@ -123,13 +123,14 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
             Variable(),
             Variable(),
             Variable(),
+            Variable(),
             Variable()};
   }
 };
 
 /// `weight` may be undefined beside a product.
 at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
-                   const at::Tensor& labels, int64_t chunk_rows, Product product) {
+                   const at::Tensor& labels, int64_t chunk_rows, double soft_cap, Product product) {
   const int64_t classes = product ? product->out_features() : weight.size(0);
   detail::check_labels(labels, classes);
   const at::Tensor counted = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
@@ -139,10 +140,10 @@ at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at:
       chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), classes);
   if (detail::is_composed(hidden, {kernels::Kernel::cross_entropy_rows})) {
     return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows), weight, bias, kept_labels,
-                                                      chunk);
+                                                      chunk, soft_cap);
   }
   return LinearCrossEntropyFunction::apply(hidden, detail::or_empty(weight), detail::or_empty(bias), rows,
-                                           kept_labels, chunk, std::move(product));
+                                           kept_labels, chunk, soft_cap, std::move(product));
 }
 
 }  // namespace
@@ -155,15 +156,16 @@ int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes) {
 }
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
-                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows) {
-  return loss_of(hidden, weight, bias, labels, chunk_rows, {});
+                                    const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows,
+                                    double soft_cap) {
+  return loss_of(hidden, weight, bias, labels, chunk_rows, soft_cap, {});
 }
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const Linear& head, const at::Tensor& labels,
-                                    int64_t chunk_rows) {
+                                    int64_t chunk_rows, double soft_cap) {
   Product product = detail::frozen_product(head, hidden);
   const at::Tensor weight = product ? at::Tensor() : head.weight->values();
-  return loss_of(hidden, weight, head.bias, labels, chunk_rows, std::move(product));
+  return loss_of(hidden, weight, head.bias, labels, chunk_rows, soft_cap, std::move(product));
 }
 
 }  // namespace msplora

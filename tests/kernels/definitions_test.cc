@@ -96,13 +96,13 @@ TEST_P(KernelsOfEveryIsa, CrossEntropyOfExtremeLogits) {
   std::vector<float> logits = {500, -500, 0, -500, 500, 0};
   const std::vector<int64_t> labels = {0, 0};
   std::vector<double> losses(2);
-  cross_entropy_rows<float>({2, 3, labels.data(), true, logits.data(), losses.data()});
+  cross_entropy_rows<float>({2, 3, 0.0, labels.data(), true, logits.data(), losses.data()});
   EXPECT_NEAR(losses[0], 0.0, 1e-6);
   EXPECT_NEAR(losses[1], 1000.0, 1e-3);
   EXPECT_NEAR(logits[3], -1.0f, 1e-6);
   EXPECT_NEAR(logits[4], 1.0f, 1e-6);
   std::vector<float> broken = {1, NAN, 2};
-  cross_entropy_rows<float>({1, 3, labels.data(), false, broken.data(), losses.data()});
+  cross_entropy_rows<float>({1, 3, 0.0, labels.data(), false, broken.data(), losses.data()});
   EXPECT_TRUE(std::isnan(losses[0]));
 }
 

@@ -92,9 +92,11 @@ TEST(ComposedOperations, AdaptedLinearAndTheLossOfAHead) {
   const at::Tensor labels = at::arange(9).remainder(11);
   labels[4] = kIgnoredLabel;
   for (const int64_t chunk : {0, 1, 4}) {
-    expect_one_meaning("head and loss", {x, weight, bias}, [&](const auto& in) {
-      return linear_cross_entropy_sum(in[0], in[1], in[2], labels, chunk);
-    });
+    for (const double cap : {0.0, 2.0}) {
+      expect_one_meaning("head and loss", {x, weight, bias}, [&](const auto& in) {
+        return linear_cross_entropy_sum(in[0], in[1], in[2], labels, chunk, cap);
+      });
+    }
   }
 }
 

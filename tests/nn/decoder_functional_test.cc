@@ -146,9 +146,14 @@ TEST(LinearCrossEntropy, EqualsHeadThenLoss) {
        {std::vector<int64_t>{0, 6, 3, 3, 1, 2, 5, 4, 0}, {-100, 6, -100, 3, 1, -100, 5, 4, -100}}) {
     const at::Tensor labels = at::tensor(values, at::kLong);
     for (const int64_t chunk : {1, 2, 4, 100, 0}) {
-      expect_same([&] { return linear_cross_entropy_sum(hidden, weight, bias, labels, chunk) * 0.3; },
-                  [&] { return cross_entropy_sum(at::linear(hidden, weight, bias), labels) * 0.3; },
-                  {hidden, weight, bias}, 1e-10);
+      for (const double cap : {0.0, 1.5}) {
+        const auto head = [&] {
+          const at::Tensor logits = at::linear(hidden, weight, bias);
+          return cap > 0 ? (logits / cap).tanh() * cap : logits;
+        };
+        expect_same([&] { return linear_cross_entropy_sum(hidden, weight, bias, labels, chunk, cap) * 0.3; },
+                    [&] { return cross_entropy_sum(head(), labels) * 0.3; }, {hidden, weight, bias}, 1e-10);
+      }
     }
   }
 }

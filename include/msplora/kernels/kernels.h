@@ -293,12 +293,14 @@ struct SwiGluBackward {
   T* d_up = nullptr;
 };
 
-/// losses[row] = log Σ_j exp(logits[row, j]) - logits[row, labels[row]], and with `with_gradient` the row is
-/// overwritten with the gradient softmax(logits) - onehot(label). logits: [rows, classes]; labels in
-/// [0, classes). A row with a NaN has a loss of NaN.
+/// losses[row] = log Σ_j exp(z[row, j]) - z[row, labels[row]] of z = soft_cap tanh(logits / soft_cap), or the
+/// logits where soft_cap is 0. With `with_gradient` the row is overwritten with the gradient of the logits,
+/// softmax(z) - onehot(label) times the derivative of the cap; without, with z. logits: [rows, classes];
+/// labels in [0, classes). A row with a NaN has a loss of NaN.
 template <typename T>
 struct CrossEntropyRows {
   int64_t rows = 0, classes = 0;
+  double soft_cap = 0.0;
   const int64_t* labels = nullptr;
   bool with_gradient = false;
   T* logits = nullptr;

@@ -1,4 +1,4 @@
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/activation_functions.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
@@ -31,9 +31,25 @@ float sum_of_powers(const T* row, int64_t n, float top) {
 }
 
 template <typename T>
+void cap(T* row, int64_t n, float limit) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int count = lanes_from(i, n);
+    store_some(row + i, tanh(load_some(row + i, count) / limit) * limit, count);
+  }
+}
+
+// The derivative of the cap at its value z.
+MSPLORA_INLINE VecF slope_at(VecF z, float limit) {
+  const VecF t = z / limit;
+  return 1.0f - t * t;
+}
+
+template <typename T>
 void one_row(const CrossEntropyRows<T>& op, int64_t row) {
   T* logits = op.logits + row * op.classes;
   const int64_t label = op.labels[row];
+  const auto limit = static_cast<float>(op.soft_cap);
+  if (limit > 0) cap(logits, op.classes, limit);
   const float top = largest(logits, op.classes), sum = sum_of_powers(logits, op.classes, top);
   const float log_sum = __builtin_logf(sum);
   // Differences of close numbers in double: the loss of a sure row is tiny.
@@ -42,11 +58,15 @@ void one_row(const CrossEntropyRows<T>& op, int64_t row) {
   if (!op.with_gradient) return;
   const float inverse = 1.0f / sum;
   const float at_label = exp(splat(to_float(logits[label]) - top))[0];
+  const float slope_of_label = limit > 0 ? slope_at(splat(to_float(logits[label])), limit)[0] : 1.0f;
   for (int64_t i = 0; i < op.classes; i += kLanes) {
     const int n = lanes_from(i, op.classes);
-    store_some(logits + i, exp(load_some(logits + i, n) - top) * inverse, n);
+    const VecF z = load_some(logits + i, n);
+    VecF gradient = exp(z - top) * inverse;
+    if (limit > 0) gradient *= slope_at(z, limit);
+    store_some(logits + i, gradient, n);
   }
-  set(logits[label], at_label * inverse - 1.0f);
+  set(logits[label], (at_label * inverse - 1.0f) * slope_of_label);
 }
 
 }  // namespace
