@@ -41,7 +41,7 @@ const std::vector<UnreadGroup>& unread_groups() {
                                                 {{"*/expected.json", ""},
                                                  {"sampling.json", ""},
                                                  {"processors.json", ""},
-                                                 {"stop.json", "stop strings"},
+                                                 {"stop.json", ""},
                                                  {"*/config.json", ""},
                                                  {"*/model.safetensors", ""}}},
                                                {"evaluation",

@@ -11,6 +11,9 @@
 #include "golden_cases.h"
 #include "msplora/core/file.h"
 #include "msplora/generation/scores.h"
+#include "msplora/generation/stop_strings.h"
+#include "msplora/tokenizers/decode_stream.h"
+#include "msplora/tokenizers/tokenizer.h"
 
 namespace msplora {
 namespace {
@@ -60,6 +63,31 @@ TEST(GoldenGeneration, ProbabilitiesAndDraws) {
     for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], expected[i], 1e-12) << i;
     for (const json& one : row["draws"])
       EXPECT_EQ(draw(got, one[0].get<double>()), one[1].get<int32_t>()) << one;
+    GoldenCounts::compared("generation");
+  }
+}
+
+// Ids of GPT-2's tokenizer one at a time, as they would be made.
+TEST(GoldenGeneration, TextsEndAtStopStrings) {
+  const json rows = cases_in("stop.json");
+  if (rows.empty()) GTEST_SKIP() << "no stop.json here";
+  const auto tokenizer = Tokenizer::load(golden_group("tokenizers") / "gpt2" / "tokenizer.json");
+  for (const json& row : rows) {
+    SCOPED_TRACE(row["stop"].dump());
+    StopStrings stops(row["stop"].get<std::vector<std::string>>());
+    DecodeStream stream(tokenizer);
+    std::string text;
+    json stopped_after;
+    const auto ids = row["ids"].get<std::vector<int32_t>>();
+    for (size_t made = 0; made < ids.size() && !stops.has_stopped(); ++made) {
+      text += stops.take(stream.add(ids[made]));
+      if (stops.has_stopped()) stopped_after = made + 1;
+    }
+    if (!stops.has_stopped()) text += stops.take(stream.finish());
+    if (!stops.has_stopped()) text += stops.rest();
+    EXPECT_EQ(text, row["text"]);
+    EXPECT_EQ(stopped_after, row["stops_after_tokens"]);
+    EXPECT_EQ(stops.has_stopped(), row["finish_reason"] == "stop");
     GoldenCounts::compared("generation");
   }
 }
