@@ -67,11 +67,16 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& directory, const
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
-  for (const char* name :
-       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-        "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",
+                           "spiece.model", "tekken.json", "chat_template.jinja"}) {
     std::error_code code;
     if (fs::exists(from / name, code)) write_file_atomically(to / name, read_file(from / name));
+  }
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(from, missing)) {
+    if (entry.path().extension() == ".tiktoken")
+      write_file_atomically(to / entry.path().filename(), read_file(entry.path()));
   }
 }
 
