@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "msplora/nn/feed_forward.h"
 #include "msplora/nn/linear_cross_entropy.h"
 
 namespace msplora {
@@ -110,9 +111,8 @@ int64_t weight_bytes(const Architecture& architecture, const MemoryQuestion& que
 // What the block that runs backward has beside what was kept: gradients of its input and output, and of the
 // feed-forward part for the rows that pass it together.
 int64_t transient_bytes(const Architecture& architecture, const MemoryQuestion& question) {
-  constexpr int64_t kRowsTogether = 4096;
   const int64_t d = architecture.hidden_size(), f = architecture.intermediate_size();
-  const int64_t rows = std::min(question.tokens_per_batch, kRowsTogether);
+  const int64_t rows = std::min(question.tokens_per_batch, kFeedForwardRows);
   const int64_t wide = is_gated(architecture.blocks.front()) ? 3 * f : f;
   const int64_t of_block = 2 * d * question.tokens_per_batch + wide * rows;
   if (!question.is_causal_lm) return question.bytes_per_weight * of_block;

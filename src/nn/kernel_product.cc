@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "msplora/kernels/gemm.h"
+#include "msplora/nn/feed_forward.h"
 #include "nn/dispatch.h"
 #include "nn/packed_product.h"
 
@@ -52,7 +53,7 @@ class KernelProduct : public PackedProduct {
     kernels::packed_gemm<T>(op);
   }
   bool adds_updates() const override { return true; }
-  int64_t rows_at_a_time() const override { return 4096; }
+  int64_t rows_at_a_time() const override { return kFeedForwardRows; }
   int64_t bytes() const override { return static_cast<int64_t>(packed_.nbytes()); }
 
  private:

@@ -2,12 +2,18 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 #include "msplora/kernels/kernels.h"
 #include "msplora/nn/context.h"
 #include "msplora/nn/joint_linear.h"
 #include "msplora/nn/linear.h"
 
 namespace msplora {
+
+/// Rows that pass through both products of a feed-forward part together where our own products serve: of the
+/// values between them no more are held at a time.
+inline constexpr int64_t kFeedForwardRows = 4096;
 
 /// down(f(up(x))), the feed-forward part of a transformer block; x [T, hidden] -> [T, hidden].
 ///
