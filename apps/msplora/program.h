@@ -38,6 +38,8 @@ void add_common(CLI::App& command, CommonOptions& common);
 Command add_train(CLI::App& program, CommonOptions& common);
 Command add_eval(CLI::App& program, CommonOptions& common);
 Command add_predict(CLI::App& program, CommonOptions& common);
+Command add_generate(CLI::App& program, CommonOptions& common);
+Command add_chat(CLI::App& program, CommonOptions& common);
 Command add_merge(CLI::App& program, CommonOptions& common);
 Command add_export(CLI::App& program, CommonOptions& common);
 Command add_inspect(CLI::App& program, CommonOptions& common);

@@ -65,6 +65,13 @@ void forbid_ngrams(size_t size, std::span<const int32_t> text, std::span<double>
 
 }  // namespace
 
+bool has_rules(const GenerationOptions& options, size_t made) {
+  return !options.sequence_bias.empty() || options.repetition_penalty != 1.0 ||
+         options.frequency_penalty != 0.0 || options.presence_penalty != 0.0 ||
+         options.no_repeat_ngram_size > 0 || !options.bad_words_ids.empty() ||
+         static_cast<int64_t>(made) < options.min_new_tokens;
+}
+
 void apply_rules(const GenerationOptions& options, std::span<const int32_t> ids, size_t prompt_length,
                  std::span<double> scores) {
   const std::span<const int32_t> made = ids.subspan(prompt_length);

@@ -110,6 +110,25 @@ std::vector<double> sampling_probabilities(const GenerationOptions& options, std
   return softmax(left);
 }
 
+int32_t next_token(const GenerationOptions& options, std::span<const int32_t> ids, size_t prompt_length,
+                   std::span<const float> scores, double u) {
+  if (!options.do_sample && !has_rules(options, ids.size() - prompt_length)) {
+    const auto found = std::max_element(scores.begin(), scores.end());
+    const bool is_number = std::none_of(scores.begin(), scores.end(), [](float s) { return std::isnan(s); });
+    if (is_number && std::isfinite(*found)) return static_cast<int32_t>(found - scores.begin());
+  }
+  std::vector<double> changed(scores.begin(), scores.end());
+  apply_rules(options, ids, prompt_length, changed);
+  return options.do_sample ? draw(sampling_probabilities(options, changed), u) : likeliest(changed);
+}
+
+double log_probability(std::span<const float> scores, int32_t token) {
+  const double largest = *std::max_element(scores.begin(), scores.end());
+  double sum = 0.0;
+  for (const float score : scores) sum += std::exp(score - largest);
+  return scores[static_cast<size_t>(token)] - largest - std::log(sum);
+}
+
 int32_t draw(std::span<const double> probabilities, double u) {
   double sum = 0.0;
   size_t last = 0;  // should the sum be rounded to less than u

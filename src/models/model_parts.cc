@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "msplora/core/error.h"
@@ -44,6 +45,18 @@ at::Tensor last_token_rows(const PackedInput& input) {
 
 at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows) {
   return x.defined() && rows.defined() ? x.index_select(0, rows.to(x.device())) : x;
+}
+
+std::vector<RotaryTable> rotary_tables(const Architecture& architecture, int64_t positions,
+                                       at::ScalarType compute_dtype, at::Device device) {
+  std::vector<RotaryTable> tables;
+  for (const RotarySpec& spec : architecture.rotaries) {
+    RotaryTable table = make_rotary_table(positions, spec.frequencies, compute_dtype);
+    table.cos = table.cos.to(device);
+    table.sin = table.sin.to(device);
+    tables.push_back(std::move(table));
+  }
+  return tables;
 }
 
 void check_lengths(const PackedInput& input, int64_t longest) {

@@ -1,10 +1,13 @@
 #include "models/transformer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
 #include <string>
 #include <vector>
 
 #include "models/model_parts.h"
+#include "msplora/core/error.h"
 #include "msplora/core/random.h"
 
 namespace msplora {
@@ -40,10 +43,12 @@ Transformer::Branch Transformer::make_branch(const BranchSpec& spec, const Block
   return branch;
 }
 
-Transformer::Block Transformer::make_block(const BlockSpec& spec, ParameterStore& store) const {
+Transformer::Block Transformer::make_block(size_t index, ParameterStore& store) const {
+  const BlockSpec& spec = architecture().blocks[index];
   const AttentionSpec& attention = spec.attention;
   const std::string prefix = spec.path + ".";
   Block block;
+  block.index = index;
   block.spec = spec;
   for (const LinearSpec& linear : spec.linears)
     block.linears.push_back(store.linear(prefix + linear.name, linear));
@@ -70,18 +75,39 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
   embedding_norm_ = Norm(e.norm, e.path + ".", e.width, store);
   if (e.projection) embedding_projection_ = store.linear(e.projection->name, *e.projection);
-  for (const BlockSpec& block : a.blocks) blocks_.push_back(make_block(block, store));
+  for (size_t i = 0; i < a.blocks.size(); ++i) blocks_.push_back(make_block(i, store));
   final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
   head_ = Head(a.head, word_embeddings_, options.random_init, store);
 }
 
 at::Tensor Transformer::forward(const PackedInput& input, const ForwardContext& context) {
-  return head_.forward(run(input, context), context);
+  return head_.forward(run(begin(input, context)), context);
 }
 
 at::Tensor Transformer::loss_sum(const PackedInput& input, const at::Tensor& labels,
                                  const ForwardContext& context) {
-  return head_.loss_sum(run(input, context), labels, context);
+  return head_.loss_sum(run(begin(input, context)), labels, context);
+}
+
+at::Tensor Transformer::decode(const PackedInput& input, KeyValueCache& cache,
+                               std::span<const KeyValueCache::Sequence> sequences) {
+  if (task() != ModelTask::kCausalLm) {
+    throw Error(ErrorCode::kUsage, architecture().model_type, "is no causal language model here",
+                "load it for causal language modelling to have it write");
+  }
+  const c10::NoGradGuard no_grad;
+  check(input);
+  KeyValueCache::Extension extension(cache, sequences, input.cu_seqlens);
+  const Pass pass = begin(input, extension);
+  at::Tensor logits;
+  if (input.output_rows.defined() && input.output_rows.numel() == 0) {
+    run_blocks(pass, {});
+    logits = at::empty({0, architecture().vocab_size()}, at::TensorOptions(at::kFloat).device(device()));
+  } else {
+    logits = head_.forward(run(pass), {});
+  }
+  extension.commit();
+  return logits;
 }
 
 std::vector<Site> Transformer::sites() {

@@ -25,6 +25,8 @@ class Transformer : public Model {
   at::Tensor forward(const PackedInput& input, const ForwardContext& context) override;
   at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
                       const ForwardContext& context) override;
+  at::Tensor decode(const PackedInput& input, KeyValueCache& cache,
+                    std::span<const KeyValueCache::Sequence> sequences) override;
   std::vector<Site> sites() override;
   std::vector<Parameter> parameters() override;
   std::vector<std::string> head_modules() const override { return head_.modules(); }
@@ -37,6 +39,7 @@ class Transformer : public Model {
     uint64_t dropout_stream = 0;
   };
   struct Block {
+    size_t index = 0;
     BlockSpec spec;
     std::vector<Linear> linears;  // those of the specification
     JointLinear query_key_value, key_value, gate_up;
@@ -59,26 +62,31 @@ class Transformer : public Model {
     std::vector<AttentionSegment> segments, pooled_segments;  // of all tokens; of those that the head reads
     at::Tensor positions;                                     // undefined without rotary tables
     std::vector<RotaryTable> rotaries;
+    KeyValueCache::Extension* extension = nullptr;  // where the texts began before this pass
   };
 
-  Block make_block(const BlockSpec& spec, ParameterStore& store) const;
+  Block make_block(size_t index, ParameterStore& store) const;
   Branch make_branch(const BranchSpec& spec, const Block& block, LinearRole last,
                      ParameterStore& store) const;
 
   /// Hidden states of the rows that the head reads, behind the last norm.
-  at::Tensor run(const PackedInput& input, const ForwardContext& context) const;
+  at::Tensor run(const Pass& pass) const;
   Pass begin(const PackedInput& input, const ForwardContext& context) const;
+  Pass begin(const PackedInput& input, KeyValueCache::Extension& extension) const;
   void check(const PackedInput& input) const;
   /// A model with one segment puts both texts of a pair into it, whatever its tokenizer says.
   at::Tensor segment_ids(const PackedInput& input) const;
   /// The rows of the table of words, and where in them those of `ids` are.
   Embedding words_of(const at::Tensor& ids) const;
-  at::Tensor embed(const PackedInput& input, const ForwardContext& context) const;
+  at::Tensor embed(const Pass& pass) const;
   /// `rows` (undefined: all) are those that the last block is computed for.
   Stream run_blocks(const Pass& pass, const at::Tensor& rows) const;
   Stream run_block(const Block& block, const Stream& stream, const at::Tensor& rows, const Pass& pass) const;
   NormedSum enter(const Branch& branch, const Stream& stream) const;
   Stream leave(const Branch& branch, const at::Tensor& y, const at::Tensor& residual, const Pass& pass) const;
+  /// Over the tokens of the pass, or all of their texts.
+  at::Tensor attention_of(const Block& block, const AttentionInput& input, AttentionCall call,
+                          const Pass& pass) const;
   /// Attention over x, before its output layer, and x at `rows` for the residual connection.
   WithInput attend(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass) const;
   /// The same with queries, keys and values from one layer.

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -9,6 +11,7 @@
 
 #include "models/model_parts.h"
 #include "models/transformer.h"
+#include "msplora/core/error.h"
 #include "msplora/core/random.h"
 #include "msplora/nn/attention.h"
 #include "msplora/nn/feed_forward.h"
@@ -17,17 +20,6 @@
 
 namespace msplora {
 namespace {
-
-// Rows of the table of positions, int64 [T].
-at::Tensor position_ids(const PackedInput& input, int64_t offset) {
-  at::Tensor positions = at::empty({input.tokens()}, at::kLong);
-  int64_t* position = positions.data_ptr<int64_t>();
-  for (int64_t b = 0; b < input.sequences(); ++b) {
-    for (int32_t t = input.cu_seqlens[b]; t < input.cu_seqlens[b + 1]; ++t)
-      position[t] = t - input.cu_seqlens[b] + offset;
-  }
-  return positions;
-}
 
 // The rows that a head reads; undefined: all.
 at::Tensor pooled_rows(Pool pool, const PackedInput& input) {
@@ -61,11 +53,13 @@ Embedding Transformer::words_of(const at::Tensor& ids) const {
   return {frozen->gather(ids), at::arange(ids.size(0), ids.options())};
 }
 
-at::Tensor Transformer::embed(const PackedInput& input, const ForwardContext& context) const {
+at::Tensor Transformer::embed(const Pass& pass) const {
   const EmbeddingSpec& e = architecture().embeddings;
+  const PackedInput& input = pass.input;
+  const ForwardContext& context = pass.context;
   std::vector<Embedding> parts = {words_of(input.input_ids)};
   if (position_embeddings_.defined())
-    parts.push_back({position_embeddings_, position_ids(input, e.position_offset)});
+    parts.push_back({position_embeddings_, pass.positions.to(at::kCPU, at::kLong) + e.position_offset});
   if (token_type_embeddings_.defined()) parts.push_back({token_type_embeddings_, segment_ids(input)});
   at::Tensor x = embedding_sum(parts, compute_dtype());
   // Hugging Face rounds the factor to the type of the activations.
@@ -83,18 +77,26 @@ Transformer::Pass Transformer::begin(const PackedInput& input, const ForwardCont
   pass.segments = packed_segments(input.cu_seqlens);
   pass.pooled_segments = architecture().head.pool == Pool::kLast ? last_token_segments(input.cu_seqlens)
                                                                  : first_token_segments(input.cu_seqlens);
-  if (architecture().rotaries.empty()) return pass;
+  pass.positions = segment_positions(input.cu_seqlens).to(device());
   int64_t longest = 1;
   for (size_t b = 1; b < input.cu_seqlens.size(); ++b)
     longest = std::max<int64_t>(longest, input.cu_seqlens[b] - input.cu_seqlens[b - 1]);
-  const at::Device device = this->device();
-  for (const RotarySpec& spec : architecture().rotaries) {
-    RotaryTable table = make_rotary_table(longest, spec.frequencies, compute_dtype());
-    table.cos = table.cos.to(device);
-    table.sin = table.sin.to(device);
-    pass.rotaries.push_back(std::move(table));
+  pass.rotaries = rotary_tables(architecture(), longest, compute_dtype(), device());
+  return pass;
+}
+
+Transformer::Pass Transformer::begin(const PackedInput& input, KeyValueCache::Extension& extension) const {
+  for (int64_t i = 0; i < input.sequences(); ++i) {
+    const int64_t length = extension.start(i) + input.cu_seqlens[i + 1] - input.cu_seqlens[i];
+    if (length <= architecture().longest) continue;
+    throw Error(ErrorCode::kData, fmt::format("text {} of the batch", i),
+                fmt::format("would have {} tokens, the model takes {}", length, architecture().longest));
   }
-  pass.positions = segment_positions(input.cu_seqlens).to(device);
+  Pass pass;
+  pass.input = input;
+  pass.positions = extension.positions();
+  pass.rotaries = extension.rotary_tables();
+  pass.extension = &extension;
   return pass;
 }
 
@@ -124,6 +126,13 @@ at::Tensor Transformer::turn(const Block& block, const at::Tensor& projected, co
   return rotary_(x, positions.repeat_interleave(heads), 1, head_dim, table).view_as(projected);
 }
 
+at::Tensor Transformer::attention_of(const Block& block, const AttentionInput& input, AttentionCall call,
+                                     const Pass& pass) const {
+  if (pass.extension == nullptr) return attention(input, call);
+  call.segments = pass.extension->segments(block.index);
+  return attention(pass.extension->append(block.index, input, call.shape), call);
+}
+
 WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at::Tensor& rows,
                               const Pass& pass) const {
   const ForwardContext& context = pass.context;
@@ -141,13 +150,13 @@ WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at:
       const at::Tensor queried = rows_or_all(kv->x, rows);
       const at::Tensor q = turn(block, query.forward(queried, context), {}, shape.heads, rows, pass);
       const at::Tensor key_value = turn(block, kv->y, {}, shape.kv_heads, {}, pass);
-      return {attention(AttentionInput::beside(q, key_value, shape), call), queried};
+      return {attention_of(block, AttentionInput::beside(q, key_value, shape), call, pass), queried};
     }
   } else if (is_joint) {
     if (const auto qkv = block.query_key_value.forward(x, {&query, &key, &value}, context)) {
       const int64_t turned = shape.heads + shape.kv_heads;
-      return {attention(AttentionInput::joint(turn(block, qkv->y, {}, turned, {}, pass), shape), call),
-              qkv->x};
+      const AttentionInput input = AttentionInput::joint(turn(block, qkv->y, {}, turned, {}, pass), shape);
+      return {attention_of(block, input, call, pass), qkv->x};
     }
   }
   const at::Tensor queried = rows_or_all(x, rows);
@@ -155,7 +164,7 @@ WithInput Transformer::attend(const Block& block, const at::Tensor& x, const at:
   const AttentionInput input = AttentionInput::apart(turn(block, q, block.q_norm, shape.heads, rows, pass),
                                                      turn(block, k, block.k_norm, shape.kv_heads, {}, pass),
                                                      value.forward(x, context));
-  return {attention(input, call), queried};
+  return {attention_of(block, input, call, pass), queried};
 }
 
 WithInput Transformer::attend_fused(const Block& block, const at::Tensor& x, const at::Tensor& rows,
@@ -164,14 +173,14 @@ WithInput Transformer::attend_fused(const Block& block, const at::Tensor& x, con
   const at::Tensor qkv = block.at(LinearRole::kQkv).forward(x, pass.context);
   if (!rows.defined()) {
     const at::Tensor turned = turn(block, qkv, {}, shape.heads + shape.kv_heads, {}, pass);
-    return {attention(AttentionInput::joint(turned, shape), call), x};
+    return {attention_of(block, AttentionInput::joint(turned, shape), call, pass), x};
   }
   const int64_t width = shape.heads * shape.head_dim;
   const at::Tensor q = rows_or_all(qkv.narrow(1, 0, width), rows);
   const at::Tensor kv = qkv.narrow(1, width, qkv.size(1) - width).contiguous();
   const AttentionInput input = AttentionInput::beside(turn(block, q, {}, shape.heads, rows, pass),
                                                       turn(block, kv, {}, shape.kv_heads, {}, pass), shape);
-  return {attention(input, call), rows_or_all(x, rows)};
+  return {attention_of(block, input, call, pass), rows_or_all(x, rows)};
 }
 
 WithInput Transformer::feed_forward(const Block& block, const at::Tensor& x, const Pass& pass) const {
@@ -207,7 +216,7 @@ Transformer::Stream Transformer::run_block(const Block& block, const Stream& str
 
 Transformer::Stream Transformer::run_blocks(const Pass& pass, const at::Tensor& last_rows) const {
   const auto& observe = pass.context.observe_hidden;
-  Stream stream{embed(pass.input, pass.context), {}};
+  Stream stream{embed(pass), {}};
   if (observe) observe(0, stream.x);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
@@ -233,12 +242,13 @@ Transformer::Stream Transformer::run_blocks(const Pass& pass, const at::Tensor& 
   return stream;
 }
 
-at::Tensor Transformer::run(const PackedInput& input, const ForwardContext& context) const {
+at::Tensor Transformer::run(const Pass& pass) const {
+  const PackedInput& input = pass.input;
   const Pool pool = architecture().head.pool;
   const at::Tensor rows = pooled_rows(pool, input);
   // Observers see whole layers.
-  const bool is_narrow = rows.defined() && !context.observe_hidden;
-  Stream stream = run_blocks(begin(input, context), is_narrow ? rows : at::Tensor());
+  const bool is_narrow = rows.defined() && !pass.context.observe_hidden;
+  Stream stream = run_blocks(pass, is_narrow ? rows : at::Tensor());
   const at::Tensor chosen = pool == Pool::kEach ? input.output_rows : is_narrow ? at::Tensor() : rows;
   stream = {rows_or_all(stream.x, chosen), rows_or_all(stream.pending, chosen)};
   return stream.pending.defined() ? final_norm_.of_sum(stream.pending, stream.x).normed

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "msplora/core/random.h"
-#include "msplora/io/safetensors.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/runs/tuned_model.h"
 
@@ -38,25 +36,6 @@ std::vector<PackedInput> sample_inputs(const ModelConfig& config) {
     samples.push_back(std::move(sample));
   }
   return samples;
-}
-
-/// The type that most values of the checkpoint are stored in.
-at::ScalarType stored_dtype(const fs::path& directory) {
-  const Checkpoint checkpoint = Checkpoint::open(directory);
-  std::map<at::ScalarType, size_t> bytes;
-  for (const std::string& name : checkpoint.names()) {
-    const TensorInfo& info = checkpoint.info(name);
-    bytes[info.dtype] += info.end - info.begin;
-  }
-  at::ScalarType best = at::kFloat;
-  size_t most = 0;
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
-    if (bytes[dtype] > most) {
-      best = dtype;
-      most = bytes[dtype];
-    }
-  }
-  return best;
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/data/label_map.h"
+#include "msplora/io/safetensors.h"
 #include "msplora/nn/device.h"
 #include "msplora/tasks/task.h"
 
@@ -78,6 +80,24 @@ void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
     if (entry.path().extension() == ".tiktoken")
       write_file_atomically(to / entry.path().filename(), read_file(entry.path()));
   }
+}
+
+at::ScalarType stored_dtype(const fs::path& directory) {
+  const Checkpoint checkpoint = Checkpoint::open(directory);
+  std::map<at::ScalarType, size_t> bytes;
+  for (const std::string& name : checkpoint.names()) {
+    const TensorInfo& info = checkpoint.info(name);
+    bytes[info.dtype] += info.end - info.begin;
+  }
+  at::ScalarType best = at::kFloat;
+  size_t most = 0;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    if (bytes[dtype] > most) {
+      best = dtype;
+      most = bytes[dtype];
+    }
+  }
+  return best;
 }
 
 ModelLoadOptions load_options(const ModelOptions& model, const TrainOptions& train, ModelTask head,

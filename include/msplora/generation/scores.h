@@ -17,6 +17,9 @@ namespace msplora {
 void apply_rules(const GenerationOptions& options, std::span<const int32_t> ids, size_t prompt_length,
                  std::span<double> scores);
 
+/// Whether apply_rules changes scores behind so many tokens that were made.
+bool has_rules(const GenerationOptions& options, size_t made);
+
 /// The token with the highest score, the first of several. Throws Error{kNumerics} when no token may follow.
 int32_t likeliest(std::span<const double> scores);
 
@@ -27,6 +30,14 @@ std::vector<double> sampling_probabilities(const GenerationOptions& options, std
 
 /// The first token, in the order of ids, up to which the probabilities sum to more than u in [0, 1).
 int32_t draw(std::span<const double> probabilities, double u);
+
+/// The token that the options take: after apply_rules the likeliest, or with do_sample the one that u in
+/// [0, 1) draws. Throws Error{kNumerics} when no token may follow, or the scores are not numbers.
+int32_t next_token(const GenerationOptions& options, std::span<const int32_t> ids, size_t prompt_length,
+                   std::span<const float> scores, double u);
+
+/// log(softmax(scores)[token]).
+double log_probability(std::span<const float> scores, int32_t token);
 
 /// log(softmax(scores)), in place.
 void log_softmax(std::span<double> scores);

@@ -5,10 +5,12 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "msplora/models/architecture.h"
+#include "msplora/models/key_value_cache.h"
 #include "msplora/models/model_config.h"
 #include "msplora/nn/context.h"
 #include "msplora/nn/linear.h"
@@ -31,6 +33,13 @@ class Model {
   /// (float64) scalar. Where the head is frozen, its logits never exist as a whole.
   virtual at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
                               const ForwardContext& context) = 0;
+
+  /// Causal language models: forward() of texts that the cache holds the beginnings of. Sequence i of the
+  /// input continues sequences[i], whose new keys and values the cache then has too; where something is
+  /// thrown, it is as before. Without a graph. Throws as forward(), for texts longer than the model takes, and
+  /// Error{kUsage} for other models.
+  virtual at::Tensor decode(const PackedInput& input, KeyValueCache& cache,
+                            std::span<const KeyValueCache::Sequence> sequences) = 0;
 
   /// Every linear layer that an adapter may change, in order of execution. The pointers live as long as the
   /// model.

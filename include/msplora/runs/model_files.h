@@ -16,6 +16,9 @@ namespace msplora {
 /// Of float32, bfloat16, float16 and their usual other names. Throws Error{kUsage} with the nearest.
 at::ScalarType parse_dtype(const std::string& name);
 
+/// The type that most values of a model directory are stored in.
+at::ScalarType stored_dtype(const std::filesystem::path& directory);
+
 /// Head counts of the model, which some methods plan with.
 AttentionHeads attention_heads(const ModelConfig& config);
 

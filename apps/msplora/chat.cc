@@ -1,0 +1,207 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "generation_arguments.h"
+#include "msplora/core/file.h"
+#include "msplora/core/interrupt.h"
+#include "msplora/core/option_io.h"
+#include "msplora/train/runtime.h"
+#include "program.h"
+
+namespace msplora {
+namespace {
+
+struct ChatArguments {
+  GenerationArguments generation;
+  std::string prompt;
+};
+
+/// Waits for input so that a signal is noticed meanwhile. False at the end of the input, and when a stop was
+/// asked for.
+bool read_line(std::string& line) {
+  while (std::cin.rdbuf()->in_avail() <= 0) {
+    if (interrupt_requested()) return false;
+    pollfd input = {STDIN_FILENO, POLLIN, 0};
+    if (poll(&input, 1, 200) != 0) break;
+  }
+  return static_cast<bool>(std::getline(std::cin, line));
+}
+
+/// A text that user and model write in turn.
+class Conversation {
+ public:
+  Conversation(LanguageModel& model, GenerationOptions options, const CommonOptions& common)
+      : model_(model), options_(std::move(options)), common_(common), is_terminal_(isatty(STDIN_FILENO) == 1) {}
+
+  void run(const std::string& prompt) {
+    if (is_terminal_) say("Type a text for the model to go on with; /help lists commands.");
+    if (!prompt.empty()) answer(prompt);
+    std::string line;
+    while (!is_over_) {
+      if (is_terminal_) std::cout << "> " << std::flush;
+      if (!read_line(line)) break;
+      try {
+        if (line.starts_with("/")) {
+          obey(line);
+        } else if (!line.empty()) {
+          answer(line);
+        }
+      } catch (const Error& error) {
+        if (!is_terminal_) throw;
+        say(error.what());
+      }
+    }
+    if (is_terminal_ && !is_over_) std::cout << '\n';
+  }
+
+ private:
+  void say(const std::string& text) const {
+    if (!common_.json) std::cout << text << '\n' << std::flush;
+  }
+
+  void answer(const std::string& line) {
+    GenerationRequest request;
+    // Special tokens stand at the beginning of the text alone.
+    EncodeOptions encode;
+    encode.add_special_tokens = ids_.empty();
+    const std::vector<int32_t> read =
+        model_.tokenizer()->encode({ids_.empty() ? line : "\n" + line, {}}, encode).ids;
+    request.prompt_ids = ids_;
+    request.prompt_ids.insert(request.prompt_ids.end(), read.begin(), read.end());
+    request.options = options_;
+    request.number = turns_;
+    request.is_cancelled = interrupt_requested;
+    if (!common_.json) request.on_text = [](std::string_view text) { std::cout << text << std::flush; };
+    std::vector<int32_t> ids = request.prompt_ids;
+    const Generation made = model_.generate(std::move(request));
+    ++turns_;
+    ids.insert(ids.end(), made.tokens.begin(), made.tokens.end());
+    if (made.finish_reason == FinishReason::kEndToken) ids.pop_back();
+    ids_ = std::move(ids);
+    transcript_ += line + made.text + "\n";
+    if (common_.json) {
+      std::cout << nlohmann::ordered_json{{"text", made.text},
+                                          {"finish_reason", finish_reason_name(made.finish_reason)},
+                                          {"prompt_tokens", made.prompt_tokens},
+                                          {"tokens", made.tokens}}
+                       .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
+                << '\n'
+                << std::flush;
+    } else {
+      if (!made.beams.empty()) std::cout << made.text;
+      std::cout << '\n' << std::flush;
+    }
+    // The first Ctrl-C ends an answer, not the conversation.
+    if (made.finish_reason == FinishReason::kCancelled && is_terminal_) clear_interrupt();
+    if (made.finish_reason == FinishReason::kLongest) say("(the model takes no longer text: /reset begins anew)");
+  }
+
+  void obey(const std::string& line) {
+    const size_t space = line.find(' ');
+    const std::string name = line.substr(0, space);
+    const std::string rest = space == std::string::npos ? "" : line.substr(line.find_first_not_of(' ', space));
+    const auto found = kCommands.find(name);
+    if (found == kCommands.end()) {
+      std::vector<std::string> names;
+      for (const auto& [known, command] : kCommands) names.push_back(known);
+      throw Error(ErrorCode::kUsage, "chat", "there is no command `" + name + "`", did_you_mean(name, names));
+    }
+    (this->*found->second.run)(rest);
+  }
+
+  void help(const std::string&) {
+    for (const auto& [name, command] : kCommands) say(fmt::format("{:<10} {}", name, command.help));
+  }
+  void reset(const std::string&) {
+    ids_.clear();
+    transcript_.clear();
+    turns_ = 0;
+    model_.generator().forget();
+  }
+  void adapter(const std::string& name) {
+    if (!name.empty()) {
+      model_.use(name == "none" ? "" : name);
+    }
+    say(fmt::format("adapter: {} (of: none, {})", model_.adapter().empty() ? "none" : model_.adapter(),
+                    fmt::join(model_.adapters(), ", ")));
+  }
+  void set(const std::string& assignment) {
+    if (!assignment.empty()) {
+      const OptionNode node = parse_override(assignment);
+      GenerationOptions changed = options_;
+      ErrorList errors;
+      read_options(changed, node, errors);
+      const bool draws = changed.temperature != 1.0 || changed.top_k > 0 || changed.top_p < 1.0 ||
+                         changed.min_p > 0.0 || changed.typical_p < 1.0;
+      if (node.find("do_sample") == nullptr && draws) changed.do_sample = true;
+      check_generation(changed, "", errors);
+      errors.throw_if_any(ErrorCode::kUsage, "chat");
+      options_ = changed;
+    }
+    say(to_yaml(options_));
+  }
+  void save(const std::string& path) {
+    if (path.empty()) throw Error(ErrorCode::kUsage, "chat", "/save needs a file");
+    write_file_atomically(path, transcript_);
+    say("saved " + path);
+  }
+  void quit(const std::string&) { is_over_ = true; }
+
+  struct ChatCommand {
+    const char* help;
+    void (Conversation::*run)(const std::string& rest);
+  };
+  static const std::map<std::string, ChatCommand> kCommands;
+
+  LanguageModel& model_;
+  GenerationOptions options_;
+  const CommonOptions& common_;
+  bool is_terminal_;
+  bool is_over_ = false;
+  std::vector<int32_t> ids_;  // of the whole text
+  std::string transcript_;
+  uint64_t turns_ = 0;
+};
+
+const std::map<std::string, Conversation::ChatCommand> Conversation::kCommands = {
+    {"/help", {"what can be typed", &Conversation::help}},
+    {"/reset", {"forget the text so far", &Conversation::reset}},
+    {"/adapter", {"NAME: write with this adapter, or `none`; alone: which there are", &Conversation::adapter}},
+    {"/set", {"OPTION=VALUE, e.g. temperature=0.7; alone: all options", &Conversation::set}},
+    {"/save", {"FILE: write the text so far", &Conversation::save}},
+    {"/quit", {"end", &Conversation::quit}},
+};
+
+void chat(const ChatArguments& arguments, const CommonOptions& common) {
+  use_threads(common.threads);
+  GeneratorOptions options;
+  options.keeps_last = true;
+  LanguageModel model = open_language_model(arguments.generation, options, common);
+  const GenerationOptions generation = with_arguments(model.defaults(), arguments.generation);
+  Conversation(model, generation, common).run(arguments.prompt);
+}
+
+}  // namespace
+
+Command add_chat(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand("chat", "Write a text in turn with a model");
+  auto arguments = std::make_shared<ChatArguments>();
+  add_generation_arguments(*command, arguments->generation);
+  command->add_option("--prompt", arguments->prompt, "What is typed first")->type_name("TEXT");
+  add_common(*command, common);
+  return {command, [arguments, &common] { chat(*arguments, common); }};
+}
+
+}  // namespace msplora

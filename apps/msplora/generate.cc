@@ -1,0 +1,253 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "generation_arguments.h"
+#include "msplora/core/file.h"
+#include "msplora/core/interrupt.h"
+#include "msplora/core/log.h"
+#include "msplora/train/runtime.h"
+#include "program.h"
+
+namespace msplora {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct GenerateArguments {
+  GenerationArguments generation;
+  std::vector<std::string> prompts;
+  std::string file;
+  std::string output;
+  int64_t samples = 1;
+  int64_t max_batch = 16;
+  bool logprobs = false;
+  bool echo = false;
+};
+
+/// A text to be written, and the adapter that it is written with.
+struct Job {
+  GenerationRequest request;
+  std::string adapter;
+  Json id;  // of the line it comes from; null without one
+};
+
+/// What a line of JSON asks for: `prompt`, maybe `adapter` and `id`, and options by their names.
+Job job_of_json(const std::string& line, const std::string& where, const Job& common) {
+  const nlohmann::json given = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!given.is_object() || !given.contains("prompt") || !given["prompt"].is_string()) {
+    throw Error(ErrorCode::kData, where, "expected an object with a text `prompt`",
+                R"({"prompt": "Once upon a time", "max_new_tokens": 50})");
+  }
+  Job job = common;
+  job.request.prompt = given["prompt"];
+  nlohmann::json options = given;
+  options.erase("prompt");
+  if (given.contains("id")) job.id = given["id"];
+  options.erase("id");
+  if (given.contains("adapter")) {
+    if (!given["adapter"].is_string()) throw Error(ErrorCode::kData, where, "`adapter` is not a name");
+    job.adapter = given["adapter"];
+  }
+  options.erase("adapter");
+  ErrorList errors;
+  override_generation(job.request.options, options, where, errors);
+  check_generation(job.request.options, where + ": ", errors);
+  errors.throw_if_any(ErrorCode::kData, where);
+  return job;
+}
+
+/// Prompts of the command line, else of the file: a JSON object a line (.jsonl), or a prompt a line.
+std::vector<Job> read_jobs(const GenerateArguments& arguments, const Job& common) {
+  std::vector<Job> jobs;
+  const auto add = [&](Job job) {
+    for (int64_t i = 0; i < arguments.samples; ++i) {
+      job.request.number = jobs.size();
+      jobs.push_back(job);
+    }
+  };
+  const auto add_prompt = [&](const std::string& prompt) {
+    Job job = common;
+    job.request.prompt = prompt;
+    add(std::move(job));
+  };
+  for (const std::string& prompt : arguments.prompts) add_prompt(prompt);
+  if (!jobs.empty() && arguments.file.empty()) return jobs;
+  if (arguments.file.empty() || arguments.file == "-") {
+    // All of standard input is one prompt.
+    std::string prompt{std::istreambuf_iterator<char>(std::cin), {}};
+    if (!prompt.empty() && prompt.back() == '\n') prompt.pop_back();
+    add_prompt(prompt);
+    return jobs;
+  }
+  const bool is_json = std::filesystem::path(arguments.file).extension() == ".jsonl";
+  LineReader reader(arguments.file);
+  std::string line;
+  while (reader.next(line)) {
+    if (line.find_first_not_of(" \t") == std::string::npos) continue;
+    const std::string where = file_and_line(arguments.file, reader.line());
+    if (is_json) {
+      add(job_of_json(line, where, common));
+    } else {
+      add_prompt(line);
+    }
+  }
+  if (jobs.empty()) throw Error(ErrorCode::kData, arguments.file, "holds no prompts");
+  return jobs;
+}
+
+Json to_json(const Job& job, const Generation& generation, const LanguageModel& model) {
+  Json json;
+  if (!job.id.is_null()) json["id"] = job.id;
+  json["prompt"] = job.request.prompt;
+  json["text"] = generation.text;
+  json["finish_reason"] = finish_reason_name(generation.finish_reason);
+  json["prompt_tokens"] = generation.prompt_tokens;
+  json["tokens"] = generation.tokens;
+  if (!job.adapter.empty()) json["adapter"] = job.adapter;
+  if (job.request.options.do_sample) json["seed"] = job.request.options.seed;
+  if (!generation.logprobs.empty()) json["logprobs"] = generation.logprobs;
+  for (const Hypothesis& beam : generation.beams) {
+    json["beams"].push_back({{"text", model.tokenizer()->decode(beam.tokens)},
+                             {"score", beam.score},
+                             {"tokens", beam.tokens}});
+  }
+  return json;
+}
+
+/// Writes results in the order of their prompts, each as soon as those before it are there.
+class ResultWriter {
+ public:
+  ResultWriter(const std::vector<Job>& jobs, const GenerateArguments& arguments, bool is_json,
+               const LanguageModel& model, std::ostream& out)
+      : jobs_(jobs), arguments_(arguments), is_json_(is_json), model_(model), out_(out), results_(jobs.size()) {}
+
+  /// One prompt on the terminal: its text is shown as it comes.
+  bool is_streamed() const { return jobs_.size() == 1 && !is_json_; }
+
+  void take(size_t index, Generation generation) {
+    results_[index] = std::move(generation);
+    while (next_ < jobs_.size() && results_[next_]) write(next_++);
+    out_ << std::flush;
+  }
+  const std::vector<std::optional<Generation>>& results() const { return results_; }
+
+ private:
+  void write(size_t index) {
+    const Job& job = jobs_[index];
+    const Generation& generation = *results_[index];
+    if (is_json_) {
+      out_ << to_json(job, generation, model_).dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
+      return;
+    }
+    if (is_streamed()) {
+      if (!generation.beams.empty()) out_ << generation.text;
+      out_ << '\n';
+      return;
+    }
+    if (index > 0) out_ << '\n';
+    out_ << "==> " << job.request.prompt << '\n' << generation.text << '\n';
+  }
+
+  const std::vector<Job>& jobs_;
+  const GenerateArguments& arguments_;
+  bool is_json_;
+  const LanguageModel& model_;
+  std::ostream& out_;
+  std::vector<std::optional<Generation>> results_;
+  size_t next_ = 0;
+};
+
+void say_speed(const std::vector<std::optional<Generation>>& results, double seconds) {
+  size_t read = 0, made = 0;
+  for (const auto& one : results) {
+    if (!one) continue;
+    read += one->prompt_tokens;
+    made += one->tokens.size();
+  }
+  log_info(fmt::format("{} tokens read and {} written in {:.2f} s ({:.1f} written a second)", read, made, seconds,
+                       static_cast<double>(made) / std::max(seconds, 1e-9)));
+}
+
+void generate_all(const GenerateArguments& arguments, const CommonOptions& common, std::ostream& out,
+                  bool is_json) {
+  GeneratorOptions options;
+  options.max_batch = arguments.max_batch;
+  LanguageModel model = open_language_model(arguments.generation, options, common);
+  Job shared;
+  shared.request.options = with_arguments(model.defaults(), arguments.generation);
+  shared.request.wants_logprobs = arguments.logprobs;
+  shared.request.is_cancelled = interrupt_requested;
+  shared.adapter = model.adapter();
+  std::vector<Job> jobs = read_jobs(arguments, shared);
+  ResultWriter writer(jobs, arguments, is_json, model, out);
+  if (writer.is_streamed()) {
+    if (arguments.echo) out << jobs.front().request.prompt << std::flush;
+    jobs.front().request.on_text = [&out](std::string_view text) { out << text << std::flush; };
+  }
+  std::map<std::string, std::vector<size_t>> by_adapter;
+  for (size_t i = 0; i < jobs.size(); ++i) by_adapter[jobs[i].adapter].push_back(i);
+  const auto begin = std::chrono::steady_clock::now();
+  for (const auto& [adapter, members] : by_adapter) {
+    model.use(adapter);
+    std::vector<GenerationRequest> requests;
+    for (const size_t i : members) requests.push_back(jobs[i].request);
+    model.generator().generate(std::move(requests), [&](size_t index, const Generation& generation) {
+      if (generation.finish_reason != FinishReason::kCancelled || writer.is_streamed())
+        writer.take(members[index], generation);
+    });
+  }
+  say_speed(writer.results(),
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  if (interrupt_requested()) throw Error(ErrorCode::kInterrupted, "generate", "stopped");
+}
+
+void generate(const GenerateArguments& arguments, const CommonOptions& common) {
+  use_threads(common.threads);
+  const bool is_json = common.json || std::filesystem::path(arguments.output).extension() == ".jsonl";
+  if (arguments.output.empty()) return generate_all(arguments, common, std::cout, is_json);
+  std::vector<std::filesystem::path> inputs = {arguments.generation.model};
+  if (!arguments.file.empty()) inputs.emplace_back(arguments.file);
+  refuse_input_as_output(arguments.output, inputs);
+  write_file_atomically(arguments.output,
+                        [&](std::ostream& out) { generate_all(arguments, common, out, is_json); });
+}
+
+}  // namespace
+
+Command add_generate(CLI::App& program, CommonOptions& common) {
+  CLI::App* command = program.add_subcommand("generate", "Go on with texts");
+  auto arguments = std::make_shared<GenerateArguments>();
+  add_generation_arguments(*command, arguments->generation);
+  command->add_option("--prompt", arguments->prompts, "Text to go on with; repeatable. Default: standard input")
+      ->type_name("TEXT")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
+  command
+      ->add_option("--prompts", arguments->file,
+                   "File of prompts: one a line, or in .jsonl an object with `prompt` and options of its own")
+      ->type_name("FILE");
+  command->add_option("--output", arguments->output, "File to write (.jsonl: as --json); default: standard output")
+      ->type_name("FILE");
+  command->add_option("--samples", arguments->samples, "Texts for each prompt, with draws of their own")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-batch", arguments->max_batch, "Texts that are written at a time")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--logprobs", arguments->logprobs, "With --json: log-probabilities of the tokens");
+  command->add_flag("--echo", arguments->echo, "Show the prompt before its text");
+  add_common(*command, common);
+  return {command, [arguments, &common] { generate(*arguments, common); }};
+}
+
+}  // namespace msplora

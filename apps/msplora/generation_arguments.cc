@@ -1,0 +1,113 @@
+#include "generation_arguments.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <type_traits>
+
+#include "msplora/core/error.h"
+#include "msplora/generation/options.h"
+
+namespace msplora {
+namespace {
+
+using nlohmann::json;
+
+std::string flag_of(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return "--" + name;
+}
+
+/// A number where it is one, else the text, which the reader of the options then refuses.
+json number_or_text(const std::string& text) {
+  const json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return parsed.is_number() ? parsed : json(text);
+}
+
+/// Names by which adapters are chosen: NAME=DIR, or the directory's own.
+std::map<std::string, std::filesystem::path> named_adapters(const std::vector<std::string>& given) {
+  std::map<std::string, std::filesystem::path> adapters;
+  for (const std::string& one : given) {
+    const size_t equals = one.find('=');
+    const std::filesystem::path path = equals == std::string::npos ? one : one.substr(equals + 1);
+    const std::filesystem::path whole = path.filename().empty() ? path.parent_path() : path;
+    const std::string name = equals == std::string::npos ? whole.filename().string() : one.substr(0, equals);
+    if (!adapters.emplace(name, path).second) {
+      throw Error(ErrorCode::kUsage, "--adapter", "two are called `" + name + "`",
+                  "give them names: --adapter NAME=DIR");
+    }
+  }
+  return adapters;
+}
+
+}  // namespace
+
+void add_generation_arguments(CLI::App& command, GenerationArguments& arguments) {
+  command.add_option("--model", arguments.model, "Directory of a causal language model")
+      ->required()
+      ->type_name("DIR");
+  command
+      .add_option("--adapter", arguments.adapters,
+                  "Adapter directory (native or PEFT form), with a name to choose it by; repeatable")
+      ->type_name("[NAME=]DIR")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
+  command.add_flag("--merge", arguments.merge, "Add the adapter to the weights before the first token");
+  command.add_option("--dtype", arguments.dtype, "Type of activations and weights; `auto`: as they are stored")
+      ->transform(dtype_choice({"auto", "float32", "bfloat16"}));
+  command.add_flag("--greedy", arguments.greedy, "Take the likeliest token, whatever generation_config.json says");
+  GenerationOptions options;
+  options.visit([&](const std::string& name, auto& field, const std::string& help, const auto&...) {
+    using Field = std::decay_t<decltype(field)>;
+    if constexpr (std::is_same_v<Field, bool>) {
+      command.add_flag(flag_of(name), arguments.do_sample, help);
+    } else {
+      constexpr bool is_list = std::is_same_v<Field, std::vector<std::string>>;
+      auto* option = command.add_option(flag_of(name), arguments.values[name], help)->group("Generation");
+      option->type_name(is_list || std::is_same_v<Field, std::string> ? "TEXT" : "N");
+      option->expected(1)->allow_extra_args(false);
+      if (is_list) option->take_all();
+      if (std::is_same_v<Field, std::vector<int64_t>>) option->delimiter(',')->take_all();
+    }
+  });
+}
+
+GenerationOptions with_arguments(GenerationOptions options, const GenerationArguments& arguments) {
+  json given = json::object();
+  options.visit([&](const std::string& name, auto& field, const auto&...) {
+    const auto found = arguments.values.find(name);
+    if (found == arguments.values.end() || found->second.empty()) return;
+    using Field = std::decay_t<decltype(field)>;
+    if constexpr (std::is_same_v<Field, std::vector<std::string>>) {
+      given[name] = found->second;
+    } else if constexpr (std::is_same_v<Field, std::vector<int64_t>>) {
+      for (const std::string& one : found->second) given[name].push_back(number_or_text(one));
+    } else if constexpr (std::is_same_v<Field, std::string>) {
+      given[name] = found->second.back();
+    } else {
+      given[name] = number_or_text(found->second.back());
+    }
+  });
+  if (arguments.do_sample) given["do_sample"] = true;
+  if (arguments.greedy) given["do_sample"] = false;
+  ErrorList errors;
+  override_generation(options, given, "generation", errors);
+  check_generation(options, "generation.", errors);
+  errors.throw_if_any(ErrorCode::kUsage, "generation");
+  return options;
+}
+
+LanguageModel open_language_model(const GenerationArguments& arguments, const GeneratorOptions& options,
+                                  const CommonOptions& common) {
+  LanguageModelOptions open;
+  open.adapters = named_adapters(arguments.adapters);
+  open.merge = arguments.merge;
+  open.dtype = arguments.dtype;
+  open.device = device_of(common);
+  open.generator = options;
+  return LanguageModel::open(arguments.model, open);
+}
+
+}  // namespace msplora

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "msplora/runs/language_model.h"
+#include "program.h"
+
+namespace msplora {
+
+/// A model that writes, as `generate` and `chat` open it, and how it does.
+struct GenerationArguments {
+  std::string model;
+  std::vector<std::string> adapters;  // DIR or NAME=DIR
+  bool merge = false;
+  std::string dtype = "auto";
+  bool greedy = false, do_sample = false;
+  std::map<std::string, std::vector<std::string>> values;  // of options, by their names
+};
+
+/// Adds --model, --adapter, --merge, --dtype and an option for each of GenerationOptions.
+void add_generation_arguments(CLI::App& command, GenerationArguments& arguments);
+
+/// Opens the model. Its defaults become those of generation_config.json with what the arguments say.
+LanguageModel open_language_model(const GenerationArguments& arguments, const GeneratorOptions& options,
+                                  const CommonOptions& common);
+/// `options` with what the arguments say. Throws Error{kUsage} listing everything that is wrong.
+GenerationOptions with_arguments(GenerationOptions options, const GenerationArguments& arguments);
+
+}  // namespace msplora

@@ -1,0 +1,282 @@
+#include "msplora/models/generator.h"
+
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/text_in_progress.h"
+#include "msplora/core/error.h"
+#include "msplora/core/option_io.h"
+
+namespace msplora {
+namespace {
+
+/// A pass over the next tokens of the texts in progress.
+struct DecodePass {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> cu_seqlens = {0};
+  std::vector<KeyValueCache::Sequence> sequences;
+  std::vector<int64_t> output_rows;
+  struct Part {
+    TextInProgress* text;
+    size_t tokens;        // that it reads of each of its sequences
+    int64_t scores = -1;  // the first of its rows of scores; -1: its prompt goes on
+  };
+  std::vector<Part> parts;
+
+  void add(TextInProgress& text, size_t most) {
+    const size_t tokens = std::min(text.unread(0).size(), most);
+    const bool is_whole = tokens == text.unread(0).size();
+    parts.push_back({&text, tokens, is_whole ? static_cast<int64_t>(output_rows.size()) : -1});
+    for (size_t i = 0; i < text.sequences().size(); ++i) {
+      const auto read = text.unread(i).first(tokens);
+      ids.insert(ids.end(), read.begin(), read.end());
+      sequences.push_back(text.sequences()[i]);
+      cu_seqlens.push_back(static_cast<int32_t>(ids.size()));
+      if (is_whole) output_rows.push_back(static_cast<int64_t>(ids.size()) - 1);
+    }
+  }
+};
+
+at::Tensor as_tensor(const std::vector<int64_t>& values) {
+  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
+  std::copy(values.begin(), values.end(), tensor.data_ptr<int64_t>());
+  return tensor;
+}
+
+}  // namespace
+
+const char* finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kEndToken:
+      return "end_token";
+    case FinishReason::kStopString:
+      return "stop_string";
+    case FinishReason::kMaxNewTokens:
+      return "max_new_tokens";
+    case FinishReason::kLongest:
+      return "context";
+    case FinishReason::kCancelled:
+      return "cancelled";
+  }
+  return "";
+}
+
+struct Generator::Impl {
+  Model& model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::vector<int64_t> end_tokens;
+  GeneratorOptions options;
+  KeyValueCache cache;
+  /// The last text, for a request that begins in the same way.
+  struct Last {
+    std::vector<int32_t> ids;
+    KeyValueCache::Sequence sequence;
+  };
+  std::optional<Last> last;
+
+  Impl(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std::vector<int64_t> end_tokens,
+       const GeneratorOptions& options)
+      : model(model),
+        tokenizer(std::move(tokenizer)),
+        end_tokens(std::move(end_tokens)),
+        options(options),
+        cache(model.architecture(), model.compute_dtype(), model.device()) {}
+
+  void forget() {
+    if (last) cache.end(last->sequence);
+    last.reset();
+  }
+
+  std::vector<int32_t> prompt_of(const GenerationRequest& request, const std::string& where) const;
+  TextInProgress prepare(size_t index, GenerationRequest request, const std::string& where) const;
+  /// Gives the text a place in the cache, beside what it begins with.
+  void begin(TextInProgress& text, bool is_alone);
+  void end(TextInProgress& text, bool is_alone);
+  void run(DecodePass& pass);
+  std::vector<Generation> write(std::deque<TextInProgress> waiting,
+                                const std::function<void(size_t, const Generation&)>& on_done);
+};
+
+std::vector<int32_t> Generator::Impl::prompt_of(const GenerationRequest& request,
+                                                const std::string& where) const {
+  std::vector<int32_t> ids = request.prompt_ids;
+  if (ids.empty() && tokenizer != nullptr) {
+    ids = tokenizer->encode({request.prompt, {}}).ids;
+    const auto begin = tokenizer->bos_id();
+    if (ids.empty() && begin) ids = {*begin};
+  }
+  if (ids.empty()) throw Error(ErrorCode::kData, where, "has no tokens", "a model goes on with a text");
+  const int64_t vocabulary = model.architecture().vocab_size(), longest = model.architecture().longest;
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < vocabulary) continue;
+    throw Error(ErrorCode::kData, where, fmt::format("token {} is not below {}", id, vocabulary),
+                "does the tokenizer belong to this model?");
+  }
+  if (static_cast<int64_t>(ids.size()) > longest) {
+    throw Error(ErrorCode::kData, where,
+                fmt::format("has {} tokens, the model takes {}", ids.size(), longest), "shorten it");
+  }
+  return ids;
+}
+
+TextInProgress Generator::Impl::prepare(size_t index, GenerationRequest request,
+                                        const std::string& where) const {
+  if (request.options.eos_token_id.empty()) request.options.eos_token_id = end_tokens;
+  ErrorList errors;
+  check_ranges(request.options, where + ": ", errors);
+  check_generation(request.options, where + ": ", errors);
+  errors.throw_if_any(where);
+  std::vector<int32_t> prompt = prompt_of(request, where);
+  // The last token that is made is never read.
+  const int64_t room = model.architecture().longest - static_cast<int64_t>(prompt.size()) + 1;
+  return TextInProgress(index, std::move(request), std::move(prompt), tokenizer, room);
+}
+
+void Generator::Impl::begin(TextInProgress& text, bool is_alone) {
+  const std::span<const int32_t> prompt = text.unread(0);
+  if (last && is_alone) {
+    const auto [mine, theirs] = std::mismatch(prompt.begin(), prompt.end() - 1, last->ids.begin(),
+                                              last->ids.end());
+    const auto same = static_cast<size_t>(mine - prompt.begin());
+    if (same > 0 && cache.cut(last->sequence, static_cast<int64_t>(same))) {
+      text.begin(last->sequence, same);
+      last.reset();
+      return;
+    }
+    forget();
+  }
+  text.begin(cache.start(static_cast<int64_t>(prompt.size())), 0);
+}
+
+void Generator::Impl::end(TextInProgress& text, bool is_alone) {
+  const bool is_kept = options.keeps_last && is_alone && text.width() == 1;
+  if (is_kept) {
+    forget();
+    const auto ids = text.read_tokens();
+    last = Last{{ids.begin(), ids.end()}, text.sequences().front()};
+    return;
+  }
+  for (const KeyValueCache::Sequence sequence : text.sequences()) cache.end(sequence);
+}
+
+void Generator::Impl::run(DecodePass& pass) {
+  PackedInput input;
+  input.input_ids = as_tensor({pass.ids.begin(), pass.ids.end()});
+  input.cu_seqlens = pass.cu_seqlens;
+  input.output_rows = as_tensor(pass.output_rows);
+  const at::Tensor logits =
+      model.decode(input, cache, pass.sequences).to(at::kCPU, at::kFloat).contiguous();
+  const auto vocabulary = static_cast<size_t>(logits.size(1));
+  const std::span<const float> scores(logits.data_ptr<float>(), static_cast<size_t>(logits.numel()));
+  for (const DecodePass::Part& part : pass.parts) {
+    part.text->has_read(part.tokens);
+    if (part.scores < 0) continue;
+    const size_t rows = part.text->sequences().size();
+    part.text->advance(scores.subspan(static_cast<size_t>(part.scores) * vocabulary, rows * vocabulary),
+                       vocabulary, cache);
+  }
+}
+
+std::vector<Generation> Generator::Impl::write(
+    std::deque<TextInProgress> waiting, const std::function<void(size_t, const Generation&)>& on_done) {
+  const bool is_alone = waiting.size() == 1;
+  std::vector<Generation> results(waiting.size());
+  std::vector<TextInProgress> live;
+  const auto most = static_cast<size_t>(options.max_batch);
+  size_t width = 0;
+  while (!waiting.empty() || !live.empty()) {
+    while (!waiting.empty() && (live.empty() || width + waiting.front().width() <= most)) {
+      width += waiting.front().width();
+      live.push_back(std::move(waiting.front()));
+      waiting.pop_front();
+      begin(live.back(), is_alone);
+    }
+    DecodePass pass;
+    auto budget = static_cast<size_t>(options.prefill_tokens);
+    for (TextInProgress& text : live) {
+      text.ask_whether_cancelled();
+      if (text.is_done()) continue;
+      const bool is_prompt = text.unread(0).size() > 1;
+      if (is_prompt && budget == 0) continue;
+      pass.add(text, is_prompt ? budget : 1);
+      if (is_prompt) budget -= pass.parts.back().tokens;
+    }
+    if (!pass.parts.empty()) run(pass);
+    std::vector<TextInProgress> left;
+    for (TextInProgress& text : live) {
+      if (!text.is_done()) {
+        left.push_back(std::move(text));
+        continue;
+      }
+      end(text, is_alone);
+      width -= text.width();
+      Generation& result = results[text.index()] = text.take_result();
+      if (on_done) on_done(text.index(), result);
+    }
+    live = std::move(left);
+  }
+  return results;
+}
+
+Generator::Generator(Model& model, std::shared_ptr<const Tokenizer> tokenizer,
+                     std::vector<int64_t> end_tokens, const GeneratorOptions& options)
+    : impl_(std::make_unique<Impl>(model, std::move(tokenizer), std::move(end_tokens), options)) {
+  if (model.task() != ModelTask::kCausalLm) {
+    throw Error(ErrorCode::kUsage, model.architecture().model_type, "does not write texts here",
+                "load it for causal language modelling");
+  }
+  if (options.max_batch < 1 || options.prefill_tokens < 1)
+    throw Error(ErrorCode::kUsage, "generator", "expected max_batch and prefill_tokens of at least 1");
+}
+
+Generator::~Generator() = default;
+
+Generation Generator::generate(GenerationRequest request) {
+  std::vector<GenerationRequest> requests;
+  requests.push_back(std::move(request));
+  return std::move(generate(std::move(requests)).front());
+}
+
+std::vector<Generation> Generator::generate(
+    std::vector<GenerationRequest> requests,
+    const std::function<void(size_t index, const Generation& generation)>& on_done) {
+  std::deque<TextInProgress> waiting;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const std::string where = requests.size() == 1 ? "the prompt" : fmt::format("prompt {}", i + 1);
+    waiting.push_back(impl_->prepare(i, std::move(requests[i]), where));
+  }
+  try {
+    return impl_->write(std::move(waiting), on_done);
+  } catch (...) {
+    // Texts in progress are lost, and so are their places in the cache.
+    impl_->last.reset();
+    impl_->cache = KeyValueCache(impl_->model.architecture(), impl_->model.compute_dtype(),
+                                 impl_->model.device());
+    throw;
+  }
+}
+
+void Generator::forget() {
+  impl_->forget();
+}
+
+int64_t Generator::cache_bytes() const {
+  return impl_->cache.bytes();
+}
+
+const std::vector<int64_t>& Generator::end_tokens() const {
+  return impl_->end_tokens;
+}
+
+const Tokenizer* Generator::tokenizer() const {
+  return impl_->tokenizer.get();
+}
+
+}  // namespace msplora

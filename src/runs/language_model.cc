@@ -1,0 +1,107 @@
+#include "msplora/runs/language_model.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/adapters/files.h"
+#include "msplora/adapters/merge.h"
+#include "msplora/core/error.h"
+#include "msplora/runs/model_files.h"
+#include "msplora/tasks/target.h"
+
+namespace msplora {
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Several adapters take turns on one base, which must therefore stay as it is.
+void refuse_replaced_parameters(const Adapter& adapter, const fs::path& path) {
+  for (const TrainableTensor& trained : adapter.trainable()) {
+    if (trained.group == ParameterGroup::kAdapter) continue;
+    throw Error(ErrorCode::kModel, path.string(),
+                fmt::format("replaces `{}` of the base, which other adapters share", trained.name),
+                "open it alone");
+  }
+}
+
+at::ScalarType compute_dtype(const fs::path& path, const std::string& wanted) {
+  if (wanted != "auto") return parse_dtype(wanted);
+  return stored_dtype(path) == at::kBFloat16 ? at::kBFloat16 : at::kFloat;
+}
+
+}  // namespace
+
+LanguageModel::LanguageModel() = default;
+LanguageModel::LanguageModel(LanguageModel&&) noexcept = default;
+LanguageModel::~LanguageModel() = default;
+
+LanguageModel LanguageModel::open(const fs::path& path, const LanguageModelOptions& options) {
+  if (options.merge && options.adapters.size() != 1) {
+    throw Error(ErrorCode::kUsage, "merge",
+                fmt::format("expected one adapter, found {}", options.adapters.size()));
+  }
+  LanguageModel opened;
+  const ModelConfig config = load_supported_config(path);
+  ModelLoadOptions load;
+  load.task = ModelTask::kCausalLm;
+  load.compute_dtype = compute_dtype(path, options.dtype);
+  load.device = options.device;
+  ModelLoadReport report;
+  opened.model_ = load_model(path, load, &report);
+  if (!report.fresh.empty()) {
+    throw Error(ErrorCode::kModel, path.string(),
+                fmt::format("has no trained head for texts: {} would be random", fmt::join(report.fresh, ", ")),
+                "is it a causal language model?");
+  }
+  opened.tokenizer_ = load_tokenizer(path, config);
+  opened.defaults_ = generation_defaults(path, config, *opened.tokenizer_);
+  const AdapterTarget target =
+      options.adapters.empty() ? AdapterTarget{} : target_of(*opened.model_, path.string());
+  for (const auto& [name, directory] : options.adapters) {
+    auto adapter = load_adapter(directory, target);
+    if (options.adapters.size() > 1) refuse_replaced_parameters(*adapter, directory);
+    adapter->detach();
+    opened.adapters_[name] = std::move(adapter);
+  }
+  opened.generator_ = std::make_unique<Generator>(*opened.model_, opened.tokenizer_,
+                                                  opened.defaults_.eos_token_id, options.generator);
+  if (options.adapters.size() == 1) opened.use(options.adapters.begin()->first);
+  if (options.merge) {
+    merge_adapter(*opened.adapters_.begin()->second, load.compute_dtype);
+    opened.adapters_.clear();
+  }
+  return opened;
+}
+
+void LanguageModel::use(const std::string& name) {
+  const bool is_merged = adapters_.empty() && !adapter_.empty();
+  if (name == adapter_) return;
+  if (is_merged) {
+    throw Error(ErrorCode::kUsage, "adapter", fmt::format("`{}` is merged into the weights", adapter_),
+                "open the model without merging to choose");
+  }
+  if (!name.empty() && !adapters_.contains(name)) {
+    throw Error(ErrorCode::kUsage, "adapter",
+                fmt::format("no `{}` among {}", name,
+                            adapters_.empty() ? "none" : fmt::format("{}", fmt::join(adapters(), ", "))),
+                did_you_mean(name, adapters()));
+  }
+  if (!adapter_.empty()) adapters_.at(adapter_)->detach();
+  adapter_ = name;
+  if (!name.empty()) adapters_.at(name)->attach();
+  generator_->forget();
+}
+
+std::vector<std::string> LanguageModel::adapters() const {
+  std::vector<std::string> names;
+  for (const auto& [name, adapter] : adapters_) names.push_back(name);
+  return names;
+}
+
+}  // namespace msplora
