@@ -1,7 +1,4 @@
-// Texts that real transformers made with tiny models, greedy and with beams, against the rules of generation
-// on whole forward passes.
-#include <ATen/ops/arange.h>
-#include <ATen/ops/empty.h>
+// Texts that real transformers made with tiny models, greedy and with beams, written alone and together.
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -16,8 +13,7 @@
 #include "generation/golden_options.h"
 #include "golden_cases.h"
 #include "msplora/core/file.h"
-#include "msplora/generation/beam_search.h"
-#include "msplora/generation/scores.h"
+#include "msplora/models/generator.h"
 #include "msplora/models/model.h"
 
 namespace msplora {
@@ -71,29 +67,12 @@ class GoldenTexts : public ::testing::TestWithParam<std::string> {
     return scores;
   }
 
-  /// All prompts at once, each until it ends.
-  std::vector<Text> greedy(const GenerationOptions& options) const {
-    std::vector<Text> texts = expected_["prompts"].get<std::vector<Text>>();
-    const std::vector<Text> prompts = texts;
-    std::vector<size_t> open(texts.size());
-    for (size_t i = 0; i < open.size(); ++i) open[i] = i;
-    for (int64_t step = 0; step < options.max_new_tokens && !open.empty(); ++step) {
-      std::vector<Text> live;
-      for (const size_t i : open) live.push_back(texts[i]);
-      std::vector<std::vector<double>> scores = scores_of(live);
-      std::vector<size_t> left;
-      for (size_t k = 0; k < open.size(); ++k) {
-        Text& text = texts[open[k]];
-        apply_rules(options, text, prompts[open[k]].size(), scores[k]);
-        text.push_back(likeliest(scores[k]));
-        const auto& ends = options.eos_token_id;
-        if (std::find(ends.begin(), ends.end(), text.back()) == ends.end()) left.push_back(open[k]);
-      }
-      open = left;
-    }
-    for (size_t i = 0; i < texts.size(); ++i)
-      texts[i].erase(texts[i].begin(), texts[i].begin() + static_cast<std::ptrdiff_t>(prompts[i].size()));
-    return texts;
+  GenerationRequest request(const json& prompt, const GenerationOptions& options) const {
+    GenerationRequest made;
+    const json& ids = prompt.is_array() ? prompt : expected_["prompts"][prompt.get<size_t>()];
+    made.prompt_ids = ids.get<Text>();
+    made.options = options;
+    return made;
   }
 
   json expected_;
@@ -115,31 +94,61 @@ TEST_P(GoldenTexts, ScoresOfThePrompts) {
 }
 
 TEST_P(GoldenTexts, GreedyTexts) {
+  Generator alone(*model_, nullptr);
+  GeneratorOptions small;
+  small.max_batch = 4;       // the other two come when one of these has ended
+  small.prefill_tokens = 5;  // prompts are read in parts
+  Generator together(*model_, nullptr, {}, small);
   for (const json& one : expected_["cases"]) {
     SCOPED_TRACE(one["name"]);
     if (one["smallest_gap"].get<double>() < 1e-4) continue;  // rounding may choose otherwise
-    EXPECT_EQ(greedy(options_of(one["options"])), one["outputs"].get<std::vector<Text>>());
+    const auto wanted = one["outputs"].get<std::vector<Text>>();
+    std::vector<GenerationRequest> requests;
+    for (const json& prompt : expected_["prompts"])
+      requests.push_back(request(prompt, options_of(one["options"])));
+    const std::vector<Generation> made = together.generate(requests);
+    ASSERT_EQ(made.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      EXPECT_EQ(made[i].tokens, wanted[i]) << i;
+      EXPECT_EQ(alone.generate(requests[i]).tokens, wanted[i]) << i << ", alone";
+    }
     GoldenCounts::compared("generation");
+  }
+}
+
+TEST_P(GoldenTexts, LogprobsOfGreedyTexts) {
+  Generator generator(*model_, nullptr);
+  const auto& greedy = expected_["cases"].front();
+  ASSERT_EQ(greedy["name"], "greedy");
+  for (size_t i = 0; i < expected_["prompts"].size(); ++i) {
+    GenerationRequest one = request(expected_["prompts"][i], options_of(greedy["options"]));
+    one.wants_logprobs = true;
+    const Generation made = generator.generate(one);
+    const auto wanted = expected_["greedy_logprobs"][i].get<std::vector<double>>();
+    ASSERT_EQ(made.logprobs.size(), wanted.size());
+    for (size_t k = 0; k < wanted.size(); ++k) EXPECT_NEAR(made.logprobs[k], wanted[k], 1e-4) << i << ", " << k;
   }
 }
 
 TEST_P(GoldenTexts, BeamTexts) {
   for (const json& one : expected_["beam"]) {
-    const GenerationOptions options = options_of(one["options"]);
-    for (const json& row : one["rows"]) {
+    GeneratorOptions small;
+    small.prefill_tokens = 7;
+    Generator generator(*model_, nullptr, {}, small);
+    std::vector<GenerationRequest> requests;
+    for (const json& row : one["rows"]) requests.push_back(request(row["prompt"], options_of(one["options"])));
+    const std::vector<Generation> made = generator.generate(requests);
+    for (size_t r = 0; r < requests.size(); ++r) {
+      const json& row = one["rows"][r];
       SCOPED_TRACE(one["name"].get<std::string>() + ", prompt " + row["prompt"].dump());
-      const Text prompt = row["prompt"].is_array()
-                              ? row["prompt"].get<Text>()
-                              : expected_["prompts"][row["prompt"].get<size_t>()].get<Text>();
-      BeamSearch search(options, prompt);
-      while (!search.is_done()) search.advance(scores_of(search.live()));
-      const std::vector<Hypothesis> best = search.best();
+      const std::vector<Hypothesis>& best = made[r].beams;
       const json& sequences = row["sequences"];
       ASSERT_GE(best.size(), sequences.size());
       for (size_t i = 0; i < sequences.size(); ++i) {
         EXPECT_EQ(best[i].tokens, sequences[i].get<Text>()) << i;
         EXPECT_NEAR(best[i].score, row["scores"][i].get<double>(), 1e-4) << i;
       }
+      EXPECT_EQ(made[r].tokens, best.front().tokens);
       GoldenCounts::compared("generation");
     }
   }
