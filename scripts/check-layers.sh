@@ -20,12 +20,13 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     nn => [@core, "kernels"],
     io => [@torch],
     models => [@torch, "io"],
+    decoding => [@torch, "tokenizers", "generation", "models"],
     adapters => [@torch, "io", "models"],
     tasks => [@torch, @text, "io", "models", "adapters"],
     train => [@torch, @text, "io", "models", "adapters", "tasks"],
     federated => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
-    runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated"],
-    bench => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
+    runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated", "decoding", "generation"],
+    bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation"],
   );
   my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics generation);
   my ($files, $includes, @wrong) = (0, 0);

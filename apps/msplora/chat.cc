@@ -43,7 +43,10 @@ bool read_line(std::string& line) {
 class Conversation {
  public:
   Conversation(LanguageModel& model, GenerationOptions options, const CommonOptions& common)
-      : model_(model), options_(std::move(options)), common_(common), is_terminal_(isatty(STDIN_FILENO) == 1) {}
+      : model_(model),
+        options_(std::move(options)),
+        common_(common),
+        is_terminal_(isatty(STDIN_FILENO) == 1) {}
 
   void run(const std::string& prompt) {
     if (is_terminal_) say("Type a text for the model to go on with; /help lists commands.");
@@ -105,13 +108,15 @@ class Conversation {
     }
     // The first Ctrl-C ends an answer, not the conversation.
     if (made.finish_reason == FinishReason::kCancelled && is_terminal_) clear_interrupt();
-    if (made.finish_reason == FinishReason::kLongest) say("(the model takes no longer text: /reset begins anew)");
+    if (made.finish_reason == FinishReason::kLongest)
+      say("(the model takes no longer text: /reset begins anew)");
   }
 
   void obey(const std::string& line) {
     const size_t space = line.find(' ');
     const std::string name = line.substr(0, space);
-    const std::string rest = space == std::string::npos ? "" : line.substr(line.find_first_not_of(' ', space));
+    const std::string rest =
+        space == std::string::npos ? "" : line.substr(line.find_first_not_of(' ', space));
     const auto found = kCommands.find(name);
     if (found == kCommands.end()) {
       std::vector<std::string> names;
@@ -178,7 +183,8 @@ class Conversation {
 const std::map<std::string, Conversation::ChatCommand> Conversation::kCommands = {
     {"/help", {"what can be typed", &Conversation::help}},
     {"/reset", {"forget the text so far", &Conversation::reset}},
-    {"/adapter", {"NAME: write with this adapter, or `none`; alone: which there are", &Conversation::adapter}},
+    {"/adapter",
+     {"NAME: write with this adapter, or `none`; alone: which there are", &Conversation::adapter}},
     {"/set", {"OPTION=VALUE, e.g. temperature=0.7; alone: all options", &Conversation::set}},
     {"/save", {"FILE: write the text so far", &Conversation::save}},
     {"/quit", {"end", &Conversation::quit}},

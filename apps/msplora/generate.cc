@@ -118,9 +118,8 @@ Json to_json(const Job& job, const Generation& generation, const LanguageModel& 
   if (job.request.options.do_sample) json["seed"] = job.request.options.seed;
   if (!generation.logprobs.empty()) json["logprobs"] = generation.logprobs;
   for (const Hypothesis& beam : generation.beams) {
-    json["beams"].push_back({{"text", model.tokenizer()->decode(beam.tokens)},
-                             {"score", beam.score},
-                             {"tokens", beam.tokens}});
+    json["beams"].push_back(
+        {{"text", model.tokenizer()->decode(beam.tokens)}, {"score", beam.score}, {"tokens", beam.tokens}});
   }
   return json;
 }
@@ -130,7 +129,12 @@ class ResultWriter {
  public:
   ResultWriter(const std::vector<Job>& jobs, const GenerateArguments& arguments, bool is_json,
                const LanguageModel& model, std::ostream& out)
-      : jobs_(jobs), arguments_(arguments), is_json_(is_json), model_(model), out_(out), results_(jobs.size()) {}
+      : jobs_(jobs),
+        arguments_(arguments),
+        is_json_(is_json),
+        model_(model),
+        out_(out),
+        results_(jobs.size()) {}
 
   /// One prompt on the terminal: its text is shown as it comes.
   bool is_streamed() const { return jobs_.size() == 1 && !is_json_; }
@@ -175,8 +179,8 @@ void say_speed(const std::vector<std::optional<Generation>>& results, double sec
     read += one->prompt_tokens;
     made += one->tokens.size();
   }
-  log_info(fmt::format("{} tokens read and {} written in {:.2f} s ({:.1f} written a second)", read, made, seconds,
-                       static_cast<double>(made) / std::max(seconds, 1e-9)));
+  log_info(fmt::format("{} tokens read and {} written in {:.2f} s ({:.1f} written a second)", read, made,
+                       seconds, static_cast<double>(made) / std::max(seconds, 1e-9)));
 }
 
 void generate_all(const GenerateArguments& arguments, const CommonOptions& common, std::ostream& out,
@@ -229,7 +233,8 @@ Command add_generate(CLI::App& program, CommonOptions& common) {
   CLI::App* command = program.add_subcommand("generate", "Go on with texts");
   auto arguments = std::make_shared<GenerateArguments>();
   add_generation_arguments(*command, arguments->generation);
-  command->add_option("--prompt", arguments->prompts, "Text to go on with; repeatable. Default: standard input")
+  command
+      ->add_option("--prompt", arguments->prompts, "Text to go on with; repeatable. Default: standard input")
       ->type_name("TEXT")
       ->expected(1)
       ->take_all()
@@ -238,7 +243,9 @@ Command add_generate(CLI::App& program, CommonOptions& common) {
       ->add_option("--prompts", arguments->file,
                    "File of prompts: one a line, or in .jsonl an object with `prompt` and options of its own")
       ->type_name("FILE");
-  command->add_option("--output", arguments->output, "File to write (.jsonl: as --json); default: standard output")
+  command
+      ->add_option("--output", arguments->output,
+                   "File to write (.jsonl: as --json); default: standard output")
       ->type_name("FILE");
   command->add_option("--samples", arguments->samples, "Texts for each prompt, with draws of their own")
       ->check(CLI::PositiveNumber);

@@ -55,9 +55,11 @@ void add_generation_arguments(CLI::App& command, GenerationArguments& arguments)
       ->take_all()
       ->allow_extra_args(false);
   command.add_flag("--merge", arguments.merge, "Add the adapter to the weights before the first token");
-  command.add_option("--dtype", arguments.dtype, "Type of activations and weights; `auto`: as they are stored")
+  command
+      .add_option("--dtype", arguments.dtype, "Type of activations and weights; `auto`: as they are stored")
       ->transform(dtype_choice({"auto", "float32", "bfloat16"}));
-  command.add_flag("--greedy", arguments.greedy, "Take the likeliest token, whatever generation_config.json says");
+  command.add_flag("--greedy", arguments.greedy,
+                   "Take the likeliest token, whatever generation_config.json says");
   GenerationOptions options;
   options.visit([&](const std::string& name, auto& field, const std::string& help, const auto&...) {
     using Field = std::decay_t<decltype(field)>;

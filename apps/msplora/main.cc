@@ -203,9 +203,8 @@ int main(int argc, char** argv) {
   program.get_formatter()->column_width(34);
   CommonOptions common;
   std::vector<Command> commands;
-  for (const auto add :
-       {add_train, add_eval, add_predict, add_generate, add_chat, add_merge, add_export, add_inspect,
-        add_validate}) {
+  for (const auto add : {add_train, add_eval, add_predict, add_generate, add_chat, add_merge, add_export,
+                         add_inspect, add_validate}) {
     commands.push_back(add(program, common));
   }
   CLI::App& data = *program.add_subcommand("data", "Look at data");

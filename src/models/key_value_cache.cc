@@ -178,7 +178,8 @@ void KeyValueCache::make_room(Group& group, Sequence sequence, int64_t tokens) {
 
 const std::vector<RotaryTable>& KeyValueCache::rotary_tables(int64_t positions) {
   if (architecture_->rotaries.empty() || positions <= table_positions_) return tables_;
-  table_positions_ = std::min(std::max<int64_t>(2 * positions, 256), std::max(architecture_->longest, positions));
+  table_positions_ =
+      std::min(std::max<int64_t>(2 * positions, 256), std::max(architecture_->longest, positions));
   tables_ = msplora::rotary_tables(*architecture_, table_positions_, dtype_, device_);
   return tables_;
 }
@@ -246,7 +247,9 @@ void KeyValueCache::Extension::store(size_t block, const at::Tensor& from, int64
 AttentionInput KeyValueCache::Extension::append(size_t block, const AttentionInput& input,
                                                 const AttentionShape& shape) {
   const int64_t width = shape.kv_heads * shape.head_dim;
-  const auto rows_of = [&](const AttentionInput::Place& place) { return input.arrays[place.array].contiguous(); };
+  const auto rows_of = [&](const AttentionInput::Place& place) {
+    return input.arrays[place.array].contiguous();
+  };
   const bool is_one = input.k.array == input.v.array && input.v.column == input.k.column + width;
   store(block, rows_of(input.k), input.k.column, is_one ? 2 * width : width, 0);
   if (!is_one) store(block, rows_of(input.v), input.v.column, width, width);

@@ -5,10 +5,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "io/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
-#include "io/strict_json.h"
 #include "msplora/runs/language_model.h"
 
 namespace msplora {

@@ -55,9 +55,10 @@ LanguageModel LanguageModel::open(const fs::path& path, const LanguageModelOptio
   ModelLoadReport report;
   opened.model_ = load_model(path, load, &report);
   if (!report.fresh.empty()) {
-    throw Error(ErrorCode::kModel, path.string(),
-                fmt::format("has no trained head for texts: {} would be random", fmt::join(report.fresh, ", ")),
-                "is it a causal language model?");
+    throw Error(
+        ErrorCode::kModel, path.string(),
+        fmt::format("has no trained head for texts: {} would be random", fmt::join(report.fresh, ", ")),
+        "is it a causal language model?");
   }
   opened.tokenizer_ = load_tokenizer(path, config);
   opened.defaults_ = generation_defaults(path, config, *opened.tokenizer_);

@@ -16,8 +16,8 @@
 namespace msplora {
 
 /// What a decoder remembers of the texts that it goes on with: keys, turned to their positions, and values of
-/// every block, so that each token passes through the model once. Grows as texts do; a layer that slides keeps
-/// what its window can still see.
+/// every block, so that each token passes through the model once. Grows as texts do; a layer that slides
+/// keeps what its window can still see.
 ///
 /// Rows of all texts lie in one array for each block, [rows, 2 kv_heads head_dim], keys beside values. The
 /// text of a sequence is one range of rows there, the same in all blocks with one window.
@@ -85,8 +85,8 @@ class KeyValueCache {
 /// longer once `commit` says that the pass came to its end.
 class KeyValueCache::Extension {
  public:
-  /// Tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1 of the pass continue sequences[i]. Throws Error{kUsage} for
-  /// a sequence that is not there or comes twice.
+  /// Tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1 of the pass continue sequences[i]. Throws Error{kUsage}
+  /// for a sequence that is not there or comes twice.
   Extension(KeyValueCache& cache, std::span<const Sequence> sequences, std::vector<int32_t> cu_seqlens);
 
   /// The place of the first token that sequence i gets.

@@ -36,8 +36,8 @@ class Model {
 
   /// Causal language models: forward() of texts that the cache holds the beginnings of. Sequence i of the
   /// input continues sequences[i], whose new keys and values the cache then has too; where something is
-  /// thrown, it is as before. Without a graph. Throws as forward(), for texts longer than the model takes, and
-  /// Error{kUsage} for other models.
+  /// thrown, it is as before. Without a graph. Throws as forward(), for texts longer than the model takes,
+  /// and Error{kUsage} for other models.
   virtual at::Tensor decode(const PackedInput& input, KeyValueCache& cache,
                             std::span<const KeyValueCache::Sequence> sequences) = 0;
 

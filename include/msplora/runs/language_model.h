@@ -9,7 +9,7 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/error.h"
-#include "msplora/models/generator.h"
+#include "msplora/decoding/generator.h"
 #include "msplora/models/model.h"
 #include "msplora/tokenizers/tokenizer.h"
 
@@ -29,9 +29,8 @@ struct LanguageModelOptions {
 
 /// A model that writes, with none, one or several adapters of which one acts at a time.
 ///
-///     auto model = msplora::LanguageModel::open("models/SmolLM2", {.adapters = {{"mine", "output/adapter"}}});
-///     model.use("mine");
-///     std::cout << model.generate("Once upon a time").text << "\n";
+///     auto model = msplora::LanguageModel::open("models/SmolLM2", {.adapters = {{"mine",
+///     "output/adapter"}}}); model.use("mine"); std::cout << model.generate("Once upon a time").text << "\n";
 class LanguageModel {
  public:
   /// Throws Error{kModel} when the files hold no causal language model, and for several adapters of which one
@@ -49,7 +48,9 @@ class LanguageModel {
 
   /// What generation_config.json beside the model asks for; without one, greedy.
   const GenerationOptions& defaults() const { return defaults_; }
-  Generation generate(const std::string& prompt) { return generate({.prompt = prompt, .options = defaults_}); }
+  Generation generate(const std::string& prompt) {
+    return generate({.prompt = prompt, .options = defaults_});
+  }
   Generation generate(GenerationRequest request) { return generator_->generate(std::move(request)); }
   Generator& generator() { return *generator_; }
 

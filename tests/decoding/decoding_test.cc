@@ -1,4 +1,5 @@
 // Texts read in parts, beside others, forked, cut and moved within the cache, against whole forward passes.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -11,7 +12,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
-#include "msplora/models/generator.h"
+#include "msplora/decoding/generator.h"
 #include "msplora/models/key_value_cache.h"
 #include "msplora/models/model.h"
 
@@ -23,9 +24,9 @@ using Text = std::vector<int32_t>;
 
 /// Small decoders: heads that share keys, a window, capped scores, learned positions.
 json shape(const std::string& name) {
-  json config = {{"model_type", "llama"},      {"vocab_size", 97},         {"hidden_size", 64},
-                 {"intermediate_size", 96},    {"num_hidden_layers", 3},   {"num_attention_heads", 4},
-                 {"num_key_value_heads", 2},   {"rms_norm_eps", 1e-6},     {"max_position_embeddings", 700},
+  json config = {{"model_type", "llama"},       {"vocab_size", 97},        {"hidden_size", 64},
+                 {"intermediate_size", 96},     {"num_hidden_layers", 3},  {"num_attention_heads", 4},
+                 {"num_key_value_heads", 2},    {"rms_norm_eps", 1e-6},    {"max_position_embeddings", 700},
                  {"tie_word_embeddings", true}, {"initializer_range", 0.2}};
   if (name == "windows") {
     config["model_type"] = "mistral";
@@ -44,8 +45,9 @@ json shape(const std::string& name) {
     config["attn_logit_softcapping"] = 4.0;
     config["final_logit_softcapping"] = 6.0;
   } else if (name == "learned_positions") {
-    config = {{"model_type", "gpt2"}, {"vocab_size", 97}, {"n_embd", 64},        {"n_layer", 3},
-              {"n_head", 4},          {"n_positions", 700}, {"initializer_range", 0.2}};
+    config = {
+        {"model_type", "gpt2"}, {"vocab_size", 97},        {"n_embd", 64}, {"n_layer", 3}, {"n_head", 4},
+        {"n_positions", 700},   {"initializer_range", 0.2}};
   }
   return config;
 }
@@ -156,8 +158,8 @@ TEST_P(Decoding, TextsBesideEachOther) {
     int64_t row = 0;
     for (const size_t i : of) {
       const auto count = static_cast<int64_t>(step[i]);
-      expect_close(logits.narrow(0, row, count),
-                   wanted[i].narrow(0, static_cast<int64_t>(read[i]), count), "text " + std::to_string(i));
+      expect_close(logits.narrow(0, row, count), wanted[i].narrow(0, static_cast<int64_t>(read[i]), count),
+                   "text " + std::to_string(i));
       row += count;
       read[i] += step[i];
     }

@@ -64,9 +64,9 @@ struct GeneratorOptions {
 ///     std::cout << generator.generate({.prompt = "The capital of France is"}).text;
 class Generator {
  public:
-  /// `tokenizer` may be null for requests with prompt_ids; texts are empty then. `end_tokens` end a text whose
-  /// request names none. The model must outlive the generator. Throws Error{kUsage} for a model that is no
-  /// causal language model.
+  /// `tokenizer` may be null for requests with prompt_ids; texts are empty then. `end_tokens` end a text
+  /// whose request names none. The model must outlive the generator. Throws Error{kUsage} for a model that is
+  /// no causal language model.
   Generator(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std::vector<int64_t> end_tokens = {},
             const GeneratorOptions& options = {});
   ~Generator();
@@ -75,8 +75,8 @@ class Generator {
   /// with ids that the model does not have, or longer than it takes.
   Generation generate(GenerationRequest request);
 
-  /// All of them, in the order given. `on_done` sees each as it ends. All are checked before the first begins,
-  /// and errors name the request by its place.
+  /// All of them, in the order given. `on_done` sees each as it ends. All are checked before the first
+  /// begins, and errors name the request by its place.
   std::vector<Generation> generate(
       std::vector<GenerationRequest> requests,
       const std::function<void(size_t index, const Generation& generation)>& on_done = {});

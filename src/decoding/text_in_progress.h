@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "msplora/decoding/generator.h"
 #include "msplora/generation/beam_search.h"
 #include "msplora/generation/stop_strings.h"
-#include "msplora/models/generator.h"
 #include "msplora/models/key_value_cache.h"
 #include "msplora/tokenizers/decode_stream.h"
 
@@ -20,8 +20,8 @@ namespace msplora {
 /// next token. With beams it is several texts, of which each has its sequence in the cache.
 class TextInProgress {
  public:
-  /// `prompt` are the tokens of the request, of which the cache holds the first `read` in `sequence`; the text
-  /// may get `room` tokens.
+  /// `prompt` are the tokens of the request, of which the cache holds the first `read` in `sequence`; the
+  /// text may get `room` tokens.
   TextInProgress(size_t index, GenerationRequest request, std::vector<int32_t> prompt,
                  std::shared_ptr<const Tokenizer> tokenizer, int64_t room);
 

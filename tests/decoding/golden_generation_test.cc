@@ -13,7 +13,7 @@
 #include "generation/golden_options.h"
 #include "golden_cases.h"
 #include "msplora/core/file.h"
-#include "msplora/models/generator.h"
+#include "msplora/decoding/generator.h"
 #include "msplora/models/model.h"
 
 namespace msplora {
@@ -126,7 +126,8 @@ TEST_P(GoldenTexts, LogprobsOfGreedyTexts) {
     const Generation made = generator.generate(one);
     const auto wanted = expected_["greedy_logprobs"][i].get<std::vector<double>>();
     ASSERT_EQ(made.logprobs.size(), wanted.size());
-    for (size_t k = 0; k < wanted.size(); ++k) EXPECT_NEAR(made.logprobs[k], wanted[k], 1e-4) << i << ", " << k;
+    for (size_t k = 0; k < wanted.size(); ++k)
+      EXPECT_NEAR(made.logprobs[k], wanted[k], 1e-4) << i << ", " << k;
   }
 }
 
@@ -136,7 +137,8 @@ TEST_P(GoldenTexts, BeamTexts) {
     small.prefill_tokens = 7;
     Generator generator(*model_, nullptr, {}, small);
     std::vector<GenerationRequest> requests;
-    for (const json& row : one["rows"]) requests.push_back(request(row["prompt"], options_of(one["options"])));
+    for (const json& row : one["rows"])
+      requests.push_back(request(row["prompt"], options_of(one["options"])));
     const std::vector<Generation> made = generator.generate(requests);
     for (size_t r = 0; r < requests.size(); ++r) {
       const json& row = one["rows"][r];

@@ -1,4 +1,4 @@
-#include "models/text_in_progress.h"
+#include "decoding/text_in_progress.h"
 
 #include <algorithm>
 #include <string>

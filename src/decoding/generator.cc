@@ -1,4 +1,4 @@
-#include "msplora/models/generator.h"
+#include "msplora/decoding/generator.h"
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "models/text_in_progress.h"
+#include "decoding/text_in_progress.h"
 #include "msplora/core/error.h"
 #include "msplora/core/option_io.h"
 
@@ -142,8 +142,8 @@ TextInProgress Generator::Impl::prepare(size_t index, GenerationRequest request,
 void Generator::Impl::begin(TextInProgress& text, bool is_alone) {
   const std::span<const int32_t> prompt = text.unread(0);
   if (last && is_alone) {
-    const auto [mine, theirs] = std::mismatch(prompt.begin(), prompt.end() - 1, last->ids.begin(),
-                                              last->ids.end());
+    const auto [mine, theirs] =
+        std::mismatch(prompt.begin(), prompt.end() - 1, last->ids.begin(), last->ids.end());
     const auto same = static_cast<size_t>(mine - prompt.begin());
     if (same > 0 && cache.cut(last->sequence, static_cast<int64_t>(same))) {
       text.begin(last->sequence, same);
@@ -171,8 +171,7 @@ void Generator::Impl::run(DecodePass& pass) {
   input.input_ids = as_tensor({pass.ids.begin(), pass.ids.end()});
   input.cu_seqlens = pass.cu_seqlens;
   input.output_rows = as_tensor(pass.output_rows);
-  const at::Tensor logits =
-      model.decode(input, cache, pass.sequences).to(at::kCPU, at::kFloat).contiguous();
+  const at::Tensor logits = model.decode(input, cache, pass.sequences).to(at::kCPU, at::kFloat).contiguous();
   const auto vocabulary = static_cast<size_t>(logits.size(1));
   const std::span<const float> scores(logits.data_ptr<float>(), static_cast<size_t>(logits.numel()));
   for (const DecodePass::Part& part : pass.parts) {
@@ -257,8 +256,8 @@ std::vector<Generation> Generator::generate(
   } catch (...) {
     // Texts in progress are lost, and so are their places in the cache.
     impl_->last.reset();
-    impl_->cache = KeyValueCache(impl_->model.architecture(), impl_->model.compute_dtype(),
-                                 impl_->model.device());
+    impl_->cache =
+        KeyValueCache(impl_->model.architecture(), impl_->model.compute_dtype(), impl_->model.device());
     throw;
   }
 }
