@@ -16,6 +16,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     metrics => [@core],
     data => [@core, "tokenizers"],
     generation => [@core],
+    templates => [@core],
     kernels => [@core],
     nn => [@core, "kernels"],
     io => [@torch],
@@ -28,7 +29,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated", "decoding", "generation"],
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation"],
   );
-  my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics generation);
+  my %torch_free = map { $_ => 1 } qw(core tokenizers data metrics generation templates);
   my ($files, $includes, @wrong) = (0, 0);
   while (my $file = <STDIN>) {
     chomp $file;

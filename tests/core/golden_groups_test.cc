@@ -28,8 +28,8 @@ struct UnreadGroup {
 
 const std::vector<UnreadGroup>& unread_groups() {
   static const std::vector<UnreadGroup> all = {{"chat",
-                                                {{"jinja.jsonl", "template language"},
-                                                 {"rendered.jsonl", "chat templates"},
+                                                {{"jinja.jsonl", ""},
+                                                 {"rendered.jsonl", ""},
                                                  {"ids.jsonl", "ids of chats"},
                                                  {"sft.jsonl", "training examples of chats"},
                                                  {"packing/expected.json", "packed rows"},

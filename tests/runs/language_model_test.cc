@@ -71,9 +71,9 @@ TEST_F(LanguageModelTest, AdaptersTakeTurns) {
   LanguageModel with_one = LanguageModel::open(base(), {.adapters = {{"x", adapter("one")}}});
   LanguageModel with_two = LanguageModel::open(base(), {.adapters = {{"x", adapter("two")}}});
   EXPECT_EQ(with_one.adapter(), "x");
-  LanguageModel both = LanguageModel::open(
-      base(), {.adapters = {{"one", adapter("one")}, {"two", adapter("two")}},
-               .generator = {.max_batch = 4, .prefill_tokens = 8, .keeps_last = true}});
+  LanguageModel both =
+      LanguageModel::open(base(), {.adapters = {{"one", adapter("one")}, {"two", adapter("two")}},
+                                   .generator = {.max_batch = 4, .prefill_tokens = 8, .keeps_last = true}});
   const auto of_base = text(plain), of_one = text(with_one), of_two = text(with_two);
   EXPECT_NE(of_base, of_one);
   EXPECT_NE(of_base, of_two);
@@ -95,8 +95,7 @@ TEST_F(LanguageModelTest, AdaptersTakeTurns) {
 
 TEST_F(LanguageModelTest, AMergedAdapterWritesTheSame) {
   LanguageModel adapted = LanguageModel::open(base(), {.adapters = {{"one", adapter("one")}}});
-  LanguageModel merged =
-      LanguageModel::open(base(), {.adapters = {{"one", adapter("one")}}, .merge = true});
+  LanguageModel merged = LanguageModel::open(base(), {.adapters = {{"one", adapter("one")}}, .merge = true});
   EXPECT_EQ(text(merged), text(adapted));
   EXPECT_THROW(merged.use(""), Error);
   EXPECT_THROW(LanguageModel::open(base(), {.merge = true}), Error);

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <ctime>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/templates/template.h"
+
+namespace msplora {
+
+/// How a conversation is rendered.
+struct ChatOptions {
+  /// Ends with what comes before an answer of the assistant.
+  bool add_generation_prompt = false;
+  /// Ends within the last message, which the model goes on with.
+  bool continue_final_message = false;
+  nlohmann::ordered_json tools = nullptr;                               // null or a list of JSON schemas
+  nlohmann::ordered_json variables = nlohmann::ordered_json::object();  // more of them: enable_thinking ...
+  std::time_t now = std::time(nullptr);
+};
+
+/// Turns conversations into the text that a model was trained on, as transformers' apply_chat_template does.
+/// What it gives is to be tokenized without special tokens: the template writes them itself.
+class ChatTemplate {
+ public:
+  /// `special_tokens` are variables of the template: {"bos_token": "<s>", ...}.
+  explicit ChatTemplate(std::string source, std::map<std::string, std::string> special_tokens = {},
+                        std::string name = "chat template");
+
+  /// That of a model directory: chat_template.jinja, else tokenizer_config.json; of several the one for tools
+  /// where `has_tools`, else the default. Nothing where the directory has none. Throws Error{kFormat} for
+  /// damaged files.
+  static std::optional<ChatTemplate> of_model(const std::filesystem::path& directory, bool has_tools = false);
+
+  /// One that is known by name: alpaca, chatml, gemma, llama-2, llama-3, mistral, phi-3, zephyr. All of them
+  /// mark what the assistant says. Throws Error{kUsage} with the nearest name.
+  static ChatTemplate named(const std::string& name, std::map<std::string, std::string> special_tokens = {});
+  static std::vector<std::string> names();
+
+  /// `messages` is a list of {"role": ..., "content": ..., ...}. Throws as Template::render, and Error{kData}
+  /// for what is no conversation.
+  RenderedText render(const nlohmann::ordered_json& messages, const ChatOptions& options = {}) const;
+
+  const std::string& source() const { return template_.source(); }
+  const std::map<std::string, std::string>& special_tokens() const { return special_tokens_; }
+
+ private:
+  Template template_;
+  std::map<std::string, std::string> special_tokens_;
+  std::string name_;
+};
+
+}  // namespace msplora

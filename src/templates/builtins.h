@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstddef>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "templates/value.h"
+
+/// What templates can call.
+namespace msplora::templates {
+
+/// How much a template may do: about one unit for each value that is looked at and each byte that is made.
+class Budget {
+ public:
+  explicit Budget(size_t units) : left_(units) {}
+  void take(size_t units) {
+    if (units > left_) fail("the template does too much");
+    left_ -= units;
+  }
+
+ private:
+  size_t left_;
+};
+
+using Filter = Value (*)(const Value& input, const Arguments& arguments, Budget& budget);
+/// Null for a name that is not known.
+Filter find_filter(std::string_view name);
+std::vector<std::string> filter_names();
+
+using Test = bool (*)(const Value& value, const Arguments& arguments);
+Test find_test(std::string_view name);
+std::vector<std::string> test_names();
+
+/// `value.name`: a method, an entry of a dict, an attribute of an object, or undefined. Fails where `value`
+/// is undefined, and for methods that would change a value.
+Value attribute_of(const Value& value, const std::string& name, Budget& budget);
+/// `value[key]`, undefined where there is nothing.
+Value item_of(const Value& value, const Value& key, Budget& budget);
+/// `value[start:stop:step]`; undefined or none bounds are those of the whole.
+Value slice_of(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget);
+
+/// `left operation right` with + - * / // % **.
+Value arithmetic(const Value& left, const std::string& operation, const Value& right, Budget& budget);
+/// `left operation right` with == != < <= > >= in, not in.
+bool compared(const Value& left, const std::string& operation, const Value& right);
+/// Python's text % values.
+std::string formatted(const std::string& text, const Value& values, Budget& budget);
+
+/// Thrown by raise_exception.
+struct TemplateRefusal {
+  std::string message;
+};
+/// range, namespace, dict, raise_exception, strftime_now. `namespaces` gets all that are made.
+std::vector<std::pair<std::string, Value>> global_functions(
+    std::time_t now, Budget& budget, std::vector<std::weak_ptr<Namespace>>& namespaces);
+
+}  // namespace msplora::templates

@@ -1,0 +1,153 @@
+#include "msplora/templates/chat_template.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+#include "templates/text.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kTag = "CONTINUE_FINAL_MESSAGE_TAG";
+
+/// Keys with null are left out; what a model thought has several names.
+Json prepared(const Json& message) {
+  Json kept = Json::object();
+  for (const auto& [key, value] : message.items()) {
+    if (!value.is_null()) kept[key] = value;
+  }
+  for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
+    if (!kept.contains(name)) continue;
+    const Json thought = kept[name];
+    kept["reasoning_content"] = thought;
+    if (!kept.contains("thinking")) kept["thinking"] = thought;
+    break;
+  }
+  return kept;
+}
+
+/// The text of the last message that is gone on with: its content, or the last part of text in it.
+std::string* last_text(Json& messages) {
+  if (messages.empty() || !messages.back().contains("content")) return nullptr;
+  Json& content = messages.back()["content"];
+  if (content.is_string()) return content.get_ptr<std::string*>();
+  if (!content.is_array()) return nullptr;
+  for (size_t i = content.size(); i-- > 0;) {
+    if (content[i].is_object() && content[i].contains("text") && content[i]["text"].is_string())
+      return content[i]["text"].get_ptr<std::string*>();
+  }
+  return nullptr;
+}
+
+Json parsed_object(const fs::path& file) {
+  Json json = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) throw Error(ErrorCode::kFormat, file.string(), "expected a JSON object");
+  return json;
+}
+
+/// "bos_token": "<s>", or {"content": "<s>", ...}.
+void add_special_tokens(const Json& from, std::map<std::string, std::string>& tokens) {
+  for (const auto& [key, value] : from.items()) {
+    if (!key.ends_with("_token")) continue;
+    if (value.is_string()) tokens[key] = value;
+    if (value.is_object() && value.contains("content") && value["content"].is_string())
+      tokens[key] = value["content"];
+  }
+}
+
+/// A template, or several with names.
+std::string chosen_source(const Json& given, bool has_tools, const std::string& where) {
+  if (given.is_string()) return given;
+  std::map<std::string, std::string> by_name;
+  if (given.is_array()) {
+    for (const Json& one : given) {
+      if (one.is_object() && one.value("name", Json()).is_string() &&
+          one.value("template", Json()).is_string())
+        by_name[one["name"]] = one["template"];
+    }
+  }
+  if (has_tools && by_name.contains("tool_use")) return by_name["tool_use"];
+  if (by_name.contains("default")) return by_name["default"];
+  throw Error(ErrorCode::kFormat, where + ": chat_template",
+              "expected a text, or a list of {name, template} with one called `default`");
+}
+
+}  // namespace
+
+ChatTemplate::ChatTemplate(std::string source, std::map<std::string, std::string> special_tokens,
+                           std::string name)
+    : template_(std::move(source), name),
+      special_tokens_(std::move(special_tokens)),
+      name_(std::move(name)) {}
+
+std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bool has_tools) {
+  std::map<std::string, std::string> tokens;
+  std::optional<std::string> source;
+  std::string name;
+  std::error_code code;
+  if (const fs::path file = directory / "special_tokens_map.json"; fs::exists(file, code))
+    add_special_tokens(parsed_object(file), tokens);
+  if (const fs::path file = directory / "tokenizer_config.json"; fs::exists(file, code)) {
+    const Json config = parsed_object(file);
+    add_special_tokens(config, tokens);
+    if (config.contains("chat_template") && !config["chat_template"].is_null()) {
+      name = file.string() + ": chat_template";
+      source = chosen_source(config["chat_template"], has_tools, file.string());
+    }
+  }
+  if (const fs::path file = directory / "chat_template.jinja"; fs::exists(file, code)) {
+    name = file.string();
+    source = read_file(file);
+  }
+  if (!source) return std::nullopt;
+  return ChatTemplate(*source, std::move(tokens), name);
+}
+
+RenderedText ChatTemplate::render(const Json& messages, const ChatOptions& options) const {
+  if (!messages.is_array()) throw Error(ErrorCode::kData, name_, "expected a list of messages");
+  Json turns = Json::array();
+  for (const Json& message : messages) {
+    if (!message.is_object())
+      throw Error(ErrorCode::kData, name_,
+                  "expected messages with `role` and `content`, found " + message.dump().substr(0, 80));
+    turns.push_back(prepared(message));
+  }
+  std::string continued;
+  if (options.continue_final_message) {
+    if (options.add_generation_prompt)
+      throw Error(ErrorCode::kUsage, name_, "a message is gone on with, or a new one begun, not both");
+    std::string* text = last_text(turns);
+    if (text == nullptr) throw Error(ErrorCode::kData, name_, "the last message has no text to go on with");
+    continued = *text;
+    *text += std::string(kTag) + " ";
+  }
+  Json variables = options.variables;
+  for (const auto& [token, text] : special_tokens_) variables[token] = text;
+  variables["messages"] = std::move(turns);
+  variables["tools"] = options.tools;
+  variables["documents"] = variables.value("documents", Json());
+  variables["add_generation_prompt"] = options.add_generation_prompt;
+  RenderedText rendered = template_.render(variables, options.now);
+  if (!options.continue_final_message) return rendered;
+
+  const size_t at = rendered.text.rfind(kTag);
+  if (at == std::string::npos ||
+      rendered.text.find(templates::stripped(continued, true, true)) == std::string::npos) {
+    throw Error(ErrorCode::kData, name_,
+                "does not show the text of the last message, which cannot be gone on with");
+  }
+  // Where the template trimmed the text, its end goes too.
+  const bool is_trimmed = rendered.text.compare(at + std::string(kTag).size(), 1, " ") != 0;
+  rendered.text.resize(at);
+  if (is_trimmed) rendered.text = std::string(templates::stripped(rendered.text, false, true));
+  std::erase_if(rendered.generated, [&](const auto& span) { return span.first >= rendered.text.size(); });
+  for (auto& span : rendered.generated) span.second = std::min(span.second, rendered.text.size());
+  return rendered;
+}
+
+}  // namespace msplora

@@ -1,0 +1,450 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <iterator>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "templates/builtins.h"
+#include "templates/text.h"
+
+namespace msplora::templates {
+namespace {
+
+bool flag(const Arguments& arguments, size_t place, std::string_view name, bool fallback = false) {
+  const Value* found = arguments.find(place, name);
+  return found == nullptr ? fallback : found->truth();
+}
+
+std::string text_or(const Arguments& arguments, size_t place, std::string_view name,
+                    const std::string& fallback) {
+  const Value* found = arguments.find(place, name);
+  return found == nullptr || found->is_none() ? fallback : found->text();
+}
+
+int64_t integer_or(const Arguments& arguments, size_t place, std::string_view name, int64_t fallback) {
+  const Value* found = arguments.find(place, name);
+  if (found == nullptr || found->is_none()) return fallback;
+  if (!found->is_int() && !found->is_bool()) fail("expected a whole number, found " + found->type_name());
+  return found->integer();
+}
+
+/// "a.b.0" of a value: entries, attributes, places.
+Value path_of(Value value, const Value& path, Budget& budget) {
+  if (path.is_int()) return item_of(value, path, budget);
+  const std::string text = path.text();
+  size_t begin = 0;
+  while (begin <= text.size()) {
+    const size_t end = std::min(text.find('.', begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    const bool is_place = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
+    // An entry comes before a method of its name.
+    if (value.is_undefined()) return value;
+    value = is_place ? item_of(value, static_cast<int64_t>(std::atoll(part.c_str())), budget)
+                     : item_of(value, part, budget);
+    begin = end + 1;
+  }
+  return value;
+}
+
+/// What values are compared by: without regard to case unless told otherwise, or an attribute of theirs.
+Value sort_key(const Value& value, bool is_case_sensitive, const Value* attribute, Budget& budget) {
+  const Value key =
+      attribute != nullptr && !attribute->is_none() ? path_of(value, *attribute, budget) : value;
+  return key.is_string() && !is_case_sensitive ? Value(lower(key.string())) : key;
+}
+
+List sorted(List items, bool is_case_sensitive, bool is_reversed, const Value* attribute, Budget& budget) {
+  std::vector<std::pair<Value, Value>> keyed;
+  for (Value& item : items) {
+    Value key = sort_key(item, is_case_sensitive, attribute, budget);
+    keyed.emplace_back(std::move(key), std::move(item));
+  }
+  budget.take(64 * keyed.size());
+  std::stable_sort(keyed.begin(), keyed.end(), [is_reversed](const auto& a, const auto& b) {
+    return is_reversed ? b.first.compare(a.first) < 0 : a.first.compare(b.first) < 0;
+  });
+  List out;
+  for (auto& [key, item] : keyed) out.push_back(std::move(item));
+  return out;
+}
+
+Value extreme(const Value& input, const Arguments& arguments, Budget& budget, int wanted) {
+  const List items = input.elements();
+  if (items.empty()) return Value::undefined("extreme of nothing");
+  const bool is_case_sensitive = flag(arguments, 0, "case_sensitive");
+  const Value* attribute = arguments.find(1, "attribute");
+  size_t best = 0;
+  Value best_key = sort_key(items[0], is_case_sensitive, attribute, budget);
+  for (size_t i = 1; i < items.size(); ++i) {
+    const Value key = sort_key(items[i], is_case_sensitive, attribute, budget);
+    if (key.compare(best_key) * wanted > 0) {
+      best = i;
+      best_key = key;
+    }
+  }
+  return items[best];
+}
+
+/// Those of the items, or of their attributes, that pass a test; without a test, those that are true.
+Value chosen(const Value& input, const Arguments& arguments, Budget& budget, bool by_attribute, bool wanted) {
+  size_t next = 0;
+  Value attribute;
+  if (by_attribute) {
+    if (arguments.positional.empty()) fail("expected the name of an attribute");
+    attribute = arguments.positional[next++];
+  }
+  Test test = nullptr;
+  Arguments rest;
+  if (next < arguments.positional.size()) {
+    const std::string name = arguments.positional[next++].text();
+    test = find_test(name);
+    if (test == nullptr) fail("no test is called `" + name + "`");
+    rest.positional.assign(arguments.positional.begin() + static_cast<std::ptrdiff_t>(next),
+                           arguments.positional.end());
+  }
+  List out;
+  for (const Value& item : input.elements()) {
+    budget.take(16);
+    const Value value = by_attribute ? path_of(item, attribute, budget) : item;
+    if ((test != nullptr ? test(value, rest) : value.truth()) == wanted) out.push_back(item);
+  }
+  return out;
+}
+
+Value mapped(const Value& input, const Arguments& arguments, Budget& budget) {
+  List out;
+  const Value* attribute = nullptr;
+  const Value* fallback = nullptr;
+  for (const auto& [name, value] : arguments.named) {
+    if (name == "attribute") attribute = &value;
+    if (name == "default") fallback = &value;
+  }
+  if (attribute != nullptr) {
+    for (const Value& item : input.elements()) {
+      Value value = path_of(item, *attribute, budget);
+      out.push_back(value.is_undefined() && fallback != nullptr ? *fallback : std::move(value));
+    }
+    return out;
+  }
+  if (arguments.positional.empty()) fail("map needs the name of a filter or attribute=");
+  const std::string name = arguments.positional[0].text();
+  const Filter filter = find_filter(name);
+  if (filter == nullptr) fail("no filter is called `" + name + "`");
+  Arguments rest;
+  rest.positional.assign(arguments.positional.begin() + 1, arguments.positional.end());
+  rest.named = arguments.named;
+  for (const Value& item : input.elements()) {
+    budget.take(16);
+    out.push_back(filter(item, rest, budget));
+  }
+  return out;
+}
+
+Value joined(const Value& input, const Arguments& arguments, Budget& budget) {
+  const std::string between = text_or(arguments, 0, "d", "");
+  const Value* attribute = arguments.find(1, "attribute");
+  std::string out;
+  bool is_first = true;
+  for (const Value& item : input.elements()) {
+    if (!is_first) out += between;
+    is_first = false;
+    const std::string text = attribute != nullptr ? path_of(item, *attribute, budget).text() : item.text();
+    budget.take(between.size() + text.size() + 16);
+    out += text;
+  }
+  return out;
+}
+
+Value indented(const Value& input, const Arguments& arguments, Budget& budget) {
+  const Value* width = arguments.find(0, "width");
+  const int64_t spaces = width == nullptr || width->is_string() ? 4 : integer_or(arguments, 0, "width", 4);
+  if (spaces > 1000) fail("indent: a width of at most 1000");
+  const std::string by = width != nullptr && width->is_string()
+                             ? width->string()
+                             : std::string(static_cast<size_t>(std::max<int64_t>(spaces, 0)), ' ');
+  const bool first = flag(arguments, 1, "first"), blank = flag(arguments, 2, "blank");
+  const std::string text = input.text();
+  std::string out = first ? by : "";
+  size_t begin = 0;
+  for (bool is_first = true; begin <= text.size(); is_first = false) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    if (!is_first) {
+      out += '\n';
+      if (blank || end > begin) out += by;
+    }
+    out.append(text, begin, end - begin);
+    budget.take(by.size() + end - begin + 1);
+    begin = end + 1;
+  }
+  return out;
+}
+
+Value escaped(const Value& input, const Arguments&, Budget& budget) {
+  std::string out;
+  for (const char c : input.text()) {
+    budget.take(1);
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+/// The filter's own rule: words begin behind white space and ( { [ < -.
+Value in_title_case(const Value& input, const Arguments&, Budget&) {
+  std::string out, word;
+  const auto flush = [&] {
+    if (word.empty()) return;
+    const std::string_view first = characters(word).front();
+    out += upper(first) + lower(std::string_view(word).substr(first.size()));
+    word.clear();
+  };
+  const std::string text = input.text();
+  for (const std::string_view c : characters(text)) {
+    if (!is_space(c) && std::string_view("-({[<").find(c) == std::string_view::npos) {
+      word += c;
+      continue;
+    }
+    flush();
+    out += c;
+  }
+  flush();
+  return out;
+}
+
+double parsed_float(const Value& input, bool& is_number) {
+  is_number = input.is_number();
+  if (is_number) return input.number();
+  const std::string text(stripped(input.text(), true, true));
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  is_number = !text.empty() && *end == '\0';
+  return value;
+}
+
+Value as_int(const Value& input, const Arguments& arguments, Budget&) {
+  bool is_number = false;
+  const double value = parsed_float(input, is_number);
+  if (input.is_int() || input.is_bool()) return input.integer();
+  if (input.is_string()) {
+    const std::string text(stripped(input.string(), true, true));
+    char* end = nullptr;
+    const int64_t base = integer_or(arguments, 1, "base", 10);
+    if (base < 2 || base > 36) fail("int: a base from 2 to 36");
+    const long long whole = std::strtoll(text.c_str(), &end, static_cast<int>(base));
+    if (!text.empty() && *end == '\0') return static_cast<int64_t>(whole);
+  }
+  if (is_number && std::abs(value) < 9e18) return static_cast<int64_t>(value);
+  const Value* fallback = arguments.find(0, "default");
+  return fallback != nullptr ? *fallback : Value(int64_t{0});
+}
+
+Value as_float(const Value& input, const Arguments& arguments, Budget&) {
+  bool is_number = false;
+  const double value = parsed_float(input, is_number);
+  if (is_number) return value;
+  const Value* fallback = arguments.find(0, "default");
+  return fallback != nullptr ? *fallback : Value(0.0);
+}
+
+Value rounded(const Value& input, const Arguments& arguments, Budget&) {
+  if (!input.is_number()) fail("round needs a number, not " + input.type_name());
+  const int64_t precision = integer_or(arguments, 0, "precision", 0);
+  const std::string method = text_or(arguments, 1, "method", "common");
+  if (precision < -15 || precision > 15) fail("round: a precision from -15 to 15");
+  const double scale = std::pow(10.0, static_cast<double>(precision)), value = input.number();
+  if (method == "ceil") return std::ceil(value * scale) / scale;
+  if (method == "floor") return std::floor(value * scale) / scale;
+  if (method != "common") fail("round: method is common, ceil or floor");
+  if (precision < 0) return std::nearbyint(value * scale) / scale;
+  // Printing rounds the exact value, ties to even, as Python does.
+  char buffer[400];
+  std::snprintf(buffer, sizeof buffer, "%.*f", static_cast<int>(precision), value);
+  return std::strtod(buffer, nullptr);
+}
+
+Value to_json(const Value& input, const Arguments& arguments, Budget& budget) {
+  JsonStyle style;
+  style.ascii = flag(arguments, 0, "ensure_ascii");
+  style.indent = integer_or(arguments, 1, "indent", -1);
+  if (style.indent > 100) fail("tojson: an indent of at most 100");
+  if (style.indent >= 0) style.between = ",";
+  if (const Value* separators = arguments.find(2, "separators");
+      separators != nullptr && separators->is_sequence()) {
+    if (separators->items().size() != 2) fail("tojson: two separators");
+    style.between = separators->items()[0].text();
+    style.behind_key = separators->items()[1].text();
+  }
+  style.sorted = flag(arguments, 3, "sort_keys");
+  std::string text = json_text(input, style);
+  budget.take(text.size());
+  return text;
+}
+
+Value dict_sorted(const Value& input, const Arguments& arguments, Budget& budget) {
+  if (!input.is_dict()) fail("dictsort needs a dict, not " + input.type_name());
+  List pairs;
+  for (const auto& [key, value] : input.dict().entries) pairs.push_back(Value::tuple({key, value}));
+  const std::string by = text_or(arguments, 1, "by", "key");
+  const Value place(int64_t{by == "value" ? 1 : 0});
+  return sorted(std::move(pairs), flag(arguments, 0, "case_sensitive"), flag(arguments, 2, "reverse"), &place,
+                budget);
+}
+
+Value unique(const Value& input, const Arguments& arguments, Budget& budget) {
+  List out, seen;
+  for (const Value& item : input.elements()) {
+    const Value key =
+        sort_key(item, flag(arguments, 0, "case_sensitive"), arguments.find(1, "attribute"), budget);
+    budget.take(16 + seen.size());
+    if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
+    seen.push_back(key);
+    out.push_back(item);
+  }
+  return out;
+}
+
+Value total(const Value& input, const Arguments& arguments, Budget& budget) {
+  const Value* attribute = arguments.find(0, "attribute");
+  const Value* start = arguments.find(1, "start");
+  Value sum = start != nullptr ? *start : Value(int64_t{0});
+  for (const Value& item : input.elements()) {
+    const bool has_attribute = attribute != nullptr && !attribute->is_none();
+    sum = arithmetic(sum, "+", has_attribute ? path_of(item, *attribute, budget) : item, budget);
+  }
+  return sum;
+}
+
+Value method(const Value& input, const char* name, const Arguments& arguments, Budget& budget) {
+  return attribute_of(Value(input.text()), name, budget).object().call(arguments);
+}
+
+struct NamedFilter {
+  std::string_view name;
+  Filter run;
+};
+
+constexpr NamedFilter kFilters[] = {
+    {"abs",
+     [](const Value& v, const Arguments&, Budget& b) -> Value {
+       if (!v.is_number()) fail("abs needs a number, not " + v.type_name());
+       return v.number() < 0 ? arithmetic(Value(int64_t{0}), "-", v, b) : v;
+     }},
+    {"capitalize", [](const Value& v, const Arguments&, Budget&) -> Value { return capitalized(v.text()); }},
+    {"count", [](const Value& v, const Arguments&, Budget&) -> Value { return v.length(); }},
+    {"d", [](const Value& v, const Arguments& a, Budget& b) { return find_filter("default")(v, a, b); }},
+    {"default",
+     [](const Value& v, const Arguments& a, Budget&) -> Value {
+       if (!v.is_undefined() && (v.truth() || !flag(a, 1, "boolean"))) return v;
+       const Value* fallback = a.find(0, "default_value");
+       return fallback != nullptr ? *fallback : Value("");
+     }},
+    {"dictsort", dict_sorted},
+    {"e", escaped},
+    {"escape", escaped},
+    {"first",
+     [](const Value& v, const Arguments&, Budget&) -> Value {
+       const List items = v.elements();
+       return items.empty() ? Value::undefined("first of nothing") : items.front();
+     }},
+    {"float", as_float},
+    {"format",
+     [](const Value& v, const Arguments& a, Budget& b) -> Value {
+       if (a.named.empty()) return formatted(v.text(), Value::tuple(a.positional), b);
+       Dict named;
+       for (const auto& [name, value] : a.named) named.set(name, value);
+       return formatted(v.text(), std::move(named), b);
+     }},
+    {"indent", indented},
+    {"int", as_int},
+    {"items",
+     [](const Value& v, const Arguments& a, Budget& b) -> Value {
+       if (v.is_undefined()) return List();
+       if (!v.is_dict()) fail("items needs a dict, not " + v.type_name());
+       return attribute_of(v, "items", b).object().call(a);
+     }},
+    {"join", joined},
+    {"last",
+     [](const Value& v, const Arguments&, Budget&) -> Value {
+       const List items = v.elements();
+       return items.empty() ? Value::undefined("last of nothing") : items.back();
+     }},
+    {"length", [](const Value& v, const Arguments&, Budget&) -> Value { return v.length(); }},
+    {"list",
+     [](const Value& v, const Arguments&, Budget& b) -> Value {
+       List items = v.elements();
+       b.take(16 * items.size());
+       return items;
+     }},
+    {"lower", [](const Value& v, const Arguments&, Budget&) -> Value { return lower(v.text()); }},
+    {"map", mapped},
+    {"max", [](const Value& v, const Arguments& a, Budget& b) { return extreme(v, a, b, 1); }},
+    {"min", [](const Value& v, const Arguments& a, Budget& b) { return extreme(v, a, b, -1); }},
+    {"reject", [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, false, false); }},
+    {"rejectattr",
+     [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, true, false); }},
+    {"replace", [](const Value& v, const Arguments& a, Budget& b) { return method(v, "replace", a, b); }},
+    {"reverse",
+     [](const Value& v, const Arguments&, Budget&) -> Value {
+       List items = v.elements();
+       std::reverse(items.begin(), items.end());
+       if (!v.is_string()) return items;
+       std::string out;
+       for (const Value& c : items) out += c.string();
+       return out;
+     }},
+    {"round", rounded},
+    {"safe", [](const Value& v, const Arguments&, Budget&) -> Value { return v.text(); }},
+    {"select", [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, false, true); }},
+    {"selectattr", [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, true, true); }},
+    {"sort",
+     [](const Value& v, const Arguments& a, Budget& b) -> Value {
+       return sorted(v.elements(), flag(a, 1, "case_sensitive"), flag(a, 0, "reverse"),
+                     a.find(2, "attribute"), b);
+     }},
+    {"string", [](const Value& v, const Arguments&, Budget&) -> Value { return v.text(); }},
+    {"sum", total},
+    {"title", in_title_case},
+    {"tojson", to_json},
+    {"trim",
+     [](const Value& v, const Arguments& a, Budget&) -> Value {
+       return std::string(stripped(v.text(), true, true, text_or(a, 0, "chars", "")));
+     }},
+    {"unique", unique},
+    {"upper", [](const Value& v, const Arguments&, Budget&) -> Value { return upper(v.text()); }},
+};
+
+}  // namespace
+
+Filter find_filter(std::string_view name) {
+  const auto found = std::find_if(std::begin(kFilters), std::end(kFilters),
+                                  [&](const NamedFilter& one) { return one.name == name; });
+  return found == std::end(kFilters) ? nullptr : found->run;
+}
+
+std::vector<std::string> filter_names() {
+  std::vector<std::string> names;
+  for (const NamedFilter& one : kFilters) names.emplace_back(one.name);
+  return names;
+}
+
+}  // namespace msplora::templates

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <ctime>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/templates/template.h"
+#include "templates/builtins.h"
+#include "templates/syntax.h"
+
+namespace msplora::templates {
+
+/// Names and their values, inside of others.
+struct Scope {
+  std::vector<std::pair<std::string, Value>> values;
+  std::shared_ptr<Scope> outer;
+
+  const Value* find(const std::string& name) const;
+  void set(const std::string& name, Value value);
+};
+
+/// Runs one template once. Throws Failure and TemplateRefusal; `line` says where.
+class Interpreter {
+ public:
+  Interpreter(const nlohmann::ordered_json& variables, std::time_t now, int& line);
+  ~Interpreter();
+
+  RenderedText run(const Body& body);
+
+ private:
+  friend class Macro;
+  enum class Flow { kOn, kBreak, kContinue };
+
+  Flow execute(const Body& body, const std::shared_ptr<Scope>& scope);
+  Flow execute(const Statement& statement, const std::shared_ptr<Scope>& scope);
+  Flow execute_for(const Statement& statement, const std::shared_ptr<Scope>& scope);
+  void assign(const Target& target, const Value& value, Scope& scope);
+  void generate(const Statement& statement, const std::shared_ptr<Scope>& scope);
+  void write(const std::string& text);
+  /// What a body writes.
+  std::string captured(const Body& body, const std::shared_ptr<Scope>& scope);
+
+  Value evaluate(const Expression& expression, const std::shared_ptr<Scope>& scope);
+  Value evaluate_or_undefined(const ExpressionPtr& expression, const std::shared_ptr<Scope>& scope);
+  Value compare(const Expression& expression, const std::shared_ptr<Scope>& scope);
+  Value call(const Expression& expression, const std::shared_ptr<Scope>& scope);
+  Value filter(const Expression& expression, const std::shared_ptr<Scope>& scope, const Value* block);
+  Arguments arguments_of(const Expression& expression, const std::shared_ptr<Scope>& scope);
+  Value make_macro(const Statement& statement, const std::shared_ptr<Scope>& scope);
+
+  Budget budget_;
+  int& line_;
+  std::shared_ptr<Scope> globals_;
+  std::vector<std::weak_ptr<Scope>> scopes_;
+  std::vector<std::weak_ptr<Namespace>> namespaces_;
+  std::string* out_ = nullptr;
+  RenderedText rendered_;
+  int calls_ = 0;
+};
+
+}  // namespace msplora::templates

@@ -1,0 +1,129 @@
+// Templates and conversations that jinja2 and transformers rendered.
+#include <gtest/gtest.h>
+
+#include <ctime>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "golden_cases.h"
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+#include "msplora/templates/chat_template.h"
+#include "msplora/templates/template.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+/// What strftime_now sees in the cases.
+std::time_t their_time() {
+  std::tm time = {};
+  time.tm_year = 2026 - 1900, time.tm_mon = 2, time.tm_mday = 7;
+  time.tm_hour = 9, time.tm_min = 5, time.tm_sec = 2;
+  time.tm_isdst = -1;
+  return std::mktime(&time);
+}
+
+std::vector<Json> rows(const fs::path& file) {
+  std::vector<Json> all;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty()) all.push_back(Json::parse(line));
+  }
+  return all;
+}
+
+/// Of the library's refusals only that of a template itself has words to be met.
+void expect_error(const Json& wanted, const std::function<RenderedText()>& render) {
+  try {
+    const RenderedText rendered = render();
+    ADD_FAILURE() << "expected " << wanted << ", rendered " << rendered.text;
+  } catch (const Error& error) {
+    if (wanted["type"] == "raise_exception") {
+      EXPECT_EQ(error.message(), wanted["message"]);
+    }
+  }
+}
+
+TEST(GoldenChat, Probes) {
+  const fs::path folder = golden_group("chat");
+  if (folder.empty() || !fs::exists(folder / "jinja.jsonl")) GTEST_SKIP() << "no cases";
+  for (const Json& row : rows(folder / "jinja.jsonl")) {
+    SCOPED_TRACE(row["name"].get<std::string>());
+    const auto render = [&row] { return Template(row["template"]).render(row["context"], their_time()); };
+    if (row.contains("error")) {
+      expect_error(row["error"], render);
+    } else {
+      try {
+        EXPECT_EQ(render().text, row["expected"].get<std::string>());
+      } catch (const Error& error) {
+        ADD_FAILURE() << error.what();
+      }
+    }
+    GoldenCounts::compared("chat");
+  }
+}
+
+/// Offsets of characters as bytes.
+size_t byte_of(const std::string& text, size_t character) {
+  size_t byte = 0;
+  for (; byte < text.size() && character > 0; --character) {
+    do {
+      ++byte;
+    } while (byte < text.size() && (text[byte] & 0xC0) == 0x80);
+  }
+  return byte;
+}
+
+TEST(GoldenChat, Conversations) {
+  const fs::path folder = golden_group("chat");
+  if (folder.empty() || !fs::exists(folder / "rendered.jsonl")) GTEST_SKIP() << "no cases";
+  const Json given = Json::parse(read_file(folder / "inputs" / "templates.json"));
+  std::map<std::string, ChatTemplate> templates;
+  for (const auto& [name, one] : given.items())
+    templates.emplace(
+        name,
+        ChatTemplate(one["template"], one["special_tokens"].get<std::map<std::string, std::string>>(), name));
+  std::map<std::string, Json> conversations;
+  for (const Json& one : Json::parse(read_file(folder / "inputs" / "conversations.json")))
+    conversations[one["name"]] = one;
+  for (const Json& row : rows(folder / "rendered.jsonl")) {
+    SCOPED_TRACE(row["template"].get<std::string>() + ", " + row["conversation"].get<std::string>() + ", " +
+                 row["options"].dump());
+    const Json& conversation = conversations.at(row["conversation"]);
+    ChatOptions options;
+    options.now = their_time();
+    options.add_generation_prompt = row["options"].value("add_generation_prompt", false);
+    options.continue_final_message = row["options"].value("continue_final_message", false);
+    if (conversation.contains("tools")) options.tools = conversation["tools"];
+    const auto render = [&] {
+      return templates.at(row["template"]).render(conversation["messages"], options);
+    };
+    if (row.contains("error")) {
+      expect_error(row["error"], render);
+      GoldenCounts::compared("chat");
+      continue;
+    }
+    try {
+      const RenderedText rendered = render();
+      EXPECT_EQ(rendered.text, row["text"].get<std::string>());
+      std::vector<std::pair<size_t, size_t>> spans;
+      if (row.contains("assistant_spans")) {
+        for (const Json& span : row["assistant_spans"])
+          spans.emplace_back(byte_of(rendered.text, span[0]), byte_of(rendered.text, span[1]));
+        EXPECT_EQ(rendered.generated, spans);
+      }
+    } catch (const Error& error) {
+      ADD_FAILURE() << error.what();
+    }
+    GoldenCounts::compared("chat");
+  }
+}
+
+}  // namespace
+}  // namespace msplora
