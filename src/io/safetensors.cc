@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/foreign_file.h"
 #include "io/safetensors_dtype.h"
 #include "io/strict_json.h"
 
@@ -41,18 +42,10 @@ std::string tensor_where(const fs::path& path, const std::string& name) {
   return path.string() + ": tensor `" + name + "`";
 }
 
-// What people most often have in place of the file, recognised by its first bytes.
 std::string hint_for_foreign_file(const MappedFile& file) {
   const std::string_view start(reinterpret_cast<const char*>(file.data()), std::min<size_t>(file.size(), 64));
-  if (start.starts_with("version https://git-lfs")) {
-    return "this is a Git LFS pointer, not the file itself; run `git lfs pull`";
-  }
-  if (start.starts_with("PK\x03\x04") || start.starts_with("\x80\x02")) {
-    return "this is a PyTorch pickle; load it with Hugging Face and save it with safe_serialization=True";
-  }
-  if (start.starts_with("GGUF")) return "this is a GGUF file; use the original safetensors files";
-  if (start.starts_with("<")) return "this is a web page; the download failed";
-  return kDamaged;
+  const std::string hint = detail::hint_for_foreign_file(start);
+  return hint.empty() || start.substr(8).starts_with("{") ? kDamaged : hint;
 }
 
 // The header's text; its length is checked against the file first.

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace msplora {
+
+/// How the numbers of a tensor are kept, under the numbers that GGUF files have for it (ggml's type ids).
+enum class GgufType : int32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ2_K = 10,
+  kQ3_K = 11,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kIq4Nl = 20,
+  kIq4Xs = 23,
+  kI8 = 24,
+  kI16 = 25,
+  kI32 = 26,
+  kI64 = 27,
+  kF64 = 28,
+  kBF16 = 30,
+  kTq1_0 = 34,
+  kTq2_0 = 35,
+  kMxfp4 = 39,
+};
+
+/// A block holds this many consecutive elements of a row in this many bytes; a row is whole blocks.
+struct GgufTypeInfo {
+  GgufType type;
+  const char* name;  // as GGUF tools spell it: "Q4_K"
+  int64_t elements;
+  int64_t bytes;
+  bool is_real;  // dequantise() takes it; the others are integers
+};
+
+/// Null where the number stands for a type that is not read.
+const GgufTypeInfo* find_gguf_type(int32_t id);
+const GgufTypeInfo& gguf_type_info(GgufType type);
+/// The name of any type that GGUF has, for messages: "IQ2_XXS (type 16)".
+std::string gguf_type_text(int32_t id);
+/// "F32, F16, Q4_0, ...": every type that is read.
+std::string known_gguf_types();
+
+/// Blocks as float32. Products and sums are formed in ggml's order, so that the bits are those of ggml and
+/// gguf-py. Throws Error{kUsage} for a type of integers.
+void dequantise(GgufType type, const std::byte* blocks, int64_t count, float* values);
+
+/// Whether all values of the blocks are finite. Looks at the factors of the blocks alone where that decides.
+bool blocks_are_finite(GgufType type, const std::byte* blocks, int64_t count);
+
+}  // namespace msplora
