@@ -27,7 +27,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     tasks => [@torch, @text, "io", "models", "adapters"],
     train => [@torch, @text, "io", "models", "adapters", "tasks"],
     federated => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
-    runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated", "decoding", "generation"],
+    runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated", "decoding", "generation", "templates"],
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation"],
   );
   my %torch_free = map { $_ => 1 } qw(core gguf tokenizers data metrics generation templates);

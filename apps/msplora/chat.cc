@@ -23,9 +23,13 @@
 namespace msplora {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 struct ChatArguments {
   GenerationArguments generation;
   std::string prompt;
+  std::string system;
+  bool plain = false;
 };
 
 /// Waits for input so that a signal is noticed meanwhile. False at the end of the input, and when a stop was
@@ -39,17 +43,25 @@ bool read_line(std::string& line) {
   return static_cast<bool>(std::getline(std::cin, line));
 }
 
-/// A text that user and model write in turn.
+/// What user and model say in turn: messages, written as the model's template has them, or without one a text
+/// that both write.
 class Conversation {
  public:
-  Conversation(LanguageModel& model, GenerationOptions options, const CommonOptions& common)
+  Conversation(LanguageModel& model, GenerationOptions options, const ChatArguments& arguments,
+               const CommonOptions& common)
       : model_(model),
         options_(std::move(options)),
         common_(common),
-        is_terminal_(isatty(STDIN_FILENO) == 1) {}
+        is_terminal_(isatty(STDIN_FILENO) == 1),
+        has_messages_(!arguments.plain && model.chat_template().has_value()) {
+    if (!arguments.system.empty()) system(arguments.system);
+  }
 
   void run(const std::string& prompt) {
-    if (is_terminal_) say("Type a text for the model to go on with; /help lists commands.");
+    if (is_terminal_) {
+      say(has_messages_ ? "Type a message; /help lists commands."
+                        : "Type a text for the model to go on with; /help lists commands.");
+    }
     if (!prompt.empty()) answer(prompt);
     std::string line;
     while (!is_over_) {
@@ -74,42 +86,59 @@ class Conversation {
     if (!common_.json) std::cout << text << '\n' << std::flush;
   }
 
-  void answer(const std::string& line) {
-    GenerationRequest request;
-    // Special tokens stand at the beginning of the text alone.
+  /// Message by message.
+  GenerationRequest request_for_message(const std::string& line) {
+    Json messages = messages_;
+    messages.push_back({{"role", "user"}, {"content", line}});
+    GenerationRequest request = model_.request_for(messages);
+    messages_ = std::move(messages);
+    return request;
+  }
+
+  /// Special tokens stand at the beginning of the text alone.
+  GenerationRequest request_for_text(const std::string& line) {
     EncodeOptions encode;
     encode.add_special_tokens = ids_.empty();
     const std::vector<int32_t> read =
         model_.tokenizer()->encode({ids_.empty() ? line : "\n" + line, {}}, encode).ids;
+    GenerationRequest request;
     request.prompt_ids = ids_;
     request.prompt_ids.insert(request.prompt_ids.end(), read.begin(), read.end());
+    ids_ = request.prompt_ids;
+    return request;
+  }
+
+  void answer(const std::string& line) {
+    GenerationRequest request = has_messages_ ? request_for_message(line) : request_for_text(line);
     request.options = options_;
-    request.number = turns_;
+    request.number = turns_++;
     request.is_cancelled = interrupt_requested;
     if (!common_.json) request.on_text = [](std::string_view text) { std::cout << text << std::flush; };
-    std::vector<int32_t> ids = request.prompt_ids;
     const Generation made = model_.generate(std::move(request));
-    ++turns_;
-    ids.insert(ids.end(), made.tokens.begin(), made.tokens.end());
-    if (made.finish_reason == FinishReason::kEndToken) ids.pop_back();
-    ids_ = std::move(ids);
-    transcript_ += line + made.text + "\n";
-    if (common_.json) {
-      std::cout << nlohmann::ordered_json{{"text", made.text},
-                                          {"finish_reason", finish_reason_name(made.finish_reason)},
-                                          {"prompt_tokens", made.prompt_tokens},
-                                          {"tokens", made.tokens}}
-                       .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
-                << '\n'
-                << std::flush;
-    } else {
-      if (!made.beams.empty()) std::cout << made.text;
-      std::cout << '\n' << std::flush;
-    }
+    if (has_messages_) messages_.push_back({{"role", "assistant"}, {"content", made.text}});
+    ids_.insert(ids_.end(), made.tokens.begin(), made.tokens.end());
+    if (made.finish_reason == FinishReason::kEndToken) ids_.pop_back();
+    transcript_ += (has_messages_ ? "> " + line + "\n" : line) + made.text + "\n";
+    show(made);
     // The first Ctrl-C ends an answer, not the conversation.
     if (made.finish_reason == FinishReason::kCancelled && is_terminal_) clear_interrupt();
     if (made.finish_reason == FinishReason::kLongest)
       say("(the model takes no longer text: /reset begins anew)");
+  }
+
+  void show(const Generation& made) const {
+    if (!common_.json) {
+      if (!made.beams.empty()) std::cout << made.text;
+      std::cout << '\n' << std::flush;
+      return;
+    }
+    std::cout << Json{{"text", made.text},
+                      {"finish_reason", finish_reason_name(made.finish_reason)},
+                      {"prompt_tokens", made.prompt_tokens},
+                      {"tokens", made.tokens}}
+                     .dump(-1, ' ', false, Json::error_handler_t::replace)
+              << '\n'
+              << std::flush;
   }
 
   void obey(const std::string& line) {
@@ -129,11 +158,20 @@ class Conversation {
   void help(const std::string&) {
     for (const auto& [name, command] : kCommands) say(fmt::format("{:<10} {}", name, command.help));
   }
+  /// The system's message stays.
   void reset(const std::string&) {
+    const bool has_system = !messages_.empty() && messages_[0]["role"] == "system";
+    messages_ = has_system ? Json::array({messages_[0]}) : Json::array();
     ids_.clear();
     transcript_.clear();
     turns_ = 0;
     model_.generator().forget();
+  }
+  void system(const std::string& text) {
+    if (!has_messages_) throw Error(ErrorCode::kUsage, "chat", "a system text needs a chat template");
+    const bool has_system = !messages_.empty() && messages_[0]["role"] == "system";
+    if (has_system) messages_.erase(0);
+    if (!text.empty()) messages_.insert(messages_.begin(), Json{{"role", "system"}, {"content", text}});
   }
   void adapter(const std::string& name) {
     if (!name.empty()) {
@@ -159,7 +197,8 @@ class Conversation {
   }
   void save(const std::string& path) {
     if (path.empty()) throw Error(ErrorCode::kUsage, "chat", "/save needs a file");
-    write_file_atomically(path, transcript_);
+    const bool is_json = std::filesystem::path(path).extension() == ".json" && has_messages_;
+    write_file_atomically(path, is_json ? Json{{"messages", messages_}}.dump(1) + "\n" : transcript_);
     say("saved " + path);
   }
   void quit(const std::string&) { is_over_ = true; }
@@ -174,7 +213,9 @@ class Conversation {
   GenerationOptions options_;
   const CommonOptions& common_;
   bool is_terminal_;
+  bool has_messages_;
   bool is_over_ = false;
+  Json messages_ = Json::array();
   std::vector<int32_t> ids_;  // of the whole text
   std::string transcript_;
   uint64_t turns_ = 0;
@@ -182,11 +223,12 @@ class Conversation {
 
 const std::map<std::string, Conversation::ChatCommand> Conversation::kCommands = {
     {"/help", {"what can be typed", &Conversation::help}},
-    {"/reset", {"forget the text so far", &Conversation::reset}},
+    {"/reset", {"forget what was said", &Conversation::reset}},
     {"/adapter",
      {"NAME: write with this adapter, or `none`; alone: which there are", &Conversation::adapter}},
     {"/set", {"OPTION=VALUE, e.g. temperature=0.7; alone: all options", &Conversation::set}},
-    {"/save", {"FILE: write the text so far", &Conversation::save}},
+    {"/system", {"TEXT: what the model is told first; alone: nothing", &Conversation::system}},
+    {"/save", {"FILE: write what was said; .json: as messages", &Conversation::save}},
     {"/quit", {"end", &Conversation::quit}},
 };
 
@@ -195,17 +237,21 @@ void chat(const ChatArguments& arguments, const CommonOptions& common) {
   GeneratorOptions options;
   options.keeps_last = true;
   LanguageModel model = open_language_model(arguments.generation, options, common);
+  if (!arguments.plain && !model.chat_template() && model.chat_template_problem())
+    throw *model.chat_template_problem();
   const GenerationOptions generation = with_arguments(model.defaults(), arguments.generation);
-  Conversation(model, generation, common).run(arguments.prompt);
+  Conversation(model, generation, arguments, common).run(arguments.prompt);
 }
 
 }  // namespace
 
 Command add_chat(CLI::App& program, CommonOptions& common) {
-  CLI::App* command = program.add_subcommand("chat", "Write a text in turn with a model");
+  CLI::App* command = program.add_subcommand("chat", "Talk with a model");
   auto arguments = std::make_shared<ChatArguments>();
   add_generation_arguments(*command, arguments->generation);
   command->add_option("--prompt", arguments->prompt, "What is typed first")->type_name("TEXT");
+  command->add_option("--system", arguments->system, "What the model is told first")->type_name("TEXT");
+  command->add_flag("--plain", arguments->plain, "Write one text in turn, without the model's chat template");
   add_common(*command, common);
   return {command, [arguments, &common] { chat(*arguments, common); }};
 }

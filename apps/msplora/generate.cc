@@ -33,26 +33,37 @@ struct GenerateArguments {
   int64_t max_batch = 16;
   bool logprobs = false;
   bool echo = false;
+  bool chat = false;
 };
 
 /// A text to be written, and the adapter that it is written with.
 struct Job {
   GenerationRequest request;
   std::string adapter;
-  Json id;  // of the line it comes from; null without one
+  Json id;        // of the line it comes from; null without one
+  Json messages;  // of a conversation, whose answer is wanted; null: a text
+  Json tools;
 };
 
-/// What a line of JSON asks for: `prompt`, maybe `adapter` and `id`, and options by their names.
+/// What a line of JSON asks for: `prompt` or `messages`, maybe `adapter` and `id`, and options by their
+/// names.
 Job job_of_json(const std::string& line, const std::string& where, const Job& common) {
-  const nlohmann::json given = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!given.is_object() || !given.contains("prompt") || !given["prompt"].is_string()) {
-    throw Error(ErrorCode::kData, where, "expected an object with a text `prompt`",
+  const Json given = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const bool has_prompt = given.is_object() && given.contains("prompt") && given["prompt"].is_string();
+  const bool has_messages = given.is_object() && given.contains("messages") && given["messages"].is_array();
+  if (has_prompt == has_messages) {
+    throw Error(ErrorCode::kData, where, "expected an object with a text `prompt` or a list `messages`",
                 R"({"prompt": "Once upon a time", "max_new_tokens": 50})");
   }
   Job job = common;
-  job.request.prompt = given["prompt"];
+  if (has_prompt) job.request.prompt = given["prompt"];
+  if (has_messages) job.messages = given["messages"];
   nlohmann::json options = given;
-  options.erase("prompt");
+  options.erase(has_prompt ? "prompt" : "messages");
+  if (has_messages && given.contains("tools")) {
+    job.tools = given["tools"];
+    options.erase("tools");
+  }
   if (given.contains("id")) job.id = given["id"];
   options.erase("id");
   if (given.contains("adapter")) {
@@ -65,6 +76,20 @@ Job job_of_json(const std::string& line, const std::string& where, const Job& co
   check_generation(job.request.options, where + ": ", errors);
   errors.throw_if_any(ErrorCode::kData, where);
   return job;
+}
+
+/// Writes conversations as the model reads them; with `chat` every prompt is one.
+void render_conversations(std::vector<Job>& jobs, bool chat, const LanguageModel& model) {
+  for (Job& job : jobs) {
+    if (job.messages.is_null() && !chat) continue;
+    if (job.messages.is_null())
+      job.messages = Json::array({{{"role", "user"}, {"content", job.request.prompt}}});
+    ChatOptions options;
+    options.tools = job.tools;
+    GenerationRequest rendered = model.request_for(job.messages, options);
+    job.request.prompt = std::move(rendered.prompt);
+    job.request.prompt_ids = std::move(rendered.prompt_ids);
+  }
 }
 
 /// Prompts of the command line, else of the file: a JSON object a line (.jsonl), or a prompt a line.
@@ -106,10 +131,19 @@ std::vector<Job> read_jobs(const GenerateArguments& arguments, const Job& common
   return jobs;
 }
 
+std::string last_content(const Json& messages) {
+  const Json content = messages.empty() ? Json() : messages.back().value("content", Json());
+  return content.is_string() ? content.get<std::string>() : content.dump();
+}
+
 Json to_json(const Job& job, const Generation& generation, const LanguageModel& model) {
   Json json;
   if (!job.id.is_null()) json["id"] = job.id;
-  json["prompt"] = job.request.prompt;
+  if (job.messages.is_null()) {
+    json["prompt"] = job.request.prompt;
+  } else {
+    json["messages"] = job.messages;
+  }
   json["text"] = generation.text;
   json["finish_reason"] = finish_reason_name(generation.finish_reason);
   json["prompt_tokens"] = generation.prompt_tokens;
@@ -160,7 +194,8 @@ class ResultWriter {
       return;
     }
     if (index > 0) out_ << '\n';
-    out_ << "==> " << job.request.prompt << '\n' << generation.text << '\n';
+    const std::string shown = job.messages.is_null() ? job.request.prompt : last_content(job.messages);
+    out_ << "==> " << shown << '\n' << generation.text << '\n';
   }
 
   const std::vector<Job>& jobs_;
@@ -194,6 +229,7 @@ void generate_all(const GenerateArguments& arguments, const CommonOptions& commo
   shared.request.is_cancelled = interrupt_requested;
   shared.adapter = model.adapter();
   std::vector<Job> jobs = read_jobs(arguments, shared);
+  render_conversations(jobs, arguments.chat, model);
   ResultWriter writer(jobs, arguments, is_json, model, out);
   if (writer.is_streamed()) {
     if (arguments.echo) out << jobs.front().request.prompt << std::flush;
@@ -240,8 +276,10 @@ Command add_generate(CLI::App& program, CommonOptions& common) {
       ->take_all()
       ->allow_extra_args(false);
   command
-      ->add_option("--prompts", arguments->file,
-                   "File of prompts: one a line, or in .jsonl an object with `prompt` and options of its own")
+      ->add_option(
+          "--prompts", arguments->file,
+          "File of prompts: one a line, or in .jsonl an object with `prompt` or `messages` and options of "
+          "its own")
       ->type_name("FILE");
   command
       ->add_option("--output", arguments->output,
@@ -252,6 +290,7 @@ Command add_generate(CLI::App& program, CommonOptions& common) {
   command->add_option("--max-batch", arguments->max_batch, "Texts that are written at a time")
       ->check(CLI::PositiveNumber);
   command->add_flag("--logprobs", arguments->logprobs, "With --json: log-probabilities of the tokens");
+  command->add_flag("--chat", arguments->chat, "Every prompt is a message, which the model answers");
   command->add_flag("--echo", arguments->echo, "Show the prompt before its text");
   add_common(*command, common);
   return {command, [arguments, &common] { generate(*arguments, common); }};

@@ -1,5 +1,8 @@
 #include "generation_arguments.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -58,6 +61,11 @@ void add_generation_arguments(CLI::App& command, GenerationArguments& arguments)
   command
       .add_option("--dtype", arguments.dtype, "Type of activations and weights; `auto`: as they are stored")
       ->transform(dtype_choice({"auto", "float32", "bfloat16"}));
+  command
+      .add_option("--chat-template", arguments.chat_template,
+                  fmt::format("How conversations are written, in place of the model's own: {}, or a file",
+                              fmt::join(ChatTemplate::names(), ", ")))
+      ->type_name("NAME|FILE");
   command.add_flag("--greedy", arguments.greedy,
                    "Take the likeliest token, whatever generation_config.json says");
   GenerationOptions options;
@@ -109,7 +117,9 @@ LanguageModel open_language_model(const GenerationArguments& arguments, const Ge
   open.dtype = arguments.dtype;
   open.device = device_of(common);
   open.generator = options;
-  return LanguageModel::open(arguments.model, open);
+  LanguageModel model = LanguageModel::open(arguments.model, open);
+  if (!arguments.chat_template.empty()) model.set_chat_template(arguments.chat_template);
+  return model;
 }
 
 }  // namespace msplora

@@ -15,11 +15,12 @@ struct GenerationArguments {
   std::vector<std::string> adapters;  // DIR or NAME=DIR
   bool merge = false;
   std::string dtype = "auto";
+  std::string chat_template;  // a name or a file; empty: the model's own
   bool greedy = false, do_sample = false;
   std::map<std::string, std::vector<std::string>> values;  // of options, by their names
 };
 
-/// Adds --model, --adapter, --merge, --dtype and an option for each of GenerationOptions.
+/// Adds --model, --adapter, --merge, --dtype, --chat-template and an option for each of GenerationOptions.
 void add_generation_arguments(CLI::App& command, GenerationArguments& arguments);
 
 /// Opens the model. Its defaults become those of generation_config.json with what the arguments say.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/merge.h"
 #include "msplora/core/error.h"
+#include "msplora/core/file.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/tasks/target.h"
 
@@ -61,6 +63,11 @@ LanguageModel LanguageModel::open(const fs::path& path, const LanguageModelOptio
         "is it a causal language model?");
   }
   opened.tokenizer_ = load_tokenizer(path, config);
+  try {
+    opened.chat_template_ = ChatTemplate::of_model(path);
+  } catch (const Error& problem) {
+    opened.chat_template_problem_ = problem;
+  }
   opened.defaults_ = generation_defaults(path, config, *opened.tokenizer_);
   const AdapterTarget target =
       options.adapters.empty() ? AdapterTarget{} : target_of(*opened.model_, path.string());
@@ -97,6 +104,35 @@ void LanguageModel::use(const std::string& name) {
   adapter_ = name;
   if (!name.empty()) adapters_.at(name)->attach();
   generator_->forget();
+}
+
+void LanguageModel::set_chat_template(const std::string& name_or_file) {
+  std::map<std::string, std::string> tokens;
+  if (chat_template_) tokens = chat_template_->special_tokens();
+  std::error_code code;
+  if (fs::is_regular_file(name_or_file, code)) {
+    chat_template_.emplace(read_file(name_or_file), std::move(tokens), name_or_file);
+  } else {
+    chat_template_ = ChatTemplate::named(name_or_file, std::move(tokens));
+  }
+}
+
+GenerationRequest LanguageModel::request_for(const nlohmann::ordered_json& messages,
+                                             ChatOptions options) const {
+  if (!chat_template_ && chat_template_problem_) throw *chat_template_problem_;
+  if (!chat_template_) {
+    throw Error(ErrorCode::kModel, "chat template", "the model's files have none",
+                fmt::format("name one of {}, or a file", fmt::join(ChatTemplate::names(), ", ")));
+  }
+  options.add_generation_prompt = !options.continue_final_message;
+  // The template writes the special tokens itself.
+  EncodeOptions encode;
+  encode.add_special_tokens = false;
+  GenerationRequest request;
+  request.prompt = chat_template_->render(messages, options).text;
+  request.prompt_ids = tokenizer_->encode({request.prompt, {}}, encode).ids;
+  request.options = defaults_;
+  return request;
 }
 
 std::vector<std::string> LanguageModel::adapters() const {

@@ -109,6 +109,28 @@ TEST_F(LanguageModelTest, AModelThatDoesNotWriteIsRefused) {
   EXPECT_THROW(LanguageModel::open(directory_.path() / "encoder"), Error);
 }
 
+TEST_F(LanguageModelTest, ConversationsAreWrittenAsTheModelHasThem) {
+  LanguageModel plain = LanguageModel::open(base());
+  const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", "w5 w6"}}};
+  EXPECT_FALSE(plain.chat_template().has_value());
+  EXPECT_THROW(plain.request_for(messages), Error);
+  plain.set_chat_template("chatml");
+  EXPECT_THAT(plain.request_for(messages).prompt, ::testing::EndsWith("<|im_start|>assistant\n"));
+  write_file_atomically(base() / "tokenizer_config.json", R"({"bos_token": {"content": "w1"}, "chat_template":
+      [{"name": "tool_use", "template": "no"}, {"name": "default", "template":
+       "{{ bos_token }}{% for m in messages %} {{ m.content }}{% endfor %}{{ ' w9' if add_generation_prompt }}"}]})");
+  LanguageModel model = LanguageModel::open(base());
+  const GenerationRequest request = model.request_for(messages);
+  EXPECT_EQ(request.prompt, "w1 w5 w6 w9");
+  EXPECT_EQ(request.prompt_ids, (std::vector<int32_t>{1, 5, 6, 9}));
+  write_file_atomically(base() / "chat_template.jinja", "{{ messages[0].content }}");
+  EXPECT_EQ(LanguageModel::open(base()).request_for(messages).prompt, "w5 w6");
+  write_file_atomically(base() / "chat_template.jinja", "{{ messages[0].content");
+  LanguageModel damaged = LanguageModel::open(base());
+  EXPECT_THROW(damaged.request_for(messages), Error);
+  EXPECT_EQ(text(damaged), text(plain));  // a text needs no template
+}
+
 TEST_F(LanguageModelTest, GenerationConfigGivesTheDefaults) {
   const GenerationOptions drawn = defaults(
       R"({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": [7, 8],

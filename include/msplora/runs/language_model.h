@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "msplora/core/error.h"
 #include "msplora/decoding/generator.h"
 #include "msplora/models/model.h"
+#include "msplora/templates/chat_template.h"
 #include "msplora/tokenizers/tokenizer.h"
 
 namespace msplora {
@@ -46,6 +48,16 @@ class LanguageModel {
   std::vector<std::string> adapters() const;
   const std::string& adapter() const { return adapter_; }
 
+  /// How conversations are written for this model; empty where its files do not say, or say it in a way that
+  /// cannot be read (`chat_template_problem`), which only conversations need.
+  const std::optional<ChatTemplate>& chat_template() const { return chat_template_; }
+  const std::optional<Error>& chat_template_problem() const { return chat_template_problem_; }
+  /// Takes another one: a name that ChatTemplate::named knows, or a file that holds a template.
+  void set_chat_template(const std::string& name_or_file);
+  /// The request for what the assistant answers to these messages, with the defaults. Throws Error{kModel}
+  /// where there is no template, its problem where it cannot be read, else as ChatTemplate::render.
+  GenerationRequest request_for(const nlohmann::ordered_json& messages, ChatOptions options = {}) const;
+
   /// What generation_config.json beside the model asks for; without one, greedy.
   const GenerationOptions& defaults() const { return defaults_; }
   Generation generate(const std::string& prompt) {
@@ -61,6 +73,8 @@ class LanguageModel {
   LanguageModel();
 
   GenerationOptions defaults_;
+  std::optional<ChatTemplate> chat_template_;
+  std::optional<Error> chat_template_problem_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<Model> model_;
   std::map<std::string, std::unique_ptr<Adapter>> adapters_;

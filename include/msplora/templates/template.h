@@ -19,7 +19,8 @@ struct RenderedText {
 
 /// A template of the language Jinja, as chat templates of Hugging Face use it: blocks are trimmed
 /// (trim_blocks, lstrip_blocks), `break`, `continue` and {% generation %} are known, values behave and print
-/// as Python's. docs/formats.md lists what there is.
+/// as Python's. Filters, tests and
+/// methods are those that chat templates use; one that is not known is refused.
 ///
 /// Templates come from strangers. They can reach nothing but the variables given, change none of them, and
 /// end with an error beyond fixed amounts of work, text and nesting.
