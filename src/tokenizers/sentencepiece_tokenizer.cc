@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -49,6 +50,17 @@ Surroundings find_surroundings(const TokenizerFiles& files) {
           " does more than its SentencePiece model says (other ids, or text "
           "changed beforehand)",
       "write a tokenizer.json with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)");
+}
+
+// transformers' classes find these pieces in a text, which SentencePiece alone does not.
+void add_special_pieces(const SentencePieceFile& file, json& result) {
+  std::vector<std::string> names = {file.bos, file.eos};
+  if (file.unk_id >= 0) names.push_back(file.pieces[static_cast<size_t>(file.unk_id)].text);
+  for (size_t i = 0; i < file.pieces.size(); ++i) {
+    const std::string& piece = file.pieces[i].text;
+    const bool is_named = !piece.empty() && std::find(names.begin(), names.end(), piece) != names.end();
+    if (is_named) result.push_back(added_token(static_cast<int64_t>(i), piece, true));
+  }
 }
 
 // Tokens that the directory adds behind the pieces.
@@ -132,8 +144,10 @@ void read_sentencepiece_tokenizer(TokenizerFiles& files) {
         ErrorCode::kFormat, files.source.string(),
         std::string("texts ") + (begin ? "begin" : "end") + " with a special token that the model lacks");
   }
-  files.tokenizer = {{"added_tokens", added_tokens(files, file.pieces.size(), around)},
-                     {"post_processor", template_of(begin, end, file)}};
+  json added = added_tokens(files, file.pieces.size(), around);
+  // With `legacy: false` text behind them would be read otherwise.
+  if (around == Surroundings::kBegin && config.boolean_or("legacy", true)) add_special_pieces(file, added);
+  files.tokenizer = {{"added_tokens", std::move(added)}, {"post_processor", template_of(begin, end, file)}};
   const std::pair<const char*, std::string> named[] = {
       {"bos_token", file.bos},
       {"eos_token", file.eos},
