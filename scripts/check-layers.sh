@@ -15,7 +15,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     gguf => [@core],
     tokenizers => [@core, "gguf"],
     metrics => [@core],
-    data => [@core, "tokenizers"],
+    data => [@core, "tokenizers", "templates"],
     generation => [@core],
     templates => [@core],
     kernels => [@core],
@@ -27,7 +27,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     tasks => [@torch, @text, "io", "models", "adapters"],
     train => [@torch, @text, "io", "models", "adapters", "tasks"],
     federated => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
-    runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated", "decoding", "generation", "templates"],
+    runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated", "decoding", "generation"],
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation"],
   );
   my %torch_free = map { $_ => 1 } qw(core gguf tokenizers data metrics generation templates);

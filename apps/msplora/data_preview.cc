@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <iostream>
@@ -54,6 +55,24 @@ std::vector<std::pair<int64_t, int64_t>> histogram(const EncodedPart& part) {
   return buckets;
 }
 
+/// The decoded text in turns of [is it learned, text].
+Json learned_text(const TokenizedExample& example, const Tokenizer& tokenizer) {
+  Json parts = Json::array();
+  const auto add = [&](bool is_learned, int32_t begin, int32_t end) {
+    if (begin < end)
+      parts.push_back(
+          {is_learned, tokenizer.decode({example.ids.begin() + begin, example.ids.begin() + end}, false)});
+  };
+  int32_t at = 0;
+  for (const TokenSpan& span : example.predicted) {
+    add(false, at, span.begin);
+    add(true, span.begin, span.end);
+    at = span.end;
+  }
+  add(false, at, static_cast<int32_t>(example.ids.size()));
+  return parts;
+}
+
 Json example_json(const EncodedPart& part, size_t index, const RunData& data, const Tokenizer& tokenizer) {
   const TokenizedExample& example = part.examples[index];
   Json tokens = Json::array();
@@ -69,8 +88,22 @@ Json example_json(const EncodedPart& part, size_t index, const RunData& data, co
     json["class"] = example.label;
   } else if (data.kind->labels == LabelKind::kNumber) {
     json["target"] = example.target;
+  } else if (data.kind->labels == LabelKind::kConversation) {
+    json["learned"] = learned_text(example, tokenizer);
   }
   return json;
+}
+
+/// What is learned in colour where there is a terminal, else between marks.
+std::string learned_line(const Json& parts) {
+  const bool has_colour = isatty(STDOUT_FILENO) == 1;
+  std::string line;
+  for (const Json& part : parts) {
+    const std::string text = printable(part[1].get<std::string>());
+    const bool is_learned = part[0].get<bool>();
+    line += !is_learned ? text : has_colour ? "\x1b[32m" + text + "\x1b[0m" : "\u27E6" + text + "\u27E7";
+  }
+  return line;
 }
 
 /// Text of the data for a terminal.
@@ -81,6 +114,10 @@ std::string shown(const Json& text) {
 void print_text(const Json& report) {
   for (const Json& note : report["notes"]) std::cout << shown(note) << "\n";
   for (const Json& example : report["examples"]) {
+    if (example.contains("learned")) {
+      std::cout << fmt::format("\n{}\n{}\n", shown(example["where"]), learned_line(example["learned"]));
+      continue;
+    }
     std::cout << fmt::format("\n{}\n  text     {}\n", shown(example["where"]), shown(example["text"]));
     if (example.contains("text_pair"))
       std::cout << fmt::format("  pair     {}\n", shown(example["text_pair"]));

@@ -12,6 +12,7 @@
 
 #include "fmt/format.h"
 #include "msplora/core/random.h"
+#include "msplora/data/conversations.h"
 #include "msplora/data/glue.h"
 #include "msplora/data/notes.h"
 #include "text_util.h"
@@ -46,7 +47,7 @@ TableSpec table_spec(const DataConfig& config, const fs::path& file, LabelKind l
   spec.delimiter = config.delimiter;
   spec.text = config.text;
   spec.text_pair = config.text_pair;
-  spec.label_optional = labels == LabelKind::kNone;
+  spec.label_optional = labels == LabelKind::kNone || labels == LabelKind::kConversation;
   if (!spec.label_optional) spec.label = config.label;
   return spec;
 }
@@ -161,6 +162,8 @@ void check_config(const DataConfig& config, LabelKind labels, const TaskParts& p
                    "remove one of them");
     }
   }
+  if (labels == LabelKind::kConversation && config.glue_task)
+    problems.add("data.glue_task", "its rows are no instructions", "remove it, or change the task type");
   if (labels != LabelKind::kClass && !config.labels.empty()) {
     problems.add("data.labels", "the task has no classes", "remove data.labels");
   }
@@ -168,14 +171,6 @@ void check_config(const DataConfig& config, LabelKind labels, const TaskParts& p
     problems.add("data.labels", "a class is named twice");
   }
   problems.throw_if_any(ErrorCode::kConfig, "data");
-}
-
-Dataset read_part(const DataConfig& config, LabelKind labels, const std::string& file, bool label_optional,
-                  bool with_group = false) {
-  TableSpec spec = table_spec(config, file, labels);
-  spec.label_optional |= label_optional;
-  if (with_group) spec.group = config.group;
-  return read_table(file, spec);
 }
 
 TaskData load_glue_data(const DataConfig& config, LabelKind labels, const TaskParts& parts) {
@@ -188,6 +183,19 @@ TaskData load_glue_data(const DataConfig& config, LabelKind labels, const TaskPa
 
 }  // namespace
 
+Dataset read_rows(const DataConfig& config, LabelKind labels, const std::filesystem::path& file,
+                  bool label_optional, bool with_group) {
+  if (labels == LabelKind::kConversation) {
+    // A model with a template of its own reads all instructions as messages.
+    return read_conversations(file, config.chat, /*alpaca_as_messages=*/config.chat.chat_template != "alpaca",
+                              config.delimiter);
+  }
+  TableSpec spec = table_spec(config, file, labels);
+  spec.label_optional |= label_optional;
+  if (with_group) spec.group = config.group;
+  return read_table(file, spec);
+}
+
 TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t seed, const TaskParts& parts) {
   check_config(config, labels, parts);
   if (config.glue_task) return load_glue_data(config, labels, parts);
@@ -196,14 +204,14 @@ TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t see
   // The split needs the training file even when only the validation part is asked for.
   const bool split = !config.validation && config.validation_fraction > 0 && config.train;
   if (parts.train || (parts.validation && split)) {
-    result.train = read_part(config, labels, *config.train, false, /*with_group=*/true);
+    result.train = read_rows(config, labels, *config.train, false, /*with_group=*/true);
     if (labels == LabelKind::kClass) {
       result.class_counts = result.train.label_counts();
       result.notes = class_notes(*config.train, result.class_counts, !config.labels.empty());
     }
   }
   if (parts.validation && config.validation) {
-    result.validation.push_back({"validation", read_part(config, labels, *config.validation, false)});
+    result.validation.push_back({"validation", read_rows(config, labels, *config.validation, false)});
   }
   if (split) {
     auto [rest, taken] = split_dataset(result.train, config.validation_fraction, seed,
@@ -214,7 +222,7 @@ TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t see
     result.train = std::move(rest);
   }
   if (parts.test && config.test)
-    result.test.push_back({"test", read_part(config, labels, *config.test, true)});
+    result.test.push_back({"test", read_rows(config, labels, *config.test, true)});
   for (std::string& note : text_notes(result)) result.notes.push_back(std::move(note));
   if (!parts.train) result.train = Dataset();
   return result;

@@ -64,6 +64,9 @@ std::string EncodeSummary::text() const {
                         100.0 * static_cast<double>(truncated_examples) / static_cast<double>(examples),
                         dropped_tokens);
   }
+  if (rows_too_long > 0) line += fmt::format("; {} longer rows were left out", rows_too_long);
+  if (rows_without_loss > 0)
+    line += fmt::format("; {} rows were left out, of which nothing would be learned", rows_without_loss);
   if (const std::string note = unknown.note(); !note.empty()) line += "; " + note;
   return line;
 }

@@ -13,7 +13,6 @@
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/merge.h"
 #include "msplora/core/error.h"
-#include "msplora/core/file.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/tasks/target.h"
 
@@ -109,12 +108,7 @@ void LanguageModel::use(const std::string& name) {
 void LanguageModel::set_chat_template(const std::string& name_or_file) {
   std::map<std::string, std::string> tokens;
   if (chat_template_) tokens = chat_template_->special_tokens();
-  std::error_code code;
-  if (fs::is_regular_file(name_or_file, code)) {
-    chat_template_.emplace(read_file(name_or_file), std::move(tokens), name_or_file);
-  } else {
-    chat_template_ = ChatTemplate::named(name_or_file, std::move(tokens));
-  }
+  chat_template_ = named_chat_template(name_or_file, std::move(tokens));
 }
 
 GenerationRequest LanguageModel::request_for(const nlohmann::ordered_json& messages,

@@ -68,6 +68,23 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& directory, const
   return tokenizer;
 }
 
+ChatTemplate named_chat_template(const std::string& name_or_file,
+                                 std::map<std::string, std::string> special_tokens) {
+  std::error_code code;
+  if (fs::is_regular_file(name_or_file, code))
+    return ChatTemplate(read_file(name_or_file), std::move(special_tokens), name_or_file);
+  return ChatTemplate::named(name_or_file, std::move(special_tokens));
+}
+
+std::shared_ptr<const ChatTemplate> chat_template_of(const ChatDataOptions& options, const fs::path& model) {
+  if (options.chat_template == "auto") {
+    auto own = ChatTemplate::of_model(model);
+    return own ? std::make_shared<const ChatTemplate>(std::move(*own)) : nullptr;
+  }
+  std::map<std::string, std::string> tokens = ChatTemplate::special_tokens_of(model);
+  return std::make_shared<const ChatTemplate>(named_chat_template(options.chat_template, std::move(tokens)));
+}
+
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",

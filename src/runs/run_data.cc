@@ -15,7 +15,7 @@ EncodedPart encode_part(const std::string& name, Dataset data, const Task& task,
   EncodedPart part;
   part.name = name;
   EncodedDataset encoded = task.encode(data, threads);
-  part.data = std::move(data);
+  part.data = encoded.rows.empty() ? std::move(data) : data.subset(encoded.rows);
   part.examples = std::move(encoded.examples);
   part.summary = encoded.summary;
   return part;
@@ -49,7 +49,13 @@ RunData read_run_data(const Recipe& recipe, const ModelConfig& config,
   run.kind = &task_kind(recipe.task.type);
   const auto seed = static_cast<uint64_t>(recipe.train.seed);
   const TaskParts parts{true, true, recipe.data.test.has_value()};
-  TaskData read = load_task_data(recipe.data, run.kind->labels, seed, parts);
+  DataConfig columns = recipe.data;
+  std::shared_ptr<const ChatTemplate> chat_template;
+  if (run.kind->labels == LabelKind::kConversation) {
+    chat_template = chat_template_of(recipe.data.chat, recipe.model.path);
+    if (chat_template == nullptr) columns.chat.chat_template = "alpaca";  // its words for rows of Alpaca
+  }
+  TaskData read = load_task_data(columns, run.kind->labels, seed, parts);
   if (run.kind->labels == LabelKind::kClass) run.labels = choose_labels(recipe.data, read, config);
   run.notes = read.notes;
   run.max_length = effective_max_length(recipe.data.max_length, config);
@@ -60,6 +66,8 @@ RunData read_run_data(const Recipe& recipe, const ModelConfig& config,
   settings.max_length = run.max_length;
   settings.metrics = read.metrics;
   settings.mask.seed = seed;
+  settings.chat = recipe.data.chat;
+  settings.chat_template = std::move(chat_template);
   run.task = make_task(run.kind->name, std::move(settings));
   const int threads = static_cast<int>(recipe.train.threads);
   run.train = encode_part("train", std::move(read.train), *run.task, threads);

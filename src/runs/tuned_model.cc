@@ -84,6 +84,8 @@ std::unique_ptr<Task> TunedModel::task(int64_t max_length, std::vector<std::stri
   settings.tokenizer = tokenizer;
   settings.max_length = max_length > 0 ? effective_max_length(max_length, model->config()) : facts.max_length;
   settings.metrics = std::move(metrics);
+  settings.chat = facts.data.chat;
+  settings.chat_template = chat_template;
   return make_task(facts.type, std::move(settings));
 }
 
@@ -126,6 +128,8 @@ TunedModel open_tuned(const fs::path& path, const fs::path& adapter, const Tuned
                             : "name the adapter that was trained on it with --adapter");
   }
   tuned.tokenizer = load_tokenizer(path, config);
+  if (task_kind(tuned.facts.type).labels == LabelKind::kConversation)
+    tuned.chat_template = chat_template_of(tuned.facts.data.chat, path);
   if (has_adapter) tuned.adapter = load_adapter(adapter, target_of(*tuned.model, path.string()));
   return tuned;
 }
@@ -160,7 +164,7 @@ Evaluation evaluate(TunedModel& tuned, const fs::path& file, const DataConfig& c
     metrics = glue.metrics;
     data = read_glue_file(glue, file, /*labelled=*/true);
   } else {
-    data = read_table(file, table_spec(columns, file, tuned.label_kind()));
+    data = read_rows(columns, tuned.label_kind(), file);
     for (const std::string& note : data.notes()) {
       if (notes != nullptr && note.ends_with("between fields (recognised)")) notes->push_back(note);
     }

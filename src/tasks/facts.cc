@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/core/option_io.h"
+#include "msplora/tasks/task.h"
 
 namespace msplora {
 namespace {
@@ -30,6 +32,7 @@ void save_task_facts(const TaskFacts& facts, const std::filesystem::path& direct
   if (facts.data.delimiter != "auto") json["delimiter"] = facts.data.delimiter;
   if (!facts.data.labels.empty()) json["labels"] = facts.data.labels;
   if (facts.data.text_pair) json["text_pair"] = *facts.data.text_pair;
+  if (task_kind(facts.type).labels == LabelKind::kConversation) json["chat"] = to_json(facts.data.chat);
   if (facts.data.glue_task) json["glue_task"] = *facts.data.glue_task;
   write_file_atomically(directory / kFile, json.dump(2) + "\n");
 }
@@ -55,6 +58,9 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
     facts.data.delimiter = json.value("delimiter", facts.data.delimiter);
     if (json.contains("labels")) facts.data.labels = json["labels"].get<std::vector<std::string>>();
     if (!json.at("glue_task").is_null()) facts.data.glue_task = json["glue_task"].get<std::string>();
+    ErrorList errors;
+    if (json.contains("chat")) read_json(facts.data.chat, json["chat"], path.string() + ": chat", errors);
+    errors.throw_if_any(ErrorCode::kFormat, path.string());
     return facts;
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kFormat, path.string(), error.what(), "delete it, or copy it again from the run");

@@ -8,7 +8,8 @@
   X(classification)      \
   X(regression)          \
   X(masked_lm)           \
-  X(causal_lm)
+  X(causal_lm)           \
+  X(sft)
 
 namespace msplora {
 

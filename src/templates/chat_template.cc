@@ -86,15 +86,11 @@ ChatTemplate::ChatTemplate(std::string source, std::map<std::string, std::string
       name_(std::move(name)) {}
 
 std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bool has_tools) {
-  std::map<std::string, std::string> tokens;
   std::optional<std::string> source;
   std::string name;
   std::error_code code;
-  if (const fs::path file = directory / "special_tokens_map.json"; fs::exists(file, code))
-    add_special_tokens(parsed_object(file), tokens);
   if (const fs::path file = directory / "tokenizer_config.json"; fs::exists(file, code)) {
     const Json config = parsed_object(file);
-    add_special_tokens(config, tokens);
     if (config.contains("chat_template") && !config["chat_template"].is_null()) {
       name = file.string() + ": chat_template";
       source = chosen_source(config["chat_template"], has_tools, file.string());
@@ -105,7 +101,16 @@ std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bo
     source = read_file(file);
   }
   if (!source) return std::nullopt;
-  return ChatTemplate(*source, std::move(tokens), name);
+  return ChatTemplate(*source, special_tokens_of(directory), name);
+}
+
+std::map<std::string, std::string> ChatTemplate::special_tokens_of(const fs::path& directory) {
+  std::map<std::string, std::string> tokens;
+  std::error_code code;
+  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
+    if (fs::exists(directory / name, code)) add_special_tokens(parsed_object(directory / name), tokens);
+  }
+  return tokens;
 }
 
 RenderedText ChatTemplate::render(const Json& messages, const ChatOptions& options) const {

@@ -13,8 +13,9 @@
 
 namespace msplora {
 
-/// What the label column of a task holds.
-enum class LabelKind { kNone, kClass, kNumber };
+/// What the label column of a task holds; kConversation: rows are no table but instructions
+/// (data/conversations.h).
+enum class LabelKind { kNone, kClass, kNumber, kConversation };
 
 /// One example as it stands in the file.
 struct Example {
@@ -89,6 +90,11 @@ TableSpec table_spec(const DataConfig& config, const std::filesystem::path& file
 /// Reads a file. Throws Error{kData} for a missing column (listing those found and the nearest), a row with
 /// the wrong number of fields, an empty label or a file without examples; Error{kIo} when it cannot be read.
 Dataset read_table(const std::filesystem::path& path, const TableSpec& spec);
+
+/// The rows of a file: of a table as `config` says, or instructions (LabelKind::kConversation). Throws as
+/// read_table and read_conversations.
+Dataset read_rows(const DataConfig& config, LabelKind labels, const std::filesystem::path& file,
+                  bool label_optional = false, bool with_group = false);
 
 /// The number in the label of example `index`. Throws Error{kData} with file and line when it is not a finite
 /// number.

@@ -36,6 +36,8 @@ struct EncodeSummary {
   int64_t longest = 0;
   int64_t truncated_examples = 0;
   int64_t dropped_tokens = 0;
+  int64_t rows_too_long = 0;      // left out
+  int64_t rows_without_loss = 0;  // left out, since nothing of them is learned
   UnknownTokens unknown;
 
   double mean() const {
@@ -48,6 +50,7 @@ struct EncodeSummary {
 struct EncodedDataset {
   std::vector<TokenizedExample> examples;  // in the order of the data set
   EncodeSummary summary;
+  std::vector<uint32_t> rows;  // of the data set that the examples are; empty: all
 };
 
 /// Turns text into tokens and labels into class indices (`labels`, needed where a data set has classes) or

@@ -9,6 +9,34 @@
 
 namespace msplora {
 
+/// How instruction data are read and learned, as written under `data.chat:` in a recipe.
+struct ChatDataOptions {
+  std::string layout = "auto";
+  std::string chat_template = "auto";
+  std::string loss_on = "auto";
+  std::string too_long = "cut";
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor(
+        "layout", layout,
+        "Keys of the rows: `messages`; `sharegpt` (conversations of from and value); `alpaca` (instruction, "
+        "input, output); `prompt_completion`; `text`. `auto` goes by the keys and says so",
+        one_of({"auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"}));
+    visitor("template", chat_template,
+            "How conversations are written: `auto` takes the model's own chat template; else a name (alpaca, "
+            "chatml, gemma, llama-2, llama-3, mistral, phi-3, zephyr) or a file");
+    visitor(
+        "loss_on", loss_on,
+        "What is learned: `assistant` all that the assistant says, `last` its last message, `completion`, "
+        "`all`. `auto`: of conversations what the assistant says, else the completion, else all",
+        one_of({"auto", "all", "completion", "assistant", "last"}));
+    visitor("too_long", too_long,
+            "What becomes of rows beyond data.max_length: `cut` at the end, `cut_start`, or `drop`",
+            one_of({"cut", "cut_start", "drop"}));
+  }
+};
+
 /// Where labelled text comes from, as written under `data:` in a recipe. Either files (`train`, `validation`,
 /// `test`) with a column mapping, or a GLUE task (`glue_task` with `dir`), whose layout is known.
 struct DataConfig {
@@ -30,6 +58,7 @@ struct DataConfig {
   bool shuffle = true;
   bool bucket = true;
   int64_t bucket_batches = 50;
+  ChatDataOptions chat;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
@@ -68,6 +97,7 @@ struct DataConfig {
     visitor("bucket", bucket, "Batches of similar lengths (examples are sorted inside a shuffled window)");
     visitor("bucket_batches", bucket_batches, "Size of that window in batches; at most an eighth of the data",
             at_least(1));
+    visitor("chat", chat, "Instruction data, for task.type sft");
   }
 };
 

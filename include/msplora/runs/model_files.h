@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/models/model.h"
+#include "msplora/templates/chat_template.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "msplora/train/recipe.h"
 
@@ -37,6 +39,14 @@ std::vector<std::string> class_names(const ModelConfig& config);
 /// for.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& directory,
                                                 const ModelConfig& config);
+/// How conversations are written: what the options name, else the model's own template; null where it has
+/// none. Throws Error{kUsage} with the nearest for a name that is not known.
+std::shared_ptr<const ChatTemplate> chat_template_of(const ChatDataOptions& options,
+                                                     const std::filesystem::path& model);
+/// A chat template by its name, or in a file; `special_tokens` are the model's.
+ChatTemplate named_chat_template(const std::string& name_or_file,
+                                 std::map<std::string, std::string> special_tokens);
+
 /// Copies the tokenizer's files of a model directory, as they are.
 void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
 

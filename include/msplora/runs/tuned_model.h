@@ -34,6 +34,7 @@ struct TunedModel {
   TaskFacts facts;
   std::optional<LabelMap> labels;  // unset where the task has no classes
   std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const ChatTemplate> chat_template;  // of instruction tuning; null where there is none
   ModelLoadReport report;
   std::unique_ptr<Model> model;
   std::unique_ptr<Adapter> adapter;  // null without one

@@ -17,6 +17,7 @@
 #include "msplora/data/mlm.h"
 #include "msplora/metrics/metrics.h"
 #include "msplora/models/model.h"
+#include "msplora/templates/chat_template.h"
 
 namespace msplora {
 
@@ -28,6 +29,8 @@ struct TaskSettings {
   std::vector<std::string> metrics;            // the first chooses the best model; empty: those of the task
   MaskOptions mask;                            // of masked_lm
   std::optional<MlmVocabulary> vocabulary;     // of masked_lm; unset: the tokenizer's
+  ChatDataOptions chat;                        // of sft
+  std::shared_ptr<const ChatTemplate> chat_template;  // of sft; null: there are no messages
 };
 
 /// What a task says of one example.

@@ -1,0 +1,325 @@
+#include "msplora/data/conversations.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/core/file.h"
+#include "msplora/data/reader.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct Layout {
+  const char* name;
+  std::vector<std::string> keys;  // that its rows must have
+};
+
+const std::vector<Layout>& layouts() {
+  static const std::vector<Layout> all = {{"messages", {"messages"}},
+                                          {"sharegpt", {"conversations"}},
+                                          {"alpaca", {"instruction", "output"}},
+                                          {"prompt_completion", {"prompt", "completion"}},
+                                          {"text", {"text"}}};
+  return all;
+}
+
+[[noreturn]] void refuse(const std::string& where, const std::string& what, const std::string& hint = {}) {
+  throw Error(ErrorCode::kData, where, what, hint);
+}
+
+std::string keys_of(const Json& row) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : row.items()) keys.push_back(key);
+  return keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", "));
+}
+
+std::string known_layouts() {
+  std::vector<std::string> all;
+  for (const Layout& one : layouts())
+    all.push_back(fmt::format("{} ({})", fmt::join(one.keys, ", "), one.name));
+  return fmt::format("{}", fmt::join(all, "; "));
+}
+
+bool fits(const Layout& layout, const Json& row) {
+  return std::all_of(layout.keys.begin(), layout.keys.end(),
+                     [&](const std::string& key) { return row.contains(key) && !row[key].is_null(); });
+}
+
+const Layout& layout_named(const std::string& name) {
+  return *std::find_if(layouts().begin(), layouts().end(),
+                       [&](const Layout& one) { return one.name == name; });
+}
+
+const Layout& layout_of(const Json& row, const std::string& where) {
+  for (const Layout& one : layouts()) {
+    if (fits(one, row)) return one;
+  }
+  std::vector<std::string> known;
+  for (const Layout& one : layouts()) known.insert(known.end(), one.keys.begin(), one.keys.end());
+  std::string hint;
+  for (const auto& [key, value] : row.items()) {
+    const bool is_known = std::find(known.begin(), known.end(), key) != known.end();
+    if (hint.empty() && !is_known) hint = did_you_mean(key, known);
+  }
+  refuse(where, fmt::format("expected the keys of one of {}; found {}", known_layouts(), keys_of(row)), hint);
+}
+
+std::string text_of(const Json& row, const char* key, const std::string& where, bool is_needed = true) {
+  const Json value = row.value(key, Json());
+  if (value.is_null() && !is_needed) return "";
+  if (!value.is_string())
+    refuse(where, fmt::format("`{}`: expected a text, found {}", key, value.dump().substr(0, 60)));
+  return value;
+}
+
+/// {"role", "content", ...} as they are; the role must be a text, what else there is the template's affair.
+void check_messages(const Json& messages, const std::string& key, const std::string& where) {
+  if (!messages.is_array() || messages.empty())
+    refuse(where,
+           fmt::format("`{}`: expected a list of messages, found {}", key, messages.dump().substr(0, 60)));
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const Json& one = messages[i];
+    if (one.is_object() && one.value("role", Json()).is_string()) continue;
+    refuse(where, fmt::format("{}[{}]: expected `role` and `content`, found {}", key, i,
+                              one.is_object() ? keys_of(one) : one.dump().substr(0, 60)));
+  }
+}
+
+Json messages_of_sharegpt(const Json& row, const std::string& where) {
+  static const std::map<std::string, std::string> kRoles = {
+      {"human", "user"},        {"user", "user"},     {"gpt", "assistant"}, {"assistant", "assistant"},
+      {"chatgpt", "assistant"}, {"system", "system"}, {"tool", "tool"},     {"observation", "tool"}};
+  Json messages = Json::array();
+  if (const std::string system = text_of(row, "system", where, false); !system.empty())
+    messages.push_back({{"role", "system"}, {"content", system}});
+  const Json& turns = row["conversations"];
+  if (!turns.is_array() || turns.empty()) refuse(where, "`conversations`: expected a list of turns");
+  for (size_t i = 0; i < turns.size(); ++i) {
+    const std::string place = fmt::format("conversations[{}]", i);
+    if (!turns[i].is_object() || !turns[i].value("from", Json()).is_string() ||
+        !turns[i].value("value", Json()).is_string())
+      refuse(where, place + ": expected `from` and `value`, found " + turns[i].dump().substr(0, 60));
+    const std::string from = turns[i]["from"];
+    const auto role = kRoles.find(from);
+    if (role == kRoles.end()) {
+      std::vector<std::string> known;
+      for (const auto& [name, meaning] : kRoles) known.push_back(name);
+      refuse(where,
+             fmt::format("{}: nobody is called `{}` here; known are {}", place, from, fmt::join(known, ", ")),
+             did_you_mean(from, known));
+    }
+    messages.push_back({{"role", role->second}, {"content", turns[i]["value"]}});
+  }
+  return messages;
+}
+
+/// Alpaca's own words.
+std::string alpaca_prompt(const std::string& instruction, const std::string& input) {
+  if (input.empty()) {
+    return "Below is an instruction that describes a task. Write a response that appropriately completes the "
+           "request.\n\n### Instruction:\n" +
+           instruction + "\n\n### Response:\n";
+  }
+  return "Below is an instruction that describes a task, paired with an input that provides further context. "
+         "Write "
+         "a response that appropriately completes the request.\n\n### Instruction:\n" +
+         instruction + "\n\n### Input:\n" + input + "\n\n### Response:\n";
+}
+
+Json of_alpaca(const Json& row, bool as_messages, const std::string& where) {
+  const std::string instruction = text_of(row, "instruction", where),
+                    input = text_of(row, "input", where, false), output = text_of(row, "output", where),
+                    system = text_of(row, "system", where, false);
+  if (!as_messages) {
+    const std::string prompt = alpaca_prompt(instruction, input);
+    return {{"prompt", system.empty() ? prompt : system + "\n\n" + prompt}, {"completion", output}};
+  }
+  Json messages = Json::array();
+  if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
+  for (const Json& turn : row.value("history", Json::array())) {
+    if (!turn.is_array() || turn.size() != 2 || !turn[0].is_string() || !turn[1].is_string())
+      refuse(where, "`history`: expected pairs of texts, found " + turn.dump().substr(0, 60));
+    messages.push_back({{"role", "user"}, {"content", turn[0]}});
+    messages.push_back({{"role", "assistant"}, {"content", turn[1]}});
+  }
+  messages.push_back(
+      {{"role", "user"}, {"content", input.empty() ? instruction : instruction + "\n" + input}});
+  messages.push_back({{"role", "assistant"}, {"content", output}});
+  return {{"messages", messages}};
+}
+
+Json of_prompt_completion(const Json& row, const std::string& where) {
+  Json out;
+  for (const char* key : {"prompt", "completion"}) {
+    if (row[key].is_array()) {
+      check_messages(row[key], key, where);
+    } else {
+      text_of(row, key, where);
+    }
+    out[key] = row[key];
+  }
+  if (out["prompt"].is_array() != out["completion"].is_array())
+    refuse(where, "`prompt` and `completion` are both texts, or both lists of messages");
+  return out;
+}
+
+Json canonical(const Layout& layout, const Json& row, bool alpaca_as_messages, const std::string& where) {
+  if (!fits(layout, row)) {
+    refuse(where, fmt::format("expected {} as in the rows before it; found {}", fmt::join(layout.keys, ", "),
+                              keys_of(row)));
+  }
+  const std::string name = layout.name;
+  Json out;
+  if (name == "messages") {
+    check_messages(row["messages"], "messages", where);
+    out["messages"] = row["messages"];
+  } else if (name == "sharegpt") {
+    out["messages"] = messages_of_sharegpt(row, where);
+  } else if (name == "alpaca") {
+    out = of_alpaca(row, alpaca_as_messages, where);
+  } else if (name == "prompt_completion") {
+    out = of_prompt_completion(row, where);
+  } else {
+    out["text"] = text_of(row, "text", where);
+  }
+  if (row.contains("tools") && !row["tools"].is_null()) out["tools"] = row["tools"];
+  return out;
+}
+
+using UseRow = std::function<void(const Json& row, int64_t line)>;
+
+/// Keys keep their order, which makes objects of very many keys slow.
+Json parsed(const std::string& text, const std::string& where) {
+  constexpr size_t kMostKeys = 4096;
+  std::vector<size_t> keys;
+  const auto count = [&](int depth, Json::parse_event_t event, Json&) {
+    if (event == Json::parse_event_t::object_start) keys.push_back(0);
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && ++keys.back() > kMostKeys)
+      refuse(where, fmt::format("an object has more than {} keys", kMostKeys));
+    if (depth > 64) refuse(where, "nested deeper than 64");
+    return true;
+  };
+  try {
+    return Json::parse(text, count);
+  } catch (const Json::parse_error& error) {
+    refuse(where, fmt::format("not JSON (byte {})", error.byte));
+  } catch (const Json::exception&) {
+    refuse(where, "not JSON");
+  }
+}
+
+void use_object(const Json& row, const fs::path& file, int64_t line, const UseRow& use) {
+  if (!row.is_object())
+    refuse(file_and_line(file, line), "expected an object, found " + row.dump().substr(0, 60));
+  use(row, line);
+}
+
+/// The elements of a list, one at a time, with the lines they begin in.
+void each_of_list(const std::string& text, const fs::path& file, const UseRow& use) {
+  int64_t line = 1, begun = 0;
+  size_t begin = 0;
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') ++line;
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+      continue;
+    }
+    if (c == '"') in_string = true;
+    if (c == '[' || c == '{') {
+      ++depth;
+      if (depth == 2) begin = i, begun = line;
+      continue;
+    }
+    if (c != ']' && c != '}') continue;
+    --depth;
+    if (depth == 1) {
+      const std::string where = file_and_line(file, begun);
+      use_object(parsed(text.substr(begin, i + 1 - begin), where), file, begun, use);
+    }
+    if (depth <= 0) break;
+  }
+  if (depth != 0) refuse(file.string(), "the list has no end");
+  parsed(text, file.string());  // what stands between the elements
+}
+
+void each_row(const fs::path& file, const std::string& delimiter, const UseRow& use) {
+  const std::string extension = file.extension().string();
+  if (extension == ".txt") {
+    LineReader lines(file);
+    for (std::string line; lines.next(line);) {
+      if (!line.empty()) use({{"text", line}}, lines.line());
+    }
+    return;
+  }
+  if (extension == ".csv" || extension == ".tsv") {
+    std::vector<std::string> known;
+    for (const Layout& one : layouts()) known.insert(known.end(), one.keys.begin(), one.keys.end());
+    const auto reader = RecordReader::open(file, resolve_format(file, "auto"), delimiter, known);
+    Record record;
+    if (!reader->next(record)) return;
+    const std::vector<std::string> header = record.fields;
+    while (reader->next(record)) {
+      if (record.fields.size() != header.size()) {
+        refuse(file_and_line(file, record.line),
+               fmt::format("has {} fields, the header {}", record.fields.size(), header.size()));
+      }
+      Json row = Json::object();
+      for (size_t i = 0; i < header.size(); ++i) row[header[i]] = record.fields[i];
+      use(row, record.line);
+    }
+    return;
+  }
+  LineReader lines(file);
+  const std::vector<std::string> ahead = lines.peek(1);
+  const size_t first = ahead.empty() ? std::string::npos : ahead[0].find_first_not_of(" \t\r\xEF\xBB\xBF");
+  if (extension == ".json" && first != std::string::npos && ahead[0][first] == '[')
+    return each_of_list(read_file(file), file, use);
+  for (std::string line; lines.next(line);) {
+    if (line.find_first_not_of(" \t") == std::string::npos) continue;
+    const std::string where = file_and_line(file, lines.line());
+    use_object(parsed(line, where), file, lines.line(), use);
+  }
+}
+
+}  // namespace
+
+Dataset read_conversations(const fs::path& file, const ChatDataOptions& options, bool alpaca_as_messages,
+                           const std::string& delimiter) {
+  const Layout* layout = options.layout == "auto" ? nullptr : &layout_named(options.layout);
+  const bool is_recognised = layout == nullptr;
+  std::vector<Example> examples;
+  each_row(file, delimiter, [&](const Json& row, int64_t line) {
+    const std::string where = file_and_line(file, line);
+    if (layout == nullptr) layout = &layout_of(row, where);
+    Example example;
+    example.text = canonical(*layout, row, alpaca_as_messages, where).dump();
+    example.line = line;
+    examples.push_back(std::move(example));
+  });
+  if (examples.empty()) refuse(file.string(), "holds no rows");
+  Dataset data(file, std::move(examples), /*has_labels=*/false);
+  data.set_columns(layout->keys);
+  if (is_recognised)
+    data.add_note(fmt::format("{}: rows of {} (recognised by {})", file.string(), layout->name,
+                              fmt::join(layout->keys, ", ")));
+  return data;
+}
+
+}  // namespace msplora

@@ -1,0 +1,286 @@
+#include "msplora/data/encode_conversations.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "msplora/core/error.h"
+
+namespace msplora {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Spans = std::vector<std::pair<size_t, size_t>>;
+
+constexpr size_t kRowsAtOnce = 2048;
+
+/// A row as text, and the bytes of it that are learned.
+struct Written {
+  std::string text;
+  Spans learned;
+  bool has_special_tokens = false;  // written by the template
+};
+
+bool is_white_space(const std::string& text) {
+  return text.find_first_not_of(" \n\r\t") == std::string::npos;
+}
+
+Spans intersection(const Spans& a, const Spans& b) {
+  Spans both;
+  for (const auto& [from, to] : a) {
+    for (const auto& [begin, end] : b) {
+      const size_t first = std::max(from, begin), last = std::min(to, end);
+      if (first < last) both.emplace_back(first, last);
+    }
+  }
+  return both;
+}
+
+class Writer {
+ public:
+  Writer(const ConversationEncoding& how, const Dataset& rows) : how_(how), rows_(rows) {
+    if (const auto end = how.tokenizer->eos_id()) end_ = how.tokenizer->id_to_token(*end);
+  }
+
+  Written write(size_t index) const {
+    const Json row = Json::parse(rows_[index].text);
+    try {
+      if (row.contains("messages")) return of_messages(row["messages"], row);
+      if (row.contains("text")) return of_text(row["text"]);
+      if (row["prompt"].is_array()) return of_message_completion(row);
+      return of_completion(row["prompt"], row["completion"]);
+    } catch (const Error& error) {
+      throw Error(ErrorCode::kData, rows_.where(index), error.message(), error.hint());
+    }
+  }
+
+ private:
+  const std::string& loss_on() const { return how_.options.loss_on; }
+
+  RenderedText render(const Json& messages, const Json& row, bool is_prompt) const {
+    if (how_.chat_template == nullptr) {
+      throw Error(ErrorCode::kData, "", "messages need a chat template, and the model's files have none",
+                  "name one with data.chat.template");
+    }
+    ChatOptions options;
+    options.add_generation_prompt = is_prompt;
+    if (row.contains("tools")) options.tools = row["tools"];
+    return how_.chat_template->render(messages, options);
+  }
+
+  Written of_messages(const Json& messages, const Json& row) const {
+    if (loss_on() == "completion")
+      throw Error(ErrorCode::kData, "", "a conversation has no completion", "data.chat.loss_on: assistant");
+    RenderedText rendered = render(messages, row, false);
+    Written written{std::move(rendered.text), {}, true};
+    if (loss_on() == "all") {
+      written.learned = {{0, written.text.size()}};
+      return written;
+    }
+    written.learned =
+        rendered.generated.empty() ? said(written.text, messages, row) : std::move(rendered.generated);
+    if (loss_on() == "last" && written.learned.size() > 1) written.learned = {written.learned.back()};
+    return written;
+  }
+
+  /// What the assistant says where the template does not mark it: what its turns add behind the prompt for an
+  /// answer, the end of the turn included, the white space behind it not.
+  Spans said(const std::string& text, const Json& messages, const Json& row) const {
+    Spans spans;
+    for (size_t i = 0; i < messages.size(); ++i) {
+      if (messages[i].value("role", "") != "assistant") continue;
+      const bool is_last = i + 1 == messages.size();
+      if (loss_on() == "last" && !is_last) continue;
+      Json before(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(i)), with = before;
+      with.push_back(messages[i]);
+      const std::string prompt = render(before, row, true).text, turn = render(with, row, false).text;
+      const std::string content =
+          messages[i].value("content", Json()).is_string() ? messages[i].at("content") : Json("");
+      const auto begin = static_cast<size_t>(
+          std::mismatch(prompt.begin(), prompt.end(), turn.begin(), turn.end()).first - prompt.begin());
+      // Some templates write more white space before an answer that is still to come.
+      const bool is_prompt =
+          begin == prompt.size() || (is_white_space(prompt.substr(begin)) && !content.empty() &&
+                                     turn.compare(begin, content.size(), content) == 0);
+      if (!text.starts_with(turn) || !is_prompt) {
+        throw Error(
+            ErrorCode::kData, "",
+            fmt::format(
+                "the chat template writes messages[{}] otherwise within a longer conversation, so that "
+                "it cannot be told what the assistant says there",
+                i),
+            "data.chat.loss_on: last or all, or a template that marks it with {% generation %}");
+      }
+      size_t end = turn.size();
+      while (end > begin + content.size() && is_white_space(turn.substr(end - 1, 1))) --end;
+      spans.emplace_back(begin, end);
+    }
+    return spans;
+  }
+
+  Written of_message_completion(const Json& row) const {
+    Json messages = row["prompt"];
+    for (const Json& one : row["completion"]) messages.push_back(one);
+    RenderedText rendered = render(messages, row, false);
+    const bool is_answered = row["completion"][0].value("role", "") == "assistant";
+    const std::string prompt = render(row["prompt"], row, is_answered).text;
+    Written written{std::move(rendered.text), {}, true};
+    if (loss_on() == "all") {
+      written.learned = {{0, written.text.size()}};
+      return written;
+    }
+    // Where a template writes the prompt otherwise before an answer, what differs belongs to the answer.
+    const auto border = static_cast<size_t>(
+        std::mismatch(prompt.begin(), prompt.end(), written.text.begin(), written.text.end()).first -
+        prompt.begin());
+    written.learned = {{border, written.text.size()}};
+    if (loss_on() == "assistant" || loss_on() == "last") {
+      const Spans assistant =
+          rendered.generated.empty() ? said(written.text, messages, row) : rendered.generated;
+      written.learned = intersection(written.learned, assistant);
+      if (loss_on() == "last" && written.learned.size() > 1) written.learned = {written.learned.back()};
+    }
+    return written;
+  }
+
+  /// Behind a text stands the end token, unless it ends with it.
+  std::string ended(const std::string& text) const { return text.ends_with(end_) ? text : text + end_; }
+
+  Written of_text(const std::string& text) const {
+    const std::string whole = ended(text);
+    return {whole, {{0, whole.size()}}, false};
+  }
+
+  Written of_completion(const std::string& prompt, const std::string& completion) const {
+    const std::string whole = prompt + ended(completion);
+    return {whole, {{loss_on() == "all" ? 0 : prompt.size(), whole.size()}}, false};
+  }
+
+  const ConversationEncoding& how_;
+  const Dataset& rows_;
+  std::string end_;
+};
+
+/// Tokens that overlap the bytes that are learned, as runs.
+std::vector<TokenSpan> learned_tokens(const Encoding& encoding, const Spans& learned) {
+  std::vector<TokenSpan> tokens;
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    const TextSpan& at = encoding.offsets[i];
+    const bool is_learned = std::any_of(learned.begin(), learned.end(), [&](const auto& span) {
+      return at.begin < span.second && at.end > span.first;
+    });
+    if (!is_learned) continue;
+    const auto place = static_cast<int32_t>(i);
+    if (!tokens.empty() && tokens.back().end == place) {
+      ++tokens.back().end;
+    } else {
+      tokens.push_back({place, place + 1});
+    }
+  }
+  return tokens;
+}
+
+/// Keeps `length` tokens from `begin` on.
+void cut(TokenizedExample& example, size_t begin, size_t length) {
+  example.ids = {example.ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                 example.ids.begin() + static_cast<std::ptrdiff_t>(begin + length)};
+  const auto shift = static_cast<int32_t>(begin), end = static_cast<int32_t>(length);
+  std::vector<TokenSpan> kept;
+  for (const TokenSpan& span : example.predicted) {
+    const TokenSpan moved{std::max(span.begin - shift, 0), std::min(span.end - shift, end)};
+    if (moved.begin < moved.end) kept.push_back(moved);
+  }
+  example.predicted = std::move(kept);
+}
+
+/// Whether a token is learned: the first of an example has none before it.
+bool learns(const TokenizedExample& example) {
+  return std::any_of(example.predicted.begin(), example.predicted.end(),
+                     [](const TokenSpan& span) { return span.end > std::max(span.begin, 1); });
+}
+
+/// What does not fit is cut or makes the row go. Whether it stays.
+bool fit(TokenizedExample& example, const ConversationEncoding& how, EncodeSummary& summary) {
+  const auto longest = static_cast<size_t>(how.max_length);
+  if (longest == 0 || example.ids.size() <= longest) return true;
+  const size_t over = example.ids.size() - longest;
+  if (how.options.too_long == "drop") {
+    ++summary.rows_too_long;
+    return false;
+  }
+  cut(example, how.options.too_long == "cut_start" ? over : 0, longest);
+  ++summary.truncated_examples;
+  summary.dropped_tokens += static_cast<int64_t>(over);
+  return true;
+}
+
+std::vector<Encoding> encoded(const std::vector<Written>& texts, const Tokenizer& tokenizer, int threads) {
+  std::vector<Encoding> encodings(texts.size());
+  for (const bool has_special_tokens : {false, true}) {
+    std::vector<TextPair> chosen;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      if (texts[i].has_special_tokens != has_special_tokens) continue;
+      chosen.push_back({texts[i].text, {}});
+      places.push_back(i);
+    }
+    EncodeOptions options;
+    options.offsets = OffsetUnit::kBytes;
+    options.add_special_tokens = !has_special_tokens;
+    std::vector<Encoding> some = tokenizer.encode_batch(chosen, options, threads);
+    for (size_t i = 0; i < places.size(); ++i) encodings[places[i]] = std::move(some[i]);
+  }
+  return encodings;
+}
+
+}  // namespace
+
+EncodedDataset encode_conversations(const Dataset& rows, const ConversationEncoding& how, int threads) {
+  EncodedDataset result;
+  const Writer writer(how, rows);
+  const std::optional<int32_t> unknown = countable_unknown(*how.tokenizer);
+  if (unknown) result.summary.unknown.token = how.tokenizer->id_to_token(*unknown);
+  for (size_t begin = 0; begin < rows.size(); begin += kRowsAtOnce) {
+    std::vector<Written> texts;
+    for (size_t i = begin; i < std::min(begin + kRowsAtOnce, rows.size()); ++i)
+      texts.push_back(writer.write(i));
+    std::vector<Encoding> encodings = encoded(texts, *how.tokenizer, threads);
+    for (size_t k = 0; k < texts.size(); ++k) {
+      Encoding& encoding = encodings[k];
+      TokenizedExample example;
+      example.predicted = learned_tokens(encoding, texts[k].learned);
+      result.summary.unknown.of += static_cast<int64_t>(encoding.ids.size());
+      if (unknown)
+        result.summary.unknown.count += std::count(encoding.ids.begin(), encoding.ids.end(), *unknown);
+      example.ids = std::move(encoding.ids);
+      if (!fit(example, how, result.summary)) continue;
+      if (!learns(example)) {
+        ++result.summary.rows_without_loss;
+        continue;
+      }
+      const auto length = static_cast<int64_t>(example.ids.size());
+      EncodeSummary& summary = result.summary;
+      summary.shortest = summary.examples == 0 ? length : std::min(summary.shortest, length);
+      summary.longest = std::max(summary.longest, length);
+      summary.tokens += length;
+      ++summary.examples;
+      result.rows.push_back(static_cast<uint32_t>(begin + k));
+      result.examples.push_back(std::move(example));
+    }
+  }
+  if (result.examples.empty()) {
+    throw Error(
+        ErrorCode::kData, rows.path().string(),
+        fmt::format(
+            "nothing is learned of its {} rows: {} are too long, {} hold no answer or were cut before it",
+            rows.size(), result.summary.rows_too_long, result.summary.rows_without_loss),
+        "data.max_length, data.chat.too_long and data.chat.loss_on decide");
+  }
+  return result;
+}
+
+}  // namespace msplora

@@ -1,0 +1,125 @@
+// Instruction data in every layout, and what is wrong with them.
+#include "msplora/data/conversations.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+
+namespace msplora {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using ::testing::HasSubstr;
+
+class ConversationsTest : public ::testing::Test {
+ protected:
+  ~ConversationsTest() override {
+    std::error_code ignored;
+    fs::remove_all(directory_, ignored);
+  }
+
+  Dataset read(const std::string& name, const std::string& content, bool as_messages = true) const {
+    fs::create_directories(directory_);
+    write_file_atomically(directory_ / name, content);
+    return read_conversations(directory_ / name, options_, as_messages);
+  }
+  Json first(const std::string& name, const std::string& content, bool as_messages = true) const {
+    return Json::parse(read(name, content, as_messages)[0].text);
+  }
+  std::string message(const std::string& name, const std::string& content) const {
+    try {
+      read(name, content);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "read";
+  }
+
+  ChatDataOptions options_;
+  fs::path directory_ =
+      fs::path(::testing::TempDir()) / ("msplora-conversations-" + std::to_string(::getpid()));
+};
+
+const Json kQuestion = {{"role", "user"}, {"content", "q"}},
+           kAnswer = {{"role", "assistant"}, {"content", "a"}};
+
+TEST_F(ConversationsTest, EveryLayoutIsRecognised) {
+  const Json turn = {{"messages", {kQuestion, kAnswer}}};
+  EXPECT_EQ(
+      first("a.jsonl",
+            R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})"),
+      turn);
+  EXPECT_EQ(first("a.jsonl",
+                  R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]})"),
+            turn);
+  EXPECT_EQ(first("a.jsonl", R"({"instruction": "q", "input": "", "output": "a"})"), turn);
+  EXPECT_EQ(
+      first("a.jsonl", R"({"instruction": "q", "input": "i", "output": "a"})")["messages"][0]["content"],
+      "q\ni");
+  const Json words = first("a.jsonl", R"({"instruction": "q", "input": "i", "output": "a"})", false);
+  EXPECT_THAT(words["prompt"].get<std::string>(),
+              HasSubstr("### Instruction:\nq\n\n### Input:\ni\n\n### Response:\n"));
+  EXPECT_EQ(words["completion"], "a");
+  EXPECT_EQ(first("a.jsonl", R"({"prompt": "q", "completion": "a", "other": 3})"),
+            (Json{{"prompt", "q"}, {"completion", "a"}}));
+  EXPECT_EQ(first("a.jsonl", R"({"text": "t"})"), (Json{{"text", "t"}}));
+  EXPECT_EQ(first("a.csv", "instruction,input,output\nq,,\"a\"\n"), turn);
+  EXPECT_EQ(first("a.tsv", "prompt\tcompletion\nq\ta\n")["completion"], "a");
+  EXPECT_EQ(first("a.txt", "one text\nanother\n"), (Json{{"text", "one text"}}));
+  const Json tools =
+      first("a.jsonl", R"({"messages": [{"role": "user", "content": "q"}], "tools": [{"z": 1, "a": 2}]})");
+  EXPECT_EQ(tools["tools"].dump(), R"([{"z":1,"a":2}])");  // in their order
+  EXPECT_EQ(
+      first(
+          "a.jsonl",
+          R"({"system": "s", "conversations": [{"from": "user", "value": "q"}]})")["messages"][0]["content"],
+      "s");
+  EXPECT_EQ(first("a.jsonl", R"({"instruction": "q", "output": "a", "history": [["q0", "a0"]]})")["messages"]
+                .size(),
+            4u);
+}
+
+TEST_F(ConversationsTest, AListHasTheLinesOfItsRows) {
+  const Dataset rows = read("a.json", "[\n {\"text\": \"a ] } \\\" [\"},\n\n {\"text\":\n \"b\"}\n]\n");
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].line, 2);
+  EXPECT_EQ(rows[1].line, 4);
+  EXPECT_EQ(Json::parse(rows[0].text)["text"], "a ] } \" [");
+  EXPECT_THAT(rows.notes().front(), HasSubstr("rows of text (recognised by text)"));
+  EXPECT_THAT(message("a.json", "[{\"text\": \"a\"}, {\"text\": 3}]"),
+              HasSubstr("a.json:1: `text`: expected a text, found 3"));
+  EXPECT_THAT(message("a.json", "[{\"text\": \"a\"} {\"text\": \"b\"}]"), HasSubstr("not JSON"));
+  EXPECT_THAT(message("a.json", "[{\"text\": \"a\"}"), HasSubstr("the list has no end"));
+}
+
+TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
+  EXPECT_THAT(message("a.jsonl", "{\"text\": \"a\"}\n{\"messages\": []}\n"),
+              HasSubstr("a.jsonl:2: expected text as in the rows before it; found messages"));
+  EXPECT_THAT(message("a.jsonl", R"({"instruction": "q", "ouput": "a"})"),
+              HasSubstr("did you mean `output`?"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": "q"})"), HasSubstr("expected a list of messages"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": [{"content": "q"}]})"),
+              HasSubstr("messages[0]: expected `role` and `content`, found content"));
+  EXPECT_THAT(message("a.jsonl", R"({"conversations": [{"from": "humn", "value": "q"}]})"),
+              HasSubstr("did you mean `human`?"));
+  EXPECT_THAT(message("a.jsonl", R"({"prompt": "q", "completion": [{"role": "assistant"}]})"),
+              HasSubstr("both texts, or both lists"));
+  EXPECT_THAT(message("a.jsonl", "[1, 2]"), HasSubstr("expected an object"));
+  EXPECT_THAT(message("a.jsonl", "{\"text\": "), HasSubstr("a.jsonl:1: not JSON (byte"));
+  EXPECT_THAT(message("a.jsonl", "\n\n"), HasSubstr("holds no rows"));
+  EXPECT_THAT(message("a.jsonl", std::string(5000, '[')), HasSubstr("nested deeper"));
+  std::string keys = "{\"text\": \"a\"";
+  for (int i = 0; i < 5000; ++i) keys += ", \"k" + std::to_string(i) + "\": 0";
+  EXPECT_THAT(message("a.jsonl", keys + "}"), HasSubstr("more than 4096 keys"));
+}
+
+}  // namespace
+}  // namespace msplora
