@@ -8,7 +8,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
   # What each layer may include besides itself. The layer of a file is the folder below include/msplora or src.
   my @core = ("core");
   my @torch = (@core, "gguf", "kernels", "nn");
-  my @text = (@core, "gguf", "tokenizers", "data", "metrics");
+  my @text = (@core, "gguf", "tokenizers", "templates", "data", "metrics");
   my %allowed = (
     core => [],
     start => [],
