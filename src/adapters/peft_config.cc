@@ -136,6 +136,10 @@ void read_peft_lora(PeftReader& reader, PeftConfig& result) {
   reader.read("lora_dropout", config.dropout);
   reader.read("use_rslora", config.use_rslora);
   reader.read("use_dora", config.use_dora);
+  // Says how the base stores its weights, which its own files know; factors are the same either way.
+  bool is_transposed = false;
+  reader.read("fan_in_fan_out", is_transposed);
+  reader.read("ensure_weight_tying", result.keeps_ties);
   if (const Json* init = reader.find("init_lora_weights"); init != nullptr && init->is_string()) {
     if (const std::string name = weight_init(*init); !name.empty()) config.init = name;
   }

@@ -26,6 +26,7 @@ struct PeftConfig {
   bool has_targets = false;
   std::string task_type;
   std::string base_name;
+  bool keeps_ties = false;  // a tied matrix that is saved stays tied
   // In the order of the file, which is the order PEFT tries them in.
   std::vector<std::pair<std::string, int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/base_parameters.h"
 #include "adapters/files_detail.h"
 #include "adapters/method.h"
 #include "adapters/peft_config.h"
@@ -140,19 +141,42 @@ double common_dropout(const Adapter& adapter) {
   return equal ? config.dropouts.front() : 0.0;
 }
 
+/// Other names of what is trained: for PEFT a tied matrix that one module saves is no longer tied, so that
+/// its file needs both.
+std::vector<TiedName> trained_ties(const Adapter& adapter) {
+  std::vector<TiedName> ties;
+  for (const TiedName& tie : adapter.target().ties) {
+    for (const TrainableTensor& entry : adapter.trainable()) {
+      if (entry.name == tie.parameter) ties.push_back(tie);
+    }
+  }
+  return ties;
+}
+
+std::vector<std::string> modules_to_save(const Adapter& adapter) {
+  const AdapterTarget& target = adapter.target();
+  std::vector<std::string> saved = target.head_modules;
+  const auto add = [&](const std::string& name) {
+    if (std::find(saved.begin(), saved.end(), name) == saved.end()) saved.push_back(name);
+  };
+  for (const std::string& name : adapter.config().modules_to_save) add(name);
+  std::vector<Parameter> parameters = target.parameters;
+  for (const TiedName& tie : trained_ties(adapter)) {
+    if (!detail::lies_in(tie.name, saved)) add(tie.name.substr(0, tie.name.rfind('.')));
+    parameters.emplace_back(tie.name, at::Tensor());
+  }
+  return detail::names_for_peft(saved, parameters);
+}
+
 /// What every tuner's file says.
 json common_config(const Adapter& adapter, const AdapterConfig& select) {
-  std::vector<std::string> saved = adapter.target().head_modules;
-  for (const std::string& name : adapter.config().modules_to_save) {
-    if (std::find(saved.begin(), saved.end(), name) == saved.end()) saved.push_back(name);
-  }
   return {{"task_type", peft_task_type(adapter.target())},
           {"base_model_name_or_path", adapter.target().base_name},
           {"inference_mode", true},
           {"target_modules",
            select.target_modules_regex ? json(*select.target_modules_regex) : json(select.target_modules)},
           {"bias", adapter.config().bias},
-          {"modules_to_save", or_null(detail::names_for_peft(saved, adapter.target().parameters))}};
+          {"modules_to_save", or_null(modules_to_save(adapter))}};
 }
 
 /// Older versions of PEFT refuse a file with a key that they do not know, null or not; so what says no more
@@ -190,6 +214,8 @@ json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
                  {"lora_dropout", common_dropout(adapter)},
                  {"use_rslora", is_lora && adapter.config().use_rslora},
                  {"use_dora", is_lora && adapter.config().use_dora},
+                 // PEFT's word for layers that files of models hold as [in, out] (Conv1D).
+                 {"fan_in_fan_out", adapter.sites().front().is_transposed},
                  {"exclude_modules", select.exclude_modules_regex ? json(*select.exclude_modules_regex)
                                                                   : or_null(select.exclude_modules)},
                  {"layers_to_transform", layers},
@@ -242,6 +268,9 @@ std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<
     add(is_wrapped ? fmt::format("{}base_layer.bias", entry.name.substr(0, entry.name.size() - 4))
                    : entry.name,
         entry.tensor);
+    for (const TiedName& tie : adapter.target().ties) {
+      if (entry.name == tie.parameter) add(tie.name, entry.tensor);
+    }
   }
   return tensors;
 }

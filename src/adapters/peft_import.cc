@@ -110,6 +110,38 @@ void use_head_of_base(const AdapterTarget& target, std::map<std::string, StoredT
   }
 }
 
+/// PEFT saves the modules of a tied matrix one by one; a module that it does not save keeps the base's
+/// values. Where that leaves two matrices, they are tied no more.
+void check_ties(const PeftConfig& peft, const AdapterTarget& target, const fs::path& path,
+                std::map<std::string, StoredTensor>& stored) {
+  for (const TiedName& tie : target.ties) {
+    const auto alias = stored.find(tie.name), own = stored.find(tie.parameter);
+    const bool has_alias = alias != stored.end(), has_own = own != stored.end();
+    if (!has_alias && (!has_own || peft.keeps_ties)) continue;
+    const auto base = std::find_if(target.parameters.begin(), target.parameters.end(),
+                                   [&](const Parameter& p) { return p.name == tie.parameter; });
+    if (base == target.parameters.end()) continue;
+    if (same_values(has_alias ? alias->second.tensor : base->values(),
+                    has_own ? own->second.tensor : base->values())) {
+      if (has_alias) stored.erase(alias);
+      continue;
+    }
+    throw Error(ErrorCode::kModel, path.string(),
+                fmt::format("{} and {} are one matrix of the base, of which the adapter makes two", tie.name,
+                            tie.parameter),
+                "train it with ensure_weight_tying, or merge it in PEFT into a model whose config.json says "
+                "tie_word_embeddings: false");
+  }
+}
+
+/// Modules that hold nothing but another name of a matrix.
+void drop_tied_modules(const AdapterTarget& target, std::vector<std::string>& modules) {
+  for (const TiedName& tie : target.ties) {
+    const std::string module = tie.name.substr(0, tie.name.rfind('.'));
+    std::erase_if(modules, [&](const std::string& name) { return name == module; });
+  }
+}
+
 fs::path tensor_file(const fs::path& directory) {
   const fs::path path = directory / kPeftTensors;
   std::error_code ignored;
@@ -164,6 +196,8 @@ std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTar
              config_path.string());
   keep_order(peft.alpha_pattern, target.sites, config.alpha_pattern, config.alpha, "alpha_pattern",
              config_path.string());
+  check_ties(peft, target, tensor_path, stored);
+  drop_tied_modules(target, config.modules_to_save);
   config.modules_to_save = names_from_peft(config.modules_to_save, target.parameters);
   use_head_of_base(target, stored);
 

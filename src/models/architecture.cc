@@ -30,4 +30,10 @@ std::vector<PlacedLinear> linears_of(const Architecture& architecture) {
   return all;
 }
 
+std::vector<TiedName> tied_names(const Architecture& architecture) {
+  const EmbeddingSpec& e = architecture.embeddings;
+  if (!architecture.head.is_tied) return {};
+  return {{architecture.head.decoder + ".weight", e.path + "." + e.words + ".weight"}};
+}
+
 }  // namespace msplora

@@ -78,7 +78,7 @@ at::Tensor Head::loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
 
 void Head::append_sites(std::vector<Site>& sites) {
   if (is_language_model()) return;
-  for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1, LinearRole::kHead));
+  for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1, stage.spec.linear));
 }
 
 void Head::append_parameters(std::vector<Parameter>& parameters) const {

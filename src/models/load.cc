@@ -135,7 +135,8 @@ std::vector<Site> sites_of_shape(const Architecture& architecture) {
   std::vector<Site> sites;
   for (const PlacedLinear& linear : linears_of(architecture)) {
     sites.push_back({linear.path, linear.path.substr(linear.path.rfind('.') + 1), linear.layer,
-                     linear.spec.in, linear.spec.out, nullptr, linear.spec.has_bias, linear.spec.role});
+                     linear.spec.in, linear.spec.out, nullptr, linear.spec.has_bias, linear.spec.role,
+                     linear.spec.is_transposed});
   }
   return sites;
 }

@@ -18,7 +18,7 @@ void append_linear(const Linear& linear, std::vector<Parameter>& parameters) {
   if (linear.bias.defined()) parameters.push_back({linear.name() + ".bias", linear.bias});
 }
 
-Site make_site(Linear& linear, int64_t layer, LinearRole role) {
+Site make_site(Linear& linear, int64_t layer, const LinearSpec& spec) {
   const std::string& path = linear.name();
   return {path,
           path.substr(path.rfind('.') + 1),
@@ -27,7 +27,8 @@ Site make_site(Linear& linear, int64_t layer, LinearRole role) {
           linear.out_features(),
           &linear,
           linear.bias.defined(),
-          role};
+          spec.role,
+          spec.is_transposed};
 }
 
 at::Tensor first_token_rows(const PackedInput& input) {

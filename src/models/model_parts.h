@@ -10,7 +10,7 @@
 namespace msplora {
 
 void append_linear(const Linear& linear, std::vector<Parameter>& parameters);
-Site make_site(Linear& linear, int64_t layer, LinearRole role);
+Site make_site(Linear& linear, int64_t layer, const LinearSpec& spec);
 
 /// Row of the first and of the last token of every sequence, int64 [B].
 at::Tensor first_token_rows(const PackedInput& input);

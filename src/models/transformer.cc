@@ -112,11 +112,12 @@ at::Tensor Transformer::decode(const PackedInput& input, KeyValueCache& cache,
 
 std::vector<Site> Transformer::sites() {
   std::vector<Site> sites;
-  if (embedding_projection_) sites.push_back(make_site(*embedding_projection_, -1, LinearRole::kEmbedding));
+  if (embedding_projection_)
+    sites.push_back(make_site(*embedding_projection_, -1, *architecture().embeddings.projection));
   for (size_t i = 0; i < blocks_.size(); ++i) {
     Block& block = blocks_[i];
     for (size_t k = 0; k < block.linears.size(); ++k)
-      sites.push_back(make_site(block.linears[k], static_cast<int64_t>(i), block.spec.linears[k].role));
+      sites.push_back(make_site(block.linears[k], static_cast<int64_t>(i), block.spec.linears[k]));
   }
   head_.append_sites(sites);
   return sites;

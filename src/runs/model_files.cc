@@ -88,7 +88,7 @@ std::shared_ptr<const ChatTemplate> chat_template_of(const ChatDataOptions& opti
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",
-                           "spiece.model", "tekken.json", "chat_template.jinja"}) {
+                           "spiece.model", "tekken.json", "chat_template.jinja", "generation_config.json"}) {
     std::error_code code;
     if (fs::exists(from / name, code)) write_file_atomically(to / name, read_file(from / name));
   }

@@ -68,6 +68,17 @@ void name_classes(const std::vector<std::string>& given, bool has_names, TunedMo
   facts.labels = tuned.labels->names();
 }
 
+/// An adapter made elsewhere has no task.json, but says when it belongs to a language model.
+std::optional<TaskFacts> facts_of_language_model(const std::string& task_type) {
+  for (const TaskKind& kind : task_kinds()) {
+    if (kind.labels != LabelKind::kNone || task_type.empty() || kind.peft_type != task_type) continue;
+    TaskFacts facts;
+    facts.type = kind.name;
+    return facts;
+  }
+  return std::nullopt;
+}
+
 void check_outputs(const TaskFacts& facts, const ModelConfig& base, const fs::path& described) {
   const int64_t outputs = outputs_of(facts);
   if (outputs == 0 || outputs == base.num_labels) return;
@@ -98,13 +109,14 @@ TunedModel open_tuned(const fs::path& path, const fs::path& adapter, const Tuned
   // A merged model has its task.json beside it, as an adapter has.
   const bool has_adapter = !adapter.empty();
   const fs::path& described = has_adapter ? adapter : path;
-  const std::optional<TaskFacts> facts = load_task_facts(described);
+  std::optional<TaskFacts> facts = load_task_facts(described);
+  const AdapterFacts own = has_adapter ? load_adapter_facts(adapter) : AdapterFacts();
+  if (!facts) facts = facts_of_language_model(own.task_type);
   if (facts) load.task = task_kind(facts->type).head;
   bool has_own_head = false;
   if (has_adapter) {
-    const int64_t head_outputs = load_adapter_facts(adapter).head_outputs;
-    has_own_head = head_outputs > 0;
-    load.num_labels = facts && has_own_head ? outputs_of(*facts) : head_outputs;
+    has_own_head = own.head_outputs > 0;
+    load.num_labels = facts && has_own_head ? outputs_of(*facts) : own.head_outputs;
   }
   tuned.model = load_model(path, load, &tuned.report);
   const ModelConfig& base = tuned.model->config();

@@ -17,6 +17,7 @@ AdapterTarget target_of(Model& model, const std::string& base_name) {
   target.sites = model.sites();
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();
+  target.ties = tied_names(model.architecture());
   target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
   return target;
 }

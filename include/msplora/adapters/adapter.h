@@ -15,6 +15,7 @@
 
 #include "msplora/adapters/config.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/models/architecture.h"
 #include "msplora/nn/linear.h"
 #include "msplora/nn/named_tensor.h"
 
@@ -54,6 +55,7 @@ struct AdapterTarget {
   std::vector<Site> sites;                // every linear layer of the model
   std::vector<Parameter> parameters;      // every parameter of the model, its own
   std::vector<std::string> head_modules;  // trained and saved whole, e.g. {"classifier"}
+  std::vector<TiedName> ties;             // other names that Hugging Face has for some of the parameters
 };
 
 /// Where training stands, given to adapters that react to it.

@@ -141,4 +141,11 @@ struct PlacedLinear {
 /// the blocks, those of a classifier's head.
 std::vector<PlacedLinear> linears_of(const Architecture& architecture);
 
+/// Another name of a parameter: Hugging Face's models have the matrix under both, files under the second.
+struct TiedName {
+  std::string name;       // "lm_head.weight"
+  std::string parameter;  // "model.embed_tokens.weight"
+};
+std::vector<TiedName> tied_names(const Architecture& architecture);
+
 }  // namespace msplora

@@ -134,6 +134,7 @@ struct Site {
   Linear* linear = nullptr;  // null when only shapes are known (inspect --shape)
   bool has_bias = true;      // read only when `linear` is null
   LinearRole role = LinearRole::kHead;
+  bool is_transposed = false;  // files of models hold its weight as [in, out]
 };
 
 }  // namespace msplora
