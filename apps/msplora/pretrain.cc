@@ -24,7 +24,7 @@ struct PretrainArguments {
 
 std::string panel_of(const PretrainingRun& run) {
   const PretrainRecipe& recipe = run.recipe;
-  const MlmCorpusSummary& summary = run.train->summary();
+  const TextCorpusSummary& summary = run.train->summary();
   const double mean =
       static_cast<double>(summary.tokens) / static_cast<double>(std::max<int64_t>(1, summary.sequences));
   int64_t count = 0;
@@ -35,8 +35,10 @@ std::string panel_of(const PretrainingRun& run) {
   panel.add("text", summary.text());
   for (const std::string& note : run.train->notes()) panel.add("note", note);
   if (run.validation) panel.add("validation", run.validation->summary().text());
-  panel.add("masking", fmt::format("{:.0f}% of the {}", 100 * recipe.data.mask_probability,
-                                   recipe.data.whole_word ? "words" : "tokens"));
+  if (learns_masked_text(run.config)) {
+    panel.add("masking", fmt::format("{:.0f}% of the {}", 100 * recipe.data.mask_probability,
+                                     recipe.data.whole_word ? "words" : "tokens"));
+  }
   panel.add("optimizer", optimizer_line(recipe.train));
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute", compute_line(recipe.train, run.threads));
@@ -64,8 +66,7 @@ void pretrain(const PretrainArguments& arguments, const CommonOptions& common) {
 }  // namespace
 
 Command add_pretrain(CLI::App& program, CommonOptions& common) {
-  CLI::App* command =
-      program.add_subcommand("pretrain", "Train all of an encoder as a masked language model");
+  CLI::App* command = program.add_subcommand("pretrain", "Train all of a model on plain text");
   auto arguments = std::make_shared<PretrainArguments>();
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
   command->add_flag("--resume", arguments->resume,

@@ -35,6 +35,7 @@ struct TokenizeArguments {
   std::string truncate = "longest_first";
   bool bench = false;
   bool train = false;
+  std::string type = "wordpiece";
   std::string output;
   int64_t vocab_size = 8192;
   bool cased = false;
@@ -197,16 +198,24 @@ void train_vocabulary(const TokenizeArguments& arguments, const CommonOptions& c
   if (arguments.files.empty() || arguments.output.empty()) {
     throw Error(ErrorCode::kUsage, "tokenize --train", "expected text files and --output DIR");
   }
-  WordPieceTrainerOptions options;
-  options.vocab_size = static_cast<size_t>(arguments.vocab_size);
-  options.lowercase = !arguments.cased;
   std::error_code code;
   const std::filesystem::path output = arguments.output;
   if (std::filesystem::exists(output / "tokenizer.json", code) && !arguments.overwrite) {
     throw Error(ErrorCode::kIo, (output / "tokenizer.json").string(), "exists already",
                 "pass --overwrite to replace it");
   }
-  train_wordpiece(options, {arguments.files.begin(), arguments.files.end()}, output);
+  const std::vector<std::filesystem::path> files(arguments.files.begin(), arguments.files.end());
+  const auto vocab_size = static_cast<size_t>(arguments.vocab_size);
+  if (arguments.type == "bpe") {
+    BytePairTrainerOptions options;
+    options.vocab_size = vocab_size;
+    train_byte_pair(options, files, output);
+  } else {
+    WordPieceTrainerOptions options;
+    options.vocab_size = vocab_size;
+    options.lowercase = !arguments.cased;
+    train_wordpiece(options, files, output);
+  }
   const size_t size = Tokenizer::load(output)->vocab_size();
   if (common.json) {
     print_json({{"output", arguments.output}, {"vocab_size", size}});
@@ -237,7 +246,7 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
   auto* pair = command->add_flag("--pair", arguments->pair, "A line is two texts with a tab between them");
   auto* decode = command->add_flag("--decode", arguments->decode, "Read ids, write text");
   auto* bench = command->add_flag("--bench", arguments->bench, "Measure MB/s, with one thread and with all");
-  auto* train = command->add_flag("--train", arguments->train, "Learn a WordPiece vocabulary from the files");
+  auto* train = command->add_flag("--train", arguments->train, "Learn a vocabulary from the files");
   decode->excludes(bench)->excludes(train);
   bench->excludes(train);
   pair->excludes(decode)->excludes(bench)->excludes(train);
@@ -264,7 +273,10 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
       ->check(CLI::PositiveNumber)
       ->type_name("N")
       ->capture_default_str();
-  command->add_flag("--cased", arguments->cased, "--train: keep case and accents");
+  command->add_option("--type", arguments->type, "--train: wordpiece (encoders) or bpe (decoders)")
+      ->check(CLI::IsMember({"wordpiece", "bpe"}))
+      ->capture_default_str();
+  command->add_flag("--cased", arguments->cased, "--train: keep case and accents, which bpe always does");
   command->add_flag("--overwrite", arguments->overwrite, "--train: replace a tokenizer.json");
   add_common(*command, common);
   return {command, [arguments, &common] { tokenize(*arguments, common); }};

@@ -16,15 +16,35 @@
 namespace msplora {
 namespace {
 
-MlmCorpus read_corpus(const std::vector<std::string>& files, const PretrainingRun& run) {
-  MlmCorpusOptions options;
+TextCorpus read_corpus(const std::vector<std::string>& files, const PretrainingRun& run) {
+  TextCorpusOptions options;
   options.max_length = effective_max_length(run.recipe.data.max_length, run.config);
   options.threads = static_cast<int>(run.recipe.train.threads);
   if (run.recipe.data.cache_dir) options.cache_dir = *run.recipe.data.cache_dir;
-  return MlmCorpus::build({files.begin(), files.end()}, *run.tokenizer, options);
+  const TextFrame frame = learns_masked_text(run.config) ? TextFrame::of(*run.tokenizer)
+                                                         : TextFrame::of_documents(*run.tokenizer);
+  return TextCorpus::build({files.begin(), files.end()}, *run.tokenizer, frame, options);
+}
+
+// What masking is told has no effect on a model that masks nothing.
+void refuse_masking(const PretrainDataConfig& data, const std::string& model_type, ErrorList& errors) {
+  const PretrainDataConfig usual;
+  const auto refuse = [&](const char* key, bool is_given) {
+    if (!is_given) return;
+    errors.add(std::string("data.") + key,
+               "has no effect: a model of type " + model_type + " learns each token from those before it",
+               "remove it");
+  };
+  refuse("mask_probability", data.mask_probability != usual.mask_probability);
+  refuse("whole_word", data.whole_word);
+  refuse("first_token", data.first_token);
 }
 
 }  // namespace
+
+bool learns_masked_text(const ModelConfig& config) {
+  return supports_task(config.model_type, ModelTask::kMaskedLm);
+}
 
 PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
   PretrainingRun run;
@@ -32,7 +52,10 @@ PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
   run.threads = use_threads(recipe.train.threads);
   const bool has_path = !recipe.model.path.empty();
   const auto config = has_path ? check_model(recipe.model, run.tokenizer, errors) : std::nullopt;
-  if (config) run.config = *config;
+  if (config) {
+    run.config = *config;
+    if (!learns_masked_text(*config)) refuse_masking(recipe.data, config->model_type, errors);
+  }
   if (config && !recipe.model.random_init) attempt(errors, [&] { Checkpoint::open(recipe.model.path); });
   for (const auto* files : {&recipe.data.train, &recipe.data.validation}) {
     for (const std::string& file : *files) attempt(errors, [&] { LineReader{file}; });
@@ -48,8 +71,9 @@ PretrainingRun open_run(const PretrainRecipe& recipe, const OpenOptions& options
   settings.tokenizer = run.tokenizer;
   settings.mask = {recipe.data.mask_probability, recipe.data.whole_word,
                    static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
-  run.task = make_task("masked_lm", std::move(settings));
-  ModelLoadOptions load = load_options(recipe.model, recipe.train, ModelTask::kMaskedLm, 0);
+  const TaskKind& kind = task_kind(learns_masked_text(run.config) ? "masked_lm" : "causal_lm");
+  run.task = make_task(kind.name, std::move(settings));
+  ModelLoadOptions load = load_options(recipe.model, recipe.train, kind.head, 0);
   load.keep_float32 = true;
   run.model = open_model(recipe.model, run.config, load, nullptr);
   return run;

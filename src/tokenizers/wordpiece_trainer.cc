@@ -1,9 +1,6 @@
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <memory>
 #include <nlohmann/json.hpp>
-#include <queue>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -13,6 +10,7 @@
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/trainer.h"
 #include "tokenizers/normalizers.h"
+#include "tokenizers/pair_joiner.h"
 #include "tokenizers/pre_tokenizers.h"
 #include "tokenizers/tokenizer_files.h"
 #include "tokenizers/unicode.h"
@@ -20,75 +18,15 @@
 
 namespace msplora {
 namespace fs = std::filesystem;
+using detail::PairJoiner;
+using detail::PieceList;
 using detail::StringTable;
+using detail::WordCount;
+using detail::WordCounter;
 using nlohmann::json;
 namespace {
 
 constexpr const char* kPrefix = "##";
-
-struct WordCount {
-  std::string word;
-  int64_t count = 0;
-};
-
-// Counts the words that BERT's normaliser and pre-tokenizer make of the lines.
-class WordCounter {
- public:
-  explicit WordCounter(const WordPieceTrainerOptions& options)
-      : max_chars_(options.max_input_chars_per_word),
-        normalizer_(detail::make_bert_normalizer({true, true, options.lowercase, options.lowercase})),
-        pre_tokenizer_(detail::make_bert_pre_tokenizer()) {}
-
-  void add(std::string_view line) {
-    buffer_.text.assign(detail::valid_utf8(line, valid_));
-    normalizer_->apply(buffer_.text, spare_);
-    buffer_.pieces.assign(1, {0, buffer_.text.size()});
-    pre_tokenizer_->apply(buffer_);
-    for (const auto& piece : buffer_.pieces) count(buffer_.view(piece));
-  }
-
-  std::vector<WordCount> take() { return std::move(words_); }
-
- private:
-  void count(std::string_view word) {
-    const int32_t known = table_.find(word);
-    if (known != StringTable::kNone) {
-      ++words_[static_cast<size_t>(known)].count;
-    } else if (detail::count_code_points(word) <= max_chars_) {
-      table_.set(word, static_cast<int32_t>(words_.size()));
-      words_.push_back({std::string(word), 1});
-    }
-  }
-
-  size_t max_chars_;
-  std::unique_ptr<const detail::Normalizer> normalizer_;
-  std::unique_ptr<const detail::PreTokenizer> pre_tokenizer_;
-  detail::PieceBuffer buffer_;
-  std::string valid_, spare_;
-  StringTable table_;
-  std::vector<WordCount> words_;
-};
-
-// The vocabulary as it grows.
-class PieceList {
- public:
-  int32_t id_of(const std::string& piece) {
-    const int32_t known = table_.find(piece);
-    if (known != StringTable::kNone) return known;
-    const auto id = static_cast<int32_t>(pieces_.size());
-    table_.set(piece, id);
-    pieces_.push_back(piece);
-    return id;
-  }
-  int32_t find(const std::string& piece) const { return table_.find(piece); }
-  size_t size() const { return pieces_.size(); }
-  const std::string& operator[](int32_t id) const { return pieces_[static_cast<size_t>(id)]; }
-  const std::vector<std::string>& all() const { return pieces_; }
-
- private:
-  StringTable table_;
-  std::vector<std::string> pieces_;
-};
 
 // Characters by code point, the most frequent `limit` of them.
 std::vector<std::string> choose_alphabet(const std::vector<WordCount>& words, size_t limit) {
@@ -108,149 +46,34 @@ std::vector<std::string> choose_alphabet(const std::vector<WordCount>& words, si
   return alphabet;
 }
 
-// Joins the most frequent pair again and again. Pair counts are kept up to date from the words that a join
-// changes; the heap holds counts that may be too large and are corrected when they come up.
-class Merger {
- public:
-  Merger(PieceList& pieces, const std::vector<WordCount>& words, const std::vector<std::string>& alphabet)
-      : pieces_(pieces) {
-    for (const auto& c : alphabet) pieces_.id_of(c);
-    add_inner_alphabet(words, alphabet);
-    for (const auto& [word, count] : words) add_word(word, count);
-    for (size_t w = 0; w < words_.size(); ++w) {
-      const Word& word = words_[w];
-      for (size_t i = 0; i + 1 < word.size; ++i) {
-        change(symbols_[word.begin + i], symbols_[word.begin + i + 1], word.count, static_cast<uint32_t>(w));
-      }
-    }
-    push_changed();
-  }
-
-  // Makes one join; false when no pair occurs `min_count` times.
-  bool step(int64_t min_count) {
-    while (!heap_.empty()) {
-      const Candidate top = heap_.top();
-      heap_.pop();
-      const auto found = pairs_.find(top.pair);
-      if (found == pairs_.end()) continue;
-      if (found->second.count != top.count) {
-        if (found->second.count > 0) heap_.push({found->second.count, top.pair});
-        continue;
-      }
-      if (top.count < std::max<int64_t>(min_count, 1)) return false;
-      const std::vector<uint32_t> where = std::move(found->second.words);
-      pairs_.erase(found);
-      join(top.pair, where);
-      return true;
-    }
-    return false;
-  }
-
- private:
-  struct Word {
-    size_t begin;
-    size_t size;
-    int64_t count;
-  };
-  struct Pair {
-    int64_t count = 0;
-    std::vector<uint32_t> words;  // where it occurs, or once did
-  };
-  struct Candidate {
-    int64_t count;
-    uint64_t pair;
-    bool operator<(const Candidate& other) const {  // the heap's top is the largest
-      return count != other.count ? count < other.count : pair > other.pair;
-    }
-  };
-
-  static uint64_t key(int32_t left, int32_t right) {
-    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-  }
-
-  // "##c" for the characters that occur inside a word.
-  void add_inner_alphabet(const std::vector<WordCount>& words, const std::vector<std::string>& alphabet) {
-    StringTable inner;
-    for (const auto& [word, count] : words) {
-      for (size_t at = detail::utf8_length(word[0]); at < word.size(); at += detail::utf8_length(word[at])) {
-        inner.set(std::string_view(word).substr(at, detail::utf8_length(word[at])), 0);
-      }
-    }
-    for (const auto& c : alphabet) {
-      if (inner.find(c) != StringTable::kNone) pieces_.id_of(kPrefix + c);
+// "##c" for the characters that occur inside a word.
+void add_inner_alphabet(const std::vector<WordCount>& words, const std::vector<std::string>& alphabet,
+                        PieceList& pieces) {
+  StringTable inner;
+  for (const auto& [word, count] : words) {
+    for (size_t at = detail::utf8_length(word[0]); at < word.size(); at += detail::utf8_length(word[at])) {
+      inner.set(std::string_view(word).substr(at, detail::utf8_length(word[at])), 0);
     }
   }
-
-  // A word with a character outside the alphabet is unknown as a whole when encoding, so it teaches nothing.
-  void add_word(const std::string& word, int64_t count) {
-    const size_t begin = symbols_.size();
-    for (size_t at = 0; at < word.size();) {
-      const size_t size = detail::utf8_length(word[at]);
-      const std::string c = word.substr(at, size);
-      const int32_t id = pieces_.find(at == 0 ? c : kPrefix + c);
-      if (id == StringTable::kNone) return symbols_.resize(begin);
-      symbols_.push_back(id);
-      at += size;
-    }
-    words_.push_back({begin, symbols_.size() - begin, count});
+  for (const auto& c : alphabet) {
+    if (inner.find(c) != StringTable::kNone) pieces.id_of(kPrefix + c);
   }
+}
 
-  void change(int32_t left, int32_t right, int64_t by, uint32_t word) {
-    Pair& pair = pairs_[key(left, right)];
-    pair.count += by;
-    if (by <= 0) return;
-    if (pair.words.empty() || pair.words.back() != word) pair.words.push_back(word);
-    changed_.push_back(key(left, right));
+// The characters of a word; nothing for one with a character outside the alphabet: it is unknown as a whole
+// when encoding, so it teaches nothing.
+std::vector<int32_t> symbols_of(const std::string& word, const PieceList& pieces) {
+  std::vector<int32_t> symbols;
+  for (size_t at = 0; at < word.size();) {
+    const size_t size = detail::utf8_length(word[at]);
+    const std::string c = word.substr(at, size);
+    const int32_t id = pieces.find(at == 0 ? c : kPrefix + c);
+    if (id == StringTable::kNone) return {};
+    symbols.push_back(id);
+    at += size;
   }
-
-  void push_changed() {
-    std::sort(changed_.begin(), changed_.end());
-    changed_.erase(std::unique(changed_.begin(), changed_.end()), changed_.end());
-    for (const uint64_t pair : changed_) heap_.push({pairs_[pair].count, pair});
-    changed_.clear();
-  }
-
-  void join(uint64_t pair, const std::vector<uint32_t>& where) {
-    const auto left = static_cast<int32_t>(pair >> 32);
-    const auto right = static_cast<int32_t>(pair & 0xFFFFFFFF);
-    const int32_t joined = pieces_.id_of(pieces_[left] + pieces_[right].substr(2));
-    for (const uint32_t w : where) {
-      Word& word = words_[w];
-      int32_t* symbols = symbols_.data() + word.begin;
-      size_t write = 0;
-      for (size_t read = 0; read < word.size; ++read, ++write) {
-        symbols[write] = symbols[read];
-        if (symbols[read] != left || read + 1 >= word.size || symbols[read + 1] != right) continue;
-        symbols[write] = joined;
-        ++read;
-        if (write > 0) {
-          change_old(symbols[write - 1], left, pair, word.count);
-          change(symbols[write - 1], joined, word.count, w);
-        }
-        if (read + 1 < word.size) {
-          change_old(right, symbols[read + 1], pair, word.count);
-          change(joined, symbols[read + 1], word.count, w);
-        }
-      }
-      word.size = write;
-    }
-    push_changed();
-  }
-
-  // A pair that a join takes apart; the joined pair itself is gone already.
-  void change_old(int32_t left, int32_t right, uint64_t joined_pair, int64_t by) {
-    if (key(left, right) == joined_pair) return;
-    const auto found = pairs_.find(key(left, right));
-    if (found != pairs_.end()) found->second.count -= by;
-  }
-
-  PieceList& pieces_;
-  std::vector<int32_t> symbols_;  // all words end to end
-  std::vector<Word> words_;
-  std::unordered_map<uint64_t, Pair> pairs_;
-  std::priority_queue<Candidate> heap_;
-  std::vector<uint64_t> changed_;
-};
+  return symbols;
+}
 
 bool has(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -276,21 +99,28 @@ void check_options(const WordPieceTrainerOptions& options) {
   errors.throw_if_any(ErrorCode::kConfig, "the WordPiece trainer's options are wrong");
 }
 
-std::vector<std::string> learn(const WordPieceTrainerOptions& options, std::vector<WordCount> words) {
-  // An order that the text's order of words does not change.
-  std::sort(words.begin(), words.end(), [](const auto& a, const auto& b) { return a.word < b.word; });
+std::vector<std::string> learn(const WordPieceTrainerOptions& options, const std::vector<WordCount>& words) {
   PieceList pieces;
   for (const auto& token : options.special_tokens) pieces.id_of(token);
-  Merger merger(pieces, words, choose_alphabet(words, options.limit_alphabet));
+  const std::vector<std::string> alphabet = choose_alphabet(words, options.limit_alphabet);
+  for (const auto& c : alphabet) pieces.id_of(c);
+  add_inner_alphabet(words, alphabet, pieces);
   if (pieces.size() > options.vocab_size) {
     throw Error(ErrorCode::kConfig, "vocab_size",
                 "expected room for the special tokens and the alphabet, " + std::to_string(pieces.size()) +
                     " entries; found " + std::to_string(options.vocab_size),
                 "raise vocab_size or lower limit_alphabet");
   }
-  while (pieces.size() < options.vocab_size && merger.step(static_cast<int64_t>(options.min_frequency))) {
+  PairJoiner joiner(pieces, kPrefix);
+  for (const auto& [word, count] : words) joiner.add_word(symbols_of(word, pieces), count);
+  while (pieces.size() < options.vocab_size && joiner.step(static_cast<int64_t>(options.min_frequency))) {
   }
   return pieces.all();
+}
+
+WordCounter make_counter(const WordPieceTrainerOptions& options) {
+  return {detail::make_bert_normalizer({true, true, options.lowercase, options.lowercase}),
+          detail::make_bert_pre_tokenizer(), options.max_input_chars_per_word};
 }
 
 json make_config(const WordPieceTrainerOptions& options) {
@@ -333,11 +163,11 @@ void write_directory(const WordPieceTrainerOptions& options, const std::vector<s
 }
 
 void finish(const WordPieceTrainerOptions& options, WordCounter& counter, const fs::path& output_directory) {
-  std::vector<WordCount> words = counter.take();
+  const std::vector<WordCount> words = counter.take();
   if (words.empty()) {
     throw Error(ErrorCode::kData, output_directory.string(), "there is no text to learn a vocabulary from");
   }
-  write_directory(options, learn(options, std::move(words)), output_directory);
+  write_directory(options, learn(options, words), output_directory);
 }
 
 }  // namespace
@@ -345,7 +175,7 @@ void finish(const WordPieceTrainerOptions& options, WordCounter& counter, const 
 void train_wordpiece(const WordPieceTrainerOptions& options,
                      const std::function<bool(std::string&)>& next_line, const fs::path& output_directory) {
   check_options(options);
-  WordCounter counter(options);
+  WordCounter counter = make_counter(options);
   for (std::string line; next_line(line);) counter.add(line);
   finish(options, counter, output_directory);
 }
@@ -355,16 +185,8 @@ void train_wordpiece(const WordPieceTrainerOptions& options, const std::vector<f
   check_options(options);
   for (const char* name : {kVocabularyFile, kConfigFile, kTokenizerFile})
     refuse_input_as_output(output_directory / name, text_files, "the output directory");
-  WordCounter counter(options);
-  std::string line;
-  for (const auto& path : text_files) {
-    std::ifstream in(path);
-    if (!in || fs::is_directory(path)) {
-      throw Error(ErrorCode::kIo, path.string(), "cannot open the text file for reading");
-    }
-    while (std::getline(in, line)) counter.add(line);
-    if (in.bad()) throw Error(ErrorCode::kIo, path.string(), "cannot read the text file to its end");
-  }
+  WordCounter counter = make_counter(options);
+  detail::for_each_line(text_files, [&](const std::string& line) { counter.add(line); });
   finish(options, counter, output_directory);
 }
 

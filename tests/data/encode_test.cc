@@ -13,6 +13,7 @@
 #include "msplora/core/file.h"
 #include "msplora/data/batching.h"
 #include "msplora/data/mlm.h"
+#include "msplora/tokenizers/trainer.h"
 
 namespace msplora {
 namespace {
@@ -103,21 +104,38 @@ TEST(MlmVocabulary, IsReadOffTheTokenizer) {
   ScratchDirectory dir;
   const MlmVocabulary vocabulary = MlmVocabulary::from_tokenizer(*small_tokenizer(dir));
   EXPECT_EQ(vocabulary.mask_id, 4);
-  EXPECT_EQ(vocabulary.size(), 11);
+  EXPECT_EQ(vocabulary.vocab_size(), 11);
   EXPECT_THAT(vocabulary.special, ElementsAre(1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0));
   EXPECT_THAT(vocabulary.continuation, ElementsAre(0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0));
   EXPECT_THAT(vocabulary.prefix, ElementsAre(2));
   EXPECT_THAT(vocabulary.suffix, ElementsAre(3));
 }
 
-TEST(MlmCorpus, BuildsFromFilesAndKeepsACache) {
+TEST(TextFrame, DocumentsEndInTheEndToken) {
+  ScratchDirectory dir;
+  const auto tokenizer = small_tokenizer(dir);
+  EXPECT_THAT(TextFrame::of(*tokenizer).suffix, ElementsAre(3));
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { TextFrame::of_documents(*tokenizer); }),
+              HasSubstr("end token"));
+  const auto text = dir.write("text.txt", "some words and some more words");
+  BytePairTrainerOptions options;
+  options.vocab_size = 265;
+  train_byte_pair(options, {text}, dir.path() / "bpe");
+  const TextFrame frame = TextFrame::of_documents(*Tokenizer::load(dir.path() / "bpe"));
+  EXPECT_TRUE(frame.around_lines);
+  EXPECT_THAT(frame.prefix, ElementsAre(0));
+  EXPECT_THAT(frame.suffix, ElementsAre(0));
+  EXPECT_EQ(frame.vocab_size(), 265);
+}
+
+TEST(TextCorpus, BuildsFromFilesAndKeepsACache) {
   ScratchDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const std::vector<std::filesystem::path> files = {dir.write("a.txt", "the cats sat\r\n\n  \na dog\n"),
                                                     dir.write("b.txt", "zzz\nthe the the the the cat")};
-  MlmCorpusOptions options;
+  TextCorpusOptions options;
   options.max_length = 6;
-  const MlmCorpus plain = MlmCorpus::build(files, *tokenizer, options);
+  const TextCorpus plain = TextCorpus::build(files, *tokenizer, TextFrame::of(*tokenizer), options);
   EXPECT_THAT(plain.lengths(), ElementsAre(6, 4, 5, 5));
   EXPECT_EQ(plain.summary().lines, 4);
   EXPECT_EQ(plain.summary().unusable_lines, 1);
@@ -125,28 +143,34 @@ TEST(MlmCorpus, BuildsFromFilesAndKeepsACache) {
   EXPECT_THAT(plain.sequence(0), ElementsAre(2, 5, 6, 7, 8, 3));
 
   options.cache_dir = dir.path() / "cache";
-  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), IsEmpty());
-  const MlmCorpus cached = MlmCorpus::build(files, *tokenizer, options);
+  EXPECT_THAT(TextCorpus::build(files, *tokenizer, TextFrame::of(*tokenizer), options).notes(), IsEmpty());
+  const TextCorpus cached = TextCorpus::build(files, *tokenizer, TextFrame::of(*tokenizer), options);
   EXPECT_THAT(cached.notes(), ElementsAre(HasSubstr("comes from")));
   EXPECT_EQ(cached.lengths(), plain.lengths());
   EXPECT_EQ(cached.summary().text(), plain.summary().text());
   options.max_length = 5;  // another key
-  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), IsEmpty());
+  EXPECT_THAT(TextCorpus::build(files, *tokenizer, TextFrame::of(*tokenizer), options).notes(), IsEmpty());
   dir.write("a.txt", "the cats sat\na cat\n");  // other text
-  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), IsEmpty());
+  EXPECT_THAT(TextCorpus::build(files, *tokenizer, TextFrame::of(*tokenizer), options).notes(), IsEmpty());
 
   options.cache_dir = dir.write("file", "");  // not a directory: the run goes on
-  EXPECT_THAT(MlmCorpus::build(files, *tokenizer, options).notes(), Contains(HasSubstr("was not kept")));
+  EXPECT_THAT(TextCorpus::build(files, *tokenizer, TextFrame::of(*tokenizer), options).notes(),
+              Contains(HasSubstr("was not kept")));
 }
 
-TEST(MlmCorpus, RefusesFilesWithoutText) {
+TEST(TextCorpus, RefusesFilesWithoutText) {
   ScratchDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
-  EXPECT_THROW(MlmCorpus::build({}, *tokenizer, {}), Error);
-  EXPECT_THROW(MlmCorpus::build({dir.write("a.txt", "\n zzz\n")}, *tokenizer, {}), Error);
-  EXPECT_THROW(MlmCorpus::build({dir.path() / "none.txt"}, *tokenizer, {}), Error);
+  EXPECT_THROW(TextCorpus::build({}, *tokenizer, TextFrame::of(*tokenizer), {}), Error);
+  EXPECT_THROW(TextCorpus::build({dir.write("a.txt", "\n zzz\n")}, *tokenizer, TextFrame::of(*tokenizer), {}),
+               Error);
+  EXPECT_THROW(TextCorpus::build({dir.path() / "none.txt"}, *tokenizer, TextFrame::of(*tokenizer), {}),
+               Error);
   EXPECT_THAT(error_text(ErrorCode::kData,
-                         [&] { MlmCorpus::build({dir.write("b.txt", "fine\n\xFF\n")}, *tokenizer, {}); }),
+                         [&] {
+                           TextCorpus::build({dir.write("b.txt", "fine\n\xFF\n")}, *tokenizer,
+                                             TextFrame::of(*tokenizer), {});
+                         }),
               HasSubstr("b.txt:2"));
 }
 

@@ -34,12 +34,12 @@ MlmVocabulary make_vocabulary(size_t size = 200) {
   return vocabulary;
 }
 
-std::vector<int32_t> sequence(const MlmCorpus& corpus, size_t index) {
+std::vector<int32_t> sequence(const TextCorpus& corpus, size_t index) {
   return corpus.sequence(index);
 }
 
-TEST(MlmCorpus, KeepsLinesAndSplitsLongOnesEvenly) {
-  MlmCorpus corpus(make_vocabulary());
+TEST(TextCorpus, KeepsLinesAndSplitsLongOnesEvenly) {
+  TextCorpus corpus(make_vocabulary());
   std::vector<int32_t> line(13);
   std::iota(line.begin(), line.end(), kFirst);
   corpus.add_line(std::vector<int32_t>{7, 8}, 8);
@@ -61,24 +61,42 @@ TEST(MlmCorpus, KeepsLinesAndSplitsLongOnesEvenly) {
   EXPECT_THROW(sequence(corpus, 4), Error);
 }
 
-TEST(MlmCorpus, CacheGivesTheSameAndRefusesDamage) {
+TEST(TextCorpus, FramesWholeLinesForModelsThatContinueText) {
+  TextFrame frame = make_vocabulary();
+  frame.around_lines = true;
+  TextCorpus corpus(frame);
+  std::vector<int32_t> line(10);
+  std::iota(line.begin(), line.end(), kFirst);
+  corpus.add_line(line, 5);  // 12 tokens with the frame: three pieces
+  corpus.add_line(std::vector<int32_t>{7}, 5);
+  corpus.add_line({}, 5);
+  EXPECT_THAT(corpus.lengths(), ElementsAre(4, 4, 4, 3));
+  EXPECT_THAT(sequence(corpus, 0), ElementsAre(kCls, 5, 6, 7));
+  EXPECT_THAT(sequence(corpus, 1), ElementsAre(8, 9, 10, 11));
+  EXPECT_THAT(sequence(corpus, 2), ElementsAre(12, 13, 14, kSep));
+  EXPECT_THAT(sequence(corpus, 3), ElementsAre(kCls, 7, kSep));
+  EXPECT_EQ(corpus.summary().tokens, 15);
+  EXPECT_EQ(corpus.summary().unusable_lines, 1);
+}
+
+TEST(TextCorpus, CacheGivesTheSameAndRefusesDamage) {
   ScratchDirectory dir;
   for (const size_t vocabulary : {size_t{200}, size_t{70000}}) {  // two and four bytes an id
-    MlmCorpus corpus(make_vocabulary(vocabulary));
+    TextCorpus corpus(make_vocabulary(vocabulary));
     const auto last = static_cast<int32_t>(vocabulary) - 1;
     corpus.add_line(std::vector<int32_t>{7, last, 9}, 16);
     corpus.add_line(std::vector<int32_t>{10}, 16);
     const auto file = dir.path() / ("cache" + std::to_string(vocabulary));
     corpus.save(file, 42);
 
-    MlmCorpus again(make_vocabulary(vocabulary));
+    TextCorpus again(make_vocabulary(vocabulary));
     ASSERT_TRUE(again.load(file, 42));
     EXPECT_EQ(again.lengths(), corpus.lengths());
     EXPECT_THAT(sequence(again, 0), ElementsAre(kCls, 7, last, 9, kSep));
     EXPECT_EQ(again.summary().text(), corpus.summary().text());
 
     const std::string content = read_file(file);
-    MlmCorpus fresh(make_vocabulary(vocabulary));
+    TextCorpus fresh(make_vocabulary(vocabulary));
     EXPECT_FALSE(fresh.load(dir.path() / "none", 42));
     EXPECT_TRUE(fresh.notes().empty());
     EXPECT_FALSE(fresh.load(file, 43));
@@ -197,8 +215,8 @@ TEST(MaskTokens, WholeWordsAreChosenTogether) {
   EXPECT_TRUE(differ);
 }
 
-TEST(MlmCorpus, IsExamplesWithSpecialTokens) {
-  MlmCorpus corpus(make_vocabulary());
+TEST(TextCorpus, IsExamplesWithSpecialTokens) {
+  TextCorpus corpus(make_vocabulary());
   corpus.add_line(std::vector<int32_t>{kFirst, kFirst + 1}, 64);
   corpus.add_line(std::vector<int32_t>{kFirst + 2}, 64);
   const Examples examples = all_of(corpus);

@@ -144,7 +144,7 @@ TEST(Tasks, ClassesAndNumbersBecomeLabelsAndTargets) {
 }
 
 TEST(Tasks, MasksDependOnSeedEpochAndExampleAlone) {
-  MlmCorpus corpus(small_vocabulary());
+  TextCorpus corpus(small_vocabulary());
   for (int32_t line = 0; line < 20; ++line) {
     std::vector<int32_t> ids(30);
     for (int32_t i = 0; i < 30; ++i) ids[static_cast<size_t>(i)] = 5 + (i * 3 + line) % 50;
@@ -152,7 +152,7 @@ TEST(Tasks, MasksDependOnSeedEpochAndExampleAlone) {
   }
   const auto task_of = [&](uint64_t seed, bool first_token = false) {
     TaskSettings settings;
-    settings.vocabulary = corpus.vocabulary();
+    settings.vocabulary = small_vocabulary();
     settings.mask.seed = seed;
     settings.mask.first_token = first_token;
     return make_task("masked_lm", std::move(settings));

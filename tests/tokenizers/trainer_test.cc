@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -166,6 +167,73 @@ TEST(WordPieceTrainer, RefusesWhatCannotWork) {
   const auto blocked = directory.write("blocked", "");
   EXPECT_THROW(train_wordpiece({}, {file}, blocked), Error);
   EXPECT_EQ(read_file(blocked), "");
+}
+
+// Merges and ids of Hugging Face's BpeTrainer (tokenizers 0.22, ByteLevel(add_prefix_space=False), its whole
+// alphabet, min_frequency 3) on the same lines.
+TEST(BytePairTrainer, LearnsWhatHuggingFaceLearns) {
+  uint32_t state = 99;
+  const auto random = [&](uint32_t below) {
+    state = state * 1664525 + 1013904223;
+    return state / 65536 % below;
+  };
+  const Strings letters = {"a", "a", "a", "b", "b", "\u00e9", "d", "'s", " ", "9"};
+  std::string text;
+  for (int i = 0; i < 600; ++i) {
+    for (uint32_t n = random(8) + 1; n > 0; --n) text += letters[random(10)];
+    text += i % 10 == 9 ? "\n" : " ";
+  }
+  const std::string expected =
+      "\u00c3 \u00a9 | \u0120 a | ' s | \u0120 b | a a | \u0120 9 | b a | \u0120 d | \u0120 \u00c3\u00a9 | "
+      "\u0120 ' | a b | b b | d a | \u0120a a | \u0120 \u0120 | d b | \u00c3\u00a9 b | \u0120a b | "
+      "\u00c3\u00a9 "
+      "a | \u0120b a | \u0120a d | \u0120a aa | b d | 9 9 | s a | \u0120\u00c3\u00a9 a | \u0120a "
+      "\u00c3\u00a9 | "
+      "\u0120b \u00c3\u00a9 | b \u00c3\u00a9 | d d | d \u00c3\u00a9 | \u0120d a | \u0120\u00c3\u00a9 aa | "
+      "\u0120\u00c3\u00a9 \u00c3\u00a9 | \u0120a ab | \u0120b ab | ba d | ba \u00c3\u00a9 | \u0120d b | s b "
+      "| "
+      "\u0120b b | \u0120b d | aa a | \u0120\u00c3\u00a9 b | \u0120b bb | aa aa | \u01209 9 | \u0120d aa | s "
+      "\u00c3\u00a9 | \u0120a \u00c3\u00a9b | \u0120b bd | ba b | \u0120ad \u00c3\u00a9 | a d | a "
+      "\u00c3\u00a9 | "
+      "b da | d ba | d ab | \u00c3\u00a9 \u00c3\u00a9 | \u0120a bb";
+  const TemporaryDirectory directory;
+  const auto file = directory.write("text", text), out = directory.path() / "out";
+  BytePairTrainerOptions options;
+  options.vocab_size = 256 + 4 + 60;
+  options.min_frequency = 3;
+  train_byte_pair(options, {file}, out);
+  const nlohmann::json learned = nlohmann::json::parse(read_file(out / "tokenizer.json"));
+  std::string merges;
+  for (const auto& merge : learned["model"]["merges"]) {
+    merges += (merges.empty() ? "" : " | ") + merge[0].get<std::string>() + " " + merge[1].get<std::string>();
+  }
+  EXPECT_EQ(merges, expected);
+
+  const auto tokenizer = Tokenizer::load(out);
+  EXPECT_EQ(tokenizer->vocab_size(), 320U);
+  EXPECT_EQ(tokenizer->eos_id(), 0);
+  EXPECT_EQ(tokenizer->pad_id(), 3);
+  const auto ids = tokenizer->encode({"baa\u00e9's 99 dab\n", {}}).ids;
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 69, 264, 260, 262, 306, 267, 270, 202}));
+  EXPECT_EQ(tokenizer->decode(ids), "baa\u00e9's 99 dab\n");
+}
+
+TEST(BytePairTrainer, RefusesWhatCannotWork) {
+  const TemporaryDirectory directory;
+  const auto file = directory.write("text", "some words"), out = directory.path() / "out";
+  BytePairTrainerOptions options;
+  options.vocab_size = 259;
+  options.special_tokens = {"<|endoftext|>", "<|pad|>", "<|pad|>", ""};
+  options.end = "</s>";
+  try {
+    train_byte_pair(options, {file}, out);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    for (const char* part : {"vocab_size", "260", "\"<|pad|>\" is there twice", "empty", "\"</s>\""})
+      EXPECT_THAT(std::string(error.what()), testing::HasSubstr(part));
+  }
+  EXPECT_FALSE(std::filesystem::exists(out));
+  EXPECT_THROW(train_byte_pair({}, {directory.write("empty", "\n\n")}, out), Error);
 }
 
 }  // namespace

@@ -317,7 +317,7 @@ TEST(Trainer, PretrainingTrainsEveryParameter) {
   vocabulary.continuation.assign(60, 0);
   vocabulary.prefix = {0};
   vocabulary.suffix = {2};
-  MlmCorpus corpus(vocabulary);
+  TextCorpus corpus(vocabulary);
   RandomStream random(1, "corpus");
   for (int line = 0; line < 60; ++line) {  // runs of consecutive ids: a neighbour tells the masked token
     std::vector<int32_t> ids;

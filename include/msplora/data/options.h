@@ -101,9 +101,9 @@ struct DataConfig {
   }
 };
 
-/// Where plain text for masked-language-model training comes from, as written under `data:` of a pretraining
-/// recipe.
-struct MlmDataConfig {
+/// Where plain text for pretraining comes from, as written under `data:` of a pretraining recipe. Masking is
+/// that of encoders.
+struct PretrainDataConfig {
   std::vector<std::string> train;
   std::vector<std::string> validation;
   int64_t max_length = 128;
@@ -118,10 +118,13 @@ struct MlmDataConfig {
     visitor("validation", validation, "Text files to evaluate on");
     visitor("max_length", max_length,
             "Longest sequence in tokens, special tokens included; longer lines are split", at_least(3));
-    visitor("mask_probability", mask_probability, "Share of the tokens to predict", open_unit_interval());
-    visitor("whole_word", whole_word, "Mask all pieces of a word together");
-    visitor("first_token", first_token,
-            "Let the first token predict a random token of its text, so that it becomes a summary for heads");
+    visitor("mask_probability", mask_probability, "Encoders: share of the tokens to predict",
+            open_unit_interval());
+    visitor("whole_word", whole_word, "Encoders: mask all pieces of a word together");
+    visitor(
+        "first_token", first_token,
+        "Encoders: let the first token predict a random token of its text, so that it becomes a summary for "
+        "heads");
     visitor("cache_dir", cache_dir, "Directory that keeps the encoded text between runs");
   }
 

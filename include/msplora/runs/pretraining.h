@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/data/mlm.h"
+#include "msplora/data/text_corpus.h"
 #include "msplora/models/model.h"
 #include "msplora/runs/run.h"
 
@@ -19,10 +19,14 @@ struct PretrainingRun {
   int threads = 0;
   ModelConfig config;
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::optional<MlmCorpus> train, validation;
+  std::optional<TextCorpus> train, validation;
   std::unique_ptr<Task> task;
   std::unique_ptr<Model> model;
 };
+
+/// Whether a model of this kind is pretrained on masked text (encoders), or on each token from those before
+/// it.
+bool learns_masked_text(const ModelConfig& config);
 
 /// As for a recipe of `train`; check_run() only looks for the text.
 PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors);

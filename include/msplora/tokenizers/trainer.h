@@ -41,4 +41,23 @@ void train_wordpiece(const WordPieceTrainerOptions& options,
                      const std::function<bool(std::string&)>& next_line,
                      const std::filesystem::path& output_directory);
 
+/// How a byte-level BPE vocabulary (that of GPT-2's kind) is learned.
+struct BytePairTrainerOptions {
+  size_t vocab_size = 8192;  // entries in all: special tokens, 256 bytes and merged pieces
+  size_t min_frequency = 2;  // a pair that occurs less often is not merged
+  std::vector<std::string> special_tokens = {"<|endoftext|>", "<|im_start|>", "<|im_end|>",
+                                             "<|pad|>"};  // ids from 0 in this order
+  /// Roles of special tokens, written to tokenizer_config.json; "" for none. `begin` is put before a text.
+  std::string begin = "<|endoftext|>", end = "<|endoftext|>", pad = "<|pad|>";
+  size_t model_max_length = 512;  // written to tokenizer_config.json
+};
+
+/// Learns byte-level BPE from text, line by line, and writes tokenizer.json and tokenizer_config.json. Text
+/// is split by GPT-2's pattern and spelled in its alphabet of 256 characters; the vocabulary grows by joining
+/// the most frequent adjacent pair, ties going to the smaller ids, as Hugging Face's trainer does. No text is
+/// unknown to such a tokenizer. Deterministic, errors and memory as for train_wordpiece().
+void train_byte_pair(const BytePairTrainerOptions& options,
+                     const std::vector<std::filesystem::path>& text_files,
+                     const std::filesystem::path& output_directory);
+
 }  // namespace msplora

@@ -166,11 +166,12 @@ struct Recipe {
   }
 };
 
-/// Everything that a run of `pretrain` depends on: masked-language-model training of all parameters.
+/// Everything that a run of `pretrain` depends on: training of all parameters on plain text, of encoders as
+/// masked, of decoders as causal language models.
 /// model.path may hold no weights when model.random_init is set.
 struct PretrainRecipe {
   ModelOptions model;
-  MlmDataConfig data;
+  PretrainDataConfig data;
   TrainOptions train;
   OutputOptions output;
 

@@ -12,7 +12,7 @@
 #include "hash.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
-#include "msplora/data/mlm.h"
+#include "msplora/data/text_corpus.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -45,10 +45,10 @@ uint64_t checksum_of(CacheHeader header, const void* lengths, const void* ids) {
 }
 
 // What is wrong with the file, or "".
-std::string check(const MappedFile& file, const CacheHeader& header, uint64_t key,
-                  const MlmVocabulary& vocabulary, uint64_t id_bytes) {
+std::string check(const MappedFile& file, const CacheHeader& header, uint64_t key, const TextFrame& frame,
+                  uint64_t id_bytes) {
   if (header.magic != kMagic) return "it is not such a cache, or of another version";
-  if (header.key != key || header.vocabulary != vocabulary.special.size() || header.id_bytes != id_bytes) {
+  if (header.key != key || header.vocabulary != frame.special.size() || header.id_bytes != id_bytes) {
     return "it belongs to other text or another tokenizer";
   }
   const uint64_t payload = file.size() - sizeof(header);
@@ -65,7 +65,7 @@ std::string check(const MappedFile& file, const CacheHeader& header, uint64_t ke
 
 }  // namespace
 
-void MlmCorpus::save(const fs::path& path, uint64_t key) const {
+void TextCorpus::save(const fs::path& path, uint64_t key) const {
   std::vector<uint32_t> lengths(size());
   for (size_t i = 0; i < lengths.size(); ++i)
     lengths[i] = static_cast<uint32_t>(offsets_[i + 1] - offsets_[i]);
@@ -74,7 +74,7 @@ void MlmCorpus::save(const fs::path& path, uint64_t key) const {
   CacheHeader header;
   header.key = key;
   header.id_bytes = narrow_ ? sizeof(uint16_t) : sizeof(int32_t);
-  header.vocabulary = vocabulary_.special.size();
+  header.vocabulary = frame_.special.size();
   header.sequences = lengths.size();
   header.ids = offsets_.back();
   header.lines = summary_.lines;
@@ -91,7 +91,7 @@ void MlmCorpus::save(const fs::path& path, uint64_t key) const {
   });
 }
 
-bool MlmCorpus::load(const fs::path& path, uint64_t key) {
+bool TextCorpus::load(const fs::path& path, uint64_t key) {
   std::error_code code;
   if (!fs::exists(path, code)) return false;
   const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
@@ -100,7 +100,7 @@ bool MlmCorpus::load(const fs::path& path, uint64_t key) {
   std::string problem = "it is truncated";
   if (file->size() >= sizeof(header)) {
     std::memcpy(&header, file->data(), sizeof(header));
-    problem = check(*file, header, key, vocabulary_, id_bytes);
+    problem = check(*file, header, key, frame_, id_bytes);
   }
   if (problem.empty()) {
     std::vector<uint32_t> lengths(header.sequences);
@@ -113,7 +113,7 @@ bool MlmCorpus::load(const fs::path& path, uint64_t key) {
     ids32_.resize(narrow_ ? 0 : header.ids);
     std::memcpy(narrow_ ? static_cast<void*>(ids16_.data()) : static_cast<void*>(ids32_.data()), ids,
                 header.ids * id_bytes);
-    const auto tokens = static_cast<int64_t>(header.ids + header.sequences * vocabulary_.added_tokens());
+    const auto tokens = static_cast<int64_t>(header.ids + header.sequences * frame_.added_tokens());
     summary_ = {header.lines,
                 static_cast<int64_t>(header.sequences),
                 tokens,

@@ -9,8 +9,8 @@
 #include "hash.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
-#include "msplora/data/mlm.h"
 #include "msplora/data/reader.h"
+#include "msplora/data/text_corpus.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "text_util.h"
 
@@ -63,15 +63,15 @@ std::vector<Encoding> encode_lines(const std::vector<std::string>& lines, const 
 
 // The tokenizer is known by its vocabulary and by what it makes of the first lines: the settings that could
 // differ beside the vocabulary (merges, normalisation) would show there.
-uint64_t cache_key(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
-                   const MlmVocabulary& vocabulary, const MlmCorpusOptions& options) {
+uint64_t cache_key(const std::vector<fs::path>& files, const Tokenizer& tokenizer, const TextFrame& frame,
+                   const TextCorpusOptions& options) {
   ContentHash hash;
   hash.add_value(static_cast<uint64_t>(options.max_length));
+  hash.add_value(static_cast<uint64_t>(frame.around_lines));
   for (size_t id = 0; id < tokenizer.vocab_size(); ++id)
     hash.add(tokenizer.id_to_token(static_cast<int32_t>(id)));
-  hash.add(vocabulary.special.data(), vocabulary.special.size());
-  for (const auto* ids : {&vocabulary.prefix, &vocabulary.suffix})
-    hash.add(ids->data(), ids->size() * sizeof(int32_t));
+  hash.add(frame.special.data(), frame.special.size());
+  for (const auto* ids : {&frame.prefix, &frame.suffix}) hash.add(ids->data(), ids->size() * sizeof(int32_t));
   std::vector<std::string> lines;
   LineChunks(files).next(lines, kProbedLines);
   for (const Encoding& encoding : encode_lines(lines, tokenizer, options.threads)) {
@@ -86,45 +86,35 @@ uint64_t cache_key(const std::vector<fs::path>& files, const Tokenizer& tokenize
 
 }  // namespace
 
-MlmVocabulary MlmVocabulary::from_tokenizer(const Tokenizer& tokenizer) {
-  MlmVocabulary vocabulary;
-  const std::optional<int32_t> mask = tokenizer.mask_id();
-  if (!mask) {
-    throw Error(ErrorCode::kConfig, "tokenizer",
-                "masked-language-model training needs a mask token; this one has none",
-                "use the tokenizer of a BERT or RoBERTa model");
-  }
-  vocabulary.mask_id = *mask;
+TextFrame TextFrame::of(const Tokenizer& tokenizer) {
+  TextFrame frame;
   const auto size = static_cast<int32_t>(tokenizer.vocab_size());
-  vocabulary.special.assign(static_cast<size_t>(size), 0);
-  vocabulary.continuation.assign(static_cast<size_t>(size), 0);
-  bool word_piece = false;
-  for (int32_t id = 0; id < size; ++id) {
-    const std::string& token = tokenizer.id_to_token(id);
-    vocabulary.special[static_cast<size_t>(id)] = token.empty() || tokenizer.is_special(id) ? 1 : 0;
-    word_piece = word_piece || (token.starts_with("##") && token.size() > 2);
-  }
-  for (int32_t id = 0; id < size; ++id) {
-    const std::string& token = tokenizer.id_to_token(id);
-    // WordPiece marks what continues a word; byte-level BPE ("Ġ") and SentencePiece ("▁") mark what starts
-    // one.
-    const bool starts = word_piece ? !(token.starts_with("##") && token.size() > 2)
-                                   : token.starts_with("\u0120") || token.starts_with("\u010A") ||
-                                         token.starts_with("\u2581");
-    vocabulary.continuation[static_cast<size_t>(id)] = starts ? 0 : 1;
-  }
+  for (int32_t id = 0; id < size; ++id)
+    frame.special.push_back(tokenizer.id_to_token(id).empty() || tokenizer.is_special(id) ? 1 : 0);
   // The template is read off an encoded text: what stands around its own tokens.
   const TextPair probe{"a", std::nullopt};
   const std::vector<int32_t> bare = tokenizer.encode(probe, {false}).ids, full = tokenizer.encode(probe).ids;
   const auto inside = std::search(full.begin(), full.end(), bare.begin(), bare.end());
-  vocabulary.prefix.assign(full.begin(), inside);
-  if (inside != full.end()) {
-    vocabulary.suffix.assign(inside + static_cast<std::ptrdiff_t>(bare.size()), full.end());
-  }
-  return vocabulary;
+  frame.prefix.assign(full.begin(), inside);
+  if (inside != full.end())
+    frame.suffix.assign(inside + static_cast<std::ptrdiff_t>(bare.size()), full.end());
+  return frame;
 }
 
-void MlmCorpus::count_unknown(const Tokenizer& tokenizer) {
+TextFrame TextFrame::of_documents(const Tokenizer& tokenizer) {
+  TextFrame frame = of(tokenizer);
+  const std::optional<int32_t> end = tokenizer.eos_id();
+  if (!end) {
+    throw Error(ErrorCode::kConfig, "tokenizer",
+                "training a model that continues text needs an end token; this one has none",
+                "name it as eos_token in tokenizer_config.json");
+  }
+  if (frame.suffix.empty() || frame.suffix.back() != *end) frame.suffix.push_back(*end);
+  frame.around_lines = true;
+  return frame;
+}
+
+void TextCorpus::count_unknown(const Tokenizer& tokenizer) {
   const std::optional<int32_t> id = countable_unknown(tokenizer);
   if (!id) return;
   summary_.unknown.token = tokenizer.id_to_token(*id);
@@ -133,8 +123,8 @@ void MlmCorpus::count_unknown(const Tokenizer& tokenizer) {
       narrow_ ? std::count(ids16_.begin(), ids16_.end(), *id) : std::count(ids32_.begin(), ids32_.end(), *id);
 }
 
-void MlmCorpus::encode_files(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
-                             const MlmCorpusOptions& options) {
+void TextCorpus::encode_files(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
+                              const TextCorpusOptions& options) {
   LineChunks chunks(files);
   std::vector<std::string> lines;
   while (chunks.next(lines, SIZE_MAX)) {
@@ -144,16 +134,16 @@ void MlmCorpus::encode_files(const std::vector<fs::path>& files, const Tokenizer
   }
 }
 
-MlmCorpus MlmCorpus::build(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
-                           const MlmCorpusOptions& options) {
+TextCorpus TextCorpus::build(const std::vector<fs::path>& files, const Tokenizer& tokenizer, TextFrame frame,
+                             const TextCorpusOptions& options) {
   if (files.empty())
     throw Error(ErrorCode::kConfig, "data.train", "expected at least one text file, found none");
-  MlmCorpus corpus(MlmVocabulary::from_tokenizer(tokenizer));
+  TextCorpus corpus(std::move(frame));
   uint64_t key = 0;
   fs::path cache;
   if (options.cache_dir) {
-    key = cache_key(files, tokenizer, corpus.vocabulary_, options);
-    cache = *options.cache_dir / fmt::format("mlm-{:016x}.bin", key);
+    key = cache_key(files, tokenizer, corpus.frame_, options);
+    cache = *options.cache_dir / fmt::format("text-{:016x}.bin", key);
     if (corpus.load(cache, key)) {
       corpus.notes_.push_back(fmt::format("the encoded text comes from {}", cache.string()));
       corpus.count_unknown(tokenizer);
