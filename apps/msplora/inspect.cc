@@ -212,9 +212,9 @@ void print_report(const InspectArguments& arguments, const ModelConfig& config, 
   std::ostream& out = std::cout;
   const Json& first = report["methods"][0];
   const Architecture architecture = describe(config);
-  out << fmt::format("{}: {}, {} layers, hidden size {}, {:.1f}M parameters\n\n",
-                     report["shape"].get<std::string>(), config.model_type, architecture.num_layers(),
-                     architecture.hidden_size(), first["memory"]["model_parameters"].get<double>() / 1e6);
+  out << fmt::format("{}: {}, {}, hidden size {}, {:.1f}M parameters\n\n", report["shape"].get<std::string>(),
+                     config.model_type, depth_text(architecture), architecture.hidden_size(),
+                     first["memory"]["model_parameters"].get<double>() / 1e6);
   TextTable modules({"module", "shape [out, in]", "count", "first"}, {false, false, true, false});
   for (const Json& module : report["modules"]) {
     modules.add(

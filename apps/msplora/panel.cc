@@ -37,13 +37,20 @@ std::string weights_line(const Model& model) {
   return form.empty() ? std::string() : fmt::format("{}: {}", form, bytes_text(bytes.heap + bytes.mapped));
 }
 
+std::string depth_text(const Architecture& architecture) {
+  const std::string layers = fmt::format("{} layers", architecture.num_runs());
+  if (architecture.order.empty()) return layers;
+  return layers + fmt::format(" sharing {} block{}", architecture.num_layers(),
+                              architecture.num_layers() == 1 ? "" : "s");
+}
+
 std::string model_line(const Model& model, const std::string& path, bool random_init) {
   int64_t count = 0;
   for (const Parameter& parameter : const_cast<Model&>(model).parameters()) count += parameter.numel();
   const Architecture& architecture = model.architecture();
-  return fmt::format("{} of {}, {} layers, hidden size {}, {:.1f}M parameters{}", architecture.model_type,
-                     path, architecture.num_layers(), architecture.hidden_size(),
-                     static_cast<double>(count) / 1e6, random_init ? ", weights drawn at random" : "");
+  return fmt::format("{} of {}, {}, hidden size {}, {:.1f}M parameters{}", architecture.model_type, path,
+                     depth_text(architecture), architecture.hidden_size(), static_cast<double>(count) / 1e6,
+                     random_init ? ", weights drawn at random" : "");
 }
 
 std::string head_line(const Run& run) {

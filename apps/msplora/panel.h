@@ -23,6 +23,8 @@ class Panel {
 
 /// How frozen weights are kept, and their bytes ("float32, mapped: 324.0 MiB"); empty without any.
 std::string weights_line(const Model& model);
+/// "12 layers", or "12 layers sharing 1 block".
+std::string depth_text(const Architecture& architecture);
 /// "roberta, 12 layers, hidden size 768, 124.6M parameters (DIR)".
 std::string model_line(const Model& model, const std::string& path, bool random_init);
 /// Where the head comes from: "fresh, drawn with seed 42: classifier.weight, ...; the base's head has 3

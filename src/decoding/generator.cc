@@ -145,14 +145,14 @@ void Generator::Impl::begin(TextInProgress& text, bool is_alone) {
     const auto [mine, theirs] =
         std::mismatch(prompt.begin(), prompt.end() - 1, last->ids.begin(), last->ids.end());
     const auto same = static_cast<size_t>(mine - prompt.begin());
-    if (same > 0 && cache.cut(last->sequence, static_cast<int64_t>(same))) {
+    if (same > 0 && cache.cut(last->sequence, static_cast<int64_t>(same), text.longest())) {
       text.begin(last->sequence, same);
       last.reset();
       return;
     }
     forget();
   }
-  text.begin(cache.start(static_cast<int64_t>(prompt.size())), 0);
+  text.begin(cache.start(static_cast<int64_t>(prompt.size()), text.longest()), 0);
 }
 
 void Generator::Impl::end(TextInProgress& text, bool is_alone) {

@@ -38,6 +38,10 @@ class TextInProgress {
   std::span<const int32_t> unread(size_t i) const;
   /// The model has read so many of the unread tokens of each.
   void has_read(size_t tokens) { read_ += tokens; }
+  /// Tokens that the model may come to read of it.
+  int64_t longest() const {
+    return static_cast<int64_t>(prompt_length_) + request_.options.max_new_tokens - 1;
+  }
   /// All that the model has read of a text without beams.
   std::span<const int32_t> read_tokens() const { return std::span(ids_).first(read_); }
 

@@ -1,5 +1,7 @@
 #include "msplora/models/architecture.h"
 
+#include <algorithm>
+
 namespace msplora {
 
 const LinearSpec* BlockSpec::find(LinearRole role) const {
@@ -12,6 +14,18 @@ const LinearSpec* BlockSpec::find(LinearRole role) const {
 int64_t BlockSpec::intermediate_size() const {
   const LinearSpec* down = find(LinearRole::kDown);
   return down == nullptr ? 0 : down->in;
+}
+
+int64_t Architecture::short_length() const {
+  int64_t length = 0;
+  for (const RotarySpec& spec : rotaries) {
+    if (!spec.long_frequencies.empty()) length = spec.original_length;
+  }
+  return length;
+}
+
+int64_t Architecture::runs_of(size_t block) const {
+  return order.empty() ? 1 : std::count(order.begin(), order.end(), block);
 }
 
 std::vector<PlacedLinear> linears_of(const Architecture& architecture) {

@@ -32,6 +32,15 @@ int64_t saturated(const nlohmann::json& value);
 /// (Phi-3), or the first if use_sliding_window says so (Qwen).
 enum class WindowUse { kAlways, kIfGiven, kIfUsed };
 
+/// What a family says of rotary positions where config.json does not.
+struct RotaryDefaults {
+  double theta = 10000.0;
+  std::string kind = {};        // of the entry of rope_parameters that holds for layers of one kind
+                                // ("sliding_attention"); "": it is not divided
+  bool may_be_partial = false;  // partial_rotary_factor turns a part of each head alone
+  int64_t original_length = 0;  // original_max_position_embeddings; 0: max_position_embeddings
+};
+
 /// Reads the keys of a config.json for the families. A key that is missing or null takes its default, as in
 /// Hugging Face; what is wrong is collected, each problem once, and 0 or the default is returned.
 class ConfigReader {
@@ -60,9 +69,8 @@ class ConfigReader {
   /// `default_head_dim` 0: the width divided by the heads.
   AttentionShape grouped_heads(int64_t width, int64_t default_head_dim, bool needs_groups);
 
-  /// From rope_theta and rope_scaling or rope_parameters, for heads of this width. `kind`: of the entry of
-  /// rope_parameters that holds for layers of one kind ("sliding_attention"); "": it is not divided.
-  RotarySpec rotary(int64_t head_dim, double default_theta = 10000.0, const std::string& kind = "");
+  /// From rope_theta and rope_scaling or rope_parameters, for heads of this width.
+  RotarySpec rotary(int64_t head_dim, const RotaryDefaults& defaults = {});
   /// The window of the layers that slide; 0: there is none.
   int64_t sliding_window(WindowUse use);
   /// Qwen's rule for layers that slide.
@@ -94,8 +102,8 @@ class ConfigReader {
   static void throw_problems(const std::vector<Error>& problems, const std::string& where);
 
  private:
-  std::vector<double> scaled(std::vector<double> frequencies, const std::string& key,
-                             const nlohmann::json& scaling);
+  class RotaryKeys;
+  void scale_rotary(RotarySpec& spec, const RotaryKeys& keys, double theta);
 
   const nlohmann::json& source_;
   const std::string& where_;

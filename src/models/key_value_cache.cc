@@ -1,5 +1,7 @@
 #include "msplora/models/key_value_cache.h"
 
+#include <fmt/format.h>
+
 #include <ATen/ops/empty.h>
 #include <algorithm>
 #include <cstring>
@@ -30,7 +32,10 @@ int64_t KeyValueCache::Group::kept(const Range& range) const {
 }
 
 KeyValueCache::KeyValueCache(const Architecture& architecture, at::ScalarType dtype, at::Device device)
-    : architecture_(&architecture), dtype_(dtype), device_(device) {
+    : architecture_(&architecture),
+      dtype_(dtype),
+      device_(device),
+      short_length_(architecture.short_length()) {
   for (size_t i = 0; i < architecture.blocks.size(); ++i) {
     const BlockSpec& block = architecture.blocks[i];
     const int64_t window = block.attention.shape.window_left;
@@ -46,7 +51,8 @@ KeyValueCache::KeyValueCache(const Architecture& architecture, at::ScalarType dt
   }
 }
 
-KeyValueCache::Sequence KeyValueCache::start(int64_t expected_tokens) {
+KeyValueCache::Sequence KeyValueCache::start(int64_t expected_tokens, int64_t longest) {
+  if (is_long(longest)) long_.insert(next_);
   for (Group& group : groups_) {
     group.ranges[next_] = {};
     if (group.window_left < 0 && expected_tokens > 0) make_room(group, next_, expected_tokens);
@@ -57,6 +63,7 @@ KeyValueCache::Sequence KeyValueCache::start(int64_t expected_tokens) {
 KeyValueCache::Sequence KeyValueCache::fork(Sequence sequence) {
   range_of(sequence);
   const Sequence made = start();
+  if (long_.contains(sequence)) long_.insert(made);
   for (Group& group : groups_) {
     make_room(group, made, group.ranges.at(sequence).count);
     const Range& from = group.ranges.at(sequence);
@@ -70,6 +77,7 @@ KeyValueCache::Sequence KeyValueCache::fork(Sequence sequence) {
 
 void KeyValueCache::end(Sequence sequence) {
   for (Group& group : groups_) group.ranges.erase(sequence);
+  long_.erase(sequence);
 }
 
 const KeyValueCache::Range& KeyValueCache::range_of(Sequence sequence) const {
@@ -84,12 +92,13 @@ int64_t KeyValueCache::length(Sequence sequence) const {
   return range.first + range.count;
 }
 
-bool KeyValueCache::cut(Sequence sequence, int64_t length) {
+bool KeyValueCache::cut(Sequence sequence, int64_t length, int64_t longest) {
   if (length < 0 || length > this->length(sequence)) {
     throw Error(ErrorCode::kUsage, "key-value cache",
                 "cannot cut a text of " + std::to_string(this->length(sequence)) + " tokens to " +
                     std::to_string(length));
   }
+  if (is_long(longest) != long_.contains(sequence)) return false;
   for (const Group& group : groups_) {
     const Range& range = group.ranges.at(sequence);
     const int64_t seen = group.window_left < 0 ? length : std::min(length, group.window_left);
@@ -203,6 +212,18 @@ KeyValueCache::Extension::Extension(KeyValueCache& cache, std::span<const Sequen
   }
   positions_ = positions_.to(cache.device_);
   tables_ = &cache.rotary_tables(longest);
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    const int64_t length = starts_[i] + cu_seqlens_[i + 1] - cu_seqlens_[i];
+    if (!cache.is_long(length) || cache.long_.contains(sequences_[i])) continue;
+    throw Error(ErrorCode::kUsage, "key-value cache",
+                fmt::format("text {} grows to {} tokens, but was started for at most {}", i, length,
+                            cache.short_length_),
+                "say how long it may become when it is started");
+  }
+  if (!cache.long_.empty()) {
+    long_rows_ = rows_of_long_texts(positions_, cu_seqlens_, cache.table_positions_,
+                                    [&](size_t i) { return cache.long_.contains(sequences_[i]); });
+  }
   for (Group& group : cache.groups_) {
     for (size_t i = 0; i < sequences_.size(); ++i)
       cache.make_room(group, sequences_[i], cu_seqlens_[i + 1] - cu_seqlens_[i]);

@@ -35,6 +35,10 @@ constexpr EncoderShape kEncoders[] = {
     {"deberta-v3-small", "deberta-v2", 128100, 768, 6, 12, 3072, 512, 0, 0},
     {"deberta-v3-base", "deberta-v2", 128100, 768, 12, 12, 3072, 512, 0, 0},
     {"deberta-v3-large", "deberta-v2", 128100, 1024, 24, 16, 4096, 512, 0, 0},
+    {"albert-base-v2", "albert", 30000, 768, 12, 12, 3072, 512, 2, 0},
+    {"albert-xxlarge-v2", "albert", 30000, 4096, 12, 64, 16384, 512, 2, 0},
+    {"modernbert-base", "modernbert", 50368, 768, 22, 12, 1152, 8192, 0, 50283},
+    {"modernbert-large", "modernbert", 50368, 1024, 28, 16, 2624, 8192, 0, 50283},
 };
 
 struct DecoderShape {

@@ -10,7 +10,9 @@ namespace msplora {
 namespace {
 
 int64_t count_norm(const NormSpec& norm, int64_t width) {
-  return norm.kind == NormKind::kNone ? 0 : norm.kind == NormKind::kLayer ? 2 * width : width;
+  return norm.kind == NormKind::kNone                     ? 0
+         : norm.kind == NormKind::kLayer && norm.has_bias ? 2 * width
+                                                          : width;
 }
 
 int64_t count_linear(const LinearSpec& linear) {
@@ -103,7 +105,8 @@ int64_t weight_bytes(const Architecture& architecture, const MemoryQuestion& que
     matrices += count_matrices(block);
     all += count_block(block);
   }
-  const int64_t vectors = all + (e.position_rows + e.type_rows) * e.width - matrices;
+  const int64_t vectors = all + (e.position_rows + e.type_rows) * e.width - matrices +
+                          architecture.relative.rows * architecture.hidden_size();
   if (is_language_model) matrices += e.rows * e.width;
   return matrices * question.bytes_per_weight + 4 * vectors;
 }
@@ -126,10 +129,16 @@ int64_t transient_bytes(const Architecture& architecture, const MemoryQuestion& 
 
 int64_t count_base_parameters(const Architecture& architecture) {
   const EmbeddingSpec& e = architecture.embeddings;
-  int64_t count = (e.rows + e.position_rows + e.type_rows) * e.width + count_norm(e.norm, e.width);
+  const int64_t normed = e.projects_first && e.projection ? e.projection->out : e.width;
+  int64_t count = (e.rows + e.position_rows + e.type_rows) * e.width + count_norm(e.norm, normed);
+  const int64_t d = architecture.hidden_size();
+  const ConvolutionSpec& convolution = architecture.convolution;
+  if (convolution) count += d * (d * convolution.kernel + 1) + count_norm(convolution.norm, d);
+  const RelativeSpec& relative = architecture.relative;
+  count += relative.rows * d + count_norm(relative.norm, d);
   if (e.projection) count += count_linear(*e.projection);
   for (const BlockSpec& block : architecture.blocks) count += count_block(block);
-  count += count_norm(architecture.final_norm, architecture.hidden_size());
+  count += count_norm(architecture.final_norm, d);
   const HeadSpec& head = architecture.head;
   if (!head.decoder.empty() && !head.is_tied) count += e.rows * e.width;
   return count;
@@ -143,7 +152,8 @@ MemoryEstimate estimate_memory(const Architecture& architecture, const MemoryQue
   estimate.weights = weight_bytes(architecture, question);
   estimate.trainable = 16 * question.trainable_parameters;
   int64_t of_blocks = 0, largest = 0, inputs = 0;
-  for (const BlockSpec& block : architecture.blocks) {
+  for (size_t i = 0; i < architecture.num_runs(); ++i) {
+    const BlockSpec& block = architecture.blocks[architecture.block_of_run(i)];
     const int64_t kept = KeptOfBlock(block, question).bytes();
     of_blocks += kept;
     largest = std::max(largest, kept);

@@ -39,6 +39,26 @@ void read_dtype(ConfigReader& reader, ModelConfig& config) {
   reader.say_if_different("dtype", "torch_dtype");
 }
 
+// The text model inside of one that sees pictures, too (Gemma 3): its config.json, as if it stood alone.
+json text_model_of(const json& source) {
+  const auto type = source.find("model_type"), text = source.find("text_config");
+  if (type == source.end() || *type != "gemma3" || text == source.end() || !text->is_object()) return source;
+  // Such files leave out what they share with Hugging Face's class.
+  json alone = {{"vocab_size", 262208},
+                {"num_attention_heads", 8},
+                {"num_key_value_heads", 4},
+                {"head_dim", 256},
+                {"max_position_embeddings", 131072}};
+  alone.update(*text);
+  for (const char* key :
+       {"dtype", "torch_dtype", "bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}) {
+    if (source.contains(key) && !alone.contains(key)) alone[key] = source[key];
+  }
+  alone["model_type"] = "gemma3_text";
+  alone["architectures"] = {"Gemma3ForCausalLM"};
+  return alone;
+}
+
 // Variants that would load and compute something else, whatever the family.
 void refuse_variants(ConfigReader& reader) {
   if (reader.find("quantization_config") != nullptr) {
@@ -91,14 +111,14 @@ ModelConfig parse_model_config(const json& source, const std::string& where) {
   }
   ModelConfig config;
   config.where = where;
-  config.raw = source;
-  ConfigReader reader(source, where);
+  config.raw = text_model_of(source);
+  ConfigReader reader(config.raw, where);
   read_names(reader, config);
   if (const Family* family = find_family(config.model_type)) {
     config.pad_token_id = reader.token("pad_token_id", family->pad_token_id);
     read_dtype(reader, config);
     // The labels of a head that nobody may want: a new task brings its own.
-    ConfigReader labels(source, where);
+    ConfigReader labels(config.raw, where);
     detail::read_labels(labels, config);
     config.label_problems = labels.problems();
     if (!config.label_problems.empty()) {

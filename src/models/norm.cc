@@ -1,6 +1,7 @@
 #include "models/norm.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros_like.h>
 
 namespace msplora {
 
@@ -12,7 +13,8 @@ Norm::Norm(const NormSpec& spec, const std::string& prefix, int64_t width, Param
   if (!spec) return;
   const bool is_plus_one = spec.kind == NormKind::kRmsPlusOne;
   weight_ = store.take(path_ + ".weight", {width}, role, is_plus_one ? Init::kZero : Init::kOne);
-  if (spec.kind == NormKind::kLayer) bias_ = store.take(path_ + ".bias", {width}, role, Init::kZero);
+  if (spec.kind != NormKind::kLayer) return;
+  bias_ = spec.has_bias ? store.take(path_ + ".bias", {width}, role, Init::kZero) : at::zeros_like(weight_);
 }
 
 at::Tensor Norm::scale() const {
@@ -48,7 +50,7 @@ at::Tensor Norm::of_dropped_sum(const at::Tensor& y, const at::Tensor& residual,
 
 void Norm::append_parameters(std::vector<Parameter>& parameters) const {
   if (weight_.defined()) parameters.push_back({path_ + ".weight", weight_});
-  if (bias_.defined()) parameters.push_back({path_ + ".bias", bias_});
+  if (bias_.defined() && spec_.has_bias) parameters.push_back({path_ + ".bias", bias_});
 }
 
 }  // namespace msplora

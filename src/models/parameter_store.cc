@@ -49,6 +49,7 @@ ParameterStore::ParameterStore(const WeightSource* source, const ModelLoadOption
       options_(options),
       initializer_range_(architecture.initializer_range),
       base_prefix_(architecture.base_prefix),
+      wrappers_(architecture.wrappers),
       buffers_(architecture.buffers) {
   buffers_.insert(buffers_.end(), {".position_ids", ".rotary_emb.inv_freq"});
 }
@@ -60,6 +61,10 @@ std::string ParameterStore::find(const std::string& name) const {
     spellings.push_back(name.substr(base_prefix_.size()));
     // Decoders made for answering questions call the part below the head so.
     spellings.push_back("transformer." + spellings.back());
+  }
+  for (const std::string& wrapper : wrappers_) {
+    spellings.push_back(wrapper + name);
+    if (name.starts_with(base_prefix_)) spellings.push_back(wrapper + name.substr(base_prefix_.size()));
   }
   // Checkpoints converted from TensorFlow call the norm's parameters gamma and beta.
   for (size_t i = 0, n = spellings.size(); i < n; ++i) {

@@ -65,6 +65,7 @@ class ParameterStore {
   ModelLoadOptions options_;
   double initializer_range_;
   std::string base_prefix_;
+  std::vector<std::string> wrappers_;
   std::vector<std::string> buffers_;  // ends of names
   std::vector<std::string> foreign_head_;
   bool shapes_alone_ = false;

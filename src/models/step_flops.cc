@@ -14,6 +14,8 @@ int stage_of(LinearRole role) {
     case LinearRole::kKey:
     case LinearRole::kValue:
     case LinearRole::kQkv:
+    case LinearRole::kPositionKey:
+    case LinearRole::kPositionQuery:
       return 0;
     case LinearRole::kAttentionOutput:
       return 1;
@@ -30,29 +32,65 @@ int stage_of(LinearRole role) {
   return 0;
 }
 
-// Where gradients end: everything before (block, stage) needs none.
+// A layer as a pass meets it: `run` is the block's place in the pass, or -1 outside the blocks.
+struct Met {
+  size_t linear;
+  int64_t run;
+};
+
+std::vector<Met> layers_of_pass(const std::vector<PlacedLinear>& linears, const Architecture& architecture) {
+  std::vector<size_t> first(architecture.blocks.size(), 0), count(architecture.blocks.size(), 0);
+  std::vector<Met> met, behind;
+  for (size_t i = 0; i < linears.size(); ++i) {
+    if (linears[i].layer < 0) {
+      (linears[i].spec.role == LinearRole::kHead ? behind : met).push_back({i, -1});
+    } else if (count[static_cast<size_t>(linears[i].layer)]++ == 0) {
+      first[static_cast<size_t>(linears[i].layer)] = i;
+    }
+  }
+  for (size_t run = 0; run < architecture.num_runs(); ++run) {
+    const size_t block = architecture.block_of_run(run);
+    for (size_t k = 0; k < count[block]; ++k) met.push_back({first[block] + k, static_cast<int64_t>(run)});
+  }
+  met.insert(met.end(), behind.begin(), behind.end());
+  return met;
+}
+
+// Where gradients end: everything before (run, stage) needs none.
 struct Frontier {
-  int64_t block = std::numeric_limits<int64_t>::max();
+  int64_t run = std::numeric_limits<int64_t>::max();
   int stage = 0;
 
   /// Whether the input of a layer at this place depends on something trained.
-  bool reaches_input(int64_t block_of_site, int stage_of_site) const {
-    return block_of_site > block || (block_of_site == block && stage_of_site > stage);
+  bool reaches_input(int64_t run_of_site, int stage_of_site) const {
+    return run_of_site > run || (run_of_site == run && stage_of_site > stage);
   }
-  bool reaches_attention(int64_t at) const { return at > block || (at == block && stage == 0); }
+  bool reaches_attention(int64_t at) const { return at > run || (at == run && stage == 0); }
 };
 
-Frontier frontier_of(const std::vector<PlacedLinear>& linears, const StepQuestion& question) {
-  if (question.trains_embeddings) return {-2, 0};  // before the projection, whose layer is -1
+Frontier frontier_of(const std::vector<PlacedLinear>& linears, const std::vector<Met>& pass,
+                     const StepQuestion& question) {
+  if (question.trains_embeddings) return {-2, 0};  // before the projection, whose run is -1
   Frontier first;
-  for (size_t i = 0; i < linears.size() && i < question.sites.size(); ++i) {
+  for (const auto& [i, run] : pass) {
+    if (i >= question.sites.size()) continue;
     const SiteWork& work = question.sites[i];
-    const int64_t layer = linears[i].layer;
     if (linears[i].spec.role == LinearRole::kHead || (!work.has_adapter && !work.trains_weight)) continue;
     const int stage = stage_of(linears[i].spec.role);
-    if (layer < first.block || (layer == first.block && stage < first.stage)) first = {layer, stage};
+    if (run < first.run || (run == first.run && stage < first.stage)) first = {run, stage};
   }
   return first;
+}
+
+// Rows of relative positions that pass a layer beside the tokens, or in their place.
+double relative_rows(const Architecture& architecture, const LinearSpec& linear, const BlockSpec& block) {
+  const RelativeSpec& relative = architecture.relative;
+  const bool is_shared =
+      block.find(LinearRole::kPositionKey) == nullptr && block.find(LinearRole::kPositionQuery) == nullptr;
+  const bool passes = linear.role == LinearRole::kPositionKey || linear.role == LinearRole::kPositionQuery ||
+                      (is_shared && linear.role == LinearRole::kKey && relative.has_keys) ||
+                      (is_shared && linear.role == LinearRole::kQuery && relative.has_queries);
+  return relative && passes ? static_cast<double>(relative.rows) : 0.0;
 }
 
 struct Sizes {
@@ -66,18 +104,19 @@ Sizes sizes_of(const StepQuestion& question) {
   return sizes;
 }
 
-// Pairs of query and key in one block, over all sequences; only the last query of each asks where `narrow`.
-// A window of w tokens counts the token itself; 0: all tokens before.
-double attention_pairs(const std::vector<int64_t>& lengths, bool causal, int64_t window, bool narrow) {
+// Pairs of query and key in one block, over all sequences; only one query of each, at an end that sees all
+// that its window lets it, asks where `narrow`.
+double attention_pairs(const std::vector<int64_t>& lengths, const AttentionShape& shape, bool narrow) {
   double pairs = 0;
   for (const int64_t length : lengths) {
     const auto n = static_cast<double>(length);
-    const double reach = causal && window > 0 ? std::min(n, static_cast<double>(window)) : n;
-    if (narrow) {
-      pairs += reach;
-    } else {
-      pairs += causal ? reach * (reach + 1) / 2 + (n - reach) * reach : n * n;
+    double all = n, most = 0;
+    for (const int64_t window : {shape.window_left, shape.window_right}) {
+      const double reach = window < 0 ? n - 1 : std::min(n - 1, static_cast<double>(window));
+      all += reach * (reach + 1) / 2 + (n - 1 - reach) * reach;
+      most = std::max(most, reach);
     }
+    pairs += narrow ? most + 1 : all;
   }
   return pairs;
 }
@@ -87,44 +126,51 @@ double attention_pairs(const std::vector<int64_t>& lengths, bool causal, int64_t
 StepFlops count_step_flops(const Architecture& architecture, const StepQuestion& question) {
   const std::vector<PlacedLinear> linears = linears_of(architecture);
   const Sizes sizes = sizes_of(question);
-  const Frontier frontier = frontier_of(linears, question);
-  const int64_t last = architecture.num_layers() - 1;
+  const std::vector<Met> pass = layers_of_pass(linears, architecture);
+  const Frontier frontier = frontier_of(linears, pass, question);
+  const int64_t last = static_cast<int64_t>(architecture.num_runs()) - 1;
   StepFlops flops;
   bool trains_head_before = false;  // a layer of the head that has been passed
-  for (size_t i = 0; i < linears.size(); ++i) {
+  for (const auto& [i, run] : pass) {
     const PlacedLinear& linear = linears[i];
     const SiteWork work = i < question.sites.size() ? question.sites[i] : SiteWork{};
     const bool is_head = linear.spec.role == LinearRole::kHead;
     const int stage = is_head ? 0 : stage_of(linear.spec.role);
     const bool asks_one_row = stage > 0 || linear.spec.role == LinearRole::kQuery;
-    const bool is_narrow = question.reads_one_row && (is_head || (linear.layer == last && asks_one_row));
-    const double rows = is_narrow ? sizes.sequences : sizes.tokens;
+    const bool is_narrow = question.reads_one_row && (is_head || (run == last && asks_one_row));
+    const bool is_of_positions =
+        linear.spec.role == LinearRole::kPositionKey || linear.spec.role == LinearRole::kPositionQuery;
+    double rows = is_of_positions ? 0.0 : is_narrow ? sizes.sequences : sizes.tokens;
+    if (linear.layer >= 0)
+      rows +=
+          relative_rows(architecture, linear.spec, architecture.blocks[static_cast<size_t>(linear.layer)]);
     const double in = static_cast<double>(linear.spec.in), out = static_cast<double>(linear.spec.out);
     const double product = 2 * rows * in * out, rank = static_cast<double>(work.rank);
     const bool input_gradient =
-        is_head ? frontier.block <= last || trains_head_before : frontier.reaches_input(linear.layer, stage);
+        is_head ? frontier.run <= last || trains_head_before : frontier.reaches_input(run, stage);
     trains_head_before |= is_head && (work.has_adapter || work.trains_weight);
     flops.linear_forward += product;
     if (input_gradient) flops.linear_backward += product;
     if (work.trains_weight) flops.linear_backward += product;
     flops.low_rank += 2 * rows * rank * (in + out);
     if (work.has_adapter) flops.low_rank += 2 * rows * rank * ((input_gradient ? 2 : 1) * in + 2 * out);
-    const bool is_repeated = question.checkpoint_activations && !is_head && linear.layer >= frontier.block;
+    const bool is_repeated = question.checkpoint_activations && !is_head && run >= frontier.run;
     if (is_repeated) flops.recomputation += product + 2 * rows * rank * (in + out);
   }
   const double head = 2 * static_cast<double>(question.predicted_tokens) *
                       static_cast<double>(architecture.hidden_size()) *
                       static_cast<double>(architecture.vocab_size());
   flops.linear_forward += head;
-  if (frontier.block <= last) flops.linear_backward += head;
-  for (int64_t block = 0; block <= last; ++block) {
-    const AttentionShape& shape = architecture.blocks[static_cast<size_t>(block)].attention.shape;
-    const double pairs = attention_pairs(question.lengths, shape.window_right == 0, shape.window_left + 1,
-                                         question.reads_one_row && block == last);
-    const double forward = 4 * static_cast<double>(shape.heads * shape.head_dim) * pairs;
+  if (frontier.run <= last) flops.linear_backward += head;
+  const int terms = (architecture.relative.has_keys ? 1 : 0) + (architecture.relative.has_queries ? 1 : 0);
+  for (int64_t run = 0; run <= last; ++run) {
+    const size_t block = architecture.block_of_run(static_cast<size_t>(run));
+    const AttentionShape& shape = architecture.blocks[block].attention.shape;
+    const double pairs = attention_pairs(question.lengths, shape, question.reads_one_row && run == last);
+    const double forward = (4 + 2 * terms) * static_cast<double>(shape.heads * shape.head_dim) * pairs;
     flops.attention_forward += forward;
-    if (frontier.reaches_attention(block)) flops.attention_backward += 2 * forward;
-    if (question.checkpoint_activations && block >= frontier.block) flops.recomputation += forward;
+    if (frontier.reaches_attention(run)) flops.attention_backward += 2 * forward;
+    if (question.checkpoint_activations && run >= frontier.run) flops.recomputation += forward;
   }
   return flops;
 }

@@ -73,8 +73,20 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   word_embeddings_ = store.weight(e.path + "." + e.words + ".weight", e.rows, e.width, Role::kMatrix);
   if (e.position_rows > 0) position_embeddings_ = table(e.positions, e.position_rows);
   if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
-  embedding_norm_ = Norm(e.norm, e.path + ".", e.width, store);
+  embedding_norm_ =
+      Norm(e.norm, e.path + ".", e.projects_first && e.projection ? e.projection->out : e.width, store);
   if (e.projection) embedding_projection_ = store.linear(e.projection->name, *e.projection);
+  if (a.relative) {
+    relative_rows_ =
+        store.take(a.relative.table, {a.relative.rows, a.hidden_size()}, Role::kExact, Init::kNormal);
+    relative_norm_ = Norm(a.relative.norm, "", a.hidden_size(), store);
+  }
+  if (const ConvolutionSpec& c = a.convolution) {
+    const int64_t d = a.hidden_size();
+    convolution_weight_ = store.take(c.name + ".weight", {d, d, c.kernel}, Role::kExact, Init::kNormal);
+    convolution_bias_ = store.take(c.name + ".bias", {d}, Role::kExact, Init::kZero);
+    convolution_norm_ = Norm(c.norm, "", d, store);
+  }
   for (size_t i = 0; i < a.blocks.size(); ++i) blocks_.push_back(make_block(i, store));
   final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
   head_ = Head(a.head, word_embeddings_, options.random_init, store);
@@ -134,6 +146,13 @@ std::vector<Parameter> Transformer::parameters() {
   append(e.types, token_type_embeddings_);
   embedding_norm_.append_parameters(parameters);
   if (embedding_projection_) append_linear(*embedding_projection_, parameters);
+  if (relative_rows_.defined()) parameters.push_back({architecture().relative.table, relative_rows_});
+  relative_norm_.append_parameters(parameters);
+  if (convolution_weight_.defined()) {
+    parameters.push_back({architecture().convolution.name + ".weight", convolution_weight_});
+    parameters.push_back({architecture().convolution.name + ".bias", convolution_bias_});
+  }
+  convolution_norm_.append_parameters(parameters);
   for (const Block& block : blocks_) {
     bool is_behind_attention = false;
     for (size_t i = 0; i < block.linears.size(); ++i) {

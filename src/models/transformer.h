@@ -60,8 +60,10 @@ class Transformer : public Model {
     PackedInput input;
     ForwardContext context;
     std::vector<AttentionSegment> segments, pooled_segments;  // of all tokens; of those that the head reads
-    at::Tensor positions;                                     // undefined without rotary tables
+    at::Tensor positions;
     std::vector<RotaryTable> rotaries;
+    at::Tensor long_rows;  // rows of those with angles for long texts; undefined: positions
+    at::Tensor relative;   // the normed rows of relative positions; undefined where there are none
     KeyValueCache::Extension* extension = nullptr;  // where the texts began before this pass
   };
 
@@ -89,6 +91,10 @@ class Transformer : public Model {
                           const Pass& pass) const;
   /// Attention over x, before its output layer, and x at `rows` for the residual connection.
   WithInput attend(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass) const;
+  RelativeAttention relative_terms(const Block& block, const Pass& pass) const;
+  /// What the first block gives, with the convolution of the embeddings added; `rows` as for run_blocks().
+  at::Tensor add_convolution(const at::Tensor& x, const at::Tensor& embeddings, const at::Tensor& rows,
+                             const Pass& pass) const;
   /// The same with queries, keys and values from one layer.
   WithInput attend_fused(const Block& block, const at::Tensor& x, const at::Tensor& rows, const Pass& pass,
                          const AttentionCall& call) const;
@@ -101,6 +107,10 @@ class Transformer : public Model {
   at::Tensor position_embeddings_, token_type_embeddings_;
   Norm embedding_norm_;
   std::optional<Linear> embedding_projection_;
+  at::Tensor relative_rows_;
+  Norm relative_norm_;
+  at::Tensor convolution_weight_, convolution_bias_;
+  Norm convolution_norm_;
   std::vector<Block> blocks_;
   Norm final_norm_;
   Head head_;

@@ -191,7 +191,7 @@ std::vector<double> rotary_frequencies(int64_t rotary_dim, double theta) {
 }
 
 RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& frequencies,
-                              at::ScalarType compute_dtype) {
+                              at::ScalarType compute_dtype, double factor) {
   const auto half = static_cast<int64_t>(frequencies.size());
   const at::ScalarType dtype = detail::exact_dtype(compute_dtype);
   RotaryTable table{at::empty({positions, half}, dtype), at::empty({positions, half}, dtype), 2 * half};
@@ -201,8 +201,8 @@ RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& freq
     for (int64_t position = 0; position < positions; ++position) {
       for (const double frequency : frequencies) {
         const Angle angle = static_cast<Angle>(position) * static_cast<Angle>(frequency);
-        *cos++ = static_cast<Angle>(std::cos(static_cast<double>(angle)));
-        *sin++ = static_cast<Angle>(std::sin(static_cast<double>(angle)));
+        *cos++ = static_cast<Angle>(factor * std::cos(static_cast<double>(angle)));
+        *sin++ = static_cast<Angle>(factor * std::sin(static_cast<double>(angle)));
       }
     }
   });

@@ -235,7 +235,8 @@ at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& ta
 }
 
 uint64_t ForwardContext::dropout_key(uint64_t stream) const {
-  return mix_seed(step_key(stream), micro_batch);
+  const uint64_t key = mix_seed(step_key(stream), micro_batch);
+  return repetition == 0 ? key : mix_seed(key, repetition);
 }
 
 uint64_t ForwardContext::step_key(uint64_t stream) const {

@@ -1,5 +1,7 @@
 // Texts read in parts, beside others, forked, cut and moved within the cache, against whole forward passes.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -275,6 +277,53 @@ std::vector<Case> cases() {
 INSTANTIATE_TEST_SUITE_P(Shapes, Decoding, ::testing::ValuesIn(cases()), [](const auto& info) {
   return info.param.name + (info.param.dtype == at::kFloat ? "_float32" : "_bfloat16");
 });
+
+/// Phi-3 with other angles for texts of more than 16 tokens, batched, beside each other and in the cache.
+TEST(LongTexts, TurnByTheirOwnAnglesFromTheirFirstToken) {
+  const c10::NoGradGuard no_grad;
+  json config = shape("shared_keys");
+  config.update({{"model_type", "phi3"}, {"original_max_position_embeddings", 16}});
+  const std::vector<double> shorter(8, 1.0), longer = {1.5, 2, 3, 4, 6, 8, 12, 16};
+  config["rope_scaling"] = {{"type", "longrope"}, {"short_factor", shorter}, {"long_factor", longer}};
+  ModelLoadOptions options;
+  options.task = ModelTask::kCausalLm;
+  const auto model = create_model(parse_model_config(config, "config.json"), options);
+  const auto ids = [](int64_t length) {
+    PackedInput input;
+    input.input_ids = at::arange(length, at::kLong) * 7 % 97;
+    input.cu_seqlens = {0, static_cast<int32_t>(length)};
+    return input;
+  };
+  const auto difference = [](const at::Tensor& a, const at::Tensor& b) {
+    return ((a - b).abs().max() / b.abs().max()).item<double>();
+  };
+  const at::Tensor of_20 = model->forward(ids(20), {}), of_12 = model->forward(ids(12), {});
+  // The same tokens turn otherwise in the longer text.
+  EXPECT_GT(difference(of_20.narrow(0, 0, 12), of_12), 1e-3);
+  PackedInput both;
+  both.input_ids = at::cat({ids(20).input_ids, ids(12).input_ids});
+  both.cu_seqlens = {0, 20, 32};
+  EXPECT_LT(difference(model->forward(both, {}), at::cat({of_20, of_12})), 2e-6);
+
+  KeyValueCache cache(model->architecture(), model->compute_dtype());
+  const auto read = [&](KeyValueCache::Sequence sequence, int64_t from, int64_t to) {
+    PackedInput part;
+    part.input_ids = ids(20).input_ids.slice(0, from, to);
+    part.cu_seqlens = {0, static_cast<int32_t>(to - from)};
+    return model->decode(part, cache, {&sequence, 1});
+  };
+  const auto becomes_long = cache.start(0, 20), stays_short = cache.start(0, 16);
+  EXPECT_LT(difference(read(becomes_long, 0, 12), of_20.narrow(0, 0, 12)), 2e-6);
+  EXPECT_LT(difference(read(stays_short, 0, 12), of_12), 2e-6);
+  const auto fork = cache.fork(becomes_long);
+  EXPECT_LT(difference(read(becomes_long, 12, 20), of_20.narrow(0, 12, 8)), 2e-6);
+  EXPECT_LT(difference(read(fork, 12, 20), of_20.narrow(0, 12, 8)), 2e-6);
+  EXPECT_THROW(read(stays_short, 12, 17), Error);
+  EXPECT_EQ(cache.length(stays_short), 12);
+  // A text that may now become long is to be read anew.
+  EXPECT_FALSE(cache.cut(stays_short, 8, 20));
+  EXPECT_TRUE(cache.cut(stays_short, 8, 16));
+}
 
 }  // namespace
 }  // namespace msplora

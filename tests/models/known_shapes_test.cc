@@ -11,15 +11,13 @@ namespace {
 using io_test::error_of;
 using testing::HasSubstr;
 
-// Encoders are published with their pooler; DeBERTa v3 has none, and 2 x 256 relative positions with a norm
-// instead of absolute ones.
+// Encoders are published with their pooler; DeBERTa and ModernBERT have none.
 int64_t published_parameters(const std::string& name) {
   const ModelConfig config = known_model_shape(name);
   const Architecture shape =
       describe(config, describe(config).is_causal() ? ModelTask::kCausalLm : ModelTask::kNone);
   const int64_t h = shape.hidden_size(), count = count_base_parameters(shape);
-  if (shape.is_causal()) return count;
-  if (shape.model_type == "deberta-v2") return count + 512 * h + 2 * h - shape.embeddings.position_rows * h;
+  if (shape.is_causal() || shape.model_type == "deberta-v2" || shape.model_type == "modernbert") return count;
   return count + h * h + h;
 }
 
@@ -39,6 +37,10 @@ TEST(ModelShapes, HaveTheirPublishedSizes) {
                                                     {"xlm-roberta-large", 559890432},
                                                     {"deberta-v3-base", 183831552},
                                                     {"deberta-v3-large", 434012160},
+                                                    {"albert-base-v2", 11683584},
+                                                    {"albert-xxlarge-v2", 222595584},
+                                                    {"modernbert-base", 149014272},
+                                                    {"modernbert-large", 394781696},
                                                     {"llama-2-7b", 6738415616},
                                                     {"llama-2-13b", 13015864320},
                                                     {"llama-2-70b", 68976648192},

@@ -1,6 +1,8 @@
 #include "msplora/models/model_config.h"
 
+#include <cmath>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -102,6 +104,93 @@ TEST(ModelConfig, TakesTheDefaultsOfHuggingFace) {
   EXPECT_EQ(deberta.embeddings.type_rows, 0);
   EXPECT_EQ(deberta.embeddings.norm.eps, 1e-7);
   EXPECT_EQ(deberta.head.stages[1].dropout, 0.3);
+}
+
+json small_encoder(const std::string& type) {
+  return {{"model_type", type},
+          {"vocab_size", 9},
+          {"hidden_size", 12},
+          {"num_hidden_layers", 6},
+          {"num_attention_heads", 3},
+          {"intermediate_size", 4},
+          {"max_position_embeddings", 600}};
+}
+
+// The buckets are those of the paper's code for 256 buckets and 512 positions; distances are query - key.
+TEST(ModelConfig, ReadsRelativePositions) {
+  json source = small_encoder("deberta-v2");
+  source.update({{"relative_attention", true},
+                 {"position_buckets", 256},
+                 {"max_relative_positions", 512},
+                 {"pos_att_type", "p2c|c2p"},
+                 {"share_att_key", false},
+                 {"norm_rel_ebd", "layer_norm"}});
+  const Architecture a = describe(parse(source));
+  EXPECT_EQ(a.relative.rows, 512);
+  EXPECT_TRUE(a.relative.norm);
+  ASSERT_EQ(a.relative.bucket_of.size(), 2U * 599 + 1);
+  const auto row = [&](int64_t distance) {
+    return a.relative.bucket_of[static_cast<size_t>(distance + 599)] - 256;
+  };
+  const std::map<int64_t, int64_t> buckets = {
+      {0, 0},     {127, 127}, {128, 128},   {129, 129},   {131, 131},   {150, 143},  {200, 169},
+      {256, 192}, {300, 207}, {400, 233},   {500, 254},   {510, 255},   {511, 255},  {512, 255},
+      {599, 255}, {-1, -1},   {-150, -143}, {-511, -255}, {-512, -256}, {-599, -256}};
+  for (const auto& [distance, bucket] : buckets) EXPECT_EQ(row(distance), bucket) << distance;
+  // Three kinds of products, each with layers of its own.
+  EXPECT_DOUBLE_EQ(a.blocks[0].attention.shape.scale, 1 / std::sqrt(4.0 * 3));
+  EXPECT_NE(a.blocks[0].find(LinearRole::kPositionKey), nullptr);
+  EXPECT_EQ(a.blocks[5].find(LinearRole::kPositionQuery)->name, "attention.self.pos_query_proj");
+  source["share_att_key"] = true;
+  source["pos_att_type"] = json::array({"c2p"});
+  source["position_buckets"] = -1;
+  source["max_relative_positions"] = -1;
+  const Architecture b = describe(parse(source));
+  EXPECT_EQ(b.relative.rows, 1200);
+  EXPECT_FALSE(b.relative.has_queries);
+  EXPECT_EQ(b.blocks[0].find(LinearRole::kPositionKey), nullptr);
+  EXPECT_DOUBLE_EQ(b.blocks[0].attention.shape.scale, 1 / std::sqrt(4.0 * 2));
+  refusal(source, "pos_att_type", "c2c");
+  refusal(source, "position_buckets", 2);
+  refusal(source, "conv_kernel_size", 4);
+}
+
+TEST(ModelConfig, ReadsWhichBlockALayerOfAlbertRuns) {
+  json source = small_encoder("albert");
+  source.update({{"num_hidden_groups", 2}, {"inner_group_num", 2}});
+  const Architecture a = describe(parse(source));
+  ASSERT_EQ(a.num_layers(), 4);
+  EXPECT_EQ(a.blocks[3].path, "albert.encoder.albert_layer_groups.1.albert_layers.1");
+  EXPECT_THAT(a.order, ElementsAre(0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3));
+  EXPECT_EQ(a.runs_of(3), 3);
+  EXPECT_EQ(a.hidden_size(), 12);
+  EXPECT_EQ(a.embeddings.width, 128);
+  refusal(source, "num_hidden_groups", 7);
+}
+
+TEST(ModelConfig, ReadsWhatLayersOfModernBertSee) {
+  json source = small_encoder("modernbert");
+  source["num_attention_heads"] = 6;
+  const auto windows = [](const json& config) {
+    std::vector<int64_t> all;
+    for (const BlockSpec& block : describe(parse(config)).blocks) {
+      EXPECT_EQ(block.attention.shape.window_left, block.attention.shape.window_right);
+      EXPECT_EQ(block.attention.rotary, block.attention.shape.window_left < 0 ? 0 : 1);
+      all.push_back(block.attention.shape.window_left);
+    }
+    return all;
+  };
+  EXPECT_THAT(windows(source), ElementsAre(-1, 64, 64, -1, 64, 64));
+  const Architecture a = describe(parse(source), ModelTask::kSequenceClassification);
+  EXPECT_FALSE(a.blocks[0].attention_branch.before);
+  EXPECT_TRUE(a.blocks[1].attention_branch.before);
+  EXPECT_EQ(a.head.pool, Pool::kFirst);
+  EXPECT_EQ(parse(source).pad_token_id, 50283);
+  source.update({{"local_attention", 10}, {"global_attn_every_n_layers", 2}, {"classifier_pooling", "mean"}});
+  EXPECT_THAT(windows(source), ElementsAre(-1, 5, -1, 5, -1, 5));
+  EXPECT_EQ(describe(parse(source), ModelTask::kSequenceClassification).head.pool, Pool::kMean);
+  refusal(source, "classifier_pooling", "max");
+  refusal(source, "num_attention_heads", 4);  // heads of three elements have no pairs
 }
 
 TEST(ModelConfig, LeavesUnknownModelTypesToTheCaller) {

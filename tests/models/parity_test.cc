@@ -115,7 +115,10 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     }
     GoldenCounts::compared("parity");
     settings_ = nlohmann::json::parse(read_file(folder / (name + ".json")));
-    is_causal_ = settings_.at("task") == "CAUSAL_LM";
+    const std::map<std::string, ModelTask> tasks = {{"SEQ_CLS", ModelTask::kSequenceClassification},
+                                                    {"CAUSAL_LM", ModelTask::kCausalLm},
+                                                    {"MASKED_LM", ModelTask::kMaskedLm}};
+    task_ = tasks.at(settings_.at("task"));
     // Every case of a model has the same batch.
     fs::path tensors = folder / (name + ".safetensors");
     for (const auto& entry : fs::directory_iterator(folder)) {
@@ -135,8 +138,12 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     input_.cu_seqlens = {0};
     for (int64_t b = 0; b < mask.size(0); ++b)
       input_.cu_seqlens.push_back(input_.cu_seqlens.back() + mask[b].sum().item<int32_t>());
-    if (!is_causal_) {
+    if (task_ == ModelTask::kSequenceClassification) {
       labels_ = file_->tensor("labels");
+      return;
+    }
+    if (task_ == ModelTask::kMaskedLm) {
+      labels_ = file_->tensor("labels").reshape({-1}).index_select(0, kept_);
       return;
     }
     // The next token inside each segment; the last one predicts nothing.
@@ -150,7 +157,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
   void load(const Precision& precision) {
     precision_ = precision;
     ModelLoadOptions options;
-    options.task = is_causal_ ? ModelTask::kCausalLm : ModelTask::kSequenceClassification;
+    options.task = task_;
     options.compute_dtype = precision.dtype;
     adapter_.reset();
     model_ = load_model(GetParam().model, options);
@@ -166,20 +173,22 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     record(quantity, what, relative_error(got, expected));
   }
 
+  bool is_language_model() const { return task_ != ModelTask::kSequenceClassification; }
+
   /// The mean over rows (classes) or over all next tokens, with the head and the loss in one as in training.
   at::Tensor loss() {
-    const at::Tensor sum = is_causal_ ? model_->loss_sum(input_, labels_, {})
-                                      : cross_entropy_sum(model_->forward(input_, {}), labels_);
+    const at::Tensor sum = is_language_model() ? model_->loss_sum(input_, labels_, {})
+                                               : cross_entropy_sum(model_->forward(input_, {}), labels_);
     return sum / labels_.ne(kIgnoredLabel).sum();
   }
 
   void compare_forward(const std::string& prefix) {
     const at::Tensor logits = model_->forward(input_, {});
     at::Tensor expected = file_->tensor(prefix + ".logits");
-    if (is_causal_) expected = expected.reshape({-1, expected.size(-1)}).index_select(0, kept_);
+    if (is_language_model()) expected = expected.reshape({-1, expected.size(-1)}).index_select(0, kept_);
     compare(Quantity::kLogits, prefix + ".logits", logits, expected);
     compare(Quantity::kLosses, prefix + ".loss", loss(), file_->tensor(prefix + ".loss"));
-    if (is_causal_) {
+    if (is_language_model()) {
       const at::Tensor of_logits = cross_entropy_sum(logits, labels_) / labels_.ne(kIgnoredLabel).sum();
       compare(Quantity::kLosses, prefix + ".loss", of_logits, file_->tensor(prefix + ".loss"));
     }
@@ -301,7 +310,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
 
   nlohmann::json settings_;
   std::shared_ptr<const SafetensorsFile> file_;
-  bool is_causal_ = false;
+  ModelTask task_ = ModelTask::kSequenceClassification;
   PackedInput input_;
   at::Tensor kept_, labels_;
   Precision precision_;
@@ -320,6 +329,7 @@ TEST_P(GoldenParity, AgreesInFloat32AndFloat64) {
       continue;
     }
     compare_forward("base");
+    if (task_ == ModelTask::kMaskedLm) continue;  // such a case is of the model alone
     attach();
     if (HasFatalFailure()) return;
     compare_forward("adapted");

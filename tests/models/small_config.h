@@ -26,8 +26,21 @@ inline const std::map<std::string, std::map<std::string, std::string>>& spelling
         {"intermediate_size", "n_inner"},
         {"max_position_embeddings", "n_positions"},
         {"hidden_dropout_prob", "resid_pdrop"},
-        {"attention_probs_dropout_prob", "attn_pdrop"}}}};
+        {"attention_probs_dropout_prob", "attn_pdrop"}}},
+      {"albert", {{"seq_classif_dropout", "classifier_dropout_prob"}}},
+      {"modernbert", {{"hidden_dropout_prob", "embedding_dropout"}}}};
   return spellings;
+}
+
+/// What makes a small model of the family do what sets it apart.
+inline nlohmann::json own_settings(const std::string& model_type) {
+  if (model_type == "albert") return {{"embedding_size", 8}};
+  if (model_type == "modernbert") return {{"local_attention", 4}, {"classifier_pooling", "mean"}};
+  if (model_type == "deberta-v2") {
+    return {{"relative_attention", true},   {"position_buckets", 6},          {"pos_att_type", "p2c|c2p"},
+            {"norm_rel_ebd", "layer_norm"}, {"position_biased_input", false}, {"share_att_key", true}};
+  }
+  return nlohmann::json::object();
 }
 
 /// What the family calls a key that BERT or Llama has.
@@ -50,7 +63,10 @@ inline ModelConfig small_config(const std::string& model_type, const nlohmann::j
                            {"pad_token_id", 1},          {"num_key_value_heads", nullptr},
                            {"hidden_dropout_prob", 0.0}, {"attention_probs_dropout_prob", 0.0},
                            {"seq_classif_dropout", 0.0}, {"tie_word_embeddings", true}};
+  config.update(own_settings(model_type));
   config.update(keys);
+  // ALBERT runs a group of blocks once for each layer: as many blocks as others have, each several times.
+  if (!config.contains("inner_group_num")) config["inner_group_num"] = config["num_hidden_layers"];
   if (!config.contains("head_dim"))
     config["head_dim"] = config["hidden_size"].get<int64_t>() / config["num_attention_heads"].get<int64_t>();
   const nlohmann::json usual_names = config;

@@ -66,6 +66,36 @@ TEST(StepFlops, GradientsStopBelowTheFirstAdapter) {
   EXPECT_DOUBLE_EQ(from_block_0.attention_backward, 2 * kAttention);
 }
 
+// ALBERT of two layers that share a block, behind a projection of the embeddings.
+TEST(StepFlops, ABlockThatRunsTwiceCountsTwice) {
+  SmallEncoder m;
+  m.architecture = describe(model_test::small_config("albert", {{"vocab_size", 10},
+                                                                {"hidden_size", 4},
+                                                                {"embedding_size", 4},
+                                                                {"inner_group_num", 1},
+                                                                {"num_hidden_layers", 2},
+                                                                {"num_attention_heads", 2},
+                                                                {"intermediate_size", 8},
+                                                                {"max_position_embeddings", 8}}));
+  m.sites = sites_of_shape(m.architecture);
+  m.question.sites.assign(m.sites.size(), {});
+  EXPECT_DOUBLE_EQ(m.count().linear_forward, kSquare + 2 * kBlock);
+  EXPECT_DOUBLE_EQ(m.count().attention_forward, 2 * kAttention);
+  // The first run's input needs no gradient, that of the second does.
+  m.work("attention.value") = {3, true, false};
+  EXPECT_DOUBLE_EQ(m.count().linear_backward, kSquare + 2 * kWide + kBlock);
+  EXPECT_DOUBLE_EQ(m.count().attention_backward, 4 * kAttention);
+  EXPECT_DOUBLE_EQ(m.count().low_rank, 2 * 4 * 3 * 4 * (2 + 3 + 2 + 4));
+}
+
+// A local layer sees its window on both sides.
+TEST(StepFlops, WindowsToBothSides) {
+  SmallEncoder m;
+  for (BlockSpec& block : m.architecture.blocks)
+    block.attention.shape.window_left = block.attention.shape.window_right = 1;
+  EXPECT_DOUBLE_EQ(m.count().attention_forward, 2 * 4 * (2 + 3 + 2 + 1) * 4);
+}
+
 TEST(StepFlops, ClassificationNeedsOneRowOfTheLastBlock) {
   SmallEncoder m;
   m.question.reads_one_row = true;

@@ -32,6 +32,7 @@ struct NormSpec {
   NormKind kind = NormKind::kNone;
   std::string name;  // of the module that holds its weight (and bias: kLayer)
   double eps = 0.0;
+  bool has_bias = true;  // kLayer; without one b is 0 and no parameter
 
   explicit operator bool() const { return kind != NormKind::kNone; }
 };
@@ -57,6 +58,7 @@ struct BlockSpec {
   AttentionSpec attention;
   BranchSpec attention_branch, feed_forward_branch;
   kernels::Activation activation = kernels::Activation::kGelu;  // of the feed-forward part
+  double inner_dropout = 0.0;                                   // of the values between its layers
 
   /// Null when the block has no layer of this role.
   const LinearSpec* find(LinearRole role) const;
@@ -68,6 +70,43 @@ struct BlockSpec {
 /// Twice as many elements of a head as there are frequencies are turned.
 struct RotarySpec {
   std::vector<double> frequencies;
+  double attention_factor = 1.0;  // multiplies cosines and sines
+  /// Of texts longer than original_length, from their first token on (LongRoPE); empty: the same for all.
+  std::vector<double> long_frequencies;
+  int64_t original_length = 0;
+
+  /// Of a text of so many tokens.
+  const std::vector<double>& of_length(int64_t tokens) const {
+    return !long_frequencies.empty() && tokens > original_length ? long_frequencies : frequencies;
+  }
+};
+
+/// Terms of the scores by relative positions (DeBERTa): a table with a row for each bucket of distances,
+/// which is normed once and dropped out anew in every block. From it a block makes keys, which its queries
+/// meet, and queries, which its keys meet: with its layers kPositionKey and kPositionQuery where it has them,
+/// else with kKey and kQuery.
+struct RelativeSpec {
+  std::string table;  // full name; "": there are no such terms
+  int64_t rows = 0;
+  NormSpec norm;  // full path as its name
+  double dropout = 0.0;
+  std::vector<int32_t> bucket_of;  // rows of the distances -reach to reach, query - key
+  bool has_keys = false, has_queries = false;
+
+  explicit operator bool() const { return !table.empty(); }
+};
+
+/// What is added to the output of the first block (DeBERTa v2):
+/// x = norm(x + activation(dropout(Σ_k W_k e[i + k - kernel / 2] + b))) with the embeddings e of the text
+/// around token i, which are 0 beyond its ends.
+struct ConvolutionSpec {
+  std::string name;    // full path of weight [width, width, kernel] and bias
+  int64_t kernel = 0;  // odd; 0: there is none
+  double dropout = 0.0;
+  kernels::Activation activation = kernels::Activation::kTanh;
+  NormSpec norm;  // full path as its name
+
+  explicit operator bool() const { return kernel > 0; }
 };
 
 /// Sum of tables chosen by token, position and segment, then a norm, dropout, and where the tables are not
@@ -82,10 +121,12 @@ struct EmbeddingSpec {
   NormSpec norm;
   double dropout = 0.0;
   std::optional<LinearSpec> projection;  // full path as its name
+  bool projects_first = false;           // in front of the norm, which then is as wide as the blocks
 };
 
-/// Which hidden states a head reads: of the first or the last token of every sequence, or of each token.
-enum class Pool { kFirst, kLast, kEach };
+/// Which hidden states a head reads: of the first or the last token of every sequence, their mean, or of each
+/// token.
+enum class Pool { kFirst, kLast, kMean, kEach };
 
 /// dropout, linear, activation, norm; what is absent is the identity. `modules` hold its parameters and are
 /// trained and saved whole beside an adapter, `trained_if_absent`: only where the checkpoint lacks them.
@@ -111,18 +152,30 @@ struct HeadSpec {
 struct Architecture {
   std::string model_type;
   ModelTask task = ModelTask::kNone;
-  std::string base_prefix;  // of all names below the head, which older files leave out: "roberta."
-  int64_t longest = 0;      // tokens of a sequence
+  std::string base_prefix;            // of all names below the head, which older files leave out: "roberta."
+  std::vector<std::string> wrappers;  // what stands in front of names, or of them without that prefix, in
+                                      // checkpoints of models that this one is a part of: "language_model."
+  int64_t longest = 0;                // tokens of a sequence
   double initializer_range = 0.02;
   EmbeddingSpec embeddings;
+  RelativeSpec relative;
+  ConvolutionSpec convolution;
   std::vector<RotarySpec> rotaries;
   std::vector<BlockSpec> blocks;
-  NormSpec final_norm;  // full path as its name
+  std::vector<size_t> order;  // of the blocks in a pass, which may run several times; empty: each once
+  NormSpec final_norm;        // full path as its name
   HeadSpec head;
   std::vector<std::string> ignored;  // prefixes of names in checkpoints that no task uses
   std::vector<std::string> buffers;  // and ends of names of what is no parameter
 
   int64_t num_layers() const { return static_cast<int64_t>(blocks.size()); }
+  /// A text longer than this turns by other angles from its first token on; 0: all turn alike.
+  int64_t short_length() const;
+  /// Blocks that a pass runs, and which of them is the i-th.
+  size_t num_runs() const { return order.empty() ? blocks.size() : order.size(); }
+  size_t block_of_run(size_t i) const { return order.empty() ? i : order[i]; }
+  /// How often a pass runs the block.
+  int64_t runs_of(size_t block) const;
   int64_t vocab_size() const { return embeddings.rows; }
   int64_t hidden_size() const { return blocks.empty() ? 0 : blocks.front().hidden_size(); }
   int64_t intermediate_size() const { return blocks.empty() ? 0 : blocks.front().intermediate_size(); }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -27,16 +28,20 @@ class KeyValueCache {
 
   KeyValueCache(const Architecture& architecture, at::ScalarType dtype, at::Device device = at::kCPU);
 
-  /// A text without tokens, with room for those that are expected where everything is kept.
-  Sequence start(int64_t expected_tokens = 0);
+  /// A text without tokens, with room for those that are expected where everything is kept. `longest`: what
+  /// it may grow to. A model with other angles for long texts (Architecture::short_length) needs to know it
+  /// from the first token on, since keys are kept as they were turned; llama.cpp chooses by the size of its
+  /// context in the same way, while transformers reads a text anew when it passes that length.
+  Sequence start(int64_t expected_tokens = 0, int64_t longest = 0);
   /// A text that begins with the same tokens. They are copied.
   Sequence fork(Sequence sequence);
   void end(Sequence sequence);
   /// Tokens that the model has read of a text.
   int64_t length(Sequence sequence) const;
-  /// Forgets all but the first `length` tokens of a text. False, with nothing changed, where a layer that
-  /// slides has given up keys that the next token would see.
-  bool cut(Sequence sequence, int64_t length);
+  /// Forgets all but the first `length` tokens of a text, which may then grow to `longest`. False, with
+  /// nothing changed, where a layer that slides has given up keys that the next token would see, or where a
+  /// text that may grow so long has other angles.
+  bool cut(Sequence sequence, int64_t length, int64_t longest = 0);
   /// Of the arrays.
   int64_t bytes() const;
 
@@ -67,6 +72,7 @@ class KeyValueCache {
   void move_rows(const Group& group, int64_t from, int64_t to, int64_t count);
   /// Arrays in which the ranges stand side by side, with so many rows for this one.
   void rebuild(Group& group, Sequence sequence, int64_t wanted);
+  bool is_long(int64_t tokens) const { return short_length_ > 0 && tokens > short_length_; }
   /// The angles of positions below `positions`.
   const std::vector<RotaryTable>& rotary_tables(int64_t positions);
 
@@ -78,6 +84,8 @@ class KeyValueCache {
   std::vector<size_t> group_of_block_;
   std::vector<RotaryTable> tables_;
   int64_t table_positions_ = 0;
+  int64_t short_length_ = 0;
+  std::set<Sequence> long_;  // texts that turn as long ones do
   Sequence next_ = 0;
 };
 
@@ -86,7 +94,8 @@ class KeyValueCache {
 class KeyValueCache::Extension {
  public:
   /// Tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1 of the pass continue sequences[i]. Throws Error{kUsage}
-  /// for a sequence that is not there or comes twice.
+  /// for a sequence that is not there or comes twice, and for one that grows beyond
+  /// Architecture::short_length without having been started for it.
   Extension(KeyValueCache& cache, std::span<const Sequence> sequences, std::vector<int32_t> cu_seqlens);
 
   /// The place of the first token that sequence i gets.
@@ -94,6 +103,8 @@ class KeyValueCache::Extension {
   /// Places of all tokens of the pass, int32 [T].
   const at::Tensor& positions() const { return positions_; }
   const std::vector<RotaryTable>& rotary_tables() const { return *tables_; }
+  /// Rows in tables with angles for long texts; undefined: the positions.
+  const at::Tensor& long_rows() const { return long_rows_; }
 
   /// Stores the keys and values of `input` and returns a call's input and segments over all that the queries
   /// may see.
@@ -111,7 +122,7 @@ class KeyValueCache::Extension {
   std::vector<int64_t> starts_;
   std::vector<std::vector<AttentionSegment>> segments_;  // of each group
   std::vector<std::vector<int64_t>> rows_;               // of each group: where the new tokens of i begin
-  at::Tensor positions_;
+  at::Tensor positions_, long_rows_;
   const std::vector<RotaryTable>* tables_ = nullptr;
 };
 

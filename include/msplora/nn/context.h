@@ -27,6 +27,7 @@ struct ForwardContext {
   uint64_t seed = 0;
   uint64_t step = 0;         // optimizer step
   uint64_t micro_batch = 0;  // index within the optimizer step
+  uint64_t repetition = 0;   // of a layer that runs several times in a pass, so that its masks differ
   /// Sees the hidden states [T, hidden_size] of the embeddings (layer 0) and behind every block (1..L); may
   /// be empty.
   std::function<void(int64_t layer, const at::Tensor& hidden)> observe_hidden;

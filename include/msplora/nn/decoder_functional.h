@@ -24,14 +24,15 @@ NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, con
 /// Throws Error{kUsage} when rotary_dim is not even or not above 0.
 std::vector<double> rotary_frequencies(int64_t rotary_dim, double theta);
 
-/// Cosines and sines of the angles position · frequency, [positions, rotary_dim / 2] each: in float64 for a
-/// model that computes in float64, else in float32, frequencies and angles too, as Hugging Face has them.
+/// Cosines and sines of the angles position · frequency, times `factor`, [positions, rotary_dim / 2] each: in
+/// float64 for a model that computes in float64, else in float32, frequencies and angles too, as Hugging Face
+/// has them.
 struct RotaryTable {
   at::Tensor cos, sin;
   int64_t rotary_dim = 0;
 };
 RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& frequencies,
-                              at::ScalarType compute_dtype);
+                              at::ScalarType compute_dtype, double factor = 1.0);
 
 /// Positions 0, 1, 2, ... of each segment of a packed batch, int32 [T].
 at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens);

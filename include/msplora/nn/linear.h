@@ -115,6 +115,8 @@ enum class LinearRole {
   kKey,
   kValue,
   kQkv,
+  kPositionKey,    // of relative positions, not of tokens
+  kPositionQuery,  // likewise
   kAttentionOutput,
   kGate,
   kUp,

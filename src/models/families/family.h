@@ -30,6 +30,8 @@ struct Family {
   X(xlm_roberta)              \
   X(electra)                  \
   X(distilbert)               \
+  X(albert)                   \
+  X(modernbert)               \
   X(llama)                    \
   X(mistral)                  \
   X(qwen2)                    \

@@ -61,9 +61,15 @@ Architecture describe_gemma(ConfigReader& config, ModelTask task) {
     a.rotaries = {config.rotary(shape.head_dim)};
   } else {
     const double local = config.real("rope_local_base_freq", 10000.0);
-    a.rotaries = {config.rotary(shape.head_dim, 1000000.0, "full_attention"),
-                  config.rotary(shape.head_dim, local, "sliding_attention")};
+    a.rotaries = {config.rotary(shape.head_dim, {.theta = 1000000.0, .kind = "full_attention"}),
+                  config.rotary(shape.head_dim, {.theta = local, .kind = "sliding_attention"})};
     for (BlockSpec& made : a.blocks) made.attention.rotary = made.attention.shape.window_left >= 0 ? 1 : 0;
+  }
+  if (!is_gemma2) {
+    // Gemma 3 that sees pictures, too, holds its text model under another name.
+    a.wrappers = {"language_model.", "model.language_model."};
+    a.ignored = {"vision_tower.", "multi_modal_projector.", "model.vision_tower.",
+                 "model.multi_modal_projector.", "language_model.lm_head."};
   }
   detail::set_decoder_head(a, config, /*tied_by_default=*/true);
   if (task == ModelTask::kCausalLm)

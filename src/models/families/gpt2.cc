@@ -31,18 +31,19 @@ Architecture describe_gpt2(detail::ConfigReader& config, ModelTask task) {
   block.feed_forward_branch.before = detail::layer_norm("ln_2", eps);
   block.attention_branch.dropout = block.feed_forward_branch.dropout = dropout;
   block.activation = config.activation("activation_function", "gelu_new");
+  const bool is_scaled = config.flag("scale_attn_weights", true),
+             is_scaled_by_layer = config.flag("scale_attn_by_inverse_layer_idx", false);
+  const double scale = is_scaled ? block.attention.shape.used_scale() : 1.0;
   for (const std::string& path : config.layers("n_layer", "transformer.h")) {
     block.path = path;
     a.blocks.push_back(block);
+    const auto layers = static_cast<double>(a.blocks.size());
+    a.blocks.back().attention.shape.scale = is_scaled_by_layer ? scale / layers : scale;
   }
   a.final_norm = detail::layer_norm("transformer.ln_f", eps);
   detail::set_decoder_head(a, config, /*tied_by_default=*/true);
   a.buffers = {".attn.bias", ".attn.masked_bias"};  // masks of older files
-  for (const char* key : {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}) {
-    if (config.flag(key, false)) config.problem(key, "expected false, found true");
-  }
-  if (!config.flag("scale_attn_weights", true))
-    config.problem("scale_attn_weights", "expected true, found false");
+  config.flag("reorder_and_upcast_attn", false);    // scores are in float32 whatever it says
   config.refuse_flags({"add_cross_attention"});
   return a;
 }

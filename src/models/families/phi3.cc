@@ -20,8 +20,7 @@ Architecture describe_phi3(detail::ConfigReader& config, ModelTask task) {
   block.attention.dropout = config.dropout("attention_dropout", 0.0);
   block.attention_branch.dropout = block.feed_forward_branch.dropout = config.dropout("resid_pdrop", 0.0);
   block.activation = config.activation("hidden_act", "silu");
-  const double part = config.real("partial_rotary_factor", 1.0);
-  a.rotaries = {config.rotary(static_cast<int64_t>(part * static_cast<double>(shape.head_dim)))};
+  a.rotaries = {config.rotary(shape.head_dim, {.may_be_partial = true, .original_length = 4096})};
   const std::vector<bool> all(static_cast<size_t>(config.depth("num_hidden_layers")), true);
   detail::add_blocks(
       a, config, block,

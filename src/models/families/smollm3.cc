@@ -37,7 +37,7 @@ Architecture describe_smollm3(detail::ConfigReader& config, ModelTask task) {
   block.linears = detail::gated_linears(config, block.attention.shape, bias, bias, mlp_bias);
   block.attention.dropout = config.dropout("attention_dropout", 0.0);
   block.activation = config.activation("hidden_act", "silu");
-  a.rotaries = {config.rotary(block.attention.shape.head_dim, 2000000.0)};
+  a.rotaries = {config.rotary(block.attention.shape.head_dim, {.theta = 2000000.0})};
   const int64_t layers = config.depth("num_hidden_layers");
   const std::vector<bool> has_rotary = rotary_layers(config, static_cast<size_t>(layers));
   std::vector<bool> slides = has_rotary;
