@@ -15,7 +15,7 @@ install(EXPORT msploraTargets NAMESPACE msplora:: DESTINATION ${CMAKE_INSTALL_LI
 set(MSPLORA_SHARE ${CMAKE_INSTALL_DATADIR}/msplora)
 install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${MSPLORA_SHARE})
 install(DIRECTORY docs recipes DESTINATION ${MSPLORA_SHARE})
-install(DIRECTORY models/msplora-base-mini DESTINATION ${MSPLORA_SHARE}/models)
+install(DIRECTORY models/msplora-base-mini models/msplora-decoder-mini DESTINATION ${MSPLORA_SHARE}/models)
 
 configure_package_config_file(cmake/msploraConfig.cmake.in ${PROJECT_BINARY_DIR}/msploraConfig.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)
