@@ -65,8 +65,11 @@ inline ModelConfig small_config(const std::string& model_type, const nlohmann::j
                            {"seq_classif_dropout", 0.0}, {"tie_word_embeddings", true}};
   config.update(own_settings(model_type));
   config.update(keys);
-  // ALBERT runs a group of blocks once for each layer: as many blocks as others have, each several times.
-  if (!config.contains("inner_group_num")) config["inner_group_num"] = config["num_hidden_layers"];
+  // As many blocks as others have, each of which runs twice.
+  if (model_type == "albert" && !keys.contains("num_hidden_groups")) {
+    config["num_hidden_groups"] = config["num_hidden_layers"];
+    config["num_hidden_layers"] = 2 * config["num_hidden_layers"].get<int64_t>();
+  }
   if (!config.contains("head_dim"))
     config["head_dim"] = config["hidden_size"].get<int64_t>() / config["num_attention_heads"].get<int64_t>();
   const nlohmann::json usual_names = config;

@@ -72,7 +72,7 @@ TEST(StepFlops, ABlockThatRunsTwiceCountsTwice) {
   m.architecture = describe(model_test::small_config("albert", {{"vocab_size", 10},
                                                                 {"hidden_size", 4},
                                                                 {"embedding_size", 4},
-                                                                {"inner_group_num", 1},
+                                                                {"num_hidden_groups", 1},
                                                                 {"num_hidden_layers", 2},
                                                                 {"num_attention_heads", 2},
                                                                 {"intermediate_size", 8},
