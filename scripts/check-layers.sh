@@ -17,7 +17,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     metrics => [@core],
     data => [@core, "tokenizers", "templates"],
     generation => [@core],
-    templates => [@core],
+    templates => [@core, "gguf"],
     kernels => [@core],
     nn => [@core, "gguf", "kernels"],
     io => [@torch],

@@ -38,7 +38,7 @@ std::map<std::string, std::filesystem::path> named_adapters(const std::vector<st
     const std::string name = equals == std::string::npos ? whole.filename().string() : one.substr(0, equals);
     if (!adapters.emplace(name, path).second) {
       throw Error(ErrorCode::kUsage, "--adapter", "two are called `" + name + "`",
-                  "give them names: --adapter NAME=DIR");
+                  "give them names: --adapter NAME=PATH");
     }
   }
   return adapters;
@@ -47,13 +47,14 @@ std::map<std::string, std::filesystem::path> named_adapters(const std::vector<st
 }  // namespace
 
 void add_generation_arguments(CLI::App& command, GenerationArguments& arguments) {
-  command.add_option("--model", arguments.model, "Directory of a causal language model")
+  command.add_option("--model", arguments.model, "Directory or GGUF file of a causal language model")
       ->required()
-      ->type_name("DIR");
+      ->type_name("PATH");
   command
       .add_option("--adapter", arguments.adapters,
-                  "Adapter directory (native or PEFT form), with a name to choose it by; repeatable")
-      ->type_name("[NAME=]DIR")
+                  "Adapter directory (native or PEFT form) or GGUF file, with a name to choose it by; "
+                  "repeatable")
+      ->type_name("[NAME=]PATH")
       ->expected(1)
       ->take_all()
       ->allow_extra_args(false);

@@ -237,7 +237,7 @@ void print_report(const InspectArguments& arguments, const ModelConfig& config, 
 void inspect(const InspectArguments& arguments, const CommonOptions& common) {
   if (!arguments.profile.empty()) return print_dimension_profile(arguments.profile, common);
   if (arguments.shape.empty() == arguments.model.empty()) {
-    throw Error(ErrorCode::kUsage, "inspect", "expected --model DIR, --shape NAME or --profile RECIPE.yaml",
+    throw Error(ErrorCode::kUsage, "inspect", "expected --model PATH, --shape NAME or --profile RECIPE.yaml",
                 fmt::format("shapes: {}", fmt::join(known_model_shapes(), ", ")));
   }
   const bool is_known = !arguments.shape.empty();
@@ -270,8 +270,8 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
   CLI::App* command = program.add_subcommand(
       "inspect", "Modules, trainable parameters and memory of a model, without its weights");
   auto arguments = std::make_shared<InspectArguments>();
-  command->add_option("--model", arguments->model, "Model directory (config.json is enough)")
-      ->type_name("DIR");
+  command->add_option("--model", arguments->model, "Model directory (config.json is enough), or a GGUF file")
+      ->type_name("PATH");
   command->add_option("--shape", arguments->shape, "Well-known model, e.g. roberta-base")->type_name("NAME");
   command
       ->add_option(

@@ -4,12 +4,13 @@ namespace msplora {
 
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required,
                          bool with_dtype) {
-  command.add_option("--model", arguments.model, "Hugging Face model directory")
+  command.add_option("--model", arguments.model, "Hugging Face model directory, or a GGUF file")
       ->required()
-      ->type_name("DIR");
-  auto* adapter =
-      command.add_option("--adapter", arguments.adapter, "Adapter directory (native or PEFT form)")
-          ->type_name("DIR");
+      ->type_name("PATH");
+  auto* adapter = command
+                      .add_option("--adapter", arguments.adapter,
+                                  "Adapter directory (native or PEFT form), or a GGUF file")
+                      ->type_name("PATH");
   if (adapter_required) adapter->required();
   command
       .add_option("--labels", arguments.labels,

@@ -241,7 +241,8 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
   CLI::App* command = program.add_subcommand("tokenize", "Encode, decode, measure or train a tokenizer");
   auto arguments = std::make_shared<TokenizeArguments>();
   command->add_option("files", arguments->files, "Text files; default: standard input")->type_name("FILE...");
-  command->add_option("--model", arguments->model, "Model directory or tokenizer file")->type_name("DIR");
+  command->add_option("--model", arguments->model, "Model directory, tokenizer file or GGUF file")
+      ->type_name("PATH");
   command->add_flag("--ids", arguments->ids, "Write ids in place of tokens");
   auto* pair = command->add_flag("--pair", arguments->pair, "A line is two texts with a tab between them");
   auto* decode = command->add_flag("--decode", arguments->decode, "Read ids, write text");

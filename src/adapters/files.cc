@@ -15,6 +15,7 @@
 #include "adapters/stored_tensors.h"
 #include "msplora/core/error.h"
 #include "msplora/core/option_io.h"
+#include "msplora/gguf/file.h"
 
 namespace msplora {
 namespace {
@@ -39,6 +40,8 @@ std::unique_ptr<Adapter> load(const fs::path& directory, AdapterTarget target,
       return detail::load_native_adapter(directory, std::move(target), training);
     case AdapterForm::kPeft:
       return detail::load_peft_adapter(directory, std::move(target), training);
+    case AdapterForm::kGguf:
+      return detail::load_gguf_adapter(directory, std::move(target), training);
     case AdapterForm::kNone:
       break;
   }
@@ -123,6 +126,7 @@ void check_start(const AdapterConfig& config, const std::vector<TensorSpec>& ten
 
 AdapterForm adapter_form(const fs::path& directory) {
   std::error_code ignored;
+  if (is_gguf_path(directory)) return AdapterForm::kGguf;
   if (fs::is_regular_file(directory / detail::kNativeConfig, ignored)) return AdapterForm::kNative;
   if (fs::is_regular_file(directory / detail::kPeftConfig, ignored)) return AdapterForm::kPeft;
   return AdapterForm::kNone;
@@ -135,8 +139,9 @@ std::unique_ptr<Adapter> load_adapter(const fs::path& directory, AdapterTarget t
 AdapterFacts load_adapter_facts(const fs::path& directory) {
   const AdapterForm form = adapter_form(directory);
   if (form == AdapterForm::kNone) throw_no_adapter(directory);
-  AdapterFacts facts =
-      form == AdapterForm::kNative ? detail::native_facts(directory) : detail::peft_facts(directory);
+  AdapterFacts facts = form == AdapterForm::kNative ? detail::native_facts(directory)
+                       : form == AdapterForm::kPeft ? detail::peft_facts(directory)
+                                                    : detail::gguf_facts(directory);
   facts.form = form;
   facts.head_outputs = head_outputs_of(facts);
   return facts;

@@ -28,8 +28,13 @@ std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& direct
 std::unique_ptr<Adapter> load_peft_adapter(const std::filesystem::path& directory, AdapterTarget target,
                                            const AdapterConfig* training = nullptr);
 
+std::unique_ptr<Adapter> load_gguf_adapter(const std::filesystem::path& path, AdapterTarget target,
+                                           const AdapterConfig* training = nullptr);
+
 AdapterFacts native_facts(const std::filesystem::path& directory);
 AdapterFacts peft_facts(const std::filesystem::path& directory);
+/// Shapes under the file's own names, since a file of GGUF does not know those of a model.
+AdapterFacts gguf_facts(const std::filesystem::path& path);
 
 /// The adapter of config.init_from, to be trained on.
 std::unique_ptr<Adapter> start_adapter(const AdapterConfig& config, AdapterTarget target);

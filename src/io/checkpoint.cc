@@ -45,7 +45,7 @@ std::string joined(const std::set<std::string>& names) {
   if (!fs::exists(directory, code)) throw Error(ErrorCode::kIo, where, "the model directory does not exist");
   if (!fs::is_directory(directory, code)) {
     throw Error(ErrorCode::kIo, where, "expected a model directory, found a file",
-                "give the directory that holds config.json and " + std::string(kSingle));
+                "give the directory that holds config.json and " + std::string(kSingle) + ", or a GGUF file");
   }
   const std::string expected = fmt::format("expected {} or {}", kSingle, kIndex);
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {

@@ -10,7 +10,10 @@
 #include "models/registry.h"
 #include "models/transformer.h"
 #include "msplora/core/file.h"
+#include "msplora/gguf/file.h"
+#include "msplora/io/gguf_weights.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/models/gguf.h"
 #include "msplora/models/model.h"
 
 namespace msplora {
@@ -98,11 +101,16 @@ std::unique_ptr<Model> build_from(const fs::path& directory, const ModelLoadOpti
   require_supported(config);
   describe(config, options.task);  // before a checkpoint is looked for
   if (options.task == ModelTask::kSequenceClassification && options.num_labels <= 0) require_labels(config);
-  const Checkpoint checkpoint = Checkpoint::open(directory);
-  return build(config, options, &checkpoint, directory.string(), report, shapes_alone);
+  const auto source = open_weights(directory, config);
+  return build(config, options, source.get(), directory.string(), report, shapes_alone);
 }
 
 }  // namespace
+
+std::unique_ptr<WeightSource> open_weights(const fs::path& path, const ModelConfig& config) {
+  if (is_gguf_path(path)) return std::make_unique<GgufWeights>(GgufFile::open(path), gguf_names(config));
+  return std::make_unique<Checkpoint>(Checkpoint::open(path));
+}
 
 std::string ModelLoadReport::replaced_head() const {
   if (!foreign_head.empty()) return fmt::format("the base's head is that of a {}", foreign_head);

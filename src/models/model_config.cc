@@ -12,6 +12,8 @@
 #include "models/registry.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/gguf/file.h"
+#include "msplora/models/gguf.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -133,6 +135,7 @@ ModelConfig parse_model_config(const json& source, const std::string& where) {
 }
 
 ModelConfig load_model_config(const fs::path& directory) {
+  if (is_gguf_path(directory)) return gguf_model_config(*GgufFile::open(directory));
   const fs::path path = directory / "config.json";
   std::error_code code;
   if (!fs::exists(path, code)) {

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
@@ -20,16 +19,6 @@ namespace {
 bool starts_with_any(const std::string& name, const std::vector<std::string>& prefixes) {
   return std::any_of(prefixes.begin(), prefixes.end(),
                      [&](const std::string& prefix) { return name.rfind(prefix, 0) == 0; });
-}
-
-bool is_finite(const at::Tensor& tensor) {
-  constexpr int64_t kPart = 1 << 20;  // so that no second copy of a large table is formed
-  const at::Tensor flat = tensor.reshape({-1});
-  for (int64_t begin = 0; begin < flat.numel(); begin += kPart) {
-    // max |x| carries NaN along, so one reduction answers.
-    if (!at::isfinite(flat.slice(0, begin, begin + kPart).abs().max()).item<bool>()) return false;
-  }
-  return true;
 }
 
 std::string list(const std::string& title, const std::vector<std::string>& names) {
@@ -111,11 +100,14 @@ bool ParameterStore::is_of_foreign_head(const std::string& name) const {
 
 at::Tensor ParameterStore::made(const std::string& name, const std::vector<int64_t>& shape, Role role,
                                 Init init) const {
-  if (shapes_alone_) return at::empty(shape, at::TensorOptions(at::kFloat).device(at::kMeta));
+  const auto meta = at::TensorOptions(at::kFloat).device(at::kMeta);
+  if (shapes_alone_) return at::empty(shape, meta);
+  // Where the checkpoint does not fit there will be no model, and a shape may be as wrong as it likes.
+  if (!missing_.empty() || !misshaped_.empty()) return at::empty({}, meta).expand(shape);
   return convert(draw(name, shape, init), role);
 }
 
-at::Tensor ParameterStore::stored(const std::string& name, const std::vector<int64_t>& shape, Role role) {
+std::string ParameterStore::stored(const std::string& name, const std::vector<int64_t>& shape, Role role) {
   const std::string spelling = is_of_foreign_head(name) ? std::string() : find(name);
   if (spelling.empty()) {
     if (source_ != nullptr) (role == Role::kHead ? fresh_ : missing_).push_back(name);
@@ -136,34 +128,36 @@ at::Tensor ParameterStore::stored(const std::string& name, const std::vector<int
     return {};
   }
   if (options_.random_init || shapes_alone_) return {};
-  at::Tensor tensor = source_->tensor(spelling);
-  if (!at::isFloatingType(tensor.scalar_type())) {
-    misshaped_.push_back(fmt::format("{}: expected a floating-point tensor, found {}", name,
-                                     dtype_name(tensor.scalar_type())));
+  const at::ScalarType dtype = source_->dtype(spelling);
+  if (!at::isFloatingType(dtype)) {
+    misshaped_.push_back(
+        fmt::format("{}: expected a floating-point tensor, found {}", name, dtype_name(dtype)));
     return {};
   }
-  if (!is_finite(tensor)) not_finite_.push_back(name);
-  return tensor;
+  if (!source_->is_finite(spelling)) not_finite_.push_back(name);
+  return spelling;
 }
 
 at::Tensor ParameterStore::take(const std::string& name, std::vector<int64_t> shape, Role role, Init init) {
-  const at::Tensor found = stored(name, shape, role);
-  return found.defined() ? convert(found, role) : made(name, shape, role, init);
+  const std::string found = stored(name, shape, role);
+  return found.empty() ? made(name, shape, role, init) : convert(source_->tensor(found), role);
 }
 
 std::shared_ptr<Weight> ParameterStore::weight(const std::string& name, int64_t out, int64_t in, Role role,
                                                bool is_transposed) {
   const std::vector<int64_t> shape =
       is_transposed ? std::vector<int64_t>{in, out} : std::vector<int64_t>{out, in};
-  const at::Tensor found = stored(name, shape, role);
+  const std::string found = stored(name, shape, role);
   const bool is_frozen = role == Role::kMatrix && !options_.keep_float32 && options_.device.is_cpu();
-  if (found.defined() && is_frozen && packs_weights(options_.compute_dtype, out, in)) {
-    auto frozen = source_->weight(find(name), options_.compute_dtype, is_transposed);
+  if (!found.empty() && is_frozen && packs_weights(options_.compute_dtype, out, in)) {
+    auto frozen = source_->weight(found, options_.compute_dtype, is_transposed);
     frozen->let_go();  // its numbers have been looked at
     return std::make_shared<Weight>(std::move(frozen));
   }
-  const at::Tensor tensor = found.defined() ? convert(found, role) : made(name, shape, role, Init::kNormal);
-  return std::make_shared<Weight>(is_transposed ? tensor.t().contiguous() : tensor);
+  const at::Tensor tensor =
+      found.empty() ? made(name, shape, role, Init::kNormal) : convert(source_->tensor(found), role);
+  if (!is_transposed) return std::make_shared<Weight>(tensor);
+  return std::make_shared<Weight>(tensor.is_meta() ? tensor.t() : tensor.t().contiguous());
 }
 
 Linear ParameterStore::linear(const std::string& path, const LinearSpec& spec, Role role) {

@@ -54,9 +54,9 @@ class ParameterStore {
  private:
   std::string find(const std::string& name) const;  // spelling used by the checkpoint, or ""
   bool is_of_foreign_head(const std::string& name) const;
-  /// The checkpoint's tensor as it is stored; undefined where it has none that fits, or none is wanted, and
-  /// the parameter is to be made.
-  at::Tensor stored(const std::string& name, const std::vector<int64_t>& shape, Role role);
+  /// The checkpoint's spelling of a tensor that is to be taken; empty where it has none that fits, or none is
+  /// wanted, and the parameter is to be made.
+  std::string stored(const std::string& name, const std::vector<int64_t>& shape, Role role);
   at::Tensor made(const std::string& name, const std::vector<int64_t>& shape, Role role, Init init) const;
   at::Tensor draw(const std::string& name, const std::vector<int64_t>& shape, Init init) const;
   at::Tensor convert(const at::Tensor& stored, Role role) const;

@@ -55,6 +55,24 @@ const Family* find_family(const std::string& model_type) {
   return nullptr;
 }
 
+const Family* find_gguf_family(const std::string& architecture) {
+  for (const Family& family : families()) {
+    if (!architecture.empty() && family.gguf.architecture == architecture) return &family;
+  }
+  return nullptr;
+}
+
+std::string known_gguf_architectures() {
+  std::string names;
+  for (const Family& family : families()) {
+    const std::string& name = family.gguf.architecture;
+    // Of families that share a name (Mistral's files are Llama's) the first counts.
+    if (name.empty() || find_gguf_family(name) != &family) continue;
+    names += (names.empty() ? "" : ", ") + name;
+  }
+  return names;
+}
+
 std::string class_name(const Family& family, ModelTask task) {
   switch (task) {
     case ModelTask::kNone:

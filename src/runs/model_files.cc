@@ -12,7 +12,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/data/label_map.h"
-#include "msplora/io/safetensors.h"
+#include "msplora/gguf/file.h"
 #include "msplora/nn/device.h"
 #include "msplora/tasks/task.h"
 
@@ -86,6 +86,7 @@ std::shared_ptr<const ChatTemplate> chat_template_of(const ChatDataOptions& opti
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
+  if (is_gguf_path(from)) return Tokenizer::load(from)->save(to);
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",
                            "spiece.model", "tekken.json", "chat_template.jinja", "generation_config.json"}) {
@@ -99,12 +100,13 @@ void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   }
 }
 
-at::ScalarType stored_dtype(const fs::path& directory) {
-  const Checkpoint checkpoint = Checkpoint::open(directory);
+at::ScalarType stored_dtype(const fs::path& path) {
+  const auto source = open_weights(path, load_model_config(path));
   std::map<at::ScalarType, size_t> bytes;
-  for (const std::string& name : checkpoint.names()) {
-    const TensorInfo& info = checkpoint.info(name);
-    bytes[info.dtype] += info.end - info.begin;
+  for (const std::string& name : source->names()) {
+    size_t size = c10::elementSize(source->dtype(name));
+    for (const int64_t extent : source->shape(name)) size *= static_cast<size_t>(extent);
+    bytes[source->dtype(name)] += size;
   }
   at::ScalarType best = at::kFloat;
   size_t most = 0;

@@ -56,7 +56,7 @@ PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
     run.config = *config;
     if (!learns_masked_text(*config)) refuse_masking(recipe.data, config->model_type, errors);
   }
-  if (config && !recipe.model.random_init) attempt(errors, [&] { Checkpoint::open(recipe.model.path); });
+  if (config && !recipe.model.random_init) attempt(errors, [&] { open_weights(recipe.model.path, *config); });
   for (const auto* files : {&recipe.data.train, &recipe.data.validation}) {
     for (const std::string& file : *files) attempt(errors, [&] { LineReader{file}; });
   }

@@ -5,6 +5,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/gguf/file.h"
 #include "templates/text.h"
 
 namespace msplora {
@@ -85,7 +86,39 @@ ChatTemplate::ChatTemplate(std::string source, std::map<std::string, std::string
       special_tokens_(std::move(special_tokens)),
       name_(std::move(name)) {}
 
+namespace {
+
+// Tokens by role, of a GGUF file.
+std::map<std::string, std::string> gguf_special_tokens(const GgufFile& file) {
+  std::map<std::string, std::string> tokens;
+  const auto texts = file.texts(gguf_key::kTokens);
+  for (const auto& [name, role] :
+       {std::pair("bos_token", gguf_key::kBosId), std::pair("eos_token", gguf_key::kEosId),
+        std::pair("unk_token", gguf_key::kUnknownId), std::pair("pad_token", gguf_key::kPaddingId)}) {
+    const auto id = file.integer(role);
+    if (!id || !texts) continue;
+    if (*id < 0 || *id >= static_cast<int64_t>(texts->size()))
+      file.fail(role,
+                "expected an id below " + std::to_string(texts->size()) + ", found " + std::to_string(*id));
+    tokens[name] = (*texts)[static_cast<size_t>(*id)];
+  }
+  return tokens;
+}
+
+// Files hold one without a name, and others with names, of which `tool_use` counts here.
+std::optional<ChatTemplate> template_of_gguf(const fs::path& path, bool has_tools) {
+  const auto file = GgufFile::open(path);
+  std::string key = gguf_key::kChatTemplate;
+  if (has_tools && file->contains(key + ".tool_use")) key += ".tool_use";
+  const auto source = file->text(key);
+  if (!source) return std::nullopt;
+  return ChatTemplate(std::string(*source), gguf_special_tokens(*file), path.string() + ": " + key);
+}
+
+}  // namespace
+
 std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bool has_tools) {
+  if (is_gguf_path(directory)) return template_of_gguf(directory, has_tools);
   std::optional<std::string> source;
   std::string name;
   std::error_code code;
@@ -105,6 +138,7 @@ std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bo
 }
 
 std::map<std::string, std::string> ChatTemplate::special_tokens_of(const fs::path& directory) {
+  if (is_gguf_path(directory)) return gguf_special_tokens(*GgufFile::open(directory));
   std::map<std::string, std::string> tokens;
   std::error_code code;
   for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {

@@ -107,6 +107,8 @@ void parse_normalizer(std::string_view message, SentencePieceFile& file) {
   }
 }
 
+}  // namespace
+
 void check_pieces(SentencePieceFile& file) {
   if (file.pieces.empty()) throw std::invalid_argument("it holds no pieces");
   std::unordered_set<std::string_view> seen;
@@ -130,6 +132,8 @@ void check_pieces(SentencePieceFile& file) {
                                   " is missing");
   }
 }
+
+namespace {
 
 SentencePieceFile parse(std::string_view content) {
   SentencePieceFile file;

@@ -32,6 +32,10 @@ struct SentencePieceFile {
   std::string bos, eos, pad;
 };
 
+/// Sets unk_id and checks that pieces are there, once each, with one of type unknown and, for byte_fallback,
+/// one for every byte. Throws std::invalid_argument.
+void check_pieces(SentencePieceFile& file);
+
 /// Throws Error{kFormat} naming `path` and what is wrong. Takes no more memory than a few times the content.
 SentencePieceFile parse_sentencepiece(std::string_view content, const std::filesystem::path& path);
 

@@ -108,30 +108,25 @@ json added_tokens(const TokenizerFiles& files, size_t pieces, Surroundings aroun
   return result;
 }
 
-json template_of(bool begin, bool end, const SentencePieceFile& file) {
-  const auto special = [](const std::string& id, int type) {
-    return json{{"SpecialToken", {{"id", id}, {"type_id", type}}}};
-  };
-  json single = json::array(), pair = json::array();
-  for (const auto& [id, type] : {std::pair("A", 0), std::pair("B", 1)}) {
-    json part = json::array();
-    if (begin) part.push_back(special(file.bos, type));
-    part.push_back({{"Sequence", {{"id", id}, {"type_id", type}}}});
-    if (end) part.push_back(special(file.eos, type));
-    if (type == 0) single = part;
-    for (const json& item : part) pair.push_back(item);
-  }
-  json result = {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}};
-  result["special_tokens"] = json::object();
+std::optional<NamedToken> named_piece(const SentencePieceFile& file, const std::string& text) {
   for (size_t i = 0; i < file.pieces.size(); ++i) {
-    const std::string& piece = file.pieces[i].text;
-    if ((begin && piece == file.bos) || (end && piece == file.eos))
-      result["special_tokens"][piece] = {{"id", piece}, {"ids", {i}}, {"tokens", {piece}}};
+    if (file.pieces[i].text == text) return NamedToken{text, static_cast<int64_t>(i)};
   }
-  return result;
+  return std::nullopt;
 }
 
 }  // namespace
+
+TokenizerParts make_sentencepiece_parts(const SentencePieceFile& file) {
+  TokenizerParts parts;
+  parts.normalizer = make_sentencepiece_normalizer(file);
+  parts.model = make_sentencepiece_model(file);
+  parts.decoder = make_sentencepiece_decoder(file);
+  for (size_t i = 0; i < file.pieces.size(); ++i) {
+    if (file.pieces[i].type == Type::kControl) parts.special.push_back(static_cast<int32_t>(i));
+  }
+  return parts;
+}
 
 void read_sentencepiece_tokenizer(TokenizerFiles& files) {
   const SentencePieceFile file = parse_sentencepiece(files.other_file, files.source);
@@ -147,7 +142,9 @@ void read_sentencepiece_tokenizer(TokenizerFiles& files) {
   json added = added_tokens(files, file.pieces.size(), around);
   // With `legacy: false` text behind them would be read otherwise.
   if (around == Surroundings::kBegin && config.boolean_or("legacy", true)) add_special_pieces(file, added);
-  files.tokenizer = {{"added_tokens", std::move(added)}, {"post_processor", template_of(begin, end, file)}};
+  files.tokenizer = {{"added_tokens", std::move(added)},
+                     {"post_processor", template_around(begin ? named_piece(file, file.bos) : std::nullopt,
+                                                        end ? named_piece(file, file.eos) : std::nullopt)}};
   const std::pair<const char*, std::string> named[] = {
       {"bos_token", file.bos},
       {"eos_token", file.eos},
@@ -159,12 +156,7 @@ void read_sentencepiece_tokenizer(TokenizerFiles& files) {
   files.new_config = {{"add_bos_token", begin}, {"add_eos_token", end}};
   if (around != Surroundings::kNone)
     files.new_config["tokenizer_class"] = around == Surroundings::kEnd ? "T5Tokenizer" : "LlamaTokenizer";
-  files.parts.normalizer = make_sentencepiece_normalizer(file);
-  files.parts.model = make_sentencepiece_model(file);
-  files.parts.decoder = make_sentencepiece_decoder(file);
-  for (size_t i = 0; i < file.pieces.size(); ++i) {
-    if (file.pieces[i].type == Type::kControl) files.parts.special.push_back(static_cast<int32_t>(i));
-  }
+  files.parts = make_sentencepiece_parts(file);
 }
 
 }  // namespace msplora::detail

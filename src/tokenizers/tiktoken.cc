@@ -12,6 +12,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "tokenizers/base64.h"
+#include "tokenizers/patterns.h"
 #include "tokenizers/tokenizer_files.h"
 #include "tokenizers/unicode.h"
 
@@ -21,23 +22,10 @@ using nlohmann::json;
 namespace {
 
 // Published patterns, by the name of the file of ranks (without .tiktoken); Llama 3 calls it tokenizer.model.
-constexpr const char* kGpt2 =
-    "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kCl100k =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kQwen =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kO200k =
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr std::pair<const char*, const char*> kPatterns[] = {
-    {"gpt2", kGpt2},        {"r50k_base", kGpt2}, {"p50k_base", kGpt2},  {"cl100k_base", kCl100k},
-    {"o200k_base", kO200k}, {"qwen", kQwen},      {"tokenizer", kCl100k}};
+    {"gpt2", kGpt2Pattern},          {"r50k_base", kGpt2Pattern},   {"p50k_base", kGpt2Pattern},
+    {"cl100k_base", kCl100kPattern}, {"o200k_base", kO200kPattern}, {"qwen", kQwenPattern},
+    {"tokenizer", kCl100kPattern}};
 
 struct Ranks {
   std::vector<std::string> tokens;  // by rank
@@ -207,16 +195,7 @@ void read_tiktoken(TokenizerFiles& files) {
   const auto has = std::find(ranks.special.begin(), ranks.special.end(), begin);
   if (has != ranks.special.end()) {
     const auto id = first_special + static_cast<int32_t>(has - ranks.special.begin());
-    const json first = {{"SpecialToken", {{"id", begin}, {"type_id", 0}}}};
-    const json second = {{"SpecialToken", {{"id", begin}, {"type_id", 1}}}};
-    const json a = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
-    const json b = {{"Sequence", {{"id", "B"}, {"type_id", 1}}}};
-    files.tokenizer["post_processor"] = {
-        {"type", "TemplateProcessing"},
-        {"single", json::array({first, a})},
-        {"pair", json::array({first, a, second, b})},
-        {"special_tokens",
-         {{begin, {{"id", begin}, {"ids", json::array({id})}, {"tokens", json::array({begin})}}}}}};
+    files.tokenizer["post_processor"] = template_around(NamedToken{begin, id}, std::nullopt);
   }
   if (!ranks.special_first && !ranks.special.empty()) {
     const std::pair<const char*, const char*> named[] = {{"bos_token", "<|begin_of_text|>"},

@@ -35,7 +35,10 @@ Tokenizer::Impl::Impl(detail::TokenizerFiles files)
   padding = detail::read_padding(document);
   read_vocabulary(document);
   find_roles(files);
-  if (!files.other_file.empty())
+  make_tokenizer = std::move(files.make_tokenizer);
+  if (make_tokenizer) {
+    // It is made when it is saved.
+  } else if (!files.other_file.empty())
     saved_files.emplace_back(files.source.filename().string(), std::move(files.other_file));
   else if (files.tokenizer_text.empty())
     saved_files.emplace_back("tokenizer.json", files.tokenizer.dump(1) + "\n");
@@ -305,6 +308,8 @@ void Tokenizer::save(const fs::path& directory) const {
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) throw Error(ErrorCode::kIo, directory.string(), "cannot make the directory: " + error.message());
+  if (impl_->make_tokenizer)
+    write_file_atomically(directory / "tokenizer.json", impl_->make_tokenizer().dump(1) + "\n");
   for (const auto& [name, content] : impl_->saved_files) write_file_atomically(directory / name, content);
 }
 

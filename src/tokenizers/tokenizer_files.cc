@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/gguf/file.h"
 #include "tokenizers/json_view.h"
 #include "tokenizers/unicode.h"
 
@@ -37,6 +38,25 @@ std::string token_or(const json& config, const char* key, const std::string& oth
 json added_token(int64_t id, const std::string& content, bool special, bool lstrip) {
   return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", lstrip},
           {"rstrip", false}, {"normalized", false}, {"special", special}};
+}
+
+json template_around(const std::optional<NamedToken>& begin, const std::optional<NamedToken>& end) {
+  json single = json::array(), pair = json::array(), tokens = json::object();
+  for (const auto& [text, type] : {std::pair("A", 0), std::pair("B", 1)}) {
+    json part = json::array();
+    const auto put = [&](const std::optional<NamedToken>& token) {
+      if (!token) return;
+      part.push_back({{"SpecialToken", {{"id", token->text}, {"type_id", type}}}});
+      tokens[token->text] = {
+          {"id", token->text}, {"ids", json::array({token->id})}, {"tokens", json::array({token->text})}};
+    };
+    put(begin);
+    part.push_back({{"Sequence", {{"id", text}, {"type_id", type}}}});
+    put(end);
+    if (type == 0) single = part;
+    for (const json& item : part) pair.push_back(item);
+  }
+  return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", tokens}};
 }
 
 namespace {
@@ -272,6 +292,13 @@ TokenizerFiles read_tokenizer_files(const fs::path& path) {
                 "expected a directory with tokenizer.json, or such a file");
   }
   const bool is_directory = fs::is_directory(path);
+  if (is_gguf_path(path)) {
+    // It stands alone: what lies beside it belongs to something else.
+    TokenizerFiles alone;
+    alone.source = path;
+    read_gguf_tokenizer(alone);
+    return alone;
+  }
   const fs::path directory = is_directory ? path : path.parent_path();
   TokenizerFiles files;
   files.source = is_directory ? find_source(directory) : path;

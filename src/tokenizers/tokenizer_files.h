@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +37,8 @@ struct TokenizerFiles {
   std::string other_file;        // the content of `source` when it has another form than tokenizer.json
   /// What save() puts into a tokenizer_config.json that is missing, beside the roles of special tokens.
   nlohmann::json new_config = {{"tokenizer_class", "PreTrainedTokenizerFast"}};
+  /// Of parts that were made from something else: makes a tokenizer.json of them, to be saved.
+  std::function<nlohmann::json()> make_tokenizer;
   nlohmann::json tokenizer;           // tokenizer.json, read or put together from vocabulary files
   std::string tokenizer_text;         // as read; empty when put together
   nlohmann::json config;              // tokenizer_config.json; an empty object when there is none
@@ -51,9 +55,28 @@ std::string token_or(const nlohmann::json& config, const char* key, const std::s
 /// An entry of tokenizer.json's "added_tokens".
 nlohmann::json added_token(int64_t id, const std::string& content, bool special, bool lstrip = false);
 
+/// A token with its id.
+struct NamedToken {
+  std::string text;
+  int64_t id = 0;
+};
+/// The post-processor that puts tokens around every text; of a pair around each.
+nlohmann::json template_around(const std::optional<NamedToken>& begin, const std::optional<NamedToken>& end);
+
+/// Fills `files` from files.source, a GGUF file.
+void read_gguf_tokenizer(TokenizerFiles& files);
+
 /// Fills `files` from files.source, a SentencePiece model. What its directory says about the model decides on
 /// the special tokens around a text; throws Error{kFormat} where transformers' class would change more.
 void read_sentencepiece_tokenizer(TokenizerFiles& files);
+
+struct SentencePieceFile;
+/// The parts that give SentencePiece's ids; control pieces are special.
+TokenizerParts make_sentencepiece_parts(const SentencePieceFile& file);
+
+/// A tokenizer.json with the ids of a SentencePiece model that joins pieces by their scores: Hugging Face's
+/// merges are every pair of pieces that makes a piece.
+nlohmann::json sentencepiece_bpe_json(const SentencePieceFile& file, const nlohmann::json& post_processor);
 
 /// Whether a file called tokenizer.model or *.tiktoken holds ranks, lines of base64 and a number.
 bool holds_ranks(std::string_view content);

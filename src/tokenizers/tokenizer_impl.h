@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -63,6 +65,7 @@ struct Tokenizer::Impl {
   detail::Vocabulary vocabulary;  // the model's and the added tokens
   std::unordered_set<int32_t> special;
   detail::TokenRoles roles;
+  std::function<nlohmann::json()> make_tokenizer;  // tokenizer.json for save(), where none is at hand
   std::vector<std::pair<std::string, std::string>> saved_files;  // names and contents that save() writes
 
   explicit Impl(detail::TokenizerFiles files);

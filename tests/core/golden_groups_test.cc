@@ -54,12 +54,11 @@ const std::vector<UnreadGroup>& unread_groups() {
                                                  {"humaneval.json", "HumanEval scores"},
                                                  {"perplexity.json", "perplexity"}}},
                                                {"gguf",
-                                                {{"blocks.safetensors", "GGUF block types"},
+                                                {{"blocks.safetensors", ""},
                                                  {"nf4.safetensors", "NF4"},
                                                  {"*nf4-tiny/expected.safetensors", "NF4 models"},
                                                  {"*nf4-tiny/*", ""},
-                                                 {"*.gguf", "GGUF files"},
-                                                 {"*expected.json", "GGUF files"},
+                                                 {"*expected.json", ""},
                                                  {"tiny/*", ""},
                                                  {"*-metadata.txt", ""}}}};
   return all;

@@ -15,8 +15,6 @@
 namespace msplora {
 namespace {
 
-using msplora::testing::GgufBytes;
-
 std::vector<float> values_of(GgufType type, const std::string& block) {
   const GgufTypeInfo& info = gguf_type_info(type);
   EXPECT_EQ(static_cast<int64_t>(block.size()), info.bytes);

@@ -14,7 +14,6 @@ namespace msplora {
 namespace {
 
 namespace fs = std::filesystem;
-using msplora::testing::GgufBytes;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Optional;

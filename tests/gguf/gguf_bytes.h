@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace msplora::testing {
+namespace msplora {
 
 /// Puts a GGUF file together byte by byte, right or wrong. It knows the format from its description alone and
 /// shares nothing with the library.
@@ -89,4 +89,4 @@ class GgufBytes {
   int64_t key_count_ = 0, tensor_count_ = 0;
 };
 
-}  // namespace msplora::testing
+}  // namespace msplora

@@ -23,13 +23,14 @@ void save_peft_adapter(const Adapter& adapter, const std::filesystem::path& dire
 /// Why save_peft_adapter would refuse the method, or "".
 std::string peft_form_refusal(const Adapter& adapter);
 
-/// Reads either form (PEFT LoRA and GLORA made elsewhere included) and attaches it to `target`.
+/// Reads any form (PEFT LoRA and GLORA made elsewhere included, and LoRA of a GGUF file, whose path is then
+/// the file's) and attaches it to `target`.
 /// Throws Error{kModel} listing together missing, unexpected and mis-shaped tensors, or when the adapter was
 /// made for another base (model_type, shapes, fingerprint).
 std::unique_ptr<Adapter> load_adapter(const std::filesystem::path& directory, AdapterTarget target);
 
-/// Whether `directory` holds an adapter, and in which form.
-enum class AdapterForm { kNone, kNative, kPeft };
+/// Whether `directory` holds an adapter or is one (a GGUF file), and in which form.
+enum class AdapterForm { kNone, kNative, kPeft, kGguf };
 AdapterForm adapter_form(const std::filesystem::path& directory);
 
 /// What the files of an adapter say before a model is there.

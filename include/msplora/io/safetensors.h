@@ -55,6 +55,8 @@ class Checkpoint : public WeightSource {
   bool contains(const std::string& name) const override;
   const TensorInfo& info(const std::string& name) const;
   std::vector<int64_t> shape(const std::string& name) const override { return info(name).shape; }
+  at::ScalarType dtype(const std::string& name) const override { return info(name).dtype; }
+  bool is_finite(const std::string& name) const override { return msplora::is_finite(tensor(name)); }
   at::Tensor tensor(const std::string& name) const override;
   std::shared_ptr<const FrozenWeight> weight(const std::string& name, at::ScalarType dtype,
                                              bool is_transposed) const override;

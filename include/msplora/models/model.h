@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/io/weight_source.h"
 #include "msplora/models/architecture.h"
 #include "msplora/models/key_value_cache.h"
 #include "msplora/models/model_config.h"
@@ -98,7 +99,11 @@ struct ModelLoadReport {
   std::string replaced_head() const;
 };
 
-/// Reads a Hugging Face model directory (config.json and safetensors).
+/// The weights of a model directory or of a GGUF file, whose settings `config` has. Throws Error{kIo} or
+/// Error{kFormat} where there are none or they are damaged.
+std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& path, const ModelConfig& config);
+
+/// Reads a Hugging Face model directory (config.json and safetensors) or a GGUF file.
 /// Throws Error{kModel} listing together every missing, unexpected and mis-shaped tensor, Error{kFormat} for
 /// damaged files, Error{kNumerics} when a weight is not finite, Error{kConfig} when the labels of config.json
 /// are wanted (num_labels 0) and contradict each other.

@@ -32,10 +32,11 @@ struct ModelConfig {
   nlohmann::json raw = nlohmann::json::object();
 };
 
-/// Reads and checks `directory`/config.json. Throws Error{kIo} when missing, Error{kFormat} when not JSON,
-/// Error{kConfig} listing every wrong or missing key, and variants of the known model types that would
-/// compute something else (relative positions of BERT, decoders made of encoders, quantised or pruned
-/// checkpoints). Of a `model_type` that no family knows only model_type, architectures and raw are set.
+/// Reads and checks `directory`/config.json, or the settings of a GGUF file (models/gguf.h). Throws
+/// Error{kIo} when missing, Error{kFormat} when not JSON, Error{kConfig} listing every wrong or missing key,
+/// and variants of the known model types that would compute something else (relative positions of BERT,
+/// decoders made of encoders, quantised or pruned checkpoints). Of a `model_type` that no family knows only
+/// model_type, architectures and raw are set.
 ModelConfig load_model_config(const std::filesystem::path& directory);
 ModelConfig parse_model_config(const nlohmann::json& json, const std::string& where);
 

@@ -2,11 +2,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "msplora/gguf/types.h"
 
 namespace msplora {
 
@@ -52,6 +55,21 @@ class FrozenWeight {
 /// lies in a file that is mapped to be read, whose pages may be dropped and come back.
 std::shared_ptr<const FrozenWeight> stored_weight(at::Tensor stored, at::ScalarType dtype, bool is_transposed,
                                                   bool is_mapped);
+
+/// A matrix [out, in] as GGUF files hold it, row behind row in whole blocks, and what keeps that memory.
+struct StoredBlocks {
+  GgufType type = GgufType::kF32;
+  const std::byte* blocks = nullptr;  // in a file that is mapped to be read
+  int64_t out = 0, in = 0;
+  std::shared_ptr<const void> owner;
+};
+/// The form of quantised weights: blocks stay where they are, and rows are dequantised whenever they are
+/// read.
+std::shared_ptr<const FrozenWeight> block_weight(StoredBlocks stored, at::ScalarType dtype);
+
+/// A weight with its rows in another order: row i is row order[i] of `weight`.
+std::shared_ptr<const FrozenWeight> reordered_weight(std::shared_ptr<const FrozenWeight> weight,
+                                                     const std::vector<int64_t>& order);
 
 /// Whether products pack frozen weights of this type and shape on the CPU, so that they need no tensor.
 bool packs_weights(at::ScalarType dtype, int64_t out, int64_t in);

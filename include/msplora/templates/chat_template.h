@@ -32,8 +32,8 @@ class ChatTemplate {
                         std::string name = "chat template");
 
   /// That of a model directory: chat_template.jinja, else tokenizer_config.json; of several the one for tools
-  /// where `has_tools`, else the default. Nothing where the directory has none. Throws Error{kFormat} for
-  /// damaged files.
+  /// where `has_tools`, else the default. Or that of a GGUF file. Nothing where there is none. Throws
+  /// Error{kFormat} for damaged files.
   static std::optional<ChatTemplate> of_model(const std::filesystem::path& directory, bool has_tools = false);
 
   /// The special tokens that the files of a model directory name, as variables of templates.

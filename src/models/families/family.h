@@ -7,8 +7,18 @@
 
 #include "models/config_reader.h"
 #include "msplora/models/architecture.h"
+#include "msplora/models/gguf.h"
 
 namespace msplora {
+
+/// What GGUF files of a family have of their own. The names of tensors follow from the Architecture.
+struct GgufFacts {
+  std::string architecture;           // general.architecture; "": there are no files
+  std::vector<GgufSetting> settings;  // keys of config.json that have a key there
+  bool interleaves_heads = false;     // rows of queries and keys, see GgufName
+  /// Adds to the keys of config.json what `settings` do not say; may change model_type.
+  void (*complete)(const GgufFile& file, nlohmann::json& config) = nullptr;
+};
 
 /// What models with one value of model_type have in common. A new family is one file in this folder and one
 /// word in MSPLORA_FAMILIES.
@@ -21,6 +31,7 @@ struct Family {
   /// Resolves config.json for a task. Problems are left with the reader.
   Architecture (*describe)(detail::ConfigReader& config, ModelTask task) = nullptr;
   std::string causal_lm_class = {};  // where it is not the prefix and ForCausalLM
+  GgufFacts gguf = {};
 };
 
 // clang-format off

@@ -77,23 +77,45 @@ Architecture describe_gemma(ConfigReader& config, ModelTask task) {
   return a;
 }
 
-Family gemma(const char* model_type, const char* class_prefix) {
-  return {model_type,
-          class_prefix,
-          {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
-          {"q_proj", "v_proj"},
-          0,
-          describe_gemma};
+// Files do not say by what scores are scaled. It is the width of a head but in the 27B models, which have 46
+// (Gemma 2) and 62 (Gemma 3) layers.
+void complete_gemma(const GgufFile& file, nlohmann::json& config) {
+  const int64_t layers = config.value("num_hidden_layers", int64_t{0});
+  const bool is_27b = layers == (config["model_type"] == "gemma2" ? 46 : 62);
+  const int64_t heads = config.value("num_attention_heads", int64_t{0});
+  if (is_27b && heads > 0) {
+    config["query_pre_attn_scalar"] = config.value("hidden_size", int64_t{0}) / heads;
+  } else if (config.contains("head_dim")) {
+    config["query_pre_attn_scalar"] = config["head_dim"];
+  }
+}
+
+Family gemma(const char* model_type, const char* class_prefix, const char* gguf) {
+  Family family{model_type,
+                class_prefix,
+                {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
+                {"q_proj", "v_proj"},
+                0,
+                describe_gemma};
+  family.gguf = detail::decoder_gguf(gguf);
+  for (const GgufSetting& setting :
+       {GgufSetting{"sliding_window", gguf_key::kSlidingWindow, GgufSetting::kInteger},
+        {"attn_logit_softcapping", gguf_key::kAttentionSoftCap, GgufSetting::kReal},
+        {"final_logit_softcapping", gguf_key::kFinalSoftCap, GgufSetting::kReal}})
+    family.gguf.settings.push_back(setting);
+  family.gguf.complete = complete_gemma;
+  return family;
 }
 
 }  // namespace
 
 Family gemma2_family() {
-  return gemma("gemma2", "Gemma2");
+  return gemma("gemma2", "Gemma2", "gemma2");
 }
 
 Family gemma3_text_family() {
-  Family family = gemma("gemma3_text", "Gemma3Text");
+  Family family = gemma("gemma3_text", "Gemma3Text", "gemma3");
+  family.gguf.settings.push_back({"rope_local_base_freq", gguf_key::kRopeBaseWindow, GgufSetting::kReal});
   family.causal_lm_class = "Gemma3ForCausalLM";
   return family;
 }

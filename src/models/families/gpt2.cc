@@ -54,6 +54,13 @@ Family gpt2_family() {
   Family family{"gpt2",     "GPT2",       {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
                 {"c_attn"}, std::nullopt, describe_gpt2};
   family.causal_lm_class = "GPT2LMHeadModel";
+  family.gguf.architecture = "gpt2";
+  family.gguf.settings = {{"n_embd", gguf_key::kEmbeddingLength, GgufSetting::kInteger, true},
+                          {"n_layer", gguf_key::kBlockCount, GgufSetting::kInteger, true},
+                          {"n_inner", gguf_key::kFeedForwardLength, GgufSetting::kInteger, true},
+                          {"n_head", gguf_key::kHeadCount, GgufSetting::kInteger, true},
+                          {"n_positions", gguf_key::kContextLength, GgufSetting::kInteger, true},
+                          {"layer_norm_epsilon", gguf_key::kNormEpsilon, GgufSetting::kReal, true}};
   return family;
 }
 

@@ -44,22 +44,53 @@ Family llama_like(const char* model_type, const char* class_prefix) {
           {"q_proj", "v_proj"}, std::nullopt, describe_llama};
 }
 
+// Mistral's files are Llama's; a window is what tells them apart.
+void complete_llama(const GgufFile& file, nlohmann::json& config) {
+  detail::set_by_tensor(file, "blk.0.attn_q.bias", "attention_bias", config);
+  detail::set_by_tensor(file, "blk.0.ffn_up.bias", "mlp_bias", config);
+  const std::string window = std::string("llama.") + gguf_key::kSlidingWindow;
+  const int64_t width = file.integer(window).value_or(0);
+  if (width <= 0) return;
+  config["model_type"] = "mistral";
+  config["sliding_window"] = width;
+}
+
+void complete_qwen3(const GgufFile& file, nlohmann::json& config) {
+  detail::set_by_tensor(file, "blk.0.attn_q.bias", "attention_bias", config);
+}
+
+GgufFacts llama_gguf() {
+  GgufFacts facts = detail::decoder_gguf("llama");
+  facts.interleaves_heads = true;
+  facts.complete = complete_llama;
+  return facts;
+}
+
 }  // namespace
 
 Family llama_family() {
-  return llama_like("llama", "Llama");
+  Family family = llama_like("llama", "Llama");
+  family.gguf = llama_gguf();
+  return family;
 }
 
 Family mistral_family() {
-  return llama_like("mistral", "Mistral");
+  Family family = llama_like("mistral", "Mistral");
+  family.gguf = llama_gguf();
+  return family;
 }
 
 Family qwen2_family() {
-  return llama_like("qwen2", "Qwen2");
+  Family family = llama_like("qwen2", "Qwen2");
+  family.gguf = detail::decoder_gguf("qwen2");
+  return family;
 }
 
 Family qwen3_family() {
-  return llama_like("qwen3", "Qwen3");
+  Family family = llama_like("qwen3", "Qwen3");
+  family.gguf = detail::decoder_gguf("qwen3");
+  family.gguf.complete = complete_qwen3;
+  return family;
 }
 
 }  // namespace msplora

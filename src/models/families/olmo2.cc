@@ -30,12 +30,14 @@ Architecture describe_olmo2(detail::ConfigReader& config, ModelTask task) {
 }  // namespace
 
 Family olmo2_family() {
-  return {"olmo2",
-          "Olmo2",
-          {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
-          {"q_proj", "v_proj"},
-          std::nullopt,
-          describe_olmo2};
+  Family family{"olmo2",
+                "Olmo2",
+                {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
+                {"q_proj", "v_proj"},
+                std::nullopt,
+                describe_olmo2};
+  family.gguf = detail::decoder_gguf("olmo2");
+  return family;
 }
 
 }  // namespace msplora

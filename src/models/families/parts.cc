@@ -171,4 +171,23 @@ void set_decoder_head(Architecture& architecture, ConfigReader& config, bool tie
   }
 }
 
+GgufFacts decoder_gguf(std::string architecture) {
+  GgufFacts facts;
+  facts.architecture = std::move(architecture);
+  facts.settings = {{"hidden_size", gguf_key::kEmbeddingLength, GgufSetting::kInteger, true},
+                    {"num_hidden_layers", gguf_key::kBlockCount, GgufSetting::kInteger, true},
+                    {"intermediate_size", gguf_key::kFeedForwardLength, GgufSetting::kInteger, true},
+                    {"num_attention_heads", gguf_key::kHeadCount, GgufSetting::kInteger, true},
+                    {"num_key_value_heads", gguf_key::kHeadCountKv, GgufSetting::kInteger},
+                    {"head_dim", gguf_key::kKeyLength, GgufSetting::kInteger},
+                    {"max_position_embeddings", gguf_key::kContextLength, GgufSetting::kInteger, true},
+                    {"rms_norm_eps", gguf_key::kRmsEpsilon, GgufSetting::kReal, true},
+                    {"rope_theta", gguf_key::kRopeBase, GgufSetting::kReal}};
+  return facts;
+}
+
+void set_by_tensor(const GgufFile& file, const char* tensor, const char* key, nlohmann::json& config) {
+  config[key] = file.find(tensor) != nullptr;
+}
+
 }  // namespace msplora::detail

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "models/config_reader.h"
+#include "models/families/family.h"
 #include "msplora/models/architecture.h"
 
 /// Pieces that several families are put together from.
@@ -51,5 +52,10 @@ void add_blocks(Architecture& architecture, ConfigReader& config, BlockSpec bloc
 /// The head of the architecture's task: lm_head, without bias and the table of words where config.json says
 /// so, or `score` on the last token.
 void set_decoder_head(Architecture& architecture, ConfigReader& config, bool tied_by_default);
+
+/// GGUF files of decoders of Llama's kind.
+GgufFacts decoder_gguf(std::string architecture);
+/// Sets a flag of config.json by whether the file has a tensor.
+void set_by_tensor(const GgufFile& file, const char* tensor, const char* key, nlohmann::json& config);
 
 }  // namespace msplora::detail

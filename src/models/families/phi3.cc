@@ -29,11 +29,24 @@ Architecture describe_phi3(detail::ConfigReader& config, ModelTask task) {
   return a;
 }
 
+// A window of 0 is none; angles may be those of a part of a head.
+void complete_phi3(const GgufFile& file, nlohmann::json& config) {
+  const int64_t window = file.integer(std::string("phi3.") + gguf_key::kSlidingWindow).value_or(0);
+  config["sliding_window"] = window > 0 ? nlohmann::json(window) : nlohmann::json();
+  const int64_t turned = file.integer(std::string("phi3.") + gguf_key::kRopeDimensions).value_or(0);
+  const int64_t width = config.value("head_dim", int64_t{0});
+  if (turned > 0 && width > 0 && turned != width)
+    config["partial_rotary_factor"] = static_cast<double>(turned) / static_cast<double>(width);
+}
+
 }  // namespace
 
 Family phi3_family() {
-  return {"phi3",       "Phi3",       {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
-          {"qkv_proj"}, std::nullopt, describe_phi3};
+  Family family{"phi3",       "Phi3",       {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
+                {"qkv_proj"}, std::nullopt, describe_phi3};
+  family.gguf = detail::decoder_gguf("phi3");
+  family.gguf.complete = complete_phi3;
+  return family;
 }
 
 }  // namespace msplora

@@ -48,15 +48,24 @@ Architecture describe_smollm3(detail::ConfigReader& config, ModelTask task) {
   return a;
 }
 
+void complete_smollm3(const GgufFile& file, nlohmann::json& config) {
+  detail::set_by_tensor(file, "blk.0.attn_q.bias", "attention_bias", config);
+  detail::set_by_tensor(file, "blk.0.ffn_up.bias", "mlp_bias", config);
+}
+
 }  // namespace
 
 Family smollm3_family() {
-  return {"smollm3",
-          "SmolLM3",
-          {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
-          {"q_proj", "v_proj"},
-          std::nullopt,
-          describe_smollm3};
+  Family family{"smollm3",
+                "SmolLM3",
+                {ModelTask::kCausalLm, ModelTask::kSequenceClassification},
+                {"q_proj", "v_proj"},
+                std::nullopt,
+                describe_smollm3};
+  family.gguf = detail::decoder_gguf("smollm3");
+  family.gguf.interleaves_heads = true;
+  family.gguf.complete = complete_smollm3;
+  return family;
 }
 
 }  // namespace msplora
