@@ -5,7 +5,9 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 #include <algorithm>
+#include <cmath>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -30,17 +32,19 @@ at::Tensor drawn(int64_t rows, int64_t columns, const char* name, at::ScalarType
 
 class AtLinear : public GemmVariant {
  public:
-  AtLinear(at::Tensor x, at::Tensor weight, at::Tensor y)
-      : x_(std::move(x)), weight_(std::move(weight)), y_(std::move(y)) {}
+  AtLinear(at::Tensor x, std::vector<at::Tensor> weights, at::Tensor y)
+      : x_(std::move(x)), weights_(std::move(weights)), y_(std::move(y)) {}
   std::string name() const override { return "at::linear"; }
   void run() override {
-    at::linear_out(y_, x_, weight_);
+    for (const at::Tensor& weight : weights_) at::linear_out(y_, x_, weight);
     synchronize(y_.device());
   }
   at::Tensor result() const override { return y_; }
 
  private:
-  at::Tensor x_, weight_, y_;
+  at::Tensor x_;
+  std::vector<at::Tensor> weights_;
+  at::Tensor y_;
 };
 
 using detail::Direction;
@@ -48,13 +52,14 @@ using detail::Direction;
 class PackedKernel : public GemmVariant {
  public:
   /// Backward: the weight is given as its transpose, so that the result is the same.
-  PackedKernel(at::Tensor x, const at::Tensor& weight, at::Tensor y, Direction direction)
-      : x_(std::move(x)),
-        y_(std::move(y)),
-        product_(detail::make_kernel_product(
-            {weight.size(0), weight.size(1), weight.scalar_type(),
-             [weight](int64_t begin, int64_t end) { return weight.slice(0, begin, end); }})),
-        direction_(direction) {}
+  PackedKernel(at::Tensor x, const at::Tensor& weight, at::Tensor y, Direction direction, int64_t copies = 1)
+      : x_(std::move(x)), y_(std::move(y)), direction_(direction) {
+    for (int64_t copy = 0; copy < copies; ++copy) {
+      products_.push_back(detail::make_kernel_product(
+          {weight.size(0), weight.size(1), weight.scalar_type(),
+           [weight](int64_t begin, int64_t end) { return weight.slice(0, begin, end); }}));
+    }
+  }
   std::string name() const override {
     return direction_ == Direction::kForward ? "packed weight" : "packed weight, turned";
   }
@@ -63,15 +68,19 @@ class PackedKernel : public GemmVariant {
     call.x = x_.data_ptr();
     call.rows = x_.size(0);
     call.y = y_.data_ptr();
-    product_->run(direction_, call);
+    for (const auto& product : products_) product->run(direction_, call);
   }
   at::Tensor result() const override { return y_; }
 
  private:
   at::Tensor x_, y_;
-  std::unique_ptr<detail::PackedProduct> product_;
+  std::vector<std::unique_ptr<detail::PackedProduct>> products_;
   Direction direction_;
 };
+
+double weight_bytes(const GemmSize& size, at::ScalarType dtype) {
+  return static_cast<double>(size.in * size.out) * static_cast<double>(c10::elementSize(dtype));
+}
 
 }  // namespace
 
@@ -81,14 +90,29 @@ std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at
                    weight = drawn(size.out, size.in, "w", dtype).to(device);
   const at::Tensor y = at::empty({size.rows, size.out}, x.options());
   std::vector<std::unique_ptr<GemmVariant>> variants;
-  variants.push_back(std::make_unique<AtLinear>(x, weight, y));
+  const int64_t copies = gemm_copies(size, dtype);
+  std::vector<at::Tensor> weights = {weight};
+  while (static_cast<int64_t>(weights.size()) < copies) weights.push_back(weight.clone());
+  variants.push_back(std::make_unique<AtLinear>(x, std::move(weights), y));
   if (!device.is_cpu()) return variants;
   if (detail::suits_kernel_product(dtype, size.out, size.in)) {
-    variants.push_back(std::make_unique<PackedKernel>(x, weight, y, Direction::kForward));
+    variants.push_back(std::make_unique<PackedKernel>(x, weight, y, Direction::kForward, copies));
+    if (copies > 1) return variants;
     variants.push_back(std::make_unique<PackedKernel>(x, weight.t().contiguous(), y, Direction::kBackward));
   }
   if (auto packed = detail::onednn_packed_gemm(x, weight, y)) variants.push_back(std::move(packed));
   return variants;
+}
+
+int64_t gemm_copies(const GemmSize& size, at::ScalarType dtype) {
+  constexpr int64_t kFewRows = 16;
+  constexpr double kBeyondCaches = 256 << 20;
+  if (size.rows > kFewRows) return 1;
+  return static_cast<int64_t>(std::ceil(kBeyondCaches / weight_bytes(size, dtype)));
+}
+
+double GemmResult::best_bytes_per_second() const {
+  return weight_bytes(size, dtype) / timings.best();
 }
 
 std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
@@ -105,8 +129,11 @@ std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
     }
   }
   for (int64_t repetition = 0; repetition < repetitions; ++repetition) {
-    for (size_t i = 0; i < variants.size(); ++i)
-      results[i].timings.seconds.push_back(time_of([&] { variants[i]->run(); }));
+    for (size_t i = 0; i < variants.size(); ++i) {
+      const double seconds = time_of([&] { variants[i]->run(); });
+      results[i].timings.seconds.push_back(
+          seconds / static_cast<double>(gemm_copies(results[i].size, results[i].dtype)));
+    }
   }
   return results;
 }
@@ -155,6 +182,40 @@ double copy_bandwidth(int64_t bytes, int64_t repetitions) {
     const double seconds = time_of([&] { to.copy_(from); });
     best = std::max(best, 2.0 * static_cast<double>(bytes) / seconds);
   }
+  return best;
+}
+
+namespace {
+
+// A page ahead, which the processor alone does not look.
+int64_t sum_of(const int64_t* numbers, int64_t count) {
+  constexpr int64_t kLine = 8, kAhead = 512;
+  int64_t sums[kLine] = {};
+  for (int64_t i = 0; i + kLine <= count; i += kLine) {
+    __builtin_prefetch(numbers + i + kAhead, 0);
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kLine; ++j) sums[j] += numbers[i + j];
+  }
+  return std::accumulate(sums, sums + kLine, int64_t{0});
+}
+
+}  // namespace
+
+double read_bandwidth(int64_t bytes, int64_t repetitions) {
+  constexpr int64_t kPart = 8 << 10;  // numbers
+  const at::Tensor array = at::ones({bytes / (8 * kPart) * kPart}, at::kLong);
+  const int64_t* const numbers = array.data_ptr<int64_t>();
+  const int64_t parts = array.numel() / kPart;
+  double best = 0.0;
+  int64_t sum = 0;
+  for (int64_t i = 0; i < repetitions; ++i) {
+    const double seconds = time_of([&] {
+#pragma omp parallel for schedule(static) reduction(+ : sum)
+      for (int64_t part = 0; part < parts; ++part) sum += sum_of(numbers + part * kPart, kPart);
+    });
+    best = std::max(best, static_cast<double>(array.nbytes()) / seconds);
+  }
+  TORCH_INTERNAL_ASSERT(sum == array.numel() * repetitions);  // and so it was read
   return best;
 }
 

@@ -19,12 +19,16 @@ struct GemmSize {
   }
 };
 
+/// Copies of W that a product is timed with, one after the other. With few rows it reads W from memory, as a
+/// model that writes does: then the copies take 256 MiB together. Else 1.
+int64_t gemm_copies(const GemmSize& size, at::ScalarType dtype);
+
 /// One way to compute a product, with its operands.
 class GemmVariant {
  public:
   virtual ~GemmVariant() = default;
   virtual std::string name() const = 0;
-  virtual void run() = 0;
+  virtual void run() = 0;                 // with every copy of W
   virtual at::Tensor result() const = 0;  // of the last run, [rows, out]
 };
 
@@ -38,9 +42,11 @@ struct GemmResult {
   GemmSize size;
   at::ScalarType dtype = at::kFloat;
   std::string variant;
-  Timings timings;
+  Timings timings;  // of one product
   double best_flops_per_second() const { return size.flops() / timings.best(); }
   double median_flops_per_second() const { return size.flops() / timings.median(); }
+  /// Of W alone.
+  double best_bytes_per_second() const;
 };
 
 /// Runs every variant of every size and dtype `repetitions` times, in turn: what slows the machine down for a
@@ -66,5 +72,7 @@ class GemmRoof {
 
 /// Bytes a second of copying `bytes`, read and written bytes counted both: the best of `repetitions`.
 double copy_bandwidth(int64_t bytes, int64_t repetitions);
+/// The same of reading alone, by all threads, each from its own part.
+double read_bandwidth(int64_t bytes, int64_t repetitions);
 
 }  // namespace msplora

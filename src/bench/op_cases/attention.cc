@@ -213,6 +213,8 @@ std::vector<AttentionSizes> ranged_cases() {
   const Segments blind = {{0, 40, 0, 10, 0, 30}, {40, 70, 10, 20, 0, 60}};  // the first queries see nothing
   const Segments empty = {{0, 3, 0, 0, 0, 0}, {3, 0, 0, 5, 0, 0}, {3, 4, 5, 6, 0, 0}};
   const Segments mixed = {{4, 3, 11, 5, 2, 0}, {0, 4, 0, 11, 7, 0}};  // not in order
+  const Segments few = {{0, 1, 0, 600, 599, 0}, {1, 3, 600, 300, 297, 0}, {4, 4, 900, 5, 1, 0}};
+  const Segments few_blind = {{0, 2, 0, 10, 0, 30}, {2, 1, 10, 17, 16, 0}, {3, 20, 27, 20, 0, 0}};
   return {{first_token_segments({0, 40, 41}), 2, 1, 32, 0.1},
           {last_token_segments({0, 9, 70}), 2, 2, 6, 0.0, -1, 0},
           {last_token_segments({0, 90, 91, 99}), 4, 2, 16, 0.0, 6, 0},
@@ -226,22 +228,27 @@ std::vector<AttentionSizes> ranged_cases() {
           {blind, 2, 2, 16, 0.0, -1, 0},
           {blind, 2, 1, 16, 0.2, 3, 0},
           {empty, 2, 1, 3},
-          {mixed, 2, 1, 2, 0.0, 4, 0}};
+          {mixed, 2, 1, 2, 0.0, 4, 0},
+          {few, 9, 3, 64, 0.0, -1, 0},
+          {few, 2, 1, 80, 0.0, 290, 0},
+          {few, 5, 1, 7, 0.0, -1, 0},
+          {few_blind, 4, 2, 24, 0.0, -1, 0}};
 }
 
 /// Caps and relative terms, in pairs with the rest.
 std::vector<AttentionSizes> term_cases() {
   const Segments small = packed({0, 3, 7}), some = packed({0, 33, 34, 100}),
-                 cache = {{0, 1, 0, 41, 40, 0}, {1, 5, 41, 12, 7, 0}};
+                 cache = {{0, 1, 0, 41, 40, 0}, {1, 5, 41, 12, 7, 0}},
+                 few = {{0, 1, 0, 300, 299, 0}, {1, 2, 300, 40, 38, 0}};
   const Segments blind = {{0, 40, 0, 10, 0, 30}}, empty = {{0, 3, 0, 0, 0, 0}, {3, 4, 0, 6, 0, 0}};
   std::vector<AttentionSizes> cases = {
-      {small, 2, 1, 3, 0.0, -1, -1, 0.7},     {some, 4, 2, 16, 0.0, -1, 0, 2.0},
-      {some, 2, 2, 24, 0.2, 19, 0, 1.0},      {cache, 2, 1, 16, 0.0, 15, 0, 3.0},
-      {blind, 2, 1, 16, 0.0, -1, 0, 1.5},     {small, 2, 1, 2, 0.0, -1, -1, 0.0, 4},
-      {some, 4, 2, 16, 0.0, -1, -1, 0.0, 20}, {some, 3, 3, 10, 0.1, -1, -1, 0.0, 150},
-      {some, 2, 2, 16, 0.0, 9, 4, 0.0, 30},   {some, 4, 2, 8, 0.0, -1, 0, 2.0, 6},
-      {cache, 2, 1, 16, 0.0, -1, 0, 0.0, 12}, {blind, 2, 1, 16, 0.0, -1, 0, 0.0, 12},
-      {empty, 2, 1, 16, 0.0, -1, -1, 0.0, 3}};
+      {small, 2, 1, 3, 0.0, -1, -1, 0.7},      {some, 4, 2, 16, 0.0, -1, 0, 2.0},
+      {some, 2, 2, 24, 0.2, 19, 0, 1.0},       {cache, 2, 1, 16, 0.0, 15, 0, 3.0},
+      {blind, 2, 1, 16, 0.0, -1, 0, 1.5},      {few, 4, 1, 16, 0.0, -1, 0, 2.0},
+      {small, 2, 1, 2, 0.0, -1, -1, 0.0, 4},   {some, 4, 2, 16, 0.0, -1, -1, 0.0, 20},
+      {some, 3, 3, 10, 0.1, -1, -1, 0.0, 150}, {some, 2, 2, 16, 0.0, 9, 4, 0.0, 30},
+      {some, 4, 2, 8, 0.0, -1, 0, 2.0, 6},     {cache, 2, 1, 16, 0.0, -1, 0, 0.0, 12},
+      {blind, 2, 1, 16, 0.0, -1, 0, 0.0, 12},  {empty, 2, 1, 16, 0.0, -1, -1, 0.0, 3}};
   for (const auto& [key, query, bias] :
        {std::tuple{true, false, false}, {false, true, false}, {false, false, true}, {true, true, false}}) {
     AttentionSizes one{some, 4, 2, 12, 0.0, -1, -1, 0.0, 50};

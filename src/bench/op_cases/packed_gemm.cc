@@ -94,8 +94,8 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
 }
 
 // Odd sizes around tiles and panels of every instruction set, and an inner dimension of several ranges.
-constexpr ProductSizes kProducts[] = {{1, 2, 1},    {3, 8, 5},     {8, 48, 48},  {9, 50, 49},
-                                      {33, 96, 95}, {130, 64, 97}, {20, 7000, 9}};
+constexpr ProductSizes kProducts[] = {{1, 2, 1},    {3, 8, 5},     {8, 48, 48},   {9, 50, 49},
+                                      {33, 96, 95}, {130, 64, 97}, {20, 7000, 9}, {2, 3500, 500}};
 
 OpCases products(const std::vector<std::pair<std::string, Asked>>& questions) {
   OpCases cases;

@@ -1,5 +1,6 @@
 #include <type_traits>
 
+#include "kernels/cpu/attention_few.h"
 #include "kernels/cpu/attention_terms.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/small_gemm.h"
@@ -151,6 +152,7 @@ void backward_of_kv_head(const AttentionBackward<T>& op, int64_t kv_head) {
 
 template <typename T>
 void attention(const Attention<T>& op) {
+  if (!attention_of_few(op)) return;
   if constexpr (std::is_same_v<T, Bfloat16>) {
     if (attention_in_pairs(op)) return;
   }
@@ -158,7 +160,7 @@ void attention(const Attention<T>& op) {
 #pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(op))
   for (int64_t task = 0; task < tasks; ++task) {
     const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-    if (tile.queries > 0) forward_tile(op, tile);
+    if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads])) forward_tile(op, tile);
   }
 }
 

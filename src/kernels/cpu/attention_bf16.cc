@@ -4,6 +4,7 @@
 // bfloat16 before they enter a product, as in FlashAttention; softmax, masks and sums stay in float.
 #include <cmath>
 
+#include "kernels/cpu/attention_few.h"
 #include "kernels/cpu/attention_tile.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
@@ -412,7 +413,7 @@ bool attention_in_pairs(const Attention<Bfloat16>& op) {
 #pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(op))
   for (int64_t task = 0; task < tasks; ++task) {
     const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-    if (tile.queries > 0) forward_head(op, tile);
+    if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads])) forward_head(op, tile);
   }
   return true;
 }

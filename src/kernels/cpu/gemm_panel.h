@@ -38,6 +38,12 @@ inline constexpr int kSide = 8;
 typedef uint16_t Halves __attribute__((vector_size(kSide * 2)));
 typedef uint32_t Words __attribute__((vector_size(kSide * 4)));
 
+// Vectors are not returned: without AVX that is another ABI.
+template <typename V>
+MSPLORA_INLINE void load_row(const void* from, V& to) {
+  __builtin_memcpy(&to, from, sizeof(to));
+}
+
 // Interleaving rows i and i + 4 turns the index (row, column) by one bit; three turns exchange its halves.
 template <typename V>
 MSPLORA_INLINE void transpose_square(V (&rows)[kSide]) {
@@ -52,11 +58,35 @@ MSPLORA_INLINE void transpose_square(V (&rows)[kSide]) {
   }
 }
 
-// Vectors are not returned: without AVX that is another ABI.
-template <typename V>
-MSPLORA_INLINE void load_row(const void* from, V& to) {
-  __builtin_memcpy(&to, from, sizeof(to));
+// Columns of the square whose rows begin `stride` bytes apart.
+MSPLORA_INLINE void load_turned(const char* from, int64_t stride, Halves (&square)[kSide]) {
+  for (int i = 0; i < kSide; ++i) load_row(from + i * stride, square[i]);
+  transpose_square(square);
 }
+#if defined(__AVX2__)
+// Words need shuffles inside of quarters alone where the halves of rows are loaded to their places.
+MSPLORA_INLINE void load_turned(const char* from, int64_t stride, Words (&square)[kSide]) {
+  for (int half = 0; half < 2; ++half) {
+    __m256i rows[4];
+    for (int i = 0; i < 4; ++i) {
+      const char* at = from + i * stride + 16 * half;
+      const auto quarter = [](const char* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+      rows[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(quarter(at)), quarter(at + 4 * stride), 1);
+    }
+    const __m256i a = _mm256_unpacklo_epi32(rows[0], rows[1]), b = _mm256_unpackhi_epi32(rows[0], rows[1]),
+                  c = _mm256_unpacklo_epi32(rows[2], rows[3]), d = _mm256_unpackhi_epi32(rows[2], rows[3]);
+    square[4 * half] = (Words)_mm256_unpacklo_epi64(a, c);
+    square[4 * half + 1] = (Words)_mm256_unpackhi_epi64(a, c);
+    square[4 * half + 2] = (Words)_mm256_unpacklo_epi64(b, d);
+    square[4 * half + 3] = (Words)_mm256_unpackhi_epi64(b, d);
+  }
+}
+#else
+MSPLORA_INLINE void load_turned(const char* from, int64_t stride, Words (&square)[kSide]) {
+  for (int i = 0; i < kSide; ++i) load_row(from + i * stride, square[i]);
+  transpose_square(square);
+}
+#endif
 
 // Stores a turned square: to[j, c] = square[j][c], with rows of kPanel.
 template <typename T, typename V>
@@ -77,32 +107,52 @@ MSPLORA_INLINE void store_pairs(const Words (&square)[kSide], uint32_t* to) {
   }
 }
 
+// Words or halves that a panel is turned in, and rows that one of them spans.
+template <typename T>
+using TurnedUnit = std::conditional_t<sizeof(T) == 4 || kStep<T> == 2, Words, Halves>;
+template <typename T>
+inline constexpr int64_t kUnitBytes = static_cast<int64_t>(sizeof(TurnedUnit<T>)) / kSide;
+
+// Where a panel of columns from `column` on of W [inner, width] lies in `packed`, which holds its transpose:
+// rows in blocks of kPanel, each in one piece of kBlockSize bytes, `stride` apart.
+template <typename T>
+struct TurnedBlocks {
+  static constexpr int64_t kBlockSize = kPanel * kPanel * static_cast<int64_t>(sizeof(T));
+  const char* first;  // of the rows from 0 on
+  int64_t stride;
+
+  TurnedBlocks(const T* packed, int64_t width, int64_t column)
+      : first(reinterpret_cast<const char*>(packed) + column / kStep<T> * kPanel * kUnitBytes<T>),
+        stride(ceil_div(width, kStep<T>) * kPanel * kUnitBytes<T>) {}
+};
+
 // Rows [first, first + rows) of the panel of columns from `column` on of W [inner, width], out of `packed`,
 // which holds its transpose. `first` and `rows` are multiples of kPanel; rows from `inner` on are zero.
 template <typename T>
 void fill_from_transposed(const T* packed, int64_t inner, int64_t width, int64_t column, int64_t first,
                           int64_t rows, T* to) {
-  using V = std::conditional_t<sizeof(T) == 4 || kStep<T> == 2, Words, Halves>;
+  using V = TurnedUnit<T>;
   // In units of V's elements: those of a column stand kPanel apart.
   const int64_t deep = ceil_div(width, kStep<T>), begin = column / kStep<T>;
-  constexpr int64_t kBlock = kPanel * kPanel * static_cast<int64_t>(sizeof(T));  // that lies together
+  constexpr int64_t stride = kPanel * kUnitBytes<T>, kBlock = TurnedBlocks<T>::kBlockSize;
+  const TurnedBlocks<T> blocks(packed, width, column);
   for (int64_t j = first; j < first + rows; j += kSide) {
-    const char* panel = reinterpret_cast<const char*>(packed) +
-                        (j / kPanel * deep * kPanel + j % kPanel) * static_cast<int64_t>(sizeof(V)) / kSide;
+    const char* block = blocks.first + j / kPanel * blocks.stride;
     // No hardware foresees the way to the next block.
-    const char* next =
-        panel + ((begin + deep) * kPanel - j % kPanel) * static_cast<int64_t>(sizeof(V)) / kSide;
     for (int64_t at = kBlock * (j % kPanel) / kPanel; at < kBlock * (j % kPanel + kSide) / kPanel; at += 64)
-      __builtin_prefetch(next + at, 0);
+      __builtin_prefetch(block + blocks.stride + at, 0);
+    const char* from = block + j % kPanel * kUnitBytes<T>;
     for (int64_t c = 0; c < kPanel / kStep<T>; c += kSide) {
       V square[kSide];
-      for (int i = 0; i < kSide; ++i) {
-        const int64_t at = begin + c + i;
-        square[i] = V{};
-        if (at < deep && j < inner)
-          load_row(panel + at * kPanel * static_cast<int64_t>(sizeof(V)) / kSide, square[i]);
+      if (j < inner && begin + c + kSide <= deep) {
+        load_turned(from + c * stride, stride, square);
+      } else {
+        for (int64_t i = c; i < c + kSide; ++i) {
+          square[i - c] = V{};
+          if (j < inner && begin + i < deep) load_row(from + i * stride, square[i - c]);
+        }
+        transpose_square(square);
       }
-      transpose_square(square);
       T* corner = to + (j - first) * kPanel;
       if constexpr (kStep<T> == 2) {
         store_pairs(square, reinterpret_cast<uint32_t*>(corner) + 2 * c);

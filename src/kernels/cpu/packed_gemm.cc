@@ -18,8 +18,15 @@ constexpr int64_t kLongestInner = 6 << 10;  // bytes of a row of x in one pass
 
 // Where panels are formed by turning others, which costs what ten to twenty rows cost, they serve more rows,
 // which then stream by.
-constexpr int64_t kMostTurnedRows = 1024;
+constexpr int64_t kMostTurnedRows = 4096;
 constexpr int64_t kTasksOfAThread = 8;  // so that one that is held up delays the others little
+
+// A tile or less has little to do for each number of W: what counts is that W streams from memory. Threads
+// take runs of panels, and ask for lines so many bytes ahead, also across the end of a panel.
+constexpr int64_t kBytesAhead = 4 << 10;
+
+// Products of two numbers, below which a parallel region costs more than it saves.
+constexpr int64_t kParallelProducts = 1 << 16;
 
 constexpr int kSumSlot = 0, kUpSlot = 1, kPanelSlot = 2;
 
@@ -61,12 +68,29 @@ MSPLORA_INLINE void step(const Bfloat16* x, int64_t stride, const Bfloat16* w, V
 #endif
 }
 
+// Lines that will be turned next: the n-th is line n % kLinesOfABlock of a block. They are fetched into the
+// second-level cache while tiles are computed, as turning a panel waits for nothing else.
+template <typename T>
+struct TurnedNext {
+  static constexpr int64_t kLinesOfABlock = TurnedBlocks<T>::kBlockSize / 64;
+  const char* blocks = nullptr;  // null: there are none
+  int64_t stride = 0;
+  int64_t line = 0, end = 0;  // those of this tile
+
+  MSPLORA_INLINE void fetch(const TurnedNext& next, int64_t part, int64_t parts) {
+    const int64_t lines = next.end - next.line;
+    for (int64_t n = next.line + lines * part / parts; n < next.line + lines * (part + 1) / parts; ++n)
+      __builtin_prefetch(next.blocks + n / kLinesOfABlock * next.stride + n % kLinesOfABlock * 64, 0, 2);
+  }
+};
+
 // Where sums of a tile end up, whose lines are far apart and so fetched while the sums are formed: a row
 // every few steps, as a burst of requests would hold up the loop.
 template <typename T>
 struct TileEnd {
   const PackedGemm<T>* op;  // null: the sums are not complete yet
   int64_t row, column;
+  TurnedNext<T> next;
 };
 
 // Inlined by force: GCC drops calls of a function that does nothing but fetch.
@@ -93,12 +117,23 @@ void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_fir
     for (int j = 0; j < kVectors; ++j)
       sums[i][j] = is_first ? splat(0.0f) : load(to + i * kPanel + j * kLanes);
   int64_t k = 0;
-  for (int64_t i = 0; end.op && i < kRows; ++i) {
-    const int64_t until = inner * (i + 1) / (2 * kTileRows);
-    for (; k < until; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
-    fetch(end, i);
+  if constexpr (kRows < kTileRows) {
+    for (; k < inner; k += kStep<T>) {
+      const char* ahead = reinterpret_cast<const char*>(panel + k * kPanel) + kBytesAhead;
+#pragma GCC unroll 3
+      for (size_t line = 0; line < kStep<T> * kPanel * sizeof(T); line += 64)
+        __builtin_prefetch(ahead + line, 0);
+      step<kRows>(x + k, stride, panel + k * kPanel, sums);
+    }
+  } else {
+    for (int64_t i = 0; i < kRows; ++i) {
+      const int64_t until = inner * (i + 1) / (2 * kTileRows);
+      for (; k < until; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
+      if (end.op) fetch(end, i);
+      if (end.next.blocks) TurnedNext<T>::fetch(end.next, i, kRows);
+    }
+    for (; k < inner; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
   }
-  for (; k < inner; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 3
@@ -262,9 +297,9 @@ void add_update_to(const PackedGemm<T>& op, int64_t row, int64_t rows, const Pan
   for (int64_t i = 0; i < rows; ++i) add_update<1>(z + i * op.rank, op.rank, ranks, to + i * kPanel);
 }
 
-// How a product is cut: rows in blocks, the inner dimension in ranges. A task is a panel and a block.
+// How a product is cut: rows in blocks, the inner dimension in ranges. A task is a block and a run of panels.
 struct Cut {
-  int64_t block_rows, blocks, range, panels;
+  int64_t block_rows, blocks, range, panels, run;
 };
 
 template <typename T>
@@ -287,6 +322,11 @@ Cut cut_of(const PackedGemm<T>& op) {
   cut.blocks = ceil_div(op.rows, largest);
   cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
   cut.blocks = ceil_div(op.rows, cut.block_rows);
+  cut.run = 1;
+  if (op.rows <= kTileRows && !op.is_transposed) {
+    cut.range = whole_steps<T>(op.inner);
+    cut.run = ceil_div(cut.panels, kTasksOfAThread * omp_get_max_threads());
+  }
   return cut;
 }
 
@@ -294,6 +334,20 @@ template <typename T>
 T* scratch_of(int slot, int64_t elements) {
   return reinterpret_cast<T*>(
       thread_scratch(slot, ceil_div(elements * static_cast<int64_t>(sizeof(T)), sizeof(float))));
+}
+
+// What is turned after the rows before `k` of a panel: the next range of it, or, as tasks go out in turn, the
+// first range of the panel that this thread probably gets.
+template <typename T>
+TurnedNext<T> next_turned(const PackedGemm<T>& op, const Cut& cut, int64_t panel, int64_t k) {
+  if (k >= op.inner) {
+    k = 0;
+    panel = (panel + omp_get_num_threads()) % cut.panels;
+  }
+  const TurnedBlocks<T> blocks(op.packed, op.width, panel * kPanel);
+  const int64_t rows = op.inner - k < cut.range ? op.inner - k : cut.range;
+  return {blocks.first + k / kPanel * blocks.stride, blocks.stride, 0,
+          ceil_div(rows, kPanel) * TurnedNext<T>::kLinesOfABlock};
 }
 
 template <typename T>
@@ -308,11 +362,14 @@ void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_
     const int64_t inner = op.inner - k < cut.range ? op.inner - k : cut.range;
     const bool is_last = k + inner == op.inner;
     if (turned) fill_from_transposed(op.packed, op.inner, op.width, column, k, cut.range, turned);
+    const TurnedNext<T> next = turned ? next_turned(op, cut, panel, k + cut.range) : TurnedNext<T>{};
     const T* part = turned ? turned : op.packed + (panel * whole_steps<T>(op.inner) + k) * kPanel;
     for (int64_t row = first; row < last; row += kTileRows) {
       const int64_t rows = last - row < kTileRows ? last - row : kTileRows;
       float* to = is_whole ? sums : sums + (row - first) * kPanel;
-      const TileEnd<T> end{is_last ? &op : nullptr, row, column};
+      TileEnd<T> end{is_last ? &op : nullptr, row, column, next};
+      end.next.line = next.end * (row - first) / (last - first);
+      end.next.end = next.end * (row + rows - first) / (last - first);
       tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, part, k == 0, to, end);
       if (is_last && ranks.end > ranks.begin) add_update_to(op, row, rows, ranks, to);
       if (is_last) finish(op, to, row, rows, column, columns);
@@ -328,13 +385,16 @@ void packed_gemm(const PackedGemm<T>& op) {
   const Cut cut = cut_of(op);
   const Finish<T> finish = finish_of(op);
   const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels) : nullptr;
-#pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.width > kParallelElements / 4)
-  for (int64_t task = 0; task < cut.blocks * cut.panels; ++task) {
-    const int64_t first = task / cut.panels * cut.block_rows, panel = task % cut.panels;
+  const int64_t runs = ceil_div(cut.panels, cut.run);
+#pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.inner * op.width > kParallelProducts)
+  for (int64_t task = 0; task < cut.blocks * runs; ++task) {
+    const int64_t first = task / runs * cut.block_rows, begin = task % runs * cut.run;
     const int64_t last = first + cut.block_rows < op.rows ? first + cut.block_rows : op.rows;
-    PanelRanks ranks = ranks_of(op, panel);
-    if (up) ranks.up = up + panel * op.rank * kPanel;
-    one_panel(op, cut, finish, first, last, panel, ranks);
+    for (int64_t panel = begin; panel < begin + cut.run && panel < cut.panels; ++panel) {
+      PanelRanks ranks = ranks_of(op, panel);
+      if (up) ranks.up = up + panel * op.rank * kPanel;
+      one_panel(op, cut, finish, first, last, panel, ranks);
+    }
   }
 }
 
