@@ -14,6 +14,7 @@ Command add_bench_step(CLI::App& bench, CommonOptions& common);
 Command add_bench_epoch(CLI::App& bench, CommonOptions& common);
 Command add_bench_methods(CLI::App& bench, CommonOptions& common);
 Command add_bench_memory(CLI::App& bench, CommonOptions& common);
+Command add_bench_generate(CLI::App& bench, CommonOptions& common);
 Command add_bench_load(CLI::App& bench, CommonOptions& common);
 Command add_bench_peers(CLI::App& bench, CommonOptions& common);
 

@@ -212,8 +212,9 @@ int main(int argc, char** argv) {
   commands.push_back(add_data_preview(data, common));
   CLI::App& bench = *program.add_subcommand("bench", "Measure products, kernels and training steps");
   bench.require_subcommand(1);
-  for (const auto add : {add_bench_gemm, add_bench_kernels, add_bench_step, add_bench_epoch, add_bench_load,
-                         add_bench_memory, add_bench_methods, add_bench_peers}) {
+  for (const auto add :
+       {add_bench_gemm, add_bench_kernels, add_bench_step, add_bench_epoch, add_bench_generate,
+        add_bench_load, add_bench_memory, add_bench_methods, add_bench_peers}) {
     commands.push_back(add(bench, common));
   }
   for (const auto add : {add_tokenize, add_pretrain, add_federate, add_compare, add_results, add_docs}) {

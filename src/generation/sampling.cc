@@ -24,41 +24,73 @@ double largest_of(std::span<const double> scores) {
   return largest;
 }
 
+// NaN where there is one. Several chains of comparisons, as each waits for the one before.
+float largest_number(std::span<const float> scores) {
+  constexpr size_t kChains = 8;
+  float best[kChains];
+  std::fill_n(best, kChains, -std::numeric_limits<float>::infinity());
+  bool has_nan = false;
+  const auto look = [&](size_t chain, float score) {
+    best[chain] = score > best[chain] ? score : best[chain];
+    has_nan |= score != score;
+  };
+  size_t i = 0;
+  for (; i + kChains <= scores.size(); i += kChains) {
+#pragma GCC unroll 8
+    for (size_t c = 0; c < kChains; ++c) look(c, scores[i + c]);
+  }
+  for (; i < scores.size(); ++i) look(0, scores[i]);
+  return has_nan ? std::numeric_limits<float>::quiet_NaN() : *std::max_element(best, best + kChains);
+}
+
 std::vector<double> softmax(std::span<const double> scores) {
   const double largest = largest_of(scores);
   std::vector<double> values(scores.size());
   double sum = 0.0;
-  for (size_t i = 0; i < scores.size(); ++i) sum += values[i] = std::exp(scores[i] - largest);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (scores[i] != kGone) sum += values[i] = std::exp(scores[i] - largest);
+  }
   for (double& value : values) value /= sum;
   return values;
 }
 
-// Tokens that are left, in the order of `key`, smallest first; equal ones in the order of ids.
-template <typename Key>
-std::vector<size_t> sorted(std::span<const double> scores, const Key& key) {
-  std::vector<size_t> order;
-  for (size_t i = 0; i < scores.size(); ++i) {
-    if (scores[i] != kGone) order.push_back(i);
-  }
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
-  return order;
+// Smallest key first; equal ones in the order of ids.
+void sort_by(std::span<const double> keys, std::vector<size_t>& ids) {
+  std::stable_sort(ids.begin(), ids.end(), [&](size_t a, size_t b) { return keys[a] < keys[b]; });
 }
 
 void keep_top_k(size_t k, std::vector<double>& scores) {
   if (k >= scores.size()) return;
-  std::vector<double> values = scores;
-  const auto border = values.begin() + static_cast<std::ptrdiff_t>(k) - 1;
-  std::nth_element(values.begin(), border, values.end(), std::greater<>());
+  // The k best so far, the least of them in front: few of the others are better.
+  std::vector<double> best(scores.begin(), scores.begin() + static_cast<std::ptrdiff_t>(k));
+  std::make_heap(best.begin(), best.end(), std::greater<>());
+  for (size_t i = k; i < scores.size(); ++i) {
+    if (scores[i] <= best.front()) continue;
+    std::pop_heap(best.begin(), best.end(), std::greater<>());
+    best.back() = scores[i];
+    std::push_heap(best.begin(), best.end(), std::greater<>());
+  }
   for (double& score : scores) {
-    if (score < *border) score = kGone;
+    if (score < best.front()) score = kGone;
   }
 }
 
 // From the least likely on, what has 1 - p together at most.
 void keep_top_p(double p, std::vector<double>& scores) {
   const std::vector<double> probabilities = softmax(scores);
-  const std::vector<size_t> order = sorted(scores, [&](size_t i) { return scores[i]; });
+  // Those that would not have so much together if all were as likely need no order, and are nearly all.
+  const double certain = (1.0 - p) / static_cast<double>(scores.size());
+  std::vector<size_t> order;
   double sum = 0.0;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (probabilities[i] < certain) {
+      sum += probabilities[i];
+      scores[i] = kGone;
+    } else {
+      order.push_back(i);
+    }
+  }
+  sort_by(scores, order);
   for (size_t place = 0; place + 1 < order.size(); ++place) {
     sum += probabilities[order[place]];
     if (sum > 1.0 - p) break;
@@ -79,14 +111,20 @@ void keep_typical(double mass, std::vector<double>& scores) {
   const std::vector<double> probabilities = softmax(scores);
   double entropy = 0.0;
   for (const double p : probabilities) entropy -= p > 0 ? p * std::log(p) : 0.0;
-  const auto distance = [&](size_t i) { return std::abs(-std::log(probabilities[i]) - entropy); };
-  const std::vector<size_t> order = sorted(scores, distance);
+  std::vector<double> distance(scores.size());
+  std::vector<size_t> order;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (scores[i] == kGone) continue;
+    distance[i] = std::abs(-std::log(probabilities[i]) - entropy);
+    order.push_back(i);
+  }
+  sort_by(distance, order);
   double sum = 0.0;
   size_t last = 0;
   while (last + 1 < order.size() && (sum += probabilities[order[last]]) < mass) ++last;
-  const double border = distance(order[last]);
+  const double border = distance[order[last]];
   for (const size_t i : order) {
-    if (distance(i) > border) scores[i] = kGone;
+    if (distance[i] > border) scores[i] = kGone;
   }
 }
 
@@ -113,9 +151,9 @@ std::vector<double> sampling_probabilities(const GenerationOptions& options, std
 int32_t next_token(const GenerationOptions& options, std::span<const int32_t> ids, size_t prompt_length,
                    std::span<const float> scores, double u) {
   if (!options.do_sample && !has_rules(options, ids.size() - prompt_length)) {
-    const auto found = std::max_element(scores.begin(), scores.end());
-    const bool is_number = std::none_of(scores.begin(), scores.end(), [](float s) { return std::isnan(s); });
-    if (is_number && std::isfinite(*found)) return static_cast<int32_t>(found - scores.begin());
+    const float largest = largest_number(scores);
+    if (std::isfinite(largest))
+      return static_cast<int32_t>(std::find(scores.begin(), scores.end(), largest) - scores.begin());
   }
   std::vector<double> changed(scores.begin(), scores.end());
   apply_rules(options, ids, prompt_length, changed);

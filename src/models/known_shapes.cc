@@ -60,6 +60,7 @@ constexpr DecoderShape kDecoders[] = {
     {"llama-3.2-1b", "llama", 128256, 2048, 16, 32, 8, 64, 8192, 131072, 1e-5, 5e5, true, "bfloat16"},
     {"llama-3.2-3b", "llama", 128256, 3072, 28, 24, 8, 128, 8192, 131072, 1e-5, 5e5, true, "bfloat16"},
     {"tinyllama-1.1b", "llama", 32000, 2048, 22, 32, 4, 64, 5632, 2048, 1e-5, 1e4, false, "bfloat16"},
+    {"smollm2-135m", "llama", 49152, 576, 30, 9, 3, 64, 1536, 8192, 1e-5, 1e5, true, "bfloat16"},
     {"mistral-7b-v0.1", "mistral", 32000, 4096, 32, 32, 8, 128, 14336, 32768, 1e-5, 1e4, false, "bfloat16"},
     {"qwen2-0.5b", "qwen2", 151936, 896, 24, 14, 2, 64, 4864, 131072, 1e-6, 1e6, true, "bfloat16"},
     {"qwen2-1.5b", "qwen2", 151936, 1536, 28, 12, 2, 128, 8960, 131072, 1e-6, 1e6, true, "bfloat16"},

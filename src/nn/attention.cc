@@ -14,6 +14,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
+#include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 
@@ -289,9 +290,10 @@ at::Tensor attention(const AttentionInput& input, const AttentionCall& call) {
   const auto term = [&](const at::Tensor& tensor, at::ScalarType dtype) {
     return tensor.defined() ? detail::as(tensor, dtype) : at::empty({0}, q.options().requires_grad(false));
   };
-  return AttentionFunction::apply(array(0), array(1), array(2), term(call.relative.key, q.scalar_type()),
-                                  term(call.relative.query, q.scalar_type()),
-                                  term(call.relative.bias, detail::exact_dtype(q)), std::move(plan));
+  return detail::apply_function<AttentionFunction>(
+      array(0), array(1), array(2), term(call.relative.key, q.scalar_type()),
+      term(call.relative.query, q.scalar_type()), term(call.relative.bias, detail::exact_dtype(q)),
+      std::move(plan));
 }
 
 }  // namespace msplora

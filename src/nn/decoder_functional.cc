@@ -2,7 +2,6 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <ATen/ops/aminmax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <algorithm>
@@ -11,6 +10,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
+#include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 
@@ -172,8 +172,8 @@ NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, con
                             double eps) {
   if (detail::is_composed(x, {Kernel::residual_rms_norm, Kernel::residual_rms_norm_backward}))
     return detail::composed::residual_rms_norm(x, residual, gamma, eps);
-  const variable_list out = ResidualRmsNormFunction::apply(x, detail::or_empty(residual),
-                                                           detail::as(gamma, detail::exact_dtype(x)), eps);
+  const variable_list out = detail::apply_function<ResidualRmsNormFunction>(
+      x, detail::or_empty(residual), detail::as(gamma, detail::exact_dtype(x)), eps);
   return {out[0], out.size() > 1 ? out[1] : x};
 }
 
@@ -226,24 +226,27 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
                     std::to_string(table.rotary_dim) + " are turned");
   }
   // Elsewhere asking would wait for the device, whose own lookup refuses what is out of range.
-  if (positions.numel() > 0 && positions.device().is_cpu()) {
-    const auto [low, high] = at::aminmax(positions);
-    if (low.item<int64_t>() < 0 || high.item<int64_t>() >= table.cos.size(0)) {
+  const at::Tensor places = positions.to(at::kInt).contiguous();
+  if (places.numel() > 0 && places.device().is_cpu()) {
+    const int32_t* const begin = data<int32_t>(places);
+    const auto [low, high] = std::minmax_element(begin, begin + places.numel());
+    if (*low < 0 || *high >= table.cos.size(0)) {
       throw Error(ErrorCode::kData, "positions",
-                  "run from " + std::to_string(low.item<int64_t>()) + " to " +
-                      std::to_string(high.item<int64_t>()) + ", the model knows 0 to " +
-                      std::to_string(table.cos.size(0) - 1));
+                  "run from " + std::to_string(*low) + " to " + std::to_string(*high) +
+                      ", the model knows 0 to " + std::to_string(table.cos.size(0) - 1));
     }
   }
   if (detail::is_composed(x, {Kernel::rotary}))
     return detail::composed::rotary(x, positions, heads, head_dim, table, pairs);
   const at::ScalarType exact = detail::exact_dtype(x);
-  return RotaryFunction::apply(x, positions.to(at::kInt).contiguous(), detail::as(table.cos, exact),
-                               detail::as(table.sin, exact), heads, head_dim, static_cast<int64_t>(pairs));
+  return detail::apply_function<RotaryFunction>(x, places, detail::as(table.cos, exact),
+                                                detail::as(table.sin, exact), heads, head_dim,
+                                                static_cast<int64_t>(pairs));
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  return is_swiglu_composed(gate) ? detail::composed::swiglu(gate, up) : SwiGluFunction::apply(gate, up);
+  return is_swiglu_composed(gate) ? detail::composed::swiglu(gate, up)
+                                  : detail::apply_function<SwiGluFunction>(gate, up);
 }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
@@ -251,7 +254,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
     const int64_t width = gate_up.size(-1) / 2;
     return detail::composed::swiglu(gate_up.narrow(-1, 0, width), gate_up.narrow(-1, width, width));
   }
-  return SwiGluFunction::apply(gate_up, at::empty({0}, gate_up.options()));
+  return detail::apply_function<SwiGluFunction>(gate_up, at::empty({0}, gate_up.options()));
 }
 
 }  // namespace msplora

@@ -41,8 +41,9 @@ inline at::Tensor as(const at::Tensor& tensor, at::ScalarType dtype) {
 
 /// libtorch 1.13 cannot take undefined tensors as inputs of an autograd function: an empty one stands for
 /// "none".
-inline at::Tensor or_empty(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor : at::empty({0});
+inline const at::Tensor& or_empty(const at::Tensor& tensor) {
+  static const at::Tensor none = at::empty({0});
+  return tensor.defined() ? tensor : none;
 }
 inline at::Tensor or_undefined(const at::Tensor& tensor) {
   return tensor.numel() > 0 ? tensor : at::Tensor();

@@ -10,6 +10,7 @@
 #include "msplora/core/profile.h"
 #include "msplora/nn/decoder_functional.h"
 #include "msplora/nn/functional.h"
+#include "nn/autograd.h"
 #include "nn/dispatch.h"
 #include "nn/packed_linear.h"
 
@@ -153,9 +154,9 @@ WithInput feed_forward(const at::Tensor& x, const Linear& up, const Linear& down
   Product up_product = detail::frozen_product(up, x), down_product = detail::frozen_product(down, x);
   if (up_product && down_product) {
     const at::Tensor rows = x.contiguous();
-    const variable_list outputs =
-        FeedForwardFunction::apply(rows, as_float(up.bias), as_float(down.bias), activation,
-                                   up.out_features(), std::move(up_product), std::move(down_product));
+    const variable_list outputs = detail::apply_function<FeedForwardFunction>(
+        rows, as_float(up.bias), as_float(down.bias), activation, up.out_features(), std::move(up_product),
+        std::move(down_product));
     return {outputs[0], outputs.size() > 1 ? outputs[1] : rows};
   }
   return {down.forward(msplora::activation(up.forward(x, context), activation), context), x};
@@ -168,7 +169,7 @@ WithInput gated_feed_forward(const at::Tensor& x, const JointLinear& joint, cons
           down_product = detail::frozen_product(down, x);
   if (gate_up_product && down_product) {
     const at::Tensor rows = x.contiguous();
-    const variable_list outputs = GatedFeedForwardFunction::apply(
+    const variable_list outputs = detail::apply_function<GatedFeedForwardFunction>(
         rows, detail::or_empty(detail::joint_bias(layers)), as_float(down.bias), up.out_features(),
         std::move(gate_up_product), std::move(down_product));
     return {outputs[0], outputs.size() > 1 ? outputs[1] : rows};

@@ -14,6 +14,7 @@
 
 #include "msplora/core/profile.h"
 #include "msplora/core/random.h"
+#include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/labels.h"
@@ -161,7 +162,7 @@ kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint6
 at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {
   if (!mask.active()) return x;
   return detail::is_composed(x, {Kernel::dropout}) ? detail::composed::dropout(x, mask)
-                                                   : DropoutFunction::apply(x, mask);
+                                                   : detail::apply_function<DropoutFunction>(x, mask);
 }
 
 at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& gamma,
@@ -169,8 +170,8 @@ at::Tensor residual_layer_norm(const at::Tensor& x, const at::Tensor& residual, 
   if (detail::is_composed(x, {Kernel::residual_layer_norm, Kernel::residual_layer_norm_backward}))
     return detail::composed::residual_layer_norm(x, residual, gamma, beta, eps, mask);
   const at::ScalarType exact = detail::exact_dtype(x);
-  return ResidualLayerNormFunction::apply(x, detail::or_empty(residual), detail::as(gamma, exact),
-                                          detail::as(beta, exact), eps, mask);
+  return detail::apply_function<ResidualLayerNormFunction>(
+      x, detail::or_empty(residual), detail::as(gamma, exact), detail::as(beta, exact), eps, mask);
 }
 
 kernels::Activation activation_from_name(const std::string& name) {
@@ -185,8 +186,9 @@ kernels::Activation activation_from_name(const std::string& name) {
 }
 
 at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
-  return detail::is_composed(x, {Kernel::activate, Kernel::multiply}) ? detail::composed::activation(x, kind)
-                                                                      : ActivationFunction::apply(x, kind);
+  return detail::is_composed(x, {Kernel::activate, Kernel::multiply})
+             ? detail::composed::activation(x, kind)
+             : detail::apply_function<ActivationFunction>(x, kind);
 }
 
 at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dtype) {

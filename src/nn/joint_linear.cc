@@ -12,6 +12,7 @@
 
 #include "msplora/core/profile.h"
 #include "msplora/nn/recompute.h"
+#include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/low_rank_terms.h"
 #include "nn/packed_linear.h"
@@ -218,9 +219,9 @@ std::optional<WithInput> JointLinear::forward(const at::Tensor& x_in,
   }
   plan->slices = detail::merge_plain_slices(std::move(plan->slices));
   const at::Tensor none = at::empty({0});
-  const variable_list outputs =
-      JointLinearFunction::apply(x, downs.empty() ? none : at::cat(downs, 0).contiguous(),
-                                 factors.empty() ? none : at::cat(factors, 0).contiguous(), std::move(plan));
+  const variable_list outputs = detail::apply_function<JointLinearFunction>(
+      x, downs.empty() ? none : at::cat(downs, 0).contiguous(),
+      factors.empty() ? none : at::cat(factors, 0).contiguous(), std::move(plan));
   return WithInput{outputs[0], outputs.size() > 1 ? outputs[1] : x};
 }
 

@@ -14,6 +14,7 @@
 #include "msplora/core/profile.h"
 #include "msplora/nn/functional.h"
 #include "msplora/nn/recompute.h"
+#include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/low_rank_terms.h"
@@ -189,10 +190,10 @@ at::Tensor run_layer(const at::Tensor& x, const at::Tensor& weight, const at::Te
     return detail::composed::adapted_linear(x, weight, bias, stacked.down, stacked.up,
                                             detail::merge_plain_slices(std::move(stacked.slices)), noise);
   }
-  return AdaptedLinearFunction::apply(x, detail::or_empty(weight), detail::or_empty(bias),
-                                      detail::or_empty(stacked.down), detail::or_empty(stacked.up),
-                                      detail::merge_plain_slices(std::move(stacked.slices)), noise,
-                                      std::move(packed));
+  return detail::apply_function<AdaptedLinearFunction>(
+      x, detail::or_empty(weight), detail::or_empty(bias), detail::or_empty(stacked.down),
+      detail::or_empty(stacked.up), detail::merge_plain_slices(std::move(stacked.slices)), noise,
+      std::move(packed));
 }
 
 // The kept product of a frozen weight, or null where the plain one serves.

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "msplora/core/profile.h"
+#include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/labels.h"
@@ -142,8 +143,9 @@ at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at:
     return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows), weight, bias, kept_labels,
                                                       chunk, soft_cap);
   }
-  return LinearCrossEntropyFunction::apply(hidden, detail::or_empty(weight), detail::or_empty(bias), rows,
-                                           kept_labels, chunk, soft_cap, std::move(product));
+  return detail::apply_function<LinearCrossEntropyFunction>(hidden, detail::or_empty(weight),
+                                                            detail::or_empty(bias), rows, kept_labels, chunk,
+                                                            soft_cap, std::move(product));
 }
 
 }  // namespace

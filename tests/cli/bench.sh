@@ -21,6 +21,9 @@ expect 0 "tokens" "roof_share" -- "$MSPLORA" bench epoch --data "$data/train.tsv
   --shape bert-tiny --max-length 16 --token-budget 64 --max-steps 2 --threads 1
 expect 0 "tokens" -- "$MSPLORA" bench epoch --data "$data/train.tsv" --text sentence --tokenizer "$model" \
   --shape bert-tiny --max-length 16 --batch-size 4 --max-steps 2 --threads 1
+expect 0 "tokens/s" "of the roof" "of the memory" -- "$MSPLORA" bench generate --weights "$SOURCE_DIR/tests/golden/generation/llama" --prompt 6 --new 4 --texts 2 \
+  --draw --rounds 1 --threads 1
+expect 2 "bert" -- "$MSPLORA" bench generate --shape bert-tiny --prompt 6 --new 4
 expect 0 "ready to train" "MB/s" -- "$MSPLORA" bench load --shape bert-tiny --repeat 1
 expect 0 "of taken" "checkpoints" "full" -- "$MSPLORA" bench memory --shapes bert-tiny --dtypes float32 \
   --batch 2 --seq 8 --steps 1 --threads 1

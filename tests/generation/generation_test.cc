@@ -1,7 +1,9 @@
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -64,6 +66,53 @@ TEST(Generation, OneTokenAlwaysStays) {
   options.top_k = 1;  // both of the likeliest: none is more likely than the other
   EXPECT_THAT(sampling_probabilities(options, scores), ElementsAre(0.0, 0.5, 0.5, 0.0));
   EXPECT_EQ(likeliest(scores), 1);
+}
+
+// Whole sorts, of which the library needs none.
+std::vector<size_t> kept_by_sorting(const std::vector<double>& scores, size_t k, double p) {
+  std::vector<size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return scores[a] < scores[b]; });
+  const double border = scores[order[order.size() - k]];
+  std::erase_if(order, [&](size_t i) { return scores[i] < border; });
+  double all = 0.0, sum = 0.0;
+  for (const size_t i : order) all += std::exp(scores[i]);
+  size_t dropped = 0;
+  while (dropped + 1 < order.size() && (sum += std::exp(scores[order[dropped]]) / all) <= 1.0 - p) ++dropped;
+  std::vector<size_t> kept(order.begin() + static_cast<std::ptrdiff_t>(dropped), order.end());
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+TEST(Generation, LargeVocabulariesAreCutAsByASort) {
+  RandomStream random(5, "scores");
+  std::vector<double> scores(3000);
+  for (double& score : scores)
+    score = std::round(400.0 * random.uniform() * random.uniform()) / 30.0;  // some are equal
+  for (const size_t k : {1, 2, 70, 1500, 2999, 3000}) {
+    for (const double p : {0.0, 0.1, 0.5, 0.9, 0.99, 0.999999}) {
+      GenerationOptions options;
+      options.top_k = static_cast<int64_t>(k);
+      options.top_p = p;
+      const std::vector<double> probabilities = sampling_probabilities(options, scores);
+      std::vector<size_t> kept;
+      for (size_t i = 0; i < scores.size(); ++i) {
+        if (probabilities[i] > 0) kept.push_back(i);
+      }
+      EXPECT_EQ(kept, kept_by_sorting(scores, k, p)) << "top_k " << k << ", top_p " << p;
+    }
+  }
+}
+
+TEST(Generation, TheLikeliestIsFoundWhereverItStands) {
+  for (size_t place = 0; place < 21; ++place) {
+    std::vector<float> scores(21, -1.0f);
+    scores[place] = 0.5f;
+    scores.push_back(0.5f);  // the first of several
+    EXPECT_EQ(next_token({}, std::vector<int32_t>{1}, 1, scores, 0.0), static_cast<int32_t>(place));
+    scores[place] = std::nanf("");
+    EXPECT_THROW(next_token({}, std::vector<int32_t>{1}, 1, scores, 0.0), Error);
+  }
 }
 
 TEST(Generation, DrawsFollowTheProbabilities) {

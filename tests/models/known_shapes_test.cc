@@ -50,6 +50,7 @@ TEST(ModelShapes, HaveTheirPublishedSizes) {
                                                     {"llama-3.2-1b", 1235814400},
                                                     {"llama-3.2-3b", 3212749824},
                                                     {"tinyllama-1.1b", 1100048384},
+                                                    {"smollm2-135m", 134515008},
                                                     {"mistral-7b-v0.1", 7241732096},
                                                     {"qwen2-0.5b", 494032768},
                                                     {"qwen2-1.5b", 1543714304},

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Reading prompts, writing and loading beside llama.cpp, in turn, with the same threads.
+
+  bench/peers/llamacpp.py --gguf MODEL.gguf [--program PATH] [--weights PATH | --shape NAME] [--types bf16,f32] [--threads 1,2]
+                          [--prompt 512] [--new 64] [--rounds 3] [--keep FOLDER] [--json]
+
+The file is recast by llama.cpp itself to each type, so that both sides multiply numbers of one kind: BF16 beside our bfloat16, F32 beside our
+float32. Ours is `msplora bench generate` of --weights (a directory, or {type} in it for the type), or of drawn weights of the same shape: times do not
+depend on the values. Each measurement is a process of its own; a round has one of each side. llama.cpp has its own choices but for the threads: keys and
+values in F16, flash attention where it likes. `load` is the time from the file to the first token after a prompt of one, the file being in
+the system's cache; ours is given with --weights. Medians of all rounds.
+Needs llama-cpp-python (llama.cpp as a library) in the Python that runs this; build it for the processor (GGML_NATIVE, Release).
+"""
+import argparse, ctypes, json, pathlib, statistics, subprocess, sys, tempfile, time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
+DTYPES = {"bf16": "bfloat16", "f32": "float32"}
+FTYPES = {"f32": 0, "bf16": 32}  # enum llama_ftype
+
+
+def library():
+    import llama_cpp
+
+    # Kept alive by the module: llama.cpp calls it for ever.
+    llama_cpp.quiet = llama_cpp.llama_log_callback(lambda level, text, _: None)
+    llama_cpp.llama_log_set(llama_cpp.quiet, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+def recast(source, target, kind):
+    llama = library()
+    options = llama.llama_model_quantize_default_params()
+    options.ftype, options.allow_requantize, options.pure, options.nthread = FTYPES[kind], True, True, 2
+    if llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(options)):
+        sys.exit(f"llama.cpp cannot recast {source} to {kind}")
+
+
+def decode(llama, context, ids, first):
+    batch = llama.llama_batch_init(len(ids), 0, 1)
+    for i, token in enumerate(ids):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, first + i, 1, i + 1 == len(ids)
+        batch.seq_id[i][0] = 0
+    batch.n_tokens = len(ids)
+    if llama.llama_decode(context, batch):
+        sys.exit("llama.cpp does not decode")
+    llama.llama_batch_free(batch)
+
+
+def peer(arguments):
+    """One process of llama.cpp: prints its times."""
+    llama = library()
+    began = time.perf_counter()
+    options = llama.llama_model_default_params()
+    options.n_gpu_layers = 0
+    model = llama.llama_model_load_from_file(arguments.gguf.encode(), options)
+    if not model:
+        sys.exit(f"llama.cpp refuses {arguments.gguf}")
+    settings = llama.llama_context_default_params()
+    settings.n_ctx = arguments.prompt + arguments.new + 8
+    settings.n_batch = settings.n_ubatch = max(arguments.prompt, 32)
+    settings.n_threads = settings.n_threads_batch = int(arguments.threads)
+    context = llama.llama_init_from_model(model, settings)
+    sampler = llama.llama_sampler_init_greedy()
+    vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    ids = [(7919 * i + 11) % vocabulary for i in range(arguments.prompt)]
+    decode(llama, context, ids[:1], 0)
+    llama.llama_sampler_sample(sampler, context, -1)
+    load, prompts, tokens = time.perf_counter() - began, [], []
+    for repetition in range(3):
+        llama.llama_memory_clear(llama.llama_get_memory(context), True)
+        at = time.perf_counter()
+        decode(llama, context, ids, 0)
+        token = llama.llama_sampler_sample(sampler, context, -1)
+        times = [time.perf_counter()]
+        prompt = times[0] - at
+        for i in range(arguments.new - 1):
+            decode(llama, context, [token], len(ids) + i)
+            token = llama.llama_sampler_sample(sampler, context, -1)
+            times.append(time.perf_counter())
+        if repetition > 0:  # the first one warms up
+            prompts.append(prompt)
+            tokens += [b - a for a, b in zip(times, times[1:])]
+    print(json.dumps({"load": load, "prompts": prompts, "tokens": tokens}))
+
+
+def run(command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def ours(arguments, kind, threads):
+    model = ["--weights", arguments.weights.format(type=kind)] if arguments.weights else ["--shape", arguments.shape]
+    report = run([arguments.program, "bench", "generate", *model, "--dtype", DTYPES[kind], "--prompt", arguments.prompt, "--new", arguments.new,
+                  "--rounds", 2, "--threads", threads, "--no-roof", "--json"])
+    return {"load": report.get("ready_seconds"), "prompts": report["prompts"]["seconds"], "tokens": report["tokens"]["seconds"]}
+
+
+def theirs(arguments, file, threads):
+    return run([sys.executable, __file__, "--peer", "--gguf", file, "--prompt", arguments.prompt, "--new", arguments.new, "--threads", threads])
+
+
+def median(runs, what):
+    values = [v for r in runs for v in (r[what] if isinstance(r[what], list) else [r[what]]) if v is not None]
+    return statistics.median(values) if values else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gguf", required=True)
+    parser.add_argument("--program", default=REPOSITORY / "build/release/bin/msplora")
+    parser.add_argument("--weights")
+    parser.add_argument("--shape", default="smollm2-135m")
+    parser.add_argument("--types", default="bf16,f32")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", help="folder of the recast files; those that are there are taken")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peer:
+        return peer(arguments)
+    try:
+        import llama_cpp
+    except ImportError as problem:
+        print("cannot run:", problem, file=sys.stderr)
+        sys.exit(2)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(arguments.keep or scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for kind in arguments.types.split(","):
+            file = folder / f"recast-{kind}.gguf"
+            if not file.exists():
+                recast(arguments.gguf, file, kind)
+            for threads in arguments.threads.split(","):
+                sides = [lambda: ours(arguments, kind, threads), lambda: theirs(arguments, file, threads)]
+                runs = ([], [])
+                for number in range(arguments.rounds):
+                    for side in ((0, 1) if number % 2 == 0 else (1, 0)):
+                        runs[side].append(sides[side]())
+                row = {"type": kind, "threads": int(threads)}
+                for name, what, amount in (("prompt", "prompts", arguments.prompt), ("generated", "tokens", 1)):
+                    speeds = [amount / median(side, what) for side in runs]
+                    row[name] = {"ours": speeds[0], "llama.cpp": speeds[1], "ratio": speeds[0] / speeds[1]}
+                row["load_seconds"] = {"ours": median(runs[0], "load"), "llama.cpp": median(runs[1], "load")}
+                rows.append(row)
+                if not arguments.json:
+                    print(f"{kind:5s} {threads} threads: " + "; ".join(
+                        f"{name} {row[name]['ours']:.1f} tokens/s, llama.cpp {row[name]['llama.cpp']:.1f}, ratio {row[name]['ratio']:.2f}"
+                        for name in ("prompt", "generated")) + f"; load {row['load_seconds']['ours'] or float('nan'):.3f} s, llama.cpp "
+                        f"{row['load_seconds']['llama.cpp']:.3f}", flush=True)
+        if arguments.json:
+            print(json.dumps({"prompt": arguments.prompt, "new": arguments.new, "rounds": arguments.rounds, "rows": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
