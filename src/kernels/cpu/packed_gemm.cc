@@ -18,7 +18,7 @@ constexpr int64_t kLongestInner = 6 << 10;  // bytes of a row of x in one pass
 
 // Where panels are formed by turning others, which costs what ten to twenty rows cost, they serve more rows,
 // which then stream by.
-constexpr int64_t kMostTurnedRows = 4096;
+constexpr int64_t kFewestTurnedRows = 256, kMostTurnedRows = 4096;
 constexpr int64_t kTasksOfAThread = 8;  // so that one that is held up delays the others little
 
 // A tile or less has little to do for each number of W: what counts is that W streams from memory. Threads
@@ -307,7 +307,7 @@ int64_t most_rows(const PackedGemm<T>& op, const Cut& cut) {
   if (!op.is_transposed) return kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T)));
   const int64_t blocks = ceil_div(kTasksOfAThread * omp_get_max_threads(), cut.panels);
   const int64_t rows = ceil_div(op.rows, blocks);
-  return rows < kMostTurnedRows / 4 ? kMostTurnedRows / 4 : rows < kMostTurnedRows ? rows : kMostTurnedRows;
+  return rows < kFewestTurnedRows ? kFewestTurnedRows : rows < kMostTurnedRows ? rows : kMostTurnedRows;
 }
 
 template <typename T>
@@ -398,7 +398,42 @@ void packed_gemm(const PackedGemm<T>& op) {
   }
 }
 
-// Panel by panel, step by step of the inner dimension, column by column: kStep neighbours down each column.
+// Rows [first, steps) of a panel in steps of the inner dimension, and its columns from `column` on, element
+// by element: kStep neighbours down each column, zero beyond W.
+template <typename T>
+void pack_elements(const PackGemm<T>& op, int64_t panel, int64_t first, int64_t column, int64_t end, T* to) {
+  for (int64_t k = first; k < ceil_div(op.inner, kStep<T>); ++k) {
+    for (int64_t j = column; j < end; ++j) {
+      for (int64_t s = 0; s < kStep<T>; ++s) {
+        const int64_t row = k * kStep<T> + s, at = panel * kPanel + j;
+        T& element = to[(k * kPanel + j) * kStep<T> + s];
+        element = T{};
+        if (at < op.width && row < op.inner) element = op.w[row * op.row_stride + at * op.column_stride];
+      }
+    }
+  }
+}
+
+// The same where the elements of a column are neighbours, in squares that are turned.
+template <typename T>
+void pack_columns(const PackGemm<T>& op, int64_t panel, T* to) {
+  using V = TurnedUnit<T>;
+  const int64_t left = op.width - panel * kPanel, columns = (left < kPanel ? left : kPanel) / kSide * kSide;
+  const int64_t steps = op.inner / kStep<T> / kSide * kSide;
+  for (int64_t j = 0; j < columns; j += kSide) {
+    const T* from = op.w + (panel * kPanel + j) * op.column_stride;
+    for (int64_t k = 0; k < steps; k += kSide) {
+      V square[kSide];
+      load_turned(reinterpret_cast<const char*>(from + k * kStep<T>),
+                  op.column_stride * static_cast<int64_t>(sizeof(T)), square);
+      for (int64_t i = 0; i < kSide; ++i)
+        std::memcpy(to + ((k + i) * kPanel + j) * kStep<T>, &square[i], sizeof(V));
+    }
+    pack_elements(op, panel, steps, j, j + kSide, to);
+  }
+  pack_elements(op, panel, 0, columns, kPanel, to);
+}
+
 template <typename T>
 void pack_gemm(const PackGemm<T>& op) {
   const int64_t steps = ceil_div(op.inner, kStep<T>), panels = ceil_div(op.width, kPanel);
@@ -407,17 +442,10 @@ void pack_gemm(const PackGemm<T>& op) {
 #pragma omp parallel for schedule(static)
   for (int64_t panel = 0; panel < panels; ++panel) {
     T* to = op.packed + panel * kPanel * steps * kStep<T>;
-    for (int64_t k = 0; k < steps * kStep<T>; k += kStep<T>) {
-      for (int64_t j = 0; j < kPanel; ++j) {
-        const int64_t column = panel * kPanel + j;
-        for (int64_t s = 0; s < kStep<T>; ++s, ++to) {
-          if (column < op.width && k + s < op.inner) {
-            *to = op.w[(k + s) * op.row_stride + column * op.column_stride];
-          } else {
-            *to = T{};
-          }
-        }
-      }
+    if (op.row_stride == 1) {
+      pack_columns(op, panel, to);
+    } else {
+      pack_elements(op, panel, 0, 0, kPanel, to);
     }
   }
 }
