@@ -36,6 +36,8 @@ void check_lengths(const GenerateBenchOptions& options, const Architecture& arch
 }
 
 std::unique_ptr<Model> bench_language_model(const GenerateBenchOptions& options) {
+  if (!supports_task(options.model.model_type, ModelTask::kCausalLm))
+    throw Error(ErrorCode::kUsage, "bench generate", options.model.model_type + " does not write texts");
   ModelLoadOptions load;
   load.task = ModelTask::kCausalLm;
   load.compute_dtype = options.dtype;

@@ -154,7 +154,7 @@ TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
         const std::vector<AttentionSegment> in_sight = {{token, 1, from, to - from, 0, 0}};
         attention(attention_over(in_sight, q.data(), k.data(), v.data(), alone.data()));
         for (size_t c = 0; c < 32; ++c)
-          EXPECT_NEAR(o[token * 32 + c], alone[token * 32 + c], 2e-6) << left << " " << right;
+          EXPECT_NEAR(o[token * 32 + c], alone[token * 32 + c], 4e-6) << left << " " << right;
       }
     }
   }
@@ -185,7 +185,7 @@ TEST_P(KernelsOfEveryIsa, CachedAttentionIsPartOfAll) {
         attention(op);
       }
       for (size_t i = part > 5 ? 5 * 32 : 0; i < o.size(); ++i)
-        ASSERT_NEAR(in_parts[i], o[i], 2e-6)
+        ASSERT_NEAR(in_parts[i], o[i], 4e-6)
             << left << " " << right << ", parts of " << part << ", row " << i / 32;
     }
   }

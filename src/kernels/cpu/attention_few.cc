@@ -21,16 +21,28 @@ struct FewTask {
   int64_t begin, end;
 };
 
-// What a head has of a part: the largest score, Σ e^(s - top), and Σ e^(s - top) v from kPartHead on.
+// What a head has of a part: the largest score, Σ e^(s - top), its weight among the parts, and Σ e^(s - top)
+// v from kPartHead on.
 constexpr int64_t kPartHead = 16;
 int64_t part_size(int64_t deep) {
   return kPartHead + deep;
 }
 
-// s[h, j] = scale q[h] · k[j] of kHeads heads; rows of q are `deep` apart, rows of s kPartKeys.
+// Of one key head, the rows of a part are short and far apart: no hardware foresees them.
+template <typename T>
+MSPLORA_INLINE void fetch_row(const T* row, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + d, 0);
+}
+
+// s[h, j] = scale q[h] · k[j] of kHeads heads; rows of q are `deep` apart, rows of s kPartKeys. Fetches the
+// rows of v, which are read next.
 template <int kHeads, typename T>
-void scores(const float* q, int64_t deep, int64_t dim, const T* k, int64_t stride, int64_t keys, float* s) {
-  for (int64_t j = 0; j < keys; ++j, k += stride) {
+void scores(const float* q, int64_t deep, int64_t dim, const T* k, int64_t stride, int64_t keys, float* s,
+            const T* v, int64_t v_stride) {
+  constexpr int64_t kRowsAhead = 16;
+  for (int64_t j = 0; j < keys; ++j, k += stride, v += v_stride) {
+    fetch_row(k + kRowsAhead * stride, dim);
+    fetch_row(v, dim);
     VecF sums[kHeads];
     for (int h = 0; h < kHeads; ++h) sums[h] = splat(0.0f);
     for (int64_t d = 0; d < dim; d += kLanes) {
@@ -94,13 +106,13 @@ void few_heads(const Attention<T>& op, const FewTask& task, int64_t head, float*
     for (int64_t d = 0; d < deep; ++d)
       q[h * deep + d] = d < dim ? to_float(from[d]) * static_cast<float>(op.scale) : 0.0f;
   }
-  scores<kHeads>(q, deep, dim, op.k + row * op.k_stride + column, op.k_stride, keys, s);
+  const T* v = op.v + row * op.v_stride + column;
+  scores<kHeads>(q, deep, dim, op.k + row * op.k_stride + column, op.k_stride, keys, s, v, op.v_stride);
   for (int h = 0; h < kHeads; ++h) {
     const TopAndSum sum = exponentials(s + h * kPartKeys, keys, static_cast<float>(op.soft_cap));
     to[h * part_size(deep)] = sum.top;
     to[h * part_size(deep) + 1] = sum.sum;
   }
-  const T* v = op.v + row * op.v_stride + column;
   float* o = to + kPartHead;
   int64_t d = 0;
   constexpr int64_t kWide = kVectorsAtOnce * kLanes;
@@ -128,17 +140,21 @@ void run_few(const Attention<T>& op, const FewTask& task, float* parts) {
 
 // Puts the parts of one head of one query together, which lie `stride` apart.
 template <typename T>
-void merge_parts(const Attention<T>& op, int64_t query, int64_t head, const float* parts, int64_t count,
+void merge_parts(const Attention<T>& op, int64_t query, int64_t head, float* parts, int64_t count,
                  int64_t stride) {
   float top = parts[0];
   for (int64_t p = 1; p < count; ++p) top = parts[p * stride] > top ? parts[p * stride] : top;
   float sum = 0.0f;
-  for (int64_t p = 0; p < count; ++p) sum += parts[p * stride + 1] * __builtin_expf(parts[p * stride] - top);
+  for (int64_t p = 0; p < count; ++p) {
+    float* part = parts + p * stride;
+    part[2] = __builtin_expf(part[0] - top);
+    sum += part[1] * part[2];
+  }
   T* o = op.o + query * op.o_stride + head * op.head_dim;
   for (int64_t d = 0; d < op.head_dim; d += kLanes) {
     VecF value = splat(0.0f);
     for (int64_t p = 0; p < count; ++p)
-      value += load(parts + p * stride + kPartHead + d) * __builtin_expf(parts[p * stride] - top);
+      value += load(parts + p * stride + kPartHead + d) * parts[p * stride + 2];
     store_some(o + d, value * (1.0f / sum), lanes_from(d, op.head_dim));
   }
   if (op.lse) op.lse[query * op.heads + head] = top + __builtin_logf(sum);
