@@ -1,0 +1,64 @@
+# Texts of the bundled decoder: generate and chat, alone and together, with adapters, and what cannot be asked of them.
+. "$(dirname "$0")/lib.sh"
+
+decoder=$SOURCE_DIR/models/msplora-decoder-mini
+[ -d "$decoder" ] || fail "the bundled decoder is missing"
+
+# The same text on the terminal, as JSON, from standard input and from a file.
+expect 0 -- "$MSPLORA" generate --model "$decoder" --prompt "This package contains" --max-new-tokens 12 --dtype float32
+cp out.txt text.txt
+[ -s text.txt ] || fail "no text"
+expect 0 "12 written" -- sh -c "printf 'This package contains\n' | '$MSPLORA' generate --model '$decoder' --max-new-tokens 12 --dtype float32"
+head -n 1 out.txt | diff -u text.txt - || fail "standard input gives another text"
+printf '{"prompt": "This package contains", "id": "a"}\n{"prompt": "A library for", "max_new_tokens": 3}\n' > prompts.jsonl
+"$MSPLORA" generate --model "$decoder" --prompts prompts.jsonl --max-new-tokens 12 --dtype float32 --output texts.jsonl 2> err.txt ||
+  { cat err.txt >&2; fail "prompts of a file"; }
+grep -q '"id":"a"' texts.jsonl || fail "the id of a prompt is lost"
+[ "$(wc -l < texts.jsonl)" = 2 ] || fail "two prompts give two lines"
+grep -q '"finish_reason":"max_new_tokens"' texts.jsonl || fail "why a text ended is not said"
+
+# Draws depend on the seed alone.
+draw() { "$MSPLORA" generate --model "$decoder" --prompt "A tool" --temperature 1 --top-k 40 --seed "$1" --max-new-tokens 16 2> /dev/null; }
+[ "$(draw 1)" = "$(draw 1)" ] || fail "the same seed gives another text"
+[ "$(draw 1)" != "$(draw 2)" ] || fail "another seed gives the same text"
+
+# Stop strings are left out, beams have scores.
+expect 0 -- "$MSPLORA" generate --model "$decoder" --prompt "This package contains" --max-new-tokens 40 --stop " "
+expect 0 '"beams":' '"score":' -- "$MSPLORA" generate --model "$decoder" --prompt "A tool" --num-beams 3 --max-new-tokens 5 --json
+
+# An adapter that was trained on texts writes its own text; both adapters serve one process.
+for i in $(seq 40); do echo "The answer is blue, and nothing else is."; done > blue.txt
+cat > sft.yaml <<RECIPE
+model: {path: $decoder}
+task: {type: sft}
+data: {train: blue.txt, max_length: 64}
+adapter: {method: lora, rank: 8, alpha: 32, target_modules: [q_proj, v_proj, down_proj]}
+train: {epochs: 10, batch_size: 8, lr: 1.0e-2}
+output: {dir: blue}
+RECIPE
+expect 0 "rows of text" -- "$MSPLORA" data preview sft.yaml
+expect 0 -- "$MSPLORA" train sft.yaml
+expect 0 "is blue" -- "$MSPLORA" generate --model "$decoder" --adapter blue/adapter --prompt "The answer" --max-new-tokens 8
+expect 0 "is blue" -- "$MSPLORA" generate --model "$decoder" --adapter blue/adapter-native --merge --prompt "The answer" --max-new-tokens 8
+printf '{"prompt": "The answer", "adapter": "blue"}\n{"prompt": "The answer", "adapter": ""}\n' > both.jsonl
+"$MSPLORA" generate --model "$decoder" --adapter blue=blue/adapter --prompts both.jsonl --max-new-tokens 8 --json > adapters.txt 2> err.txt ||
+  { cat err.txt >&2; fail "an adapter by name"; }
+head -n 1 adapters.txt | grep -q "is blue" || fail "the adapter that a row names does not act"
+tail -n 1 adapters.txt | grep -q "is blue" && fail "the adapter acts where none is asked for"
+expect 0 "loss" -- "$MSPLORA" eval --model "$decoder" --adapter blue/adapter --data blue.txt
+
+# chat: one text in turn, or messages where a template is named.
+expect 0 "is blue" "adapter: none" -- sh -c "printf 'The answer\n/adapter none\n/quit\n' |
+  '$MSPLORA' chat --model '$decoder' --adapter blue=blue/adapter --max-new-tokens 8"
+expect 0 '"finish_reason"' -- sh -c "printf 'Hello\n' | '$MSPLORA' chat --model '$decoder' --chat-template chatml --max-new-tokens 4 --json"
+expect 2 "did you mean \`/reset\`?" -- sh -c "printf '/rest\n' | '$MSPLORA' chat --model '$decoder'"
+
+# What cannot be.
+long=$(for i in $(seq 900); do printf 'word '; done)
+expect 1 "tokens, the model takes" -- "$MSPLORA" generate --model "$decoder" --prompt "$long"
+expect 2 "top_p" "max_new_tokens" -- "$MSPLORA" generate --model "$decoder" --prompt x --top-p 3 --max-new-tokens many
+expect 1 "prompts2.jsonl:1" "a text \`prompt\` or a list \`messages\`" -- sh -c "echo '{}' > prompts2.jsonl; '$MSPLORA' generate --model '$decoder' --prompts prompts2.jsonl"
+expect 1 "the model's files have none" "name one of" -- "$MSPLORA" generate --model "$decoder" --prompt x --chat
+expect 1 "cannot be used for causal language modelling" -- "$MSPLORA" generate --model "$model" --prompt x
+expect 2 "did you mean \`blue\`?" -- sh -c "printf '{\"prompt\": \"x\", \"adapter\": \"bleu\"}\n' > bleu.jsonl;
+  '$MSPLORA' generate --model '$decoder' --adapter blue=blue/adapter --prompts bleu.jsonl"
