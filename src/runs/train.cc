@@ -79,7 +79,9 @@ void evaluate_test(const Task& task, Model& model, const RunData& data, int64_t 
                    RunReport& report) {
   report.test.emplace();
   for (const EncodedPart& part : data.test) {
-    if (data.kind->labels != LabelKind::kNone && !part.data.has_labels()) continue;
+    const LabelKind labels = data.kind->labels;
+    const bool needs_labels = labels == LabelKind::kClass || labels == LabelKind::kNumber;
+    if (needs_labels && !part.data.has_labels()) continue;
     const Evaluation evaluation = Evaluator(task, model, part.all(), batch_tokens).run();
     log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
     if (!evaluation.note.empty()) log_warning(fmt::format("{}: {}", part.name, evaluation.note));
