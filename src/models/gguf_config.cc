@@ -192,7 +192,10 @@ class ConfigFromGguf {
                          {"low_freq_factor", 1.0},
                          {"high_freq_factor", 4.0},
                          {"original_max_position_embeddings", original}};
-      const json settings = {{"model_type", "llama"}, {"rope_theta", theta}, {"rope_scaling", rule}};
+      const json settings = {{"model_type", "llama"},
+                             {"max_position_embeddings", original},
+                             {"rope_theta", theta},
+                             {"rope_scaling", rule}};
       detail::ConfigReader reader(settings, where);
       const std::vector<double> scaled = reader.rotary(width).frequencies;
       bool is_equal = reader.problems().empty() && scaled.size() == divisors.size();

@@ -8,8 +8,8 @@ before=$(cksum "$file")
 expect 0 "llama, 2 layers" "q_proj" -- "$MSPLORA" inspect --model "$file"
 expect 0 "gemma3_text" -- "$MSPLORA" inspect --model "$tiny/gemma3/q8_0.gguf"
 printf 'hello there\n' > line.txt
-for name in llama qwen3 gpt2 gemma3; do
-  expect 0 -- "$MSPLORA" tokenize --model "$tiny/$name/q8_0.gguf" line.txt
+for name in llama gemma3; do
+  expect 0 -- "$MSPLORA" tokenize --ids --model "$tiny/$name/q8_0.gguf" line.txt
   grep -qE '[0-9]+' out.txt || fail "no ids of $name"
   expect 0 -- "$MSPLORA" generate --model "$tiny/$name/q8_0.gguf" --max-new-tokens 5 --greedy --prompt hello
 done
@@ -27,9 +27,9 @@ expect 0 -- "$MSPLORA" merge --model "$file" --adapter run/adapter --output merg
 [ -e merged/model.safetensors ] && [ -e merged/config.json ] && [ -e merged/tokenizer.json ] || fail "files of the merged model"
 expect 0 "accuracy" -- "$MSPLORA" eval --model merged --data "$data/test.tsv"
 diff <(grep -o 'accuracy[^,]*' with_adapter.txt) <(grep -o 'accuracy[^,]*' out.txt) || fail "the merged model scores otherwise"
-expect 0 -- "$MSPLORA" tokenize --model "$file" line.txt
+expect 0 -- "$MSPLORA" tokenize --ids --model "$file" line.txt
 cp out.txt ids.txt
-expect 0 -- "$MSPLORA" tokenize --model merged line.txt
+expect 0 -- "$MSPLORA" tokenize --ids --model merged line.txt
 diff ids.txt out.txt || fail "the merged model has other ids"
 
 # Damaged files, and what is no model.
@@ -40,7 +40,7 @@ expect 1 "cut.gguf" -- "$MSPLORA" generate --model cut.gguf --prompt hello
 perl -0777 -pe 's/(general\.architecture.{12})llama/$1lamma/s' "$file" > other.gguf
 expect 1 "other.gguf" "\`lamma\` is not supported" "llama, qwen2" -- "$MSPLORA" inspect --model other.gguf
 printf '<html>' > page.gguf
-expect 1 "page.gguf" "web page" -- "$MSPLORA" tokenize --model page.gguf line.txt
+expect 1 "page.gguf" "web page" -- "$MSPLORA" tokenize --ids --model page.gguf line.txt
 expect 1 "expected \`adapter\`" -- "$MSPLORA" eval --model "$file" --adapter "$file" --data "$data/test.tsv"
 [ ! -e out ] || fail "a failed run left its directory"
 [ "$before" = "$(cksum "$file")" ] || fail "the file has changed"

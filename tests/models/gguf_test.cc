@@ -249,7 +249,7 @@ TEST_F(GgufModelTest, DamagedFilesAreReadOrRefused) {
     (model == "no error" && tokenizer == "no error" ? read : refused) += 1;
   }
   EXPECT_GT(refused, 50);
-  EXPECT_GT(read, 10);
+  EXPECT_GT(read, 3);
 }
 
 // Row 2 i + e of a head in the file is row e h/2 + i of the model.

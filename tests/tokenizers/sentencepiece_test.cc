@@ -301,8 +301,7 @@ TEST(GoldenTokenizersTiktoken, RankFilesGiveTheIdsOfTheirRanks) {
   }
 }
 
-// What stands in the groups and cannot be read from them: only ids of vocabularies that are not here, or
-// GGUF.
+// What stands in the groups and cannot be read from them: only ids of vocabularies that are not here.
 TEST(GoldenTokenizersTiktoken, CountsWhatIsNotHere) {
   for (const TokenizerFolder& folder : tokenizer_folders()) {
     if (folder.path.empty()) GTEST_SKIP() << "no cases of tokenizers";
@@ -311,7 +310,6 @@ TEST(GoldenTokenizersTiktoken, CountsWhatIsNotHere) {
     };
     if (const auto count = rows("tiktoken.jsonl"); count > 0 && !fs::exists(folder.path / "tekken.json"))
       GoldenCounts::skipped(folder.group, "a tekken.json that is not here", count);
-    if (const auto count = rows("gguf.jsonl"); count > 0) GoldenCounts::skipped(folder.group, "GGUF", count);
   }
 }
 
