@@ -18,8 +18,8 @@ namespace msplora {
 /// Of float32, bfloat16, float16 and their usual other names. Throws Error{kUsage} with the nearest.
 at::ScalarType parse_dtype(const std::string& name);
 
-/// The type that most values of a model directory are stored in.
-at::ScalarType stored_dtype(const std::filesystem::path& directory);
+/// The type that most values of a model are stored in; quantised ones count as float32.
+at::ScalarType stored_dtype(const std::filesystem::path& path);
 
 /// Head counts of the model, which some methods plan with.
 AttentionHeads attention_heads(const ModelConfig& config);
@@ -47,7 +47,8 @@ std::shared_ptr<const ChatTemplate> chat_template_of(const ChatDataOptions& opti
 ChatTemplate named_chat_template(const std::string& name_or_file,
                                  std::map<std::string, std::string> special_tokens);
 
-/// Copies the tokenizer's files of a model directory, as they are.
+/// Copies the tokenizer's files of a model directory, as they are; of a GGUF file writes those that say the
+/// same.
 void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// What a recipe's model is loaded with, for a task's head.

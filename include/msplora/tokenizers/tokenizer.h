@@ -71,9 +71,9 @@ class Tokenizer {
   /// Reads a directory or one file of it. Of a directory the first of these that is there: tokenizer.json;
   /// vocab.txt as BERT writes it; vocab.json + merges.txt as GPT-2 or RoBERTa write it, told apart by
   /// config.json and tokenizer_config.json; tokenizer.model or spiece.model (SentencePiece, or Llama 3's
-  /// ranks); tekken.json; *.tiktoken. docs/formats.md says what each may hold. Throws Error{kIo} when the
-  /// files are missing and Error{kFormat}, naming the file and the place in it, when they are damaged or hold
-  /// something that is not known here.
+  /// ranks); tekken.json; *.tiktoken. A GGUF file has its own inside. docs/formats.md says what each may
+  /// hold. Throws Error{kIo} when the files are missing and Error{kFormat}, naming the file and the place in
+  /// it, when they are damaged or hold something that is not known here.
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& directory_or_file);
 
   ~Tokenizer();

@@ -22,7 +22,8 @@ struct ModelOptions {
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
-    visitor("path", path, "Hugging Face model directory (config.json, safetensors, tokenizer files)");
+    visitor("path", path,
+            "Hugging Face model directory (config.json, safetensors, tokenizer files), or a GGUF file");
     visitor(
         "random_init", random_init,
         "Ignore the weights of the directory and draw all of them from the seed (pretraining, control runs)");
