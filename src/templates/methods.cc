@@ -51,7 +51,7 @@ Value split(const std::string& text, const Arguments& arguments, bool from_right
     }
     return parts;
   }
-  const std::string& by = text_argument(arguments, 0, "sep", "split");
+  const std::string by = text_argument(arguments, 0, "sep", "split");
   if (by.empty()) fail("empty separator");
   std::string_view rest = text;
   while (true) {
@@ -213,12 +213,12 @@ constexpr NamedStringMethod kStringMethods[] = {
      }},
     {"removeprefix",
      [](const std::string& s, const Arguments& a, Budget&) -> Value {
-       const std::string& prefix = text_argument(a, 0, "prefix", "removeprefix");
+       const std::string prefix = text_argument(a, 0, "prefix", "removeprefix");
        return s.starts_with(prefix) ? s.substr(prefix.size()) : s;
      }},
     {"removesuffix",
      [](const std::string& s, const Arguments& a, Budget&) -> Value {
-       const std::string& suffix = text_argument(a, 0, "suffix", "removesuffix");
+       const std::string suffix = text_argument(a, 0, "suffix", "removesuffix");
        return s.ends_with(suffix) ? s.substr(0, s.size() - suffix.size()) : s;
      }},
     {"replace",
