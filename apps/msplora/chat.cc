@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "generation_arguments.h"
+#include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/option_io.h"
@@ -132,11 +133,10 @@ class Conversation {
       std::cout << '\n' << std::flush;
       return;
     }
-    std::cout << Json{{"text", made.text},
-                      {"finish_reason", finish_reason_name(made.finish_reason)},
-                      {"prompt_tokens", made.prompt_tokens},
-                      {"tokens", made.tokens}}
-                     .dump(-1, ' ', false, Json::error_handler_t::replace)
+    std::cout << dump_json(Json{{"text", made.text},
+                                {"finish_reason", finish_reason_name(made.finish_reason)},
+                                {"prompt_tokens", made.prompt_tokens},
+                                {"tokens", made.tokens}})
               << '\n'
               << std::flush;
   }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "generation_arguments.h"
+#include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
@@ -185,7 +186,7 @@ class ResultWriter {
     const Job& job = jobs_[index];
     const Generation& generation = *results_[index];
     if (is_json_) {
-      out_ << to_json(job, generation, model_).dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
+      out_ << dump_json(to_json(job, generation, model_)) << '\n';
       return;
     }
     if (is_streamed()) {

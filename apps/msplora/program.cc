@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "msplora/core/dtype_names.h"
+#include "msplora/core/dump_json.h"
 #include "msplora/core/log.h"
 #include "msplora/nn/device.h"
 
@@ -172,7 +173,7 @@ void say(const CommonOptions& common, const std::string& text) {
 }
 
 void print_json(const nlohmann::ordered_json& json) {
-  std::cout << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+  std::cout << dump_json(json, 2) << "\n";
 }
 
 }  // namespace msplora

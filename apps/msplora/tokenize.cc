@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/threads.h"
@@ -123,7 +124,7 @@ void encode(const TokenizeArguments& arguments, const CommonOptions& common) {
       }
       nlohmann::ordered_json json = to_json(*tokenizer, encoding, options.offsets != OffsetUnit::kNone);
       if (windows) json["line"] = number;
-      std::cout << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+      std::cout << dump_json(json) << "\n";
     }
   });
 }
@@ -145,10 +146,7 @@ void decode(const TokenizeArguments& arguments, const CommonOptions& common) {
       ids.push_back(std::stoi(word));
     }
     const std::string text = tokenizer->decode(ids);
-    std::cout << (common.json
-                      ? nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
-                      : text)
-              << "\n";
+    std::cout << (common.json ? dump_json(nlohmann::json(text)) : text) << "\n";
   });
 }
 

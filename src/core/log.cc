@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "msplora/core/dump_json.h"
 #include "msplora/core/error.h"
 
 namespace msplora {
@@ -112,7 +113,7 @@ std::string log_line(LogLevel level, std::string_view message) {
   }
   const nlohmann::ordered_json line = {
       {"time", utc_time()}, {"level", word}, {"message", std::string(message)}};
-  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return dump_json(line);
 }
 
 std::vector<std::string> logged_warnings() {

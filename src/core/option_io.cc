@@ -1,5 +1,6 @@
 #include "msplora/core/option_io.h"
 #include "msplora/core/dtype_names.h"
+#include "msplora/core/dump_json.h"
 
 #include <fmt/format.h>
 
@@ -62,7 +63,7 @@ bool is_plain(const std::string& text) {
 
 std::string quoted(const std::string& text) {
   if (is_plain(text)) return text;
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return dump_json(nlohmann::json(text));
 }
 
 void write_map(const nlohmann::ordered_json& json, const std::string& indent, std::string& out) {

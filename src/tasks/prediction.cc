@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "msplora/core/dump_json.h"
 #include "msplora/core/error.h"
 #include "msplora/data/batching.h"
 
@@ -42,10 +43,6 @@ std::string csv_field(const std::string& text, char delimiter) {
 std::string text_of(const Json& value) {
   if (value.is_null()) return {};
   return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 [[noreturn]] void refuse_kept(const std::string& where, const std::string& name) {
@@ -130,7 +127,7 @@ void PredictionWriter::write_json_row(const Prediction& prediction, const Json* 
     if (line.contains(name)) refuse_kept(where, name);
     line[name] = value;
   }
-  out_ << dump(line) << "\n";
+  out_ << dump_json(line) << "\n";
 }
 
 void PredictionWriter::write(const std::vector<Prediction>& predictions, const std::vector<Json>& kept,

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "msplora/core/dump_json.h"
+
 #include "tokenizers/bpe_merges.h"
 #include "tokenizers/model.h"
 #include "tokenizers/unicode.h"
@@ -170,7 +172,7 @@ MergeRule read_merge(const nlohmann::json& node, size_t index, const JsonView& m
     }
   }
   merges.fail("entry " + std::to_string(index) + " must be \"left right\" or [\"left\", \"right\"], found " +
-              node.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+              dump_json(node));
 }
 
 BpeMerges read_merges(const JsonView& json, const Vocabulary& vocabulary, const std::string& prefix,

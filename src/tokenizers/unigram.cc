@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "msplora/core/dump_json.h"
+
 #include "tokenizers/model.h"
 #include "tokenizers/unicode.h"
 #include "tokenizers/unigram_lattice.h"
@@ -82,8 +84,7 @@ std::unique_ptr<const Model> make_unigram(const JsonView& json) {
   for (size_t i = 0; i < node.size(); ++i) {
     const auto& entry = node[i];
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
-      list.fail("entry " + std::to_string(i) + " must be [\"piece\", score], found " +
-                entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      list.fail("entry " + std::to_string(i) + " must be [\"piece\", score], found " + dump_json(entry));
     }
     const auto id = static_cast<int32_t>(i);
     vocabulary.set(entry[0].get_ref<const std::string&>(), id);
