@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,7 +11,8 @@
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/trainer.h"
 #include "tokenizers/pair_joiner.h"
-#include "tokenizers/tokenizer_files.h"
+#include "tokenizers/pre_tokenizers.h"
+#include "tokenizers/tokenizer_json.h"
 #include "tokenizers/unicode.h"
 #include "tokenizers/vocabulary.h"
 
@@ -47,10 +49,6 @@ void check_pair_options(const BytePairTrainerOptions& options) {
   errors.throw_if_any(ErrorCode::kConfig, "the byte-pair trainer's options are wrong");
 }
 
-json split_json() {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-}
-
 struct LearnedPairs {
   std::vector<std::string> vocabulary;  // by id
   json merges = json::array();
@@ -85,39 +83,19 @@ LearnedPairs learn_pairs(const BytePairTrainerOptions& options, const std::vecto
 }
 
 json make_pair_json(const BytePairTrainerOptions& options, const LearnedPairs& learned) {
-  json vocabulary = json::object(), added = json::array();
-  for (size_t id = 0; id < learned.vocabulary.size(); ++id) vocabulary[learned.vocabulary[id]] = id;
+  detail::BytePairParts parts;
+  for (size_t id = 0; id < learned.vocabulary.size(); ++id) parts.vocabulary[learned.vocabulary[id]] = id;
   for (size_t id = 0; id < options.special_tokens.size(); ++id)
-    added.push_back(detail::added_token(static_cast<int64_t>(id), options.special_tokens[id], true));
-  json result = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"normalizer", nullptr}};
-  result["added_tokens"] = added;
-  result["pre_tokenizer"] = split_json();
-  result["decoder"] = {
-      {"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
-  result["model"] = {{"type", "BPE"},
-                     {"dropout", nullptr},
-                     {"unk_token", nullptr},
-                     {"continuing_subword_prefix", nullptr},
-                     {"end_of_word_suffix", nullptr},
-                     {"fuse_unk", false},
-                     {"byte_fallback", false},
-                     {"ignore_merges", false},
-                     {"vocab", std::move(vocabulary)},
-                     {"merges", learned.merges}};
-  result["post_processor"] = nullptr;
-  if (options.begin.empty()) return result;
-  const json begin = {{"SpecialToken", {{"id", options.begin}, {"type_id", 0}}}};
-  const auto text = [](const char* id, int type) {
-    return json{{"Sequence", {{"id", id}, {"type_id", type}}}};
-  };
-  const json definition = {{"id", options.begin},
-                           {"ids", json::array({result["model"]["vocab"][options.begin]})},
-                           {"tokens", json::array({options.begin})}};
-  result["post_processor"] = {{"type", "TemplateProcessing"},
-                              {"single", json::array({begin, text("A", 0)})},
-                              {"pair", json::array({begin, text("A", 0), text("B", 1)})},
-                              {"special_tokens", {{options.begin, definition}}}};
-  return result;
+    parts.added_tokens.push_back(
+        detail::added_token(static_cast<int64_t>(id), options.special_tokens[id], true));
+  parts.merges = learned.merges;
+  parts.pre_tokenizer = detail::byte_level_pre_tokenizer(/*use_regex=*/true);
+  parts.decoder = detail::byte_level_decoder();
+  if (!options.begin.empty()) {
+    parts.post_processor = detail::template_around(
+        detail::NamedToken{options.begin, parts.vocabulary[options.begin].get<int64_t>()}, std::nullopt);
+  }
+  return detail::make_byte_pair_json(std::move(parts));
 }
 
 json make_pair_config(const BytePairTrainerOptions& options) {
@@ -138,7 +116,7 @@ void train_byte_pair(const BytePairTrainerOptions& options, const std::vector<fs
   check_pair_options(options);
   for (const char* name : {kPairConfigFile, kPairTokenizerFile})
     refuse_input_as_output(output_directory / name, text_files, "the output directory");
-  const json split = split_json();
+  const json split = detail::byte_level_pre_tokenizer(/*use_regex=*/true);
   detail::WordCounter counter(nullptr, detail::make_pre_tokenizer(detail::JsonView(split, "byte level")),
                               SIZE_MAX);
   detail::for_each_line(text_files, [&](const std::string& line) { counter.add(line); });

@@ -14,6 +14,7 @@
 #include "tokenizers/patterns.h"
 #include "tokenizers/sentencepiece_file.h"
 #include "tokenizers/tokenizer_files.h"
+#include "tokenizers/tokenizer_json.h"
 #include "tokenizers/unicode.h"
 #include "tokenizers/vocabulary.h"
 #include "tokenizers/word_starts.h"
@@ -144,58 +145,37 @@ json pre_tokenizer_of(const SplitRule& rule) {
   bool is_gpt2 = false;
   for (const char* pattern : rule.patterns) {
     is_gpt2 = pattern == kGpt2Pattern;  // which ByteLevel knows itself
-    if (!is_gpt2) {
-      steps.push_back({{"type", "Split"},
-                       {"pattern", {{"Regex", pattern}}},
-                       {"behavior", "Isolated"},
-                       {"invert", false}});
-    }
+    if (!is_gpt2) steps.push_back(split_by(pattern));
   }
-  steps.push_back(
-      {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", is_gpt2}});
-  return steps.size() == 1 ? steps[0] : json{{"type", "Sequence"}, {"pretokenizers", steps}};
+  steps.push_back(byte_level_pre_tokenizer(is_gpt2));
+  return in_sequence("pretokenizers", std::move(steps));
 }
 
 void read_byte_level(const GgufFile& file, const GgufVocabulary& vocabulary, TokenizerFiles& files) {
   const SplitRule& rule = split_rule(file);
-  json ids = json::object();
+  BytePairParts parts;
   for (size_t i = 0; i < vocabulary.tokens().size(); ++i) {
-    const auto [place, is_new] = ids.emplace(vocabulary.tokens()[i], i);
+    const auto [place, is_new] = parts.vocabulary.emplace(vocabulary.tokens()[i], i);
     if (!is_new)
       file.fail(gguf_key::kTokens, fmt::format("tokens {} and {} are the same: \"{}\"", place->get<size_t>(),
                                                i, vocabulary.tokens()[i]));
   }
-  json merges = json::array();
   for (const std::string_view merge : file.need(file.texts(gguf_key::kMerges), gguf_key::kMerges)) {
     const size_t space = merge.find(' ', 1);
     if (space == merge.npos || space + 1 == merge.size()) {
       file.fail(gguf_key::kMerges,
                 fmt::format("merge {}: expected two tokens and a space between them, found \"{}\"",
-                            merges.size(), merge.substr(0, 80)));
+                            parts.merges.size(), merge.substr(0, 80)));
     }
-    merges.push_back({std::string(merge.substr(0, space)), std::string(merge.substr(space + 1))});
+    parts.merges.push_back({std::string(merge.substr(0, space)), std::string(merge.substr(space + 1))});
   }
-  files.tokenizer = {
-      {"version", "1.0"},
-      {"truncation", nullptr},
-      {"padding", nullptr},
-      {"added_tokens", vocabulary.added_tokens(/*all=*/true)},
-      {"normalizer", rule.normalizes ? json{{"type", "NFC"}} : json()},
-      {"pre_tokenizer", pre_tokenizer_of(rule)},
-      {"post_processor", surroundings(file, vocabulary, rule.adds_bos, std::nullopt, std::nullopt)},
-      {"decoder",
-       {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}},
-      {"model",
-       {{"type", "BPE"},
-        {"dropout", nullptr},
-        {"unk_token", nullptr},
-        {"continuing_subword_prefix", nullptr},
-        {"end_of_word_suffix", nullptr},
-        {"fuse_unk", false},
-        {"byte_fallback", false},
-        {"ignore_merges", rule.ignores_merges},
-        {"vocab", std::move(ids)},
-        {"merges", std::move(merges)}}}};
+  parts.added_tokens = vocabulary.added_tokens(/*all=*/true);
+  if (rule.normalizes) parts.normalizer = {{"type", "NFC"}};
+  parts.pre_tokenizer = pre_tokenizer_of(rule);
+  parts.post_processor = surroundings(file, vocabulary, rule.adds_bos, std::nullopt, std::nullopt);
+  parts.decoder = byte_level_decoder();
+  parts.ignore_merges = rule.ignores_merges;
+  files.tokenizer = make_byte_pair_json(std::move(parts));
 }
 
 // SentencePiece's BPE by scores. Tokens that were added by hand stand there as plain text, in SentencePiece's

@@ -7,6 +7,7 @@
 
 #include "tokenizers/sentencepiece.h"
 #include "tokenizers/tokenizer_files.h"
+#include "tokenizers/tokenizer_json.h"
 #include "tokenizers/unicode.h"
 #include "tokenizers/word_starts.h"
 
@@ -60,16 +61,11 @@ json replace(std::string_view from, std::string_view to) {
   return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
 }
 
-json in_sequence(const char* list, json steps) {
-  return steps.size() == 1 ? steps[0] : json{{"type", "Sequence"}, {list, std::move(steps)}};
-}
-
 }  // namespace
 
 json sentencepiece_bpe_json(const SentencePieceFile& file, const json& post_processor) {
-  json added_tokens = json::array();
-  json normalizers = json::array(), decoders = json::array(), vocabulary = json::object(),
-       merges = json::array();
+  BytePairParts parts;
+  json normalizers = json::array(), decoders = json::array();
   if (file.add_dummy_prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", kWordStart}});
   normalizers.push_back(replace(" ", kWordStart));
   decoders.push_back(replace(kWordStart, " "));
@@ -79,34 +75,22 @@ json sentencepiece_bpe_json(const SentencePieceFile& file, const json& post_proc
     decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   for (size_t i = 0; i < file.pieces.size(); ++i) {
     const auto& [text, score, type] = file.pieces[i];
-    vocabulary[text] = i;
+    parts.vocabulary[text] = i;
     const bool is_special = type == Type::kControl || type == Type::kUnknown;
     if (is_special || type == Type::kUserDefined)
-      added_tokens.push_back(added_token(static_cast<int64_t>(i), text, is_special));
+      parts.added_tokens.push_back(added_token(static_cast<int64_t>(i), text, is_special));
   }
   for (const ScoredMerge& merge : merges_of(file)) {
-    merges.push_back({file.pieces[static_cast<size_t>(merge.left)].text,
-                      file.pieces[static_cast<size_t>(merge.right)].text});
+    parts.merges.push_back({file.pieces[static_cast<size_t>(merge.left)].text,
+                            file.pieces[static_cast<size_t>(merge.right)].text});
   }
-  return {{"version", "1.0"},
-          {"truncation", nullptr},
-          {"padding", nullptr},
-          {"added_tokens", std::move(added_tokens)},
-          {"normalizer", in_sequence("normalizers", std::move(normalizers))},
-          {"pre_tokenizer", nullptr},
-          {"post_processor", post_processor},
-          {"decoder", in_sequence("decoders", std::move(decoders))},
-          {"model",
-           {{"type", "BPE"},
-            {"dropout", nullptr},
-            {"unk_token", file.pieces[static_cast<size_t>(file.unk_id)].text},
-            {"continuing_subword_prefix", nullptr},
-            {"end_of_word_suffix", nullptr},
-            {"fuse_unk", true},
-            {"byte_fallback", file.byte_fallback},
-            {"ignore_merges", false},
-            {"vocab", std::move(vocabulary)},
-            {"merges", std::move(merges)}}}};
+  parts.normalizer = in_sequence("normalizers", std::move(normalizers));
+  parts.post_processor = post_processor;
+  parts.decoder = in_sequence("decoders", std::move(decoders));
+  parts.unk_token = file.pieces[static_cast<size_t>(file.unk_id)].text;
+  parts.fuse_unk = true;
+  parts.byte_fallback = file.byte_fallback;
+  return make_byte_pair_json(std::move(parts));
 }
 
 }  // namespace msplora::detail

@@ -10,6 +10,7 @@
 #include "tokenizers/sentencepiece.h"
 #include "tokenizers/sentencepiece_file.h"
 #include "tokenizers/tokenizer_files.h"
+#include "tokenizers/tokenizer_json.h"
 
 namespace msplora::detail {
 namespace fs = std::filesystem;

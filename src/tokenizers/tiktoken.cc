@@ -14,6 +14,7 @@
 #include "tokenizers/base64.h"
 #include "tokenizers/patterns.h"
 #include "tokenizers/tokenizer_files.h"
+#include "tokenizers/tokenizer_json.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
@@ -179,18 +180,9 @@ void read_tiktoken(TokenizerFiles& files) {
   for (size_t i = 0; i < ranks.special.size(); ++i)
     added.push_back(added_token(first_special + static_cast<int32_t>(i), ranks.special[i], true));
   files.tokenizer = {{"added_tokens", added},
-                     {"pre_tokenizer",
-                      {{"type", "Sequence"},
-                       {"pretokenizers",
-                        {{{"type", "Split"},
-                          {"pattern", {{"Regex", ranks.pattern}}},
-                          {"behavior", "Isolated"},
-                          {"invert", false}},
-                         {{"type", "ByteLevel"},
-                          {"add_prefix_space", false},
-                          {"trim_offsets", true},
-                          {"use_regex", false}}}}}},
-                     {"decoder", {{"type", "ByteLevel"}}}};
+                     {"pre_tokenizer", in_sequence("pretokenizers", {split_by(ranks.pattern),
+                                                                     byte_level_pre_tokenizer(false)})},
+                     {"decoder", byte_level_decoder()}};
   const std::string begin = ranks.special_first ? "<s>" : "<|begin_of_text|>";
   const auto has = std::find(ranks.special.begin(), ranks.special.end(), begin);
   if (has != ranks.special.end()) {

@@ -52,17 +52,6 @@ TokenizerFiles read_tokenizer_files(const std::filesystem::path& directory_or_fi
 nlohmann::json read_json_if_any(const std::filesystem::path& path, std::string* text = nullptr);
 /// The special token that a configuration gives under `key`, as a string or as {"content": string}.
 std::string token_or(const nlohmann::json& config, const char* key, const std::string& otherwise);
-/// An entry of tokenizer.json's "added_tokens".
-nlohmann::json added_token(int64_t id, const std::string& content, bool special, bool lstrip = false);
-
-/// A token with its id.
-struct NamedToken {
-  std::string text;
-  int64_t id = 0;
-};
-/// The post-processor that puts tokens around every text; of a pair around each.
-nlohmann::json template_around(const std::optional<NamedToken>& begin, const std::optional<NamedToken>& end);
-
 /// Fills `files` from files.source, a GGUF file.
 void read_gguf_tokenizer(TokenizerFiles& files);
 
@@ -82,19 +71,5 @@ nlohmann::json sentencepiece_bpe_json(const SentencePieceFile& file, const nlohm
 bool holds_ranks(std::string_view content);
 /// Fills `files` from files.source, a vocabulary of tiktoken: a file of ranks, or Mistral's tekken.json.
 void read_tiktoken(TokenizerFiles& files);
-
-/// What a BERT tokenizer.json is made from.
-struct BertParts {
-  std::vector<std::string> vocabulary;  // by id
-  std::vector<std::string> special_tokens;
-  std::string unk = "[UNK]", cls = "[CLS]", sep = "[SEP]";
-  bool lowercase = true;
-  nlohmann::json strip_accents;  // null: as lowercase
-  bool handle_chinese_chars = true;
-  size_t max_input_chars_per_word = 100;
-};
-
-/// `source` is named when cls, sep or unk is not in the vocabulary.
-nlohmann::json make_bert_json(const BertParts& parts, const std::string& source);
 
 }  // namespace msplora::detail

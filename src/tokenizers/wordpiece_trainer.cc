@@ -12,7 +12,7 @@
 #include "tokenizers/normalizers.h"
 #include "tokenizers/pair_joiner.h"
 #include "tokenizers/pre_tokenizers.h"
-#include "tokenizers/tokenizer_files.h"
+#include "tokenizers/tokenizer_json.h"
 #include "tokenizers/unicode.h"
 #include "tokenizers/vocabulary.h"
 
