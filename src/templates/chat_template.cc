@@ -45,14 +45,19 @@ std::string* last_text(Json& messages) {
   return nullptr;
 }
 
-Json parsed_object(const fs::path& file) {
-  Json json = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+using SpecialTokens = std::map<std::string, std::string>;
+
+/// An empty object where there is no such file. Keys in any order: tokenizer_config.json may have thousands.
+nlohmann::json read_object(const fs::path& file) {
+  std::error_code code;
+  if (!fs::exists(file, code)) return nlohmann::json::object();
+  auto json = nlohmann::json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) throw Error(ErrorCode::kFormat, file.string(), "expected a JSON object");
   return json;
 }
 
 /// "bos_token": "<s>", or {"content": "<s>", ...}.
-void add_special_tokens(const Json& from, std::map<std::string, std::string>& tokens) {
+void add_special_tokens(const nlohmann::json& from, SpecialTokens& tokens) {
   for (const auto& [key, value] : from.items()) {
     if (!key.ends_with("_token")) continue;
     if (value.is_string()) tokens[key] = value;
@@ -62,13 +67,13 @@ void add_special_tokens(const Json& from, std::map<std::string, std::string>& to
 }
 
 /// A template, or several with names.
-std::string chosen_source(const Json& given, bool has_tools, const std::string& where) {
+std::string chosen_source(const nlohmann::json& given, bool has_tools, const std::string& where) {
   if (given.is_string()) return given;
   std::map<std::string, std::string> by_name;
   if (given.is_array()) {
-    for (const Json& one : given) {
-      if (one.is_object() && one.value("name", Json()).is_string() &&
-          one.value("template", Json()).is_string())
+    for (const auto& one : given) {
+      if (one.is_object() && one.value("name", nlohmann::json()).is_string() &&
+          one.value("template", nlohmann::json()).is_string())
         by_name[one["name"]] = one["template"];
     }
   }
@@ -78,19 +83,17 @@ std::string chosen_source(const Json& given, bool has_tools, const std::string& 
               "expected a text, or a list of {name, template} with one called `default`");
 }
 
-}  // namespace
+/// Of a directory, whose tokenizer_config.json is read already.
+SpecialTokens directory_special_tokens(const fs::path& directory, const nlohmann::json& tokenizer_config) {
+  SpecialTokens tokens;
+  add_special_tokens(read_object(directory / "special_tokens_map.json"), tokens);
+  add_special_tokens(tokenizer_config, tokens);
+  return tokens;
+}
 
-ChatTemplate::ChatTemplate(std::string source, std::map<std::string, std::string> special_tokens,
-                           std::string name)
-    : template_(std::move(source), name),
-      special_tokens_(std::move(special_tokens)),
-      name_(std::move(name)) {}
-
-namespace {
-
-// Tokens by role, of a GGUF file.
-std::map<std::string, std::string> gguf_special_tokens(const GgufFile& file) {
-  std::map<std::string, std::string> tokens;
+/// Tokens by role, of a GGUF file.
+SpecialTokens gguf_special_tokens(const GgufFile& file) {
+  SpecialTokens tokens;
   const auto texts = file.texts(gguf_key::kTokens);
   for (const auto& [name, role] :
        {std::pair("bos_token", gguf_key::kBosId), std::pair("eos_token", gguf_key::kEosId),
@@ -105,7 +108,7 @@ std::map<std::string, std::string> gguf_special_tokens(const GgufFile& file) {
   return tokens;
 }
 
-// Files hold one without a name, and others with names, of which `tool_use` counts here.
+/// Files hold one without a name, and others with names, of which `tool_use` counts here.
 std::optional<ChatTemplate> template_of_gguf(const fs::path& path, bool has_tools) {
   const auto file = GgufFile::open(path);
   std::string key = gguf_key::kChatTemplate;
@@ -117,34 +120,29 @@ std::optional<ChatTemplate> template_of_gguf(const fs::path& path, bool has_tool
 
 }  // namespace
 
+ChatTemplate::ChatTemplate(std::string source, std::map<std::string, std::string> special_tokens,
+                           std::string name)
+    : template_(std::move(source), name),
+      special_tokens_(std::move(special_tokens)),
+      name_(std::move(name)) {}
+
 std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bool has_tools) {
   if (is_gguf_path(directory)) return template_of_gguf(directory, has_tools);
-  std::optional<std::string> source;
-  std::string name;
+  const fs::path config_file = directory / "tokenizer_config.json";
+  const fs::path file = directory / "chat_template.jinja";
+  const nlohmann::json config = read_object(config_file);
   std::error_code code;
-  if (const fs::path file = directory / "tokenizer_config.json"; fs::exists(file, code)) {
-    const Json config = parsed_object(file);
-    if (config.contains("chat_template") && !config["chat_template"].is_null()) {
-      name = file.string() + ": chat_template";
-      source = chosen_source(config["chat_template"], has_tools, file.string());
-    }
-  }
-  if (const fs::path file = directory / "chat_template.jinja"; fs::exists(file, code)) {
-    name = file.string();
-    source = read_file(file);
-  }
-  if (!source) return std::nullopt;
-  return ChatTemplate(*source, special_tokens_of(directory), name);
+  if (fs::exists(file, code))
+    return ChatTemplate(read_file(file), directory_special_tokens(directory, config), file.string());
+  const auto given = config.find("chat_template");
+  if (given == config.end() || given->is_null()) return std::nullopt;
+  return ChatTemplate(chosen_source(*given, has_tools, config_file.string()),
+                      directory_special_tokens(directory, config), config_file.string() + ": chat_template");
 }
 
 std::map<std::string, std::string> ChatTemplate::special_tokens_of(const fs::path& directory) {
   if (is_gguf_path(directory)) return gguf_special_tokens(*GgufFile::open(directory));
-  std::map<std::string, std::string> tokens;
-  std::error_code code;
-  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
-    if (fs::exists(directory / name, code)) add_special_tokens(parsed_object(directory / name), tokens);
-  }
-  return tokens;
+  return directory_special_tokens(directory, read_object(directory / "tokenizer_config.json"));
 }
 
 RenderedText ChatTemplate::render(const Json& messages, const ChatOptions& options) const {
