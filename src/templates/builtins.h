@@ -13,6 +13,22 @@
 /// What templates can call.
 namespace msplora::templates {
 
+/// The entry of a table of {name, ...}, null where there is none.
+template <class Entry, size_t N>
+const Entry* entry_named(const Entry (&table)[N], std::string_view name) {
+  for (const Entry& one : table) {
+    if (one.name == name) return &one;
+  }
+  return nullptr;
+}
+
+template <class Entry, size_t N>
+std::vector<std::string> names_in(const Entry (&table)[N]) {
+  std::vector<std::string> names;
+  for (const Entry& one : table) names.emplace_back(one.name);
+  return names;
+}
+
 /// How much a template may do: about one unit for each value that is looked at and each byte that is made.
 class Budget {
  public:

@@ -94,15 +94,12 @@ constexpr NamedTest kTests[] = {
 }  // namespace
 
 Test find_test(std::string_view name) {
-  const auto found = std::find_if(std::begin(kTests), std::end(kTests),
-                                  [&](const NamedTest& one) { return one.name == name; });
-  return found == std::end(kTests) ? nullptr : found->run;
+  const NamedTest* found = entry_named(kTests, name);
+  return found == nullptr ? nullptr : found->run;
 }
 
 std::vector<std::string> test_names() {
-  std::vector<std::string> names;
-  for (const NamedTest& one : kTests) names.emplace_back(one.name);
-  return names;
+  return names_in(kTests);
 }
 
 }  // namespace msplora::templates

@@ -436,15 +436,12 @@ constexpr NamedFilter kFilters[] = {
 }  // namespace
 
 Filter find_filter(std::string_view name) {
-  const auto found = std::find_if(std::begin(kFilters), std::end(kFilters),
-                                  [&](const NamedFilter& one) { return one.name == name; });
-  return found == std::end(kFilters) ? nullptr : found->run;
+  const NamedFilter* found = entry_named(kFilters, name);
+  return found == nullptr ? nullptr : found->run;
 }
 
 std::vector<std::string> filter_names() {
-  std::vector<std::string> names;
-  for (const NamedFilter& one : kFilters) names.emplace_back(one.name);
-  return names;
+  return names_in(kFilters);
 }
 
 }  // namespace msplora::templates

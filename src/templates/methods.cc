@@ -258,9 +258,8 @@ Value function(std::function<Value(const Arguments&)> run) {
 }
 
 Value string_method(const Value& value, const std::string& name, Budget& budget) {
-  const auto found = std::find_if(std::begin(kStringMethods), std::end(kStringMethods),
-                                  [&](const NamedStringMethod& one) { return one.name == name; });
-  if (found == std::end(kStringMethods)) return Value::undefined(name);
+  const NamedStringMethod* found = entry_named(kStringMethods, name);
+  if (found == nullptr) return Value::undefined(name);
   return function([value, run = found->run, &budget](const Arguments& arguments) {
     budget.take(value.string().size() + 16);
     return run(value.string(), arguments, budget);
