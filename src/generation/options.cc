@@ -1,8 +1,30 @@
 #include "msplora/generation/options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <tuple>
 
 namespace msplora {
+namespace {
+
+/// Those of kFilters.
+template <class Options>
+auto filters(Options& options) {
+  return std::tie(options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p);
+}
+
+}  // namespace
+
+bool GenerationOptions::has_filters() const {
+  const GenerationOptions none;
+  return filters(*this) != filters(none);
+}
+
+void GenerationOptions::leave_out_filters() {
+  const GenerationOptions none;
+  filters(*this) = filters(none);
+}
 
 void check_generation(const GenerationOptions& options, const std::string& place, ErrorList& errors) {
   if (options.min_new_tokens > options.max_new_tokens) {
@@ -11,12 +33,9 @@ void check_generation(const GenerationOptions& options, const std::string& place
   }
   if (options.do_sample && options.num_beams > 1)
     errors.add(place + "num_beams", "beams are not drawn", "do_sample: false, or num_beams: 1");
-  const GenerationOptions defaults;
-  const bool has_filters = options.temperature != defaults.temperature || options.top_k != defaults.top_k ||
-                           options.top_p != defaults.top_p || options.min_p != defaults.min_p ||
-                           options.typical_p != defaults.typical_p;
-  if (has_filters && !options.do_sample) {
-    errors.add(place + "do_sample", "temperature, top_k, top_p, min_p and typical_p are for drawing tokens",
+  if (options.has_filters() && !options.do_sample) {
+    errors.add(place + "do_sample",
+               fmt::format("{} are for drawing tokens", fmt::join(GenerationOptions::kFilters, ", ")),
                "do_sample: true");
   }
   for (const std::string& stop : options.stop) {

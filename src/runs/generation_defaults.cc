@@ -17,9 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-/// What only acts where tokens are drawn.
-constexpr const char* kFilters[] = {"temperature", "top_k", "top_p", "min_p", "typical_p"};
-
 /// What a key of these files may hold for end tokens: a number, several, or nothing.
 void add_end_tokens(const json& from, const std::string& where, std::vector<int64_t>& ends,
                     ErrorList& errors) {
@@ -54,16 +51,6 @@ json known_options(const json& from) {
   return known;
 }
 
-/// Files often give what to draw with beside do_sample: false.
-void leave_out_filters(GenerationOptions& options) {
-  const GenerationOptions none;
-  options.temperature = none.temperature;
-  options.top_k = none.top_k;
-  options.top_p = none.top_p;
-  options.min_p = none.min_p;
-  options.typical_p = none.typical_p;
-}
-
 }  // namespace
 
 GenerationOptions generation_defaults(const fs::path& directory, const ModelConfig& config,
@@ -86,7 +73,8 @@ GenerationOptions generation_defaults(const fs::path& directory, const ModelConf
   errors.throw_if_any(ErrorCode::kFormat, file.string());
   if (const auto id = tokenizer.eos_id(); id && std::find(ends.begin(), ends.end(), *id) == ends.end())
     ends.push_back(*id);
-  if (!options.do_sample) leave_out_filters(options);
+  // Files often give what to draw with beside do_sample: false.
+  if (!options.do_sample) options.leave_out_filters();
   options.eos_token_id = ends;
   return options;
 }
@@ -107,7 +95,7 @@ void override_generation(GenerationOptions& options, const json& values, const s
   for (const auto& [name, value] : given.items()) {
     if (!value.is_null() && !known.contains(name)) known[name] = value;  // told as unknown
   }
-  const bool draws = std::any_of(std::begin(kFilters), std::end(kFilters),
+  const bool draws = std::any_of(std::begin(options.kFilters), std::end(options.kFilters),
                                  [&](const char* name) { return known.contains(name); });
   const json beams = known.value("num_beams", json());
   if (!known.contains("do_sample")) {
@@ -119,7 +107,7 @@ void override_generation(GenerationOptions& options, const json& values, const s
   }
   read_json(options, known, where, errors);
   check_ranges(options, where + ".", errors);
-  if (!options.do_sample && !draws) leave_out_filters(options);
+  if (!options.do_sample && !draws) options.leave_out_filters();
 }
 
 }  // namespace msplora

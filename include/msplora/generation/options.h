@@ -41,6 +41,12 @@ struct GenerationOptions {
   std::vector<std::vector<int32_t>> bad_words_ids;
   std::vector<SequenceBias> sequence_bias;
 
+  /// Options that only act where tokens are drawn.
+  static constexpr const char* kFilters[] = {"temperature", "top_k", "top_p", "min_p", "typical_p"};
+  /// Whether one of them is set.
+  bool has_filters() const;
+  void leave_out_filters();
+
   template <class Visitor>
   void visit(Visitor&& visitor) {
     visitor("max_new_tokens", max_new_tokens, "Tokens that are made at most", at_least(1));
