@@ -88,16 +88,14 @@ class Conversation {
   }
 
   /// Message by message.
-  GenerationRequest request_for_message(const std::string& line) {
+  GenerationRequest request_for_message(const std::string& line) const {
     Json messages = messages_;
-    messages.push_back({{"role", "user"}, {"content", line}});
-    GenerationRequest request = model_.request_for(messages);
-    messages_ = std::move(messages);
-    return request;
+    messages.push_back(user_message(line));
+    return model_.request_for(messages);
   }
 
   /// Special tokens stand at the beginning of the text alone.
-  GenerationRequest request_for_text(const std::string& line) {
+  GenerationRequest request_for_text(const std::string& line) const {
     EncodeOptions encode;
     encode.add_special_tokens = ids_.empty();
     const std::vector<int32_t> read =
@@ -105,8 +103,22 @@ class Conversation {
     GenerationRequest request;
     request.prompt_ids = ids_;
     request.prompt_ids.insert(request.prompt_ids.end(), read.begin(), read.end());
-    ids_ = request.prompt_ids;
     return request;
+  }
+
+  static Json user_message(const std::string& line) { return {{"role", "user"}, {"content", line}}; }
+
+  /// What was said and answered, which the next request begins with.
+  void record(const std::string& line, std::vector<int32_t> prompt_ids, const Generation& made) {
+    transcript_ += (has_messages_ ? "> " + line + "\n" : line) + made.text + "\n";
+    if (has_messages_) {
+      messages_.push_back(user_message(line));
+      messages_.push_back({{"role", "assistant"}, {"content", made.text}});
+      return;
+    }
+    ids_ = std::move(prompt_ids);
+    ids_.insert(ids_.end(), made.tokens.begin(), made.tokens.end());
+    if (made.finish_reason == FinishReason::kEndToken) ids_.pop_back();
   }
 
   void answer(const std::string& line) {
@@ -115,11 +127,9 @@ class Conversation {
     request.number = turns_++;
     request.is_cancelled = interrupt_requested;
     if (!common_.json) request.on_text = [](std::string_view text) { std::cout << text << std::flush; };
+    std::vector<int32_t> prompt_ids = request.prompt_ids;
     const Generation made = model_.generate(std::move(request));
-    if (has_messages_) messages_.push_back({{"role", "assistant"}, {"content", made.text}});
-    ids_.insert(ids_.end(), made.tokens.begin(), made.tokens.end());
-    if (made.finish_reason == FinishReason::kEndToken) ids_.pop_back();
-    transcript_ += (has_messages_ ? "> " + line + "\n" : line) + made.text + "\n";
+    record(line, std::move(prompt_ids), made);
     show(made);
     // The first Ctrl-C ends an answer, not the conversation.
     if (made.finish_reason == FinishReason::kCancelled && is_terminal_) clear_interrupt();
@@ -158,10 +168,10 @@ class Conversation {
   void help(const std::string&) {
     for (const auto& [name, command] : kCommands) say(fmt::format("{:<10} {}", name, command.help));
   }
+  bool has_system() const { return !messages_.empty() && messages_[0]["role"] == "system"; }
   /// The system's message stays.
   void reset(const std::string&) {
-    const bool has_system = !messages_.empty() && messages_[0]["role"] == "system";
-    messages_ = has_system ? Json::array({messages_[0]}) : Json::array();
+    messages_ = has_system() ? Json::array({messages_[0]}) : Json::array();
     ids_.clear();
     transcript_.clear();
     turns_ = 0;
@@ -169,8 +179,7 @@ class Conversation {
   }
   void system(const std::string& text) {
     if (!has_messages_) throw Error(ErrorCode::kUsage, "chat", "a system text needs a chat template");
-    const bool has_system = !messages_.empty() && messages_[0]["role"] == "system";
-    if (has_system) messages_.erase(0);
+    if (has_system()) messages_.erase(0);
     if (!text.empty()) messages_.insert(messages_.begin(), Json{{"role", "system"}, {"content", text}});
   }
   void adapter(const std::string& name) {
@@ -186,9 +195,7 @@ class Conversation {
       GenerationOptions changed = options_;
       ErrorList errors;
       read_options(changed, node, errors);
-      const bool draws = changed.temperature != 1.0 || changed.top_k > 0 || changed.top_p < 1.0 ||
-                         changed.min_p > 0.0 || changed.typical_p < 1.0;
-      if (node.find("do_sample") == nullptr && draws) changed.do_sample = true;
+      if (node.find("do_sample") == nullptr && changed.has_filters()) changed.do_sample = true;
       check_generation(changed, "", errors);
       errors.throw_if_any(ErrorCode::kUsage, "chat");
       options_ = changed;
