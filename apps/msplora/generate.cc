@@ -17,6 +17,7 @@
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
+#include "msplora/data/row_json.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 
@@ -49,7 +50,7 @@ struct Job {
 /// What a line of JSON asks for: `prompt` or `messages`, maybe `adapter` and `id`, and options by their
 /// names.
 Job job_of_json(const std::string& line, const std::string& where, const Job& common) {
-  const Json given = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const Json given = parse_row(line, where);
   const bool has_prompt = given.is_object() && given.contains("prompt") && given["prompt"].is_string();
   const bool has_messages = given.is_object() && given.contains("messages") && given["messages"].is_array();
   if (has_prompt == has_messages) {

@@ -14,6 +14,7 @@
 
 #include "msplora/core/file.h"
 #include "msplora/data/reader.h"
+#include "msplora/data/row_json.h"
 
 namespace msplora {
 namespace {
@@ -133,8 +134,7 @@ std::string alpaca_prompt(const std::string& instruction, const std::string& inp
            instruction + "\n\n### Response:\n";
   }
   return "Below is an instruction that describes a task, paired with an input that provides further context. "
-         "Write "
-         "a response that appropriately completes the request.\n\n### Instruction:\n" +
+         "Write a response that appropriately completes the request.\n\n### Instruction:\n" +
          instruction + "\n\n### Input:\n" + input + "\n\n### Response:\n";
 }
 
@@ -200,27 +200,6 @@ Json canonical(const Layout& layout, const Json& row, bool alpaca_as_messages, c
 
 using UseRow = std::function<void(const Json& row, int64_t line)>;
 
-/// Keys keep their order, which makes objects of very many keys slow.
-Json parsed(const std::string& text, const std::string& where) {
-  constexpr size_t kMostKeys = 4096;
-  std::vector<size_t> keys;
-  const auto count = [&](int depth, Json::parse_event_t event, Json&) {
-    if (event == Json::parse_event_t::object_start) keys.push_back(0);
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && ++keys.back() > kMostKeys)
-      refuse(where, fmt::format("an object has more than {} keys", kMostKeys));
-    if (depth > 64) refuse(where, "nested deeper than 64");
-    return true;
-  };
-  try {
-    return Json::parse(text, count);
-  } catch (const Json::parse_error& error) {
-    refuse(where, fmt::format("not JSON (byte {})", error.byte));
-  } catch (const Json::exception&) {
-    refuse(where, "not JSON");
-  }
-}
-
 void use_object(const Json& row, const fs::path& file, int64_t line, const UseRow& use) {
   if (!row.is_object())
     refuse(file_and_line(file, line), "expected an object, found " + row.dump().substr(0, 60));
@@ -251,12 +230,12 @@ void each_of_list(const std::string& text, const fs::path& file, const UseRow& u
     --depth;
     if (depth == 1) {
       const std::string where = file_and_line(file, begun);
-      use_object(parsed(text.substr(begin, i + 1 - begin), where), file, begun, use);
+      use_object(parse_row(text.substr(begin, i + 1 - begin), where), file, begun, use);
     }
     if (depth <= 0) break;
   }
   if (depth != 0) refuse(file.string(), "the list has no end");
-  parsed(text, file.string());  // what stands between the elements
+  parse_row(text, file.string());  // what stands between the elements
 }
 
 void each_row(const fs::path& file, const std::string& delimiter, const UseRow& use) {
@@ -294,7 +273,7 @@ void each_row(const fs::path& file, const std::string& delimiter, const UseRow& 
   for (std::string line; lines.next(line);) {
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     const std::string where = file_and_line(file, lines.line());
-    use_object(parsed(line, where), file, lines.line(), use);
+    use_object(parse_row(line, where), file, lines.line(), use);
   }
 }
 

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace msplora {
+
+/// A row of a JSON or JSONL file, whose keys keep their order. `where` names file and line. Throws
+/// Error{kData} with the place of the fault for what is not JSON, nested deeper than 64, or has more than
+/// 4096 keys in an object.
+nlohmann::ordered_json parse_row(const std::string& text, const std::string& where);
+
+}  // namespace msplora
