@@ -30,12 +30,9 @@ std::vector<Encoding> encode_chunk(const Dataset& data, size_t begin, size_t end
 void add_to(EncodeSummary& summary, const Encoding& encoding, size_t special,
             std::optional<int32_t> unknown) {
   const auto length = static_cast<int64_t>(encoding.ids.size());
-  summary.shortest = summary.examples == 0 ? length : std::min(summary.shortest, length);
-  summary.longest = std::max(summary.longest, length);
-  summary.tokens += length;
+  summary.add(length);
   summary.unknown.of += length - static_cast<int64_t>(special);
   if (unknown) summary.unknown.count += std::count(encoding.ids.begin(), encoding.ids.end(), *unknown);
-  ++summary.examples;
   if (encoding.dropped_tokens > 0) ++summary.truncated_examples;
   summary.dropped_tokens += static_cast<int64_t>(encoding.dropped_tokens);
 }
@@ -54,6 +51,13 @@ std::optional<int32_t> countable_unknown(const Tokenizer& tokenizer) {
 std::string UnknownTokens::note() const {
   constexpr double kNoticeable = 0.01;
   return share() < kNoticeable ? "" : fmt::format("{:.1f} % of the tokens are {}", 100.0 * share(), token);
+}
+
+void EncodeSummary::add(int64_t length) {
+  shortest = examples == 0 ? length : std::min(shortest, length);
+  longest = std::max(longest, length);
+  tokens += length;
+  ++examples;
 }
 
 std::string EncodeSummary::text() const {

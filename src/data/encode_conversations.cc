@@ -262,12 +262,7 @@ EncodedDataset encode_conversations(const Dataset& rows, const ConversationEncod
         ++result.summary.rows_without_loss;
         continue;
       }
-      const auto length = static_cast<int64_t>(example.ids.size());
-      EncodeSummary& summary = result.summary;
-      summary.shortest = summary.examples == 0 ? length : std::min(summary.shortest, length);
-      summary.longest = std::max(summary.longest, length);
-      summary.tokens += length;
-      ++summary.examples;
+      result.summary.add(static_cast<int64_t>(example.ids.size()));
       result.rows.push_back(static_cast<uint32_t>(begin + k));
       result.examples.push_back(std::move(example));
     }

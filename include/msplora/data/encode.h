@@ -40,6 +40,8 @@ struct EncodeSummary {
   int64_t rows_without_loss = 0;  // left out, since nothing of them is learned
   UnknownTokens unknown;
 
+  /// Counts an example of so many tokens.
+  void add(int64_t length);
   double mean() const {
     return examples == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(examples);
   }

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <memory>
-
 #include "msplora/data/conversations.h"
 #include "msplora/data/encode.h"
 #include "msplora/templates/chat_template.h"
