@@ -1,6 +1,7 @@
 // What kernels mean beyond their cases (bench/op_cases): definitions, distributions, extreme values.
 #include "msplora/kernels/kernels.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -124,9 +125,10 @@ TEST_P(KernelsOfEveryIsa, NanAndInfinityPassThroughProducts) {
 }
 
 /// Two heads of 16 over these segments.
-Attention<float> attention_over(const std::vector<AttentionSegment>& segments, const float* q, const float* k,
-                                const float* v, float* o) {
-  Attention<float> op;
+template <class T>
+Attention<T> attention_over(const std::vector<AttentionSegment>& segments, const T* q, const T* k, const T* v,
+                            T* o) {
+  Attention<T> op;
   op.segments = segments.data();
   op.num_segments = static_cast<int64_t>(segments.size());
   op.heads = op.kv_heads = 2, op.head_dim = 16;
@@ -135,15 +137,25 @@ Attention<float> attention_over(const std::vector<AttentionSegment>& segments, c
   return op;
 }
 
-// What a window means, from attention without one: over the keys in sight alone, and token by token.
+std::vector<double> as_double(const std::vector<float>& x) {
+  return {x.begin(), x.end()};
+}
+
+/// Rounding of a sum of float32 products: kernels that sum in another order differ from each other by twice
+/// as much.
+constexpr double kAttentionRounding = 2e-6;
+
+// What a window means: attention without one, over the keys in sight alone, in float64.
 TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
   const std::vector<int32_t> bounds = {0, 5, 6, 101};
   const std::vector<AttentionSegment> segments = {
       {0, 5, 0, 5, 0, 0}, {5, 1, 5, 1, 0, 0}, {6, 95, 6, 95, 0, 0}};
   const std::vector<float> q = normals(101 * 32, "q"), k = normals(101 * 32, "k"), v = normals(101 * 32, "v");
+  const std::vector<double> wide_q = as_double(q), wide_k = as_double(k), wide_v = as_double(v);
   for (const auto& [left, right] :
        {std::pair{-1, -1}, {-1, 0}, {0, 0}, {6, 0}, {17, 40}, {-1, 3}, {500, 0}}) {
     std::vector<float> o(q.size()), alone(q.size());
+    std::vector<double> exact(q.size());
     Attention<float> op = attention_over(segments, q.data(), k.data(), v.data(), o.data());
     op.window_left = left, op.window_right = right;
     attention(op);
@@ -153,8 +165,11 @@ TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
         const int32_t to = right < 0 ? bounds[s + 1] : std::min(bounds[s + 1], token + right + 1);
         const std::vector<AttentionSegment> in_sight = {{token, 1, from, to - from, 0, 0}};
         attention(attention_over(in_sight, q.data(), k.data(), v.data(), alone.data()));
-        for (size_t c = 0; c < 32; ++c)
-          EXPECT_NEAR(o[token * 32 + c], alone[token * 32 + c], 4e-6) << left << " " << right;
+        attention(attention_over(in_sight, wide_q.data(), wide_k.data(), wide_v.data(), exact.data()));
+        for (int32_t i = token * 32; i < (token + 1) * 32; ++i) {
+          EXPECT_NEAR(o[i], exact[i], kAttentionRounding) << left << " " << right;
+          EXPECT_NEAR(alone[i], exact[i], kAttentionRounding) << left << " " << right;
+        }
       }
     }
   }
@@ -165,7 +180,12 @@ TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
 TEST_P(KernelsOfEveryIsa, CachedAttentionIsPartOfAll) {
   const std::vector<AttentionSegment> all = {{0, 5, 0, 5, 0, 0}, {5, 48, 5, 48, 0, 0}};
   const std::vector<float> q = normals(53 * 32, "q"), k = normals(53 * 32, "k"), v = normals(53 * 32, "v");
+  const std::vector<double> wide_q = as_double(q), wide_k = as_double(k), wide_v = as_double(v);
   for (const auto& [left, right] : {std::pair{-1, -1}, {-1, 0}, {9, 0}, {2, 20}}) {
+    std::vector<double> exact(q.size());
+    Attention<double> whole = attention_over(all, wide_q.data(), wide_k.data(), wide_v.data(), exact.data());
+    whole.window_left = left, whole.window_right = right;
+    attention(whole);
     for (const int32_t part : {1, 7, 33}) {
       std::vector<float> o(q.size()), in_parts(q.size());
       Attention<float> op = attention_over(all, q.data(), k.data(), v.data(), o.data());
@@ -184,9 +204,14 @@ TEST_P(KernelsOfEveryIsa, CachedAttentionIsPartOfAll) {
         op.o = in_parts.data();
         attention(op);
       }
-      for (size_t i = part > 5 ? 5 * 32 : 0; i < o.size(); ++i)
-        ASSERT_NEAR(in_parts[i], o[i], 4e-6)
-            << left << " " << right << ", parts of " << part << ", row " << i / 32;
+      for (size_t i = 0; i < o.size(); ++i) {
+        const auto place = [&] {
+          return fmt::format("{} {}, parts of {}, row {}", left, right, part, i / 32);
+        };
+        ASSERT_NEAR(o[i], exact[i], kAttentionRounding) << place();
+        if (part > 5 && i < 5 * 32) continue;
+        ASSERT_NEAR(in_parts[i], exact[i], kAttentionRounding) << place();
+      }
     }
   }
 }
