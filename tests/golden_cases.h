@@ -2,10 +2,13 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <vector>
 
 /// Golden cases: inputs with the results that other libraries gave for them. MSPLORA_CASES names a folder
 /// with one subfolder a group (parity, peft, tokenizers, ...); without it the project's own tests/golden is
@@ -19,6 +22,17 @@ inline std::filesystem::path golden_group(const std::string& group) {
   const std::filesystem::path root = named != nullptr && *named != 0 ? named : MSPLORA_GOLDEN_CASES;
   const std::filesystem::path folder = root / group;
   return std::filesystem::is_directory(folder) ? folder : std::filesystem::path();
+}
+
+/// The rows of a JSONL file. `Json` is nlohmann's, with keys in the order of the file or of the alphabet.
+template <class Json = nlohmann::json>
+std::vector<Json> read_rows(const std::filesystem::path& file) {
+  std::vector<Json> rows;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty()) rows.push_back(Json::parse(line));
+  }
+  return rows;
 }
 
 /// How many cases of each group were compared, and which were not because what they are about is not built.

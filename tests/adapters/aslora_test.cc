@@ -20,6 +20,7 @@
 #include "adapters/file_helpers.h"
 #include "adapters/layer_groups.h"
 #include "msplora/models/model.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

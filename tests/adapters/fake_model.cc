@@ -5,7 +5,6 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <ATen/TensorOperators.h>
 #include <filesystem>
@@ -122,17 +121,6 @@ Linear& FakeModel::linear(const std::string& path) {
     if (site.path == path) return *site.linear;
   }
   throw std::out_of_range(path);
-}
-
-TemporaryDirectory::TemporaryDirectory() {
-  static int counter = 0;
-  path_ = std::filesystem::temp_directory_path() / fmt::format("msplora-adapters-{}-{}", getpid(), counter++);
-  std::filesystem::create_directories(path_);
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 void randomize(const Adapter& adapter, double scale) {

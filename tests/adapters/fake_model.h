@@ -49,17 +49,6 @@ class FakeModel {
   std::vector<Parameter> parameters_;
 };
 
-/// A fresh directory below the test's temporary directory, removed at the end.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 /// Gives every trainable tensor of the adapter numbers that depend on its name.
 void randomize(const Adapter& adapter, double scale = 0.1);
 

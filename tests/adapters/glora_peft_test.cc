@@ -16,6 +16,7 @@
 #include "adapters/fake_model.h"
 #include "adapters/file_helpers.h"
 #include "adapters/numeric_checks.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -25,7 +26,6 @@ using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 using testing::kPrefix;
-using testing::TemporaryDirectory;
 
 AdapterConfig glora(bool search) {
   AdapterConfig config;

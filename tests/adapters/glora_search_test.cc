@@ -14,6 +14,7 @@
 
 #include "adapters/fake_model.h"
 #include "adapters/file_helpers.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -27,7 +28,6 @@ using detail::Support;
 using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
-using testing::TemporaryDirectory;
 
 SearchOptions small_search() {
   SearchOptions options;

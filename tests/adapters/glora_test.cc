@@ -17,6 +17,7 @@
 #include "adapters/glora_search.h"
 #include "adapters/method.h"
 #include "adapters/numeric_checks.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -26,7 +27,6 @@ using detail::Support;
 using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
-using testing::TemporaryDirectory;
 using testing::tensor_named;
 
 AdapterConfig searching(int64_t rank = 3) {

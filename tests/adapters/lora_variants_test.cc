@@ -26,6 +26,7 @@
 #include "msplora/nn/functional.h"
 #include "msplora/train/trainer.h"
 #include "nn/drawn_tensors.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

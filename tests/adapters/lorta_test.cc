@@ -14,6 +14,7 @@
 #include "adapters/fake_model.h"
 #include "adapters/file_helpers.h"
 #include "adapters/numeric_checks.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -21,7 +22,6 @@ namespace {
 using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
-using testing::TemporaryDirectory;
 using testing::tensor_named;
 
 const std::vector<std::string> kEncoder = {"query", "key", "value", "attention.output.dense"};

@@ -11,6 +11,7 @@
 
 #include "adapters/file_helpers.h"
 #include "msplora/adapters/fingerprint.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -15,6 +15,7 @@
 #include "models/small_config.h"
 #include "msplora/models/model.h"
 #include "msplora/tasks/target.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

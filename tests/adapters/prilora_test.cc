@@ -19,6 +19,7 @@
 
 #include "adapters/file_helpers.h"
 #include "msplora/models/model.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -15,6 +15,7 @@
 #include "adapters/file_helpers.h"
 #include "adapters/numeric_checks.h"
 #include "adapters/tensor_train.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -23,7 +24,6 @@ using ::testing::ElementsAre;
 using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
-using testing::TemporaryDirectory;
 using testing::tensor_named;
 using Factors = std::vector<int64_t>;
 

@@ -13,7 +13,7 @@
 #include "msplora/adapters/merge.h"
 #include "msplora/adapters/planning.h"
 #include "msplora/core/error.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora::testing {
 namespace {
@@ -22,7 +22,7 @@ using ::testing::HasSubstr;
 
 /// A trained adapter, so that what a method keeps beside its tensors is in the files too.
 std::unique_ptr<TinyTraining> trained(const MethodRow& row) {
-  TemporaryDirectory directory("-run");
+  TemporaryDirectory directory;
   auto training = std::make_unique<TinyTraining>(row.config);
   training->options.max_steps = row.steps;
   training->options.lr = 5e-2;
@@ -47,7 +47,7 @@ TEST_P(Conformance, NativeFilesGiveTheSameLogits) {
 
 /// A run that starts from an adapter starts where that one ended: a step that moves nothing changes nothing.
 TEST_P(Conformance, GoesOnFromAnAdapter) {
-  TemporaryDirectory directory, peft("-peft"), run("-again");
+  TemporaryDirectory directory, peft, run;
   const auto training = trained(row());
   save_native_adapter(training->adapter(), directory.path());
   if (load_adapter_facts(directory.path()).has_run_state) {

@@ -14,7 +14,7 @@
 #include "msplora/nn/composed.h"
 #include "msplora/train/checkpoint.h"
 #include "nn/pretend_device.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora::testing {
 namespace {
@@ -82,7 +82,7 @@ void configure(TinyTraining& training, int64_t steps) {
 
 TEST_P(Conformance, ResumesBitForBit) {
   const int64_t steps = std::max<int64_t>(6, row().steps);
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   TinyTraining whole(row().config, "bert", 0.1);
   configure(whole, steps);
   whole.run(whole_directory.path());
@@ -218,7 +218,7 @@ void check_architecture(const MethodRow& row, const std::string& type, Heads hea
       return;
     }
   }
-  TemporaryDirectory directory, files("-files");
+  TemporaryDirectory directory, files;
   TinyTraining training(config, type, 0.0, at::kCPU, heads);
   training.options.max_steps = row.steps;
   const TrainingResult result = training.run(directory.path());

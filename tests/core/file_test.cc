@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-#include "data/scratch_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -24,7 +24,7 @@ std::string problem_with(const fs::path& output, const fs::path& input) {
 }
 
 TEST(RefuseInputAsOutput, FindsWhatWouldBeWrittenOver) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const fs::path root = dir.path(), model = root / "runs" / "first" / "model";
   fs::create_directories(model / "inner");
   fs::create_directories(root / "elsewhere");

@@ -10,9 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "data/scratch_directory.h"
+#include "data/error_text.h"
 #include "msplora/data/label_map.h"
 #include "msplora/data/notes.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -31,7 +32,7 @@ TableSpec spec_of(FileFormat format, std::string text, std::string label) {
 }
 
 TEST(ReadTable, MapsColumnsByName) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.csv", "id,label,premise,hypothesis\n7, yes ,\"p,1\",h1\n8,no,p2,h2\n");
   TableSpec spec = spec_of(FileFormat::kCsv, "premise", "label");
   spec.text_pair = "hypothesis";
@@ -47,7 +48,7 @@ TEST(ReadTable, MapsColumnsByName) {
 }
 
 TEST(ReadTable, JsonKeysMayComeInAnyOrder) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write(
       "a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"label\": 0, \"more\": [1], \"text\": \"b\"}\n");
   const Dataset data = read_table(file, spec_of(FileFormat::kJsonl, "text", "label"));
@@ -66,7 +67,7 @@ TEST(ReadTable, JsonKeysMayComeInAnyOrder) {
 }
 
 TEST(ReadTable, DecidesOnHeadersAndSaysWhy) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   std::string rows;
   for (int i = 0; i < 30; ++i) rows += "text " + std::to_string(i) + "\t" + (i % 2 ? "pos" : "neg") + "\n";
   const TableSpec spec = spec_of(FileFormat::kTsv, "0", "1");
@@ -88,7 +89,7 @@ TEST(ReadTable, DecidesOnHeadersAndSaysWhy) {
 }
 
 TEST(ReadTable, ReportsWrongWidthsWithLineAndText) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.tsv", "text\tlabel\ngood\t1\nno tab here\n");
   EXPECT_THAT(
       error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "text", "label")); }),
@@ -97,7 +98,7 @@ TEST(ReadTable, ReportsWrongWidthsWithLineAndText) {
 }
 
 TEST(ReadTable, ReportsMissingColumnsTogether) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.tsv", "sentense\tlabl\nx\t1\n");
   const std::string text =
       error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "sentence", "label")); });
@@ -112,7 +113,7 @@ TEST(ReadTable, ReportsMissingColumnsTogether) {
 }
 
 TEST(ReadTable, RejectsEmptyFilesAndLabels) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const TableSpec spec = spec_of(FileFormat::kTsv, "text", "label");
   for (const char* content : {"", "\n\n", "\xEF\xBB\xBF"}) {
     const auto file = dir.write("empty.tsv", content);
@@ -127,7 +128,7 @@ TEST(ReadTable, RejectsEmptyFilesAndLabels) {
 }
 
 TEST(ReadTable, LabelsAreOptionalWhereAllowed) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   TableSpec spec = spec_of(FileFormat::kTsv, "text", "label");
   spec.label_optional = true;
   EXPECT_FALSE(read_table(dir.write("a.tsv", "text\tid\nx\t1\n"), spec).has_labels());
@@ -139,7 +140,7 @@ TEST(ReadTable, LabelsAreOptionalWhereAllowed) {
 }
 
 TEST(RegressionTarget, ParsesNumbersAndNamesTheLine) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.tsv", "text\tlabel\na\t 3.75\nb\t1e-2\nc\tnan\nd\t1,5\n");
   const Dataset data = read_table(file, spec_of(FileFormat::kTsv, "text", "label"));
   EXPECT_EQ(regression_target(data, 0), 3.75);
@@ -266,7 +267,7 @@ TEST(SplitDataset, GivesEachClassItsShare) {
 }
 
 TEST(LoadTaskData, ClassesAreThoseOfTheWholeFile) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   DataConfig config;
   std::string rows = "text,label\n";
   for (int i = 0; i < 20; ++i) rows += "t" + std::to_string(i) + (i % 2 ? ",a\n" : ",b\n");
@@ -281,7 +282,7 @@ TEST(LoadTaskData, ClassesAreThoseOfTheWholeFile) {
 }
 
 TEST(LoadTaskData, ReadsFilesAndSplits) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   DataConfig config;
   config.train = dir.write("train.csv", "text,label\na,1\nb,0\nc,1\nd,0\n").string();
   config.test = dir.write("test.csv", "text\nx\n").string();
@@ -312,7 +313,7 @@ TEST(LoadTaskData, ReadsFilesAndSplits) {
 }
 
 TEST(ReadTable, RecognisesDelimitersAndSaysSo) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   TableSpec spec = spec_of(FileFormat::kCsv, "text", "label");
   for (const std::string delimiter : {",", ";", "\t", "|"}) {
     const std::string d = delimiter;
@@ -346,7 +347,7 @@ TEST(ReadTable, RecognisesDelimitersAndSaysSo) {
 }
 
 TEST(ReadTable, CountsEmptyTextsOnBothSides) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   TableSpec spec = spec_of(FileFormat::kTsv, "a", "label");
   spec.text_pair = "b";
   const auto file = dir.write("a.tsv", "a\tb\tlabel\n\tx\t1\ny\t\t0\nz\t \t0\n\t\t1\nu\tv\t1\n");
@@ -355,7 +356,7 @@ TEST(ReadTable, CountsEmptyTextsOnBothSides) {
 }
 
 TEST(ReadTable, KeepsFieldsWhenAsked) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   TableSpec spec = spec_of(FileFormat::kCsv, "text", "label");
   const auto file = dir.write("a.csv", "id,text,label\n\"1,2\", a ,x\n");
   EXPECT_TRUE(read_table(file, spec)[0].fields.empty());
@@ -364,7 +365,7 @@ TEST(ReadTable, KeepsFieldsWhenAsked) {
 }
 
 TEST(ReadTable, AllEmptyLabelsAreReported) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.tsv", "text\tlabel\na\t1\nb\t\nc\t0\nd\t\ne\t\n");
   EXPECT_THAT(
       error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "text", "label")); }),
@@ -399,7 +400,7 @@ TEST(Notes, Classes) {
 }
 
 TEST(Notes, EqualTextsAcrossASplitAndWithDifferentLabels) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   DataConfig config;
   config.train = dir.write("train.tsv", "text\tlabel\na\t1\n a \t0\nb\t1\nb\t1\nc\t0\n").string();
   config.validation = dir.write("dev.tsv", "text\tlabel\nb\t0\nc\t0\nd\t1\n").string();

@@ -9,11 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "data/scratch_directory.h"
+#include "data/error_text.h"
 #include "msplora/core/file.h"
 #include "msplora/data/batching.h"
 #include "msplora/data/mlm.h"
 #include "msplora/tokenizers/trainer.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -24,7 +25,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 // Ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, the 5, cat 6, ##s 7, sat 8, a 9, dog 10.
-std::shared_ptr<const Tokenizer> small_tokenizer(const ScratchDirectory& dir) {
+std::shared_ptr<const Tokenizer> small_tokenizer(const TemporaryDirectory& dir) {
   dir.write("tok/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n##s\nsat\na\ndog\n");
   return Tokenizer::load(dir.path() / "tok");
 }
@@ -35,7 +36,7 @@ Dataset make_data(std::vector<Example> examples, bool has_labels = true) {
 }
 
 TEST(EncodeDataset, SinglesPairsAndLabels) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const LabelMap labels = LabelMap::from_list({"no", "yes"});
   const Dataset data =
@@ -57,7 +58,7 @@ TEST(EncodeDataset, SinglesPairsAndLabels) {
 }
 
 TEST(EncodeDataset, TheShareOfUnknownTokensIsSaid) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const auto note = [&](const std::string& text) {
     const Dataset data = make_data({{text, "", false, "1", "", 0}, {"the cat", "a dog", true, "1", "", 0}});
@@ -71,7 +72,7 @@ TEST(EncodeDataset, TheShareOfUnknownTokensIsSaid) {
 }
 
 TEST(EncodeDataset, TruncationIsCounted) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const Dataset data =
       make_data({{"the cat sat the cat sat", "", false, "1.5", "", 0}, {"a dog", "", false, "-2", "", 0}});
@@ -85,7 +86,7 @@ TEST(EncodeDataset, TruncationIsCounted) {
 }
 
 TEST(EncodeDataset, UnlabelledDataAndWrongLabels) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const LabelMap labels = LabelMap::from_list({"no", "yes"});
   const Dataset unlabelled = make_data({{"", "", false, "", "", 0}}, false);
@@ -101,7 +102,7 @@ TEST(EncodeDataset, UnlabelledDataAndWrongLabels) {
 }
 
 TEST(MlmVocabulary, IsReadOffTheTokenizer) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const MlmVocabulary vocabulary = MlmVocabulary::from_tokenizer(*small_tokenizer(dir));
   EXPECT_EQ(vocabulary.mask_id, 4);
   EXPECT_EQ(vocabulary.vocab_size(), 11);
@@ -112,7 +113,7 @@ TEST(MlmVocabulary, IsReadOffTheTokenizer) {
 }
 
 TEST(TextFrame, DocumentsEndInTheEndToken) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   EXPECT_THAT(TextFrame::of(*tokenizer).suffix, ElementsAre(3));
   EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { TextFrame::of_documents(*tokenizer); }),
@@ -129,7 +130,7 @@ TEST(TextFrame, DocumentsEndInTheEndToken) {
 }
 
 TEST(TextCorpus, BuildsFromFilesAndKeepsACache) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   const std::vector<std::filesystem::path> files = {dir.write("a.txt", "the cats sat\r\n\n  \na dog\n"),
                                                     dir.write("b.txt", "zzz\nthe the the the the cat")};
@@ -159,7 +160,7 @@ TEST(TextCorpus, BuildsFromFilesAndKeepsACache) {
 }
 
 TEST(TextCorpus, RefusesFilesWithoutText) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   EXPECT_THROW(TextCorpus::build({}, *tokenizer, TextFrame::of(*tokenizer), {}), Error);
   EXPECT_THROW(TextCorpus::build({dir.write("a.txt", "\n zzz\n")}, *tokenizer, TextFrame::of(*tokenizer), {}),
@@ -178,7 +179,7 @@ TEST(TextCorpus, RefusesFilesWithoutText) {
 TEST(RealData, Sst2FromFileToBatches) {
   const char* root = std::getenv("MSPLORA_DATA");
   if (root == nullptr) GTEST_SKIP() << "MSPLORA_DATA is not set";
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto tokenizer = small_tokenizer(dir);
   DataConfig config;
   config.train = (std::filesystem::path(root) / "sst2" / "train.tsv").string();

@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 #include <string>
 
-#include "data/scratch_directory.h"
+#include "data/error_text.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -50,7 +51,7 @@ const Layout kLayouts[] = {
 TEST(Glue, ReadsEveryTaskInItsLayout) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(layout.task);
-    ScratchDirectory dir;
+    TemporaryDirectory dir;
     dir.write("train.tsv", layout.train);
     dir.write("dev.tsv", layout.train);
     dir.write("test.tsv", layout.test);
@@ -75,7 +76,7 @@ TEST(Glue, ReadsEveryTaskInItsLayout) {
 TEST(Glue, MnliHasTwoDevSetsAndTakesTheGoldLabel) {
   const std::string columns = "index\tpromptID\tpairID\tgenre\tp1\tp2\tp3\tp4\tsentence1\tsentence2\t";
   const std::string row = "0\t1\t1n\tfiction\t.\t.\t.\t.\tShe left.\tShe stayed.\t";
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   dir.write("train.tsv",
             columns + "label1\tgold_label\n" + row + "neutral\tcontradiction\n" + row + "neutral\t-\n");
   const std::string dev = columns + "label1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n" + row +
@@ -94,7 +95,7 @@ TEST(Glue, MnliHasTwoDevSetsAndTakesTheGoldLabel) {
 }
 
 TEST(Glue, BrokenRowsAreLeftOutAndCounted) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("train.tsv",
                               "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
                               "1\t2\t3\tA?\tB?\t0\nbroken\t4\n1\t2\t3\tC?\tD?\t1\n");
@@ -104,7 +105,7 @@ TEST(Glue, BrokenRowsAreLeftOutAndCounted) {
 }
 
 TEST(Glue, MrpcFromTheOriginalFiles) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   dir.write("msr_paraphrase_train.txt",
             "\xEF\xBB\xBFQuality\t#1 ID\t#2 ID\t#1 String\t#2 "
             "String\n1\t1\t2\ta\tb\n0\t3\t4\tc\td\n1\t5\t6\te\tf\n");
@@ -119,7 +120,7 @@ TEST(Glue, MrpcFromTheOriginalFiles) {
 }
 
 TEST(Glue, WrongFoldersAreNamed) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   dir.write("RTE/train.tsv", "index\tsentence1\tsentence2\tlabel\n");
   EXPECT_THAT(error_text(ErrorCode::kIo,
                          [&] {

@@ -25,15 +25,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using Names = std::map<std::string, std::string>;
 
-std::vector<Json> lines_of(const fs::path& file) {
-  std::vector<Json> all;
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty()) all.push_back(Json::parse(line));
-  }
-  return all;
-}
-
 /// The tokenizer that transformers makes of Llama's tokenizer.model, with the normaliser of the published
 /// one: its merges are the pairs of pieces that make a piece, in the order of ids. Runs of spaces are read
 /// otherwise than SentencePiece reads them.
@@ -146,7 +137,7 @@ TEST_F(GoldenChatIds, OfConversations) {
   std::map<std::string, Json> conversations;
   for (const Json& one : Json::parse(read_file(folder_ / "inputs" / "conversations.json")))
     conversations[one["name"]] = one;
-  for (const Json& row : lines_of(folder_ / "ids.jsonl")) {
+  for (const Json& row : read_rows<Json>(folder_ / "ids.jsonl")) {
     const std::string name = row["tokenizer"], by = row["template"];
     SCOPED_TRACE(name + ", " + by + ", " + row["conversation"].get<std::string>());
     const auto with = tokenizer(name, inputs_[name].value("special_tokens", Json::object()));
@@ -193,7 +184,7 @@ ChatDataOptions options_of(const Json& row) {
 }
 
 TEST_F(GoldenChatIds, OfTrainingExamples) {
-  for (const Json& row : lines_of(folder_ / "sft.jsonl")) {
+  for (const Json& row : read_rows<Json>(folder_ / "sft.jsonl")) {
     const std::string name = row["tokenizer"];
     SCOPED_TRACE(row["name"].get<std::string>());
     const auto with =

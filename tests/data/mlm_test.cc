@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "data/scratch_directory.h"
 #include "msplora/core/file.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -80,7 +80,7 @@ TEST(TextCorpus, FramesWholeLinesForModelsThatContinueText) {
 }
 
 TEST(TextCorpus, CacheGivesTheSameAndRefusesDamage) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   for (const size_t vocabulary : {size_t{200}, size_t{70000}}) {  // two and four bytes an id
     TextCorpus corpus(make_vocabulary(vocabulary));
     const auto last = static_cast<int32_t>(vocabulary) - 1;

@@ -7,7 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "data/scratch_directory.h"
+#include "data/error_text.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -31,7 +32,7 @@ std::vector<Fields> fields_of(const std::vector<Record>& records) {
 }
 
 TEST(TsvReader, SplitsAtTabsAndNothingElse) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.tsv", "\xEF\xBB\xBF\"quoted\ttext\"\t1\r\n\n a, b \t\tlast");
   const auto records = read_all(file, FileFormat::kTsv);
   EXPECT_THAT(fields_of(records),
@@ -41,7 +42,7 @@ TEST(TsvReader, SplitsAtTabsAndNothingElse) {
 }
 
 TEST(CsvReader, FollowsRfc4180) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.csv",
                               "text,label\r\n"
                               "\"a, \"\"b\"\"\",1\r\n"
@@ -58,7 +59,7 @@ TEST(CsvReader, FollowsRfc4180) {
 }
 
 TEST(CsvReader, NamesTheLineOfDamage) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto open_quote = dir.write("open.csv", "a,b\nc,\"never closed\nd,e\n");
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(open_quote, FileFormat::kCsv); }),
               AllOf(HasSubstr("open.csv:2:"), HasSubstr("never closed")));
@@ -68,7 +69,7 @@ TEST(CsvReader, NamesTheLineOfDamage) {
 }
 
 TEST(JsonlReader, ReadsScalarsAndNamesTheRest) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file = dir.write("a.jsonl",
                               "{\"text\": \"caf\\u00e9\", \"label\": 2, \"ok\": true, \"score\": -1.5}\n\n"
                               "{\"meta\": {\"a\": 1}, \"none\": null, \"text\": \"\"}\n");
@@ -82,7 +83,7 @@ TEST(JsonlReader, ReadsScalarsAndNamesTheRest) {
 }
 
 TEST(JsonlReader, RepeatedKeysNestedValuesAndNumbers) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto file =
       dir.write("a.jsonl", R"({"b": 1, "a": {"b": [2, {"c": 3}]}, "b": "x", "d": 1.5, "e": -0.0, "f": true,)"
                            R"( "g": null, "h": 18446744073709551615, "i": 1e3})");
@@ -98,7 +99,7 @@ TEST(JsonlReader, RepeatedKeysNestedValuesAndNumbers) {
 
 // Looking through all earlier keys for each would not end.
 TEST(JsonlReader, ManyKeysTakeLinearTime) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   std::string line = "{";
   constexpr size_t kKeys = 1000000;
   for (size_t i = 0; i < kKeys; ++i) line += (i > 0 ? ",\"k" : "\"k") + std::to_string(i) + "\":1";
@@ -111,7 +112,7 @@ TEST(JsonlReader, ManyKeysTakeLinearTime) {
 }
 
 TEST(JsonlReader, NamesTheLineOfDamage) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto damaged = dir.write("a.jsonl", "{\"a\": 1}\n{\"a\": \n");
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(damaged, FileFormat::kJsonl); }),
               HasSubstr("a.jsonl:2:"));
@@ -121,7 +122,7 @@ TEST(JsonlReader, NamesTheLineOfDamage) {
 }
 
 TEST(LineReader, RejectsWhatIsNotUtf8) {
-  ScratchDirectory dir;
+  TemporaryDirectory dir;
   const auto latin = dir.write("latin.tsv", "fine\t1\ncaf\xE9\t0\n");
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_all(latin, FileFormat::kTsv); }),
               AllOf(HasSubstr("latin.tsv:2:"), HasSubstr("0xE9 at position 4")));

@@ -10,7 +10,7 @@
 #include "decoding/word_tokenizer.h"
 #include "msplora/core/error.h"
 #include "msplora/decoding/generator.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {

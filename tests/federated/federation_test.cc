@@ -13,7 +13,7 @@
 
 #include "federated/tiny_federation.h"
 #include "msplora/adapters/files.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -22,7 +22,7 @@
 #include "federated/tiny_federation.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -181,7 +181,7 @@ class Resumed : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(Resumed, EqualsTheUninterruptedRun) {
-  TemporaryDirectory whole_directory("-whole"), directory;
+  TemporaryDirectory whole_directory, directory;
   TinyFederation whole = make();
   whole.start(whole_directory.path()).run();
   for (const int64_t stop : {1, 3}) {

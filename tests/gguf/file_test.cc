@@ -3,12 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "gguf/gguf_bytes.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -20,25 +20,14 @@ using ::testing::Optional;
 
 class GgufFileTest : public ::testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(directory_); }
-  void TearDown() override { fs::remove_all(directory_); }
-
   fs::path file(const std::string& name = "model.gguf") const { return directory_ / name; }
 
   std::string error_of(const std::string& bytes) const {
     GgufBytes::write_bytes(file(), bytes);
-    return error_of([&] { GgufFile::open(file()); });
-  }
-  static std::string error_of(const std::function<void()>& action) {
-    try {
-      action();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return gguf_error([&] { GgufFile::open(file()); });
   }
 
-  const fs::path directory_ = fs::temp_directory_path() / fs::path("msplora_gguf_file_test");
+  const TemporaryDirectory directory_;
 };
 
 GgufBytes small_file() {
@@ -88,7 +77,7 @@ TEST_F(GgufFileTest, HoldsKeysAndTensors) {
 
 TEST_F(GgufFileTest, ValuesOfAnotherKindAreNamed) {
   const auto opened = GgufFile::open(small_file().write(file()));
-  const auto error = [&](auto read) { return error_of([&] { read(*opened); }); };
+  const auto error = [&](auto read) { return gguf_error([&] { read(*opened); }); };
   EXPECT_THAT(error([](const GgufFile& f) { f.integer("general.architecture"); }),
               HasSubstr("model.gguf: general.architecture: expected an integer, found string"));
   EXPECT_THAT(error([](const GgufFile& f) { f.integer("tokenizer.ggml.token_type"); }),
@@ -292,7 +281,7 @@ TEST_F(GgufFileTest, PartsAreReadAsOne) {
   third.f32_tensor("c", {1}, {3});
   first.write(file("m-00001-of-00003.gguf"));
   second.write(file("m-00002-of-00003.gguf"));
-  EXPECT_THAT(error_of([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
+  EXPECT_THAT(gguf_error([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
               HasSubstr("parts of the model are missing: m-00003-of-00003.gguf"));
   third.write(file("m-00003-of-00003.gguf"));
   for (const char* name : {"m-00001-of-00003.gguf", "m-00003-of-00003.gguf"}) {
@@ -304,10 +293,10 @@ TEST_F(GgufFileTest, PartsAreReadAsOne) {
     EXPECT_EQ(value, 3.0F);
   }
   third.write(file("other.gguf"));
-  EXPECT_THAT(error_of([&] { GgufFile::open(file("other.gguf")); }),
+  EXPECT_THAT(gguf_error([&] { GgufFile::open(file("other.gguf")); }),
               HasSubstr("this is part 3 of 3, expected a name that ends in -00003-of-00003.gguf"));
   third.f32_tensor("d", {1}, {4}).write(file("m-00003-of-00003.gguf"));
-  EXPECT_THAT(error_of([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
+  EXPECT_THAT(gguf_error([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
               HasSubstr("split.tensors.count: expected the 4 tensors of all parts, found 3"));
 }
 
@@ -318,7 +307,7 @@ TEST_F(GgufFileTest, PathsThatAreGguf) {
   EXPECT_TRUE(is_gguf_path(file("no-extension")));
   EXPECT_TRUE(is_gguf_path(file("bad.gguf")));
   EXPECT_FALSE(is_gguf_path(file("text.txt")));
-  EXPECT_FALSE(is_gguf_path(directory_));
+  EXPECT_FALSE(is_gguf_path(directory_.path()));
   EXPECT_FALSE(is_gguf_path(file("absent.gguf")));
 }
 

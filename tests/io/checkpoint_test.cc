@@ -11,12 +11,12 @@
 #include <string>
 #include <vector>
 #include "msplora/io/safetensors.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
 
 using io_test::error_of;
-using io_test::TemporaryDirectory;
 using io_test::write_bytes;
 using testing::AllOf;
 using testing::ElementsAre;

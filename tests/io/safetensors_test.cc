@@ -15,13 +15,13 @@
 
 #include "io/test_files.h"
 #include "msplora/core/random.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
 
 using io_test::error_of;
 using io_test::raw_safetensors;
-using io_test::TemporaryDirectory;
 using io_test::write_bytes;
 using testing::AllOf;
 using testing::HasSubstr;

@@ -25,7 +25,7 @@
 #include "msplora/core/error.h"
 #include "msplora/nn/functional.h"
 #include "msplora/tasks/target.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -6,7 +6,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <cmath>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -17,6 +16,7 @@
 #include "msplora/models/model.h"
 #include "msplora/nn/decoder_functional.h"
 #include "msplora/tokenizers/tokenizer.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -30,20 +30,9 @@ using ::testing::UnorderedElementsAre;
 
 class GgufModelTest : public ::testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(directory_); }
-  void TearDown() override { fs::remove_all(directory_); }
-
   ModelConfig config_of(const GgufBytes& bytes) const { return load_model_config(bytes.write(file_)); }
   std::string error_of(const GgufBytes& bytes) const {
-    return error_of([&] { load_model(bytes.write(file_), causal_lm()); });
-  }
-  static std::string error_of(const std::function<void()>& action) {
-    try {
-      action();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return gguf_error([&] { load_model(bytes.write(file_), causal_lm()); });
   }
   static ModelLoadOptions causal_lm() {
     ModelLoadOptions options;
@@ -51,7 +40,7 @@ class GgufModelTest : public ::testing::Test {
     return options;
   }
 
-  const fs::path directory_ = fs::temp_directory_path() / fs::path("msplora_gguf_model_test");
+  const TemporaryDirectory directory_;
   const fs::path file_ = directory_ / "model.gguf";
 };
 
@@ -244,8 +233,8 @@ TEST_F(GgufModelTest, DamagedFilesAreReadOrRefused) {
       damaged[at] = static_cast<char>(random() % 2 == 0 ? random() : damaged[at] ^ (1 << random() % 8));
     }
     GgufBytes::write_bytes(file_, damaged);
-    const std::string model = error_of([&] { load_model(file_, causal_lm()); });
-    const std::string tokenizer = error_of([&] { Tokenizer::load(file_)->encode({"ab a", {}}); });
+    const std::string model = gguf_error([&] { load_model(file_, causal_lm()); });
+    const std::string tokenizer = gguf_error([&] { Tokenizer::load(file_)->encode({"ab a", {}}); });
     (model == "no error" && tokenizer == "no error" ? read : refused) += 1;
   }
   EXPECT_GT(refused, 50);

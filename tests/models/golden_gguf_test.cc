@@ -26,6 +26,7 @@
 #include "msplora/nn/weight.h"
 #include "msplora/tasks/target.h"
 #include "msplora/tokenizers/tokenizer.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -197,11 +198,10 @@ TEST_P(GoldenGgufModel, HasTheTokenizerOfItsDirectory) {
 
 TEST_P(GoldenGgufModel, SavesItsTokenizer) {
   const fs::path file = folder_ / "q8_0.gguf";
-  const fs::path saved = fs::temp_directory_path() / ("msplora_golden_gguf_" + std::string(GetParam()));
-  fs::remove_all(saved);
+  const TemporaryDirectory saved;
   const auto read = Tokenizer::load(file);
-  read->save(saved);
-  const auto other = Tokenizer::load(saved);
+  read->save(saved.path());
+  const auto other = Tokenizer::load(saved.path());
   EXPECT_EQ(read->vocab_size(), other->vocab_size());
   EXPECT_EQ(read->bos_id(), other->bos_id());
   EXPECT_EQ(read->eos_id(), other->eos_id());
@@ -212,7 +212,6 @@ TEST_P(GoldenGgufModel, SavesItsTokenizer) {
     EXPECT_EQ(got, other->encode({text, {}}).ids) << text;
     EXPECT_EQ(read->decode(got), other->decode(got)) << text;
   }
-  fs::remove_all(saved);
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, GoldenGgufModel, ::testing::Values("llama", "qwen3", "gpt2", "gemma3"),

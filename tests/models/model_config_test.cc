@@ -11,6 +11,7 @@
 #include "io/test_files.h"
 #include "models/config_texts.h"
 #include "msplora/core/file.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -19,7 +20,6 @@ using config_texts::llama;
 using config_texts::parse;
 using config_texts::refusal;
 using io_test::error_of;
-using io_test::TemporaryDirectory;
 using io_test::write_bytes;
 using nlohmann::json;
 using testing::AllOf;

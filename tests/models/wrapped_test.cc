@@ -15,7 +15,7 @@
 #include "msplora/core/file.h"
 #include "msplora/io/safetensors.h"
 #include "msplora/models/model.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

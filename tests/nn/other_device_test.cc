@@ -16,7 +16,7 @@
 #include "msplora/train/trainer.h"
 #include "nn/drawn_tensors.h"
 #include "nn/pretend_device.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {

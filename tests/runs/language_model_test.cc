@@ -15,7 +15,7 @@
 #include "msplora/core/file.h"
 #include "msplora/runs/language_model.h"
 #include "msplora/tasks/target.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {

@@ -9,7 +9,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/runs/run.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {

@@ -14,7 +14,7 @@
 #include "msplora/runs/compare.h"
 #include "msplora/runs/tuned_model.h"
 #include "msplora/tokenizers/trainer.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {

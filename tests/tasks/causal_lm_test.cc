@@ -10,7 +10,7 @@
 #include "msplora/tasks/inputs.h"
 #include "msplora/tasks/target.h"
 #include "msplora/train/trainer.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {

@@ -29,15 +29,6 @@ std::time_t their_time() {
   return std::mktime(&time);
 }
 
-std::vector<Json> rows(const fs::path& file) {
-  std::vector<Json> all;
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty()) all.push_back(Json::parse(line));
-  }
-  return all;
-}
-
 /// Of the library's refusals only that of a template itself has words to be met.
 void expect_error(const Json& wanted, const std::function<RenderedText()>& render) {
   try {
@@ -53,7 +44,7 @@ void expect_error(const Json& wanted, const std::function<RenderedText()>& rende
 TEST(GoldenChat, Probes) {
   const fs::path folder = golden_group("chat");
   if (folder.empty() || !fs::exists(folder / "jinja.jsonl")) GTEST_SKIP() << "no cases";
-  for (const Json& row : rows(folder / "jinja.jsonl")) {
+  for (const Json& row : read_rows<Json>(folder / "jinja.jsonl")) {
     SCOPED_TRACE(row["name"].get<std::string>());
     const auto render = [&row] { return Template(row["template"]).render(row["context"], their_time()); };
     if (row.contains("error")) {
@@ -92,7 +83,7 @@ TEST(GoldenChat, Conversations) {
   std::map<std::string, Json> conversations;
   for (const Json& one : Json::parse(read_file(folder / "inputs" / "conversations.json")))
     conversations[one["name"]] = one;
-  for (const Json& row : rows(folder / "rendered.jsonl")) {
+  for (const Json& row : read_rows<Json>(folder / "rendered.jsonl")) {
     SCOPED_TRACE(row["template"].get<std::string>() + ", " + row["conversation"].get<std::string>() + ", " +
                  row["options"].dump());
     const Json& conversation = conversations.at(row["conversation"]);

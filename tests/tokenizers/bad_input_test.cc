@@ -8,6 +8,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/interrupt.h"
+#include "temporary_directory.h"
 #include "tokenizers/small_tokenizer.h"
 
 namespace msplora {

@@ -18,8 +18,8 @@
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/decode_stream.h"
 #include "msplora/tokenizers/tokenizer.h"
+#include "temporary_directory.h"
 #include "tokenizers/golden_folders.h"
-#include "tokenizers/temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -10,8 +10,8 @@
 
 #include "gguf/gguf_bytes.h"
 #include "msplora/core/error.h"
+#include "temporary_directory.h"
 #include "tokenizers/golden_folders.h"
-#include "tokenizers/temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -38,13 +38,6 @@ inline std::vector<TokenizerFolder> tokenizer_folders() {
 }
 
 /// The lines of a JSONL file; none when it is not there.
-inline std::vector<nlohmann::json> read_rows(const std::filesystem::path& file) {
-  std::vector<nlohmann::json> rows;
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) rows.push_back(nlohmann::json::parse(line));
-  return rows;
-}
-
 inline std::vector<size_t> flat(const std::vector<TextSpan>& spans) {
   std::vector<size_t> result;
   for (const TextSpan& span : spans) {

@@ -14,9 +14,9 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "temporary_directory.h"
 #include "tokenizers/base64.h"
 #include "tokenizers/golden_folders.h"
-#include "tokenizers/temporary_directory.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "msplora/tokenizers/tokenizer.h"
-#include "tokenizers/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 

@@ -15,7 +15,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/tokenizer.h"
-#include "tokenizers/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -13,8 +13,8 @@
 #include "msplora/adapters/merge.h"
 #include "msplora/core/file.h"
 #include "msplora/tasks/inputs.h"
+#include "temporary_directory.h"
 #include "train/adapted_run.h"
-#include "train/temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -61,7 +61,7 @@ TEST(AdapterTraining, StagesTrainOneLevelAtATime) {
 TEST(AdapterTraining, StagesResumeBitForBit) {
   AdapterConfig config = pyramid();
   config.stagewise = true;
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   AdaptedRun whole(config);
   whole.options.max_steps = 12;
   whole.run(whole_directory.path());

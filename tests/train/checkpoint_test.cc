@@ -13,7 +13,7 @@
 #include <limits>
 
 #include "msplora/core/error.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

@@ -11,8 +11,8 @@
 
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
+#include "temporary_directory.h"
 #include "train/adapted_run.h"
-#include "train/temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -55,7 +55,7 @@ int64_t adapter_size(const AdaptedRun& run) {
 }
 
 void expect_resumes(const AdapterConfig& config, const std::vector<int64_t>& pauses) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   AdaptedRun whole(config);
   whole.options.max_steps = 10;
   whole.options.load_best_at_end = false;

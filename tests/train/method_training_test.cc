@@ -18,8 +18,8 @@
 
 #include "msplora/adapters/files.h"
 #include "msplora/io/safetensors.h"
+#include "temporary_directory.h"
 #include "train/adapted_run.h"
-#include "train/temporary_directory.h"
 
 namespace msplora {
 namespace {
@@ -78,7 +78,7 @@ struct NamedConfig {
 class TrainedMethods : public testing::TestWithParam<NamedConfig> {};
 
 TEST_P(TrainedMethods, ResumeBitForBit) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   MethodRun whole(GetParam().config);
   const TrainingResult result = whole.run(whole_directory.path());
   for (const int64_t pause : {1, 4, 6}) {
@@ -139,7 +139,7 @@ INSTANTIATE_TEST_SUITE_P(All, TrainedMethods,
 
 /// Two runs from the same start: the same numbers everywhere, or not.
 bool same_training(MethodRun& a, MethodRun& b) {
-  TemporaryDirectory a_directory("-a"), b_directory("-b");
+  TemporaryDirectory a_directory, b_directory;
   const TrainingResult a_result = a.run(a_directory.path()), b_result = b.run(b_directory.path());
   return a_result.last_loss == b_result.last_loss && all_equal(a.values(), b.values());
 }

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -73,7 +73,7 @@ TEST(Sgd, TrainsAndResumes) {
     run.options.load_best_at_end = false;
     return run;
   };
-  TemporaryDirectory whole_directory("-whole"), directory;
+  TemporaryDirectory whole_directory, directory;
   TinyRun whole = make();
   const auto before = whole.values();
   whole.run(whole_directory.path());

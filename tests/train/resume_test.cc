@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -68,7 +68,7 @@ void configure(TinyRun& run) {
 }
 
 TEST(Resume, EqualsTheUninterruptedRunFromEveryStep) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   TinyRun whole(0.2);
   configure(whole);
   const TrainingResult whole_result = whole.run(whole_directory.path());
@@ -154,7 +154,7 @@ INSTANTIATE_TEST_SUITE_P(Changes, ResumeRefuses,
                          });
 
 TEST(Resume, AnUnreadableCheckpointGivesWayToTheOneBefore) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   TinyRun whole(0.2);
   configure(whole);
   whole.run(whole_directory.path());
@@ -204,7 +204,7 @@ pid_t start_child(const fs::path& directory) {
 }
 
 TEST(Resume, SurvivesSigkillAtAnyMoment) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   TinyRun whole(0.2);
   configure(whole);
   whole.run(whole_directory.path());

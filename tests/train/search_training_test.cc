@@ -13,7 +13,7 @@
 #include "msplora/adapters/merge.h"
 #include "msplora/tasks/inputs.h"
 #include "msplora/tasks/target.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -108,7 +108,7 @@ TEST(SearchTraining, EndsWithTheSearchedChoicesOfTheBestWeights) {
 }
 
 TEST(SearchTraining, AResumedRunIsTheSame) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   SearchRun whole(glora());
   const TrainingResult expected = whole.run(whole_directory.path());
   TemporaryDirectory directory;
@@ -155,7 +155,7 @@ TEST(SearchTraining, TrainsTheFoundChoicesOn) {
 }
 
 TEST(SearchTraining, AResumedRunWithTuningIsTheSame) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   SearchRun whole(tuned_glora());
   const TrainingResult expected = whole.run(whole_directory.path());
   for (const int64_t stop : {11, 12, 13}) {  // before the search, at its step, after it
@@ -227,7 +227,7 @@ TEST_P(TensorMethods, LearnsAndMergesToTheSameLogits) {
 }
 
 TEST_P(TensorMethods, ResumesBitForBit) {
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   SearchRun whole(config());
   whole.run(whole_directory.path());
   TemporaryDirectory directory;

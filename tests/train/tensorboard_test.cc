@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 
 namespace msplora {
 namespace {

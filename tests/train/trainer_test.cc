@@ -19,7 +19,7 @@
 
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
-#include "train/temporary_directory.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -139,7 +139,7 @@ TEST(Trainer, AnInterruptSavesACheckpoint) {
   EXPECT_TRUE(fs::exists(directory.path() / "checkpoint-1" / "state.json"));
   TinyRun rest;
   rest.run(directory.path(), /*resume=*/true);
-  TemporaryDirectory whole_directory("-whole");
+  TemporaryDirectory whole_directory;
   TinyRun whole;
   whole.run(whole_directory.path());
   EXPECT_TRUE(all_equal(rest.values(), whole.values()));
