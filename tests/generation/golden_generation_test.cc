@@ -85,7 +85,7 @@ TEST(GoldenGeneration, TextsEndAtStopStrings) {
     }
     if (!stops.has_stopped()) text += stops.take(stream.finish());
     if (!stops.has_stopped()) text += stops.rest();
-    EXPECT_EQ(text, row["text"]);
+    EXPECT_EQ(text, row["text"].get<std::string>());
     EXPECT_EQ(stopped_after, row["stops_after_tokens"]);
     EXPECT_EQ(stops.has_stopped(), row["finish_reason"] == "stop");
     GoldenCounts::compared("generation");

@@ -36,7 +36,7 @@ void expect_error(const Json& wanted, const std::function<RenderedText()>& rende
     ADD_FAILURE() << "expected " << wanted << ", rendered " << rendered.text;
   } catch (const Error& error) {
     if (wanted["type"] == "raise_exception") {
-      EXPECT_EQ(error.message(), wanted["message"]);
+      EXPECT_EQ(error.message(), wanted["message"].get<std::string>());
     }
   }
 }
