@@ -73,6 +73,14 @@ Json learned_text(const TokenizedExample& example, const Tokenizer& tokenizer) {
   return parts;
 }
 
+/// As transformers and TRL write them: the id where a token is learned, else -100.
+std::vector<int64_t> labels_of(const TokenizedExample& example) {
+  std::vector<int64_t> labels(example.ids.size(), kIgnoredLabel);
+  for (const TokenSpan& span : example.predicted)
+    std::copy(example.ids.begin() + span.begin, example.ids.begin() + span.end, labels.begin() + span.begin);
+  return labels;
+}
+
 Json example_json(const EncodedPart& part, size_t index, const RunData& data, const Tokenizer& tokenizer) {
   const TokenizedExample& example = part.examples[index];
   Json tokens = Json::array();
@@ -90,6 +98,7 @@ Json example_json(const EncodedPart& part, size_t index, const RunData& data, co
     json["target"] = example.target;
   } else if (data.kind->labels == LabelKind::kConversation) {
     json["learned"] = learned_text(example, tokenizer);
+    json["labels"] = labels_of(example);
   }
   return json;
 }

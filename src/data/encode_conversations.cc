@@ -23,21 +23,12 @@ struct Written {
   std::string text;
   Spans learned;
   bool has_special_tokens = false;  // written by the template
+  // What a model is given before it answers: the tokens that it begins with as the text does are not learned.
+  std::optional<std::string> given;
 };
 
 bool is_white_space(const std::string& text) {
   return text.find_first_not_of(" \n\r\t") == std::string::npos;
-}
-
-Spans intersection(const Spans& a, const Spans& b) {
-  Spans both;
-  for (const auto& [from, to] : a) {
-    for (const auto& [begin, end] : b) {
-      const size_t first = std::max(from, begin), last = std::min(to, end);
-      if (first < last) both.emplace_back(first, last);
-    }
-  }
-  return both;
 }
 
 class Writer {
@@ -76,7 +67,7 @@ class Writer {
     if (loss_on() == "completion")
       throw Error(ErrorCode::kData, "", "a conversation has no completion", "data.chat.loss_on: assistant");
     RenderedText rendered = render(messages, row, false);
-    Written written{std::move(rendered.text), {}, true};
+    Written written{std::move(rendered.text), {}, true, {}};
     if (loss_on() == "all") {
       written.learned = {{0, written.text.size()}};
       return written;
@@ -127,21 +118,13 @@ class Writer {
     for (const Json& one : row["completion"]) messages.push_back(one);
     RenderedText rendered = render(messages, row, false);
     const bool is_answered = row["completion"][0].value("role", "") == "assistant";
-    const std::string prompt = render(row["prompt"], row, is_answered).text;
-    Written written{std::move(rendered.text), {}, true};
-    if (loss_on() == "all") {
-      written.learned = {{0, written.text.size()}};
-      return written;
-    }
-    // Where a template writes the prompt otherwise before an answer, what differs belongs to the answer.
-    const auto border = static_cast<size_t>(
-        std::mismatch(prompt.begin(), prompt.end(), written.text.begin(), written.text.end()).first -
-        prompt.begin());
-    written.learned = {{border, written.text.size()}};
+    Written written{std::move(rendered.text), {}, true, {}};
+    written.learned = {{0, written.text.size()}};
+    if (loss_on() == "all") return written;
+    written.given = render(row["prompt"], row, is_answered).text;
     if (loss_on() == "assistant" || loss_on() == "last") {
-      const Spans assistant =
-          rendered.generated.empty() ? said(written.text, messages, row) : rendered.generated;
-      written.learned = intersection(written.learned, assistant);
+      written.learned =
+          rendered.generated.empty() ? said(written.text, messages, row) : std::move(rendered.generated);
       if (loss_on() == "last" && written.learned.size() > 1) written.learned = {written.learned.back()};
     }
     return written;
@@ -152,12 +135,14 @@ class Writer {
 
   Written of_text(const std::string& text) const {
     const std::string whole = ended(text);
-    return {whole, {{0, whole.size()}}, false};
+    return {whole, {{0, whole.size()}}, false, {}};
   }
 
   Written of_completion(const std::string& prompt, const std::string& completion) const {
     const std::string whole = prompt + ended(completion);
-    return {whole, {{loss_on() == "all" ? 0 : prompt.size(), whole.size()}}, false};
+    Written written{whole, {{0, whole.size()}}, false, {}};
+    if (loss_on() != "all") written.given = prompt;
+    return written;
   }
 
   const ConversationEncoding& how_;
@@ -165,10 +150,10 @@ class Writer {
   std::string end_;
 };
 
-/// Tokens that overlap the bytes that are learned, as runs.
-std::vector<TokenSpan> learned_tokens(const Encoding& encoding, const Spans& learned) {
+/// Tokens from `first` on that overlap the bytes that are learned, as runs.
+std::vector<TokenSpan> learned_tokens(const Encoding& encoding, const Spans& learned, size_t first) {
   std::vector<TokenSpan> tokens;
-  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+  for (size_t i = first; i < encoding.ids.size(); ++i) {
     const TextSpan& at = encoding.offsets[i];
     const bool is_learned = std::any_of(learned.begin(), learned.end(), [&](const auto& span) {
       return at.begin < span.second && at.end > span.first;
@@ -218,23 +203,61 @@ bool fit(TokenizedExample& example, const ConversationEncoding& how, EncodeSumma
   return true;
 }
 
-std::vector<Encoding> encoded(const std::vector<Written>& texts, const Tokenizer& tokenizer, int threads) {
+/// The encodings of texts with the tokenizer's special tokens, or without where the template wrote them.
+std::vector<Encoding> encoded(const std::vector<const std::string*>& texts,
+                              const std::vector<bool>& has_special_tokens, const Tokenizer& tokenizer,
+                              int threads) {
   std::vector<Encoding> encodings(texts.size());
-  for (const bool has_special_tokens : {false, true}) {
+  for (const bool has_them : {false, true}) {
     std::vector<TextPair> chosen;
     std::vector<size_t> places;
     for (size_t i = 0; i < texts.size(); ++i) {
-      if (texts[i].has_special_tokens != has_special_tokens) continue;
-      chosen.push_back({texts[i].text, {}});
+      if (has_special_tokens[i] != has_them) continue;
+      chosen.push_back({*texts[i], {}});
       places.push_back(i);
     }
     EncodeOptions options;
     options.offsets = OffsetUnit::kBytes;
-    options.add_special_tokens = !has_special_tokens;
+    options.add_special_tokens = !has_them;
     std::vector<Encoding> some = tokenizer.encode_batch(chosen, options, threads);
     for (size_t i = 0; i < places.size(); ++i) encodings[places[i]] = std::move(some[i]);
   }
   return encodings;
+}
+
+/// Encoded rows, with the tokens that are learned.
+struct EncodedRows {
+  std::vector<Encoding> encodings;
+  std::vector<std::vector<TokenSpan>> learned;
+};
+
+/// A token that the prompt alone does not begin with would not be given to the model, so it is learned: one
+/// that reaches across the border, and those before it that are others when the text goes on.
+EncodedRows encoded(const std::vector<Written>& rows, const Tokenizer& tokenizer, int threads) {
+  std::vector<const std::string*> texts;
+  std::vector<bool> has_special_tokens;
+  for (const Written& row : rows) {
+    texts.push_back(&row.text);
+    has_special_tokens.push_back(row.has_special_tokens);
+  }
+  for (const Written& row : rows) {
+    if (!row.given) continue;
+    texts.push_back(&*row.given);
+    has_special_tokens.push_back(row.has_special_tokens);
+  }
+  EncodedRows result{encoded(texts, has_special_tokens, tokenizer, threads), {}};
+  size_t next = rows.size();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    size_t first = 0;
+    if (rows[i].given) {
+      const std::vector<int32_t>&ids = result.encodings[i].ids, &given = result.encodings[next++].ids;
+      first = static_cast<size_t>(std::mismatch(ids.begin(), ids.end(), given.begin(), given.end()).first -
+                                  ids.begin());
+    }
+    result.learned.push_back(learned_tokens(result.encodings[i], rows[i].learned, first));
+  }
+  result.encodings.resize(rows.size());
+  return result;
 }
 
 }  // namespace
@@ -248,11 +271,11 @@ EncodedDataset encode_conversations(const Dataset& rows, const ConversationEncod
     std::vector<Written> texts;
     for (size_t i = begin; i < std::min(begin + kRowsAtOnce, rows.size()); ++i)
       texts.push_back(writer.write(i));
-    std::vector<Encoding> encodings = encoded(texts, *how.tokenizer, threads);
+    EncodedRows encodings = encoded(texts, *how.tokenizer, threads);
     for (size_t k = 0; k < texts.size(); ++k) {
-      Encoding& encoding = encodings[k];
+      Encoding& encoding = encodings.encodings[k];
       TokenizedExample example;
-      example.predicted = learned_tokens(encoding, texts[k].learned);
+      example.predicted = std::move(encodings.learned[k]);
       result.summary.unknown.of += static_cast<int64_t>(encoding.ids.size());
       if (unknown)
         result.summary.unknown.count += std::count(encoding.ids.begin(), encoding.ids.end(), *unknown);

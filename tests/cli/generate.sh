@@ -37,6 +37,7 @@ train: {epochs: 10, batch_size: 8, lr: 1.0e-2}
 output: {dir: blue}
 RECIPE
 expect 0 "rows of text" -- "$MSPLORA" data preview sft.yaml
+expect 0 '"labels"' -- "$MSPLORA" data preview sft.yaml --json
 expect 0 -- "$MSPLORA" train sft.yaml
 expect 0 "is blue" -- "$MSPLORA" generate --model "$decoder" --adapter blue/adapter --prompt "The answer" --max-new-tokens 8
 expect 0 "is blue" -- "$MSPLORA" generate --model "$decoder" --adapter blue/adapter-native --merge --prompt "The answer" --max-new-tokens 8

@@ -8,9 +8,11 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/data/encode_conversations.h"
 
 namespace msplora {
 namespace {
@@ -119,6 +121,26 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
   std::string keys = "{\"text\": \"a\"";
   for (int i = 0; i < 5000; ++i) keys += ", \"k" + std::to_string(i) + "\": 0";
   EXPECT_THAT(message("a.jsonl", keys + "}"), HasSubstr("more than 4096 keys"));
+}
+
+// The tokens of `xabc` are x, a, bc, those of `xab` x, ab: the model is given ab, never a.
+TEST_F(ConversationsTest, TokensThatAPromptAloneDoesNotBeginWithAreLearned) {
+  const Dataset rows = read("a.jsonl", R"({"prompt": "xab", "completion": "c"})");
+  write_file_atomically(directory_ / "tokenizer.json", R"({"version": "1.0", "added_tokens": [
+      {"id": 6, "content": "E", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+       "special": true}], "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+      "model": {"type": "BPE", "vocab": {"x": 0, "a": 1, "b": 2, "c": 3, "bc": 4, "ab": 5},
+                "merges": ["b c", "a b"]}})");
+  write_file_atomically(directory_ / "tokenizer_config.json", R"({"eos_token": "E"})");
+  const auto tokenizer = Tokenizer::load(directory_);
+  ConversationEncoding how;
+  how.tokenizer = tokenizer.get();
+  how.options.loss_on = "completion";
+  const TokenizedExample example = encode_conversations(rows, how).examples.at(0);
+  EXPECT_EQ(example.ids, (std::vector<int32_t>{0, 1, 4, 6}));
+  ASSERT_EQ(example.predicted.size(), 1u);
+  EXPECT_EQ(example.predicted[0].begin, 1);
+  EXPECT_EQ(example.predicted[0].end, 4);
 }
 
 }  // namespace

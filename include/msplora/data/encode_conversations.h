@@ -19,10 +19,11 @@ struct ConversationEncoding {
 /// Conversations are written by the template and encoded without further special tokens; what the assistant
 /// says is what the template marks ({% generation %}), else what stands between a prompt for an answer and
 /// the next turn. Texts, prompts and completions are encoded as one text, with the tokenizer's special tokens
-/// and its end token behind them unless they end with it; a token that reaches into the completion is
-/// learned. Rows of which nothing is learned, because they were cut or hold no answer, are left out and
-/// counted. Throws Error{kData} with file and line where a template refuses a row, where messages need a
-/// template, or where it cannot be told what the assistant says.
+/// and its end token behind them unless they end with it. Of a completion, all tokens are learned that the
+/// ids of the prompt alone do not begin with, so one that reaches across the border too. Rows of which
+/// nothing is learned, because they were cut or hold no answer, are left out and counted. Throws
+/// Error{kData} with file and line where a template refuses a row, where messages need a template, or where
+/// it cannot be told what the assistant says.
 EncodedDataset encode_conversations(const Dataset& rows, const ConversationEncoding& how, int threads = 0);
 
 }  // namespace msplora
