@@ -8,10 +8,11 @@ The file is recast by llama.cpp itself to each type, so that both sides multiply
 float32. Ours is `msplora bench generate` of --weights (a directory, or {type} in it for the type), or of drawn weights of the same shape: times do not
 depend on the values. Each measurement is a process of its own; a round has one of each side. llama.cpp has its own choices but for the threads: keys and
 values in F16, flash attention where it likes. `load` is the time from the file to the first token after a prompt of one, the file being in
-the system's cache; ours is given with --weights. Medians of all rounds.
+the system's cache; ours is given with --weights, and so is that of transformers, where the Python has it: its imports are not in it, and named
+beside it. Medians of all rounds.
 Needs llama-cpp-python (llama.cpp as a library) in the Python that runs this; build it for the processor (GGML_NATIVE, Release).
 """
-import argparse, ctypes, json, pathlib, statistics, subprocess, sys, tempfile, time
+import argparse, ctypes, importlib.util, json, pathlib, statistics, subprocess, sys, tempfile, time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 DTYPES = {"bf16": "bfloat16", "f32": "float32"}
@@ -84,6 +85,20 @@ def peer(arguments):
     print(json.dumps({"load": load, "prompts": prompts, "tokens": tokens}))
 
 
+def transformers_peer(arguments):
+    """One process of transformers: prints the time of its imports, and that from the files to the first token."""
+    began = time.perf_counter()
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(int(arguments.threads))
+    imported = time.perf_counter()
+    model = AutoModelForCausalLM.from_pretrained(arguments.weights, dtype=getattr(torch, arguments.dtype))
+    with torch.no_grad():
+        int(model(torch.tensor([[11]])).logits[0, -1].argmax())
+    print(json.dumps({"load": time.perf_counter() - imported, "imports": imported - began}))
+
+
 def run(command):
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
@@ -100,6 +115,11 @@ def ours(arguments, kind, threads):
 
 def theirs(arguments, file, threads):
     return run([sys.executable, __file__, "--peer", "--gguf", file, "--prompt", arguments.prompt, "--new", arguments.new, "--threads", threads])
+
+
+def loaded_by_transformers(arguments, kind, threads):
+    return run([sys.executable, __file__, "--transformers-peer", "--gguf", "-", "--weights", arguments.weights.format(type=kind),
+                "--dtype", DTYPES[kind], "--threads", threads])
 
 
 def median(runs, what):
@@ -121,9 +141,13 @@ def main():
     parser.add_argument("--keep", help="folder of the recast files; those that are there are taken")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--transformers-peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
         return peer(arguments)
+    if arguments.transformers_peer:
+        return transformers_peer(arguments)
     try:
         import llama_cpp
     except ImportError as problem:
@@ -139,21 +163,26 @@ def main():
                 recast(arguments.gguf, file, kind)
             for threads in arguments.threads.split(","):
                 sides = [lambda: ours(arguments, kind, threads), lambda: theirs(arguments, file, threads)]
-                runs = ([], [])
+                if arguments.weights and importlib.util.find_spec("transformers"):
+                    sides.append(lambda: loaded_by_transformers(arguments, kind, threads))
+                runs = tuple([] for _ in sides)
                 for number in range(arguments.rounds):
-                    for side in ((0, 1) if number % 2 == 0 else (1, 0)):
+                    order = range(len(sides))
+                    for side in order if number % 2 == 0 else reversed(order):
                         runs[side].append(sides[side]())
                 row = {"type": kind, "threads": int(threads)}
                 for name, what, amount in (("prompt", "prompts", arguments.prompt), ("generated", "tokens", 1)):
-                    speeds = [amount / median(side, what) for side in runs]
+                    speeds = [amount / median(side, what) for side in runs[:2]]
                     row[name] = {"ours": speeds[0], "llama.cpp": speeds[1], "ratio": speeds[0] / speeds[1]}
                 row["load_seconds"] = {"ours": median(runs[0], "load"), "llama.cpp": median(runs[1], "load")}
+                if len(runs) > 2:
+                    row["load_seconds"].update({"transformers": median(runs[2], "load"), "transformers' imports": median(runs[2], "imports")})
                 rows.append(row)
                 if not arguments.json:
                     print(f"{kind:5s} {threads} threads: " + "; ".join(
                         f"{name} {row[name]['ours']:.1f} tokens/s, llama.cpp {row[name]['llama.cpp']:.1f}, ratio {row[name]['ratio']:.2f}"
-                        for name in ("prompt", "generated")) + f"; load {row['load_seconds']['ours'] or float('nan'):.3f} s, llama.cpp "
-                        f"{row['load_seconds']['llama.cpp']:.3f}", flush=True)
+                        for name in ("prompt", "generated")) + "; load " + ", ".join(
+                        f"{name} {seconds:.3f} s" for name, seconds in row["load_seconds"].items() if seconds is not None), flush=True)
         if arguments.json:
             print(json.dumps({"prompt": arguments.prompt, "new": arguments.new, "rounds": arguments.rounds, "rows": rows}, indent=2))
 
