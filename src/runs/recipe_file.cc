@@ -8,11 +8,34 @@
 #include <string>
 
 #include "msplora/tasks/facts.h"
+#include "msplora/tasks/task.h"
 
 namespace msplora {
+namespace {
+
+/// An adapter of a language model goes on with texts and with instructions alike; one without task.json
+/// tells PEFT's name of its task at most.
+void check_same_task(const std::string& wanted, const std::string& adapter, ErrorList& errors) {
+  const TaskKind& kind = task_kind(wanted);
+  std::string own;
+  bool goes_on = true;
+  if (const std::optional<TaskFacts> facts = load_task_facts(adapter)) {
+    own = facts->type;
+    goes_on = own == wanted || (kind.head == ModelTask::kCausalLm && task_kind(own).head == kind.head);
+  } else {
+    own = load_adapter_facts(adapter).task_type;
+    goes_on = own.empty() || own == kind.peft_type;
+  }
+  if (!goes_on)
+    errors.add("task.type",
+               fmt::format("`{}`, but the adapter in {} was trained for {}", wanted, adapter, own));
+}
+
+}  // namespace
 
 void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConfig& data) {
-  const std::optional<TaskFacts> facts = load_task_facts(adapter);
+  std::optional<TaskFacts> facts = load_task_facts(adapter);
+  if (!facts) facts = facts_of_language_model(load_adapter_facts(adapter).task_type);
   if (!facts) return;
   task.type = facts->type;
   data.labels = facts->labels;
@@ -25,10 +48,7 @@ bool start_brings_head(const AdapterConfig& adapter) {
 void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors) {
   const std::string& adapter = own.adapter.init_from;
   check_settings(wanted.adapter, own.adapter, errors);
-  if (wanted.task.type != own.task.type) {
-    errors.add("task.type", fmt::format("`{}`, but the adapter in {} was trained for {}", wanted.task.type,
-                                        adapter, own.task.type));
-  }
+  check_same_task(wanted.task.type, adapter, errors);
   if (!own.data.labels.empty() && wanted.data.labels != own.data.labels) {
     errors.add("data.labels",
                fmt::format("the classes of the adapter in {} are {}, in this order", adapter,

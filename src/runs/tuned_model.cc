@@ -68,17 +68,6 @@ void name_classes(const std::vector<std::string>& given, bool has_names, TunedMo
   facts.labels = tuned.labels->names();
 }
 
-/// An adapter made elsewhere has no task.json, but says when it belongs to a language model.
-std::optional<TaskFacts> facts_of_language_model(const std::string& task_type) {
-  for (const TaskKind& kind : task_kinds()) {
-    if (kind.labels != LabelKind::kNone || task_type.empty() || kind.peft_type != task_type) continue;
-    TaskFacts facts;
-    facts.type = kind.name;
-    return facts;
-  }
-  return std::nullopt;
-}
-
 void check_outputs(const TaskFacts& facts, const ModelConfig& base, const fs::path& described) {
   const int64_t outputs = outputs_of(facts);
   if (outputs == 0 || outputs == base.num_labels) return;

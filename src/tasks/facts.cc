@@ -67,4 +67,14 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
   }
 }
 
+std::optional<TaskFacts> facts_of_language_model(const std::string& peft_type) {
+  for (const TaskKind& kind : task_kinds()) {
+    if (kind.labels != LabelKind::kNone || peft_type.empty() || kind.peft_type != peft_type) continue;
+    TaskFacts facts;
+    facts.type = kind.name;
+    return facts;
+  }
+  return std::nullopt;
+}
+
 }  // namespace msplora

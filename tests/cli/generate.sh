@@ -48,6 +48,14 @@ head -n 1 adapters.txt | grep -q "is blue" || fail "the adapter that a row names
 tail -n 1 adapters.txt | grep -q "is blue" && fail "the adapter acts where none is asked for"
 expect 0 "loss" -- "$MSPLORA" eval --model "$decoder" --adapter blue/adapter --data blue.txt
 
+# Instructions go on from an adapter of texts, and from one made elsewhere, which has no task.json.
+cp -r blue/adapter elsewhere && rm elsewhere/task.json
+for from in blue/adapter elsewhere; do
+  expect 0 -- "$MSPLORA" train sft.yaml --set adapter.init_from=$from --set train.max_steps=1 --set output.dir=on-from-$(basename $from)
+done
+expect 2 "was trained for CAUSAL_LM" -- "$MSPLORA" train sft.yaml --set adapter.init_from=elsewhere --set task.type=regression --set output.dir=no
+expect 2 "was trained for sft" -- "$MSPLORA" train sft.yaml --set adapter.init_from=blue/adapter --set task.type=regression --set output.dir=no
+
 # chat: one text in turn, or messages where a template is named.
 expect 0 "is blue" "adapter: none" -- sh -c "printf 'The answer\n/adapter none\n/quit\n' |
   '$MSPLORA' chat --model '$decoder' --adapter blue=blue/adapter --max-new-tokens 8"

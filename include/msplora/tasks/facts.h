@@ -26,4 +26,7 @@ void save_task_facts(const TaskFacts& facts, const std::filesystem::path& direct
 /// damaged.
 std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory);
 
+/// What an adapter made elsewhere says of its task: PEFT's "CAUSAL_LM" means texts; others do not tell.
+std::optional<TaskFacts> facts_of_language_model(const std::string& peft_type);
+
 }  // namespace msplora
