@@ -7,6 +7,8 @@ find_package(yaml-cpp REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
+find_package(ZLIB REQUIRED)
+find_package(LibLZMA REQUIRED)
 
 # Packed products with frozen weights. The Debian package is the library that libtorch itself links.
 option(MSPLORA_ONEDNN "Use oneDNN for products with frozen weights" ON)

@@ -21,7 +21,7 @@ function(msplora_own_header name)
   endforeach()
 endfunction()
 
-foreach(library fmt spdlog nlohmann yaml-cpp CLI gtest gmock pcre2.h utf8proc.h)
+foreach(library fmt spdlog nlohmann yaml-cpp CLI gtest gmock pcre2.h utf8proc.h zlib.h lzma.h lzma)
   msplora_own_header(${library})
 endforeach()
 msplora_own_header(oneapi ${DNNL_INCLUDE_DIR})

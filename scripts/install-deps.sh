@@ -26,6 +26,8 @@ packages=(
   libspdlog-dev        # logging
   libutf8proc-dev      # Unicode normalisation and categories for tokenizers
   libpcre2-dev         # the split patterns of tokenizers
+  zlib1g-dev           # data files packed by gzip
+  liblzma-dev          # and by xz
   libgtest-dev         # tests
   libgmock-dev         # matchers in tests
 )

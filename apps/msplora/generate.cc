@@ -15,6 +15,7 @@
 #include "generation_arguments.h"
 #include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
+#include "msplora/core/input_file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
 #include "msplora/data/row_json.h"
@@ -117,7 +118,7 @@ std::vector<Job> read_jobs(const GenerateArguments& arguments, const Job& common
     add_prompt(prompt);
     return jobs;
   }
-  const bool is_json = std::filesystem::path(arguments.file).extension() == ".jsonl";
+  const bool is_json = unpacked_name(arguments.file).extension() == ".jsonl";
   LineReader reader(arguments.file);
   std::string line;
   while (reader.next(line)) {

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,6 +13,7 @@
 #include "data_arguments.h"
 #include "model_arguments.h"
 #include "msplora/core/file.h"
+#include "msplora/core/input_file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
 #include "msplora/tasks/evaluator.h"
@@ -212,7 +212,7 @@ void predict_lines(std::istream& in, const std::string& name, Predictor& predict
 
 bool is_plain_text(const std::string& file, const std::string& format) {
   if (file == "-" || format == "lines") return true;
-  return (format.empty() || format == "auto") && std::filesystem::path(file).extension() == ".txt";
+  return (format.empty() || format == "auto") && unpacked_name(file).extension() == ".txt";
 }
 
 /// What stands in the columns of an example, by name.
@@ -227,8 +227,7 @@ Json fields_of(const Dataset& data, const Example& example) {
 void predict_file(const std::string& file, const PredictArguments& arguments, Predictor& predictor) {
   if (file == "-") return predict_lines(std::cin, "standard input", predictor);
   if (is_plain_text(file, arguments.data.format)) {
-    std::ifstream in(file, std::ios::binary);
-    if (!in) throw Error(ErrorCode::kIo, file, "cannot open", "does the file exist?");
+    InputFile in(file);
     return predict_lines(in, file, predictor);
   }
   const DataConfig config = predictor.columns();

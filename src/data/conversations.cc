@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "msplora/core/file.h"
+#include "msplora/core/input_file.h"
 #include "msplora/data/reader.h"
 #include "msplora/data/row_json.h"
 
@@ -239,7 +239,7 @@ void each_of_list(const std::string& text, const fs::path& file, const UseRow& u
 }
 
 void each_row(const fs::path& file, const std::string& delimiter, const UseRow& use) {
-  const std::string extension = file.extension().string();
+  const std::string extension = unpacked_name(file).extension().string();
   if (extension == ".txt") {
     LineReader lines(file);
     for (std::string line; lines.next(line);) {
@@ -269,7 +269,7 @@ void each_row(const fs::path& file, const std::string& delimiter, const UseRow& 
   const std::vector<std::string> ahead = lines.peek(1);
   const size_t first = ahead.empty() ? std::string::npos : ahead[0].find_first_not_of(" \t\r\xEF\xBB\xBF");
   if (extension == ".json" && first != std::string::npos && ahead[0][first] == '[')
-    return each_of_list(read_file(file), file, use);
+    return each_of_list(read_input_file(file), file, use);
   for (std::string line; lines.next(line);) {
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     const std::string where = file_and_line(file, lines.line());

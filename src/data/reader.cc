@@ -3,11 +3,9 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <deque>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,6 +15,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "msplora/core/input_file.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -297,7 +296,7 @@ FileFormat resolve_format(const fs::path& path, std::string_view format) {
                 fmt::format("expected auto, tsv, csv or jsonl, found `{}`", format),
                 did_you_mean(format, {"auto", "tsv", "csv", "jsonl"}));
   }
-  std::string extension = path.extension().string();
+  std::string extension = unpacked_name(path).extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   if (extension == ".tsv" || extension == ".txt" || extension == ".tab") return FileFormat::kTsv;
@@ -318,36 +317,15 @@ void Record::clear() {
 }
 
 struct LineReader::Stream {
-  std::vector<char> buffer = std::vector<char>(size_t{1} << 20);
-  std::ifstream in;
+  InputFile in;
 };
 
-LineReader::LineReader(const fs::path& path) : path_(path), stream_(std::make_unique<Stream>()) {
-  std::error_code code;
-  if (fs::is_directory(path, code)) {
-    throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory");
-  }
-  stream_->in.rdbuf()->pubsetbuf(stream_->buffer.data(),
-                                 static_cast<std::streamsize>(stream_->buffer.size()));
-  errno = 0;
-  stream_->in.open(path, std::ios::binary);
-  if (!stream_->in) {
-    throw Error(ErrorCode::kIo, path.string(),
-                fmt::format("cannot open: {}", std::strerror(errno != 0 ? errno : ENOENT)));
-  }
-}
+LineReader::LineReader(const fs::path& path) : path_(path), stream_(new Stream{InputFile(path)}) {}
 
 LineReader::~LineReader() = default;
 
 bool LineReader::read_raw(std::string& line) {
-  errno = 0;
-  if (!std::getline(stream_->in, line)) {
-    if (stream_->in.bad()) {
-      throw Error(ErrorCode::kIo, path_.string(),
-                  fmt::format("cannot read: {}", std::strerror(errno ? errno : EIO)));
-    }
-    return false;
-  }
+  if (!std::getline(stream_->in, line)) return false;
   const int64_t number = line_ + static_cast<int64_t>(ahead_.size()) + 1;
   if (number == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
   if (const size_t bad = find_invalid_utf8(line); bad != std::string::npos) {

@@ -53,6 +53,20 @@ class ConversationsTest : public ::testing::Test {
 const Json kQuestion = {{"role", "user"}, {"content", "q"}},
            kAnswer = {{"role", "assistant"}, {"content", "a"}};
 
+// A list of two texts as xz packs it, which `first` and `message` write as it is.
+TEST_F(ConversationsTest, PackedRowsAreReadByTheFormThatTheirNameHasBelow) {
+  using namespace std::string_literals;
+  const std::string packed =
+      "\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x16\x00\x00\x00\x74\x2f\xe5\xa3\xe0"
+      "\x00\x1f\x00\x1c\x5d\x00\x2d\x9e\xc0\x47\x43\x64\x94\x7f\x16\x30\x34\xd5\x96\xe0\xed\xf3\x79\x3d\x38"
+      "\x59\x42\x20\x9a\x3e\xd6\xaa\x64\x00\x00\x10\xe2\x12\x34\x33\xfb\xa5\x01\x00\x01\x38\x20\x18\x29\x77"
+      "\x0c\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a"s;
+  EXPECT_EQ(read("rows.json.xz", packed).size(), 2U);
+  EXPECT_EQ(first("rows.json.xz", packed), Json({{"text", "a"}}));
+  EXPECT_THAT(message("rows.json.xz", packed.substr(0, 60)),
+              HasSubstr("rows.json.xz: the xz data end too early"));
+}
+
 TEST_F(ConversationsTest, EveryLayoutIsRecognised) {
   const Json turn = {{"messages", {kQuestion, kAnswer}}};
   EXPECT_EQ(

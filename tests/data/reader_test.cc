@@ -156,5 +156,22 @@ TEST(ResolveFormat, GoesByExtension) {
   EXPECT_THAT(error_text(ErrorCode::kConfig, [] { resolve_format("y.csv", "json"); }), HasSubstr("`jsonl`"));
 }
 
+// `printf 'text\tlabel\na\tyes\n' | gzip -n9`.
+TEST(Reader, PackedTablesAreReadByTheFormThatTheirNameHasBelow) {
+  using namespace std::string_literals;
+  const TemporaryDirectory scratch;
+  const std::string packed =
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x2b\x49\xad\x28\xe1\xcc\x49\x4c\x4a\xcd\xe1\x4a\xe4\xac\x4c"
+      "\x2d\xe6\x02\x00\x18\x61\x4c\x0e\x11\x00\x00\x00"s;
+  const auto file = scratch.write("rows.tsv.gz", packed);
+  EXPECT_EQ(resolve_format(file, "auto"), FileFormat::kTsv);
+  EXPECT_EQ(resolve_format("rows.CSV.XZ", "auto"), FileFormat::kCsv);
+  EXPECT_THAT(fields_of(read_all(file, FileFormat::kTsv)),
+              ElementsAre(Fields{"text", "label"}, Fields{"a", "yes"}));
+  const auto cut = scratch.write("cut.tsv.gz", packed.substr(0, packed.size() - 4));
+  EXPECT_THAT(error_text(ErrorCode::kFormat, [&] { read_all(cut, FileFormat::kTsv); }),
+              HasSubstr("cut.tsv.gz"));
+}
+
 }  // namespace
 }  // namespace msplora

@@ -14,8 +14,8 @@ namespace msplora {
 
 enum class FileFormat { kTsv, kCsv, kJsonl };
 
-/// `format` is "tsv", "csv", "jsonl" or "auto" (by the extension; ".txt" counts as TSV, ".json" and ".ndjson"
-/// as JSONL). Throws Error{kConfig} when the extension says nothing.
+/// `format` is "tsv", "csv", "jsonl" or "auto" (by the extension, below that of a packed
+/// file; ".txt" counts as TSV, ".json" and ".ndjson" as JSONL). Throws Error{kConfig} when it says nothing.
 FileFormat resolve_format(const std::filesystem::path& path, std::string_view format);
 
 /// One record of a table.
@@ -31,8 +31,8 @@ struct Record {
 };
 
 /// Reads lines of UTF-8 text one at a time: LF or CRLF, an optional byte order mark, a last line with or
-/// without its end. Works on pipes as well as files. Throws Error{kIo} when the file cannot be read,
-/// Error{kData} naming file, line and byte where the text is not UTF-8.
+/// without its end; packed by gzip or xz, or not (core/input_file.h). Throws Error{kIo} and Error{kFormat} as
+/// InputFile does, Error{kData} naming file, line and byte where the text is not UTF-8.
 class LineReader {
  public:
   explicit LineReader(const std::filesystem::path& path);
