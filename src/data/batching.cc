@@ -1,7 +1,9 @@
 #include "msplora/data/batching.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "fmt/format.h"
@@ -24,7 +26,65 @@ void BatchList::add(std::span<const uint32_t> batch) {
   offsets_.push_back(indices_.size());
 }
 
-BatchPlan::BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options)
+/// The draws of an epoch among those of all epochs, which pass over the members again and again.
+std::pair<uint64_t, uint64_t> BatchPlan::Group::drawn(uint64_t epoch) const {
+  const double each = weight * static_cast<double>(members.size());
+  const auto until = [each](uint64_t epochs) {
+    return static_cast<uint64_t>(std::llround(each * static_cast<double>(epochs)));
+  };
+  return {until(epoch), until(epoch + 1)};
+}
+
+size_t BatchPlan::count_sequences(uint64_t epoch) const {
+  if (groups_.empty()) return lengths_.size();
+  size_t count = 0;
+  for (const Group& group : groups_) {
+    const auto [begin, end] = group.drawn(epoch);
+    count += end - begin;
+  }
+  return count;
+}
+
+std::vector<uint32_t> BatchPlan::drawn(uint64_t epoch) const {
+  std::vector<uint32_t> order;
+  if (groups_.empty()) {
+    order.resize(lengths_.size());
+    std::iota(order.begin(), order.end(), 0U);
+    return order;
+  }
+  order.reserve(count_sequences(epoch));
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const auto [begin, end] = groups_[g].drawn(epoch);
+    const uint64_t size = groups_[g].members.size();
+    for (uint64_t pass = begin / std::max<uint64_t>(1, size); pass * size < end; ++pass) {
+      std::vector<uint32_t> members = groups_[g].members;
+      if (options_.shuffle)
+        RandomStream(mix_seed(mix_seed(options_.seed, g), pass), "draws").shuffle(members);
+      const uint64_t first = std::max(begin, pass * size), last = std::min(end, (pass + 1) * size);
+      for (uint64_t i = first; i < last; ++i) order.push_back(members[i - pass * size]);
+    }
+  }
+  return order;
+}
+
+void BatchPlan::group(const DrawWeights& draws) {
+  if (draws.groups.size() != lengths_.size() ||
+      std::any_of(draws.groups.begin(), draws.groups.end(),
+                  [&](uint32_t group) { return group >= draws.weights.size(); }))
+    throw Error(ErrorCode::kUsage, "batching", "expected a group with a weight for every sequence");
+  groups_.resize(draws.weights.size());
+  for (size_t i = 0; i < lengths_.size(); ++i)
+    groups_[draws.groups[i]].members.push_back(static_cast<uint32_t>(i));
+  double least = 0;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    groups_[g].weight = draws.weights[g];
+    least += std::floor(groups_[g].weight * static_cast<double>(groups_[g].members.size()));
+  }
+  if (least < 1)
+    throw Error(ErrorCode::kConfig, "data.train", "the weights leave epochs without an example", "raise one");
+}
+
+BatchPlan::BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options, const DrawWeights& draws)
     : lengths_(std::move(lengths)), options_(options) {
   if (options_.batch_size < 0 || options_.token_budget < 0 || options_.window_batches < 1 ||
       (options_.batch_size == 0 && options_.token_budget == 0)) {
@@ -39,15 +99,19 @@ BatchPlan::BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options)
                 fmt::format("{} sequences are too many for one plan", lengths_.size()));
   }
   for (const uint32_t length : lengths_) tokens_ += length;
+  if (!draws.groups.empty()) group(draws);
+  for (size_t i = 0; i < lengths_.size(); ++i) {
+    const double weight = groups_.empty() ? 1.0 : draws.weights[draws.groups[i]];
+    epoch_sequences_ += weight;
+    epoch_tokens_ += weight * lengths_[i];
+  }
   options_.window_batches =
       std::min(options_.window_batches, std::max<int64_t>(1, least_batches() / kFewestWindows));
 }
 
 int64_t BatchPlan::least_batches() const {
-  const auto parts = [](uint64_t all, int64_t part) {
-    return part > 0 ? static_cast<int64_t>(all / static_cast<uint64_t>(part)) : 0;
-  };
-  return std::max(parts(lengths_.size(), options_.batch_size), parts(tokens_, options_.token_budget));
+  const auto parts = [](double all, int64_t part) { return part > 0 ? static_cast<int64_t>(all) / part : 0; };
+  return std::max(parts(epoch_sequences_, options_.batch_size), parts(epoch_tokens_, options_.token_budget));
 }
 
 void BatchPlan::cut(std::span<const uint32_t> order, BatchList& out) const {
@@ -90,8 +154,7 @@ size_t BatchPlan::window_end(std::span<const uint32_t> order, size_t begin) cons
 }
 
 BatchList BatchPlan::epoch(uint64_t epoch) const {
-  std::vector<uint32_t> order(lengths_.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
+  std::vector<uint32_t> order = drawn(epoch);
   RandomStream random(mix_seed(options_.seed, epoch), "batches");
   if (options_.shuffle) random.shuffle(order);
   BatchList result;
@@ -128,7 +191,10 @@ BatchList BatchPlan::sequential() const {
 size_t BatchPlan::count_batches(uint64_t epochs) const {
   if (options_.token_budget == 0) {
     const auto size = static_cast<size_t>(options_.batch_size);
-    return static_cast<size_t>(epochs) * (lengths_.size() / size + (lengths_.size() % size != 0 ? 1 : 0));
+    if (groups_.empty()) return static_cast<size_t>(epochs) * ((lengths_.size() + size - 1) / size);
+    size_t batches = 0;
+    for (uint64_t e = 0; e < epochs; ++e) batches += (count_sequences(e) + size - 1) / size;
+    return batches;
   }
   size_t count = 0;
   for (uint64_t e = 0; e < epochs; ++e) count += epoch(e).size();

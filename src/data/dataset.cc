@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "msplora/core/random.h"
 #include "msplora/data/conversations.h"
 #include "msplora/data/glue.h"
@@ -21,7 +22,7 @@ namespace msplora {
 namespace fs = std::filesystem;
 
 Dataset::Dataset(fs::path path, std::vector<Example> examples, bool has_labels)
-    : path_(std::move(path)), examples_(std::move(examples)), has_labels_(has_labels) {}
+    : paths_{std::move(path)}, examples_(std::move(examples)), has_labels_(has_labels) {}
 
 std::map<std::string, int64_t> Dataset::label_counts() const {
   std::map<std::string, int64_t> counts;
@@ -34,10 +35,46 @@ Dataset Dataset::subset(const std::vector<uint32_t>& indices) const {
   std::vector<Example> chosen;
   chosen.reserve(indices.size());
   for (const uint32_t index : indices) chosen.push_back(examples_.at(index));
-  Dataset result(path_, std::move(chosen), has_labels_);
+  Dataset result(paths_.front(), std::move(chosen), has_labels_);
+  result.paths_ = paths_;
+  result.weights_ = weights_;
   result.columns_ = columns_;
   result.notes_ = notes_;
   return result;
+}
+
+Dataset Dataset::joined(std::vector<Dataset> parts, const DataFiles& files) {
+  std::vector<Example> all;
+  Dataset result(parts.front().path(), {}, parts.front().has_labels());
+  result.columns_ = parts.front().columns_;
+  result.delimiter_ = parts.front().delimiter_;
+  result.paths_.clear();
+  result.weights_.clear();
+  for (size_t k = 0; k < parts.size(); ++k) {
+    if (parts[k].has_labels() != result.has_labels()) {
+      throw Error(ErrorCode::kData, parts[k].path().string(),
+                  fmt::format("has {}labels, unlike {}", parts[k].has_labels() ? "" : "no ",
+                              parts.front().path().string()));
+    }
+    for (Example& example : parts[k].examples_) {
+      example.file = static_cast<uint32_t>(k);
+      all.push_back(std::move(example));
+    }
+    result.paths_.push_back(parts[k].path());
+    result.weights_.push_back(files.files[k].weight);
+    result.notes_.insert(result.notes_.end(), parts[k].notes_.begin(), parts[k].notes_.end());
+  }
+  result.examples_ = std::move(all);
+  return result;
+}
+
+DrawWeights Dataset::draw_weights() const {
+  DrawWeights draws;
+  if (std::all_of(weights_.begin(), weights_.end(), [](double weight) { return weight == 1.0; }))
+    return draws;
+  draws.weights = weights_;
+  for (const Example& example : examples_) draws.groups.push_back(example.file);
+  return draws;
 }
 
 TableSpec table_spec(const DataConfig& config, const fs::path& file, LabelKind labels) {
@@ -157,6 +194,12 @@ void check_config(const DataConfig& config, LabelKind labels, const TaskParts& p
       problems.add("data.dir", "only used with data.glue_task", "set data.glue_task, or give the files");
     if (parts.train && !config.train)
       problems.add("data.train", "expected a file of training examples, found none");
+    for (const auto& [key, files] :
+         {std::pair("data.validation", &config.validation), {"data.test", &config.test}}) {
+      if (*files && (*files)->has_weights())
+        problems.add(key, "every example is evaluated once; weights are for data.train",
+                     "remove the weights");
+    }
     if (config.validation && config.validation_fraction > 0) {
       problems.add("data.validation_fraction", "there is a validation file; nothing is split off",
                    "remove one of them");
@@ -196,6 +239,23 @@ Dataset read_rows(const DataConfig& config, LabelKind labels, const std::filesys
   return read_table(file, spec);
 }
 
+Dataset read_rows(const DataConfig& config, LabelKind labels, const DataFiles& files, bool label_optional,
+                  bool with_group) {
+  if (files.files.size() == 1 && !files.has_weights())
+    return read_rows(config, labels, std::filesystem::path(files.files.front().path), label_optional,
+                     with_group);
+  std::vector<Dataset> parts;
+  std::vector<std::string> counts;
+  for (const WeightedFile& file : files.files) {
+    parts.push_back(read_rows(config, labels, std::filesystem::path(file.path), label_optional, with_group));
+    counts.push_back(fmt::format("{} {}", file.path, parts.back().size()));
+    if (file.weight != 1.0) counts.back() += fmt::format(" (weight {})", file.weight);
+  }
+  Dataset all = Dataset::joined(std::move(parts), files);
+  all.add_note(fmt::format("{} rows: {}", all.size(), fmt::join(counts, ", ")));
+  return all;
+}
+
 TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t seed, const TaskParts& parts) {
   check_config(config, labels, parts);
   if (config.glue_task) return load_glue_data(config, labels, parts);
@@ -207,7 +267,7 @@ TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t see
     result.train = read_rows(config, labels, *config.train, false, /*with_group=*/true);
     if (labels == LabelKind::kClass) {
       result.class_counts = result.train.label_counts();
-      result.notes = class_notes(*config.train, result.class_counts, !config.labels.empty());
+      result.notes = class_notes(config.train->text(), result.class_counts, !config.labels.empty());
     }
   }
   if (parts.validation && config.validation) {
@@ -216,8 +276,8 @@ TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t see
   if (split) {
     auto [rest, taken] = split_dataset(result.train, config.validation_fraction, seed,
                                        /*by_class=*/labels == LabelKind::kClass);
-    taken.add_note(fmt::format("{}: {} of {} examples set aside for validation (seed {})", *config.train,
-                               taken.size(), result.train.size(), seed));
+    taken.add_note(fmt::format("{}: {} of {} examples set aside for validation (seed {})",
+                               config.train->text(), taken.size(), result.train.size(), seed));
     if (parts.validation) result.validation.push_back({"validation", std::move(taken)});
     result.train = std::move(rest);
   }

@@ -1,5 +1,6 @@
 #include "msplora/data/examples.h"
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -57,6 +58,10 @@ Examples all_of(const std::vector<TokenizedExample>& examples, std::function<std
 Examples part_of(const Examples& whole, std::vector<uint32_t> indices) {
   Examples part = whole;
   part.size = indices.size();
+  if (!whole.draws.groups.empty()) {
+    part.draws.groups.clear();
+    for (const uint32_t index : indices) part.draws.groups.push_back(whole.draws.groups.at(index));
+  }
   const auto places = std::make_shared<const std::vector<uint32_t>>(std::move(indices));
   part.length = [whole, places](size_t index) { return whole.length(places->at(index)); };
   part.get = [whole, places](size_t index) { return whole.get(places->at(index)); };
@@ -83,6 +88,8 @@ uint64_t fingerprint_of(const Examples& examples) {
     hash = mix_seed(hash, static_cast<uint64_t>(example.label));
     hash = mix_seed(hash, static_cast<uint64_t>(std::llround(example.target * 1e6)));
   }
+  for (const uint32_t group : examples.draws.groups) hash = mix_seed(hash, group);
+  for (const double weight : examples.draws.weights) hash = mix_seed(hash, std::bit_cast<uint64_t>(weight));
   return hash;
 }
 

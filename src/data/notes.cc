@@ -143,8 +143,10 @@ Texts texts_of(const Dataset& data, std::vector<std::string>& notes) {
     const auto [found, is_new] = first.emplace(key, i);
     if (is_new || !data.has_labels() || data[found->second].label == data[i].label) continue;
     if (disputed.empty()) {
-      shown = fmt::format("{} is `{}`, line {} is `{}`", data.where(found->second), data[found->second].label,
-                          data[i].line, data[i].label);
+      const std::string other =
+          data[i].file == data[found->second].file ? fmt::format("line {}", data[i].line) : data.where(i);
+      shown = fmt::format("{} is `{}`, {} is `{}`", data.where(found->second), data[found->second].label,
+                          other, data[i].label);
     }
     ++disputed[key];
   }

@@ -102,6 +102,8 @@ void check_federated_options(const FederatedOptions& options, const AdapterConfi
 
 void check_recipe(const FederateRecipe& recipe, ErrorList& errors, const std::string& where) {
   check_recipe(static_cast<const Recipe&>(recipe), errors, where);
+  if (!recipe.train.samples.prompts.empty())
+    errors.add(where + ": train.samples.prompts", "samples are written by `train` alone", "remove them");
   detail::check_federated_options(recipe.federated, recipe.adapter, recipe.train, errors, where);
   if (!recipe.adapter.init_from.empty()) {
     errors.add(where + ": adapter.init_from",

@@ -51,9 +51,11 @@ void check_same_recipe(const PlannedRun& run, const fs::path& path) {
 
 std::vector<fs::path> files_of(const DataConfig& data) {
   std::vector<fs::path> files;
-  for (const auto* file : {&data.train, &data.validation, &data.test, &data.dir}) {
-    if (*file) files.emplace_back(**file);
+  for (const auto* part : {&data.train, &data.validation, &data.test}) {
+    if (!*part) continue;
+    for (const WeightedFile& file : (*part)->files) files.emplace_back(file.path);
   }
+  if (data.dir) files.emplace_back(*data.dir);
   return files;
 }
 

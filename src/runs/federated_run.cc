@@ -99,6 +99,10 @@ RunReport report_of(const FederatedRun& run, const Adapter& adapter) {
 
 ClientSplit split_clients(const FederateRecipe& recipe, const RunData& data) {
   const FederatedOptions& options = recipe.federated;
+  if (recipe.data.train && recipe.data.train->has_weights()) {
+    throw Error(ErrorCode::kConfig, "data.train",
+                "clients go through their own examples; weights are not for them", "remove the weights");
+  }
   PartitionInput input;
   input.examples = data.train.examples.size();
   if (data.labels) {

@@ -16,11 +16,14 @@ namespace msplora {
 namespace {
 
 /// Unset where it depends on how lengths fall into batches.
-std::optional<int64_t> steps_of(const TrainOptions& train, size_t examples) {
+std::optional<int64_t> steps_of(const TrainOptions& train, const EncodedPart& data) {
   if (train.max_steps > 0) return train.max_steps;
   if (train.token_budget) return std::nullopt;
-  const int64_t size = batch_options(train).batch_size * train.accumulation;
-  return train.epochs * ((static_cast<int64_t>(examples) + size - 1) / size);
+  BatchOptions step = batch_options(train);
+  step.batch_size *= train.accumulation;
+  const Examples examples = data.all();
+  return static_cast<int64_t>(BatchPlan(lengths_of(examples), step, examples.draws)
+                                  .count_batches(static_cast<uint64_t>(train.epochs)));
 }
 
 void check_metric(const std::string& wanted, const RunData& data, ErrorList& errors) {
@@ -48,6 +51,10 @@ void check_options(const Run& run, ErrorList& errors) {
   }
   check_metric(train.best_metric, data, errors);
   if (data.validation.empty()) {
+    if (!train.samples.prompts.empty()) {
+      errors.add("train.samples.prompts", "are asked at evaluations, but there is no validation data",
+                 "data.validation or data.validation_fraction");
+    }
     if (train.early_stopping_patience > 0) {
       errors.add("train.early_stopping_patience",
                  "there is no validation data, so no evaluation could stop the run",
@@ -58,7 +65,7 @@ void check_options(const Run& run, ErrorList& errors) {
 }
 
 RunFacts run_facts(const Run& run) {
-  return {steps_of(run.recipe.train, run.data.train.examples.size()), !run.data.validation.empty()};
+  return {steps_of(run.recipe.train, run.data.train), !run.data.validation.empty()};
 }
 
 }  // namespace msplora

@@ -26,7 +26,8 @@ EncodedPart encode_part(const std::string& name, Dataset data, const Task& task,
 LabelMap choose_labels(const DataConfig& data, const TaskData& read, const ModelConfig& config) {
   if (!data.labels.empty()) return LabelMap::from_list(data.labels).with_numbers(data.labels, "data.labels");
   if (!read.labels.empty()) return LabelMap::from_list(read.labels);
-  const LabelMap found = LabelMap::from_counts(data.train.value_or("data.train"), read.class_counts);
+  const LabelMap found =
+      LabelMap::from_counts(data.train ? data.train->text() : "data.train", read.class_counts);
   std::vector<std::string> of_base;
   for (const auto& [index, name] : config.id2label) of_base.push_back(name);
   std::vector<std::string> names = found.names();

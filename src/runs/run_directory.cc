@@ -76,7 +76,7 @@ fs::path RunDirectory::adapter(const std::string& form) const {
 
 void RunDirectory::begin(const std::string& recipe_yaml, bool resumed) const {
   if (!resumed) {
-    for (const fs::path& earlier : {adapter("peft"), adapter("native"), model(), metrics()})
+    for (const fs::path& earlier : {adapter("peft"), adapter("native"), model(), metrics(), samples()})
       fs::remove_all(earlier);
     TensorBoardWriter::remove_earlier(path_);
   }

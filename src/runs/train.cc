@@ -15,6 +15,7 @@
 #include "msplora/runs/run.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/training_data.h"
+#include "runs/samples.h"
 
 namespace msplora {
 namespace {
@@ -116,6 +117,7 @@ RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {
   const TrainOptions& options = run.recipe.train;
   TrainingData data(*run.data.task, *run.model, run.data.train.all(), batch_options(options, run.recipe.data),
                     named(run.data.validation), options.eval_batch_tokens);
+  if (!options.samples.prompts.empty()) sinks.push_back(make_sample_sink(run, sinks));
   TrainerSetup setup = trainer_setup(options, run.recipe.output, *run.directory, to_yaml(run.recipe),
                                      run.resume, std::move(sinks));
   setup.method = run.recipe.adapter.method;

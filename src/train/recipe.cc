@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -32,7 +33,9 @@ std::string dotted(const std::string& pointer) {
 }
 
 bool may_change(const std::string& key, const std::set<std::string>& free_keys) {
-  return free_keys.contains(key) || free_keys.contains(key.substr(0, key.find('.') + 1));
+  return std::any_of(free_keys.begin(), free_keys.end(), [&](const std::string& free) {
+    return key == free || (free.ends_with('.') && key.starts_with(free));
+  });
 }
 
 }  // namespace
@@ -72,6 +75,12 @@ void check_recipe(const Recipe& recipe, ErrorList& errors, const std::string& wh
     errors.add(where + ": output.save_native",
                "false together with output.save_peft: the adapter would be lost", "set one of them to true");
   }
+  const bool writes = task_kind(recipe.task.type).head == ModelTask::kCausalLm;
+  if (!recipe.train.samples.prompts.empty() && !writes) {
+    errors.add(where + ": train.samples.prompts",
+               fmt::format("a model of task `{}` writes no texts", recipe.task.type),
+               "remove them, or set task.type to sft or causal_lm");
+  }
 }
 
 void check_recipe(const PretrainRecipe& recipe, ErrorList& errors, const std::string& where) {
@@ -82,6 +91,8 @@ void check_recipe(const PretrainRecipe& recipe, ErrorList& errors, const std::st
   if (recipe.train.head_lr) {
     errors.add(where + ": train.head_lr", "pretraining has no separate head", "remove it");
   }
+  if (!recipe.train.samples.prompts.empty())
+    errors.add(where + ": train.samples.prompts", "samples are written by `train` alone", "remove them");
 }
 
 nlohmann::json recipe_to_json(const Recipe& recipe) {
@@ -92,9 +103,15 @@ nlohmann::json recipe_to_json(const PretrainRecipe& recipe) {
 }
 
 std::vector<std::string> changed_keys(const nlohmann::json& before, const nlohmann::json& after) {
-  static const std::set<std::string> kFree = {
-      "output.",       "train.stop_at",          "train.log_every",        "train.save_every",
-      "train.threads", "train.keep_checkpoints", "train.load_best_at_end", "train.eval_batch_tokens"};
+  static const std::set<std::string> kFree = {"output.",
+                                              "train.samples.",
+                                              "train.stop_at",
+                                              "train.log_every",
+                                              "train.save_every",
+                                              "train.threads",
+                                              "train.keep_checkpoints",
+                                              "train.load_best_at_end",
+                                              "train.eval_batch_tokens"};
   return changed_keys(before, after, kFree);
 }
 

@@ -26,7 +26,7 @@ TrainingData::TrainingData(const Task& task, Model& model, Examples train, const
     : task_(task),
       model_(model),
       train_(std::move(train)),
-      batches_(BatchPlan(lengths_of(not_empty(task, train_)), batches)),
+      batches_(BatchPlan(lengths_of(not_empty(task, train_)), batches, train_.draws)),
       fingerprint_(fingerprint_of(train_)) {
   if (!validation.empty()) evaluator_.emplace(task, model, std::move(validation), eval_batch_tokens);
 }

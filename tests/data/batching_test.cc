@@ -212,5 +212,63 @@ TEST(Examples, PartsAndFingerprintsFollowTheExamples) {
   EXPECT_NE(fingerprint_of(whole), before);
 }
 
+std::vector<int> counts_of(const BatchList& list, size_t sequences) {
+  std::vector<int> counts(sequences, 0);
+  for (const auto& batch : to_vectors(list)) {
+    for (const uint32_t index : batch) ++counts[index];
+  }
+  return counts;
+}
+
+TEST(BatchPlan, WeightsSayHowOftenAnEpochHasASequence) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    // 30 sequences twice, half of 20, 8 once, in one order or another.
+    DrawWeights draws;
+    draws.weights = {2.0, 0.5, 1.0};
+    for (size_t i = 0; i < 58; ++i) draws.groups.push_back(i % 29 < 15 ? 0 : i % 29 < 15 + 10 ? 1 : 2);
+    const std::vector<uint32_t> lengths(draws.groups.size(), 3);
+    BatchOptions options = random_options(seed);
+    const BatchPlan plan(lengths, options, draws);
+    std::vector<int> halves(lengths.size(), 0);
+    for (uint64_t epoch = 0; epoch < 4; ++epoch) {
+      const BatchList batches = plan.epoch(epoch);
+      EXPECT_EQ(to_vectors(BatchPlan(lengths, options, draws).epoch(epoch)), to_vectors(batches));
+      const std::vector<int> counts = counts_of(batches, lengths.size());
+      int drawn = 0;
+      for (size_t i = 0; i < counts.size(); ++i) {
+        if (draws.groups[i] == 0) EXPECT_EQ(counts[i], 2);
+        if (draws.groups[i] == 2) EXPECT_EQ(counts[i], 1);
+        if (draws.groups[i] != 1) continue;
+        EXPECT_LE(counts[i], 1);
+        drawn += counts[i];
+        halves[i] += counts[i];
+      }
+      EXPECT_EQ(drawn, 10);
+      EXPECT_EQ(plan.count_sequences(epoch), 60U + 10U + 8U);
+    }
+    // Two epochs have had both halves.
+    for (size_t i = 0; i < halves.size(); ++i) {
+      if (draws.groups[i] == 1) EXPECT_EQ(halves[i], 2);
+    }
+    size_t batches = 0;
+    for (uint64_t epoch = 0; epoch < 3; ++epoch) batches += plan.epoch(epoch).size();
+    EXPECT_EQ(plan.count_batches(3), batches);
+  }
+}
+
+TEST(BatchPlan, HalvesAreDrawnAnewAndEmptyEpochsRefused) {
+  BatchOptions options;
+  options.batch_size = 4;
+  const std::vector<uint32_t> lengths(40, 3);
+  DrawWeights draws{std::vector<uint32_t>(40, 0), {0.5}};
+  const BatchPlan plan(lengths, options, draws);
+  EXPECT_NE(counts_of(plan.epoch(0), 40), counts_of(plan.epoch(2), 40));
+  draws.weights = {0.02};
+  EXPECT_THROW(BatchPlan(lengths, options, draws), Error);
+  draws.groups.pop_back();
+  EXPECT_THROW(BatchPlan(lengths, options, draws), Error);
+}
+
 }  // namespace
 }  // namespace msplora

@@ -281,6 +281,36 @@ TEST(LoadTaskData, ClassesAreThoseOfTheWholeFile) {
   }
 }
 
+TEST(LoadTaskData, SeveralFilesAreOneDataSetThatKnowsItsPlaces) {
+  TemporaryDirectory dir;
+  DataConfig config;
+  DataFiles files;
+  files.files = {{dir.write("a.csv", "text,label\na,1\nb,0\n").string(), 1.0},
+                 {dir.write("b.tsv", "label\ttext\n1\tc\n0\td\n1\te\n").string(), 2.0}};
+  config.train = files;
+  const TaskData data = load_task_data(config, LabelKind::kClass, 1);
+  ASSERT_EQ(data.train.size(), 5U);
+  EXPECT_EQ(data.train[2].text, "c");
+  EXPECT_EQ(data.train.where(1), (dir.path() / "a.csv:3").string());
+  EXPECT_EQ(data.train.where(4), (dir.path() / "b.tsv:4").string());
+  EXPECT_THAT(data.train.notes(),
+              Contains(testing::AllOf(HasSubstr("5 rows"), HasSubstr("b.tsv 3 (weight 2)"))));
+  EXPECT_THAT(data.train.draw_weights().groups, ElementsAre(0, 0, 1, 1, 1));
+  EXPECT_THAT(data.train.subset({1, 3}).draw_weights().groups, ElementsAre(0, 1));
+  EXPECT_EQ(data.train.subset({3}).where(0), (dir.path() / "b.tsv:3").string());
+
+  files.files[1].weight = 1.0;
+  config.train = files;
+  EXPECT_THAT(load_task_data(config, LabelKind::kClass, 1).train.draw_weights().groups, IsEmpty());
+  dir.write("b.tsv", "label\ttext\n1\tc\n0\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { load_task_data(config, LabelKind::kClass, 1); }),
+              HasSubstr("b.tsv:3"));
+  files.files[1].weight = 2.0;
+  config.validation = files;
+  EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, LabelKind::kClass, 1); }),
+              HasSubstr("data.validation"));
+}
+
 TEST(LoadTaskData, ReadsFilesAndSplits) {
   TemporaryDirectory dir;
   DataConfig config;

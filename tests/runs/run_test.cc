@@ -6,6 +6,8 @@
 
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -201,6 +203,70 @@ TEST_F(Runs, EveryTaskThatTheModelHasAHeadForIsTrained) {
     EXPECT_NEAR(loss, report.score("loss")->value, kind.head == ModelTask::kMaskedLm ? 1.0 : 1e-4)
         << kind.name;
   }
+}
+
+TEST_F(Runs, FilesWithWeightsResumeAsTheyWouldHaveGoneOn) {
+  write_file_atomically(path("more.tsv"), "text\tlabel\nthe film was dull\tbad\nthe walk was bright\tgood\n");
+  DataFiles files;
+  files.files = {{path("train.tsv"), 0.4}, {path("more.tsv"), 2.5}};
+  std::vector<std::string> adapters;
+  for (const bool pauses : {false, true}) {
+    Recipe each = recipe();
+    each.data.train = files;
+    each.data.validation_fraction = 0;
+    each.data.validation = path("train.tsv");
+    each.train.max_steps = 11;
+    each.output.dir = path(pauses ? "paused" : "whole");
+    if (pauses) {
+      each.train.stop_at = 5;
+      msplora::Run first = open_run(each);
+      EXPECT_TRUE(train(first).paused);
+      each.train.stop_at = 0;
+    }
+    msplora::Run run = open_run(each, {.resume = pauses});
+    EXPECT_EQ(train(run).steps, 11);
+    adapters.push_back(read_file(each.output.dir + "/adapter-native/adapter.safetensors"));
+  }
+  EXPECT_TRUE(adapters[0] == adapters[1]);
+}
+
+TEST_F(Runs, SamplesAreWrittenAndChangeNothing) {
+  std::vector<std::string> adapters, samples;
+  for (const std::string name : {"without", "with", "paused"}) {
+    Recipe each = recipe();
+    each.model.path = path("decoder");
+    each.task.type = "causal_lm";
+    each.adapter.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
+    each.train.eval_every = 2;
+    each.output.dir = path(name);
+    if (name != "without") {
+      each.train.samples.prompts = {"the film", "the walk was"};
+      each.train.samples.max_new_tokens = 5;
+    }
+    if (name == "paused") {
+      each.train.stop_at = 3;
+      msplora::Run first = open_run(each);
+      train(first);
+      each.train.stop_at = 0;
+    }
+    msplora::Run run = open_run(each, {.resume = name == "paused"});
+    train(run);
+    adapters.push_back(read_file(each.output.dir + "/adapter-native/adapter.safetensors"));
+    EXPECT_EQ(fs::exists(path(name) + "/samples.jsonl"), name != "without");
+    if (name != "without") samples.push_back(read_file(path(name) + "/samples.jsonl"));
+  }
+  EXPECT_TRUE(adapters[0] == adapters[1]);
+  EXPECT_TRUE(adapters[0] == adapters[2]);
+  EXPECT_EQ(samples[0], samples[1]);
+  std::istringstream lines(samples[0]);
+  std::vector<int64_t> steps;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    steps.push_back(json["step"]);
+    EXPECT_THAT(json["prompt"], testing::AnyOf("the film", "the walk was"));
+    EXPECT_LE(json["tokens"], 5);
+  }
+  EXPECT_THAT(steps, testing::ElementsAre(0, 0, 2, 2, 4, 4));
 }
 
 TEST_F(Runs, ComparisonsCanRunInThisProcess) {

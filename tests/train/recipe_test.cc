@@ -3,8 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "msplora/core/option_io.h"
 
 namespace msplora {
 namespace {
@@ -92,6 +96,53 @@ TEST(Recipe, FindsTheKeysThatForbidResuming) {
               testing::UnorderedElementsAre("train.epochs", "train.max_steps", "train.lr", "train.head_lr",
                                             "adapter.target_modules.2", "adapter.rank_pattern",
                                             "adapter.rank_pattern.query"));
+}
+
+TEST(Recipe, DataAreOneFileOrSeveralWithWeights) {
+  const auto read = [](const std::string& value, std::string* problem = nullptr) {
+    Recipe recipe;
+    ErrorList errors;
+    read_yaml(recipe, "data:\n  train: " + value + "\n", "r.yaml", errors);
+    if (problem != nullptr) *problem = errors.empty() ? "" : errors.problems().front().what();
+    return recipe.data.train;
+  };
+  EXPECT_EQ(read("a.csv"), DataFiles("a.csv"));
+  EXPECT_EQ(read("{path: a.csv, weight: 2}")->files, (std::vector<WeightedFile>{{"a.csv", 2.0}}));
+  const std::optional<DataFiles> several = read("[a.csv, {path: b.csv, weight: 0.5}]");
+  EXPECT_EQ(several->files, (std::vector<WeightedFile>{{"a.csv", 1.0}, {"b.csv", 0.5}}));
+  for (const std::optional<DataFiles>& files : {several, read("a.csv"), read("[a.csv, b.csv]")}) {
+    Recipe recipe = valid(), again, from_json;
+    recipe.data.train = files;
+    ErrorList errors;
+    read_yaml(again, to_yaml(recipe), "again.yaml", errors);
+    read_json(from_json, recipe_to_json(recipe), "json", errors);
+    EXPECT_TRUE(errors.empty());
+    EXPECT_EQ(again.data.train, files);
+    EXPECT_EQ(from_json.data.train, files);
+  }
+  EXPECT_EQ(recipe_to_json(valid())["data"]["train"], nullptr);
+  for (const auto& [value, expected] : {std::pair("[]", "at least one"),
+                                        {"[a.csv, {path: b.csv, weight: 0}]", "above 0"},
+                                        {"[a.csv, {weight: 2}]", "`path` is missing"},
+                                        {"[{path: a.csv, wieght: 2}]", "wieght"},
+                                        {"[[a.csv]]", "a path"}}) {
+    std::string problem;
+    read(value, &problem);
+    EXPECT_THAT(problem,
+                testing::AllOf(testing::HasSubstr(expected), testing::HasSubstr("r.yaml:2: data.train")))
+        << value;
+  }
+}
+
+TEST(Recipe, SamplesAreOfModelsThatWrite) {
+  Recipe recipe = valid();
+  recipe.train.samples.prompts = {"a"};
+  EXPECT_THAT(problems(recipe), testing::HasSubstr("train.samples.prompts"));
+  recipe.task.type = "sft";
+  EXPECT_EQ(problems(recipe), "");
+  const nlohmann::json before = recipe_to_json(recipe);
+  recipe.train.samples.prompts = {"a", "b"};
+  EXPECT_TRUE(changed_keys(before, recipe_to_json(recipe)).empty());
 }
 
 }  // namespace

@@ -56,6 +56,17 @@ std::string read_value(const OptionNode& node, const OptionRange& range, int64_t
 std::string read_value(const OptionNode& node, const OptionRange& range, double& value);
 std::string read_value(const OptionNode& node, const OptionRange& range, std::string& value);
 
+/// A value with a form of its own: kOptionType says it, read() takes it and gives what is wrong or whether it
+/// fits, to_json() writes it.
+template <class T>
+concept IsOwnOption = requires {
+  T::kOptionType;
+};
+template <IsOwnOption T>
+std::string read_value(const OptionNode& node, const OptionRange&, T& value) {
+  return value.read(node);
+}
+
 /// "the text `abc`", "a list", "nothing".
 std::string describe_node(const OptionNode& node);
 std::string range_text(const OptionRange& range);
@@ -76,6 +87,10 @@ inline std::string type_text(const double&) {
 }
 inline std::string type_text(const std::string&) {
   return "text";
+}
+template <IsOwnOption T>
+std::string type_text(const T&) {
+  return T::kOptionType;
 }
 template <class T>
 std::string type_text(const std::optional<T>&) {
@@ -252,6 +267,10 @@ bool read_value(const nlohmann::json& json, bool& value);
 bool read_value(const nlohmann::json& json, int64_t& value);
 bool read_value(const nlohmann::json& json, double& value);
 bool read_value(const nlohmann::json& json, std::string& value);
+template <IsOwnOption T>
+bool read_value(const nlohmann::json& json, T& value) {
+  return value.read(json);
+}
 template <class T>
 bool read_value(const nlohmann::json& json, std::optional<T>& value) {
   value.reset();
@@ -333,6 +352,8 @@ class RangeChecker {
   void check(const std::string& key, int64_t value, const OptionRange& range);
   void check(const std::string& key, double value, const OptionRange& range);
   void check(const std::string& key, const std::string& value, const OptionRange& range);
+  template <IsOwnOption T>
+  void check(const std::string& key, const T& value, const OptionRange& range) {}  // read() has checked it
   template <class T>
   void check(const std::string& key, const std::optional<T>& value, const OptionRange& range) {
     if (value) check(key, *value, range);

@@ -20,6 +20,14 @@ struct BatchOptions {
   uint64_t seed = 0;
 };
 
+/// How often an epoch draws each sequence: those of group g come up weights[g] times. Of a weight that is no
+/// whole number the rest is drawn so that all sequences of the group have their turns: at 0.5, an epoch has
+/// one half of them (to the row), the next one the other half.
+struct DrawWeights {
+  std::vector<uint32_t> groups;  // of each sequence; empty: an epoch is each sequence once
+  std::vector<double> weights;   // of each group, above 0
+};
+
 /// The batches of one pass over the data: indices of the sequences.
 class BatchList {
  public:
@@ -46,10 +54,11 @@ class BatchPlan {
  public:
   static constexpr int64_t kFewestWindows = 8;
 
-  /// `lengths` in tokens. Throws Error{kConfig} when neither limit is given or one is negative.
-  BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options);
+  /// `lengths` in tokens. Throws Error{kConfig} when neither limit is given or one is negative, and for
+  /// weights that leave an epoch empty.
+  BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options, const DrawWeights& draws = {});
 
-  /// The batches of epoch `epoch` (from 0). Every sequence occurs once.
+  /// The batches of epoch `epoch` (from 0). Every sequence occurs once, or as the weights say.
   BatchList epoch(uint64_t epoch) const;
   /// The batches for evaluation: sorted by length (longest first, so that too large a batch fails at once),
   /// no randomness. Indices tell where each result belongs.
@@ -58,17 +67,30 @@ class BatchPlan {
   /// Number of batches of epochs 0 ... epochs-1; with a token budget they differ from epoch to epoch.
   size_t count_batches(uint64_t epochs) const;
 
+  /// Sequences of epoch `epoch`.
+  size_t count_sequences(uint64_t epoch) const;
+
   size_t sequences() const noexcept { return lengths_.size(); }
   uint64_t tokens() const noexcept { return tokens_; }
 
  private:
+  void group(const DrawWeights& draws);
   void cut(std::span<const uint32_t> order, BatchList& out) const;
   int64_t least_batches() const;  // of an epoch, from its limits
   size_t window_end(std::span<const uint32_t> order, size_t begin) const;
 
+  struct Group {
+    double weight = 1.0;
+    std::vector<uint32_t> members;
+    std::pair<uint64_t, uint64_t> drawn(uint64_t epoch) const;
+  };
+  std::vector<uint32_t> drawn(uint64_t epoch) const;
+
   std::vector<uint32_t> lengths_;
   BatchOptions options_;
+  std::vector<Group> groups_;  // empty: an epoch is each sequence once
   uint64_t tokens_ = 0;
+  double epoch_sequences_ = 0, epoch_tokens_ = 0;  // in the mean
 };
 
 /// A plan with the batches of the epoch that was asked for last.

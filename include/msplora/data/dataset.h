@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "msplora/data/batching.h"
 #include "msplora/data/options.h"
 #include "msplora/data/reader.h"
 
@@ -28,9 +29,10 @@ struct Example {
   /// With TableSpec::keep_fields: all fields as written, in the order of the columns; of a JSONL file the
   /// line.
   std::vector<std::string> fields = {};
+  uint32_t file = 0;  // number of its file in the data set
 };
 
-/// Examples of one file, with what was decided while reading it.
+/// Examples of one file or several, with what was decided while reading them.
 class Dataset {
  public:
   Dataset() = default;
@@ -40,7 +42,13 @@ class Dataset {
   bool empty() const noexcept { return examples_.empty(); }
   const Example& operator[](size_t index) const { return examples_[index]; }
   const std::vector<Example>& examples() const noexcept { return examples_; }
-  const std::filesystem::path& path() const noexcept { return path_; }
+  /// Of the first file.
+  const std::filesystem::path& path() const noexcept { return paths_.front(); }
+  /// How often its examples come up in an epoch; without groups where that is once.
+  DrawWeights draw_weights() const;
+  /// The examples of all parts, which are those of `files`. Throws Error{kData} where some have labels and
+  /// others not.
+  static Dataset joined(std::vector<Dataset> parts, const DataFiles& files);
   bool has_labels() const noexcept { return has_labels_; }
 
   /// Column names in file order ("0", "1", ... without a header).
@@ -58,10 +66,13 @@ class Dataset {
   /// The examples at `indices`, in that order; notes and columns are kept.
   Dataset subset(const std::vector<uint32_t>& indices) const;
   /// "file:line" of an example.
-  std::string where(size_t index) const { return file_and_line(path_, examples_[index].line); }
+  std::string where(size_t index) const {
+    return file_and_line(paths_[examples_[index].file], examples_[index].line);
+  }
 
  private:
-  std::filesystem::path path_;
+  std::vector<std::filesystem::path> paths_ = {{}};
+  std::vector<double> weights_ = {1.0};  // of the files
   std::vector<Example> examples_;
   bool has_labels_ = false;
   std::vector<std::string> columns_;
@@ -94,6 +105,10 @@ Dataset read_table(const std::filesystem::path& path, const TableSpec& spec);
 /// The rows of a file: of a table as `config` says, or instructions (LabelKind::kConversation). Throws as
 /// read_table and read_conversations.
 Dataset read_rows(const DataConfig& config, LabelKind labels, const std::filesystem::path& file,
+                  bool label_optional = false, bool with_group = false);
+
+/// The same for all files, as one data set; several files or weights are said in a note.
+Dataset read_rows(const DataConfig& config, LabelKind labels, const DataFiles& files,
                   bool label_optional = false, bool with_group = false);
 
 /// The number in the label of example `index`. Throws Error{kData} with file and line when it is not a finite

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "msplora/data/batch.h"
+#include "msplora/data/batching.h"
 
 namespace msplora {
 
@@ -18,6 +19,7 @@ struct Examples {
   std::function<uint32_t(size_t)> length;         // in tokens, without reading the example
   std::function<TokenizedExample(size_t)> get;    // throws Error{kUsage} for a number that does not exist
   std::function<std::string(size_t)> where = {};  // "train.tsv:17", for messages; may be empty
+  DrawWeights draws = {};                         // of epochs of training
   bool is_labelled = true;                        // whether labels and targets are part of the examples
 
   /// What `where` gives, else "number 4".

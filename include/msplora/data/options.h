@@ -3,11 +3,61 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include "msplora/core/options.h"
 
 namespace msplora {
+
+struct OptionNode;
+
+/// A file of examples, and how often each of them comes up in an epoch.
+struct WeightedFile {
+  std::string path = {};
+  double weight = 1.0;
+
+  bool operator==(const WeightedFile&) const = default;
+};
+
+/// The value of an option: one file or several. In a recipe a path, a group of `path` and `weight`, or a list
+/// of these.
+struct DataFiles {
+  static constexpr const char* kOptionType = "file, or list of files and of {path, weight}";
+
+  std::vector<WeightedFile> files;
+
+  DataFiles() = default;
+  DataFiles(std::string path) : files{{std::move(path), 1.0}} {}
+  DataFiles(const char* path) : DataFiles(std::string(path)) {}
+  bool operator==(const DataFiles&) const = default;
+
+  bool has_weights() const;  // another one than 1
+  std::string text() const;  // for people: "a.csv, b.csv (weight 2)"
+
+  /// "" or what is wrong.
+  std::string read(const OptionNode& node);
+  /// Whether it is such a value.
+  bool read(const nlohmann::json& json);
+  template <class Json>
+  friend void to_json(Json& json, const DataFiles& files) {
+    const auto entry = [](const WeightedFile& file) {
+      if (file.weight == 1.0) return Json(file.path);
+      Json both;
+      both["path"] = file.path;
+      both["weight"] = file.weight;
+      return both;
+    };
+    if (files.files.size() == 1) {
+      json = entry(files.files.front());
+      return;
+    }
+    json = Json::array();
+    for (const WeightedFile& file : files.files) json.push_back(entry(file));
+  }
+};
 
 /// How instruction data are read and learned, as written under `data.chat:` in a recipe.
 struct ChatDataOptions {
@@ -40,9 +90,9 @@ struct ChatDataOptions {
 /// Where labelled text comes from, as written under `data:` in a recipe. Either files (`train`, `validation`,
 /// `test`) with a column mapping, or a GLUE task (`glue_task` with `dir`), whose layout is known.
 struct DataConfig {
-  std::optional<std::string> train;
-  std::optional<std::string> validation;
-  std::optional<std::string> test;
+  std::optional<DataFiles> train;
+  std::optional<DataFiles> validation;
+  std::optional<DataFiles> test;
   std::string format = "auto";
   std::string header = "auto";
   std::string delimiter = "auto";
@@ -62,10 +112,14 @@ struct DataConfig {
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
-    visitor("train", train, "File of training examples");
-    visitor("validation", validation, "File of examples to evaluate on during training");
-    visitor("test", test, "File of examples to evaluate or predict after training; labels may be absent");
-    visitor("format", format, "Form of the files; `auto` goes by the extension (.tsv, .csv, .jsonl)",
+    visitor(
+        "train", train,
+        "Training examples: a file, or a list of files and of {path, weight}. Each example of a file comes "
+        "up `weight` times in an epoch; of a broken number the rest is drawn, every example in its turn");
+    visitor("validation", validation, "File or files of examples to evaluate on during training");
+    visitor("test", test, "File or files of examples to evaluate on after training; labels may be absent");
+    visitor("format", format,
+            "Form of the files; `auto` goes by the extension (.tsv, .csv, .jsonl; also packed, as .csv.gz)",
             one_of({"auto", "tsv", "csv", "jsonl"}));
     visitor("header", header,
             "Whether the first row of a TSV or CSV file names the columns; `auto` decides and says why",

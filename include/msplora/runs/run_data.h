@@ -27,7 +27,9 @@ struct EncodedPart {
 
   /// Its examples, with their places in the file. The part must outlive them, where it is.
   Examples all() const {
-    return all_of(examples, [this](size_t i) { return data.where(i); });
+    Examples all = all_of(examples, [this](size_t i) { return data.where(i); });
+    all.draws = data.draw_weights();
+    return all;
   }
 };
 

@@ -40,6 +40,20 @@ struct TaskOptions {
   }
 };
 
+/// What the model writes at every evaluation, for people to read.
+struct SampleOptions {
+  std::vector<std::string> prompts;
+  int64_t max_new_tokens = 64;
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    visitor("prompts", prompts,
+            "What is asked before training and at every evaluation; the answers are printed and stand in "
+            "samples.jsonl of output.dir");
+    visitor("max_new_tokens", max_new_tokens, "Tokens of an answer at most", at_least(1));
+  }
+};
+
 /// How it is learned. Counts of steps are optimizer steps.
 struct TrainOptions {
   int64_t epochs = 3;
@@ -76,6 +90,7 @@ struct TrainOptions {
   std::string best_metric;
   bool load_best_at_end = true;
   int64_t early_stopping_patience = 0;
+  SampleOptions samples;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
@@ -126,6 +141,7 @@ struct TrainOptions {
             "End with the weights of the best evaluation, not the last ones");
     visitor("early_stopping_patience", early_stopping_patience,
             "Stop after this many evaluations in a row without a better metric; 0: never", at_least(0));
+    visitor("samples", samples, "Texts that the model writes while it is trained, for sft and causal_lm");
   }
 };
 
