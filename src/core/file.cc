@@ -160,6 +160,18 @@ void prepare_output_directory(const fs::path& path, bool overwrite) {
   if (code) fail(path, "create the directory", code.value());
 }
 
+void prepare_output_file(const fs::path& path, bool overwrite) {
+  std::error_code code;
+  if (fs::is_directory(path, code))
+    throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory", "name a file in it");
+  if (fs::is_regular_file(path, code) && !overwrite)
+    throw Error(ErrorCode::kIo, path.string(), "the output file exists",
+                "choose another one or pass --overwrite");
+  if (!path.has_parent_path()) return;
+  fs::create_directories(path.parent_path(), code);
+  if (code) fail(path.parent_path(), "create the directory", code.value());
+}
+
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail(path, "open", errno);

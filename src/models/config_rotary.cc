@@ -171,16 +171,17 @@ RotarySpec ConfigReader::rotary(int64_t head_dim, const RotaryDefaults& defaults
   }
   RotarySpec spec;
   spec.frequencies = rotary_frequencies(turned, theta);
+  spec.theta = theta;
   if (scaling != nullptr) scale_rotary(spec, keys, theta);
   return spec;
 }
 
 void ConfigReader::scale_rotary(RotarySpec& spec, const RotaryKeys& keys, double theta) {
-  const std::string type = keys.type();
+  const std::string type = spec.rule = keys.type();
   std::vector<double>& frequencies = spec.frequencies;
   if (type == "linear") {
-    const double factor = keys.positive("factor");
-    for (double& frequency : frequencies) frequency /= factor;
+    spec.factor = keys.positive("factor");
+    for (double& frequency : frequencies) frequency /= spec.factor;
   } else if (type == "dynamic") {
     // It stretches sequences longer than max_position_embeddings, which are refused; shorter ones are as they
     // are.
@@ -194,6 +195,8 @@ void ConfigReader::scale_rotary(RotarySpec& spec, const RotaryKeys& keys, double
           fmt::format("expected more than low_freq_factor = {}, found {}", llama3.low, llama3.high));
     }
     for (double& frequency : frequencies) frequency = llama3_scaled(frequency, llama3);
+    spec.factor = llama3.factor;
+    spec.original_length = static_cast<int64_t>(llama3.original);
   } else if (type == "yarn") {
     Yarn yarn{keys.factor_by_lengths(), keys.positive("beta_fast", 32.0), keys.positive("beta_slow", 1.0),
               keys.original(), theta};
@@ -207,9 +210,12 @@ void ConfigReader::scale_rotary(RotarySpec& spec, const RotaryKeys& keys, double
                                     : Yarn::attention_factor(yarn.factor, 1.0);
     spec.attention_factor = keys.positive("attention_factor", usual);
     yarn.scale(frequencies);
+    spec.factor = yarn.factor;
+    spec.original_length = static_cast<int64_t>(yarn.original);
   } else if (type == "longrope") {
-    const double factor = keys.factor_by_lengths(), original = keys.original();
-    const double usual = factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original));
+    const double original = keys.original();
+    spec.factor = keys.factor_by_lengths();
+    const double usual = spec.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(spec.factor) / std::log(original));
     spec.attention_factor = keys.positive("attention_factor", usual);
     spec.original_length = static_cast<int64_t>(original);
     spec.long_frequencies = frequencies;

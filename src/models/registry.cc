@@ -124,6 +124,14 @@ bool supports_task(const std::string& model_type, ModelTask task) {
   return family != nullptr && has_task(*family, task);
 }
 
+bool is_language_model(const ModelConfig& config) {
+  const Family* family = find_family(config.model_type);
+  if (family == nullptr || !has_task(*family, ModelTask::kCausalLm)) return false;
+  const std::string name = class_name(*family, ModelTask::kCausalLm);
+  return std::find(config.architectures.begin(), config.architectures.end(), name) !=
+         config.architectures.end();
+}
+
 std::vector<std::string> default_target_modules(const std::string& model_type) {
   const Family* family = find_family(model_type);
   return family == nullptr ? std::vector<std::string>() : family->default_targets;

@@ -8,20 +8,20 @@
 #include <vector>
 
 #include "msplora/core/random.h"
+#include "msplora/nn/dtype.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/runs/tuned_model.h"
+#include "runs/merge_samples.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
-namespace {
 
-/// Sequences of several lengths with random tokens, on which merged and unmerged logits are compared.
-std::vector<PackedInput> sample_inputs(const ModelConfig& config) {
+std::vector<PackedInput> merge_samples(const ModelConfig& config, int64_t longest) {
   const auto vocab = static_cast<uint64_t>(describe(config).vocab_size());
   RandomStream random(1, "merge samples");
   std::vector<PackedInput> samples;
   for (const int64_t wanted : {4, 17, 64}) {
-    const int64_t length = std::min(wanted, longest_sequence(config));
+    const int64_t length = std::min(wanted, longest);
     PackedInput sample;
     sample.input_ids = at::empty({length}, at::kLong);
     for (int64_t i = 0; i < length; ++i) {
@@ -38,19 +38,19 @@ std::vector<PackedInput> sample_inputs(const ModelConfig& config) {
   return samples;
 }
 
-}  // namespace
-
 MergedFiles merge_into(TunedModel tuned, const fs::path& base, const fs::path& output,
                        const std::string& save_dtype) {
   MergedFiles merged;
-  merged.dtype = save_dtype == "auto" ? stored_dtype(base) : parse_dtype(save_dtype);
+  const at::ScalarType dtype = save_dtype == "auto" ? stored_dtype(base) : parse_dtype(save_dtype);
+  merged.type = dtype_name(dtype);
   const at::Device device = tuned.model->device();
   const ModelTask head = tuned.model->task();
-  const std::vector<PackedInput> samples = sample_inputs(tuned.model->config());
+  const std::vector<PackedInput> samples =
+      merge_samples(tuned.model->config(), longest_sequence(tuned.model->config()));
   const std::vector<at::Tensor> adapted = sample_logits(*tuned.model, samples);
-  merged.sites = merge_adapter(*tuned.adapter, merged.dtype).sites;
+  if (tuned.adapter) merged.sites = merge_adapter(*tuned.adapter, dtype).sites;
   tuned.task()->describe(tuned.model->mutable_config());
-  save_model(*tuned.model, output, merged.dtype);
+  save_model(*tuned.model, output, dtype);
   copy_tokenizer_files(base, output);
   // Class names are in config.json now; how the text was cut and read is not.
   save_task_facts(tuned.facts, output);

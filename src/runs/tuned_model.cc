@@ -100,6 +100,7 @@ TunedModel open_tuned(const fs::path& path, const fs::path& adapter, const Tuned
   const fs::path& described = has_adapter ? adapter : path;
   std::optional<TaskFacts> facts = load_task_facts(described);
   const AdapterFacts own = has_adapter ? load_adapter_facts(adapter) : AdapterFacts();
+  if (!facts && !has_adapter && is_language_model(config)) facts = facts_of_language_model("CAUSAL_LM");
   if (!facts) facts = facts_of_language_model(own.task_type);
   if (facts) load.task = task_kind(facts->type).head;
   bool has_own_head = false;

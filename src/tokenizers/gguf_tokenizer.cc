@@ -107,12 +107,13 @@ class GgufVocabulary {
     return NamedToken{tokens_[static_cast<size_t>(*id)], *id};
   }
 
-  /// Tokens that are found in text as they are: control tokens, and with `all` what was added by hand.
+  /// Tokens that are found in text as they are: control tokens and the unknown one, and with `all` what was
+  /// added by hand.
   json added_tokens(bool all) const {
     json result = json::array();
     for (size_t i = 0; i < tokens_.size(); ++i) {
       const bool is_special = is(i, GgufTokenType::kControl) || is(i, GgufTokenType::kUnknown);
-      if (is(i, GgufTokenType::kControl) || (all && (is_special || is(i, GgufTokenType::kUserDefined))))
+      if (is_special || (all && is(i, GgufTokenType::kUserDefined)))
         result.push_back(added_token(static_cast<int64_t>(i), tokens_[i], is_special));
     }
     return result;
@@ -262,7 +263,49 @@ void read_wordpiece(const GgufFile& file, const GgufVocabulary& vocabulary, Toke
   files.tokenizer = make_bert_json(parts, file.path().string());
 }
 
+// The patterns that a pre-tokenizer cuts with, one behind the other; nothing for one that does more.
+std::optional<std::vector<std::string>> patterns_of(const json& pre_tokenizer) {
+  const std::string type = pre_tokenizer.is_object() ? pre_tokenizer.value("type", "") : "";
+  if (type == "Sequence") {
+    std::vector<std::string> all;
+    for (const json& step : pre_tokenizer.value("pretokenizers", json::array())) {
+      const auto patterns = patterns_of(step);
+      if (!patterns) return std::nullopt;
+      all.insert(all.end(), patterns->begin(), patterns->end());
+    }
+    return all;
+  }
+  if (type == "ByteLevel") {
+    if (pre_tokenizer.value("add_prefix_space", true)) return std::nullopt;
+    if (!pre_tokenizer.value("use_regex", true)) return std::vector<std::string>();
+    return std::vector<std::string>{kGpt2Pattern};
+  }
+  if (type == "Digits" && pre_tokenizer.value("individual_digits", false))
+    return std::vector<std::string>{kDigitPattern};
+  if (type != "Split" || pre_tokenizer.value("invert", false) ||
+      pre_tokenizer.value("behavior", "") != "Isolated")
+    return std::nullopt;
+  const json pattern = pre_tokenizer.value("pattern", json::object());
+  if (!pattern.contains("Regex")) return std::nullopt;
+  return std::vector<std::string>{pattern["Regex"].get<std::string>()};
+}
+
 }  // namespace
+
+std::string gguf_pre_name(const json& tokenizer) {
+  const auto patterns = patterns_of(tokenizer.value("pre_tokenizer", json()));
+  const json normalizer = tokenizer.value("normalizer", json());
+  const bool normalizes = normalizer.is_object() && normalizer.value("type", "") == "NFC";
+  const json model = tokenizer.value("model", json::object());
+  const bool ignores_merges = model.value("ignore_merges", false);
+  if (!patterns || (!normalizes && !normalizer.is_null())) return {};
+  for (const SplitRule& rule : split_rules()) {
+    if (rule.normalizes == normalizes && rule.ignores_merges == ignores_merges &&
+        std::equal(patterns->begin(), patterns->end(), rule.patterns.begin(), rule.patterns.end()))
+      return rule.names.front();
+  }
+  return {};
+}
 
 void read_gguf_tokenizer(TokenizerFiles& files) {
   const auto file = GgufFile::open(files.source);

@@ -54,6 +54,9 @@ nlohmann::json read_json_if_any(const std::filesystem::path& path, std::string* 
 std::string token_or(const nlohmann::json& config, const char* key, const std::string& otherwise);
 /// Fills `files` from files.source, a GGUF file.
 void read_gguf_tokenizer(TokenizerFiles& files);
+/// The name that GGUF has (tokenizer.ggml.pre) for how a tokenizer.json of byte-level BPE splits text; "" for
+/// none.
+std::string gguf_pre_name(const nlohmann::json& tokenizer);
 
 /// Fills `files` from files.source, a SentencePiece model. What its directory says about the model decides on
 /// the special tokens around a text; throws Error{kFormat} where transformers' class would change more.

@@ -237,9 +237,10 @@ TEST(BatchPlan, WeightsSayHowOftenAnEpochHasASequence) {
       const std::vector<int> counts = counts_of(batches, lengths.size());
       int drawn = 0;
       for (size_t i = 0; i < counts.size(); ++i) {
-        if (draws.groups[i] == 0) EXPECT_EQ(counts[i], 2);
-        if (draws.groups[i] == 2) EXPECT_EQ(counts[i], 1);
-        if (draws.groups[i] != 1) continue;
+        if (draws.groups[i] != 1) {
+          EXPECT_EQ(counts[i], draws.groups[i] == 0 ? 2 : 1);
+          continue;
+        }
         EXPECT_LE(counts[i], 1);
         drawn += counts[i];
         halves[i] += counts[i];
@@ -249,7 +250,9 @@ TEST(BatchPlan, WeightsSayHowOftenAnEpochHasASequence) {
     }
     // Two epochs have had both halves.
     for (size_t i = 0; i < halves.size(); ++i) {
-      if (draws.groups[i] == 1) EXPECT_EQ(halves[i], 2);
+      if (draws.groups[i] == 1) {
+        EXPECT_EQ(halves[i], 2);
+      }
     }
     size_t batches = 0;
     for (uint64_t epoch = 0; epoch < 3; ++epoch) batches += plan.epoch(epoch).size();

@@ -9,6 +9,7 @@
 
 #include "msplora/adapters/adapter.h"
 #include "msplora/core/error.h"
+#include "msplora/gguf/types.h"
 
 namespace msplora {
 
@@ -22,6 +23,12 @@ void save_native_adapter(const Adapter& adapter, const std::filesystem::path& di
 void save_peft_adapter(const Adapter& adapter, const std::filesystem::path& directory);
 /// Why save_peft_adapter would refuse the method, or "".
 std::string peft_form_refusal(const Adapter& adapter);
+
+/// A LoRA adapter of llama.cpp: pairs of factors under the names that GGUF has for the base's tensors,
+/// scalings folded into B; in `type` where its blocks divide the rows, else F16. Throws Error{kUsage} naming
+/// what such a file cannot hold (trained biases, heads and modules, DoRA's magnitudes, methods without a
+/// low-rank form).
+void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesystem::path& path);
 
 /// Reads any form (PEFT LoRA and GLORA made elsewhere included, and LoRA of a GGUF file, whose path is then
 /// the file's) and attaches it to `target`.

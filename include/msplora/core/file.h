@@ -38,6 +38,10 @@ void refuse_input_as_output(const std::filesystem::path& output,
 /// creates the directory otherwise. Nothing inside is deleted.
 void prepare_output_directory(const std::filesystem::path& path, bool overwrite);
 
+/// The same for a file: fails with Error{kIo} when it exists, unless `overwrite`, and when it is a directory;
+/// creates the directory that it lies in.
+void prepare_output_file(const std::filesystem::path& path, bool overwrite);
+
 /// A read-only memory map of a whole file, closed with the last owner.
 class MappedFile {
  public:

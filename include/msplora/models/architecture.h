@@ -73,7 +73,12 @@ struct RotarySpec {
   double attention_factor = 1.0;  // multiplies cosines and sines
   /// Of texts longer than original_length, from their first token on (LongRoPE); empty: the same for all.
   std::vector<double> long_frequencies;
-  int64_t original_length = 0;
+
+  /// The rule that these follow from, for files that say it again: its rope_type and the numbers in it.
+  std::string rule = "default";
+  double theta = 10000.0;
+  double factor = 1.0;          // that the rule stretches by; 1 where it knows none
+  int64_t original_length = 0;  // tokens that the model was trained for before; 0 where the rule knows none
 
   /// Of a text of so many tokens.
   const std::vector<double>& of_length(int64_t tokens) const {

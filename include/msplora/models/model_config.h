@@ -59,6 +59,8 @@ std::vector<std::string> supported_model_types();
 void require_supported(const ModelConfig& config);
 /// Whether the models of this type have a head for the task.
 bool supports_task(const std::string& model_type, ModelTask task);
+/// Whether the file's own head is that of a causal language model, which can be run.
+bool is_language_model(const ModelConfig& config);
 
 /// The linear layers that adapters of this family change unless told otherwise (queries and values, as in the
 /// LoRA paper; GPT-2 has them in one), as path suffixes. Empty for unknown types.

@@ -11,6 +11,7 @@
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/merge.h"
 #include "msplora/data/label_map.h"
+#include "msplora/gguf/types.h"
 #include "msplora/models/model.h"
 #include "msplora/tasks/evaluator.h"
 #include "msplora/tasks/facts.h"
@@ -47,9 +48,10 @@ struct TunedModel {
 };
 
 /// Loads model and adapter ("": none); class names, columns and lengths come from the task.json beside the
-/// adapter (without one, beside the model), class names else, where the base's own head is used, from
-/// config.json, else are numbers. Throws Error{kModel} when neither brings a trained head, or when task.json
-/// belongs to another one.
+/// adapter (without one, beside the model). Where there is none, a model without an adapter is what its
+/// config.json says, a language model or a classifier; class names, where the base's own head is used, are
+/// those of config.json, else numbers. Throws Error{kModel} when neither brings a trained head, or when
+/// task.json belongs to another one.
 TunedModel open_tuned(const std::filesystem::path& model, const std::filesystem::path& adapter = {},
                       const TunedOptions& options = {});
 
@@ -65,13 +67,21 @@ Evaluation evaluate(TunedModel& tuned, const std::filesystem::path& file, const 
 /// What merging into files did.
 struct MergedFiles {
   int64_t sites = 0;
-  at::ScalarType dtype = at::kFloat;  // of the files
-  LogitDifference difference;         // between the files, read back, and model with adapter
+  std::string type;            // of the files: "bfloat16", in GGUF "BF16"
+  LogitDifference difference;  // between the files, read back, and model with adapter
 };
-/// Adds the adapter to the weights and writes a model directory with tokenizer and task.json. `save_dtype`
-/// "auto" takes the type that most of the base is stored in. What counts is what lies on the disk: it is read
-/// back and compared with the adapted model, which is given up before, for room.
+/// Adds the adapter, if there is one, to the weights and writes a model directory with tokenizer and
+/// task.json. `save_dtype` "auto" takes the type that most of the base is stored in. What counts is what lies
+/// on the disk: it is read back and compared with the adapted model, which is given up before, for room.
 MergedFiles merge_into(TunedModel tuned, const std::filesystem::path& base,
                        const std::filesystem::path& output, const std::string& save_dtype);
+/// The same as one GGUF file for llama.cpp, with tokenizer and chat template; language models alone. `type`:
+/// of the matrices, see parse_gguf_type(); "auto": what most of the base is stored in, where that is written,
+/// else f16. The base may be a directory or a GGUF file. Throws Error{kUsage} naming what GGUF has no form
+/// for; nothing is left then.
+MergedFiles merge_into_gguf(TunedModel tuned, const std::filesystem::path& base,
+                            const std::filesystem::path& output, const std::string& type);
+/// Of f32, f16, bf16 and q8_0. Throws Error{kUsage} with the nearest.
+GgufType parse_gguf_type(const std::string& name);
 
 }  // namespace msplora

@@ -18,6 +18,13 @@ struct GgufFacts {
   bool interleaves_heads = false;     // rows of queries and keys, see GgufName
   /// Adds to the keys of config.json what `settings` do not say; may change model_type.
   void (*complete)(const GgufFile& file, nlohmann::json& config) = nullptr;
+
+  // What llama.cpp does with such files, for those that are written.
+  bool reads_window = false;   // of attention; else files end their context where one would matter
+  bool reads_factors = false;  // rope_freqs.weight
+  bool reads_long_factors = false;
+  bool needs_output = false;  // also where it is the table of words
+  bool reads_output = true;   // else it always takes the table of words
 };
 
 /// What models with one value of model_type have in common. A new family is one file in this folder and one

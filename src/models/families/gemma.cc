@@ -104,13 +104,16 @@ Family gemma(const char* model_type, const char* class_prefix, const char* gguf)
         {"final_logit_softcapping", gguf_key::kFinalSoftCap, GgufSetting::kReal}})
     family.gguf.settings.push_back(setting);
   family.gguf.complete = complete_gemma;
+  family.gguf.reads_window = true;
   return family;
 }
 
 }  // namespace
 
 Family gemma2_family() {
-  return gemma("gemma2", "Gemma2", "gemma2");
+  Family family = gemma("gemma2", "Gemma2", "gemma2");
+  family.gguf.reads_output = false;
+  return family;
 }
 
 Family gemma3_text_family() {

@@ -63,6 +63,7 @@ GgufFacts llama_gguf() {
   GgufFacts facts = detail::decoder_gguf("llama");
   facts.interleaves_heads = true;
   facts.complete = complete_llama;
+  facts.reads_factors = true;
   return facts;
 }
 

@@ -37,6 +37,7 @@ Family olmo2_family() {
                 std::nullopt,
                 describe_olmo2};
   family.gguf = detail::decoder_gguf("olmo2");
+  family.gguf.needs_output = true;
   return family;
 }
 

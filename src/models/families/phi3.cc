@@ -46,6 +46,7 @@ Family phi3_family() {
                 {"qkv_proj"}, std::nullopt, describe_phi3};
   family.gguf = detail::decoder_gguf("phi3");
   family.gguf.complete = complete_phi3;
+  family.gguf.reads_long_factors = true;
   return family;
 }
 

@@ -1,0 +1,114 @@
+// Writes an adapter whose update is a sum of low-rank terms as llama.cpp reads it: factors by the names of
+// the base's tensors, y += alpha / rank · B (A x), one alpha for all.
+#include <ATen/ops/cat.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include <ATen/TensorOperators.h>
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "adapters/method.h"
+#include "msplora/adapters/files.h"
+#include "msplora/core/error.h"
+#include "msplora/gguf/quantise.h"
+#include "msplora/gguf/writer.h"
+#include "msplora/models/gguf.h"
+
+namespace msplora {
+namespace {
+
+[[noreturn]] void refuse_gguf(const std::string& reason) {
+  throw Error(ErrorCode::kUsage, "GGUF", "a GGUF adapter cannot hold " + reason,
+              "merge it into a model: msplora merge --format gguf");
+}
+
+std::string names_of(const Adapter& adapter, ParameterGroup group) {
+  for (const TrainableTensor& entry : adapter.trainable()) {
+    if (entry.group == group) return entry.name;
+  }
+  return {};
+}
+
+void check_form(const Adapter& adapter) {
+  const auto& no_form = detail::method_of(adapter).peft.no_lora_form;
+  if (const std::string reason = no_form ? no_form(adapter) : std::string(); !reason.empty())
+    refuse_gguf(fmt::format("method {}: {}", adapter.config().method, reason));
+  if (adapter.config().use_dora) refuse_gguf("the magnitudes of DoRA");
+  if (const std::string bias = names_of(adapter, ParameterGroup::kBias); !bias.empty())
+    refuse_gguf(fmt::format("trained biases ({} ...)", bias));
+  if (const std::string head = names_of(adapter, ParameterGroup::kHead); !head.empty())
+    refuse_gguf(fmt::format("modules that are trained whole ({} ...)", head));
+}
+
+GgufRows rows_of_factor(const at::Tensor& factor, const std::vector<int64_t>& places) {
+  at::Tensor values = factor.detach().to(at::kCPU, at::kFloat).contiguous();
+  if (!places.empty()) {
+    const at::Tensor ordered = values.clone();
+    for (size_t i = 0; i < places.size(); ++i) ordered[places[i]].copy_(values[static_cast<int64_t>(i)]);
+    values = ordered;
+  }
+  return [values](int64_t begin, int64_t end, float* to) {
+    const int64_t width = values.size(1);
+    std::memcpy(to, values.data_ptr<float>() + begin * width,
+                static_cast<size_t>((end - begin) * width) * sizeof(float));
+  };
+}
+
+/// Scalings folded into `up`.
+struct Pair {
+  at::Tensor down, up;
+};
+Pair pair_of(const Adapter& adapter, size_t site) {
+  std::vector<at::Tensor> downs, ups;
+  for (const LowRankTerm& term : adapter.terms(site)) {
+    downs.push_back(term.down);
+    ups.push_back(term.up * term.scaling);
+  }
+  return downs.empty() ? Pair() : Pair{at::cat(downs, 0), at::cat(ups, 1)};
+}
+
+}  // namespace
+
+void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesystem::path& path) {
+  const c10::NoGradGuard no_grad;
+  check_form(adapter);
+  const AdapterTarget& target = adapter.target();
+  const std::string architecture = gguf_architecture(target.model_type);
+  if (architecture.empty()) refuse_gguf(fmt::format("what belongs to models of type {}", target.model_type));
+  GgufWriter file;
+  file.set(gguf_key::kArchitecture, architecture);
+  file.set(gguf_key::kType, "adapter");
+  file.set(gguf_key::kAdapterType, "lora");
+  std::set<int64_t> ranks;
+  std::vector<std::pair<GgufName, Pair>> pairs;
+  for (size_t i = 0; i < adapter.sites().size(); ++i) {
+    const Site& site = adapter.sites()[i];
+    const Pair pair = pair_of(adapter, i);
+    if (!pair.down.defined()) continue;
+    const GgufName name =
+        gguf_linear_name(target.model_type, site.role, site.layer, site.path,
+                         target.heads.num_attention_heads, target.heads.num_key_value_heads);
+    if (name.stored.empty())
+      refuse_gguf(fmt::format("an update of {}, which its models do not have", site.path));
+    ranks.insert(pair.down.size(0));
+    pairs.emplace_back(name, pair);
+  }
+  if (pairs.empty()) refuse_gguf("an adapter without any update");
+  // alpha / rank is 1 where all ranks are equal; 0 stands for 1 where they are not.
+  file.set_number(gguf_key::kAdapterAlpha, ranks.size() == 1 ? static_cast<double>(*ranks.begin()) : 0.0);
+  for (const auto& [name, pair] : pairs) {
+    const int64_t out = pair.up.size(0), rank = pair.down.size(0), in = pair.down.size(1);
+    const std::vector<int64_t> places =
+        name.interleaved_heads > 0 ? interleaved_rows(out, name.interleaved_heads) : std::vector<int64_t>();
+    file.add(name.stored + ".lora_a", fitting_type(type, in), {rank, in}, rows_of_factor(pair.down, {}));
+    file.add(name.stored + ".lora_b", fitting_type(type, rank), {out, rank}, rows_of_factor(pair.up, places));
+  }
+  file.write(path);
+}
+
+}  // namespace msplora
