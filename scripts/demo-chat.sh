@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo of instruction tuning: a small decoder learns to answer in a format, with LoRA and with MSPLoRA, from this
 # machine's apt lists. Prints what the model writes before and after, and how many lines of held-out packages are right
-# to the letter. Where scripts/fetch-models.sh has brought SmolLM2 (models/SmolLM2-135M-Instruct*), the same on it.
+# to the letter. Where scripts/fetch-models.sh has brought SmolLM2, the same on it.
 # Everything that it writes lies in build/demo-chat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -57,7 +57,8 @@ demo() {
 }
 
 demo mini models/msplora-decoder-mini
-for model in models/SmolLM2-135M-Instruct*; do
+# Where fetch-models.sh puts what it brings.
+for model in "${MSPLORA_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/msplora}"/SmolLM2-135M-Instruct*; do
   if [ -e "$model" ]; then
     # A model that knows language needs few rows; it is forty times as large.
     demo smollm2 "$model" --set train.max_steps=60 --set train.lr=1e-3 --set train.dtype=bfloat16
