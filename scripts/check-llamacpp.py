@@ -9,7 +9,7 @@ The yardstick is transformers on what `merge` writes as a directory. With --case
 With --model, a real model of any types, its values written out as F32 by `merge`: ids, log-probabilities and greedy texts of the program and of
 llama.cpp on that file, and of transformers on the directory that `merge` makes; no family is looked at then but those that are named.
 llama.cpp reads GELU from a table of binary16 values. So that this hides nothing else, transformers is given the same table where it is compared with
-llama.cpp. Left are 2e-5 of the largest logit in float32; files of q8_0 are multiplied in 8 bits there and differ by 5e-2.
+llama.cpp. Bounds in float32 are 2e-5 of the largest logit, 3e-4 where there is the table; files of q8_0 are multiplied in 8 bits there and differ by 5e-2.
 Needs llama-cpp-python (llama.cpp as a library), numpy, safetensors, torch and transformers; uses no network. --tokenizer: a folder with a
 byte-level tokenizer.json of 320 tokens (default: one of the cases). Exit 0: all agree; 1: not; 2: cannot run.
 """
@@ -48,6 +48,13 @@ FAMILIES = {
     "gpt2": ("GPT2Config", dict(n_embd=32, n_layer=3, n_head=4, n_positions=256)),
 }
 EXACT = 2e-5
+# Where GELU comes from a table of binary16 values, inputs that differ in their last bit may fall on both sides of a border.
+EXACT_WITH_TABLE = 3e-4
+
+
+def bound(name):
+    return EXACT_WITH_TABLE if name.startswith(("gpt2", "gemma")) else EXACT
+
 ADAPTERS = {
     "lora": ["adapter.target_modules=[all-linear]"],
     "rslora": ["adapter.use_rslora=true"],
@@ -203,14 +210,14 @@ output: {{dir: {work / name}, tensorboard: false}}
             model = LlamaCpp(work / f"{name}.gguf")
             ids = model.tokens(TEXTS[0] + " " + TEXTS[1])[:40]
             expected = transformers_logits(transformers_model(work / f"{name}-hf"), ids)
-            tally.add(f"{what} merged, f32", model.logits(ids), expected, EXACT)
+            tally.add(f"{what} merged, f32", model.logits(ids), expected, bound(family))
             model.close()
             if name == "nothing":
                 check_tokens(family, base, work / "nothing.gguf", tally)
                 continue
             run(program, "export", *arguments, "--format", "gguf", "--output", work / f"{name}-adapter.gguf")
             model = LlamaCpp(work / "nothing.gguf", work / f"{name}-adapter.gguf")
-            tally.add(f"{what} adapter", model.logits(ids), expected, EXACT)
+            tally.add(f"{what} adapter", model.logits(ids), expected, bound(family))
             model.close()
             if name != "lora":
                 continue
@@ -249,12 +256,12 @@ def check_cases(cases, work, program, tally):
                 wanted = transformers_logits(transformers_model(directory), ids)
                 run(program, "export", *arguments, "--format", "gguf", "--output", work / "adapter.gguf", "--overwrite")
                 model = LlamaCpp(folder / "f32.gguf", work / "adapter.gguf")
-                tally.add(f"{what}, adapter", model.logits(ids), wanted, EXACT)
+                tally.add(f"{what}, adapter", model.logits(ids), wanted, bound(folder.name))
                 model.close()
                 for base in ("hf", "f32.gguf"):
                     run(program, "merge", "--model", folder / base, "--adapter", adapter, "--format", "gguf", "--output", work / "merged.gguf", "--overwrite")
                     model = LlamaCpp(work / "merged.gguf")
-                    tally.add(f"{what}, merged into {base}", model.logits(ids), wanted, EXACT)
+                    tally.add(f"{what}, merged into {base}", model.logits(ids), wanted, bound(folder.name))
                     model.close()
             except Exception as problem:
                 if "GGUF has no form" in str(problem) or "not supported" in str(problem):
