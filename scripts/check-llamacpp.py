@@ -13,7 +13,9 @@ llama.cpp. Bounds in float32 are 2e-5 of the largest logit, 3e-4 where there is 
 Needs llama-cpp-python (llama.cpp as a library), numpy, safetensors, torch and transformers; uses no network. --tokenizer: a folder with a
 byte-level tokenizer.json of 320 tokens (default: one of the cases). Exit 0: all agree; 1: not; 2: cannot run.
 """
-import argparse, ctypes, json, os, pathlib, shutil, subprocess, sys, tempfile
+import argparse, ctypes, json, os, pathlib, shutil, sys, tempfile
+
+from peer_checks import REPOSITORY, Tally, run
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 try:
@@ -26,7 +28,6 @@ except ImportError as problem:
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = ["the book on the table", "more than one of them, 12345!", "  where  do   spaces go?\n\nhere", "Grüße, 中文 \U0001F600"]
 SHAPE = dict(vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=256, bos_token_id=0, eos_token_id=0, pad_token_id=None)
@@ -48,12 +49,14 @@ FAMILIES = {
     "gpt2": ("GPT2Config", dict(n_embd=32, n_layer=3, n_head=4, n_positions=256)),
 }
 EXACT = 2e-5
-# Where GELU comes from a table of binary16 values, inputs that differ in their last bit may fall on both sides of a border.
+# With GELU from a table of binary16 values, inputs that differ in their last bit may fall on both sides of a border: with the same table, float32
+# and float64 are as far from each other as llama.cpp is from either.
 EXACT_WITH_TABLE = 3e-4
 
 
 def bound(name):
     return EXACT_WITH_TABLE if name.startswith(("gpt2", "gemma")) else EXACT
+
 
 ADAPTERS = {
     "lora": ["adapter.target_modules=[all-linear]"],
@@ -61,13 +64,6 @@ ADAPTERS = {
     "ranks": ["adapter.rank_pattern={'0.*': 2}", "adapter.alpha_pattern={'1.*': 5}"],
     "msplora": ["adapter.method=msplora"],
 }
-
-
-def run(*command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(str(part) for part in command)}\n{done.stderr.strip()}")
-    return done
 
 
 class GgmlGelu(torch.nn.Module):
@@ -130,26 +126,8 @@ class LlamaCpp:
         llama_cpp.llama_model_free(self.model)
 
 
-class Tally:
-    def __init__(self):
-        self.compared, self.failed = 0, []
-
-    def add(self, what, ours, expected, tolerance):
-        difference = float(numpy.abs(ours - expected).max() / numpy.abs(expected).max())
-        self.compared += 1
-        if not difference < tolerance:
-            self.failed.append(f"{what}: {difference:.1e} of the largest logit")
-        print(f"{what:44s} {difference:.1e}", flush=True)
-
-    def note(self, what, difference, tolerance, of):
-        self.compared += 1
-        if not difference < tolerance:
-            self.failed.append(f"{what}: {difference:.1e} {of}")
-        print(f"{what:78s} {difference:.1e} {of}", flush=True)
-
-    def fail(self, what, problem):
-        self.failed.append(f"{what}: {problem}")
-        print(f"{what:44s} FAILED {str(problem).strip().splitlines()[-1][:300]}", flush=True)
+def compare(tally, what, ours, expected, tolerance):
+    tally.add(what, float(numpy.abs(ours - expected).max() / numpy.abs(expected).max()), tolerance, "of the largest logit")
 
 
 def draw(family, folder, tokenizer):
@@ -210,21 +188,21 @@ output: {{dir: {work / name}, tensorboard: false}}
             model = LlamaCpp(work / f"{name}.gguf")
             ids = model.tokens(TEXTS[0] + " " + TEXTS[1])[:40]
             expected = transformers_logits(transformers_model(work / f"{name}-hf"), ids)
-            tally.add(f"{what} merged, f32", model.logits(ids), expected, bound(family))
+            compare(tally, f"{what} merged, f32", model.logits(ids), expected, bound(family))
             model.close()
             if name == "nothing":
                 check_tokens(family, base, work / "nothing.gguf", tally)
                 continue
             run(program, "export", *arguments, "--format", "gguf", "--output", work / f"{name}-adapter.gguf")
             model = LlamaCpp(work / "nothing.gguf", work / f"{name}-adapter.gguf")
-            tally.add(f"{what} adapter", model.logits(ids), expected, bound(family))
+            compare(tally, f"{what} adapter", model.logits(ids), expected, bound(family))
             model.close()
             if name != "lora":
                 continue
             for kind, tolerance in (("f16", 5e-3), ("bf16", 3e-2), ("q8_0", 0.15)):
                 run(program, "merge", *arguments, "--format", "gguf", "--type", kind, "--output", work / f"{kind}.gguf")
                 model = LlamaCpp(work / f"{kind}.gguf")
-                tally.add(f"{what} merged, {kind}", model.logits(ids), expected, tolerance)
+                compare(tally, f"{what} merged, {kind}", model.logits(ids), expected, tolerance)
                 model.close()
         except Exception as problem:
             tally.fail(what, problem)
@@ -251,17 +229,17 @@ def check_cases(cases, work, program, tally):
                 arguments = ["--model", folder / "hf", "--adapter", adapter]
                 directory = work / f"{folder.name}-{adapter.name}"
                 run(program, "merge", *arguments, "--output", directory)
-                tally.add(f"{what}, merged, transformers", transformers_logits(transformers_model(directory, has_table=False), ids),
+                compare(tally, f"{what}, merged, transformers", transformers_logits(transformers_model(directory, has_table=False), ids),
                           expected[adapter.name], EXACT)
                 wanted = transformers_logits(transformers_model(directory), ids)
                 run(program, "export", *arguments, "--format", "gguf", "--output", work / "adapter.gguf", "--overwrite")
                 model = LlamaCpp(folder / "f32.gguf", work / "adapter.gguf")
-                tally.add(f"{what}, adapter", model.logits(ids), wanted, bound(folder.name))
+                compare(tally, f"{what}, adapter", model.logits(ids), wanted, bound(folder.name))
                 model.close()
                 for base in ("hf", "f32.gguf"):
                     run(program, "merge", "--model", folder / base, "--adapter", adapter, "--format", "gguf", "--output", work / "merged.gguf", "--overwrite")
                     model = LlamaCpp(work / "merged.gguf")
-                    tally.add(f"{what}, merged into {base}", model.logits(ids), wanted, bound(folder.name))
+                    compare(tally, f"{what}, merged into {base}", model.logits(ids), wanted, bound(folder.name))
                     model.close()
             except Exception as problem:
                 if "GGUF has no form" in str(problem) or "not supported" in str(problem):
@@ -305,16 +283,16 @@ def check_model(path, work, program, tally, new_tokens=32):
             continue
         count, whole = len(own), own + row["tokens"]
         theirs, expected = model.logits(whole), transformers_logits(exact, whole)
-        tally.add(f"{what}: llama.cpp, transformers with its GELU", theirs, transformers_logits(tabled, whole), 1e-4)
+        compare(tally, f"{what}: llama.cpp, transformers with its GELU", theirs, transformers_logits(tabled, whole), 1e-4)
         sums = {kind: log_probabilities(logits[:count], own).sum() for kind, logits in (("llama.cpp", theirs), ("transformers", expected))}
         ours = numpy.array(row["logprobs"])
         steps = {kind: log_probabilities(logits, whole)[count - 1:] for kind, logits in (("llama.cpp", theirs), ("transformers", expected))}
         for kind, tolerance in (("transformers", 1e-4), ("llama.cpp", 2e-2)):
-            tally.note(f"{what}: log-likelihood {likelihood:.4f}, {kind}", abs(likelihood - sums[kind]) / count, tolerance, "a token")
-            tally.note(f"{what}: {len(ours)} greedy tokens, {kind}", numpy.abs(ours - steps[kind]).max(), tolerance, "the worst")
+            tally.add(f"{what}: log-likelihood {likelihood:.4f}, {kind}", abs(likelihood - sums[kind]) / count, tolerance, "a token")
+            tally.add(f"{what}: {len(ours)} greedy tokens, {kind}", numpy.abs(ours - steps[kind]).max(), tolerance, "the worst")
             gaps = [(logits := (theirs if kind == "llama.cpp" else expected)[count - 1 + i]).max() - logits[token]
                     for i, token in enumerate(row["tokens"])]
-            tally.note(f"{what}: greedy tokens of ours below {kind}'s", max(gaps), 2 * tolerance, "logit")
+            tally.add(f"{what}: greedy tokens of ours below {kind}'s", max(gaps), 2 * tolerance, "logit")
         print(f"    {row['text'][:160]!r}")
     model.close()
 

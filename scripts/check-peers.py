@@ -10,7 +10,9 @@ For every tiny model in FOLDER (the golden cases of parity), with a classifier's
 Compared are logits, of language models the log-likelihoods of texts and all their beginnings: 1e-5 of the largest.
 Needs torch, transformers and peft; uses no network. Exit 0: all agree; 1: a difference or a failure; 2: cannot run.
 """
-import argparse, json, os, pathlib, shutil, subprocess, sys, tempfile, warnings
+import argparse, json, os, pathlib, shutil, sys, tempfile, warnings
+
+from peer_checks import REPOSITORY, Tally, run
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 try:
@@ -24,7 +26,6 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-5
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD, BAD = ["fine", "lovely", "bright", "superb"], ["awful", "dull", "broken", "poor"]
@@ -44,13 +45,6 @@ OURS = [
     ("lorta", ["adapter.method=lorta"], False),
     ("words", ["adapter.modules_to_save=[WORDS]"], True),
 ]
-
-
-def run(*command, may_fail=False):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode != 0 and not may_fail:
-        raise RuntimeError(f"{' '.join(str(part) for part in command)}\n{done.stderr.strip()}")
-    return done
 
 
 def make_base(folder, source):
@@ -127,22 +121,6 @@ output: {{dir: {folder}, tensorboard: false}}
         return torch.stack(rows)
 
 
-class Tally:
-    def __init__(self):
-        self.compared, self.failed, self.worst, self.skipped = 0, [], 0.0, []
-
-    def add(self, what, difference):
-        self.compared += 1
-        self.worst = max(self.worst, difference)
-        if not difference < TOLERANCE:
-            self.failed.append(f"{what}: {difference:.1e} of the largest")
-        print(f"{what:52s} {difference:.1e}", flush=True)
-
-    def fail(self, what, problem):
-        self.failed.append(f"{what}: {problem}")
-        print(f"{what:52s} FAILED {str(problem).splitlines()[-1][:200]}", flush=True)
-
-
 def words_of(model):
     """The name of the table of words."""
     table = model.get_input_embeddings()
@@ -169,11 +147,11 @@ def check_ours(case, name, work, tally):
             theirs = case.theirs(model)
             if compare(theirs, unchanged) < 1e-3:
                 raise RuntimeError("the adapter changes nothing")
-            tally.add(f"{what} -> PEFT", compare(ours, theirs))
+            tally.add(f"{what} -> PEFT", compare(ours, theirs), TOLERANCE)
             if is_merged:
                 merged = work / f"{method}-merged"
                 run(case.program, "merge", "--model", case.base, "--adapter", folder / "adapter-native", "--output", merged)
-                tally.add(f"{what} -> merged, transformers", compare(ours, case.theirs(case.load(merged))))
+                tally.add(f"{what} -> merged, transformers", compare(ours, case.theirs(case.load(merged))), TOLERANCE)
         except Exception as problem:
             tally.fail(what, problem)
 
@@ -209,7 +187,7 @@ def check_theirs(case, name, work, tally):
                         parameter.add_(torch.randn_like(parameter) * (0.05 if "magnitude" not in key else 0.2))
             theirs = case.theirs(model)
             model.save_pretrained(folder)
-            tally.add(what, compare(case.predict(case.base, folder), theirs))
+            tally.add(what, compare(case.predict(case.base, folder), theirs), TOLERANCE)
         except Exception as problem:
             tally.fail(what, problem)
 
