@@ -111,6 +111,18 @@ void LanguageModel::set_chat_template(const std::string& name_or_file) {
   chat_template_ = named_chat_template(name_or_file, std::move(tokens));
 }
 
+GenerationRequest chat_request(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
+                               const nlohmann::ordered_json& messages, ChatOptions options) {
+  options.add_generation_prompt = !options.continue_final_message;
+  // The template writes the special tokens itself.
+  EncodeOptions encode;
+  encode.add_special_tokens = false;
+  GenerationRequest request;
+  request.prompt = chat_template.render(messages, options).text;
+  request.prompt_ids = tokenizer.encode({request.prompt, {}}, encode).ids;
+  return request;
+}
+
 GenerationRequest LanguageModel::request_for(const nlohmann::ordered_json& messages,
                                              ChatOptions options) const {
   if (!chat_template_ && chat_template_problem_) throw *chat_template_problem_;
@@ -118,13 +130,7 @@ GenerationRequest LanguageModel::request_for(const nlohmann::ordered_json& messa
     throw Error(ErrorCode::kModel, "chat template", "the model's files have none",
                 fmt::format("name one of {}, or a file", fmt::join(ChatTemplate::names(), ", ")));
   }
-  options.add_generation_prompt = !options.continue_final_message;
-  // The template writes the special tokens itself.
-  EncodeOptions encode;
-  encode.add_special_tokens = false;
-  GenerationRequest request;
-  request.prompt = chat_template_->render(messages, options).text;
-  request.prompt_ids = tokenizer_->encode({request.prompt, {}}, encode).ids;
+  GenerationRequest request = chat_request(*chat_template_, *tokenizer_, messages, std::move(options));
   request.options = defaults_;
   return request;
 }

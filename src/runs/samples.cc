@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
 #include "msplora/decoding/generator.h"
 #include "msplora/runs/language_model.h"
@@ -49,17 +50,12 @@ class SampleSink : public EventSink {
 
   GenerationRequest request_of(const std::string& prompt) const {
     GenerationRequest request;
-    request.options = options_;
     request.prompt = prompt;
-    const auto& chat_template = run_.data.task->settings().chat_template;
-    if (chat_template == nullptr) return request;
-    ChatOptions options;
-    options.add_generation_prompt = true;
-    request.prompt =
-        chat_template->render(Json::array({{{"role", "user"}, {"content", prompt}}}), options).text;
-    EncodeOptions encode;
-    encode.add_special_tokens = false;  // the template writes them itself
-    request.prompt_ids = run_.tokenizer->encode({request.prompt, {}}, encode).ids;
+    if (const auto& chat_template = run_.data.task->settings().chat_template) {
+      request = chat_request(*chat_template, *run_.tokenizer,
+                             Json::array({{{"role", "user"}, {"content", prompt}}}));
+    }
+    request.options = options_;
     return request;
   }
 
@@ -76,7 +72,7 @@ class SampleSink : public EventSink {
                          {"text", texts[i].text},
                          {"tokens", texts[i].tokens.size()},
                          {"finish_reason", finish_reason_name(texts[i].finish_reason)}};
-      lines_ += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+      lines_ += dump_json(line) + "\n";
       const std::string said = fmt::format("sample at step {}: {} -> {}", step, printable_line(prompts[i]),
                                            printable_line(texts[i].text));
       for (EventSink* listener : listeners_) listener->on_message(said);

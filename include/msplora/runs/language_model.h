@@ -82,6 +82,10 @@ class LanguageModel {
   std::unique_ptr<Generator> generator_;
 };
 
+/// The request for what the assistant answers to `messages`, or goes on with. Throws as ChatTemplate::render.
+GenerationRequest chat_request(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
+                               const nlohmann::ordered_json& messages, ChatOptions options = {});
+
 /// The options that generation_config.json in `directory` gives, with the model's own defaults where it gives
 /// none. Of eos_token_id all that generation_config.json, config.json and the tokenizer name. Throws
 /// Error{kFormat} naming file and key for values of the wrong kind.
