@@ -19,6 +19,7 @@
 
 #include "adapters/file_helpers.h"
 #include "adapters/layer_groups.h"
+#include "error_text.h"
 #include "msplora/models/model.h"
 #include "temporary_directory.h"
 

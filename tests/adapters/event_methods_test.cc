@@ -14,6 +14,7 @@
 
 #include "adapters/fake_model.h"
 #include "adapters/method.h"
+#include "error_text.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/gelora.h"
 
@@ -22,7 +23,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 using ::testing::Not;

@@ -65,15 +65,4 @@ inline ForwardContext training_context(uint64_t seed = 0) {
   return context;
 }
 
-/// The text of the Error that `body` throws, or "no error".
-template <typename Body>
-std::string error_text(Body&& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 }  // namespace msplora::testing

@@ -14,6 +14,7 @@
 
 #include "adapters/fake_model.h"
 #include "adapters/file_helpers.h"
+#include "error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {
@@ -25,7 +26,6 @@ using detail::SearchResult;
 using detail::SiteChoice;
 using detail::SiteSpace;
 using detail::Support;
-using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 

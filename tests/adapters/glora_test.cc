@@ -17,6 +17,7 @@
 #include "adapters/glora_search.h"
 #include "adapters/method.h"
 #include "adapters/numeric_checks.h"
+#include "error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {
@@ -24,7 +25,6 @@ namespace {
 
 using detail::SiteChoice;
 using detail::Support;
-using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 using testing::tensor_named;

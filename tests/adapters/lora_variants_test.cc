@@ -22,6 +22,7 @@
 #include <set>
 
 #include "adapters/file_helpers.h"
+#include "error_text.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/functional.h"
 #include "msplora/train/trainer.h"

@@ -14,12 +14,12 @@
 #include "adapters/fake_model.h"
 #include "adapters/file_helpers.h"
 #include "adapters/numeric_checks.h"
+#include "error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {
 namespace {
 
-using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 using testing::tensor_named;

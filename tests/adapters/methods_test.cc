@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "adapters/fake_model.h"
+#include "error_text.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/fingerprint.h"
 
@@ -22,7 +23,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
-using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;

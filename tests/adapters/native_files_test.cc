@@ -10,6 +10,7 @@
 #include <string>
 
 #include "adapters/file_helpers.h"
+#include "error_text.h"
 #include "msplora/adapters/fingerprint.h"
 #include "temporary_directory.h"
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "adapters/file_helpers.h"
+#include "error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {

@@ -18,6 +18,7 @@
 #include <numeric>
 
 #include "adapters/file_helpers.h"
+#include "error_text.h"
 #include "msplora/models/model.h"
 #include "temporary_directory.h"
 

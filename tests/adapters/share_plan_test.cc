@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "adapters/fake_model.h"
+#include "error_text.h"
 
 namespace msplora {
 namespace {
@@ -79,8 +80,7 @@ TEST(CountParameters, ReportsEveryProblemWithoutAModel) {
   AdapterConfig config = qv("msplora", 8, 5);
   config.alphas = {16, 16};
   config.target_modules = {"nothing"};
-  const std::string text =
-      testing::error_text([&] { count_parameters(config, testing::roberta_sites(2, 8), 2); });
+  const std::string text = error_text([&] { count_parameters(config, testing::roberta_sites(2, 8), 2); });
   EXPECT_THAT(text, HasSubstr("3 problems"));
   EXPECT_THAT(text, HasSubstr("rank 8 halves into 4 levels (8, 4, 2, 1), but 5 are asked for"));
   EXPECT_THAT(text, HasSubstr("adapter.alphas: has 2 entries, but there are 4 levels"));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "adapters/fake_model.h"
+#include "error_text.h"
 
 namespace msplora {
 namespace {
@@ -120,7 +121,7 @@ TEST(TargetModules, AllLinearTakesBlocksAndNoHeads) {
 
 std::string problems(const AdapterConfig& config, const std::vector<Site>& sites,
                      Strictness strictness = Strictness::kStrict) {
-  return testing::error_text([&] {
+  return error_text([&] {
     ErrorList errors;
     detail::match_targets(config, sites, {"classifier"}, strictness, errors);
     errors.throw_if_any(ErrorCode::kConfig, "adapter");

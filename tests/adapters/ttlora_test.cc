@@ -15,13 +15,13 @@
 #include "adapters/file_helpers.h"
 #include "adapters/numeric_checks.h"
 #include "adapters/tensor_train.h"
+#include "error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {
 namespace {
 
 using ::testing::ElementsAre;
-using testing::error_text;
 using testing::FakeModel;
 using ::testing::HasSubstr;
 using testing::tensor_named;

@@ -1,5 +1,6 @@
 // Files of data, packed or not: what gzip and xz wrote, and what becomes of such a file on its way.
 #include "msplora/core/input_file.h"
+#include "error_text.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +11,6 @@
 #include <string>
 #include <string_view>
 
-#include "data/error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {

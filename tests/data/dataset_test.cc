@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "data/error_text.h"
+#include "error_text.h"
 #include "msplora/data/label_map.h"
 #include "msplora/data/notes.h"
 #include "temporary_directory.h"

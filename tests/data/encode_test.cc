@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "data/error_text.h"
+#include "error_text.h"
 #include "msplora/core/file.h"
 #include "msplora/data/batching.h"
 #include "msplora/data/mlm.h"

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 #include <string>
 
-#include "data/error_text.h"
+#include "error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/error_text.h"
+#include "error_text.h"
 #include "temporary_directory.h"
 
 namespace msplora {

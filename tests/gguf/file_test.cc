@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "gguf/gguf_bytes.h"
 #include "temporary_directory.h"
 
@@ -24,7 +25,7 @@ class GgufFileTest : public ::testing::Test {
 
   std::string error_of(const std::string& bytes) const {
     GgufBytes::write_bytes(file(), bytes);
-    return gguf_error([&] { GgufFile::open(file()); });
+    return error_text([&] { GgufFile::open(file()); });
   }
 
   const TemporaryDirectory directory_;
@@ -77,7 +78,7 @@ TEST_F(GgufFileTest, HoldsKeysAndTensors) {
 
 TEST_F(GgufFileTest, ValuesOfAnotherKindAreNamed) {
   const auto opened = GgufFile::open(small_file().write(file()));
-  const auto error = [&](auto read) { return gguf_error([&] { read(*opened); }); };
+  const auto error = [&](auto read) { return error_text([&] { read(*opened); }); };
   EXPECT_THAT(error([](const GgufFile& f) { f.integer("general.architecture"); }),
               HasSubstr("model.gguf: general.architecture: expected an integer, found string"));
   EXPECT_THAT(error([](const GgufFile& f) { f.integer("tokenizer.ggml.token_type"); }),
@@ -281,7 +282,7 @@ TEST_F(GgufFileTest, PartsAreReadAsOne) {
   third.f32_tensor("c", {1}, {3});
   first.write(file("m-00001-of-00003.gguf"));
   second.write(file("m-00002-of-00003.gguf"));
-  EXPECT_THAT(gguf_error([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
+  EXPECT_THAT(error_text([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
               HasSubstr("parts of the model are missing: m-00003-of-00003.gguf"));
   third.write(file("m-00003-of-00003.gguf"));
   for (const char* name : {"m-00001-of-00003.gguf", "m-00003-of-00003.gguf"}) {
@@ -293,10 +294,10 @@ TEST_F(GgufFileTest, PartsAreReadAsOne) {
     EXPECT_EQ(value, 3.0F);
   }
   third.write(file("other.gguf"));
-  EXPECT_THAT(gguf_error([&] { GgufFile::open(file("other.gguf")); }),
+  EXPECT_THAT(error_text([&] { GgufFile::open(file("other.gguf")); }),
               HasSubstr("this is part 3 of 3, expected a name that ends in -00003-of-00003.gguf"));
   third.f32_tensor("d", {1}, {4}).write(file("m-00003-of-00003.gguf"));
-  EXPECT_THAT(gguf_error([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
+  EXPECT_THAT(error_text([&] { GgufFile::open(file("m-00001-of-00003.gguf")); }),
               HasSubstr("split.tensors.count: expected the 4 tensors of all parts, found 3"));
 }
 

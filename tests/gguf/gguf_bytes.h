@@ -8,20 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "msplora/core/error.h"
-
 namespace msplora {
-
-/// What the call throws, or "no error".
-template <class Call>
-std::string gguf_error(Call&& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// Puts a GGUF file together byte by byte, right or wrong. It knows the format from its description alone and
 /// shares nothing with the library.

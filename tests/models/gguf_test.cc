@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "gguf/gguf_bytes.h"
 #include "msplora/io/gguf_weights.h"
 #include "msplora/models/model.h"
@@ -32,7 +33,7 @@ class GgufModelTest : public ::testing::Test {
  protected:
   ModelConfig config_of(const GgufBytes& bytes) const { return load_model_config(bytes.write(file_)); }
   std::string error_of(const GgufBytes& bytes) const {
-    return gguf_error([&] { load_model(bytes.write(file_), causal_lm()); });
+    return error_text([&] { load_model(bytes.write(file_), causal_lm()); });
   }
   static ModelLoadOptions causal_lm() {
     ModelLoadOptions options;
@@ -233,8 +234,8 @@ TEST_F(GgufModelTest, DamagedFilesAreReadOrRefused) {
       damaged[at] = static_cast<char>(random() % 2 == 0 ? random() : damaged[at] ^ (1 << random() % 8));
     }
     GgufBytes::write_bytes(file_, damaged);
-    const std::string model = gguf_error([&] { load_model(file_, causal_lm()); });
-    const std::string tokenizer = gguf_error([&] { Tokenizer::load(file_)->encode({"ab a", {}}); });
+    const std::string model = error_text([&] { load_model(file_, causal_lm()); });
+    const std::string tokenizer = error_text([&] { Tokenizer::load(file_)->encode({"ab a", {}}); });
     (model == "no error" && tokenizer == "no error" ? read : refused) += 1;
   }
   EXPECT_GT(refused, 50);

@@ -8,7 +8,18 @@
 
 namespace msplora {
 
-/// What the call throws, or "" (a failure) when it throws no Error of that kind.
+/// The text of the Error that the call throws, or "no error".
+template <typename Call>
+std::string error_text(Call&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+/// The same of an Error that must be thrown and be of that kind; "" after the failure where none is.
 template <typename Call>
 std::string error_text(ErrorCode code, Call&& call) {
   try {
