@@ -27,8 +27,11 @@ void export_adapter(const ExportArguments& arguments, const CommonOptions& commo
   const bool is_gguf = arguments.to == "gguf";
   if (!is_gguf && arguments.type != "f32")
     throw Error(ErrorCode::kUsage, "--type", "has an effect with --format gguf alone", "leave it out");
-  is_gguf ? prepare_output_file(arguments.output, arguments.overwrite)
-          : prepare_output_directory(arguments.output, arguments.overwrite);
+  if (is_gguf) {
+    prepare_output_file(arguments.output, arguments.overwrite);
+  } else {
+    prepare_output_directory(arguments.output, arguments.overwrite);
+  }
   const TunedModel tuned = open_tuned(arguments.model, common);
   if (is_gguf) {
     save_gguf_adapter(*tuned.adapter, parse_gguf_type(arguments.type), arguments.output);
@@ -62,7 +65,7 @@ Command add_export(CLI::App& program, CommonOptions& common) {
       ->required()
       ->check(CLI::IsMember({"peft", "native", "gguf"}));
   command->add_option("--type", arguments->type, "Type of the factors in a GGUF file")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}));
+      ->check(CLI::IsMember(gguf_type_names()));
   command->add_option("--output", arguments->output, "Directory, or GGUF file, to write")
       ->required()
       ->type_name("PATH");

@@ -4,6 +4,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "model_arguments.h"
 #include "msplora/core/file.h"
@@ -74,6 +75,8 @@ Command add_merge(CLI::App& program, CommonOptions& common) {
   command->add_option("--output", arguments->output, "Directory, or GGUF file, to write")
       ->required()
       ->type_name("PATH");
+  std::vector<std::string> types = gguf_type_names();
+  types.insert(types.begin(), "auto");
   command
       ->add_option(
           "--format", arguments->format,
@@ -83,7 +86,7 @@ Command add_merge(CLI::App& program, CommonOptions& common) {
       ->add_option(
           "--type", arguments->type,
           "Type of the matrices in a GGUF file; `auto`: as in the base, or f16 where that is not written")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0"}));
+      ->check(CLI::IsMember(types));
   command
       ->add_option("--save-dtype", arguments->save_dtype, "Type of the saved weights; `auto`: as in the base")
       ->transform(dtype_choice({"auto", "float32", "bfloat16", "float16"}));

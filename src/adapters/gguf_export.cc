@@ -1,6 +1,5 @@
 // Writes an adapter whose update is a sum of low-rank terms as llama.cpp reads it: factors by the names of
 // the base's tensors, y += alpha / rank · B (A x), one alpha for all.
-#include <ATen/ops/cat.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
@@ -17,7 +16,9 @@
 #include "msplora/core/error.h"
 #include "msplora/gguf/quantise.h"
 #include "msplora/gguf/writer.h"
+#include "msplora/io/gguf_weights.h"
 #include "msplora/models/gguf.h"
+#include "nn/low_rank_terms.h"
 
 namespace msplora {
 namespace {
@@ -45,31 +46,13 @@ void check_form(const Adapter& adapter) {
     refuse_gguf(fmt::format("modules that are trained whole ({} ...)", head));
 }
 
-GgufRows rows_of_factor(const at::Tensor& factor, const std::vector<int64_t>& places) {
-  at::Tensor values = factor.detach().to(at::kCPU, at::kFloat).contiguous();
-  if (!places.empty()) {
-    const at::Tensor ordered = values.clone();
-    for (size_t i = 0; i < places.size(); ++i) ordered[places[i]].copy_(values[static_cast<int64_t>(i)]);
-    values = ordered;
-  }
+GgufRows rows_of_factor(const at::Tensor& factor) {
+  const at::Tensor values = factor.detach().to(at::kCPU, at::kFloat).contiguous();
   return [values](int64_t begin, int64_t end, float* to) {
     const int64_t width = values.size(1);
     std::memcpy(to, values.data_ptr<float>() + begin * width,
                 static_cast<size_t>((end - begin) * width) * sizeof(float));
   };
-}
-
-/// Scalings folded into `up`.
-struct Pair {
-  at::Tensor down, up;
-};
-Pair pair_of(const Adapter& adapter, size_t site) {
-  std::vector<at::Tensor> downs, ups;
-  for (const LowRankTerm& term : adapter.terms(site)) {
-    downs.push_back(term.down);
-    ups.push_back(term.up * term.scaling);
-  }
-  return downs.empty() ? Pair() : Pair{at::cat(downs, 0), at::cat(ups, 1)};
 }
 
 }  // namespace
@@ -85,10 +68,10 @@ void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesys
   file.set(gguf_key::kType, "adapter");
   file.set(gguf_key::kAdapterType, "lora");
   std::set<int64_t> ranks;
-  std::vector<std::pair<GgufName, Pair>> pairs;
+  std::vector<std::pair<GgufName, detail::Stacked>> pairs;
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const Site& site = adapter.sites()[i];
-    const Pair pair = pair_of(adapter, i);
+    const detail::Stacked pair = detail::stack(adapter.terms(i), {});
     if (!pair.down.defined()) continue;
     const GgufName name =
         gguf_linear_name(target.model_type, site.role, site.layer, site.path,
@@ -103,10 +86,11 @@ void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesys
   file.set_number(gguf_key::kAdapterAlpha, ranks.size() == 1 ? static_cast<double>(*ranks.begin()) : 0.0);
   for (const auto& [name, pair] : pairs) {
     const int64_t out = pair.up.size(0), rank = pair.down.size(0), in = pair.down.size(1);
-    const std::vector<int64_t> places =
-        name.interleaved_heads > 0 ? interleaved_rows(out, name.interleaved_heads) : std::vector<int64_t>();
-    file.add(name.stored + ".lora_a", fitting_type(type, in), {rank, in}, rows_of_factor(pair.down, {}));
-    file.add(name.stored + ".lora_b", fitting_type(type, rank), {out, rank}, rows_of_factor(pair.up, places));
+    const at::Tensor up = name.interleaved_heads > 0
+                              ? rows_in_order(pair.up, rows_in_file(out, name.interleaved_heads))
+                              : pair.up;
+    file.add(name.stored + ".lora_a", fitting_type(type, in), {rank, in}, rows_of_factor(pair.down));
+    file.add(name.stored + ".lora_b", fitting_type(type, rank), {out, rank}, rows_of_factor(up));
   }
   file.write(path);
 }

@@ -19,6 +19,7 @@
 #include "adapters/stored_tensors.h"
 #include "msplora/core/error.h"
 #include "msplora/gguf/file.h"
+#include "msplora/io/gguf_weights.h"
 #include "msplora/models/gguf.h"
 
 namespace msplora::detail {
@@ -93,10 +94,7 @@ at::Tensor values_of(const GgufTensor& tensor, int64_t interleaved_heads) {
   at::Tensor values = at::empty(tensor.shape(), at::kFloat);
   dequantise(tensor.type, tensor.data, tensor.elements() / info.elements, values.data_ptr<float>());
   if (interleaved_heads == 0) return values;
-  const std::vector<int64_t> order = interleaved_rows(values.size(0), interleaved_heads);
-  at::Tensor rows = at::empty({static_cast<int64_t>(order.size())}, at::kLong);
-  std::copy(order.begin(), order.end(), rows.data_ptr<int64_t>());
-  return values.index_select(0, rows);
+  return rows_in_order(values, interleaved_rows(values.size(0), interleaved_heads));
 }
 
 // Patterns of one site each, so that every rank is that of its pair.

@@ -1,6 +1,5 @@
 // Writes any adapter whose update is a sum of low-rank terms as an adapter of PEFT's LoRA, and those for
 // which PEFT has a tuner of its own in its form.
-#include <ATen/ops/cat.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
@@ -28,6 +27,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/core/error.h"
 #include "msplora/io/safetensors.h"
+#include "nn/low_rank_terms.h"
 
 namespace msplora {
 namespace {
@@ -55,17 +55,16 @@ std::vector<ExportedSite> export_sites(const Adapter& adapter) {
   std::vector<ExportedSite> exported;
   const bool is_lora = detail::method_of(adapter).peft.keeps_lora_options;
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
-    const std::vector<LowRankTerm> terms = adapter.terms(i);
+    std::vector<LowRankTerm> terms = adapter.terms(i);
     if (terms.empty()) continue;
     ExportedSite site;
     site.path = adapter.sites()[i].path;
-    std::vector<at::Tensor> downs, ups;
-    for (const LowRankTerm& term : terms) {
-      downs.push_back(term.down);
-      ups.push_back(is_lora ? term.up : term.up * term.scaling);
+    if (is_lora) {
+      for (LowRankTerm& term : terms) term.scaling = 1.0;
     }
-    site.down = downs.size() == 1 ? downs[0] : at::cat(downs, 0);
-    site.up = ups.size() == 1 ? ups[0] : at::cat(ups, 1);
+    const detail::Stacked stacked = detail::stack(terms, {});
+    site.down = stacked.down;
+    site.up = stacked.up;
     site.rank = site.down.size(0);
     site.alpha = static_cast<double>(site.rank);
     if (is_lora) {

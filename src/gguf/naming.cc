@@ -13,4 +13,11 @@ std::vector<int64_t> interleaved_rows(int64_t rows, int64_t heads) {
   return order;
 }
 
+std::vector<int64_t> rows_in_file(int64_t rows, int64_t heads) {
+  const std::vector<int64_t> places = interleaved_rows(rows, heads);
+  std::vector<int64_t> order(places.size());
+  for (size_t i = 0; i < places.size(); ++i) order[static_cast<size_t>(places[i])] = static_cast<int64_t>(i);
+  return order;
+}
+
 }  // namespace msplora

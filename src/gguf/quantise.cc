@@ -55,9 +55,14 @@ void quantise_q8_0(const float* x, int64_t blocks, uint8_t* to) {
 
 }  // namespace
 
+const std::vector<GgufType>& written_types() {
+  static const std::vector<GgufType> types = {GgufType::kF32, GgufType::kF16, GgufType::kBF16,
+                                              GgufType::kQ8_0};
+  return types;
+}
+
 bool is_written(GgufType type) {
-  return type == GgufType::kF32 || type == GgufType::kF16 || type == GgufType::kBF16 ||
-         type == GgufType::kQ8_0;
+  return std::find(written_types().begin(), written_types().end(), type) != written_types().end();
 }
 
 GgufType fitting_type(GgufType wanted, int64_t row_elements) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "gguf/cursor.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/gguf/quantise.h"
@@ -45,27 +46,9 @@ int64_t padding(int64_t size) {
   return (kGgufAlignment - size % kGgufAlignment) % kGgufAlignment;
 }
 
-size_t size_of(GgufValueType type) {
-  switch (type) {
-    case GgufValueType::kU8:
-    case GgufValueType::kI8:
-    case GgufValueType::kBool:
-      return 1;
-    case GgufValueType::kU16:
-    case GgufValueType::kI16:
-      return 2;
-    case GgufValueType::kU64:
-    case GgufValueType::kI64:
-    case GgufValueType::kF64:
-      return 8;
-    default:
-      return 4;
-  }
-}
-
 /// Bytes of `count` values that lie in a file.
 size_t stored_bytes(const GgufValue& value) {
-  if (value.type != GgufValueType::kString) return size_of(value.type) * value.count;
+  if (value.type != GgufValueType::kString) return detail::gguf_value_bytes(value.type) * value.count;
   size_t bytes = 0;
   for (uint64_t i = 0; i < value.count; ++i) {
     uint64_t length = 0;
@@ -139,10 +122,6 @@ void GgufWriter::copy(const GgufFile& file, std::string_view key) {
   std::string bytes = value.is_array ? array_of(value.type, value.count) : std::string();
   bytes.append(reinterpret_cast<const char*>(value.data), stored_bytes(value));
   put(key, value.is_array ? GgufValueType::kArray : value.type, bytes);
-}
-
-bool GgufWriter::contains(std::string_view key) const {
-  return std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) { return entry.first == key; });
 }
 
 void GgufWriter::add(const std::string& name, GgufType type, std::vector<int64_t> shape, GgufRows rows) {

@@ -63,13 +63,13 @@ at::Tensor stored_values(const GgufTensor& tensor, const std::shared_ptr<const G
       const_cast<std::byte*>(tensor.data), shape, [file](void*) {}, at::TensorOptions(dtype));
 }
 
-at::Tensor in_order(const std::vector<int64_t>& order, const at::Tensor& rows) {
+}  // namespace
+
+at::Tensor rows_in_order(const at::Tensor& values, const std::vector<int64_t>& order) {
   at::Tensor index = at::empty({static_cast<int64_t>(order.size())}, at::kLong);
   std::copy(order.begin(), order.end(), index.data_ptr<int64_t>());
-  return rows.index_select(0, index);
+  return values.index_select(0, index);
 }
-
-}  // namespace
 
 GgufWeights::GgufWeights(std::shared_ptr<const GgufFile> file, const std::vector<GgufName>& known)
     : file_(std::move(file)) {
@@ -131,7 +131,7 @@ at::Tensor GgufWeights::tensor(const std::string& name) const {
   const auto& [stored, rule] = entry(name);
   at::Tensor values = stored_values(*stored, file_);
   if (rule.interleaved_heads > 0 && values.dim() > 0)
-    values = in_order(interleaved_rows(values.size(0), rule.interleaved_heads), values);
+    values = rows_in_order(values, interleaved_rows(values.size(0), rule.interleaved_heads));
   if (rule.has_one_added) values = values - 1;
   return rule.is_transposed ? values.t() : values;
 }

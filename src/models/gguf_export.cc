@@ -128,14 +128,8 @@ void copy_rows(const at::Tensor& from, float* to) {
 
 /// The rows of a parameter as the file has them.
 GgufRows rows_of(const Parameter& parameter, const GgufName& name) {
-  const int64_t rows = parameter.sizes().front();
   std::vector<int64_t> order;  // of the parameter's rows in the file
-  if (name.interleaved_heads > 0) {
-    order.resize(static_cast<size_t>(rows));
-    const std::vector<int64_t> places = interleaved_rows(rows, name.interleaved_heads);
-    for (size_t i = 0; i < places.size(); ++i)
-      order[static_cast<size_t>(places[i])] = static_cast<int64_t>(i);
-  }
+  if (name.interleaved_heads > 0) order = rows_in_file(parameter.sizes().front(), name.interleaved_heads);
   if (parameter.sizes().size() == 1) {
     return [parameter, order, added = name.has_one_added](int64_t, int64_t, float* values) {
       copy_rows(parameter.values(), values);

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -79,14 +80,22 @@ struct Part {
 
 }  // namespace
 
-GgufType parse_gguf_type(const std::string& name) {
-  for (const GgufType type : {GgufType::kF32, GgufType::kF16, GgufType::kBF16, GgufType::kQ8_0}) {
-    std::string lower = gguf_type_info(type).name;
-    for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    if (name == lower) return type;
+std::vector<std::string> gguf_type_names() {
+  std::vector<std::string> names;
+  for (const GgufType type : written_types()) {
+    std::string& name = names.emplace_back(gguf_type_info(type).name);
+    for (char& c : name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   }
-  throw Error(ErrorCode::kUsage, "--type", fmt::format("expected f32, f16, bf16 or q8_0, found `{}`", name),
-              did_you_mean(name, {"f32", "f16", "bf16", "q8_0"}));
+  return names;
+}
+
+GgufType parse_gguf_type(const std::string& name) {
+  const std::vector<std::string> names = gguf_type_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found != names.end()) return written_types()[static_cast<size_t>(found - names.begin())];
+  throw Error(ErrorCode::kUsage, "--type",
+              fmt::format("expected one of {}, found `{}`", fmt::join(names, ", "), name),
+              did_you_mean(name, names));
 }
 
 MergedFiles merge_into_gguf(TunedModel tuned, const fs::path& base, const fs::path& output,

@@ -23,5 +23,7 @@ struct GgufName {
 /// Where the rows of interleaved heads stand: element i is the file's row that holds row i of the parameter.
 /// Of a head of h rows, row e h/2 + i of the parameter is row 2 i + e of the file (e = 0 or 1).
 std::vector<int64_t> interleaved_rows(int64_t rows, int64_t heads);
+/// The other way round: element i is the row of the parameter that stands in row i of the file.
+std::vector<int64_t> rows_in_file(int64_t rows, int64_t heads);
 
 }  // namespace msplora

@@ -8,7 +8,8 @@
 
 namespace msplora {
 
-/// Whether quantise() makes blocks of this type: F32, F16, BF16 and Q8_0.
+/// What quantise() makes blocks of: F32, F16, BF16 and Q8_0.
+const std::vector<GgufType>& written_types();
 bool is_written(GgufType type);
 
 /// `count` float32 values, a multiple of the elements of a block, as blocks. F16 and BF16 round to nearest

@@ -31,7 +31,6 @@ class GgufWriter {
   void set_integers(std::string_view key, const std::vector<int32_t>& values);  // i32
   /// Key and value as another file has them.
   void copy(const GgufFile& file, std::string_view key);
-  bool contains(std::string_view key) const;
 
   /// `shape` has the rows first, as torch: [out, in] of a matrix. `rows` is asked while the file is written,
   /// for some rows at a time. Throws Error{kUsage} for a name that is too long or there already, a shape that

@@ -43,4 +43,7 @@ class GgufWeights : public WeightSource {
   std::map<std::string, Entry> entries_;  // by Hugging Face's name
 };
 
+/// The rows of `values` by their numbers in `order`.
+at::Tensor rows_in_order(const at::Tensor& values, const std::vector<int64_t>& order);
+
 }  // namespace msplora

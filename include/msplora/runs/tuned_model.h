@@ -81,7 +81,9 @@ MergedFiles merge_into(TunedModel tuned, const std::filesystem::path& base,
 /// for; nothing is left then.
 MergedFiles merge_into_gguf(TunedModel tuned, const std::filesystem::path& base,
                             const std::filesystem::path& output, const std::string& type);
-/// Of f32, f16, bf16 and q8_0. Throws Error{kUsage} with the nearest.
+/// Types that are written: f32, f16, bf16 and q8_0.
+std::vector<std::string> gguf_type_names();
+/// One of them. Throws Error{kUsage} with the nearest.
 GgufType parse_gguf_type(const std::string& name);
 
 }  // namespace msplora
