@@ -57,6 +57,34 @@ TEST_P(PackedGemmOfEveryIsa, PanelsThatAreTurnedChangeNoBit) {
   }
 }
 
+// The gradient of a vocabulary: -1 for one of very many, little for all others. Added one by one to what the
+// first leaves, each would be rounded up by a fifth of itself: 9e-4 in all.
+TEST_P(PackedGemmOfEveryIsa, ManySmallTermsBehindALargeOneKeepTheirSum) {
+  constexpr int64_t kInner = 49152;
+  const std::vector<float> w(kInner, 1.0F);
+  std::vector<float> packed(static_cast<size_t>(packed_gemm_elements<float>(active_isa(), kInner, 1)));
+  pack_gemm<float>({kInner, 1, 1, 1, active_isa(), w.data(), packed.data(), nullptr});
+  for (const int64_t rows : {1, 20}) {
+    std::vector<float> x(static_cast<size_t>(rows * kInner), 1e-7F), y(static_cast<size_t>(rows));
+    for (int64_t row = 0; row < rows; ++row) x[static_cast<size_t>(row * kInner + 3)] = -1;
+    PackedGemm<float> op;
+    op.rows = rows;
+    op.width = 1;
+    op.inner = kInner;
+    op.isa = active_isa();
+    op.x = x.data(), op.packed = packed.data(), op.y = y.data();
+    packed_gemm<float>(op);
+    for (const float sum : y) EXPECT_NEAR(sum, -1 + 1e-7 * (kInner - 1), 6e-5) << rows;
+  }
+}
+
+// A row has the same product alone as among others.
+TEST_P(PackedGemmOfEveryIsa, RowsDoNotDependOnHowManyThereAre) {
+  const std::vector<float> many = product<float>(20, 7000, 9, false), one = product<float>(1, 7000, 9, false);
+  // The same x and W are drawn, the first row of x first.
+  EXPECT_EQ(std::vector<float>(many.begin(), many.begin() + 9), one);
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, PackedGemmOfEveryIsa, ::testing::ValuesIn(available_isas()),
                          [](const auto& info) { return to_string(info.param); });
 

@@ -106,7 +106,8 @@ MSPLORA_INLINE void fetch(const TileEnd<T>& end, int64_t row) {
   }
 }
 
-// sums[kRows, kPanel] (+)= x[kRows, inner] times a panel.
+// sums[kRows, kPanel] (+)= x[kRows, inner] times a panel. Sums of a range begin at zero and are added whole:
+// of a vocabulary's many small terms, each would lose its last bits in the sum of all before it.
 template <int kRows, typename T>
 void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_first, float* to,
           const TileEnd<T>& end) {
@@ -114,8 +115,7 @@ void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_fir
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 3
-    for (int j = 0; j < kVectors; ++j)
-      sums[i][j] = is_first ? splat(0.0f) : load(to + i * kPanel + j * kLanes);
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = splat(0.0f);
   int64_t k = 0;
   if constexpr (kRows < kTileRows) {
     for (; k < inner; k += kStep<T>) {
@@ -133,6 +133,12 @@ void tile(const T* x, int64_t stride, int64_t inner, const T* panel, bool is_fir
       if (end.next.blocks) TurnedNext<T>::fetch(end.next, i, kRows);
     }
     for (; k < inner; k += kStep<T>) step<kRows>(x + k, stride, panel + k * kPanel, sums);
+  }
+  if (!is_first) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+      for (int j = 0; j < kVectors; ++j) sums[i][j] += load(to + i * kPanel + j * kLanes);
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
@@ -314,8 +320,8 @@ template <typename T>
 Cut cut_of(const PackedGemm<T>& op) {
   Cut cut;
   const int64_t ranges = ceil_div(op.inner, kLongestInner / static_cast<int64_t>(sizeof(T)));
-  const int64_t unit = op.is_transposed ? kPanel : kStep<T>;
-  cut.range = ceil_div(ceil_div(op.inner, ranges), unit) * unit;
+  // The same for every way that a product is computed, so that all add in one order.
+  cut.range = ceil_div(ceil_div(op.inner, ranges), kPanel) * kPanel;
   cut.panels = ceil_div(op.width, kPanel);
   const int64_t fitting = most_rows(op, cut);
   const int64_t largest = fitting > kTileRows ? fitting / kTileRows * kTileRows : kTileRows;
@@ -324,7 +330,6 @@ Cut cut_of(const PackedGemm<T>& op) {
   cut.blocks = ceil_div(op.rows, cut.block_rows);
   cut.run = 1;
   if (op.rows <= kTileRows && !op.is_transposed) {
-    cut.range = whole_steps<T>(op.inner);
     cut.run = ceil_div(cut.panels, kTasksOfAThread * omp_get_max_threads());
   }
   return cut;
