@@ -100,6 +100,8 @@ void ErrorList::throw_if_any(std::string_view title) const {
 }
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
+  constexpr size_t kLongestName = 200;  // longer ones are no slip of the finger, and slow to compare
+  if (name.size() > kLongestName) return {};
   std::string best;
   size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
   for (const std::string& candidate : candidates) {

@@ -41,8 +41,12 @@ const std::vector<Layout>& layouts() {
 }
 
 std::string keys_of(const Json& row) {
+  constexpr size_t kMostShown = 20, kLongestShown = 60;
   std::vector<std::string> keys;
-  for (const auto& [key, value] : row.items()) keys.push_back(key);
+  for (const auto& [key, value] : row.items()) {
+    keys.push_back(keys.size() < kMostShown ? key.substr(0, kLongestShown) : "...");
+    if (keys.size() > kMostShown) break;
+  }
   return keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", "));
 }
 
@@ -148,7 +152,10 @@ Json of_alpaca(const Json& row, bool as_messages, const std::string& where) {
   }
   Json messages = Json::array();
   if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
-  for (const Json& turn : row.value("history", Json::array())) {
+  const Json history = row.value("history", Json());
+  if (!history.is_null() && !history.is_array())
+    refuse(where, "`history`: expected a list of pairs of texts, found " + history.dump().substr(0, 60));
+  for (const Json& turn : history) {
     if (!turn.is_array() || turn.size() != 2 || !turn[0].is_string() || !turn[1].is_string())
       refuse(where, "`history`: expected pairs of texts, found " + turn.dump().substr(0, 60));
     messages.push_back({{"role", "user"}, {"content", turn[0]}});
@@ -235,7 +242,7 @@ void each_of_list(const std::string& text, const fs::path& file, const UseRow& u
     if (depth <= 0) break;
   }
   if (depth != 0) refuse(file.string(), "the list has no end");
-  parse_row(text, file.string());  // what stands between the elements
+  parse_row(text, file.string(), text.size());  // what stands between the elements
 }
 
 void each_row(const fs::path& file, const std::string& delimiter, const UseRow& use) {

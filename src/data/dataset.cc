@@ -22,7 +22,20 @@ namespace msplora {
 namespace fs = std::filesystem;
 
 Dataset::Dataset(fs::path path, std::vector<Example> examples, bool has_labels)
-    : paths_{std::move(path)}, examples_(std::move(examples)), has_labels_(has_labels) {}
+    : paths_{std::move(path)}, examples_(std::move(examples)), has_labels_(has_labels) {
+  for (size_t i = 0; i < examples_.size(); ++i) {
+    const size_t bytes = examples_[i].text.size() + examples_[i].text_pair.size();
+    if (bytes > kMostRowBytes) check_row_size(bytes, where(i));
+  }
+}
+
+void check_row_size(size_t bytes, const std::string& where) {
+  if (bytes <= kMostRowBytes) return;
+  throw Error(ErrorCode::kData, where,
+              fmt::format("a row of {:.1f} MiB; rows have at most {} MiB",
+                          static_cast<double>(bytes) / (1 << 20), kMostRowBytes >> 20),
+              "split its text into several rows");
+}
 
 std::map<std::string, int64_t> Dataset::label_counts() const {
   std::map<std::string, int64_t> counts;

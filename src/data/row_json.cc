@@ -8,10 +8,11 @@
 
 namespace msplora {
 
-nlohmann::ordered_json parse_row(const std::string& text, const std::string& where) {
+nlohmann::ordered_json parse_row(const std::string& text, const std::string& where, size_t most_bytes) {
   using Json = nlohmann::ordered_json;
   constexpr size_t kMostKeys = 4096;  // objects that keep order take time by the square of their keys
   constexpr int kDeepest = 64;
+  if (text.size() > most_bytes) check_row_size(text.size(), where);
   std::vector<size_t> keys;
   const auto count = [&](int depth, Json::parse_event_t event, Json&) {
     if (event == Json::parse_event_t::object_start) keys.push_back(0);

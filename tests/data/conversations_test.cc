@@ -128,6 +128,8 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
               HasSubstr("did you mean `human`?"));
   EXPECT_THAT(message("a.jsonl", R"({"prompt": "q", "completion": [{"role": "assistant"}]})"),
               HasSubstr("both texts, or both lists"));
+  EXPECT_THAT(message("a.jsonl", R"({"instruction": "q", "output": "a", "history": {"x": ["q", "a"]}})"),
+              HasSubstr("`history`: expected a list of pairs"));
   EXPECT_THAT(message("a.jsonl", "[1, 2]"), HasSubstr("expected an object"));
   EXPECT_THAT(message("a.jsonl", "{\"text\": "), HasSubstr("a.jsonl:1: not JSON (byte"));
   EXPECT_THAT(message("a.jsonl", "\n\n"), HasSubstr("holds no rows"));
@@ -135,6 +137,21 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
   std::string keys = "{\"text\": \"a\"";
   for (int i = 0; i < 5000; ++i) keys += ", \"k" + std::to_string(i) + "\": 0";
   EXPECT_THAT(message("a.jsonl", keys + "}"), HasSubstr("more than 4096 keys"));
+}
+
+// Before anything else is done with it, in every form of file.
+TEST_F(ConversationsTest, RowsOfManyMegabytesAreRefused) {
+  const std::string text(kMostRowBytes + 1, 'a'), said = "a row of 4.0 MiB; rows have at most 4 MiB";
+  EXPECT_THAT(message("a.txt", "b\n" + text + "\n"), HasSubstr("a.txt:2: " + said));
+  EXPECT_THAT(message("a.csv", "prompt,completion\nq," + text + "\n"), HasSubstr("a.csv:2: " + said));
+  EXPECT_THAT(message("a.jsonl", R"({"text": ")" + text + "\"}\n"), HasSubstr("a.jsonl:1: " + said));
+  EXPECT_THAT(message("a.json", R"([{"text": "b"}, {"text": ")" + text + "\"}]"),
+              HasSubstr("a.json:1: " + said));
+  EXPECT_EQ(read("b.txt", text.substr(100) + "\n").size(), 1u);
+  // All together are as long as they like, and a key as long as a row is not repeated.
+  const std::string row = R"({"text": ")" + text.substr(100) + "\"}";
+  EXPECT_EQ(read("b.json", "[" + row + ", " + row + "]").size(), 2u);
+  EXPECT_LT(message("a.jsonl", "{\"" + text.substr(100) + "\": 0}\n").size(), 500u);
 }
 
 // The tokens of `xabc` are x, a, bc, those of `xab` x, ab: the model is given ab, never a.

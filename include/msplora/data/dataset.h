@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -32,10 +33,17 @@ struct Example {
   uint32_t file = 0;  // number of its file in the data set
 };
 
+/// Bytes of a row at most, about a million tokens: more is no example, and encoding it takes longer than
+/// anybody waits for an answer.
+inline constexpr size_t kMostRowBytes = size_t{4} << 20;
+/// Throws Error{kData} for a longer row. `where` names file and line.
+void check_row_size(size_t bytes, const std::string& where);
+
 /// Examples of one file or several, with what was decided while reading them.
 class Dataset {
  public:
   Dataset() = default;
+  /// Throws Error{kData} for a row that is too long (check_row_size).
   Dataset(std::filesystem::path path, std::vector<Example> examples, bool has_labels);
 
   size_t size() const noexcept { return examples_.size(); }
