@@ -7,7 +7,9 @@ For every tiny model in FOLDER (the golden cases of parity), with a classifier's
   ours -> PEFT          the program trains LoRA, rsLoRA, DoRA, MSPLoRA and more; PEFT loads what it wrote
   ours -> transformers  the program merges them; transformers loads the model
   PEFT -> ours          PEFT draws adapters with patterns, DoRA, saved modules; the program reads what PEFT saved
+  steps                 from such adapters both train on the same texts; the program's values beside PEFT's
 Compared are logits, of language models the log-likelihoods of texts and all their beginnings: 1e-5 of the largest.
+Of steps it is what they changed: 2e-4 of the largest change.
 Needs torch, transformers and peft; uses no network. Exit 0: all agree; 1: a difference or a failure; 2: cannot run.
 """
 import argparse, json, os, pathlib, shutil, sys, tempfile, warnings
@@ -20,13 +22,15 @@ try:
 except ImportError as problem:
     print("cannot run:", problem)
     sys.exit(2)
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
-TOLERANCE = 1e-5
+TOLERANCE, STEP_TOLERANCE = 1e-5, 2e-4
+STEPS = ("lora", "output")  # adapters of PEFT that are trained on
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD, BAD = ["fine", "lovely", "bright", "superb"], ["awful", "dull", "broken", "poor"]
 WORDS = SPECIAL + ["the", "film", "book", "song", "was", "seemed", "felt"] + GOOD + BAD
@@ -45,13 +49,22 @@ OURS = [
     ("lorta", ["adapter.method=lorta"], False),
     ("words", ["adapter.modules_to_save=[WORDS]"], True),
 ]
+# The same for language models: adapters on the output layer, tied or not.
+OURS_OF_DECODERS = [
+    ("output", ["adapter.target_modules=[QUERY,lm_head]"], True),
+    ("output dora", ["adapter.target_modules=[lm_head]", "adapter.use_dora=true"], True),
+    ("output msplora", ["adapter.method=msplora", "adapter.target_modules=[QUERY,lm_head]"], True),
+]
 
 
 def make_base(folder, source):
-    """The golden model with a vocabulary of whole words, so that the program can read texts."""
+    """The golden model with a vocabulary of whole words, so that the program can read texts, and without dropout."""
     folder.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors"):
-        shutil.copy(source / name, folder)
+    shutil.copy(source / "model.safetensors", folder)
+    config = json.loads((source / "config.json").read_text())
+    if config["model_type"] == "gpt2":  # by default it has some
+        config.update(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.txt").write_text("".join(word + "\n" for word in WORDS))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
 
@@ -80,14 +93,14 @@ class Case:
         self.ids = [[int(token) for token in line.split()]
                     for line in run(program, "tokenize", "--model", base, "--ids", work / "lines.txt").stdout.splitlines()]
 
-    def train(self, folder, settings):
+    def train(self, folder, settings, adapter="{method: lora, rank: 4, alpha: 8}"):
         recipe = folder.parent / "recipe.yaml"
         task = "causal_lm" if self.is_decoder else "classification"
         data = self.work / ("texts.tsv" if self.is_decoder else "labelled.tsv")
         recipe.write_text(f"""model: {{path: {self.base}}}
 task: {{type: {task}}}
 data: {{train: {data}, max_length: 16}}
-adapter: {{method: lora, rank: 4, alpha: 8}}
+adapter: {adapter}
 train: {{max_steps: 6, batch_size: 8, lr: 3.0e-2, seed: 3, threads: 1}}
 output: {{dir: {folder}, tensorboard: false}}
 """)
@@ -127,13 +140,19 @@ def words_of(model):
     return next(name for name, module in model.named_modules() if module is table)
 
 
+def query_of(model):
+    """A name of the layer of queries, alone or with others."""
+    modules = {path.split(".")[-1] for path, _ in model.named_modules()}
+    return next(name for name in ("q_proj", "qkv_proj", "c_attn", "query", "q_lin", "query_proj", "Wqkv") if name in modules)
+
+
 def check_ours(case, name, work, tally):
     plain = case.load(case.base)
-    words, unchanged = words_of(plain), case.theirs(plain)
-    for method, settings, is_merged in OURS:
+    words, unchanged, query = words_of(plain), case.theirs(plain), query_of(plain)
+    for method, settings, is_merged in OURS + (OURS_OF_DECODERS if case.is_decoder else []):
         what = f"{name} {method}"
-        folder = work / method
-        settings = [setting.replace("WORDS", words.split(".")[-1]) for setting in settings]
+        folder = work / method.replace(" ", "-")
+        settings = [setting.replace("WORDS", words.split(".")[-1]).replace("QUERY", query) for setting in settings]
         done = case.train(folder, settings)
         if done.returncode != 0:
             if method in ("biases", "lorta") and done.returncode == 2:  # no biases; heads that are not as wide as the layers
@@ -149,7 +168,7 @@ def check_ours(case, name, work, tally):
                 raise RuntimeError("the adapter changes nothing")
             tally.add(f"{what} -> PEFT", compare(ours, theirs), TOLERANCE)
             if is_merged:
-                merged = work / f"{method}-merged"
+                merged = work / f"{folder.name}-merged"
                 run(case.program, "merge", "--model", case.base, "--adapter", folder / "adapter-native", "--output", merged)
                 tally.add(f"{what} -> merged, transformers", compare(ours, case.theirs(case.load(merged))), TOLERANCE)
         except Exception as problem:
@@ -172,6 +191,21 @@ def peft_configs(model, is_decoder):
     yield "saved norm", peft.LoraConfig(**common, modules_to_save=norms[-1:])
     if model.config.model_type != "albert":  # its layers share their modules, of which PEFT finds no second
         yield "layers", peft.LoraConfig(**common, layers_to_transform=[1, 2])
+    if is_decoder:
+        common["target_modules"] = [query_of(model), "lm_head"]
+        yield "output", peft.LoraConfig(**common)
+        yield "output dora", peft.LoraConfig(**common, use_rslora=True, use_dora=True)
+
+
+def drawn(case, config, seed):
+    """A model of PEFT with an adapter whose values are no start."""
+    torch.manual_seed(seed)
+    model = peft.get_peft_model(case.load(case.base), config)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * (0.05 if "magnitude" not in key else 0.2))
+    return model
 
 
 def check_theirs(case, name, work, tally):
@@ -179,15 +213,55 @@ def check_theirs(case, name, work, tally):
         what = f"PEFT {method} -> {name}"
         folder = work / ("peft-" + method.replace(" ", "-"))
         try:
-            torch.manual_seed(5)
-            model = peft.get_peft_model(case.load(case.base), config)
-            with torch.no_grad():
-                for key, parameter in model.named_parameters():
-                    if parameter.requires_grad:
-                        parameter.add_(torch.randn_like(parameter) * (0.05 if "magnitude" not in key else 0.2))
+            model = drawn(case, config, 5)
             theirs = case.theirs(model)
             model.save_pretrained(folder)
             tally.add(what, compare(case.predict(case.base, folder), theirs), TOLERANCE)
+        except Exception as problem:
+            tally.fail(what, problem)
+
+
+def step_values(folder):
+    return {key: value.double() for key, value in load_file(folder / "adapter_model.safetensors").items() if "base_layer" not in key}
+
+
+def check_steps(case, name, work, tally):
+    """Steps of plain gradient descent on all texts at once, ours beside PEFT's."""
+    steps, rate = 3, 0.3
+    texts = [line for line in (case.work / "texts.tsv").read_text().splitlines()[1:]]
+    (work / "all.txt").write_text("".join(text + "\n" for text in texts))
+    ids = [[int(token) for token in line.split()]
+           for line in run(case.program, "tokenize", "--model", case.base, "--ids", work / "all.txt").stdout.splitlines()]
+    for method, config in peft_configs(case.load(case.base), True):
+        if not method.startswith(STEPS):
+            continue
+        what = f"{name} {method}, {steps} steps"
+        folder = work / ("steps-" + method.replace(" ", "-"))
+        try:
+            model = drawn(case, config, 6)
+            model.save_pretrained(folder / "start")
+            done = case.train(folder / "run", [f"train.max_steps={steps}", f"train.lr={rate}", "train.batch_size=1000", "train.optimizer=sgd",
+                                               "train.schedule=constant", "train.clip_norm=0", "train.weight_decay=0"],
+                              adapter=f"{{init_from: {folder / 'start'}}}")
+            if done.returncode != 0:
+                raise RuntimeError(done.stderr.strip())
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            for _ in range(steps):
+                total = sum(len(row) - 1 for row in ids)
+                for row in ids:
+                    logits = model(input_ids=torch.tensor([row])).logits[0, :-1]
+                    (torch.nn.functional.cross_entropy(logits, torch.tensor(row[1:]), reduction="sum") / total).backward()
+                with torch.no_grad():
+                    for parameter in trained:
+                        parameter -= rate * parameter.grad
+                        parameter.grad = None
+            model.save_pretrained(folder / "theirs")
+            start, ours, theirs = (step_values(folder / part) for part in ("start", "run/adapter", "theirs"))
+            worst = 0.0
+            for key, value in theirs.items():
+                largest = (value - start[key]).abs().max().item()
+                worst = max(worst, (ours[key] - value).abs().max().item() / max(largest, 1e-12))
+            tally.add(what, worst, STEP_TOLERANCE, of="of the largest change")
         except Exception as problem:
             tally.fail(what, problem)
 
@@ -222,6 +296,8 @@ def main():
                 continue
             check_ours(case, name, folder, tally)
             check_theirs(case, name, folder, tally)
+            if is_decoder:
+                check_steps(case, name, folder, tally)
     if not arguments.keep:
         shutil.rmtree(work)
     for failure in tally.failed:

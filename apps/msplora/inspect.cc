@@ -84,6 +84,13 @@ Json modules_of(const std::vector<Site>& sites) {
   return modules;
 }
 
+/// Whether one of the modules that the options name.
+bool is_target(const Site& site, const AdapterConfig& adapter) {
+  const auto& targets = adapter.target_modules;
+  const bool is_inside = site.layer >= 0 || site.role == LinearRole::kOutput;
+  return is_inside && std::find(targets.begin(), targets.end(), site.module) != targets.end();
+}
+
 MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& config,
                          const std::vector<Site>& sites, const AdapterConfig& adapter, int64_t trainable) {
   const bool is_causal_lm = describe(config).is_causal();
@@ -92,8 +99,7 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   question.trainable_parameters = trainable;
   question.trains_base = trains_whole_base(adapter);
   for (const Site& site : sites) {
-    const auto& targets = adapter.target_modules;
-    if (site.layer < 0 || std::find(targets.begin(), targets.end(), site.module) == targets.end()) continue;
+    if (!is_target(site, adapter)) continue;
     question.adapted.insert(site.role);
     const std::vector<int64_t> ranks = update_ranks(adapter, site.layer);
     question.rank = std::max(question.rank, std::accumulate(ranks.begin(), ranks.end(), int64_t{0}));
@@ -112,7 +118,14 @@ std::vector<Parameter> known_parameters(const ModelConfig& config) {
   return parameters_of_shape(config, ModelTask::kSequenceClassification);
 }
 
-/// Products of one step of sequences of --seq tokens, classified, with the modules adapted at `rank` in all.
+bool adapts_output(const std::vector<Site>& sites, const AdapterConfig& adapter) {
+  return std::any_of(sites.begin(), sites.end(), [&](const Site& site) {
+    return site.role == LinearRole::kOutput && is_target(site, adapter);
+  });
+}
+
+/// Products of one step of sequences of --seq tokens, classified, with the modules adapted at `rank` in all;
+/// where the output layer is one of them, all tokens are predicted instead.
 StepFlops flops_of(const InspectArguments& arguments, const ModelConfig& config,
                    const std::vector<Site>& sites, const AdapterConfig& adapter) {
   StepQuestion question;
@@ -120,15 +133,15 @@ StepFlops flops_of(const InspectArguments& arguments, const ModelConfig& config,
                           arguments.seq);
   question.checkpoint_activations = arguments.checkpoint_activations;
   for (const Site& site : sites) {
-    const auto& targets = adapter.target_modules;
-    const bool is_adapted =
-        site.layer >= 0 && std::find(targets.begin(), targets.end(), site.module) != targets.end();
     const std::vector<int64_t> ranks =
-        is_adapted ? update_ranks(adapter, site.layer) : std::vector<int64_t>();
+        is_target(site, adapter) ? update_ranks(adapter, site.layer) : std::vector<int64_t>();
     question.sites.push_back(
         {std::accumulate(ranks.begin(), ranks.end(), int64_t{0}), !ranks.empty(), false});
   }
-  return count_step_flops(describe(config), question);
+  if (!adapts_output(sites, adapter)) return count_step_flops(describe(config), question);
+  question.reads_one_row = false;
+  for (const int64_t length : question.lengths) question.predicted_tokens += length;
+  return count_step_flops(describe(config, ModelTask::kCausalLm), question);
 }
 
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
@@ -150,6 +163,7 @@ Json method_json(const InspectArguments& arguments, const ModelConfig& config, c
                {"owners", count.owners},
                {"step",
                 {{"sequence_length", arguments.seq},
+                 {"predicts_tokens", adapts_output(sites, adapter)},
                  {"flops", flops.total()},
                  {"recomputed_flops", flops.recomputation}}},
                {"memory",
@@ -229,9 +243,10 @@ void print_report(const InspectArguments& arguments, const ModelConfig& config, 
   print_methods(report["methods"], architecture.num_layers(), out);
   out << fmt::format(
       "\nmemory of one training step on {} tokens in {}{}: an estimate; its matrix products are those of\n"
-      "sequences of {} tokens and a classification head\n",
+      "sequences of {} tokens and a {} head\n",
       arguments.tokens, arguments.dtype,
-      arguments.checkpoint_activations ? " with inputs of blocks alone kept" : "", arguments.seq);
+      arguments.checkpoint_activations ? " with inputs of blocks alone kept" : "", arguments.seq,
+      first["step"]["predicts_tokens"].get<bool>() ? "language model's" : "classification");
 }
 
 void inspect(const InspectArguments& arguments, const CommonOptions& common) {
@@ -243,8 +258,10 @@ void inspect(const InspectArguments& arguments, const CommonOptions& common) {
   const bool is_known = !arguments.shape.empty();
   const ModelConfig config =
       is_known ? known_model_shape(arguments.shape) : load_model_config(arguments.model);
-  // Without a head: its size depends on the task.
-  const std::vector<Site> sites = sites_of_shape(config, ModelTask::kNone);
+  // Without a classifier's head: its size depends on the task.
+  const bool is_causal_lm = describe(config).is_causal();
+  const std::vector<Site> sites =
+      sites_of_shape(config, is_causal_lm ? ModelTask::kCausalLm : ModelTask::kNone);
   const std::vector<std::string> methods =
       arguments.method.empty() ? std::vector<std::string>{"msplora", "lora"} : split_commas(arguments.method);
   Json report = {{"shape", is_known ? arguments.shape : arguments.model},

@@ -48,10 +48,37 @@ void check_modules(const AdapterConfig& config, const AdapterTarget& target, boo
     const bool found =
         std::any_of(target.parameters.begin(), target.parameters.end(),
                     [&](const Parameter& p) { return contains_components(module_of(p.name), entry); });
-    if (!found) {
+    if (found) continue;
+    const auto tie = std::find_if(target.ties.begin(), target.ties.end(), [&](const TiedName& tied) {
+      return contains_components(module_of(tied.name), entry);
+    });
+    if (tie == target.ties.end()) {
       errors.add("adapter.modules_to_save", fmt::format("`{}` matches no module with parameters", entry),
                  did_you_mean(entry, module_names(target)));
+    } else {
+      const std::string words = module_of(tie->parameter);
+      errors.add("adapter.modules_to_save",
+                 fmt::format("`{}` has no matrix of its own: it is that of {}", entry, words),
+                 fmt::format("`{}` trains it for both, `{}` in target_modules adapts the output layer alone",
+                             words.substr(words.rfind('.') + 1), entry));
     }
+  }
+}
+
+/// One matrix cannot be trained whole and stand still below an update.
+void check_tied_sites(const AdapterTarget& target, const std::vector<Site>& targeted,
+                      const std::vector<BaseParameter>& saved, ErrorList& errors) {
+  for (const TiedName& tie : target.ties) {
+    const bool is_targeted = std::any_of(targeted.begin(), targeted.end(),
+                                         [&](const Site& site) { return site.path + ".weight" == tie.name; });
+    const bool is_saved = std::any_of(saved.begin(), saved.end(), [&](const BaseParameter& entry) {
+      return entry.parameter.name == tie.parameter;
+    });
+    if (!is_targeted || !is_saved) continue;
+    errors.add("adapter.target_modules",
+               fmt::format("{} shares its matrix with {}, which modules_to_save trains whole",
+                           module_of(tie.name), module_of(tie.parameter)),
+               "name one of the two");
   }
 }
 
@@ -88,8 +115,14 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
                                                   const ParameterFilter& trained_by_method, bool lenient,
                                                   ErrorList& errors) {
   check_modules(config, target, lenient, errors);
-  std::set<std::string> site_biases;
-  for (const Site& site : targeted) site_biases.insert(site.path + ".bias");
+  const auto is_site_bias = [&](const Parameter& parameter) {
+    return std::any_of(targeted.begin(), targeted.end(), [&](const Site& site) {
+      // The bias of a masked language model's output layer has a name of its own.
+      const bool is_its_own = site.linear != nullptr && site.linear->bias.defined() &&
+                              site.linear->bias.is_same(parameter.vector);
+      return is_its_own || parameter.name == site.path + ".bias";
+    });
+  };
   std::vector<BaseParameter> trained, biases, saved;
   for (const Parameter& parameter : target.parameters) {
     if (is_saved_whole(config, target.head_modules, parameter.name)) {
@@ -97,7 +130,7 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
     } else if (trained_by_method && trained_by_method(parameter.name)) {
       trained.push_back({parameter, ParameterGroup::kAdapter});
     } else if (config.bias == "all" ? is_bias(parameter.name)
-                                    : config.bias == "lora_only" && site_biases.count(parameter.name) > 0) {
+                                    : config.bias == "lora_only" && is_site_bias(parameter)) {
       biases.push_back({parameter, ParameterGroup::kBias});
     }
   }
@@ -108,6 +141,7 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
                                     : "`lora_only`, but no targeted module has a bias",
                "bias: none");
   }
+  check_tied_sites(target, targeted, saved, errors);
   trained.insert(trained.end(), biases.begin(), biases.end());
   trained.insert(trained.end(), saved.begin(), saved.end());
   for (const BaseParameter& parameter : trained) check_dtype(parameter, errors);

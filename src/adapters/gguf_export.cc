@@ -76,6 +76,12 @@ void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesys
     const GgufName name =
         gguf_linear_name(target.model_type, site.role, site.layer, site.path,
                          target.heads.num_attention_heads, target.heads.num_key_value_heads);
+    const bool is_tied = !target.ties.empty();
+    if (site.role == LinearRole::kOutput && !gguf_adapts_output(target.model_type, is_tied))
+      refuse_gguf(
+          fmt::format("an update of {}, which is the table of words: models have no output layer of "
+                      "their own then",
+                      site.path));
     if (name.stored.empty())
       refuse_gguf(fmt::format("an update of {}, which its models do not have", site.path));
     ranks.insert(pair.down.size(0));

@@ -152,9 +152,7 @@ Matched match(const GgufAdapter& adapter, const AdapterTarget& target, const std
   if (!unknown.empty() || !misshaped.empty()) {
     throw Error(ErrorCode::kModel, where,
                 "the adapter does not fit the model" +
-                    list_entries("updates of tensors that are no linear layer of it (embeddings and output "
-                                 "layers cannot be adapted)",
-                                 unknown) +
+                    list_entries("updates of tensors that are no linear layer of it", unknown) +
                     list_entries("mis-shaped", misshaped),
                 made_for(""));
   }

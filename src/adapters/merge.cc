@@ -46,6 +46,16 @@ MergedSite merged_site(const Adapter& adapter, size_t index, at::ScalarType stor
   return result;
 }
 
+/// Before the table of words would change with the layer that is tied to it.
+void untie_adapted(const Adapter& adapter) {
+  const AdapterTarget& target = adapter.target();
+  const bool is_adapted = std::any_of(target.ties.begin(), target.ties.end(), [&](const TiedName& tie) {
+    return std::any_of(adapter.sites().begin(), adapter.sites().end(),
+                       [&](const Site& site) { return site.path + ".weight" == tie.name; });
+  });
+  if (is_adapted) target.untie();
+}
+
 }  // namespace
 
 MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype) {
@@ -53,6 +63,7 @@ MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype) {
   MergeReport report;
   std::vector<MergedSite> sites;
   for (size_t i = 0; i < adapter.sites().size(); ++i) sites.push_back(merged_site(adapter, i, stored_dtype));
+  untie_adapted(adapter);
   adapter.detach();
   for (size_t i = 0; i < sites.size(); ++i) {
     Linear& layer = *adapter.sites()[i].linear;

@@ -134,6 +134,34 @@ void check_ties(const PeftConfig& peft, const AdapterTarget& target, const fs::p
   }
 }
 
+/// PEFT copies the base's matrix of an adapted output layer or table of words into the file. A copy of this
+/// base's says nothing; other values would make the adapter one of another base.
+void drop_copies_of_base(const AdapterTarget& target, const fs::path& path,
+                         std::map<std::string, StoredTensor>& stored) {
+  for (auto entry = stored.begin(); entry != stored.end();) {
+    const auto& [name, copy] = *entry;
+    const auto tie = std::find_if(target.ties.begin(), target.ties.end(),
+                                  [&, &name = name](const TiedName& tied) { return tied.name == name; });
+    const std::string& parameter = tie == target.ties.end() ? name : tie->parameter;
+    const auto base = std::find_if(target.parameters.begin(), target.parameters.end(),
+                                   [&](const Parameter& p) { return p.name == parameter; });
+    if (!copy.key.ends_with(".base_layer.weight") || base == target.parameters.end()) {
+      ++entry;
+      continue;
+    }
+    const at::Tensor own = base->values(), given = copy.tensor;
+    // Either may have been rounded to the other's type.
+    if (!same_values(own, given.to(own.scalar_type())) && !same_values(own.to(given.scalar_type()), given)) {
+      throw Error(
+          ErrorCode::kModel, path.string(),
+          fmt::format("{} has other values than {} of the base: the adapter belongs to a changed base",
+                      copy.key, parameter),
+          "merge it in PEFT, or use the base that it was trained on");
+    }
+    entry = stored.erase(entry);
+  }
+}
+
 /// Modules that hold nothing but another name of a matrix.
 void drop_tied_modules(const AdapterTarget& target, std::vector<std::string>& modules) {
   for (const TiedName& tie : target.ties) {
@@ -196,6 +224,7 @@ std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTar
              config_path.string());
   keep_order(peft.alpha_pattern, target.sites, config.alpha_pattern, config.alpha, "alpha_pattern",
              config_path.string());
+  drop_copies_of_base(target, tensor_path, stored);
   check_ties(peft, target, tensor_path, stored);
   drop_tied_modules(target, config.modules_to_save);
   config.modules_to_save = names_from_peft(config.modules_to_save, target.parameters);

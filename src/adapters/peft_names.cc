@@ -55,6 +55,7 @@ PeftKey parse_peft_key(const std::string& key, const PeftForm& form) {
     if (replace(name, spelling, ".lora_magnitude_vector")) break;
   }
   replace(name, ".base_layer.bias", ".bias");
+  replace(name, ".base_layer.weight", ".weight");
   return {std::move(name), ""};
 }
 

@@ -85,7 +85,7 @@ MemoryQuestion memory_question(const Adapter& adapter) {
     question.trainable_parameters += tensor.tensor.numel();
   question.trains_base = trains_whole_base(adapter.config());
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
-    if (adapter.sites()[i].layer < 0) continue;
+    if (adapter.sites()[i].layer < 0 && adapter.sites()[i].role != LinearRole::kOutput) continue;
     question.adapted.insert(adapter.sites()[i].role);
     int64_t rank = 0;
     for (const LowRankTerm& term : adapter.terms(i)) rank += term.down.size(0);

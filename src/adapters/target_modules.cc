@@ -20,13 +20,10 @@ namespace {
 
 constexpr const char* kTargets = "adapter.target_modules";
 
-/// Output embeddings and classifiers by the names that Hugging Face models give them.
+/// Output layers of language models, and classifiers by the names that Hugging Face models give them.
 bool is_output_head(const Site& site) {
-  for (const char* name :
-       {"lm_head", "lm_head.decoder", "cls.predictions.decoder", "embed_out", "score", "classifier"}) {
-    if (matches_suffix(site.path, name)) return true;
-  }
-  return false;
+  if (site.role == LinearRole::kOutput) return true;
+  return matches_suffix(site.path, "score") || matches_suffix(site.path, "classifier");
 }
 
 std::optional<PythonPattern> compile(const std::string& pattern, const std::string& where,

@@ -56,7 +56,7 @@ double prompt_flops_of(const Architecture& architecture, const GenerateBenchOpti
 }
 
 double weight_bytes_of(const Architecture& architecture, at::ScalarType dtype) {
-  double elements = static_cast<double>(architecture.vocab_size() * architecture.hidden_size());  // the head
+  double elements = 0;
   for (const PlacedLinear& linear : linears_of(architecture))
     elements += static_cast<double>(linear.spec.in * linear.spec.out);
   return elements * static_cast<double>(c10::elementSize(dtype));

@@ -37,11 +37,31 @@ std::vector<PlacedLinear> linears_of(const Architecture& architecture) {
     for (const LinearSpec& linear : block.linears)
       all.push_back({block.path + "." + linear.name, static_cast<int64_t>(layer), linear});
   }
-  if (architecture.head.decoder.empty()) {
+  if (const auto output = output_layer(architecture)) {
+    all.push_back({output->name, -1, *output});
+  } else {
     for (const HeadStage& stage : architecture.head.stages)
       all.push_back({stage.linear.name, -1, stage.linear});
   }
   return all;
+}
+
+std::optional<LinearSpec> output_layer(const Architecture& architecture) {
+  const HeadSpec& head = architecture.head;
+  if (head.decoder.empty()) return std::nullopt;
+  const EmbeddingSpec& e = architecture.embeddings;
+  return LinearSpec{LinearRole::kOutput, head.decoder, e.width, e.rows, !head.decoder_bias.empty()};
+}
+
+std::vector<std::string> trained_modules(const HeadSpec& head) {
+  std::vector<std::string> modules;
+  for (const HeadStage& stage : head.stages) {
+    if (stage.trained_if_absent) continue;
+    for (const std::string& module : stage.modules) {
+      if (std::find(modules.begin(), modules.end(), module) == modules.end()) modules.push_back(module);
+    }
+  }
+  return modules;
 }
 
 std::vector<TiedName> tied_names(const Architecture& architecture) {

@@ -39,6 +39,7 @@ GgufName linear_name(bool interleaves, LinearRole role, int64_t layer, const std
                      int64_t kv_heads) {
   GgufName name;
   name.parameter = path + ".weight";
+  if (role == LinearRole::kOutput) name.stored = "output.weight";
   const char* stored = layer >= 0 ? stored_name(role) : nullptr;
   if (stored == nullptr) return name;
   name.stored = fmt::format("blk.{}.{}.weight", layer, stored);
@@ -61,7 +62,8 @@ class Names {
     for (size_t i = 0; i < architecture_.blocks.size(); ++i)
       add_block(architecture_.blocks[i], static_cast<int64_t>(i));
     add_norm(architecture_.final_norm, "", "output_norm");
-    if (!architecture_.head.decoder.empty()) add(architecture_.head.decoder + ".weight", "output.weight");
+    if (const auto output = output_layer(architecture_))
+      names_.push_back(linear_name(interleaves_, output->role, -1, output->name, 0, 0));
     return std::move(names_);
   }
 
@@ -129,6 +131,11 @@ GgufName gguf_linear_name(const std::string& model_type, LinearRole role, int64_
 
 const std::vector<GgufSetting>& gguf_settings(const std::string& model_type) {
   return facts_of(model_type).settings;
+}
+
+bool gguf_adapts_output(const std::string& model_type, bool is_tied) {
+  const Family* family = find_family(model_type);
+  return family != nullptr && family->gguf.reads_output && (!is_tied || family->gguf.needs_output);
 }
 
 std::vector<GgufName> gguf_names(const ModelConfig& config) {

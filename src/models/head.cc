@@ -42,13 +42,12 @@ Head::Head(const HeadSpec& spec, const std::shared_ptr<Weight>& word_embeddings,
   if (!spec.decoder_bias.empty())
     bias = store.take(spec.decoder_bias, {word_embeddings->out_features()}, Role::kExact,
                       ParameterStore::Init::kZero);
-  if (spec.is_tied) {
-    decoder_ = Linear(spec.decoder, word_embeddings, bias);
-  } else {
-    const LinearSpec decoder{LinearRole::kHead, spec.decoder, word_embeddings->in_features(),
-                             word_embeddings->out_features(), false};
-    decoder_ = store.linear(spec.decoder, decoder);
-  }
+  decoder_spec_ = {LinearRole::kOutput, spec.decoder, word_embeddings->in_features(),
+                   word_embeddings->out_features(), bias.defined()};
+  std::shared_ptr<Weight> matrix = spec.is_tied ? word_embeddings
+                                                : store.weight(spec.decoder + ".weight", decoder_spec_.out,
+                                                               decoder_spec_.in, Role::kMatrix);
+  decoder_ = Linear(spec.decoder, std::move(matrix), bias);
 }
 
 at::Tensor Head::run_stages(at::Tensor x, const ForwardContext& context) const {
@@ -72,12 +71,17 @@ at::Tensor Head::forward(const at::Tensor& hidden, const ForwardContext& context
 
 at::Tensor Head::loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
                           const ForwardContext& context) const {
-  return linear_cross_entropy_sum(run_stages(hidden, context), decoder_, labels, /*chunk_rows=*/0,
+  return linear_cross_entropy_sum(run_stages(hidden, context), decoder_, labels, context, /*chunk_rows=*/0,
                                   spec_.soft_cap);
 }
 
+void Head::untie() {
+  decoder_.weight = std::make_shared<Weight>(*decoder_.weight);
+  spec_.is_tied = false;
+}
+
 void Head::append_sites(std::vector<Site>& sites) {
-  if (is_language_model()) return;
+  if (is_language_model()) return sites.push_back(make_site(decoder_, -1, decoder_spec_));
   for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1, stage.spec.linear));
 }
 
@@ -87,8 +91,8 @@ void Head::append_parameters(std::vector<Parameter>& parameters) const {
     stage.norm.append_parameters(parameters);
   }
   if (!is_language_model()) return;
-  if (!spec_.is_tied) append_linear(decoder_, parameters);
-  if (spec_.is_tied && decoder_.bias.defined()) parameters.push_back({spec_.decoder_bias, decoder_.bias});
+  if (!spec_.is_tied) parameters.push_back({spec_.decoder + ".weight", decoder_.weight});
+  if (decoder_.bias.defined()) parameters.push_back({spec_.decoder_bias, decoder_.bias});
 }
 
 }  // namespace msplora

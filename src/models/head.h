@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,12 +20,14 @@ class Head {
 
   /// hidden [N, hidden_size] -> logits, or the hidden states themselves without a head.
   at::Tensor forward(const at::Tensor& hidden, const ForwardContext& context) const;
-  /// Language models: Σ of cross entropies; logits of frozen decoders never exist as a whole.
+  /// Language models: Σ of cross entropies; logits never exist as a whole.
   at::Tensor loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
                       const ForwardContext& context) const;
 
   /// Module paths that are trained and saved whole beside an adapter.
   const std::vector<std::string>& modules() const { return modules_; }
+  /// Gives the output layer, which is the table of words, a weight of its own with the same values.
+  void untie();
   void append_sites(std::vector<Site>& sites);
   void append_parameters(std::vector<Parameter>& parameters) const;
 
@@ -42,6 +45,7 @@ class Head {
   HeadSpec spec_;
   std::vector<Stage> stages_;
   Linear decoder_;
+  LinearSpec decoder_spec_;
   std::vector<std::string> modules_;
 };
 

@@ -122,7 +122,11 @@ int64_t transient_bytes(const Architecture& architecture, const MemoryQuestion& 
   const int64_t logits = default_logit_rows(question.tokens_per_batch, d, architecture.vocab_size());
   const int64_t of_head =
       d * question.tokens_per_batch + architecture.vocab_size() * std::min(logits, question.tokens_per_batch);
-  return question.bytes_per_weight * std::max(of_block, of_head);
+  // Factors of an update of the output layer, scaled and turned for a chunk, and the gradients of one and
+  // all.
+  const int64_t copies = question.adapted.contains(LinearRole::kOutput) ? 5 : 0;
+  const int64_t of_update = 4 * copies * question.rank * architecture.vocab_size();
+  return std::max(question.bytes_per_weight * of_block, question.bytes_per_weight * of_head + of_update);
 }
 
 }  // namespace

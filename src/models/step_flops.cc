@@ -27,9 +27,14 @@ int stage_of(LinearRole role) {
       return 3;
     case LinearRole::kEmbedding:
     case LinearRole::kHead:
+    case LinearRole::kOutput:
       return 0;
   }
   return 0;
+}
+
+bool is_behind_blocks(LinearRole role) {
+  return role == LinearRole::kHead || role == LinearRole::kOutput;
 }
 
 // A layer as a pass meets it: `run` is the block's place in the pass, or -1 outside the blocks.
@@ -43,7 +48,7 @@ std::vector<Met> layers_of_pass(const std::vector<PlacedLinear>& linears, const 
   std::vector<Met> met, behind;
   for (size_t i = 0; i < linears.size(); ++i) {
     if (linears[i].layer < 0) {
-      (linears[i].spec.role == LinearRole::kHead ? behind : met).push_back({i, -1});
+      (is_behind_blocks(linears[i].spec.role) ? behind : met).push_back({i, -1});
     } else if (count[static_cast<size_t>(linears[i].layer)]++ == 0) {
       first[static_cast<size_t>(linears[i].layer)] = i;
     }
@@ -75,7 +80,7 @@ Frontier frontier_of(const std::vector<PlacedLinear>& linears, const std::vector
   for (const auto& [i, run] : pass) {
     if (i >= question.sites.size()) continue;
     const SiteWork& work = question.sites[i];
-    if (linears[i].spec.role == LinearRole::kHead || (!work.has_adapter && !work.trains_weight)) continue;
+    if (is_behind_blocks(linears[i].spec.role) || (!work.has_adapter && !work.trains_weight)) continue;
     const int stage = stage_of(linears[i].spec.role);
     if (run < first.run || (run == first.run && stage < first.stage)) first = {run, stage};
   }
@@ -134,13 +139,14 @@ StepFlops count_step_flops(const Architecture& architecture, const StepQuestion&
   for (const auto& [i, run] : pass) {
     const PlacedLinear& linear = linears[i];
     const SiteWork work = i < question.sites.size() ? question.sites[i] : SiteWork{};
-    const bool is_head = linear.spec.role == LinearRole::kHead;
+    const bool is_head = is_behind_blocks(linear.spec.role);
     const int stage = is_head ? 0 : stage_of(linear.spec.role);
     const bool asks_one_row = stage > 0 || linear.spec.role == LinearRole::kQuery;
     const bool is_narrow = question.reads_one_row && (is_head || (run == last && asks_one_row));
     const bool is_of_positions =
         linear.spec.role == LinearRole::kPositionKey || linear.spec.role == LinearRole::kPositionQuery;
     double rows = is_of_positions ? 0.0 : is_narrow ? sizes.sequences : sizes.tokens;
+    if (linear.spec.role == LinearRole::kOutput) rows = static_cast<double>(question.predicted_tokens);
     if (linear.layer >= 0)
       rows +=
           relative_rows(architecture, linear.spec, architecture.blocks[static_cast<size_t>(linear.layer)]);
@@ -157,11 +163,6 @@ StepFlops count_step_flops(const Architecture& architecture, const StepQuestion&
     const bool is_repeated = question.checkpoint_activations && !is_head && run >= frontier.run;
     if (is_repeated) flops.recomputation += product + 2 * rows * rank * (in + out);
   }
-  const double head = 2 * static_cast<double>(question.predicted_tokens) *
-                      static_cast<double>(architecture.hidden_size()) *
-                      static_cast<double>(architecture.vocab_size());
-  flops.linear_forward += head;
-  if (frontier.run <= last) flops.linear_backward += head;
   const int terms = (architecture.relative.has_keys ? 1 : 0) + (architecture.relative.has_queries ? 1 : 0);
   for (int64_t run = 0; run <= last; ++run) {
     const size_t block = architecture.block_of_run(static_cast<size_t>(run));

@@ -3,7 +3,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
+#include <fmt/format.h>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/model_parts.h"
@@ -133,6 +135,24 @@ std::vector<Site> Transformer::sites() {
   }
   head_.append_sites(sites);
   return sites;
+}
+
+void Transformer::untie() {
+  HeadSpec& head = mutable_architecture().head;
+  if (!head.is_tied) return;
+  ModelConfig untied = config();
+  untied.raw["tie_word_embeddings"] = false;
+  if (describe(untied, task()).head.is_tied) {
+    throw Error(
+        ErrorCode::kModel, head.decoder,
+        fmt::format("is the table of words in every model of type {}, so that its files have no place "
+                    "for a matrix of its own",
+                    untied.model_type),
+        "use the adapter without merging it");
+  }
+  head_.untie();
+  head.is_tied = false;
+  mutable_config() = std::move(untied);
 }
 
 std::vector<Parameter> Transformer::parameters() {

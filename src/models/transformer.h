@@ -29,6 +29,7 @@ class Transformer : public Model {
                     std::span<const KeyValueCache::Sequence> sequences) override;
   std::vector<Site> sites() override;
   std::vector<Parameter> parameters() override;
+  void untie() override;
   std::vector<std::string> head_modules() const override { return head_.modules(); }
 
  private:

@@ -160,6 +160,12 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
   return y;
 }
 
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels, double soft_cap) {
+  at::Tensor exact = logits.to(exact_dtype(logits));
+  if (soft_cap > 0) exact = at::tanh(exact / soft_cap) * soft_cap;
+  return at::nll_loss(at::log_softmax(exact, 1), labels, {}, at::Reduction::Sum);
+}
+
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
                                     const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows,
                                     double soft_cap) {
@@ -169,10 +175,8 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& 
     const at::Tensor of_chunk = labels.narrow(0, begin, count);
     const auto loss = [weight, bias, of_chunk, soft_cap](const at::Tensor& rows) {
       const at::ScalarType dtype = rows.scalar_type();
-      at::Tensor logits =
-          at::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias).to(exact_dtype(rows));
-      if (soft_cap > 0) logits = at::tanh(logits / soft_cap) * soft_cap;
-      return at::nll_loss(at::log_softmax(logits, 1), of_chunk, {}, at::Reduction::Sum);
+      const at::Tensor logits = at::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
+      return cross_entropy_sum(logits, of_chunk, soft_cap);
     };
     const at::Tensor part = recompute_in_backward(hidden.narrow(0, begin, count), loss);
     sum = sum.defined() ? sum + part : part;

@@ -42,6 +42,8 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
                           const at::Tensor& down, const at::Tensor& up,
                           const std::vector<kernels::LowRankSlice>& slices, const WeightNoise& noise);
 
+/// Σ of cross entropies of logits under a soft cap (0: none), in float32 (float64); every row has a label.
+at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels, double soft_cap);
 /// Of rows that all have a label. Chunks of logits are computed again in the backward pass.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
                                     const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows,

@@ -156,7 +156,8 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
 
 kernels::DropoutMask dropout_mask(const ForwardContext& context, double p, uint64_t stream) {
   if (!context.training || p <= 0.0) return {};
-  return {context.dropout_key(stream), p};
+  const uint64_t key = context.dropout_key(stream);
+  return {context.part == 0 ? key : mix_seed(key, context.part), p};
 }
 
 at::Tensor dropout(const at::Tensor& x, const kernels::DropoutMask& mask) {

@@ -240,7 +240,8 @@ at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) c
     return run_layer(x, packed ? at::Tensor() : weight->values(), bias, stacked, noise, std::move(packed));
   };
   if (!update) return plain({}, {});
-  if (update->observe_input && context.training && !is_recomputing()) update->observe_input(x);
+  const bool is_whole = context.part == 0 && !is_recomputing();
+  if (update->observe_input && context.training && is_whole) update->observe_input(x);
   const Stacked stacked = detail::stack(detail::terms_of(*update), context);
   const WeightNoise noise = noise_of(update->noise.get(), context);
   at::Tensor y;

@@ -1,5 +1,6 @@
 #include "msplora/nn/linear_cross_entropy.h"
 
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <ATen/TensorOperators.h>
@@ -16,6 +17,7 @@
 #include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
+#include "nn/graph_leaves.h"
 #include "nn/labels.h"
 #include "nn/packed_linear.h"
 
@@ -30,6 +32,10 @@ using Product = c10::intrusive_ptr<detail::PackedLinear>;
 
 /// Fewer rows do not pay for reading the head's matrix.
 constexpr int64_t kFewestRows = 128;
+
+bool is_composed_loss(const at::Tensor& x) {
+  return detail::is_composed(x, {kernels::Kernel::cross_entropy_rows});
+}
 
 struct Gradients {
   at::Tensor hidden, weight, bias;  // undefined where not asked for
@@ -129,23 +135,150 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
   }
 };
 
+/// Which rows have a label, and theirs, where the hidden states lie.
+struct Counted {
+  at::Tensor rows, labels;
+  int64_t chunk = 0;
+
+  Counted(const at::Tensor& hidden, const at::Tensor& all, int64_t classes, int64_t chunk_rows) {
+    detail::check_labels(all, classes);
+    const at::Tensor counted = all.ne(kIgnoredLabel).nonzero().squeeze(1);
+    rows = counted.to(hidden.device());
+    labels = all.index_select(0, counted).to(hidden.device());
+    chunk = chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), classes);
+  }
+};
+
 /// `weight` may be undefined beside a product.
 at::Tensor loss_of(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
                    const at::Tensor& labels, int64_t chunk_rows, double soft_cap, Product product) {
-  const int64_t classes = product ? product->out_features() : weight.size(0);
-  detail::check_labels(labels, classes);
-  const at::Tensor counted = labels.ne(kIgnoredLabel).nonzero().squeeze(1);
-  const at::Tensor rows = counted.to(hidden.device()),
-                   kept_labels = labels.index_select(0, counted).to(hidden.device());
-  const int64_t chunk =
-      chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), classes);
-  if (detail::is_composed(hidden, {kernels::Kernel::cross_entropy_rows})) {
-    return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, rows), weight, bias, kept_labels,
-                                                      chunk, soft_cap);
+  const Counted counted(hidden, labels, product ? product->out_features() : weight.size(0), chunk_rows);
+  if (is_composed_loss(hidden)) {
+    return detail::composed::linear_cross_entropy_sum(hidden.index_select(0, counted.rows), weight, bias,
+                                                      counted.labels, counted.chunk, soft_cap);
   }
-  return detail::apply_function<LinearCrossEntropyFunction>(hidden, detail::or_empty(weight),
-                                                            detail::or_empty(bias), rows, kept_labels, chunk,
-                                                            soft_cap, std::move(product));
+  return detail::apply_function<LinearCrossEntropyFunction>(
+      hidden, detail::or_empty(weight), detail::or_empty(bias), counted.rows, counted.labels, counted.chunk,
+      soft_cap, std::move(product));
+}
+
+/// A number and its gradients by some tensors, which are undefined where it does not depend on one.
+struct Known : torch::CustomClassHolder {
+  at::Tensor value;
+  variable_list gradients;
+};
+
+struct KnownGradientsFunction : torch::autograd::Function<KnownGradientsFunction> {
+  static at::Tensor forward(AutogradContext* ctx, at::TensorList, c10::intrusive_ptr<Known> known) {
+    ctx->save_for_backward(known->gradients);
+    return known->value;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    variable_list scaled;
+    for (const at::Tensor& gradient : ctx->get_saved_variables())
+      scaled.push_back(gradient.defined() ? gradient * grads[0] : Variable());
+    scaled.emplace_back();
+    return scaled;
+  }
+};
+
+/// The loss behind a layer with an update, which runs forwards and back chunk by chunk: what remains of a
+/// chunk are its loss and gradients.
+class AdaptedHead {
+ public:
+  /// `hidden`: the rows that have a label.
+  AdaptedHead(const Linear& layer, const at::Tensor& hidden, double soft_cap)
+      : layer_(layer),
+        hidden_(hidden),
+        soft_cap_(soft_cap),
+        loss_(at::zeros({}, hidden.options().dtype(at::kDouble).requires_grad(false))) {
+    if (hidden.requires_grad() && at::GradMode::is_enabled())
+      d_hidden_ = at::empty_like(hidden, hidden.options().requires_grad(false));
+  }
+
+  void add(int64_t begin, int64_t end, const at::Tensor& labels, const ForwardContext& context) {
+    const at::Tensor part = hidden_.slice(0, begin, end).detach().requires_grad_(d_hidden_.defined());
+    const at::Tensor logits = layer_.forward(part, context);
+    const bool with_gradient = logits.requires_grad();
+    if (is_composed_loss(logits)) {
+      const at::Tensor loss = detail::composed::cross_entropy_sum(logits, labels, soft_cap_);
+      loss_ += loss.detach();
+      if (with_gradient) differentiate(part, loss, {}, begin, end);
+      return;
+    }
+    // They become their own gradient, unless the update may need its output.
+    at::Tensor d_logits = logits.detach().contiguous();
+    if (layer_.update->transform_output && with_gradient) d_logits = d_logits.clone();
+    const at::Tensor losses = at::empty({end - begin}, loss_.options());
+    detail::dispatch(d_logits, "linear_cross_entropy", [&](auto t) {
+      using T = decltype(t);
+      detail::kernels_of<T>(d_logits).cross_entropy_rows({end - begin, d_logits.size(1), soft_cap_,
+                                                          data<int64_t>(labels), with_gradient,
+                                                          data<T>(d_logits), data<double>(losses)});
+    });
+    loss_ += losses.sum();
+    if (with_gradient) differentiate(part, logits, d_logits, begin, end);
+  }
+
+  at::Tensor loss() {
+    const auto known = c10::make_intrusive<Known>();
+    known->value = loss_.to(detail::exact_dtype(hidden_));
+    variable_list inputs;
+    if (d_hidden_.defined()) {
+      inputs.push_back(hidden_);
+      known->gradients.push_back(d_hidden_);
+    }
+    inputs.insert(inputs.end(), leaves_.begin(), leaves_.end());
+    known->gradients.insert(known->gradients.end(), gradients_.begin(), gradients_.end());
+    if (inputs.empty()) return known->value;
+    return KnownGradientsFunction::apply(at::TensorList(inputs), known);
+  }
+
+ private:
+  /// Adds the gradients of a chunk; `seed` is that of its output, undefined for a number.
+  void differentiate(const at::Tensor& part, const at::Tensor& output, const at::Tensor& seed, int64_t begin,
+                     int64_t end) {
+    if (!is_known_) leaves_ = detail::leaves_of({output}, {part});
+    variable_list wanted = leaves_;
+    if (d_hidden_.defined()) wanted.push_back(part);
+    variable_list found = torch::autograd::grad({output}, wanted, {seed}, /*retain_graph=*/false,
+                                                /*create_graph=*/false, /*allow_unused=*/true);
+    if (d_hidden_.defined()) {
+      d_hidden_.slice(0, begin, end).copy_(found.back());
+      found.pop_back();
+    }
+    for (size_t i = 0; i < found.size() && is_known_; ++i) {
+      if (found[i].defined()) gradients_[i] = gradients_[i].defined() ? gradients_[i] + found[i] : found[i];
+    }
+    if (!is_known_) gradients_ = std::move(found);
+    is_known_ = true;
+  }
+
+  const Linear& layer_;
+  const at::Tensor& hidden_;
+  double soft_cap_;
+  at::Tensor loss_, d_hidden_;
+  bool is_known_ = false;  // which leaves there are
+  variable_list leaves_, gradients_;
+};
+
+at::Tensor adapted_loss(const at::Tensor& hidden, const Linear& head, const Counted& counted, double soft_cap,
+                        ForwardContext context) {
+  const ProfileScope scope("head and loss");
+  const int64_t rows = counted.rows.size(0);
+  if (rows == 0) {  // 0, with a graph
+    const at::Tensor logits = head.forward(at::zeros({1, hidden.size(1)}, hidden.options()), context);
+    return (logits.sum() * 0.0 + hidden.sum() * 0.0).to(detail::exact_dtype(hidden));
+  }
+  const at::Tensor kept = rows == hidden.size(0) ? hidden.contiguous() : hidden.index_select(0, counted.rows);
+  if (head.update->observe_input && context.training) head.update->observe_input(kept);
+  AdaptedHead adapted(head, kept, soft_cap);
+  for (int64_t begin = 0; begin < rows; begin += counted.chunk) {
+    const int64_t end = std::min(rows, begin + counted.chunk);
+    ++context.part;
+    adapted.add(begin, end, counted.labels.slice(0, begin, end), context);
+  }
+  return adapted.loss();
 }
 
 }  // namespace
@@ -164,7 +297,10 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& 
 }
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const Linear& head, const at::Tensor& labels,
-                                    int64_t chunk_rows, double soft_cap) {
+                                    const ForwardContext& context, int64_t chunk_rows, double soft_cap) {
+  if (head.update)
+    return adapted_loss(hidden, head, Counted(hidden, labels, head.out_features(), chunk_rows), soft_cap,
+                        context);
   Product product = detail::frozen_product(head, hidden);
   const at::Tensor weight = product ? at::Tensor() : head.weight->values();
   return loss_of(hidden, weight, head.bias, labels, chunk_rows, soft_cap, std::move(product));

@@ -3,23 +3,21 @@
 #include <c10/core/GradMode.h>
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <algorithm>
 #include <memory>
 #include <type_traits>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
+#include "nn/graph_leaves.h"
 
 namespace msplora {
 namespace {
 
-using torch::autograd::AccumulateGrad;
 using torch::autograd::Node;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
@@ -44,28 +42,6 @@ auto make_node() {
 /// x as a leaf of a graph of its own.
 at::Tensor as_leaf(const at::Tensor& x, bool requires_grad) {
   return x.detach().requires_grad_(requires_grad);
-}
-
-/// The leaves that the outputs were computed from, without the inputs, in the order in which they are found.
-std::vector<at::Tensor> leaves_of(const variable_list& outputs, const variable_list& inputs) {
-  std::vector<at::Tensor> leaves;
-  std::unordered_set<const Node*> seen;
-  std::vector<Node*> open;
-  for (const at::Tensor& output : outputs) open.push_back(output.grad_fn().get());
-  while (!open.empty()) {
-    Node* node = open.back();
-    open.pop_back();
-    if (node == nullptr || !seen.insert(node).second) continue;
-    if (const auto* leaf = dynamic_cast<const AccumulateGrad*>(node)) {
-      const bool is_input = std::any_of(inputs.begin(), inputs.end(), [&](const at::Tensor& input) {
-        return leaf->variable.is_same(input);
-      });
-      if (!is_input) leaves.push_back(leaf->variable);
-      continue;
-    }
-    for (const torch::autograd::Edge& edge : node->next_edges()) open.push_back(edge.function.get());
-  }
-  return leaves;
 }
 
 struct Recomputing {
@@ -158,7 +134,7 @@ std::vector<at::Tensor> recompute_in_backward(const std::vector<at::Tensor>& inp
     const variable_list with_graph = part(own);
     const auto has_graph = [](const at::Tensor& output) { return output.requires_grad(); };
     if (std::none_of(with_graph.begin(), with_graph.end(), has_graph)) return with_graph;
-    node->leaves = leaves_of(with_graph, own);
+    node->leaves = detail::leaves_of(with_graph, own);
     for (const at::Tensor& output : with_graph) outputs.push_back(output.variable_data());
   }
   node->set_next_edges(torch::autograd::collect_next_edges(inputs, node->leaves));

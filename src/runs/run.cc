@@ -22,9 +22,13 @@ namespace {
 void check_adapter(Run& run, ModelTask head, ErrorList& errors) {
   run.recipe.adapter = with_default_targets(run.recipe.adapter, run.config.model_type);
   attempt(errors, [&] {
-    run.planned = count_parameters(run.recipe.adapter, sites_of_shape(run.config, ModelTask::kNone),
-                                   describe(run.config).num_layers(), attention_heads(run.config),
-                                   kDefaultHeadModules, parameters_of_shape(run.config, head));
+    // A classifier's head is trained whole, whatever it consists of.
+    const Architecture shape =
+        describe(run.config, head == ModelTask::kSequenceClassification ? ModelTask::kNone : head);
+    run.planned = count_parameters(
+        run.recipe.adapter, sites_of_shape(shape), shape.num_layers(), attention_heads(run.config),
+        head == ModelTask::kSequenceClassification ? kDefaultHeadModules : trained_modules(shape.head),
+        parameters_of_shape(run.config, head));
   });
 }
 

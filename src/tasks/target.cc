@@ -18,6 +18,7 @@ AdapterTarget target_of(Model& model, const std::string& base_name) {
   target.parameters = model.parameters();
   target.head_modules = model.head_modules();
   target.ties = tied_names(model.architecture());
+  target.untie = [&model] { model.untie(); };
   target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
   return target;
 }

@@ -109,6 +109,7 @@ TEST(TargetModules, AllLinearTakesBlocksAndNoHeads) {
       12u);
   auto decoder = testing::llama_sites(2, 16);
   decoder.push_back(site("lm_head"));
+  decoder.back().role = LinearRole::kOutput;
   EXPECT_EQ(detail::match_targets(list({"all-linear"}), decoder, {}, Strictness::kStrict, errors).size(),
             14u);
   EXPECT_TRUE(errors.empty());

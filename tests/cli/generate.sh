@@ -32,7 +32,7 @@ cat > sft.yaml <<RECIPE
 model: {path: $decoder}
 task: {type: sft}
 data: {train: blue.txt, max_length: 64}
-adapter: {method: lora, rank: 8, alpha: 32, target_modules: [q_proj, v_proj, down_proj]}
+adapter: {method: lora, rank: 8, alpha: 32, target_modules: [q_proj, v_proj, down_proj, lm_head]}
 train: {epochs: 10, batch_size: 8, lr: 1.0e-2}
 output: {dir: blue}
 RECIPE
@@ -41,6 +41,12 @@ expect 0 '"labels"' -- "$MSPLORA" data preview sft.yaml --json
 expect 0 -- "$MSPLORA" train sft.yaml
 expect 0 "is blue" -- "$MSPLORA" generate --model "$decoder" --adapter blue/adapter --prompt "The answer" --max-new-tokens 8
 expect 0 "is blue" -- "$MSPLORA" generate --model "$decoder" --adapter blue/adapter-native --merge --prompt "The answer" --max-new-tokens 8
+# The output layer is tied to the table of words until it is merged.
+expect 0 -- "$MSPLORA" merge --model "$decoder" --adapter blue/adapter-native --output merged
+grep -q '"tie_word_embeddings": false' merged/config.json || fail "the merged output layer is tied"
+expect 0 "is blue" -- "$MSPLORA" generate --model merged --prompt "The answer" --max-new-tokens 8
+expect 0 -- "$MSPLORA" merge --model "$decoder" --adapter blue/adapter --format gguf --type f32 --output merged.gguf
+expect 0 "is blue" -- "$MSPLORA" generate --model merged.gguf --prompt "The answer" --max-new-tokens 8
 printf '{"prompt": "The answer", "adapter": "blue"}\n{"prompt": "The answer", "adapter": ""}\n' > both.jsonl
 "$MSPLORA" generate --model "$decoder" --adapter blue=blue/adapter --prompts both.jsonl --max-new-tokens 8 --json > adapters.txt 2> err.txt ||
   { cat err.txt >&2; fail "an adapter by name"; }

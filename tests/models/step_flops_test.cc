@@ -149,6 +149,31 @@ TEST(StepFlops, WindowsLimitThePairsOfABlock) {
   EXPECT_DOUBLE_EQ(count_step_flops(architecture, question).attention_forward, 4 * 8 * (sliding + 6));
 }
 
+// Width 4 and 10 words; three tokens are predicted. The output layer alone is adapted, then a layer below
+// too.
+TEST(StepFlops, TheOutputLayerOfALanguageModel) {
+  SmallEncoder m;
+  const ModelConfig config = model_test::small_config("llama", {{"vocab_size", 10},
+                                                                {"hidden_size", 4},
+                                                                {"num_hidden_layers", 2},
+                                                                {"num_attention_heads", 2},
+                                                                {"intermediate_size", 8},
+                                                                {"max_position_embeddings", 8}});
+  m.architecture = describe(config, ModelTask::kCausalLm);
+  m.sites = sites_of_shape(m.architecture);
+  m.question.sites.assign(m.sites.size(), {});
+  const double blocks = m.count().linear_forward;
+  m.question.predicted_tokens = 3;
+  const double head = 2 * 3 * 4 * 10;
+  EXPECT_DOUBLE_EQ(m.count().linear_forward, blocks + head);
+  m.work("lm_head") = {2, true, false};
+  EXPECT_DOUBLE_EQ(m.count().linear_backward, 0.0);
+  EXPECT_DOUBLE_EQ(m.count().low_rank, 2 * 3 * 2 * (4 + 10) + 2 * 3 * 2 * (4 + 2 * 10));
+  EXPECT_DOUBLE_EQ(m.count().recomputation, 0.0);
+  m.work("layers.1.mlp.down_proj") = {1, true, false};
+  EXPECT_DOUBLE_EQ(m.count().linear_backward, head);
+}
+
 // 84.9 M weights in 12 blocks and 4096 tokens: 0.696 TF forward (docs/performance.md).
 TEST(StepFlops, RobertaBase) {
   const Architecture architecture = describe(known_model_shape("roberta-base"));

@@ -187,7 +187,7 @@ TEST(LinearCrossEntropy, PackedHeadEqualsHeadThenLoss) {
     const at::Tensor expected = cross_entropy_sum(
         at::linear(exact, head.weight->values().to(at::kDouble), head.bias.to(at::kDouble)), labels);
     expected.backward();
-    const at::Tensor loss = linear_cross_entropy_sum(hidden, head, labels);
+    const at::Tensor loss = linear_cross_entropy_sum(hidden, head, labels, {});
     loss.backward();
     EXPECT_NEAR(loss.item<double>(), expected.item<double>(), tolerance * expected.item<double>());
     EXPECT_LT(difference(hidden.grad().to(at::kDouble), exact.grad()),

@@ -176,6 +176,26 @@ TEST_P(MergeIntoGguf, AnAdapterFileIsReadAsWhatItWas) {
   }
 }
 
+// All of these models are tied, and are no longer once their output layer has been adapted.
+TEST_P(MergeIntoGguf, AnAdaptedOutputLayerHasATensorOfItsOwn) {
+  {
+    TunedModel plain = open_tuned(base());
+    AdapterConfig config;
+    config.method = "lora";
+    config.target_modules = default_target_modules(GetParam());
+    config.target_modules.push_back("lm_head");
+    const auto adapter = create_adapter(config, target_of(*plain.model, "base"), 1);
+    const c10::NoGradGuard no_grad;
+    for (const TrainableTensor& entry : adapter->trainable())
+      at::Tensor(entry.tensor).add_(at::randn(entry.tensor.sizes()) * 0.2);
+    save_peft_adapter(*adapter, path("peft"));
+  }
+  EXPECT_LT(relative(merge_into_gguf(tuned(base()), base(), path("f32.gguf"), "f32")), 1e-5);
+  EXPECT_NE(GgufFile::open(path("f32.gguf"))->find("output.weight"), nullptr);
+  EXPECT_LT(relative(merge_into(tuned(base()), base(), path("out"), "float32")), 1e-5);
+  EXPECT_FALSE(describe(load_model_config(path("out")), ModelTask::kCausalLm).head.is_tied);
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, MergeIntoGguf, ::testing::Values("llama", "gpt2", "qwen3"),
                          [](const auto& info) { return info.param; });
 

@@ -91,10 +91,12 @@ class InstructionStep
       return;
     }
     AdapterConfig config;
-    config.method = method;
+    const bool adapts_output = std::string(method) == "lora_output";
+    config.method = adapts_output ? "lora" : method;
     config.rank = 4;
     config.alpha = 8;
     config.target_modules = {"all-linear"};
+    if (adapts_output) config.target_modules = {"q_proj", "lm_head"};
     adapter_ = create_adapter(config, target_of(*model_), 3);
     trained_ = adapter_->trainable();
     RandomStream random(5, "factors");
@@ -209,7 +211,7 @@ std::string case_name(const testing::TestParamInfo<InstructionStep::ParamType>& 
 
 INSTANTIATE_TEST_SUITE_P(Models, InstructionStep,
                          ::testing::Combine(::testing::Values("llama", "mistral", "gemma3_text"),
-                                            ::testing::Values("lora", "msplora", "full"),
+                                            ::testing::Values("lora", "lora_output", "msplora", "full"),
                                             ::testing::Values(at::kDouble, at::kFloat, at::kBFloat16)),
                          case_name);
 

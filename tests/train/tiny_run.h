@@ -78,7 +78,8 @@ inline Batch batch_of(const Task& task, const std::vector<TokenizedExample>& exa
 /// Trains an adapter on causal language modelling: the loss afterwards, as a share of that before.
 inline double share_of_loss_left(Model& model, Adapter& adapter,
                                  const std::vector<TokenizedExample>& examples, int64_t batch_size,
-                                 TrainOptions options, const std::filesystem::path& directory) {
+                                 TrainOptions options, const std::filesystem::path& directory,
+                                 bool resume = false) {
   BatchOptions batches;
   batches.batch_size = batch_size;
   const auto task = make_task("causal_lm", {});
@@ -86,6 +87,7 @@ inline double share_of_loss_left(Model& model, Adapter& adapter,
   const double before = data.evaluate().metrics[0].second;
   TrainerSetup setup;
   setup.directory = directory;
+  setup.resume = resume;
   setup.method = adapter.config().method;
   setup.trainable = adapter.trainable();
   setup.adapter = &adapter;

@@ -56,6 +56,7 @@ struct AdapterTarget {
   std::vector<Parameter> parameters;      // every parameter of the model, its own
   std::vector<std::string> head_modules;  // trained and saved whole, e.g. {"classifier"}
   std::vector<TiedName> ties;             // other names that Hugging Face has for some of the parameters
+  std::function<void()> untie;            // gives tied layers matrices of their own (Model::untie)
 };
 
 /// Where training stands, given to adapters that react to it.
@@ -231,15 +232,13 @@ struct ParameterCount {
   std::vector<std::vector<int64_t>> owners;  // per level: layer indices that own a tensor
   int64_t total_at_end = 0;                  // after what the method drops during training (merges of ASLoRA)
 };
-/// Throws like create_adapter. `head_modules` are never targeted; the default names the heads of Hugging Face
-/// models. `heads` is needed by methods whose factors know of attention heads.
+/// Throws like create_adapter. `head_modules` are never targeted; the default names the heads of Hugging
+/// Face's classifiers. `heads` is needed by methods whose factors know of attention heads.
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers, const AttentionHeads& heads,
-                                const std::vector<std::string>& head_modules = {"classifier", "score",
-                                                                                "lm_head", "cls"});
+                                const std::vector<std::string>& head_modules = {"classifier", "score"});
 ParameterCount count_parameters(const AdapterConfig& config, const std::vector<Site>& sites,
                                 int64_t num_layers,
-                                const std::vector<std::string>& head_modules = {"classifier", "score",
-                                                                                "lm_head", "cls"});
+                                const std::vector<std::string>& head_modules = {"classifier", "score"});
 
 }  // namespace msplora

@@ -82,7 +82,8 @@ struct AdapterConfig {
     visitor(
         "target_modules", target_modules,
         "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer but "
-        "heads. Empty: those of the model's family: query and value (BERT, RoBERTa), q_proj and v_proj "
+        "heads and output layers. Empty: those of the model's family: query and value (BERT, RoBERTa), "
+        "q_proj and v_proj "
         "(Llama, Mistral, Qwen)");
     visitor("target_modules_regex", target_modules_regex,
             "Regular expression over the full module path, instead of target_modules");

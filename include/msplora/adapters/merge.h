@@ -20,8 +20,9 @@ struct MergeReport {
 /// Each weight (and bias, where the method changes it) becomes round(W + delta_W): the sum is formed in
 /// float32 and rounded once, to `stored_dtype`, the type that the model will be saved in. The model keeps its
 /// own dtype. Weights are replaced, not written into, so those mapped from a file stay as they are on disk.
-/// Throws Error{kNumerics} naming the site when a merged tensor is not
-/// finite, Error{kUsage} when the adapter gives a bias to a layer that has none; the model is unchanged then.
+/// An adapted output layer that was tied to the table of words is tied no more (Model::untie). Throws
+/// Error{kNumerics} naming the site when a merged tensor is not finite, Error{kUsage} when the adapter gives
+/// a bias to a layer that has none, and as Model::untie; the model is unchanged then.
 MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype);
 
 /// Logits of every sample, without dropout and without a graph.

@@ -12,8 +12,8 @@
 /// What is known of a method before there is a model: what programs that plan, describe and compare runs ask.
 namespace msplora {
 
-/// Last components of the paths that Hugging Face's models have their heads under.
-inline const std::vector<std::string> kDefaultHeadModules = {"classifier", "score", "lm_head", "cls"};
+/// Last components of the paths that Hugging Face's classifiers have their heads under.
+inline const std::vector<std::string> kDefaultHeadModules = {"classifier", "score"};
 
 /// count_parameters for every method: those that train parameters of the base itself (full, bitfit) count
 /// them among `parameters`, of which names and shapes are read alone (parameters_of_shape). Throws like

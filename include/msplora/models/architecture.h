@@ -196,8 +196,13 @@ struct PlacedLinear {
   LinearSpec spec;
 };
 /// Every layer that an adapter may change, in order of execution: the projection of the embeddings, those of
-/// the blocks, those of a classifier's head.
+/// the blocks, those of a classifier's head or the output layer of a language model.
 std::vector<PlacedLinear> linears_of(const Architecture& architecture);
+/// The layer that gives a language model's logits; full path as its name.
+std::optional<LinearSpec> output_layer(const Architecture& architecture);
+
+/// The modules of a head that are trained whatever the checkpoint has.
+std::vector<std::string> trained_modules(const HeadSpec& head);
 
 /// Another name of a parameter: Hugging Face's models have the matrix under both, files under the second.
 struct TiedName {

@@ -21,7 +21,11 @@ std::string gguf_architecture(const std::string& model_type);
 /// Throws Error{kModel} for models that GGUF files are not known of.
 std::vector<GgufName> gguf_names(const ModelConfig& config);
 
-/// The weight of one linear layer of a block, as gguf_names() has it; `stored` is empty where models of this
+/// Whether llama.cpp finds an output layer of its own in models of this type, which an adapter may change:
+/// where it is the table of words, most files do without one.
+bool gguf_adapts_output(const std::string& model_type, bool is_tied);
+
+/// The weight of one linear layer, as gguf_names() has it; `stored` is empty where models of this
 /// type have no such tensor. Biases have the same name and treatment, with ".bias" at the end.
 GgufName gguf_linear_name(const std::string& model_type, LinearRole role, int64_t layer,
                           const std::string& path, int64_t heads, int64_t kv_heads);

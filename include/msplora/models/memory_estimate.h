@@ -11,7 +11,7 @@ namespace msplora {
 struct MemoryQuestion {
   int64_t trainable_parameters = 0;  // of adapter, biases and head, or of the whole model
   bool trains_base = false;          // all of the base, without an adapter
-  std::set<LinearRole> adapted;      // roles of the blocks' layers that have an update
+  std::set<LinearRole> adapted;      // roles of the layers that have an update
   int64_t rank = 0;                  // of one update, all levels together
   int64_t tokens_per_batch = 4096;   // T: tokens of a micro-batch
   int64_t bytes_per_weight = 4;      // 4: float32, 2: bfloat16; of frozen weights and activations
@@ -47,7 +47,7 @@ int64_t count_base_parameters(const Architecture& architecture);
 ///       update that nothing else keeps, and 4 bytes for each of an update's ranks
 ///     with checkpoint_activations the inputs of all blocks, and s of one
 ///     transients: gradients of the block that runs, or the rows of logits that a causal language model forms
-///       at a time (default_logit_rows)
+///       at a time (default_logit_rows), with the factors and gradients of an update of its output layer
 ///   shared       = the smaller of 4 n and what blocks keep: gradients take the place of activations that
 ///       backward has freed
 ///

@@ -31,7 +31,7 @@ class Model {
   virtual at::Tensor forward(const PackedInput& input, const ForwardContext& context) = 0;
 
   /// Language models: Σ of the cross entropies of labels, int64, one for each row of forward(). A float32
-  /// (float64) scalar. Where the head is frozen, its logits never exist as a whole.
+  /// (float64) scalar. The logits never exist as a whole.
   virtual at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
                               const ForwardContext& context) = 0;
 
@@ -49,6 +49,11 @@ class Model {
   /// Every parameter under its Hugging Face name; a tied one is listed once, under the name it is stored by.
   /// Tensors and weights are the model's own.
   virtual std::vector<Parameter> parameters() = 0;
+
+  /// Gives the output layer of a language model a matrix of its own, with the values of the table of words
+  /// that it was tied to; parameters(), architecture() and config() (tie_word_embeddings: false) then say so.
+  /// Nothing where it has one. Throws Error{kModel} for models that are tied whatever their config.json says.
+  virtual void untie() = 0;
 
   /// Module paths of the head (e.g. {"classifier"}): trained and saved whole beside an adapter.
   virtual std::vector<std::string> head_modules() const = 0;
@@ -69,6 +74,8 @@ class Model {
         architecture_(std::move(architecture)),
         compute_dtype_(compute_dtype),
         device_(device) {}
+
+  Architecture& mutable_architecture() { return architecture_; }
 
  private:
   ModelConfig config_;

@@ -20,13 +20,13 @@ struct StepQuestion {
   std::vector<SiteWork> sites;     // one for each layer of linears_of(), which are the sites of the model
   bool trains_embeddings = false;  // gradients reach below the first block
   bool reads_one_row = true;       // the head reads one row of each sequence (classification)
-  int64_t predicted_tokens = 0;    // rows of a language model's head, which is no site; 0: it has none
+  int64_t predicted_tokens = 0;    // rows of a language model's output layer
   bool checkpoint_activations = false;
 };
 
 /// Floating-point operations of matrix products, a multiplication and an addition counted as two.
 struct StepFlops {
-  double linear_forward = 0.0;   // with the head of a language model
+  double linear_forward = 0.0;
   double linear_backward = 0.0;  // products with the weights, and gradients of trained weights
   double attention_forward = 0.0;
   double attention_backward = 0.0;  // four products a head; computing the scores again is not counted

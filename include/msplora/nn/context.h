@@ -28,6 +28,10 @@ struct ForwardContext {
   uint64_t step = 0;         // optimizer step
   uint64_t micro_batch = 0;  // index within the optimizer step
   uint64_t repetition = 0;   // of a layer that runs several times in a pass, so that its masks differ
+  /// Of an input whose rows pass a layer in parts, from 1 on, so that their masks differ: the layer is the
+  /// same for all of them, and whoever divides the input shows it to SiteUpdate::observe_input. 0: it is
+  /// whole.
+  uint64_t part = 0;
   /// Sees the hidden states [T, hidden_size] of the embeddings (layer 0) and behind every block (1..L); may
   /// be empty.
   std::function<void(int64_t layer, const at::Tensor& hidden)> observe_hidden;

@@ -124,6 +124,7 @@ enum class LinearRole {
   kDown,
   kEmbedding,  // outside the blocks: between the embeddings and the first of them
   kHead,       // or behind the last
+  kOutput,     // behind all: a language model's logits
 };
 
 /// One adaptable linear layer of a model. `linear` stays owned by the model.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "msplora/nn/context.h"
 #include "msplora/nn/linear.h"
 
 namespace msplora {
@@ -23,8 +24,11 @@ int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes);
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
                                     const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows = 0,
                                     double soft_cap = 0.0);
-/// The same with a layer without an update; where it is frozen, its packed product is used.
+/// The same with a layer. Where it is frozen, its packed product is used. Where it has an update, gradients
+/// flow to the leaves that the update is computed from as well, and are formed chunk by chunk too; dropout
+/// draws other masks in each chunk.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const Linear& head, const at::Tensor& labels,
-                                    int64_t chunk_rows = 0, double soft_cap = 0.0);
+                                    const ForwardContext& context, int64_t chunk_rows = 0,
+                                    double soft_cap = 0.0);
 
 }  // namespace msplora
