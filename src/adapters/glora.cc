@@ -74,12 +74,11 @@ class GloraAdapter : public Adapter, private Search {
     SiteUpdate update;
     update.computed_low_rank = [this, site_index] { return terms(site_index); };
     update.affine = [this, site_index](const Linear& layer, const ForwardContext&) {
-      AffineMap map{layer.weight->values(), layer.bias};
-      if (const at::Tensor a = scale_of_weight(site_index); a.defined()) {
-        const at::Tensor weight = wide(layer.weight->values());
-        map.weight = at::addcmul(weight, weight, a);
-      }
-      if (const at::Tensor change = bias_change(site_index, layer); change.defined()) {
+      const at::Tensor values = layer.weight->values();  // once: some forms make them for each reader
+      AffineMap map{values, layer.bias};
+      if (const at::Tensor a = scale_of_weight(site_index); a.defined())
+        map.weight = at::addcmul(wide(values), wide(values), a);
+      if (const at::Tensor change = bias_change(site_index, layer, values); change.defined()) {
         map.bias = layer.bias.defined() ? wide(layer.bias) + change : change;
       }
       return map;
@@ -92,8 +91,9 @@ class GloraAdapter : public Adapter, private Search {
     const Linear& layer = *sites_.at(site_index).linear;
     SiteChange change = Adapter::change_of(site_index);
     const at::Tensor a = scale_of_weight(site_index);
-    if (a.defined()) change.weight = change.weight + wide(layer.weight->values()) * a;
-    change.bias = bias_change(site_index, layer);
+    const at::Tensor values = layer.weight->values();
+    if (a.defined()) change.weight = change.weight + wide(values) * a;
+    change.bias = bias_change(site_index, layer, values);
     return change;
   }
 
@@ -292,8 +292,8 @@ class GloraAdapter : public Adapter, private Search {
     return {};
   }
 
-  /// b0 * D + E + W0 C, [out]; undefined without any of them.
-  at::Tensor bias_change(size_t site_index, const Linear& layer) const {
+  /// b0 * D + E + W0 C, [out], of W0's values; undefined without any of them.
+  at::Tensor bias_change(size_t site_index, const Linear& layer, const at::Tensor& values) const {
     const SiteChoice& choice = active(site_index);
     const SiteTensors& tensors = tensors_.at(site_index);
     at::Tensor sum;
@@ -306,7 +306,7 @@ class GloraAdapter : public Adapter, private Search {
     if (choice[kC] != Support::kNone) {
       const Factors& c = tensors[kC];
       const at::Tensor shift = choice[kC] == Support::kLowRank ? at::mm(c.down, c.up) : first_column(c.down);
-      add(at::mv(wide(layer.weight->values()), shift.select(1, 0)));
+      add(at::mv(wide(values), shift.select(1, 0)));
     }
     return sum.defined() ? sum.contiguous() : sum;
   }
