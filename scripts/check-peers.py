@@ -42,7 +42,7 @@ OURS = [
     ("rslora", ["adapter.use_rslora=true"], True),
     ("dora", ["adapter.use_dora=true", "adapter.target_modules=[all-linear]", "adapter.rank=2"], True),
     ("msplora", ["adapter.method=msplora"], True),
-    ("patterns", ["adapter.rank_pattern={'0.*': 3}", "adapter.alpha_pattern={'1.*': 5}"], False),
+    ("patterns", ["adapter.rank_pattern={'0.*': 3}", "adapter.alpha_pattern={'LAYER.*': 5}"], False),
     ("pissa", ["adapter.init=pissa"], False),
     ("olora", ["adapter.init=olora"], False),
     ("biases", ["adapter.bias=all"], True),
@@ -134,6 +134,11 @@ output: {{dir: {folder}, tensorboard: false}}
         return torch.stack(rows)
 
 
+def second_layer(model):
+    """Its number in module paths: ALBERT's layers share the modules of one."""
+    return 0 if model.config.model_type == "albert" else 1
+
+
 def words_of(model):
     """The name of the table of words."""
     table = model.get_input_embeddings()
@@ -152,7 +157,9 @@ def check_ours(case, name, work, tally):
     for method, settings, is_merged in OURS + (OURS_OF_DECODERS if case.is_decoder else []):
         what = f"{name} {method}"
         folder = work / method.replace(" ", "-")
-        settings = [setting.replace("WORDS", words.split(".")[-1]).replace("QUERY", query) for setting in settings]
+        meanings = {"WORDS": words.split(".")[-1], "QUERY": query, "LAYER": str(second_layer(plain))}
+        for placeholder, meant in meanings.items():
+            settings = [setting.replace(placeholder, meant) for setting in settings]
         done = case.train(folder, settings)
         if done.returncode != 0:
             if method in ("biases", "lorta") and done.returncode == 2:  # no biases; heads that are not as wide as the layers
@@ -187,9 +194,9 @@ def peft_configs(model, is_decoder):
     yield "lora", peft.LoraConfig(**common)
     yield "turned flag", peft.LoraConfig(**common, fan_in_fan_out=model.config.model_type != "gpt2")
     yield "rslora dora", peft.LoraConfig(**common, use_rslora=True, use_dora=True)
-    yield "patterns", peft.LoraConfig(**common, rank_pattern={names[0]: 2, rf"1\..*{names[-1]}": 3}, alpha_pattern={names[-1]: 11})
+    yield "patterns", peft.LoraConfig(**common, rank_pattern={names[0]: 2, rf"{second_layer(model)}\..*{names[-1]}": 3}, alpha_pattern={names[-1]: 11})
     yield "saved norm", peft.LoraConfig(**common, modules_to_save=norms[-1:])
-    if model.config.model_type != "albert":  # its layers share their modules, of which PEFT finds no second
+    if second_layer(model) == 1:
         yield "layers", peft.LoraConfig(**common, layers_to_transform=[1, 2])
     if is_decoder:
         common["target_modules"] = [query_of(model), "lm_head"]

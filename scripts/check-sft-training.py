@@ -19,8 +19,9 @@ Exit 0: the losses agree, or times were taken; 1: they do not; 2: cannot run.
 """
 import argparse, json, os, pathlib, resource, statistics, subprocess, sys, tempfile, time, warnings
 
+from peer_checks import REPOSITORY, run
+
 os.environ["HF_HUB_OFFLINE"] = "1"
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 MICRO, ACCUMULATION, LR, DECAY, CLIP, WARMUP = 4, 2, 1e-3, 0.01, 1.0, 3
 TARGETS = {"qv": ["q_proj", "v_proj"], "all": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
 
@@ -78,9 +79,7 @@ def rows_of(program, spec):
     """Ids and labels as the program prepares them (check-trl.py holds them to TRL)."""
     recipe = pathlib.Path(spec["run"] + "-rows.yaml")
     recipe.write_text(recipe_of(spec))
-    done = subprocess.run([str(program), "data", "preview", str(recipe), "--examples", "1000000", "--json"], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip())
+    done = run(program, "data", "preview", recipe, "--examples", "1000000", "--json")
     return [{"ids": one["ids"], "labels": one["labels"]} for one in json.loads(done.stdout)["examples"]]
 
 
@@ -156,7 +155,7 @@ def micro_batches(rows, size):
 
 
 def make_data(work, rows):
-    subprocess.run([sys.executable, str(REPOSITORY / "scripts/make-facts.py"), str(work / "facts"), "--train", str(rows)], check=True, capture_output=True)
+    run(sys.executable, REPOSITORY / "scripts/make-facts.py", work / "facts", "--train", rows)
     return work / "facts" / "train.jsonl"
 
 

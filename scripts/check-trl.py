@@ -11,7 +11,9 @@ completions, both together, or all; rows are whole, or cut at the end or the sta
 A tokenizer of bytes and some merges is trained here; FOLDER holds tokenizer.json and tokenizer_config.json of a further one.
 Needs transformers, trl, datasets; uses no network. Exit 0: all equal; 1: a difference or a failure; 2: cannot run.
 """
-import argparse, json, logging, os, pathlib, random, shutil, subprocess, sys, tempfile, warnings
+import argparse, json, logging, os, pathlib, random, shutil, sys, tempfile, warnings
+
+from peer_checks import REPOSITORY, run
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -28,7 +30,6 @@ logging.disable(logging.WARNING)
 datasets.disable_progress_bars()
 datasets.disable_caching()
 torch.set_num_threads(1)
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 IGNORED = -100
 
 WORDS = ("the a of rain river engine because under never 42 3.14 naïve Größe straße日本語 東京 大きさ مرحبا שלום привет नमस्ते ภาษาไทย 한국어 🙂 👩‍👩‍👧 🇩🇪 "
@@ -151,7 +152,7 @@ data: {{train: {file}, max_length: {length}, chat: {{loss_on: {loss_on}, too_lon
 train: {{threads: 1}}
 output: {{dir: {model / 'run'}}}
 """)
-    done = subprocess.run([str(program), "data", "preview", str(recipe), "--examples", str(len(rows)), "--json"], capture_output=True, text=True)
+    done = run(program, "data", "preview", recipe, "--examples", len(rows), "--json", may_fail=True)
     if done.returncode != 0 and "nothing is learned of its" in done.stderr:
         return {}
     if done.returncode != 0:
