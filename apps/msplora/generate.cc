@@ -46,6 +46,7 @@ struct Job {
   Json id;        // of the line it comes from; null without one
   Json messages;  // of a conversation, whose answer is wanted; null: a text
   Json tools;
+  std::string where;  // file and line; "" for the command line
 };
 
 /// What a line of JSON asks for: `prompt` or `messages`, maybe `adapter` and `id`, and options by their
@@ -59,6 +60,7 @@ Job job_of_json(const std::string& line, const std::string& where, const Job& co
                 R"({"prompt": "Once upon a time", "max_new_tokens": 50})");
   }
   Job job = common;
+  job.where = where;
   if (has_prompt) job.request.prompt = given["prompt"];
   if (has_messages) job.messages = given["messages"];
   nlohmann::json options = given;
@@ -89,9 +91,15 @@ void render_conversations(std::vector<Job>& jobs, bool chat, const LanguageModel
       job.messages = Json::array({{{"role", "user"}, {"content", job.request.prompt}}});
     ChatOptions options;
     options.tools = job.tools;
-    GenerationRequest rendered = model.request_for(job.messages, options);
-    job.request.prompt = std::move(rendered.prompt);
-    job.request.prompt_ids = std::move(rendered.prompt_ids);
+    try {
+      GenerationRequest rendered = model.request_for(job.messages, options);
+      job.request.prompt = std::move(rendered.prompt);
+      job.request.prompt_ids = std::move(rendered.prompt_ids);
+    } catch (const Error& error) {
+      if (job.where.empty()) throw;
+      const std::string place = error.where().empty() ? "" : error.where() + ": ";  // in the template
+      throw Error(error.code(), job.where, place + error.message(), error.hint());
+    }
   }
 }
 

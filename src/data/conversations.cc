@@ -12,9 +12,11 @@
 #include <utility>
 #include <vector>
 
+#include "msplora/core/dump_json.h"
 #include "msplora/core/input_file.h"
 #include "msplora/data/reader.h"
 #include "msplora/data/row_json.h"
+#include "msplora/templates/messages.h"
 
 namespace msplora {
 namespace {
@@ -38,16 +40,6 @@ const std::vector<Layout>& layouts() {
 
 [[noreturn]] void refuse(const std::string& where, const std::string& what, const std::string& hint = {}) {
   throw Error(ErrorCode::kData, where, what, hint);
-}
-
-std::string keys_of(const Json& row) {
-  constexpr size_t kMostShown = 20, kLongestShown = 60;
-  std::vector<std::string> keys;
-  for (const auto& [key, value] : row.items()) {
-    keys.push_back(keys.size() < kMostShown ? key.substr(0, kLongestShown) : "...");
-    if (keys.size() > kMostShown) break;
-  }
-  return keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", "));
 }
 
 std::string known_layouts() {
@@ -78,28 +70,25 @@ const Layout& layout_of(const Json& row, const std::string& where) {
     const bool is_known = std::find(known.begin(), known.end(), key) != known.end();
     if (hint.empty() && !is_known) hint = did_you_mean(key, known);
   }
-  refuse(where, fmt::format("expected the keys of one of {}; found {}", known_layouts(), keys_of(row)), hint);
+  refuse(where, fmt::format("expected the keys of one of {}; found {}", known_layouts(), json_keys(row)),
+         hint);
 }
 
 std::string text_of(const Json& row, const char* key, const std::string& where, bool is_needed = true) {
   const Json value = row.value(key, Json());
   if (value.is_null() && !is_needed) return "";
   if (!value.is_string())
-    refuse(where, fmt::format("`{}`: expected a text, found {}", key, value.dump().substr(0, 60)));
+    refuse(where, fmt::format("`{}`: expected a text, found {}", key, json_excerpt(value)));
   return value;
 }
 
-/// {"role", "content", ...} as they are; the role must be a text, what else there is the template's affair.
-void check_messages(const Json& messages, const std::string& key, const std::string& where) {
-  if (!messages.is_array() || messages.empty())
-    refuse(where,
-           fmt::format("`{}`: expected a list of messages, found {}", key, messages.dump().substr(0, 60)));
-  for (size_t i = 0; i < messages.size(); ++i) {
-    const Json& one = messages[i];
-    if (one.is_object() && one.value("role", Json()).is_string()) continue;
-    refuse(where, fmt::format("{}[{}]: expected `role` and `content`, found {}", key, i,
-                              one.is_object() ? keys_of(one) : one.dump().substr(0, 60)));
+void check_conversation(const Json& messages, const std::string& key, const std::string& where) {
+  try {
+    check_messages(messages, key);
+  } catch (const Error& error) {
+    refuse(where, error.message());
   }
+  if (messages.empty()) refuse(where, fmt::format("`{}`: expected messages, found an empty list", key));
 }
 
 Json messages_of_sharegpt(const Json& row, const std::string& where) {
@@ -115,7 +104,7 @@ Json messages_of_sharegpt(const Json& row, const std::string& where) {
     const std::string place = fmt::format("conversations[{}]", i);
     if (!turns[i].is_object() || !turns[i].value("from", Json()).is_string() ||
         !turns[i].value("value", Json()).is_string())
-      refuse(where, place + ": expected `from` and `value`, found " + turns[i].dump().substr(0, 60));
+      refuse(where, place + ": expected `from` and `value`, found " + json_excerpt(turns[i]));
     const std::string from = turns[i]["from"];
     const auto role = kRoles.find(from);
     if (role == kRoles.end()) {
@@ -154,10 +143,10 @@ Json of_alpaca(const Json& row, bool as_messages, const std::string& where) {
   if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
   const Json history = row.value("history", Json());
   if (!history.is_null() && !history.is_array())
-    refuse(where, "`history`: expected a list of pairs of texts, found " + history.dump().substr(0, 60));
+    refuse(where, "`history`: expected a list of pairs of texts, found " + json_excerpt(history));
   for (const Json& turn : history) {
     if (!turn.is_array() || turn.size() != 2 || !turn[0].is_string() || !turn[1].is_string())
-      refuse(where, "`history`: expected pairs of texts, found " + turn.dump().substr(0, 60));
+      refuse(where, "`history`: expected pairs of texts, found " + json_excerpt(turn));
     messages.push_back({{"role", "user"}, {"content", turn[0]}});
     messages.push_back({{"role", "assistant"}, {"content", turn[1]}});
   }
@@ -171,7 +160,7 @@ Json of_prompt_completion(const Json& row, const std::string& where) {
   Json out;
   for (const char* key : {"prompt", "completion"}) {
     if (row[key].is_array()) {
-      check_messages(row[key], key, where);
+      check_conversation(row[key], key, where);
     } else {
       text_of(row, key, where);
     }
@@ -185,12 +174,12 @@ Json of_prompt_completion(const Json& row, const std::string& where) {
 Json canonical(const Layout& layout, const Json& row, bool alpaca_as_messages, const std::string& where) {
   if (!fits(layout, row)) {
     refuse(where, fmt::format("expected {} as in the rows before it; found {}", fmt::join(layout.keys, ", "),
-                              keys_of(row)));
+                              json_keys(row)));
   }
   const std::string name = layout.name;
   Json out;
   if (name == "messages") {
-    check_messages(row["messages"], "messages", where);
+    check_conversation(row["messages"], "messages", where);
     out["messages"] = row["messages"];
   } else if (name == "sharegpt") {
     out["messages"] = messages_of_sharegpt(row, where);
@@ -201,15 +190,18 @@ Json canonical(const Layout& layout, const Json& row, bool alpaca_as_messages, c
   } else {
     out["text"] = text_of(row, "text", where);
   }
-  if (row.contains("tools") && !row["tools"].is_null()) out["tools"] = row["tools"];
+  try {
+    if (const Json tools = tools_of(row.value("tools", Json())); !tools.is_null()) out["tools"] = tools;
+  } catch (const Error& error) {
+    refuse(where, error.message());
+  }
   return out;
 }
 
 using UseRow = std::function<void(const Json& row, int64_t line)>;
 
 void use_object(const Json& row, const fs::path& file, int64_t line, const UseRow& use) {
-  if (!row.is_object())
-    refuse(file_and_line(file, line), "expected an object, found " + row.dump().substr(0, 60));
+  if (!row.is_object()) refuse(file_and_line(file, line), "expected an object, found " + json_excerpt(row));
   use(row, line);
 }
 

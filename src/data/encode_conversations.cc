@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "msplora/core/interrupt.h"
+#include "msplora/templates/messages.h"
 
 namespace msplora {
 namespace {
@@ -17,6 +19,9 @@ using Json = nlohmann::ordered_json;
 using Spans = std::vector<std::pair<size_t, size_t>>;
 
 constexpr size_t kRowsAtOnce = 2048;
+// Where the template does not mark what is said, each answer costs two renderings of all that stands before
+// it.
+constexpr size_t kMostMessagesUnmarked = 1000;
 
 /// A row as text, and the bytes of it that are learned.
 struct Written {
@@ -38,6 +43,8 @@ class Writer {
   }
 
   Written write(size_t index) const {
+    if (interrupt_requested())
+      throw Error(ErrorCode::kInterrupted, rows_.path().string(), "stopped while writing conversations");
     const Json row = Json::parse(rows_[index].text);
     try {
       if (row.contains("messages")) return of_messages(row["messages"], row);
@@ -45,18 +52,23 @@ class Writer {
       if (row["prompt"].is_array()) return of_message_completion(row);
       return of_completion(row["prompt"], row["completion"]);
     } catch (const Error& error) {
-      throw Error(ErrorCode::kData, rows_.where(index), error.message(), error.hint());
+      const std::string place = error.where().empty() ? "" : error.where() + ": ";  // in the template
+      throw Error(ErrorCode::kData, rows_.where(index), place + error.message(), error.hint());
     }
   }
 
  private:
   const std::string& loss_on() const { return how_.options.loss_on; }
 
-  RenderedText render(const Json& messages, const Json& row, bool is_prompt) const {
+  void check_roles(const Json& messages) const {
     if (how_.chat_template == nullptr) {
       throw Error(ErrorCode::kData, "", "messages need a chat template, and the model's files have none",
                   "name one with data.chat.template");
     }
+    msplora::check_roles(messages, *how_.chat_template);
+  }
+
+  RenderedText render(const Json& messages, const Json& row, bool is_prompt) const {
     ChatOptions options;
     options.add_generation_prompt = is_prompt;
     if (row.contains("tools")) options.tools = row["tools"];
@@ -64,6 +76,7 @@ class Writer {
   }
 
   Written of_messages(const Json& messages, const Json& row) const {
+    check_roles(messages);
     if (loss_on() == "completion")
       throw Error(ErrorCode::kData, "", "a conversation has no completion", "data.chat.loss_on: assistant");
     RenderedText rendered = render(messages, row, false);
@@ -82,6 +95,13 @@ class Writer {
   /// answer, the end of the turn included, the white space behind it not.
   Spans said(const std::string& text, const Json& messages, const Json& row) const {
     Spans spans;
+    if (messages.size() > kMostMessagesUnmarked && loss_on() != "last") {
+      throw Error(ErrorCode::kData, "",
+                  fmt::format("a conversation of {} messages; above {} the chat template must mark what the "
+                              "assistant says",
+                              messages.size(), kMostMessagesUnmarked),
+                  "data.chat.loss_on: last or all, or a template that marks it with {% generation %}");
+    }
     for (size_t i = 0; i < messages.size(); ++i) {
       if (messages[i].value("role", "") != "assistant") continue;
       const bool is_last = i + 1 == messages.size();
@@ -116,6 +136,7 @@ class Writer {
   Written of_message_completion(const Json& row) const {
     Json messages = row["prompt"];
     for (const Json& one : row["completion"]) messages.push_back(one);
+    check_roles(messages);
     RenderedText rendered = render(messages, row, false);
     const bool is_answered = row["completion"][0].value("role", "") == "assistant";
     Written written{std::move(rendered.text), {}, true, {}};
@@ -150,15 +171,15 @@ class Writer {
   std::string end_;
 };
 
-/// Tokens from `first` on that overlap the bytes that are learned, as runs.
+/// Tokens from `first` on that overlap the bytes that are learned, as runs. Both stand in the order of the
+/// text.
 std::vector<TokenSpan> learned_tokens(const Encoding& encoding, const Spans& learned, size_t first) {
   std::vector<TokenSpan> tokens;
+  auto span = learned.begin();
   for (size_t i = first; i < encoding.ids.size(); ++i) {
     const TextSpan& at = encoding.offsets[i];
-    const bool is_learned = std::any_of(learned.begin(), learned.end(), [&](const auto& span) {
-      return at.begin < span.second && at.end > span.first;
-    });
-    if (!is_learned) continue;
+    while (span != learned.end() && span->second <= at.begin) ++span;
+    if (span == learned.end() || at.end <= span->first) continue;
     const auto place = static_cast<int32_t>(i);
     if (!tokens.empty() && tokens.back().end == place) {
       ++tokens.back().end;

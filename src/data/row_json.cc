@@ -8,6 +8,17 @@
 
 namespace msplora {
 
+namespace {
+
+/// The reason within the library's message: "... - invalid string: surrogate ...; last read: '...'".
+std::string reason_of(const std::string& what) {
+  const size_t begin = what.find(" - "), end = what.find("; last read");
+  if (begin == std::string::npos) return "";
+  return ": " + what.substr(begin + 3, end == std::string::npos ? end : end - begin - 3).substr(0, 120);
+}
+
+}  // namespace
+
 nlohmann::ordered_json parse_row(const std::string& text, const std::string& where, size_t most_bytes) {
   using Json = nlohmann::ordered_json;
   constexpr size_t kMostKeys = 4096;  // objects that keep order take time by the square of their keys
@@ -26,7 +37,8 @@ nlohmann::ordered_json parse_row(const std::string& text, const std::string& whe
   try {
     return Json::parse(text, count);
   } catch (const Json::parse_error& error) {
-    throw Error(ErrorCode::kData, where, fmt::format("not JSON (byte {})", error.byte));
+    throw Error(ErrorCode::kData, where,
+                fmt::format("not JSON (byte {}){}", error.byte, reason_of(error.what())));
   } catch (const Json::exception&) {
     throw Error(ErrorCode::kData, where, "not JSON");
   }

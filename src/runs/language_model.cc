@@ -15,6 +15,7 @@
 #include "msplora/core/error.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/tasks/target.h"
+#include "msplora/templates/messages.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -113,6 +114,9 @@ void LanguageModel::set_chat_template(const std::string& name_or_file) {
 
 GenerationRequest chat_request(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
                                const nlohmann::ordered_json& messages, ChatOptions options) {
+  check_messages(messages);
+  check_roles(messages, chat_template);
+  options.tools = tools_of(options.tools);
   options.add_generation_prompt = !options.continue_final_message;
   // The template writes the special tokens itself.
   EncodeOptions encode;

@@ -29,19 +29,6 @@ std::vector<std::string> names_in(const Entry (&table)[N]) {
   return names;
 }
 
-/// How much a template may do: about one unit for each value that is looked at and each byte that is made.
-class Budget {
- public:
-  explicit Budget(size_t units) : left_(units) {}
-  void take(size_t units) {
-    if (units > left_) fail("the template does too much");
-    left_ -= units;
-  }
-
- private:
-  size_t left_;
-};
-
 using Filter = Value (*)(const Value& input, const Arguments& arguments, Budget& budget);
 /// Null for a name that is not known.
 Filter find_filter(std::string_view name);

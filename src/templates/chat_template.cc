@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "msplora/core/dump_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/gguf/file.h"
@@ -151,7 +152,7 @@ RenderedText ChatTemplate::render(const Json& messages, const ChatOptions& optio
   for (const Json& message : messages) {
     if (!message.is_object())
       throw Error(ErrorCode::kData, name_,
-                  "expected messages with `role` and `content`, found " + message.dump().substr(0, 80));
+                  "expected messages with `role` and `content`, found " + json_excerpt(message));
     turns.push_back(prepared(message));
   }
   std::string continued;

@@ -67,6 +67,7 @@ class JsonWriter {
 
   void write(const Value& value, int depth) {
     if (depth > kDeepestValue) fail("a value that holds itself is no JSON");
+    Budget::charge(value.is_string() ? value.string().size() + 16 : 16);
     if (value.is_none()) {
       out_ += "null";
     } else if (value.is_bool()) {

@@ -43,6 +43,8 @@ void append_quoted(std::string& out, const std::string& text) {
 
 }  // namespace
 
+thread_local Budget* Budget::running_ = nullptr;
+
 void fail(std::string message) {
   throw Failure{std::move(message)};
 }
@@ -127,6 +129,7 @@ std::string Value::repr() const {
 
 void Value::append_repr(std::string& out, int depth) const {
   if (depth > kDeepestValue) fail("a value that holds itself cannot be shown");
+  Budget::charge(is_string() ? string().size() + 16 : 16);
   if (is_undefined()) {
     out += "Undefined";
   } else if (is_none()) {
@@ -162,12 +165,17 @@ void Value::append_repr(std::string& out, int depth) const {
 }
 
 bool Value::operator==(const Value& other) const {
+  Budget::charge(8);
   if (is_number() && other.is_number()) {
     if (is_float() || other.is_float()) return number() == other.number();
     return integer() == other.integer();
   }
   if (data_.index() != other.data_.index()) return false;
-  if (is_string()) return string() == other.string();
+  if (is_string()) {
+    if (string().size() != other.string().size()) return false;
+    Budget::charge(string().size() / 8);
+    return string() == other.string();
+  }
   if (is_sequence()) return is_tuple() == other.is_tuple() && items() == other.items();
   if (is_dict()) {
     const auto& mine = dict().entries;
@@ -181,11 +189,15 @@ bool Value::operator==(const Value& other) const {
 }
 
 int Value::compare(const Value& other) const {
+  Budget::charge(2);
   if (is_number() && other.is_number()) {
     if (is_float() || other.is_float()) return order(number(), other.number());
     return order(integer(), other.integer());
   }
-  if (is_string() && other.is_string()) return order(string(), other.string());
+  if (is_string() && other.is_string()) {
+    Budget::charge(std::min(string().size(), other.string().size()) / 8);
+    return order(string(), other.string());
+  }
   if (is_sequence() && other.is_sequence() && is_tuple() == other.is_tuple()) {
     const List &a = items(), &b = other.items();
     for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {

@@ -22,6 +22,30 @@ struct Failure {
 /// Values are shown up to so many levels: namespaces can hold what holds them.
 inline constexpr int kDeepestValue = 200;
 
+/// How much a template may do: about one unit for each value that is looked at and each byte that is made.
+/// The one that was made last on a thread is charged with what is done to values there: lists may hold one
+/// list many times, so that what printing or comparing them costs is not known before.
+class Budget {
+ public:
+  explicit Budget(size_t units) : left_(units), outer_(std::exchange(running_, this)) {}
+  ~Budget() { running_ = outer_; }
+  Budget(const Budget&) = delete;
+  Budget& operator=(const Budget&) = delete;
+
+  void take(size_t units) {
+    if (units > left_) fail("the template does too much");
+    left_ -= units;
+  }
+  static void charge(size_t units) {
+    if (running_ != nullptr) running_->take(units);
+  }
+
+ private:
+  static thread_local Budget* running_;
+  size_t left_;
+  Budget* outer_;
+};
+
 class Value;
 using List = std::vector<Value>;
 struct Dict;

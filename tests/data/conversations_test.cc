@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/data/encode_conversations.h"
@@ -52,6 +53,15 @@ class ConversationsTest : public ::testing::Test {
 
 const Json kQuestion = {{"role", "user"}, {"content", "q"}},
            kAnswer = {{"role", "assistant"}, {"content", "a"}};
+
+TEST_F(ConversationsTest, CallsOfToolsNeedNoContentAndToolsMayBeAText) {
+  const Json calls = {{"role", "assistant"}, {"content", nullptr}, {"tool_calls", Json::array()}},
+             answer = {{"role", "tool"}, {"content", {{"t", 3}}}};
+  const Json given = {{"messages", {kQuestion, calls, answer}}, {"tools", R"([{"name": "f"}])"}};
+  const Json row = first("a.jsonl", given.dump());
+  EXPECT_EQ(row["tools"], Json::parse(R"([{"name": "f"}])"));
+  EXPECT_EQ(row["messages"].size(), 3u);
+}
 
 // A list of two texts as xz packs it, which `first` and `message` write as it is.
 TEST_F(ConversationsTest, PackedRowsAreReadByTheFormThatTheirNameHasBelow) {
@@ -124,9 +134,23 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
   EXPECT_THAT(message("a.jsonl", R"({"messages": "q"})"), HasSubstr("expected a list of messages"));
   EXPECT_THAT(message("a.jsonl", R"({"messages": [{"content": "q"}]})"),
               HasSubstr("messages[0]: expected `role` and `content`, found content"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": [{"role": "user", "text": "q"}]})"),
+              HasSubstr("messages[0]: expected `role` and `content`, found role, text"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": [{"role": "user", "content": null}]})"),
+              HasSubstr("found role, content with nothing as `content`"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": [{"role": "user", "content": 7}]})"),
+              HasSubstr("messages[0].content: expected a text or a list of parts, found 7"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": []})"), HasSubstr("found an empty list"));
+  for (const char* tools : {R"("weather")", R"(["weather"])", R"("[1]")", "{}"}) {
+    EXPECT_THAT(message("a.jsonl", R"({"messages": [{"role": "user", "content": "q"}], "tools": )" +
+                                       std::string(tools) + "}"),
+                HasSubstr("`tools`: expected a list of objects, found "));
+  }
+  EXPECT_THAT(message("a.jsonl", "{\"text\": \"\\ud800\"}"),
+              HasSubstr("a.jsonl:1: not JSON (byte 17): invalid string: surrogate"));
   EXPECT_THAT(message("a.jsonl", R"({"conversations": [{"from": "humn", "value": "q"}]})"),
               HasSubstr("did you mean `human`?"));
-  EXPECT_THAT(message("a.jsonl", R"({"prompt": "q", "completion": [{"role": "assistant"}]})"),
+  EXPECT_THAT(message("a.jsonl", R"({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}]})"),
               HasSubstr("both texts, or both lists"));
   EXPECT_THAT(message("a.jsonl", R"({"instruction": "q", "output": "a", "history": {"x": ["q", "a"]}})"),
               HasSubstr("`history`: expected a list of pairs"));
@@ -172,6 +196,26 @@ TEST_F(ConversationsTest, TokensThatAPromptAloneDoesNotBeginWithAreLearned) {
   ASSERT_EQ(example.predicted.size(), 1u);
   EXPECT_EQ(example.predicted[0].begin, 1);
   EXPECT_EQ(example.predicted[0].end, 4);
+}
+
+// Its answers cost two renderings each of all that stands before them, where nothing marks them.
+TEST_F(ConversationsTest, VeryLongConversationsNeedATemplateThatMarksWhatIsSaid) {
+  Json messages = Json::array();
+  for (int i = 0; i < 501; ++i) messages.push_back(kQuestion), messages.push_back(kAnswer);
+  const Dataset rows = read("a.jsonl", Json({{"messages", messages}}).dump());
+  const ChatTemplate unmarked("{% for m in messages %}{{ m.role + m.content }}{% endfor %}");
+  write_file_atomically(directory_ / "tokenizer.json",
+                        R"({"version": "1.0", "added_tokens": [], "normalizer": null,
+      "pre_tokenizer": null, "post_processor": null, "decoder": null, "model": {"type": "BPE", "merges": [],
+      "vocab": {"a": 0, "q": 1, "s": 2, "e": 3, "r": 4, "u": 5, "i": 6, "t": 7, "n": 8}}})");
+  const auto tokenizer = Tokenizer::load(directory_);
+  ConversationEncoding how;
+  how.tokenizer = tokenizer.get();
+  how.chat_template = &unmarked;
+  EXPECT_THAT(error_text([&] { encode_conversations(rows, how); }),
+              HasSubstr("a conversation of 1002 messages; above 1000 the chat template must mark"));
+  how.options.loss_on = "last";
+  EXPECT_EQ(encode_conversations(rows, how).examples.size(), 1u);
 }
 
 }  // namespace

@@ -8,13 +8,16 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "msplora/core/error.h"
 #include "msplora/templates/chat_template.h"
+#include "msplora/templates/messages.h"
 
 namespace msplora {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::string rendered(const std::string& source, const Json& variables = Json::object()) {
@@ -75,6 +78,20 @@ TEST(Template, EndsWhateverItIsToldToDo) {
   }
   // Long and flat is fine.
   EXPECT_EQ(rendered(repeated("{% if a %}x{% elif b %}y{% endif %}{{ 1 ~ 2 }}", 2000)), repeated("12", 2000));
+}
+
+// Lists that hold one list twice, sixty deep, are small in memory and endless to look at.
+TEST(Template, ListsOfTheSameListsEndToo) {
+  const std::string made =
+      "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
+      "{% set ns.y = [ns.y, ns.y] %}{% endfor %}";
+  for (const char* use :
+       {"{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x == ns.y }}", "{{ ns.x in [ns.y] }}",
+        "{{ ns.x < ns.y }}", "{{ [ns.x, ns.y] | unique | list | length }}", "{{ [ns.x] | join }}",
+        "{{ ns.x ~ '' }}", "{{ ns.x | string | length }}", "{{ '%s' % ns.x }}",
+        "{{ [ns.x, ns.y] | sort | length }}", "{{ {'a': ns.x} == {'a': ns.y} }}", "{{ ns.x is eq(ns.y) }}"}) {
+    EXPECT_THAT(message(made + use), HasSubstr("the template does too much")) << use;
+  }
 }
 
 TEST(Template, WhatHoldsItselfIsShownShortOrRefused) {
@@ -171,6 +188,16 @@ TEST(ChatTemplate, WhatIsNoConversationIsSaid) {
   ChatOptions both;
   both.add_generation_prompt = both.continue_final_message = true;
   EXPECT_THROW(chat.render(conversation(), both), Error);
+}
+
+TEST(Messages, RolesAreUsualOnesOrThoseThatTheTemplateNames) {
+  const Json slip = {{{"role", "user"}, {"content", "q"}}, {{"role", "asistant"}, {"content", "a"}}};
+  EXPECT_THAT(error_text([&] { check_roles(slip, ChatTemplate::named("chatml")); }),
+              AllOf(HasSubstr("messages[1].role: expected one of assistant, developer"),
+                    HasSubstr("found \"asistant\""), HasSubstr("did you mean `assistant`?")));
+  check_roles(slip,
+              ChatTemplate("{% if messages[1].role == 'asistant' %}{{ messages[1].content }}{% endif %}"));
+  check_roles(conversation(), ChatTemplate::named("chatml"));
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ class LanguageModel {
   /// Takes another one: a name that ChatTemplate::named knows, or a file that holds a template.
   void set_chat_template(const std::string& name_or_file);
   /// The request for what the assistant answers to these messages, with the defaults. Throws Error{kModel}
-  /// where there is no template, its problem where it cannot be read, else as ChatTemplate::render.
+  /// where there is no template, its problem where it cannot be read, else as chat_request.
   GenerationRequest request_for(const nlohmann::ordered_json& messages, ChatOptions options = {}) const;
 
   /// What generation_config.json beside the model asks for; without one, greedy.
@@ -82,7 +82,8 @@ class LanguageModel {
   std::unique_ptr<Generator> generator_;
 };
 
-/// The request for what the assistant answers to `messages`, or goes on with. Throws as ChatTemplate::render.
+/// The request for what the assistant answers to `messages`, or goes on with. Throws as check_messages,
+/// check_roles, tools_of and ChatTemplate::render.
 GenerationRequest chat_request(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
                                const nlohmann::ordered_json& messages, ChatOptions options = {});
 

@@ -44,8 +44,9 @@ class ChatTemplate {
   static ChatTemplate named(const std::string& name, std::map<std::string, std::string> special_tokens = {});
   static std::vector<std::string> names();
 
-  /// `messages` is a list of {"role": ..., "content": ..., ...}. Throws as Template::render, and Error{kData}
-  /// for what is no conversation.
+  /// `messages` is a list of {"role": ..., "content": ..., ...}. What is odd in them is the template's
+  /// affair, as in transformers; who takes them from a user looks at them first (messages.h). Throws as
+  /// Template::render, and Error{kData} for what is no list of objects.
   RenderedText render(const nlohmann::ordered_json& messages, const ChatOptions& options = {}) const;
 
   const std::string& source() const { return template_.source(); }
