@@ -30,7 +30,7 @@ transformers.logging.disable_progress_bar()
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
 TOLERANCE, STEP_TOLERANCE = 1e-5, 2e-4
-STEPS = ("lora", "output")  # adapters of PEFT that are trained on
+STEPS = ("lora", "output", "embeddings")  # adapters of PEFT that are trained on
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD, BAD = ["fine", "lovely", "bright", "superb"], ["awful", "dull", "broken", "poor"]
 WORDS = SPECIAL + ["the", "film", "book", "song", "was", "seemed", "felt"] + GOOD + BAD
@@ -48,11 +48,14 @@ OURS = [
     ("biases", ["adapter.bias=all"], True),
     ("lorta", ["adapter.method=lorta"], False),
     ("words", ["adapter.modules_to_save=[WORDS]"], True),
+    ("embeddings", ["adapter.target_modules=[QUERY,WORDS]", "adapter.use_rslora=true"], True),
+    ("embeddings msplora", ["adapter.method=msplora", "adapter.target_modules=[QUERY,WORDS]"], True),
 ]
 # The same for language models: adapters on the output layer, tied or not.
 OURS_OF_DECODERS = [
     ("output", ["adapter.target_modules=[QUERY,lm_head]"], True),
     ("output dora", ["adapter.target_modules=[lm_head]", "adapter.use_dora=true"], True),
+    ("output embeddings", ["adapter.target_modules=[WORDS,lm_head]"], True),
     ("output msplora", ["adapter.method=msplora", "adapter.target_modules=[QUERY,lm_head]"], True),
 ]
 
@@ -198,7 +201,11 @@ def peft_configs(model, is_decoder):
     yield "saved norm", peft.LoraConfig(**common, modules_to_save=norms[-1:])
     if second_layer(model) == 1:
         yield "layers", peft.LoraConfig(**common, layers_to_transform=[1, 2])
+    common["target_modules"] = [query_of(model), words_of(model).split(".")[-1]]
+    yield "embeddings", peft.LoraConfig(**common, use_rslora=True)
     if is_decoder:
+        common["target_modules"].append("lm_head")
+        yield "output embeddings", peft.LoraConfig(**common)
         common["target_modules"] = [query_of(model), "lm_head"]
         yield "output", peft.LoraConfig(**common)
         yield "output dora", peft.LoraConfig(**common, use_rslora=True, use_dora=True)

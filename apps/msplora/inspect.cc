@@ -87,7 +87,8 @@ Json modules_of(const std::vector<Site>& sites) {
 /// Whether one of the modules that the options name.
 bool is_target(const Site& site, const AdapterConfig& adapter) {
   const auto& targets = adapter.target_modules;
-  const bool is_inside = site.layer >= 0 || site.role == LinearRole::kOutput;
+  const bool is_inside =
+      site.layer >= 0 || site.role == LinearRole::kOutput || site.role == LinearRole::kWords;
   return is_inside && std::find(targets.begin(), targets.end(), site.module) != targets.end();
 }
 

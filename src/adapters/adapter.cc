@@ -35,6 +35,7 @@ SiteChange Adapter::change_of(size_t site_index) const {
     sum = sum.to(term.up.device());
     sum += at::mm(term.up.to(at::kDouble), term.down.to(at::kDouble)).mul_(term.scaling);
   }
+  if (site.role == LinearRole::kWords) sum = sum.t().contiguous();  // as the table is stored
   const bool is_double = site.linear != nullptr && site.linear->weight->dtype() == at::kDouble;
   return {is_double ? sum : sum.to(at::kFloat), {}};
 }

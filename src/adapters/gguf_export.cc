@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "adapters/method.h"
@@ -68,7 +69,7 @@ void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesys
   file.set(gguf_key::kType, "adapter");
   file.set(gguf_key::kAdapterType, "lora");
   std::set<int64_t> ranks;
-  std::vector<std::pair<GgufName, detail::Stacked>> pairs;
+  std::vector<std::tuple<GgufName, detail::Stacked, bool>> pairs;  // and whether rows of A are looked up
   for (size_t i = 0; i < adapter.sites().size(); ++i) {
     const Site& site = adapter.sites()[i];
     const detail::Stacked pair = detail::stack(adapter.terms(i), {});
@@ -85,17 +86,19 @@ void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesys
     if (name.stored.empty())
       refuse_gguf(fmt::format("an update of {}, which its models do not have", site.path));
     ranks.insert(pair.down.size(0));
-    pairs.emplace_back(name, pair);
+    pairs.emplace_back(name, pair, site.role == LinearRole::kWords);
   }
   if (pairs.empty()) refuse_gguf("an adapter without any update");
   // alpha / rank is 1 where all ranks are equal; 0 stands for 1 where they are not.
   file.set_number(gguf_key::kAdapterAlpha, ranks.size() == 1 ? static_cast<double>(*ranks.begin()) : 0.0);
-  for (const auto& [name, pair] : pairs) {
-    const int64_t out = pair.up.size(0), rank = pair.down.size(0), in = pair.down.size(1);
+  for (const auto& [name, pair, is_words] : pairs) {
+    const int64_t out = pair.up.size(0), rank = pair.down.size(0);
+    const at::Tensor down = is_words ? pair.down.t() : pair.down;
     const at::Tensor up = name.interleaved_heads > 0
                               ? rows_in_order(pair.up, rows_in_file(out, name.interleaved_heads))
                               : pair.up;
-    file.add(name.stored + ".lora_a", fitting_type(type, in), {rank, in}, rows_of_factor(pair.down));
+    file.add(name.stored + ".lora_a", fitting_type(type, down.size(1)), {down.size(0), down.size(1)},
+             rows_of_factor(down));
     file.add(name.stored + ".lora_b", fitting_type(type, rank), {out, rank}, rows_of_factor(up));
   }
   file.write(path);

@@ -28,9 +28,11 @@ namespace {
 namespace fs = std::filesystem;
 
 struct GgufPair {
-  const GgufTensor* a = nullptr;  // [rank, in]
+  const GgufTensor* a = nullptr;  // [rank, in]; of the table of words [in, rank], whose rows are looked up
   const GgufTensor* b = nullptr;  // [out, rank]
-  int64_t rank() const { return a->extents[1]; }
+  bool is_words = false;
+  int64_t rank() const { return a->extents[is_words ? 0 : 1]; }
+  int64_t in() const { return a->extents[is_words ? 1 : 0]; }
 };
 
 struct GgufAdapter {
@@ -77,7 +79,8 @@ GgufAdapter read_gguf_adapter(const fs::path& path) {
       foreign.push_back(name);
     }
   }
-  for (const auto& [name, pair] : adapter.pairs) {
+  for (auto& [name, pair] : adapter.pairs) {
+    pair.is_words = name == "token_embd.weight";
     if (!is_complete(pair)) broken.push_back(name);
   }
   if (!foreign.empty() || !broken.empty()) {
@@ -133,9 +136,9 @@ Matched match(const GgufAdapter& adapter, const AdapterTarget& target, const std
       continue;
     }
     const auto& [site, rule] = found->second;
-    if (pair.a->extents[0] != site->in_features || pair.b->extents[1] != site->out_features) {
+    if (pair.in() != site->in_features || pair.b->extents[1] != site->out_features) {
       misshaped.push_back(fmt::format("{}: expected [{}, {}], found [{}, {}]", name, site->out_features,
-                                      site->in_features, pair.b->extents[1], pair.a->extents[0]));
+                                      site->in_features, pair.b->extents[1], pair.in()));
       continue;
     }
     matched.config.target_modules.push_back(site->path);
@@ -144,7 +147,8 @@ Matched match(const GgufAdapter& adapter, const AdapterTarget& target, const std
     const double alpha = adapter.alpha > 0 ? adapter.alpha : static_cast<double>(pair.rank());
     if (alpha != config.alpha) config.alpha_pattern[pattern_of(site->path)] = alpha;
     matched.stored.emplace(site->path + ".lora_A.weight",
-                           StoredTensor{std::string(pair.a->name), values_of(*pair.a, 0)});
+                           StoredTensor{std::string(pair.a->name),
+                                        pair.is_words ? values_of(*pair.a, 0).t() : values_of(*pair.a, 0)});
     matched.stored.emplace(
         site->path + ".lora_B.weight",
         StoredTensor{std::string(pair.b->name), values_of(*pair.b, rule.interleaved_heads)});

@@ -85,6 +85,9 @@ Factors initial_factors(const FactorRequest& request, const Site& site) {
     factors = request.init == "pissa" ? pissa(request, weight) : olora(request, weight);
   } else if (request.init == "orthogonal") {
     factors = orthogonal(request, site);
+  } else if (site.role == LinearRole::kWords) {
+    factors = zero_factors(request.rank, site);
+    factors.up = normals(site.out_features, request.rank, request.seed, request.down_name);
   } else {
     factors = zero_factors(request.rank, site);
     factors.down = random_down(request, site.in_features);

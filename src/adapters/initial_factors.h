@@ -29,6 +29,7 @@ struct FactorRequest {
 ///   olora      A = the first r rows of R, B = the first r columns of Q, W = Q R (arXiv 2406.01775)
 ///   orthogonal A = (X Q_o)ᵀ / 10, B = Yᵀ Q_e / 10 with X, Y normal and Q_o, Q_e the odd and even rows of a
 ///              random orthogonal matrix: B A = 0 though neither factor is; r is even
+/// Those of a table of words, as PEFT's: A = 0, B ~ N(0, 1) for default and gaussian.
 /// For pissa and olora the update is s (B A - B0 A0) with these as A0 and B0.
 Factors initial_factors(const FactorRequest& request, const Site& site);
 

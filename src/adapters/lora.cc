@@ -204,7 +204,7 @@ Method lora_method() {
   Method method;
   method.name = "lora";
   method.summary = "One pair of low-rank factors per module (Hu et al. 2021)";
-  method.traits = {.lora_plus = true, .lora_inits = true, .dora = true, .patterns = true};
+  method.traits = {.lora_plus = true, .lora_inits = true, .dora = true, .patterns = true, .words = true};
   method.traits.pairs = FactorPairs::kOwn;
   method.tensors = lora_tensors;
   method.create = [](MethodInput in) {

@@ -64,7 +64,7 @@ LowRankAdapter::LowRankAdapter(MethodInput input, LowRankLayout layout)
             : initial_factors({config_.init, f.down_name, f.rank, f.scaling, input.seed}, owner);
     downs_.push_back(add_trainable(f.down_name, factors.down, group.level));
     ups_.push_back(add_trainable(f.up_name, factors.up, group.level));
-    trainable_.back().lr_scale = config_.lora_plus_ratio;
+    if (owner.role != LinearRole::kWords) trainable_.back().lr_scale = config_.lora_plus_ratio;
   }
 }
 
@@ -74,8 +74,9 @@ std::vector<LowRankTerm> LowRankAdapter::terms(size_t site_index) const {
     if (!layout_.plan.acts(site_index, level)) continue;
     const size_t group = layout_.plan.group_of[site_index][static_cast<size_t>(level)];
     const GroupFactors& f = layout_.factors[group];
-    terms.push_back(
-        {downs_[group], ups_[group], f.scaling, f.dropout, dropout_stream(sites_[site_index], level)});
+    const Site& site = sites_[site_index];
+    const double dropout = site.role == LinearRole::kWords ? 0.0 : f.dropout;  // as PEFT
+    terms.push_back({downs_[group], ups_[group], f.scaling, dropout, dropout_stream(site, level)});
   }
   return terms;
 }

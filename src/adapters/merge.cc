@@ -46,12 +46,14 @@ MergedSite merged_site(const Adapter& adapter, size_t index, at::ScalarType stor
   return result;
 }
 
-/// Before the table of words would change with the layer that is tied to it.
+/// Before the table of words would change with the layer that is tied to it, or the layer with the table.
 void untie_adapted(const Adapter& adapter) {
   const AdapterTarget& target = adapter.target();
   const bool is_adapted = std::any_of(target.ties.begin(), target.ties.end(), [&](const TiedName& tie) {
-    return std::any_of(adapter.sites().begin(), adapter.sites().end(),
-                       [&](const Site& site) { return site.path + ".weight" == tie.name; });
+    return std::any_of(adapter.sites().begin(), adapter.sites().end(), [&](const Site& site) {
+      const std::string name = site.path + ".weight";
+      return name == tie.name || name == tie.parameter;
+    });
   });
   if (is_adapted) target.untie();
 }

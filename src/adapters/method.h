@@ -53,6 +53,8 @@ struct MethodTraits {
   bool dora = false;        // use_dora
   bool levels = false;    // levels, ranks, alphas, dropouts, mid_groups, sharing, stagewise, stage_fractions
   bool patterns = false;  // rank_pattern, alpha_pattern
+
+  bool words = false;  // adapts tables of words: its update is low-rank terms with the usual initial factors
 };
 
 /// The line of LoRA and of methods that are set up as it is: rank, alpha and what else is set; `details` is

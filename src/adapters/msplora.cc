@@ -169,7 +169,7 @@ Method msplora_method() {
   Method method;
   method.name = "msplora";
   method.summary = "A pyramid of factors: shared by all layers, by groups of layers, and by none (2025)";
-  method.traits = {.pairs = FactorPairs::kShared, .lora_plus = true, .levels = true};
+  method.traits = {.pairs = FactorPairs::kShared, .lora_plus = true, .levels = true, .words = true};
   method.tensors = msplora_tensors;
   method.create = [](MethodInput in) {
     LowRankLayout layout = msplora_layout(in.config, in.sites, in.target.num_layers);

@@ -37,6 +37,7 @@ using nlohmann::json;
 /// One adapted module in PEFT's terms.
 struct ExportedSite {
   std::string path;
+  bool is_words = false;
   at::Tensor down, up;
   int64_t rank = 0;
   double alpha = 0.0;
@@ -59,6 +60,7 @@ std::vector<ExportedSite> export_sites(const Adapter& adapter) {
     if (terms.empty()) continue;
     ExportedSite site;
     site.path = adapter.sites()[i].path;
+    site.is_words = adapter.sites()[i].role == LinearRole::kWords;
     if (is_lora) {
       for (LowRankTerm& term : terms) term.scaling = 1.0;
     }
@@ -214,7 +216,8 @@ json lora_config(const Adapter& adapter, const std::vector<ExportedSite>& sites,
                  {"use_rslora", is_lora && adapter.config().use_rslora},
                  {"use_dora", is_lora && adapter.config().use_dora},
                  // PEFT's word for layers that files of models hold as [in, out] (Conv1D).
-                 {"fan_in_fan_out", adapter.sites().front().is_transposed},
+                 {"fan_in_fan_out", std::any_of(adapter.sites().begin(), adapter.sites().end(),
+                                                [](const Site& site) { return site.is_transposed; })},
                  {"exclude_modules", select.exclude_modules_regex ? json(*select.exclude_modules_regex)
                                                                   : or_null(select.exclude_modules)},
                  {"layers_to_transform", layers},
@@ -293,8 +296,8 @@ void save_as_lora(const Adapter& adapter, const std::filesystem::path& directory
   std::vector<NamedTensor> tensors;
   std::set<std::string> paths;
   for (const ExportedSite& site : sites) {
-    tensors.push_back({site.path + ".lora_A.weight", site.down});
-    tensors.push_back({site.path + ".lora_B.weight", site.up});
+    tensors.push_back({site.path + detail::kPeftDown[site.is_words ? 1 : 0], site.down});
+    tensors.push_back({site.path + detail::kPeftUp[site.is_words ? 1 : 0], site.up});
     paths.insert(site.path);
   }
   write_files(directory, peft_tensors(adapter, tensors, paths), lora_config(adapter, sites, paths));

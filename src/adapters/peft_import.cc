@@ -230,8 +230,11 @@ std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTar
   config.modules_to_save = names_from_peft(config.modules_to_save, target.parameters);
   use_head_of_base(target, stored);
 
-  std::set<std::string> site_paths;
-  for (const Site& site : target.sites) site_paths.insert(site.path);
+  std::set<std::string> site_paths, word_paths;
+  for (const Site& site : target.sites) {
+    site_paths.insert(site.path);
+    if (site.role == LinearRole::kWords) word_paths.insert(site.path);
+  }
   AdapterBuilder builder{ErrorCode::kModel, config_path.string(), Strictness::kLenient};
   // PiSSA and OLoRA take a part out of the base when the adapter is put on, as PEFT does.
   builder.values_follow = !is_weight_init(config.init);
@@ -246,6 +249,12 @@ std::unique_ptr<Adapter> load_peft_adapter(const fs::path& directory, AdapterTar
     return std::find(names.begin(), names.end(), entry.name) == names.end() || !stored.contains(entry.name);
   });
   fill_trainable(*adapter, shared, stored, tensor_path, [&](const std::string& name) {
+    for (const auto* spellings : {&kPeftDown, &kPeftUp}) {
+      const std::string usual = (*spellings)[0];
+      const std::string owner = name.substr(0, name.size() - std::min(name.size(), usual.size()));
+      if (ends_with(name, usual) && word_paths.contains(owner))
+        return fmt::format("{}{}{}", kPeftPrefix, owner, (*spellings)[1]);
+    }
     const std::string path = name.substr(0, name.rfind('.'));
     const bool is_site_bias = config.bias != "none" && ends_with(name, ".bias") && site_paths.count(path) > 0;
     return fmt::format("{}{}", kPeftPrefix, is_site_bias ? fmt::format("{}.base_layer.bias", path) : name);

@@ -19,7 +19,6 @@ bool contains(const std::string& text, std::string_view part) {
 }
 
 std::string refusal_of(const std::string& key) {
-  if (contains(key, "lora_embedding_")) return "low-rank factors of an embedding are not supported";
   if (contains(key, ".lora_B.bias")) return "a bias of lora_B (lora_bias) is not supported";
   for (const char digit : std::string_view("0123456789")) {
     if (contains(key, std::string("lora_A_") + digit) || contains(key, std::string("lora_B_") + digit)) {
@@ -50,6 +49,10 @@ PeftKey parse_peft_key(const std::string& key, const PeftForm& form) {
   if (!replace(name, ".modules_to_save.default.", ".")) replace(name, ".modules_to_save.", ".");
   replace(name, ".lora_A.default.weight", ".lora_A.weight");
   replace(name, ".lora_B.default.weight", ".lora_B.weight");
+  for (const auto* spellings : {&kPeftDown, &kPeftUp}) {
+    const std::string of_words = (*spellings)[1];
+    if (!replace(name, of_words + ".default", (*spellings)[0])) replace(name, of_words, (*spellings)[0]);
+  }
   for (const char* spelling : {".lora_magnitude_vector.default.weight", ".lora_magnitude_vector.default",
                                ".lora_magnitude_vector.weight"}) {
     if (replace(name, spelling, ".lora_magnitude_vector")) break;

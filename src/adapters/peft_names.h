@@ -8,6 +8,10 @@
 namespace msplora::detail {
 
 inline constexpr const char* kPeftPrefix = "base_model.model.";
+/// What PEFT calls the factors of a linear layer and of a table of words, behind the module's path. In memory
+/// both have the first names.
+inline constexpr const char* kPeftDown[] = {".lora_A.weight", ".lora_embedding_A"};
+inline constexpr const char* kPeftUp[] = {".lora_B.weight", ".lora_embedding_B"};
 inline constexpr const char* kPeftSharedPrefix = "base_model.";  // of tensors that belong to no module
 
 /// Where a tensor of a PEFT file belongs.

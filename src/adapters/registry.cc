@@ -58,6 +58,27 @@ void check_family_options(const Method& method, const AdapterConfig& config, Err
   foreign(!config.alpha_pattern.empty() && !knows.patterns, "alpha_pattern", "lora");
 }
 
+/// What a table of words cannot have: everything that looks at a weight [out, in], or at dense inputs.
+void check_words(const Method& method, const AdapterConfig& config, const std::vector<Site>& sites,
+                 ErrorList& errors) {
+  for (const Site& site : sites) {
+    if (site.role != LinearRole::kWords) continue;
+    if (!method.traits.words) {
+      errors.add(
+          "adapter.target_modules",
+          fmt::format("{} is a table of words, which method `{}` does not adapt", site.path, method.name),
+          "lora and msplora do");
+    } else if (config.use_dora) {
+      errors.add("adapter.use_dora",
+                 fmt::format("{} is a table of words, which has no magnitudes", site.path));
+    } else if (config.init != "default" && config.init != "gaussian") {
+      errors.add("adapter.init",
+                 fmt::format("`{}` does not know a table of words, {}", config.init, site.path),
+                 "default: A is 0 and B is normal");
+    }
+  }
+}
+
 /// Everything that can be said about a configuration without tensors.
 struct Checked {
   const Method* method = nullptr;
@@ -78,6 +99,7 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
   detail::check_foreign_options(config, errors);
   if (checked.method->traits.uses_sites) {
     checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
+    check_words(*checked.method, config, checked.sites, errors);
   }
   // Values out of range (a rank of 0) would only produce follow-up problems.
   if (in_range) {

@@ -190,7 +190,8 @@ class Matcher {
   void match_all_linear() {
     EntryHits& hits = add_entry("all-linear");
     for (size_t i = 0; i < sites_.size(); ++i) {
-      if (!is_output_head(sites_[i])) take(i, hits, /*layer_filter=*/true);
+      if (!is_output_head(sites_[i]) && sites_[i].role != LinearRole::kWords)
+        take(i, hits, /*layer_filter=*/true);
     }
   }
 

@@ -57,8 +57,10 @@ double prompt_flops_of(const Architecture& architecture, const GenerateBenchOpti
 
 double weight_bytes_of(const Architecture& architecture, at::ScalarType dtype) {
   double elements = 0;
-  for (const PlacedLinear& linear : linears_of(architecture))
-    elements += static_cast<double>(linear.spec.in * linear.spec.out);
+  for (const PlacedLinear& linear : linears_of(architecture)) {
+    if (linear.spec.role != LinearRole::kWords)  // a few rows of which are read
+      elements += static_cast<double>(linear.spec.in * linear.spec.out);
+  }
   return elements * static_cast<double>(c10::elementSize(dtype));
 }
 

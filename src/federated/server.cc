@@ -74,6 +74,12 @@ Server::Server(const FederationSetup& setup)
     const auto adapter =
         create_adapter(layout->config, setup_.target, static_cast<uint64_t>(setup_.train.seed));
     for (const AdapterPair& pair : pairs_of(*adapter)) {
+      if (!traits().trains_down && pair.down.count_nonzero().item<int64_t>() == 0) {
+        throw Error(
+            ErrorCode::kConfig, "federated.aggregator",
+            fmt::format("`{}` leaves A as it is drawn, but that of {} begins at 0", kind_.name, pair.name),
+            "take another aggregator, or leave the table of words out");
+      }
       layout->pairs.push_back({pair.name, pair.down_name, pair.up_name, pair.down.size(0), pair.down.size(1),
                                pair.up.size(0), pair.scaling, pair.sites});
       if (layouts_.empty()) state_.pairs.push_back(copy_of(pair, pair.up.scalar_type()));

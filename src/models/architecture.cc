@@ -30,6 +30,11 @@ int64_t Architecture::runs_of(size_t block) const {
 
 std::vector<PlacedLinear> linears_of(const Architecture& architecture) {
   std::vector<PlacedLinear> all;
+  const EmbeddingSpec& e = architecture.embeddings;
+  if (!e.words.empty()) {
+    const std::string path = e.path + "." + e.words;
+    all.push_back({path, -1, {LinearRole::kWords, path, e.rows, e.width, /*has_bias=*/false}});
+  }
   if (const auto& projection = architecture.embeddings.projection)
     all.push_back({projection->name, -1, *projection});
   for (size_t layer = 0; layer < architecture.blocks.size(); ++layer) {

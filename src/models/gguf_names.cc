@@ -40,6 +40,7 @@ GgufName linear_name(bool interleaves, LinearRole role, int64_t layer, const std
   GgufName name;
   name.parameter = path + ".weight";
   if (role == LinearRole::kOutput) name.stored = "output.weight";
+  if (role == LinearRole::kWords) name.stored = "token_embd.weight";
   const char* stored = layer >= 0 ? stored_name(role) : nullptr;
   if (stored == nullptr) return name;
   name.stored = fmt::format("blk.{}.{}.weight", layer, stored);
@@ -55,7 +56,7 @@ class Names {
 
   std::vector<GgufName> collect() {
     const EmbeddingSpec& e = architecture_.embeddings;
-    add(e.path + "." + e.words + ".weight", "token_embd.weight");
+    names_.push_back(linear_name(interleaves_, LinearRole::kWords, -1, e.path + "." + e.words, 0, 0));
     if (e.position_rows > 0) add(e.path + "." + e.positions + ".weight", "position_embd.weight");
     if (e.type_rows > 0) add(e.path + "." + e.types + ".weight", "token_types.weight");
     add_norm(e.norm, e.path + ".", "token_embd_norm");

@@ -28,6 +28,7 @@ int stage_of(LinearRole role) {
     case LinearRole::kEmbedding:
     case LinearRole::kHead:
     case LinearRole::kOutput:
+    case LinearRole::kWords:
       return 0;
   }
   return 0;
@@ -81,6 +82,7 @@ Frontier frontier_of(const std::vector<PlacedLinear>& linears, const std::vector
     if (i >= question.sites.size()) continue;
     const SiteWork& work = question.sites[i];
     if (is_behind_blocks(linears[i].spec.role) || (!work.has_adapter && !work.trains_weight)) continue;
+    if (linears[i].spec.role == LinearRole::kWords) return {-2, 0};
     const int stage = stage_of(linears[i].spec.role);
     if (run < first.run || (run == first.run && stage < first.stage)) first = {run, stage};
   }
@@ -152,6 +154,10 @@ StepFlops count_step_flops(const Architecture& architecture, const StepQuestion&
           relative_rows(architecture, linear.spec, architecture.blocks[static_cast<size_t>(linear.layer)]);
     const double in = static_cast<double>(linear.spec.in), out = static_cast<double>(linear.spec.out);
     const double product = 2 * rows * in * out, rank = static_cast<double>(work.rank);
+    if (linear.spec.role == LinearRole::kWords) {  // looked up, as A is: B alone is a product
+      flops.low_rank += 2 * rows * rank * out * (work.has_adapter ? 3 : 1);
+      continue;
+    }
     const bool input_gradient =
         is_head ? frontier.run <= last || trains_head_before : frontier.reaches_input(run, stage);
     trains_head_before |= is_head && (work.has_adapter || work.trains_weight);

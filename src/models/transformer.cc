@@ -72,7 +72,8 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   const auto table = [&](const std::string& name, int64_t rows) {
     return store.take(e.path + "." + name + ".weight", {rows, e.width}, Role::kMatrix, Init::kNormal);
   };
-  word_embeddings_ = store.weight(e.path + "." + e.words + ".weight", e.rows, e.width, Role::kMatrix);
+  const std::string words = e.path + "." + e.words;
+  words_ = Linear(words, store.weight(words + ".weight", e.rows, e.width, Role::kMatrix), {});
   if (e.position_rows > 0) position_embeddings_ = table(e.positions, e.position_rows);
   if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
   embedding_norm_ =
@@ -91,7 +92,7 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   }
   for (size_t i = 0; i < a.blocks.size(); ++i) blocks_.push_back(make_block(i, store));
   final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
-  head_ = Head(a.head, word_embeddings_, options.random_init, store);
+  head_ = Head(a.head, words_.weight, options.random_init, store);
 }
 
 at::Tensor Transformer::forward(const PackedInput& input, const ForwardContext& context) {
@@ -126,6 +127,8 @@ at::Tensor Transformer::decode(const PackedInput& input, KeyValueCache& cache,
 
 std::vector<Site> Transformer::sites() {
   std::vector<Site> sites;
+  const EmbeddingSpec& e = architecture().embeddings;
+  sites.push_back(make_site(words_, -1, {LinearRole::kWords, words_.name(), e.rows, e.width}));
   if (embedding_projection_)
     sites.push_back(make_site(*embedding_projection_, -1, *architecture().embeddings.projection));
   for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -161,7 +164,7 @@ std::vector<Parameter> Transformer::parameters() {
   const auto append = [&](const std::string& name, const at::Tensor& table) {
     if (table.defined()) parameters.push_back({e.path + "." + name + ".weight", table});
   };
-  parameters.push_back({e.path + "." + e.words + ".weight", word_embeddings_});
+  parameters.push_back({words_.name() + ".weight", words_.weight});
   append(e.positions, position_embeddings_);
   append(e.types, token_type_embeddings_);
   embedding_norm_.append_parameters(parameters);

@@ -104,7 +104,7 @@ class Transformer : public Model {
                   const at::Tensor& rows, const Pass& pass) const;
   WithInput feed_forward(const Block& block, const at::Tensor& x, const Pass& pass) const;
 
-  std::shared_ptr<Weight> word_embeddings_;
+  Linear words_;  // looked up, see LinearRole::kWords
   at::Tensor position_embeddings_, token_type_embeddings_;
   Norm embedding_norm_;
   std::optional<Linear> embedding_projection_;

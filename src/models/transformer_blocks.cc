@@ -67,8 +67,8 @@ at::Tensor Transformer::segment_ids(const PackedInput& input) const {
 }
 
 Embedding Transformer::words_of(const at::Tensor& ids) const {
-  const auto& frozen = word_embeddings_->frozen();
-  if (!frozen) return {word_embeddings_->tensor(), ids};
+  const auto& frozen = words_.weight->frozen();
+  if (!frozen) return {words_.weight->tensor(), ids};
   return {frozen->gather(ids), at::arange(ids.size(0), ids.options())};
 }
 
@@ -81,6 +81,8 @@ at::Tensor Transformer::embed(const Pass& pass) const {
     parts.push_back({position_embeddings_, pass.positions.to(at::kCPU, at::kLong) + e.position_offset});
   if (token_type_embeddings_.defined()) parts.push_back({token_type_embeddings_, segment_ids(input)});
   at::Tensor x = embedding_sum(parts, compute_dtype());
+  if (words_.update)
+    x = (x + looked_up_terms(*words_.update, input.input_ids)).to(compute_dtype());  // rounded once
   // Hugging Face rounds the factor to the type of the activations.
   if (e.scale != 1.0) x = x * at::full({}, e.scale, x.options());
   if (embedding_projection_ && e.projects_first) x = embedding_projection_->forward(x, context);

@@ -2,6 +2,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/mm.h>
 
 #include <utility>
 #include <vector>
@@ -50,3 +52,13 @@ Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& conte
 }
 
 }  // namespace msplora::detail
+
+namespace msplora {
+
+at::Tensor looked_up_terms(const SiteUpdate& update, const at::Tensor& ids) {
+  const detail::Stacked stacked = detail::stack(detail::terms_of(update), {});
+  const at::Tensor chosen = at::embedding(stacked.down.t(), ids.to(stacked.down.device()));
+  return at::mm(chosen, stacked.up.t());
+}
+
+}  // namespace msplora

@@ -78,7 +78,8 @@ TEST_P(Conformance, TensorsMoveExactlyTheirScope) {
   const auto adapter = create_adapter(row().config, model.target(), 1);
   randomise(*adapter);
   c10::NoGradGuard no_grad;
-  const std::vector<Site> all = model.model().sites();
+  std::vector<Site> all = model.model().sites();
+  std::erase_if(all, [](const Site& site) { return site.role == LinearRole::kWords; });  // looked up
   const auto outputs = [&] {
     std::vector<at::Tensor> outputs;
     for (const Site& site : all) {

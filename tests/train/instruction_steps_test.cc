@@ -96,7 +96,7 @@ class InstructionStep
     config.rank = 4;
     config.alpha = 8;
     config.target_modules = {"all-linear"};
-    if (adapts_output) config.target_modules = {"q_proj", "lm_head"};
+    if (adapts_output) config.target_modules = {"q_proj", "lm_head", "embed_tokens"};
     adapter_ = create_adapter(config, target_of(*model_), 3);
     trained_ = adapter_->trainable();
     RandomStream random(5, "factors");

@@ -1,5 +1,5 @@
-// Training the output layer of a language model by an adapter: it learns, and pausing anywhere changes
-// nothing.
+// Training the output layer and the table of words of a language model by an adapter: it learns, and pausing
+// anywhere changes nothing.
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
@@ -30,7 +30,11 @@ struct OutputRun {
     config.alpha = 8.0;
     config.dropout = 0.1;
     config.target_modules = {"q_proj", "lm_head"};
-    if (method == "prilora") config.set("prilora.prune_every", 2);
+    if (method == "prilora") {
+      config.set("prilora.prune_every", 2);
+    } else {
+      config.target_modules.push_back("embed_tokens");
+    }
     adapter = create_adapter(config, target_of(*model), 7);
     options.batch_size = 5;
     options.accumulation = 2;

@@ -89,7 +89,8 @@ struct StepPlan {
   std::map<std::string, double> lr_factors = {};  // on the learning rates of this step; absent names have 1
 };
 
-/// The dense change of a layer's stored weight [out, in] and bias [out]; undefined where it stays as it is.
+/// The dense change of a layer's stored weight [out, in] (of a table of words [in, out]) and bias [out];
+/// undefined where it stays as it is.
 struct SiteChange {
   at::Tensor weight, bias;
 };

@@ -82,7 +82,8 @@ struct AdapterConfig {
     visitor(
         "target_modules", target_modules,
         "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer but "
-        "heads and output layers. Empty: those of the model's family: query and value (BERT, RoBERTa), "
+        "heads, output layers and tables of words. Empty: those of the model's family: query and value "
+        "(BERT, RoBERTa), "
         "q_proj and v_proj "
         "(Llama, Mistral, Qwen)");
     visitor("target_modules_regex", target_modules_regex,

@@ -195,8 +195,9 @@ struct PlacedLinear {
   int64_t layer = -1;
   LinearSpec spec;
 };
-/// Every layer that an adapter may change, in order of execution: the projection of the embeddings, those of
-/// the blocks, those of a classifier's head or the output layer of a language model.
+/// Every layer that an adapter may change, in order of execution: the table of words (from one word of `in`
+/// to its embedding), the projection of the embeddings, those of the blocks, those of a classifier's head or
+/// the output layer of a language model.
 std::vector<PlacedLinear> linears_of(const Architecture& architecture);
 /// The layer that gives a language model's logits; full path as its name.
 std::optional<LinearSpec> output_layer(const Architecture& architecture);

@@ -125,9 +125,16 @@ enum class LinearRole {
   kEmbedding,  // outside the blocks: between the embeddings and the first of them
   kHead,       // or behind the last
   kOutput,     // behind all: a language model's logits
+  kWords,      // the table of words, which is looked up
 };
 
-/// One adaptable linear layer of a model. `linear` stays owned by the model.
+/// What the low-rank terms of an update of a table of words add to the rows of `ids`, int64 [T]:
+/// Σ_k scaling_k · A_k[:, ids]ᵀ B_kᵀ, [T, out] in the type of the factors. They drop nothing out.
+at::Tensor looked_up_terms(const SiteUpdate& update, const at::Tensor& ids);
+
+/// One adaptable linear layer of a model. `linear` stays owned by the model. A table of words (kWords) is one
+/// from as many inputs as there are words, of which a token is one; its weight is stored [in, out], and
+/// Linear::forward is not for it.
 struct Site {
   std::string path;    // full module path, e.g. "roberta.encoder.layer.3.attention.self.query"
   std::string module;  // its last component, e.g. "query"
