@@ -19,6 +19,7 @@
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
 #include "msplora/data/row_json.h"
+#include "msplora/templates/messages.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 
@@ -97,8 +98,7 @@ void render_conversations(std::vector<Job>& jobs, bool chat, const LanguageModel
       job.request.prompt_ids = std::move(rendered.prompt_ids);
     } catch (const Error& error) {
       if (job.where.empty()) throw;
-      const std::string place = error.where().empty() ? "" : error.where() + ": ";  // in the template
-      throw Error(error.code(), job.where, place + error.message(), error.hint());
+      throw error_of_row(error, job.where, error.code());
     }
   }
 }

@@ -86,7 +86,7 @@ void check_conversation(const Json& messages, const std::string& key, const std:
   try {
     check_messages(messages, key);
   } catch (const Error& error) {
-    refuse(where, error.message());
+    throw error_of_row(error, where);
   }
   if (messages.empty()) refuse(where, fmt::format("`{}`: expected messages, found an empty list", key));
 }
@@ -193,7 +193,7 @@ Json canonical(const Layout& layout, const Json& row, bool alpaca_as_messages, c
   try {
     if (const Json tools = tools_of(row.value("tools", Json())); !tools.is_null()) out["tools"] = tools;
   } catch (const Error& error) {
-    refuse(where, error.message());
+    throw error_of_row(error, where);
   }
   return out;
 }

@@ -52,8 +52,7 @@ class Writer {
       if (row["prompt"].is_array()) return of_message_completion(row);
       return of_completion(row["prompt"], row["completion"]);
     } catch (const Error& error) {
-      const std::string place = error.where().empty() ? "" : error.where() + ": ";  // in the template
-      throw Error(ErrorCode::kData, rows_.where(index), place + error.message(), error.hint());
+      throw error_of_row(error, rows_.where(index));
     }
   }
 

@@ -51,7 +51,7 @@ void check_messages(const Json& messages, const std::string& key) {
     check_message(messages[i], key + "[" + std::to_string(i) + "]");
 }
 
-void check_roles(const Json& messages, const ChatTemplate& chat_template, const std::string& key) {
+void check_roles(const Json& messages, const ChatTemplate& chat_template) {
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string role = messages[i].at("role");
     if (std::find(kCommonRoles.begin(), kCommonRoles.end(), role) != kCommonRoles.end()) continue;
@@ -59,10 +59,15 @@ void check_roles(const Json& messages, const ChatTemplate& chat_template, const 
     std::string known;
     for (const std::string& one : kCommonRoles) known += (known.empty() ? "" : ", ") + one;
     throw Error(ErrorCode::kData, "",
-                key + "[" + std::to_string(i) + "].role: expected one of " + known +
+                "messages[" + std::to_string(i) + "].role: expected one of " + known +
                     ", or one that the chat template names; found " + json_excerpt(messages[i]["role"]),
                 did_you_mean(role, kCommonRoles));
   }
+}
+
+Error error_of_row(const Error& error, const std::string& row, ErrorCode code) {
+  const std::string within = error.where().empty() ? "" : error.where() + ": ";
+  return {code, row, within + error.message(), error.hint()};
 }
 
 Json tools_of(const Json& given) {

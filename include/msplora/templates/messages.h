@@ -3,24 +3,27 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "msplora/core/error.h"
 #include "msplora/templates/chat_template.h"
 
 namespace msplora {
 
 /// Whether this is a conversation: a list of {"role": a text, "content": a text or a list of parts, ...}.
 /// A message that calls tools (`tool_calls`) needs no content, and what a tool answers may be an object too.
-/// Throws Error{kData} that names the
-/// message by its place in `key` and says what was found.
+/// Throws Error{kData} that names the message by its place in `key` and says what was found.
 void check_messages(const nlohmann::ordered_json& messages, const std::string& key = "messages");
 
 /// Whether the roles of a conversation are usual ones (assistant, developer, function, system, tool, user) or
 /// stand in the template. One that writes whatever role it is given hides a slip of the pen, and what such a
 /// message says would not be learned. Throws Error{kData} with the place and the nearest role.
-void check_roles(const nlohmann::ordered_json& messages, const ChatTemplate& chat_template,
-                 const std::string& key = "messages");
+void check_roles(const nlohmann::ordered_json& messages, const ChatTemplate& chat_template);
 
 /// Tools as a list of objects (JSON schemas), or null. Data sets also keep the list as a text of JSON.
 /// Throws Error{kData} for anything else.
 nlohmann::ordered_json tools_of(const nlohmann::ordered_json& given);
+
+/// What is wrong with a conversation as an error of the row that it stands in (file and line). A place within
+/// the template stays, in the message.
+Error error_of_row(const Error& error, const std::string& row, ErrorCode code = ErrorCode::kData);
 
 }  // namespace msplora
