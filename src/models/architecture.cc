@@ -30,11 +30,7 @@ int64_t Architecture::runs_of(size_t block) const {
 
 std::vector<PlacedLinear> linears_of(const Architecture& architecture) {
   std::vector<PlacedLinear> all;
-  const EmbeddingSpec& e = architecture.embeddings;
-  if (!e.words.empty()) {
-    const std::string path = e.path + "." + e.words;
-    all.push_back({path, -1, {LinearRole::kWords, path, e.rows, e.width, /*has_bias=*/false}});
-  }
+  if (const auto words = word_table(architecture)) all.push_back({words->name, -1, *words});
   if (const auto& projection = architecture.embeddings.projection)
     all.push_back({projection->name, -1, *projection});
   for (size_t layer = 0; layer < architecture.blocks.size(); ++layer) {
@@ -49,6 +45,12 @@ std::vector<PlacedLinear> linears_of(const Architecture& architecture) {
       all.push_back({stage.linear.name, -1, stage.linear});
   }
   return all;
+}
+
+std::optional<LinearSpec> word_table(const Architecture& architecture) {
+  const EmbeddingSpec& e = architecture.embeddings;
+  if (e.words.empty()) return std::nullopt;
+  return LinearSpec{LinearRole::kWords, e.path + "." + e.words, e.rows, e.width, /*has_bias=*/false};
 }
 
 std::optional<LinearSpec> output_layer(const Architecture& architecture) {
@@ -70,9 +72,8 @@ std::vector<std::string> trained_modules(const HeadSpec& head) {
 }
 
 std::vector<TiedName> tied_names(const Architecture& architecture) {
-  const EmbeddingSpec& e = architecture.embeddings;
   if (!architecture.head.is_tied) return {};
-  return {{architecture.head.decoder + ".weight", e.path + "." + e.words + ".weight"}};
+  return {{architecture.head.decoder + ".weight", word_table(architecture)->name + ".weight"}};
 }
 
 }  // namespace msplora

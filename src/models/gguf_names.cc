@@ -56,7 +56,8 @@ class Names {
 
   std::vector<GgufName> collect() {
     const EmbeddingSpec& e = architecture_.embeddings;
-    names_.push_back(linear_name(interleaves_, LinearRole::kWords, -1, e.path + "." + e.words, 0, 0));
+    if (const auto words = word_table(architecture_))
+      names_.push_back(linear_name(interleaves_, words->role, -1, words->name, 0, 0));
     if (e.position_rows > 0) add(e.path + "." + e.positions + ".weight", "position_embd.weight");
     if (e.type_rows > 0) add(e.path + "." + e.types + ".weight", "token_types.weight");
     add_norm(e.norm, e.path + ".", "token_embd_norm");

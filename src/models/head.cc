@@ -15,9 +15,10 @@ namespace msplora {
 
 using Role = ParameterStore::Role;
 
-Head::Head(const HeadSpec& spec, const std::shared_ptr<Weight>& word_embeddings, bool is_drawn,
+Head::Head(const Architecture& architecture, const std::shared_ptr<Weight>& word_embeddings, bool is_drawn,
            ParameterStore& store)
-    : spec_(spec) {
+    : spec_(architecture.head), output_(output_layer(architecture)) {
+  const HeadSpec& spec = spec_;
   const bool is_lm = is_language_model();
   const auto drops = std::count_if(spec.stages.begin(), spec.stages.end(),
                                    [](const HeadStage& stage) { return stage.dropout > 0; });
@@ -39,15 +40,12 @@ Head::Head(const HeadSpec& spec, const std::shared_ptr<Weight>& word_embeddings,
   }
   if (!is_lm) return;
   at::Tensor bias;
-  if (!spec.decoder_bias.empty())
-    bias = store.take(spec.decoder_bias, {word_embeddings->out_features()}, Role::kExact,
-                      ParameterStore::Init::kZero);
-  decoder_spec_ = {LinearRole::kOutput, spec.decoder, word_embeddings->in_features(),
-                   word_embeddings->out_features(), bias.defined()};
-  std::shared_ptr<Weight> matrix = spec.is_tied ? word_embeddings
-                                                : store.weight(spec.decoder + ".weight", decoder_spec_.out,
-                                                               decoder_spec_.in, Role::kMatrix);
-  decoder_ = Linear(spec.decoder, std::move(matrix), bias);
+  if (output_->has_bias)
+    bias = store.take(spec.decoder_bias, {output_->out}, Role::kExact, ParameterStore::Init::kZero);
+  std::shared_ptr<Weight> matrix =
+      spec.is_tied ? word_embeddings
+                   : store.weight(output_->name + ".weight", output_->out, output_->in, Role::kMatrix);
+  decoder_ = Linear(output_->name, std::move(matrix), bias);
 }
 
 at::Tensor Head::run_stages(at::Tensor x, const ForwardContext& context) const {
@@ -81,7 +79,7 @@ void Head::untie() {
 }
 
 void Head::append_sites(std::vector<Site>& sites) {
-  if (is_language_model()) return sites.push_back(make_site(decoder_, -1, decoder_spec_));
+  if (is_language_model()) return sites.push_back(make_site(decoder_, -1, *output_));
   for (Stage& stage : stages_) sites.push_back(make_site(stage.linear, -1, stage.spec.linear));
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ namespace msplora {
 class Head {
  public:
   Head() = default;
-  Head(const HeadSpec& spec, const std::shared_ptr<Weight>& word_embeddings, bool is_drawn,
+  /// The head of the architecture; `word_embeddings` serves a tied output layer.
+  Head(const Architecture& architecture, const std::shared_ptr<Weight>& word_embeddings, bool is_drawn,
        ParameterStore& store);
 
   /// hidden [N, hidden_size] -> logits, or the hidden states themselves without a head.
@@ -39,13 +41,13 @@ class Head {
     uint64_t dropout_stream = 0;
   };
 
-  bool is_language_model() const { return !spec_.decoder.empty(); }
+  bool is_language_model() const { return output_.has_value(); }
   at::Tensor run_stages(at::Tensor x, const ForwardContext& context) const;
 
   HeadSpec spec_;
+  std::optional<LinearSpec> output_;  // of a language model
   std::vector<Stage> stages_;
   Linear decoder_;
-  LinearSpec decoder_spec_;
   std::vector<std::string> modules_;
 };
 

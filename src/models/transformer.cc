@@ -72,8 +72,8 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   const auto table = [&](const std::string& name, int64_t rows) {
     return store.take(e.path + "." + name + ".weight", {rows, e.width}, Role::kMatrix, Init::kNormal);
   };
-  const std::string words = e.path + "." + e.words;
-  words_ = Linear(words, store.weight(words + ".weight", e.rows, e.width, Role::kMatrix), {});
+  const LinearSpec words = word_table(a).value();
+  words_ = Linear(words.name, store.weight(words.name + ".weight", words.in, words.out, Role::kMatrix), {});
   if (e.position_rows > 0) position_embeddings_ = table(e.positions, e.position_rows);
   if (e.type_rows > 0) token_type_embeddings_ = table(e.types, e.type_rows);
   embedding_norm_ =
@@ -92,7 +92,7 @@ Transformer::Transformer(const ModelConfig& config, Architecture resolved, const
   }
   for (size_t i = 0; i < a.blocks.size(); ++i) blocks_.push_back(make_block(i, store));
   final_norm_ = Norm(a.final_norm, "", a.hidden_size(), store);
-  head_ = Head(a.head, words_.weight, options.random_init, store);
+  head_ = Head(a, words_.weight, options.random_init, store);
 }
 
 at::Tensor Transformer::forward(const PackedInput& input, const ForwardContext& context) {
@@ -127,8 +127,7 @@ at::Tensor Transformer::decode(const PackedInput& input, KeyValueCache& cache,
 
 std::vector<Site> Transformer::sites() {
   std::vector<Site> sites;
-  const EmbeddingSpec& e = architecture().embeddings;
-  sites.push_back(make_site(words_, -1, {LinearRole::kWords, words_.name(), e.rows, e.width}));
+  sites.push_back(make_site(words_, -1, *word_table(architecture())));
   if (embedding_projection_)
     sites.push_back(make_site(*embedding_projection_, -1, *architecture().embeddings.projection));
   for (size_t i = 0; i < blocks_.size(); ++i) {

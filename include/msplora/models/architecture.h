@@ -199,7 +199,8 @@ struct PlacedLinear {
 /// to its embedding), the projection of the embeddings, those of the blocks, those of a classifier's head or
 /// the output layer of a language model.
 std::vector<PlacedLinear> linears_of(const Architecture& architecture);
-/// The layer that gives a language model's logits; full path as its name.
+/// The table of words and the layer that gives a language model's logits; full paths as their names.
+std::optional<LinearSpec> word_table(const Architecture& architecture);
 std::optional<LinearSpec> output_layer(const Architecture& architecture);
 
 /// The modules of a head that are trained whatever the checkpoint has.
