@@ -29,7 +29,7 @@ std::vector<std::string> names_in(const Entry (&table)[N]) {
   return names;
 }
 
-using Filter = Value (*)(const Value& input, const Arguments& arguments, Budget& budget);
+using Filter = Value (*)(const Value& input, const Arguments& arguments);
 /// Null for a name that is not known.
 Filter find_filter(std::string_view name);
 std::vector<std::string> filter_names();
@@ -40,18 +40,18 @@ std::vector<std::string> test_names();
 
 /// `value.name`: a method, an entry of a dict, an attribute of an object, or undefined. Fails where `value`
 /// is undefined, and for methods that would change a value.
-Value attribute_of(const Value& value, const std::string& name, Budget& budget);
+Value attribute_of(const Value& value, const std::string& name);
 /// `value[key]`, undefined where there is nothing.
-Value item_of(const Value& value, const Value& key, Budget& budget);
+Value item_of(const Value& value, const Value& key);
 /// `value[start:stop:step]`; undefined or none bounds are those of the whole.
-Value slice_of(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget);
+Value slice_of(const Value& value, const Value& start, const Value& stop, const Value& step);
 
 /// `left operation right` with + - * / // % **.
-Value arithmetic(const Value& left, const std::string& operation, const Value& right, Budget& budget);
+Value arithmetic(const Value& left, const std::string& operation, const Value& right);
 /// `left operation right` with == != < <= > >= in, not in.
 bool compared(const Value& left, const std::string& operation, const Value& right);
 /// Python's text % values.
-std::string formatted(const std::string& text, const Value& values, Budget& budget);
+std::string formatted(const std::string& text, const Value& values);
 
 /// Thrown by raise_exception.
 struct TemplateRefusal {
@@ -59,6 +59,6 @@ struct TemplateRefusal {
 };
 /// range, namespace, dict, raise_exception, strftime_now. `namespaces` gets all that are made.
 std::vector<std::pair<std::string, Value>> global_functions(
-    std::time_t now, Budget& budget, std::vector<std::weak_ptr<Namespace>>& namespaces);
+    std::time_t now, std::vector<std::weak_ptr<Namespace>>& namespaces);
 
 }  // namespace msplora::templates

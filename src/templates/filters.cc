@@ -32,8 +32,8 @@ int64_t integer_or(const Arguments& arguments, size_t place, std::string_view na
 }
 
 /// "a.b.0" of a value: entries, attributes, places.
-Value path_of(Value value, const Value& path, Budget& budget) {
-  if (path.is_int()) return item_of(value, path, budget);
+Value path_of(Value value, const Value& path) {
+  if (path.is_int()) return item_of(value, path);
   const std::string text = path.text();
   size_t begin = 0;
   while (begin <= text.size()) {
@@ -42,27 +42,25 @@ Value path_of(Value value, const Value& path, Budget& budget) {
     const bool is_place = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
     // An entry comes before a method of its name.
     if (value.is_undefined()) return value;
-    value = is_place ? item_of(value, static_cast<int64_t>(std::atoll(part.c_str())), budget)
-                     : item_of(value, part, budget);
+    value = is_place ? item_of(value, static_cast<int64_t>(std::atoll(part.c_str()))) : item_of(value, part);
     begin = end + 1;
   }
   return value;
 }
 
 /// What values are compared by: without regard to case unless told otherwise, or an attribute of theirs.
-Value sort_key(const Value& value, bool is_case_sensitive, const Value* attribute, Budget& budget) {
-  const Value key =
-      attribute != nullptr && !attribute->is_none() ? path_of(value, *attribute, budget) : value;
+Value sort_key(const Value& value, bool is_case_sensitive, const Value* attribute) {
+  const Value key = attribute != nullptr && !attribute->is_none() ? path_of(value, *attribute) : value;
   return key.is_string() && !is_case_sensitive ? Value(lower(key.string())) : key;
 }
 
-List sorted(List items, bool is_case_sensitive, bool is_reversed, const Value* attribute, Budget& budget) {
+List sorted(List items, bool is_case_sensitive, bool is_reversed, const Value* attribute) {
   std::vector<std::pair<Value, Value>> keyed;
   for (Value& item : items) {
-    Value key = sort_key(item, is_case_sensitive, attribute, budget);
+    Value key = sort_key(item, is_case_sensitive, attribute);
     keyed.emplace_back(std::move(key), std::move(item));
   }
-  budget.take(64 * keyed.size());
+  Budget::charge(64 * keyed.size());
   std::stable_sort(keyed.begin(), keyed.end(), [is_reversed](const auto& a, const auto& b) {
     return is_reversed ? b.first.compare(a.first) < 0 : a.first.compare(b.first) < 0;
   });
@@ -71,15 +69,15 @@ List sorted(List items, bool is_case_sensitive, bool is_reversed, const Value* a
   return out;
 }
 
-Value extreme(const Value& input, const Arguments& arguments, Budget& budget, int wanted) {
+Value extreme(const Value& input, const Arguments& arguments, int wanted) {
   const List items = input.elements();
   if (items.empty()) return Value::undefined("extreme of nothing");
   const bool is_case_sensitive = flag(arguments, 0, "case_sensitive");
   const Value* attribute = arguments.find(1, "attribute");
   size_t best = 0;
-  Value best_key = sort_key(items[0], is_case_sensitive, attribute, budget);
+  Value best_key = sort_key(items[0], is_case_sensitive, attribute);
   for (size_t i = 1; i < items.size(); ++i) {
-    const Value key = sort_key(items[i], is_case_sensitive, attribute, budget);
+    const Value key = sort_key(items[i], is_case_sensitive, attribute);
     if (key.compare(best_key) * wanted > 0) {
       best = i;
       best_key = key;
@@ -89,7 +87,7 @@ Value extreme(const Value& input, const Arguments& arguments, Budget& budget, in
 }
 
 /// Those of the items, or of their attributes, that pass a test; without a test, those that are true.
-Value chosen(const Value& input, const Arguments& arguments, Budget& budget, bool by_attribute, bool wanted) {
+Value chosen(const Value& input, const Arguments& arguments, bool by_attribute, bool wanted) {
   size_t next = 0;
   Value attribute;
   if (by_attribute) {
@@ -107,14 +105,14 @@ Value chosen(const Value& input, const Arguments& arguments, Budget& budget, boo
   }
   List out;
   for (const Value& item : input.elements()) {
-    budget.take(16);
-    const Value value = by_attribute ? path_of(item, attribute, budget) : item;
+    Budget::charge(16);
+    const Value value = by_attribute ? path_of(item, attribute) : item;
     if ((test != nullptr ? test(value, rest) : value.truth()) == wanted) out.push_back(item);
   }
   return out;
 }
 
-Value mapped(const Value& input, const Arguments& arguments, Budget& budget) {
+Value mapped(const Value& input, const Arguments& arguments) {
   List out;
   const Value* attribute = nullptr;
   const Value* fallback = nullptr;
@@ -124,7 +122,7 @@ Value mapped(const Value& input, const Arguments& arguments, Budget& budget) {
   }
   if (attribute != nullptr) {
     for (const Value& item : input.elements()) {
-      Value value = path_of(item, *attribute, budget);
+      Value value = path_of(item, *attribute);
       out.push_back(value.is_undefined() && fallback != nullptr ? *fallback : std::move(value));
     }
     return out;
@@ -137,13 +135,13 @@ Value mapped(const Value& input, const Arguments& arguments, Budget& budget) {
   rest.positional.assign(arguments.positional.begin() + 1, arguments.positional.end());
   rest.named = arguments.named;
   for (const Value& item : input.elements()) {
-    budget.take(16);
-    out.push_back(filter(item, rest, budget));
+    Budget::charge(16);
+    out.push_back(filter(item, rest));
   }
   return out;
 }
 
-Value joined(const Value& input, const Arguments& arguments, Budget& budget) {
+Value joined(const Value& input, const Arguments& arguments) {
   const std::string between = text_or(arguments, 0, "d", "");
   const Value* attribute = arguments.find(1, "attribute");
   std::string out;
@@ -151,14 +149,14 @@ Value joined(const Value& input, const Arguments& arguments, Budget& budget) {
   for (const Value& item : input.elements()) {
     if (!is_first) out += between;
     is_first = false;
-    const std::string text = attribute != nullptr ? path_of(item, *attribute, budget).text() : item.text();
-    budget.take(between.size() + text.size() + 16);
+    const std::string text = attribute != nullptr ? path_of(item, *attribute).text() : item.text();
+    Budget::charge(between.size() + text.size() + 16);
     out += text;
   }
   return out;
 }
 
-Value indented(const Value& input, const Arguments& arguments, Budget& budget) {
+Value indented(const Value& input, const Arguments& arguments) {
   const Value* width = arguments.find(0, "width");
   const int64_t spaces = width == nullptr || width->is_string() ? 4 : integer_or(arguments, 0, "width", 4);
   if (spaces > 1000) fail("indent: a width of at most 1000");
@@ -176,16 +174,16 @@ Value indented(const Value& input, const Arguments& arguments, Budget& budget) {
       if (blank || end > begin) out += by;
     }
     out.append(text, begin, end - begin);
-    budget.take(by.size() + end - begin + 1);
+    Budget::charge(by.size() + end - begin + 1);
     begin = end + 1;
   }
   return out;
 }
 
-Value escaped(const Value& input, const Arguments&, Budget& budget) {
+Value escaped(const Value& input, const Arguments&) {
   std::string out;
   for (const char c : input.text()) {
-    budget.take(1);
+    Budget::charge(1);
     switch (c) {
       case '&':
         out += "&amp;";
@@ -210,7 +208,7 @@ Value escaped(const Value& input, const Arguments&, Budget& budget) {
 }
 
 /// The filter's own rule: words begin behind white space and ( { [ < -.
-Value in_title_case(const Value& input, const Arguments&, Budget&) {
+Value in_title_case(const Value& input, const Arguments&) {
   std::string out, word;
   const auto flush = [&] {
     if (word.empty()) return;
@@ -241,7 +239,7 @@ double parsed_float(const Value& input, bool& is_number) {
   return value;
 }
 
-Value as_int(const Value& input, const Arguments& arguments, Budget&) {
+Value as_int(const Value& input, const Arguments& arguments) {
   bool is_number = false;
   const double value = parsed_float(input, is_number);
   if (input.is_int() || input.is_bool()) return input.integer();
@@ -258,7 +256,7 @@ Value as_int(const Value& input, const Arguments& arguments, Budget&) {
   return fallback != nullptr ? *fallback : Value(int64_t{0});
 }
 
-Value as_float(const Value& input, const Arguments& arguments, Budget&) {
+Value as_float(const Value& input, const Arguments& arguments) {
   bool is_number = false;
   const double value = parsed_float(input, is_number);
   if (is_number) return value;
@@ -266,7 +264,7 @@ Value as_float(const Value& input, const Arguments& arguments, Budget&) {
   return fallback != nullptr ? *fallback : Value(0.0);
 }
 
-Value rounded(const Value& input, const Arguments& arguments, Budget&) {
+Value rounded(const Value& input, const Arguments& arguments) {
   if (!input.is_number()) fail("round needs a number, not " + input.type_name());
   const int64_t precision = integer_or(arguments, 0, "precision", 0);
   const std::string method = text_or(arguments, 1, "method", "common");
@@ -282,7 +280,7 @@ Value rounded(const Value& input, const Arguments& arguments, Budget&) {
   return std::strtod(buffer, nullptr);
 }
 
-Value to_json(const Value& input, const Arguments& arguments, Budget& budget) {
+Value to_json(const Value& input, const Arguments& arguments) {
   JsonStyle style;
   style.ascii = flag(arguments, 0, "ensure_ascii");
   style.indent = integer_or(arguments, 1, "indent", -1);
@@ -296,26 +294,25 @@ Value to_json(const Value& input, const Arguments& arguments, Budget& budget) {
   }
   style.sorted = flag(arguments, 3, "sort_keys");
   std::string text = json_text(input, style);
-  budget.take(text.size());
+  Budget::charge(text.size());
   return text;
 }
 
-Value dict_sorted(const Value& input, const Arguments& arguments, Budget& budget) {
+Value dict_sorted(const Value& input, const Arguments& arguments) {
   if (!input.is_dict()) fail("dictsort needs a dict, not " + input.type_name());
   List pairs;
   for (const auto& [key, value] : input.dict().entries) pairs.push_back(Value::tuple({key, value}));
   const std::string by = text_or(arguments, 1, "by", "key");
   const Value place(int64_t{by == "value" ? 1 : 0});
-  return sorted(std::move(pairs), flag(arguments, 0, "case_sensitive"), flag(arguments, 2, "reverse"), &place,
-                budget);
+  return sorted(std::move(pairs), flag(arguments, 0, "case_sensitive"), flag(arguments, 2, "reverse"),
+                &place);
 }
 
-Value unique(const Value& input, const Arguments& arguments, Budget& budget) {
+Value unique(const Value& input, const Arguments& arguments) {
   List out, seen;
   for (const Value& item : input.elements()) {
-    const Value key =
-        sort_key(item, flag(arguments, 0, "case_sensitive"), arguments.find(1, "attribute"), budget);
-    budget.take(16 + seen.size());
+    const Value key = sort_key(item, flag(arguments, 0, "case_sensitive"), arguments.find(1, "attribute"));
+    Budget::charge(16 + seen.size());
     if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
     seen.push_back(key);
     out.push_back(item);
@@ -323,19 +320,19 @@ Value unique(const Value& input, const Arguments& arguments, Budget& budget) {
   return out;
 }
 
-Value total(const Value& input, const Arguments& arguments, Budget& budget) {
+Value total(const Value& input, const Arguments& arguments) {
   const Value* attribute = arguments.find(0, "attribute");
   const Value* start = arguments.find(1, "start");
   Value sum = start != nullptr ? *start : Value(int64_t{0});
   for (const Value& item : input.elements()) {
     const bool has_attribute = attribute != nullptr && !attribute->is_none();
-    sum = arithmetic(sum, "+", has_attribute ? path_of(item, *attribute, budget) : item, budget);
+    sum = arithmetic(sum, "+", has_attribute ? path_of(item, *attribute) : item);
   }
   return sum;
 }
 
-Value method(const Value& input, const char* name, const Arguments& arguments, Budget& budget) {
-  return attribute_of(Value(input.text()), name, budget).object().call(arguments);
+Value method(const Value& input, const char* name, const Arguments& arguments) {
+  return attribute_of(Value(input.text()), name).object().call(arguments);
 }
 
 struct NamedFilter {
@@ -345,15 +342,15 @@ struct NamedFilter {
 
 constexpr NamedFilter kFilters[] = {
     {"abs",
-     [](const Value& v, const Arguments&, Budget& b) -> Value {
+     [](const Value& v, const Arguments&) -> Value {
        if (!v.is_number()) fail("abs needs a number, not " + v.type_name());
-       return v.number() < 0 ? arithmetic(Value(int64_t{0}), "-", v, b) : v;
+       return v.number() < 0 ? arithmetic(Value(int64_t{0}), "-", v) : v;
      }},
-    {"capitalize", [](const Value& v, const Arguments&, Budget&) -> Value { return capitalized(v.text()); }},
-    {"count", [](const Value& v, const Arguments&, Budget&) -> Value { return v.length(); }},
-    {"d", [](const Value& v, const Arguments& a, Budget& b) { return find_filter("default")(v, a, b); }},
+    {"capitalize", [](const Value& v, const Arguments&) -> Value { return capitalized(v.text()); }},
+    {"count", [](const Value& v, const Arguments&) -> Value { return v.length(); }},
+    {"d", [](const Value& v, const Arguments& a) { return find_filter("default")(v, a); }},
     {"default",
-     [](const Value& v, const Arguments& a, Budget&) -> Value {
+     [](const Value& v, const Arguments& a) -> Value {
        if (!v.is_undefined() && (v.truth() || !flag(a, 1, "boolean"))) return v;
        const Value* fallback = a.find(0, "default_value");
        return fallback != nullptr ? *fallback : Value("");
@@ -362,49 +359,48 @@ constexpr NamedFilter kFilters[] = {
     {"e", escaped},
     {"escape", escaped},
     {"first",
-     [](const Value& v, const Arguments&, Budget&) -> Value {
+     [](const Value& v, const Arguments&) -> Value {
        const List items = v.elements();
        return items.empty() ? Value::undefined("first of nothing") : items.front();
      }},
     {"float", as_float},
     {"format",
-     [](const Value& v, const Arguments& a, Budget& b) -> Value {
-       if (a.named.empty()) return formatted(v.text(), Value::tuple(a.positional), b);
+     [](const Value& v, const Arguments& a) -> Value {
+       if (a.named.empty()) return formatted(v.text(), Value::tuple(a.positional));
        Dict named;
        for (const auto& [name, value] : a.named) named.set(name, value);
-       return formatted(v.text(), std::move(named), b);
+       return formatted(v.text(), std::move(named));
      }},
     {"indent", indented},
     {"int", as_int},
     {"items",
-     [](const Value& v, const Arguments& a, Budget& b) -> Value {
+     [](const Value& v, const Arguments& a) -> Value {
        if (v.is_undefined()) return List();
        if (!v.is_dict()) fail("items needs a dict, not " + v.type_name());
-       return attribute_of(v, "items", b).object().call(a);
+       return attribute_of(v, "items").object().call(a);
      }},
     {"join", joined},
     {"last",
-     [](const Value& v, const Arguments&, Budget&) -> Value {
+     [](const Value& v, const Arguments&) -> Value {
        const List items = v.elements();
        return items.empty() ? Value::undefined("last of nothing") : items.back();
      }},
-    {"length", [](const Value& v, const Arguments&, Budget&) -> Value { return v.length(); }},
+    {"length", [](const Value& v, const Arguments&) -> Value { return v.length(); }},
     {"list",
-     [](const Value& v, const Arguments&, Budget& b) -> Value {
+     [](const Value& v, const Arguments&) -> Value {
        List items = v.elements();
-       b.take(16 * items.size());
+       Budget::charge(16 * items.size());
        return items;
      }},
-    {"lower", [](const Value& v, const Arguments&, Budget&) -> Value { return lower(v.text()); }},
+    {"lower", [](const Value& v, const Arguments&) -> Value { return lower(v.text()); }},
     {"map", mapped},
-    {"max", [](const Value& v, const Arguments& a, Budget& b) { return extreme(v, a, b, 1); }},
-    {"min", [](const Value& v, const Arguments& a, Budget& b) { return extreme(v, a, b, -1); }},
-    {"reject", [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, false, false); }},
-    {"rejectattr",
-     [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, true, false); }},
-    {"replace", [](const Value& v, const Arguments& a, Budget& b) { return method(v, "replace", a, b); }},
+    {"max", [](const Value& v, const Arguments& a) { return extreme(v, a, 1); }},
+    {"min", [](const Value& v, const Arguments& a) { return extreme(v, a, -1); }},
+    {"reject", [](const Value& v, const Arguments& a) { return chosen(v, a, false, false); }},
+    {"rejectattr", [](const Value& v, const Arguments& a) { return chosen(v, a, true, false); }},
+    {"replace", [](const Value& v, const Arguments& a) { return method(v, "replace", a); }},
     {"reverse",
-     [](const Value& v, const Arguments&, Budget&) -> Value {
+     [](const Value& v, const Arguments&) -> Value {
        List items = v.elements();
        std::reverse(items.begin(), items.end());
        if (!v.is_string()) return items;
@@ -413,24 +409,24 @@ constexpr NamedFilter kFilters[] = {
        return out;
      }},
     {"round", rounded},
-    {"safe", [](const Value& v, const Arguments&, Budget&) -> Value { return v.text(); }},
-    {"select", [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, false, true); }},
-    {"selectattr", [](const Value& v, const Arguments& a, Budget& b) { return chosen(v, a, b, true, true); }},
+    {"safe", [](const Value& v, const Arguments&) -> Value { return v.text(); }},
+    {"select", [](const Value& v, const Arguments& a) { return chosen(v, a, false, true); }},
+    {"selectattr", [](const Value& v, const Arguments& a) { return chosen(v, a, true, true); }},
     {"sort",
-     [](const Value& v, const Arguments& a, Budget& b) -> Value {
+     [](const Value& v, const Arguments& a) -> Value {
        return sorted(v.elements(), flag(a, 1, "case_sensitive"), flag(a, 0, "reverse"),
-                     a.find(2, "attribute"), b);
+                     a.find(2, "attribute"));
      }},
-    {"string", [](const Value& v, const Arguments&, Budget&) -> Value { return v.text(); }},
+    {"string", [](const Value& v, const Arguments&) -> Value { return v.text(); }},
     {"sum", total},
     {"title", in_title_case},
     {"tojson", to_json},
     {"trim",
-     [](const Value& v, const Arguments& a, Budget&) -> Value {
+     [](const Value& v, const Arguments& a) -> Value {
        return std::string(stripped(v.text(), true, true, text_or(a, 0, "chars", "")));
      }},
     {"unique", unique},
-    {"upper", [](const Value& v, const Arguments&, Budget&) -> Value { return upper(v.text()); }},
+    {"upper", [](const Value& v, const Arguments&) -> Value { return upper(v.text()); }},
 };
 
 }  // namespace

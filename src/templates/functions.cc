@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kLongestRange = 100000;
 
-Value range(const Arguments& arguments, Budget& budget) {
+Value range(const Arguments& arguments) {
   std::vector<int64_t> given;
   for (const Value& one : arguments.positional) {
     if (!one.is_int() && !one.is_bool()) fail("range() needs whole numbers, not " + one.type_name());
@@ -29,7 +29,7 @@ Value range(const Arguments& arguments, Budget& budget) {
     items.push_back(i);
     if (__builtin_add_overflow(i, by, &i)) break;
   }
-  budget.take(16 * items.size() + 16);
+  Budget::charge(16 * items.size() + 16);
   return items;
 }
 
@@ -73,11 +73,11 @@ Value time_text(const Arguments& arguments, std::time_t now) {
 }  // namespace
 
 std::vector<std::pair<std::string, Value>> global_functions(
-    std::time_t now, Budget& budget, std::vector<std::weak_ptr<Namespace>>& namespaces) {
+    std::time_t now, std::vector<std::weak_ptr<Namespace>>& namespaces) {
   const auto function = [](std::function<Value(const Arguments&)> run) {
     return Value(std::shared_ptr<Object>(std::make_shared<Function>(std::move(run))));
   };
-  return {{"range", function([&budget](const Arguments& arguments) { return range(arguments, budget); })},
+  return {{"range", function([](const Arguments& arguments) { return range(arguments); })},
           {"dict", function([](const Arguments& arguments) { return Value(dict_of(arguments)); })},
           {"namespace", function([&namespaces](const Arguments& arguments) {
              return make_namespace(arguments, namespaces);

@@ -134,8 +134,7 @@ class Macro : public Object {
 
 Interpreter::Interpreter(const nlohmann::ordered_json& variables, std::time_t now, int& line)
     : budget_(kMostWork), line_(line), globals_(std::make_shared<Scope>()) {
-  for (auto& [name, function] : global_functions(now, budget_, namespaces_))
-    globals_->set(name, std::move(function));
+  for (auto& [name, function] : global_functions(now, namespaces_)) globals_->set(name, std::move(function));
   for (const auto& [name, value] : variables.items()) globals_->set(name, Value::from_json(value));
 }
 
@@ -157,7 +156,7 @@ RenderedText Interpreter::run(const Body& body) {
 }
 
 void Interpreter::write(const std::string& text) {
-  budget_.take(text.size());
+  Budget::charge(text.size());
   if (out_->size() + text.size() > kLongestText) fail("the template writes more than 16 MiB");
   *out_ += text;
 }
@@ -177,7 +176,7 @@ std::string Interpreter::captured(const Body& body, const std::shared_ptr<Scope>
 
 Interpreter::Flow Interpreter::execute(const Body& body, const std::shared_ptr<Scope>& scope) {
   for (const auto& statement : body) {
-    budget_.take(kWorkOfAStep);
+    Budget::charge(kWorkOfAStep);
     line_ = statement->line;
     const Flow flow = execute(*statement, scope);
     if (flow != Flow::kOn) return flow;
@@ -258,7 +257,7 @@ void Interpreter::generate(const Statement& statement, const std::shared_ptr<Sco
 
 Interpreter::Flow Interpreter::execute_for(const Statement& statement, const std::shared_ptr<Scope>& scope) {
   List items = evaluate(*statement.expressions[0], scope).elements();
-  budget_.take(kWorkOfAStep * items.size());
+  Budget::charge(kWorkOfAStep * items.size());
   const auto scope_of = [&](const Value& item) {
     auto made = std::make_shared<Scope>();
     made->outer = scope;
@@ -328,8 +327,8 @@ Value Interpreter::filter(const Expression& expression, const std::shared_ptr<Sc
                           ? filter(*inside, scope, block)
                           : evaluate(*inside, scope);
   const Arguments arguments = arguments_of(expression, scope);
-  if (input.is_string()) budget_.take(input.string().size());
-  return find_filter(expression.text)(input, arguments, budget_);
+  if (input.is_string()) Budget::charge(input.string().size());
+  return find_filter(expression.text)(input, arguments);
 }
 
 Value Interpreter::call(const Expression& expression, const std::shared_ptr<Scope>& scope) {
@@ -350,7 +349,7 @@ Value Interpreter::compare(const Expression& expression, const std::shared_ptr<S
 }
 
 Value Interpreter::evaluate(const Expression& expression, const std::shared_ptr<Scope>& scope) {
-  budget_.take(kWorkOfAStep);
+  Budget::charge(kWorkOfAStep);
   line_ = expression.line;
   const auto part = [&](size_t i) { return evaluate(*expression.parts[i], scope); };
   switch (expression.kind) {
@@ -376,14 +375,14 @@ Value Interpreter::evaluate(const Expression& expression, const std::shared_ptr<
       const Value object = part(0);
       if (object.is_undefined() && expression.parts[0]->kind == ExpressionKind::kName)
         fail("`" + expression.parts[0]->text + "` is undefined, it has no `" + expression.text + "`");
-      return attribute_of(object, expression.text, budget_);
+      return attribute_of(object, expression.text);
     }
     case ExpressionKind::kItem:
-      return item_of(part(0), part(1), budget_);
+      return item_of(part(0), part(1));
     case ExpressionKind::kSlice:
       return slice_of(part(0), evaluate_or_undefined(expression.parts[1], scope),
                       evaluate_or_undefined(expression.parts[2], scope),
-                      evaluate_or_undefined(expression.parts[3], scope), budget_);
+                      evaluate_or_undefined(expression.parts[3], scope));
     case ExpressionKind::kCall:
       return call(expression, scope);
     case ExpressionKind::kFilter:
@@ -396,10 +395,10 @@ Value Interpreter::evaluate(const Expression& expression, const std::shared_ptr<
       return !part(0).truth();
     case ExpressionKind::kMinus: {
       const Value value = part(0);
-      return value.is_float() ? Value(-value.number()) : arithmetic(Value(int64_t{0}), "-", value, budget_);
+      return value.is_float() ? Value(-value.number()) : arithmetic(Value(int64_t{0}), "-", value);
     }
     case ExpressionKind::kPlus:
-      return arithmetic(Value(int64_t{0}), "+", part(0), budget_);
+      return arithmetic(Value(int64_t{0}), "+", part(0));
     case ExpressionKind::kAnd: {
       Value left = part(0);
       return left.truth() ? part(1) : left;
@@ -412,12 +411,12 @@ Value Interpreter::evaluate(const Expression& expression, const std::shared_ptr<
       return compare(expression, scope);
     case ExpressionKind::kArithmetic: {
       const Value left = part(0);
-      return arithmetic(left, expression.text, part(1), budget_);
+      return arithmetic(left, expression.text, part(1));
     }
     case ExpressionKind::kConcat: {
       std::string text;
       for (size_t i = 0; i < expression.parts.size(); ++i) text += part(i).text();
-      budget_.take(text.size());
+      Budget::charge(text.size());
       return text;
     }
     case ExpressionKind::kConditional:

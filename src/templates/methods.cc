@@ -100,21 +100,20 @@ int64_t occurrences(const std::string& text, const std::string& part) {
   return count;
 }
 
-std::string replaced(const std::string& text, const std::string& old, const std::string& by, int64_t most,
-                     Budget& budget) {
+std::string replaced(const std::string& text, const std::string& old, const std::string& by, int64_t most) {
   std::string out;
   size_t at = 0;
   if (old.empty()) {
     for (const std::string_view c : characters(text)) {
       if (most-- != 0) out += by;
       out += c;
-      budget.take(by.size() + 1);
+      Budget::charge(by.size() + 1);
     }
     return most != 0 ? out + by : out;
   }
   for (size_t i = text.find(old); i != std::string::npos && most != 0; i = text.find(old, at)) {
     out.append(text, at, i - at).append(by);
-    budget.take(by.size() + 1);
+    Budget::charge(by.size() + 1);
     at = i + old.size();
     --most;
   }
@@ -139,7 +138,7 @@ Value partition(const std::string& text, const std::string& by, bool last) {
   return Value::tuple({text.substr(0, found), by, text.substr(found + by.size())});
 }
 
-using StringMethod = Value (*)(const std::string& text, const Arguments& arguments, Budget& budget);
+using StringMethod = Value (*)(const std::string& text, const Arguments& arguments);
 
 struct NamedStringMethod {
   std::string_view name;
@@ -147,49 +146,40 @@ struct NamedStringMethod {
 };
 
 constexpr NamedStringMethod kStringMethods[] = {
-    {"capitalize", [](const std::string& s, const Arguments&, Budget&) -> Value { return capitalized(s); }},
+    {"capitalize", [](const std::string& s, const Arguments&) -> Value { return capitalized(s); }},
     {"count",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return occurrences(s, text_argument(a, 0, "sub", "count"));
      }},
     {"endswith",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return a.positional.empty() ? false : has_affix(s, a.positional[0], false);
      }},
     {"find",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return place_of(s, text_argument(a, 0, "sub", "find"), false);
      }},
     {"format",
-     [](const std::string&, const Arguments&, Budget&) -> Value {
-       fail("str.format is not known here; use `%`");
-     }},
+     [](const std::string&, const Arguments&) -> Value { fail("str.format is not known here; use `%`"); }},
     {"index",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        const int64_t found = place_of(s, text_argument(a, 0, "sub", "index"), false);
        if (found < 0) fail("substring not found");
        return found;
      }},
     {"isalnum",
-     [](const std::string& s, const Arguments&, Budget&) -> Value {
+     [](const std::string& s, const Arguments&) -> Value {
        return all_characters(s, [](std::string_view c) { return is_letter(c) || is_digit(c); });
      }},
-    {"isalpha",
-     [](const std::string& s, const Arguments&, Budget&) -> Value { return all_characters(s, is_letter); }},
-    {"isdigit",
-     [](const std::string& s, const Arguments&, Budget&) -> Value { return all_characters(s, is_digit); }},
+    {"isalpha", [](const std::string& s, const Arguments&) -> Value { return all_characters(s, is_letter); }},
+    {"isdigit", [](const std::string& s, const Arguments&) -> Value { return all_characters(s, is_digit); }},
     {"islower",
-     [](const std::string& s, const Arguments&, Budget&) -> Value {
-       return is_cased(s, is_lower, is_upper);
-     }},
-    {"isspace",
-     [](const std::string& s, const Arguments&, Budget&) -> Value { return all_characters(s, is_space); }},
+     [](const std::string& s, const Arguments&) -> Value { return is_cased(s, is_lower, is_upper); }},
+    {"isspace", [](const std::string& s, const Arguments&) -> Value { return all_characters(s, is_space); }},
     {"isupper",
-     [](const std::string& s, const Arguments&, Budget&) -> Value {
-       return is_cased(s, is_upper, is_lower);
-     }},
+     [](const std::string& s, const Arguments&) -> Value { return is_cased(s, is_upper, is_lower); }},
     {"join",
-     [](const std::string& s, const Arguments& a, Budget& budget) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        if (a.positional.empty()) fail("join() needs a list");
        std::string out;
        bool is_first = true;
@@ -198,78 +188,78 @@ constexpr NamedStringMethod kStringMethods[] = {
          if (!is_first) out += s;
          is_first = false;
          out += item.string();
-         budget.take(s.size() + item.string().size() + 1);
+         Budget::charge(s.size() + item.string().size() + 1);
        }
        return out;
      }},
-    {"lower", [](const std::string& s, const Arguments&, Budget&) -> Value { return lower(s); }},
+    {"lower", [](const std::string& s, const Arguments&) -> Value { return lower(s); }},
     {"lstrip",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return std::string(stripped(s, true, false, stripped_set(a, "lstrip")));
      }},
     {"partition",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return partition(s, text_argument(a, 0, "sep", "partition"), false);
      }},
     {"removeprefix",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        const std::string prefix = text_argument(a, 0, "prefix", "removeprefix");
        return s.starts_with(prefix) ? s.substr(prefix.size()) : s;
      }},
     {"removesuffix",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        const std::string suffix = text_argument(a, 0, "suffix", "removesuffix");
        return s.ends_with(suffix) ? s.substr(0, s.size() - suffix.size()) : s;
      }},
     {"replace",
-     [](const std::string& s, const Arguments& a, Budget& budget) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return replaced(s, text_argument(a, 0, "old", "replace"), text_argument(a, 1, "new", "replace"),
-                       count_argument(a, 2, "count", -1), budget);
+                       count_argument(a, 2, "count", -1));
      }},
     {"rfind",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return place_of(s, text_argument(a, 0, "sub", "rfind"), true);
      }},
     {"rpartition",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return partition(s, text_argument(a, 0, "sep", "rpartition"), true);
      }},
-    {"rsplit", [](const std::string& s, const Arguments& a, Budget&) -> Value { return split(s, a, true); }},
+    {"rsplit", [](const std::string& s, const Arguments& a) -> Value { return split(s, a, true); }},
     {"rstrip",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return std::string(stripped(s, false, true, stripped_set(a, "rstrip")));
      }},
-    {"split", [](const std::string& s, const Arguments& a, Budget&) -> Value { return split(s, a, false); }},
-    {"splitlines", [](const std::string& s, const Arguments&, Budget&) -> Value { return split_lines(s); }},
+    {"split", [](const std::string& s, const Arguments& a) -> Value { return split(s, a, false); }},
+    {"splitlines", [](const std::string& s, const Arguments&) -> Value { return split_lines(s); }},
     {"startswith",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return a.positional.empty() ? false : has_affix(s, a.positional[0], true);
      }},
     {"strip",
-     [](const std::string& s, const Arguments& a, Budget&) -> Value {
+     [](const std::string& s, const Arguments& a) -> Value {
        return std::string(stripped(s, true, true, stripped_set(a, "strip")));
      }},
-    {"title", [](const std::string& s, const Arguments&, Budget&) -> Value { return titled(s); }},
-    {"upper", [](const std::string& s, const Arguments&, Budget&) -> Value { return upper(s); }},
+    {"title", [](const std::string& s, const Arguments&) -> Value { return titled(s); }},
+    {"upper", [](const std::string& s, const Arguments&) -> Value { return upper(s); }},
 };
 
 Value function(std::function<Value(const Arguments&)> run) {
   return Value(std::shared_ptr<Object>(std::make_shared<Function>(std::move(run))));
 }
 
-Value string_method(const Value& value, const std::string& name, Budget& budget) {
+Value string_method(const Value& value, const std::string& name) {
   const NamedStringMethod* found = entry_named(kStringMethods, name);
   if (found == nullptr) return Value::undefined(name);
-  return function([value, run = found->run, &budget](const Arguments& arguments) {
-    budget.take(value.string().size() + 16);
-    return run(value.string(), arguments, budget);
+  return function([value, run = found->run](const Arguments& arguments) {
+    Budget::charge(value.string().size() + 16);
+    return run(value.string(), arguments);
   });
 }
 
-Value dict_method(const Value& value, const std::string& name, Budget& budget) {
+Value dict_method(const Value& value, const std::string& name) {
   const auto listed = [&](Value (*make)(const std::pair<Value, Value>& entry)) {
-    return function([value, make, &budget](const Arguments&) {
-      budget.take(16 * value.dict().entries.size() + 16);
+    return function([value, make](const Arguments&) {
+      Budget::charge(16 * value.dict().entries.size() + 16);
       List items;
       for (const auto& entry : value.dict().entries) items.push_back(make(entry));
       return Value(std::move(items));
@@ -322,13 +312,13 @@ bool changes_its_value(const Value& value, const std::string& name) {
 
 }  // namespace
 
-Value attribute_of(const Value& value, const std::string& name, Budget& budget) {
+Value attribute_of(const Value& value, const std::string& name) {
   if (value.is_undefined()) fail("an undefined value has no attribute `" + name + "`");
   if (name.starts_with("__")) return Value::undefined(name);
   if (value.is_object()) return value.object().attribute(name);
   Value method = Value::undefined(name);
-  if (value.is_string()) method = string_method(value, name, budget);
-  if (value.is_dict()) method = dict_method(value, name, budget);
+  if (value.is_string()) method = string_method(value, name);
+  if (value.is_dict()) method = dict_method(value, name);
   if (value.is_sequence()) method = list_method(value, name);
   if (!method.is_undefined()) return method;
   if (value.is_dict()) {

@@ -63,15 +63,15 @@ Value of_floats(double a, const std::string& operation, double b) {
   return a - std::floor(a / b) * b;
 }
 
-Value repeated(const Value& value, int64_t times, Budget& budget) {
+Value repeated(const Value& value, int64_t times) {
   const auto count = static_cast<size_t>(std::clamp<int64_t>(times, 0, int64_t{1} << 30));
   if (value.is_string()) {
-    budget.take(count + count * value.string().size());
+    Budget::charge(count + count * value.string().size());
     std::string text;
     for (size_t i = 0; i < count; ++i) text += value.string();
     return text;
   }
-  budget.take(count + 16 * count * value.items().size());
+  Budget::charge(count + 16 * count * value.items().size());
   List items;
   for (size_t i = 0; i < count; ++i) items.insert(items.end(), value.items().begin(), value.items().end());
   return value.is_tuple() ? Value::tuple(std::move(items)) : Value(std::move(items));
@@ -131,7 +131,7 @@ std::string converted(const std::string& flags, char letter, const Value& value)
 
 }  // namespace
 
-std::string formatted(const std::string& text, const Value& values, Budget& budget) {
+std::string formatted(const std::string& text, const Value& values) {
   std::string out;
   size_t next = 0;
   const auto take = [&]() -> Value {
@@ -172,25 +172,25 @@ std::string formatted(const std::string& text, const Value& values, Budget& budg
       continue;
     }
     out += converted(flags, text[i], is_named ? named : take());
-    budget.take(out.size() / 16 + 1);
+    Budget::charge(out.size() / 16 + 1);
   }
   if (values.is_tuple() && next < values.items().size()) fail("not all arguments are used by the format");
   return out;
 }
 
-Value arithmetic(const Value& left, const std::string& operation, const Value& right, Budget& budget) {
+Value arithmetic(const Value& left, const std::string& operation, const Value& right) {
   if (left.is_number() && right.is_number()) {
     if (left.is_float() || right.is_float()) return of_floats(left.number(), operation, right.number());
     return of_integers(left.integer(), operation, right.integer());
   }
   if (operation == "+" && left.is_string() && right.is_string()) {
-    budget.take(left.string().size() + right.string().size());
+    Budget::charge(left.string().size() + right.string().size());
     return left.string() + right.string();
   }
   if (operation == "+" && left.is_string() && !right.is_undefined())
     fail("can only concatenate str (not \"" + right.type_name() + "\") to str");
   if (operation == "+" && left.is_sequence() && right.is_sequence() && left.is_tuple() == right.is_tuple()) {
-    budget.take(16 * (left.items().size() + right.items().size()));
+    Budget::charge(16 * (left.items().size() + right.items().size()));
     List items = left.items();
     items.insert(items.end(), right.items().begin(), right.items().end());
     return left.is_tuple() ? Value::tuple(std::move(items)) : Value(std::move(items));
@@ -198,10 +198,10 @@ Value arithmetic(const Value& left, const std::string& operation, const Value& r
   if (operation == "*") {
     const bool is_left = (left.is_string() || left.is_sequence()) && (right.is_int() || right.is_bool());
     const bool is_right = (right.is_string() || right.is_sequence()) && (left.is_int() || left.is_bool());
-    if (is_left) return repeated(left, right.integer(), budget);
-    if (is_right) return repeated(right, left.integer(), budget);
+    if (is_left) return repeated(left, right.integer());
+    if (is_right) return repeated(right, left.integer());
   }
-  if (operation == "%" && left.is_string()) return formatted(left.string(), right, budget);
+  if (operation == "%" && left.is_string()) return formatted(left.string(), right);
   refuse(left, operation, right);
 }
 
@@ -229,7 +229,7 @@ bool compared(const Value& left, const std::string& operation, const Value& righ
   return order >= 0;
 }
 
-Value item_of(const Value& value, const Value& key, Budget& budget) {
+Value item_of(const Value& value, const Value& key) {
   if (value.is_undefined()) fail("an undefined value has no items");
   if (value.is_dict()) {
     if (const Value* found = value.dict().find(key)) return *found;
@@ -238,14 +238,14 @@ Value item_of(const Value& value, const Value& key, Budget& budget) {
     const int64_t index = key.integer() < 0 ? key.integer() + length : key.integer();
     if (index < 0 || index >= length) return Value::undefined("item " + key.text());
     if (value.is_sequence()) return value.items()[static_cast<size_t>(index)];
-    budget.take(static_cast<size_t>(length));
+    Budget::charge(static_cast<size_t>(length));
     return std::string(characters(value.string())[static_cast<size_t>(index)]);
   }
-  if (key.is_string()) return attribute_of(value, key.string(), budget);
+  if (key.is_string()) return attribute_of(value, key.string());
   return Value::undefined(key.text());
 }
 
-Value slice_of(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget) {
+Value slice_of(const Value& value, const Value& start, const Value& stop, const Value& step) {
   if (!value.is_string() && !value.is_sequence()) fail("'" + value.type_name() + "' object has no slices");
   const auto bound = [](const Value& given, int64_t fallback) {
     if (given.is_undefined() || given.is_none()) return fallback;
@@ -262,7 +262,7 @@ Value slice_of(const Value& value, const Value& start, const Value& stop, const 
   const int64_t given_start = bound(start, kAbsent), given_stop = bound(stop, kAbsent);
   const int64_t from = given_start == kAbsent ? (by > 0 ? 0 : length - 1) : within(given_start);
   const int64_t to = given_stop == kAbsent ? (by > 0 ? length : -1) : within(given_stop);
-  budget.take(16 * static_cast<size_t>(length) + 1);
+  Budget::charge(16 * static_cast<size_t>(length) + 1);
   const auto each = [&](const auto& use) {
     for (int64_t i = from; by > 0 ? i < to : i > to;) {
       use(static_cast<size_t>(i));

@@ -23,8 +23,8 @@ struct Failure {
 inline constexpr int kDeepestValue = 200;
 
 /// How much a template may do: about one unit for each value that is looked at and each byte that is made.
-/// The one that was made last on a thread is charged with what is done to values there: lists may hold one
-/// list many times, so that what printing or comparing them costs is not known before.
+/// Charged is the one that was made last on the thread: lists may hold one list many times, so that what
+/// printing or comparing values costs is known only where it is done.
 class Budget {
  public:
   explicit Budget(size_t units) : left_(units), outer_(std::exchange(running_, this)) {}
@@ -32,12 +32,10 @@ class Budget {
   Budget(const Budget&) = delete;
   Budget& operator=(const Budget&) = delete;
 
-  void take(size_t units) {
-    if (units > left_) fail("the template does too much");
-    left_ -= units;
-  }
   static void charge(size_t units) {
-    if (running_ != nullptr) running_->take(units);
+    if (running_ == nullptr) return;
+    if (units > running_->left_) fail("the template does too much");
+    running_->left_ -= units;
   }
 
  private:
