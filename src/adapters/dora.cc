@@ -39,11 +39,22 @@ at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& weight_squares,
   return (weight_squares + (up * (2.0 * cross + own)).sum(1)).clamp_min(0.0).sqrt();
 }
 
+at::Tensor RowNorms::of(const Weight& weight, const std::vector<LowRankTerm>& terms,
+                        const LowRankTerm& factors) {
+  const std::lock_guard lock(mutex_);
+  const auto down_version = static_cast<uint32_t>(factors.down._version());
+  const auto up_version = static_cast<uint32_t>(factors.up._version());
+  if (!norms_.defined() || down_version != down_version_ || up_version != up_version_) {
+    norms_ = row_norms(weight.values(), squares_, terms);
+    down_version_ = down_version;
+    up_version_ = up_version;
+  }
+  return norms_;
+}
+
 at::Tensor dora_output(const Linear& layer, const at::Tensor& x, const at::Tensor& y,
-                       const ForwardContext& context, const at::Tensor& magnitude,
-                       const at::Tensor& weight_squares, const std::vector<LowRankTerm>& terms) {
-  const at::Tensor weight = layer.weight->values();
-  const at::Tensor norms = row_norms(weight, weight_squares, terms);
+                       const ForwardContext& context, const at::Tensor& magnitude, const at::Tensor& norms,
+                       const std::vector<LowRankTerm>& terms) {
   // m/n - 1 and not m/n: at m = n the output is y to the bit.
   const at::Tensor excess = (magnitude / norms - 1.0).to(y.scalar_type());
   const kernels::DropoutMask mask =
@@ -51,7 +62,7 @@ at::Tensor dora_output(const Linear& layer, const at::Tensor& x, const at::Tenso
   if (mask.active()) {
     const auto [down, up] = stacked(terms);
     const at::Tensor product =
-        adapted_linear(dropout(x, mask), weight, {}, down, up, {{0, down.size(0), {}}});
+        adapted_linear(dropout(x, mask), layer.weight->values(), {}, down, up, {{0, down.size(0), {}}});
     return y + excess * product;
   }
   const at::Tensor product = layer.bias.defined() ? y - layer.bias.to(y.scalar_type()) : y;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <mutex>
 #include <vector>
 
 #include "msplora/nn/context.h"
@@ -21,9 +22,23 @@ at::Tensor row_squares(const at::Tensor& weight);
 at::Tensor row_norms(const at::Tensor& weight, const at::Tensor& weight_squares,
                      const std::vector<LowRankTerm>& terms);
 
+/// n of a frozen weight, formed again only when a factor was written to (as its tensor's version says): once
+/// in an optimizer step, and once for all tokens that a model writes. Several threads may ask.
+class RowNorms {
+ public:
+  explicit RowNorms(const Weight& weight) : squares_(row_squares(weight.values())) {}
+  /// Under these terms, which are computed from `factors` and what never changes.
+  at::Tensor of(const Weight& weight, const std::vector<LowRankTerm>& terms, const LowRankTerm& factors);
+
+ private:
+  std::mutex mutex_;
+  at::Tensor squares_, norms_;
+  uint32_t down_version_ = 0, up_version_ = 0;
+};
+
 /// DoRA's output out of y = W x + b + Σ s B A x̃. The terms have one dropout mask in common.
 at::Tensor dora_output(const Linear& layer, const at::Tensor& x, const at::Tensor& y,
-                       const ForwardContext& context, const at::Tensor& magnitude,
-                       const at::Tensor& weight_squares, const std::vector<LowRankTerm>& terms);
+                       const ForwardContext& context, const at::Tensor& magnitude, const at::Tensor& norms,
+                       const std::vector<LowRankTerm>& terms);
 
 }  // namespace msplora::detail

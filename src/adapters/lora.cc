@@ -153,12 +153,12 @@ class LoraAdapter : public LowRankAdapter {
       update.low_rank = {f.term};
     }
     if (config_.use_dora) {
-      // The weight is frozen while an adapter is attached, so its norms are taken once.
       update.transform_output = [f, magnitude = magnitudes_[site_index],
-                                 squares = row_squares(sites_[site_index].linear->weight->values())](
+                                 norms = std::make_shared<RowNorms>(*sites_[site_index].linear->weight)](
                                     const Linear& layer, const at::Tensor& x, const at::Tensor& y,
                                     const ForwardContext& context) {
-        return dora_output(layer, x, y, context, magnitude, squares, f.change());
+        const std::vector<LowRankTerm> change = f.change();
+        return dora_output(layer, x, y, context, magnitude, norms->of(*layer.weight, change, f.term), change);
       };
     }
     return update;

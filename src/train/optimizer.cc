@@ -63,6 +63,7 @@ void update_tensor(at::Tensor& parameter, const at::Tensor& gradient, at::Tensor
   c.gradient_scale = static_cast<T>(gradient_scale);
   update<T>(parameter.data_ptr<T>(), gradient.data_ptr<T>(), first.data_ptr<T>(), second.data_ptr<T>(),
             parameter.numel(), c);
+  parameter.unsafeGetTensorImpl()->bump_version();  // as libtorch's own operations in place do
 }
 
 /// The same by libtorch's operations, for tensors that are not on the CPU.

@@ -25,6 +25,7 @@
 #include "error_text.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/functional.h"
+#include "msplora/train/optimizer.h"
 #include "msplora/train/trainer.h"
 #include "nn/drawn_tensors.h"
 #include "temporary_directory.h"
@@ -251,6 +252,37 @@ TEST(Dora, OutputAndGradientsArePeftsFormula) {
         [&] { return (reference(context) * weights).sum(); });
     EXPECT_FALSE(query.weight->values().grad().defined());
   }
+}
+
+TEST(Dora, NormsFollowTheFactorsWhoeverWritesThem) {
+  FakeModel model(in_double());
+  AdapterConfig config = lora_with("olora", 3);
+  config.use_dora = true;
+  const auto adapter = create_adapter(config, model.target(), 1);
+  randomize(*adapter, 0.4);
+  const Linear& query = model.linear(kQuery);
+  const size_t site = index_of(*adapter, kQuery);
+  const at::Tensor x = normals({5, 16}, "x");
+  const auto expect_merged = [&] {
+    const c10::NoGradGuard no_grad;
+    const at::Tensor merged = query.weight->values() + adapter->change_of(site).weight;
+    for (int repetition = 0; repetition < 2; ++repetition)
+      EXPECT_LT(largest(query.forward(x, {}) - at::linear(x, merged, query.bias)), 1e-12);
+  };
+  expect_merged();
+  for (const char* factor : {".lora_A.weight", ".lora_B.weight"}) {
+    const c10::NoGradGuard no_grad;
+    tensor_named(*adapter, kQuery + factor).mul_(1.5);
+    expect_merged();
+  }
+  query.forward(x, training_context(1)).square().sum().backward();
+  const std::vector<NamedTensor> factors = {{"A", tensor_named(*adapter, kQuery + ".lora_A.weight")},
+                                            {"B", tensor_named(*adapter, kQuery + ".lora_B.weight")}};
+  AdamW optimizer({}, {{"factors", /*lr=*/0.1, /*weight_decay=*/0.0, factors}});
+  const at::Tensor before = query.forward(x, {}).detach();
+  optimizer.step(1.0);
+  expect_merged();
+  EXPECT_GT(largest(query.forward(x, {}) - before), 0.1);
 }
 
 TEST(Dora, MergedRowsHaveTheMagnitudesAsNorms) {
