@@ -71,10 +71,11 @@ struct AdapterConfig {
   template <class Visitor>
   void visit(Visitor&& visitor) {
     visitor("method", method, "Method of adaptation (see docs/methods.md); `none` trains the head only");
-    visitor("init_from", init_from,
-            "Directory of an adapter (native or PEFT form), or a GGUF file, to go on from: the run takes "
-            "over its settings and "
-            "starts with its values; `dropout`, `dropouts` and `lora_plus_ratio` may be set anew");
+    visitor(
+        "init_from", init_from,
+        "Directory of an adapter (native or PEFT form), or a GGUF file, to go on from: the run takes over "
+        "its settings and starts with its values; `dropout`, `dropouts` and `lora_plus_ratio` may be set "
+        "anew");
     visitor("rank", rank, "Rank r; of the first (global) level for msplora, the mean one for prilora",
             at_least(1));
     visitor("alpha", alpha, "Scaling numerator: scaling = alpha / r, at every level", above(0));
@@ -83,9 +84,8 @@ struct AdapterConfig {
         "target_modules", target_modules,
         "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer but "
         "heads, output layers and tables of words. Empty: those of the model's family: query and value "
-        "(BERT, RoBERTa), "
-        "q_proj and v_proj "
-        "(Llama, Mistral, Qwen)");
+        "(BERT, "
+        "RoBERTa), q_proj and v_proj (Llama, Mistral, Qwen)");
     visitor("target_modules_regex", target_modules_regex,
             "Regular expression over the full module path, instead of target_modules");
     visitor("exclude_modules", exclude_modules, "Module names (path suffixes) never adapted");

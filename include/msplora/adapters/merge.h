@@ -21,9 +21,8 @@ struct MergeReport {
 /// float32 and rounded once, to `stored_dtype`, the type that the model will be saved in. The model keeps its
 /// own dtype. Weights are replaced, not written into, so those mapped from a file stay as they are on disk.
 /// Where the output layer is tied to the table of words and one of the two is adapted, they are tied no more
-/// (Model::untie). Throws
-/// Error{kNumerics} naming the site when a merged tensor is not finite, Error{kUsage} when the adapter gives
-/// a bias to a layer that has none, and as Model::untie; the model is unchanged then.
+/// (Model::untie). Throws Error{kNumerics} naming the site when a merged tensor is not finite, Error{kUsage}
+/// when the adapter gives a bias to a layer that has none, and as Model::untie; the model is unchanged then.
 MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype);
 
 /// Logits of every sample, without dropout and without a graph.
