@@ -168,6 +168,15 @@ double spearman_correlation(const std::vector<float>& x, const std::vector<float
 
 namespace {
 
+double spearman_of(const std::vector<MetricPair>& pairs) {
+  std::vector<float> predictions, targets;
+  for (const MetricPair& pair : pairs) {
+    predictions.push_back(pair.prediction);
+    targets.push_back(pair.target);
+  }
+  return spearman_correlation(predictions, targets);
+}
+
 enum class Kind { kClass, kValue, kLoss };
 
 struct MetricInfo {
@@ -216,7 +225,7 @@ MetricSet::MetricSet(std::vector<std::string> names, int64_t num_labels, double 
     : names_(std::move(names)),
       rounding_(rounding),
       confusion_(num_labels > 1 ? num_labels : 0),
-      keep_values_(std::find(names_.begin(), names_.end(), "spearman") != names_.end()) {}
+      keeps_pairs_(std::find(names_.begin(), names_.end(), "spearman") != names_.end()) {}
 
 MetricSet MetricSet::create(const std::vector<std::string>& names, int64_t num_labels, double rounding) {
   ErrorList problems;
@@ -245,6 +254,7 @@ MetricSet MetricSet::create(const std::vector<std::string>& names, int64_t num_l
 
 void MetricSet::update_class(int64_t prediction, int64_t target) {
   confusion_.add(prediction, target);
+  if (keeps_pairs_) pairs_.push_back({static_cast<float>(prediction), static_cast<float>(target)});
 }
 
 void MetricSet::update_right(int64_t right, int64_t count) {
@@ -261,10 +271,7 @@ void MetricSet::update_value(double prediction, double target) {
   const double error = prediction - target;
   squared_error_ += error * error;
   absolute_error_ += std::abs(error);
-  if (keep_values_) {
-    predictions_.push_back(static_cast<float>(prediction));
-    targets_.push_back(static_cast<float>(target));
-  }
+  if (keeps_pairs_) pairs_.push_back({static_cast<float>(prediction), static_cast<float>(target)});
 }
 
 void MetricSet::update_loss(double sum, int64_t count) {
@@ -284,8 +291,7 @@ void MetricSet::merge(const MetricSet& other) {
   right_of_ += other.right_of_;
   squared_error_ += other.squared_error_;
   absolute_error_ += other.absolute_error_;
-  predictions_.insert(predictions_.end(), other.predictions_.begin(), other.predictions_.end());
-  targets_.insert(targets_.end(), other.targets_.begin(), other.targets_.end());
+  pairs_.insert(pairs_.end(), other.pairs_.begin(), other.pairs_.end());
   loss_sum_ += other.loss_sum_;
   loss_count_ += other.loss_count_;
 }
@@ -315,7 +321,7 @@ double MetricSet::value(const std::string& name) const {
   if (name == "matthews") return confusion_.matthews();
   if ((name == "pearson" || name == "spearman") && !predictions_vary()) return 0.0;
   if (name == "pearson") return moments_.correlation();
-  if (name == "spearman") return spearman_correlation(predictions_, targets_);
+  if (name == "spearman") return spearman_of(pairs_);
   if (name == "mse") return squared_error_ / n;
   if (name == "mae") return absolute_error_ / n;
   return name == "perplexity" ? std::exp(loss_sum_ / n) : loss_sum_ / n;

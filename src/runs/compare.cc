@@ -91,13 +91,28 @@ ComparisonRow empty_row(const ComparisonPlan& plan, const PlannedMethod& method)
   return row;
 }
 
-nlohmann::ordered_json or_null(const std::optional<double>& value) {
-  return value && std::isfinite(*value) ? nlohmann::ordered_json(*value) : nlohmann::ordered_json();
+using Json = nlohmann::ordered_json;
+
+Json or_null(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? Json(*value) : Json();
 }
 
-nlohmann::ordered_json run_to_json(const RunOutcome& run) {
-  nlohmann::ordered_json json = {
-      {"name", run.name}, {"method", run.method}, {"lr", run.lr}, {"seed", run.seed}};
+Json interval_to_json(const std::optional<Interval>& interval) {
+  return interval ? Json{interval->low, interval->high} : Json();
+}
+
+Json contrast_to_json(const Contrast& contrast) {
+  return {{"seeds", contrast.over_seeds.pairs},
+          {"difference", contrast.over_seeds.difference},
+          {"deviation", contrast.over_seeds.deviation},
+          {"p", or_null(contrast.over_seeds.p)},
+          {"p_adjusted", or_null(contrast.p_adjusted)},
+          {"interval_over_seeds", interval_to_json(contrast.over_seeds.interval)},
+          {"interval_over_seeds_and_examples", interval_to_json(contrast.over_both)}};
+}
+
+Json run_to_json(const RunOutcome& run) {
+  Json json = {{"name", run.name}, {"method", run.method}, {"lr", run.lr}, {"seed", run.seed}};
   if (!run.error.empty()) {
     json["error"] = run.error;
     return json;
@@ -136,6 +151,7 @@ class ComparisonProgress {
         outcome.error = "there is no validation score to choose a learning rate by";
       }
       row.lr = is_choice ? best_rate(comparison_.grid, method.method) : rate;
+      row.is_at_edge = is_choice && row.lr && (*row.lr == rates.front() || *row.lr == rates.back());
       row.runs.clear();
       for (const RunOutcome& run : comparison_.grid) {
         // A method whose runs all failed shows its failures.
@@ -200,6 +216,8 @@ RunOutcome read_outcome(const PlannedRun& run) {
   outcome.peak_memory_bytes = report.peak_memory_bytes;
   outcome.warnings = report.warnings;
   outcome.adapter_bytes = directory_bytes(directory / "adapter-native");
+  if (outcome.is_test && fs::exists(directory / "test.csv"))
+    outcome.pairs = read_test_pairs(directory / "test.csv");
   return outcome;
 }
 
@@ -213,28 +231,30 @@ Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
   return progress.take();
 }
 
-nlohmann::ordered_json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison) {
-  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison) {
+  Json rows = Json::array();
   for (const ComparisonRow& row : comparison.rows) {
-    nlohmann::ordered_json json = {{"method", row.method}};
-    json["rank"] = row.rank ? nlohmann::ordered_json(*row.rank) : nlohmann::ordered_json();
+    Json json = {{"method", row.method}};
+    json["rank"] = row.rank ? Json(*row.rank) : Json();
     json["parameters"] = row.parameters;
     json["share_of_reference"] = row.share;
     json["trained_parameters"] = row.trained_parameters;
     json["lr"] = or_null(row.lr);
+    json["lr_at_edge_of_grid"] = row.is_at_edge;
     json["mean"] = or_null(row.mean);
     json["deviation"] = or_null(row.deviation);
     json["validation"] = or_null(row.validation);
+    json["against_reference"] = row.contrast ? contrast_to_json(*row.contrast) : Json();
     json["failed"] = row.failed;
     json["seconds"] = row.seconds;
     json["tokens_per_second"] = row.tokens_per_second;
     json["peak_memory_bytes"] = row.peak_memory_bytes;
     json["adapter_bytes"] = row.adapter_bytes;
-    json["runs"] = nlohmann::ordered_json::array();
+    json["runs"] = Json::array();
     for (const RunOutcome& run : row.runs) json["runs"].push_back(run_to_json(run));
     rows.push_back(std::move(json));
   }
-  nlohmann::ordered_json grid = nlohmann::ordered_json::array();
+  Json grid = Json::array();
   for (const RunOutcome& run : comparison.grid) grid.push_back(run_to_json(run));
   return {{"mode", plan.options.mode},
           {"reference", plan.options.reference},

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <map>
 #include <optional>
@@ -21,8 +22,14 @@ std::vector<std::string> known_methods() {
   return names;
 }
 
-void check_name(const std::string& key, const std::string& name, ErrorList& errors) {
-  const std::vector<std::string> known = known_methods();
+std::vector<std::string> known_names(const CompareOptions& options) {
+  std::vector<std::string> names = known_methods();
+  for (const auto& variant : options.variants) names.push_back(variant.first);
+  return names;
+}
+
+void check_name(const std::string& key, const std::string& name, const std::vector<std::string>& known,
+                ErrorList& errors) {
   if (std::find(known.begin(), known.end(), name) != known.end()) return;
   const std::string nearest = did_you_mean(name, known);
   errors.add(key, fmt::format("unknown method `{}`", name),
@@ -30,25 +37,59 @@ void check_name(const std::string& key, const std::string& name, ErrorList& erro
 }
 
 std::vector<std::string> wanted_methods(const CompareOptions& options, ErrorList& errors) {
-  if (options.methods.size() == 1 && options.methods.front() == "all") return known_methods();
+  const std::vector<std::string> known = known_names(options);
+  if (options.methods.size() == 1 && options.methods.front() == "all") return known;
   std::set<std::string> seen;
   for (const std::string& name : options.methods) {
-    check_name("compare.methods", name, errors);
+    check_name("compare.methods", name, known, errors);
     if (!seen.insert(name).second) errors.add("compare.methods", fmt::format("`{}` is named twice", name));
   }
   if (options.methods.empty()) errors.add("compare.methods", "is empty", "for example [msplora, lora, none]");
   return options.methods;
 }
 
-/// The options of one method with the settings of its own.
-Recipe recipe_of(const CompareRecipe& common, const std::string& method, ErrorList& errors) {
+/// The name is a directory below `runs` too.
+void check_variant(const std::string& name, ErrorList& errors) {
+  const std::string where = "compare.variants." + name;
+  const std::vector<std::string> methods = known_methods();
+  if (name == "all" || std::find(methods.begin(), methods.end(), name) != methods.end())
+    errors.add(where, "is a name that is taken", "choose another one, for example my-" + name);
+  const bool is_plain =
+      !name.empty() && name.front() != '.' && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+        return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '+';
+      });
+  if (!is_plain)
+    errors.add(where, "a name has letters, digits and - _ . + alone, and does not begin with a dot");
+}
+
+/// The method that a variant is made out of; of a method itself, it.
+std::string method_of(const CompareRecipe& common, const std::string& name) {
+  const auto variant = common.compare.variants.find(name);
+  if (variant == common.compare.variants.end()) return name;
   Recipe recipe = common;
+  ErrorList told_by_recipe_of;
+  for (const std::string& text : variant->second) {
+    if (text.starts_with("adapter.method=")) apply_override(recipe, text, told_by_recipe_of);
+  }
+  return recipe.adapter.method;
+}
+
+/// The options of one method or variant with the settings of its own.
+Recipe recipe_of(const CompareRecipe& common, const std::string& name, ErrorList& errors) {
+  Recipe recipe = common;
+  const std::string method = method_of(common, name);
+  const bool is_variant = common.compare.variants.contains(name);
+  const std::string where = fmt::format("compare.{}.{}", is_variant ? "variants" : "settings", name);
+  const std::vector<std::string> methods = known_methods();
+  if (std::find(methods.begin(), methods.end(), method) == methods.end()) {
+    check_name(where, method, methods, errors);
+    return recipe;
+  }
   recipe.adapter = config_for_method(recipe.adapter, method);
-  const auto settings = common.compare.settings.find(method);
-  if (settings != common.compare.settings.end()) {
+  const auto& all = is_variant ? common.compare.variants : common.compare.settings;
+  if (const auto settings = all.find(name); settings != all.end()) {
     for (const std::string& text : settings->second) apply_override(recipe, text, errors);
   }
-  const std::string where = fmt::format("compare.settings.{}", method);
   if (recipe.adapter.method != method) errors.add(where, "changes adapter.method itself");
   if (!common.compare.lr_grid.empty() && recipe.train.lr != common.train.lr) {
     errors.add(where, "sets train.lr, which compare.lr_grid decides", "add the rate to compare.lr_grid");
@@ -125,7 +166,7 @@ std::vector<double> sorted_rates(const CompareRecipe& recipe, ErrorList& errors)
 std::optional<int64_t> count_reference(const CompareRecipe& recipe, const ComparisonBase& base,
                                        ErrorList& errors) {
   const size_t problems = errors.size();
-  check_name("compare.reference", recipe.compare.reference, errors);
+  check_name("compare.reference", recipe.compare.reference, known_names(recipe.compare), errors);
   if (errors.size() > problems) return std::nullopt;
   ErrorList reported_with_the_method;
   const Recipe reference = recipe_of(recipe, recipe.compare.reference, reported_with_the_method);
@@ -159,8 +200,10 @@ void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::str
   }
   if (recipe.train.stop_at > 0) errors.add(where + ": train.stop_at", "runs of a comparison go to their end");
   // Those of methods that are left out this time (--methods) may stay.
+  const std::vector<std::string> methods = known_methods();
   for (const auto& [method, settings] : compare.settings)
-    check_name(where + ": compare.settings", method, errors);
+    check_name(where + ": compare.settings", method, methods, errors);
+  for (const auto& [name, settings] : compare.variants) check_variant(name, errors);
 }
 
 std::vector<double> ComparisonPlan::rates_of(const PlannedMethod& method) const {

@@ -76,7 +76,8 @@ fs::path RunDirectory::adapter(const std::string& form) const {
 
 void RunDirectory::begin(const std::string& recipe_yaml, bool resumed) const {
   if (!resumed) {
-    for (const fs::path& earlier : {adapter("peft"), adapter("native"), model(), metrics(), samples()})
+    for (const fs::path& earlier :
+         {adapter("peft"), adapter("native"), model(), metrics(), test_pairs(), samples()})
       fs::remove_all(earlier);
     TensorBoardWriter::remove_earlier(path_);
   }
@@ -88,6 +89,7 @@ std::unique_ptr<EventSink> RunDirectory::beginning(std::string recipe_yaml) cons
 }
 
 void RunDirectory::write(const RunReport& report) const {
+  if (!report.test_pairs.empty()) write_file_atomically(test_pairs(), test_pairs_csv(report));
   write_file_atomically(metrics(), to_json(report).dump(2) + "\n");
 }
 

@@ -86,6 +86,7 @@ void evaluate_test(const Task& task, Model& model, const RunData& data, int64_t 
     const Evaluation evaluation = Evaluator(task, model, part.all(), batch_tokens).run();
     log_info(fmt::format("{}: {}", part.name, format_metrics(evaluation)));
     if (!evaluation.note.empty()) log_warning(fmt::format("{}: {}", part.name, evaluation.note));
+    if (!evaluation.pairs.empty()) report.test_pairs.emplace_back(part.name, evaluation.pairs.front().second);
     if (data.labels) report.classes[part.name] = class_report(evaluation, data.labels->names());
     for (const auto& [name, value] : evaluation.metrics)
       report.test->emplace_back(data.test.size() > 1 ? part.name + "_" + name : name, value);

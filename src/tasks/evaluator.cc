@@ -59,6 +59,7 @@ std::vector<std::string> Evaluator::metric_names() const {
 
 void Evaluator::add_part(size_t part, Evaluation& all, const EvaluationProgress& progress) const {
   MetricSet metrics = MetricSet::create(task_.metrics(), task_.num_outputs(), rounding_of(model_));
+  metrics.keep_pairs();
   const BatchList& batches = batches_[part];
   for (size_t i = 0; i < batches.size(); ++i) {
     const Batch batch = task_.collate(parts_[part].examples, batches[i], kEvaluationEpoch);
@@ -70,8 +71,9 @@ void Evaluator::add_part(size_t part, Evaluation& all, const EvaluationProgress&
   const auto values = metrics.compute();
   for (const std::string& name : metrics.names())
     all.metrics.emplace_back(prefix(part) + name, values.at(name));
-  if (metrics.confusion().classes() > 0)
-    all.confusion.emplace_back(parts_.size() > 1 ? parts_[part].name : "", metrics.confusion());
+  const std::string name = parts_.size() > 1 ? parts_[part].name : "";
+  if (metrics.confusion().classes() > 0) all.confusion.emplace_back(name, metrics.confusion());
+  if (!metrics.pairs().empty()) all.pairs.emplace_back(name, metrics.pairs());
   if (const std::string note = flatness_note(metrics.moments()); !note.empty()) all.note = note;
 }
 

@@ -13,8 +13,11 @@ expect 2 "compare.lr_grd" "did you mean" -- compare --set compare.lr_grd=[1] --o
 [ ! -e refused ] || fail "a refused comparison left its directory"
 
 expect 0 "[1/9] lora/lr-0.0001-seed-1: accuracy" "[9/9] none/" "equal-rank, 2 seeds" "0.0001, 0.01" \
-  "accuracy (test)" "| lora " "| msplora " "| none " "108.3 %" "whole/compare.{md,csv,json}" -- compare "${grid[@]}" --output whole
+  "accuracy (test)" "| lora " "| msplora " "| none " "108.3 %" "Differences from lora" "edge of the grid" "whole/compare.{md,csv,tex,json}" -- compare "${grid[@]}" --output whole
 [ "$(wc -l < whole/compare.csv)" = 4 ] || fail "expected a header and three rows"
+[ "$(wc -l < whole/compare-runs.csv)" = 10 ] || fail "expected a header and nine runs"
+grep -q "toprule" whole/compare.tex || fail "no table of LaTeX"
+[ "$(find whole/runs -name test.csv | wc -l)" = 9 ] || fail "expected what each run said of the test data"
 [ "$(find whole/runs -name metrics.json | wc -l)" = 9 ] || fail "expected nine runs"
 for method in lora msplora none; do
   row=$(grep "^$method," whole/compare.csv)
@@ -28,6 +31,18 @@ for method in lora msplora none; do
     exit 5 if ($method eq "none") != ($rank eq "");
   ' "$row" || fail "a row of the table is wrong ($?): $row"
 done
+# What the runs said of the test data is what they were scored by.
+perl -MJSON::PP -e '
+  use strict;
+  for my $run (glob("whole/runs/*/*")) {
+    open(my $in, "<", "$run/test.csv") or exit 1;
+    my ($right, $all) = (0, 0);
+    while (<$in>) { chomp; my ($part, $said, $true) = split /,/; next if $part eq "part"; $all++; $right += $said == $true; }
+    open(my $json, "<", "$run/metrics.json") or exit 2;
+    my $score = decode_json(join("", <$json>))->{test}{accuracy};
+    exit 3 unless $all > 0 && abs($right / $all - $score) < 1e-9;
+  }
+' || fail "test.csv and metrics.json disagree ($?)"
 # The rate is the one with the better validation score of seed 1.
 perl -0777 -e '
   use strict; use JSON::PP;

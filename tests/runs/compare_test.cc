@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "msplora/core/option_io.h"
 #include "train/tiny_run.h"
 
@@ -255,6 +256,97 @@ TEST(Compare, WithoutValidationNoRateIsChosen) {
   const Comparison comparison = run_comparison(plan_of(recipe), blind);
   EXPECT_FALSE(comparison.rows[0].lr.has_value());
   EXPECT_THAT(comparison.grid[0].error, HasSubstr("validation"));
+}
+
+TEST(Compare, VariantsAreMethodsUnderAnotherName) {
+  CompareRecipe recipe = small_recipe();
+  recipe.adapter.rank_pattern = {{"query", 4}};
+  recipe.compare.variants = {{"dora", {"adapter.method=lora", "adapter.use_dora=true", "adapter.rank=4"}},
+                             {"two-levels", {"adapter.method=msplora", "adapter.levels=2"}}};
+  recipe.compare.settings = {{"lora", {"adapter.alpha=3"}}};
+  recipe.compare.methods = {"lora", "dora", "two-levels"};
+  const ComparisonPlan plan = plan_of(recipe);
+  ASSERT_EQ(plan.methods.size(), 3u);
+  const AdapterConfig &lora = plan.methods[0].recipe.adapter, &dora = plan.methods[1].recipe.adapter,
+                      &two = plan.methods[2].recipe.adapter;
+  EXPECT_FALSE(lora.use_dora);
+  EXPECT_EQ(dora.method, "lora");
+  EXPECT_TRUE(dora.use_dora);
+  EXPECT_EQ(dora.rank_pattern.size(), 1u);
+  EXPECT_EQ(dora.alpha, recipe.adapter.alpha);  // the settings are those of lora itself
+  EXPECT_EQ(two.method, "msplora");
+  EXPECT_EQ(two.levels, 2);
+  EXPECT_TRUE(two.rank_pattern.empty());
+  EXPECT_EQ(plan.methods[1].method, "dora");
+  EXPECT_EQ(plan.run(plan.methods[1], 1e-3, 2).name, "dora/lr-0.001-seed-2");
+  recipe.compare.methods = {"all"};
+  EXPECT_EQ(plan_of(recipe).methods.size(), adapter_methods().size() + 2);
+}
+
+TEST(Compare, WhatIsWrongWithVariants) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.variants = {{"lora", {}}, {"../up", {}}, {"all", {}}, {"fine-1.0", {}}};
+  ErrorList errors;
+  check_recipe(recipe, errors, "recipe.yaml");
+  const std::string problem = error_text([&] { errors.throw_if_any(ErrorCode::kConfig, "recipe.yaml"); });
+  for (const char* part : {"variants.lora: is a name that is taken", "variants.all: is a name that is taken",
+                           "variants.../up: a name has letters"}) {
+    EXPECT_THAT(problem, HasSubstr(part));
+  }
+  EXPECT_THAT(problem, ::testing::Not(HasSubstr("fine-1.0")));
+  recipe.compare.variants = {{"dora", {"adapter.method=lroa", "adapter.use_dora=true"}}};
+  recipe.compare.methods = {"lora", "dora"};
+  EXPECT_THAT(problem_of(recipe), HasSubstr("did you mean `lora`?"));
+  recipe.compare.methods = {"lora", "doar"};
+  EXPECT_THAT(problem_of(recipe), HasSubstr("did you mean `dora`?"));
+}
+
+TEST(Compare, ContrastsPairRunsOfOneSeed) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"lora", "none", "bitfit"};
+  recipe.compare.seeds = 5;
+  const std::vector<double> lora = {0.683, 0.699, 0.691, 0.694, 0.688},
+                            none = {0.694, 0.701, 0.689, 0.71, 0.697};
+  const RunOnce run = [&](const PlannedRun& planned) {
+    RunOutcome outcome;
+    outcome.name = planned.name;
+    outcome.method = planned.method;
+    outcome.lr = planned.lr;
+    outcome.seed = planned.seed;
+    outcome.metric = "accuracy";
+    outcome.is_test = true;
+    if (planned.method == "bitfit" && planned.seed != 3) outcome.error = "failed";
+    outcome.score = (planned.method == "none" ? none : lora)[static_cast<size_t>(planned.seed - 1)];
+    for (int i = 0; i < 40; ++i)
+      outcome.pairs.push_back({i < (planned.method == "none" ? 30 : 20) ? 1.0F : 0.0F, 1.0F});
+    if (!outcome.error.empty()) outcome.score.reset();
+    return outcome;
+  };
+  Comparison comparison = run_comparison(plan_of(recipe), run);
+  contrast_with_reference(comparison, "lora", 200);
+  EXPECT_FALSE(comparison.rows[0].contrast);
+  const Contrast& contrast = comparison.rows[1].contrast.value();
+  EXPECT_EQ(contrast.over_seeds.pairs, 5);
+  EXPECT_NEAR(contrast.over_seeds.difference, 0.0072, 1e-12);
+  EXPECT_NEAR(contrast.over_seeds.p.value(), 0.08871108737829358, 1e-12);  // SciPy's
+  EXPECT_EQ(contrast.p_adjusted, contrast.over_seeds.p);                   // bitfit has no test: one run
+  EXPECT_GT(contrast.over_both.value().low, 0.05);
+  EXPECT_LT(contrast.over_both.value().high, 0.45);
+  EXPECT_EQ(comparison.rows[2].contrast.value().over_seeds.pairs, 1);
+  EXPECT_FALSE(comparison.rows[2].contrast.value().over_seeds.p);
+  contrast_with_reference(comparison, "full", 200);
+  for (const ComparisonRow& row : comparison.rows) EXPECT_FALSE(row.contrast);
+}
+
+TEST(Compare, RatesAtTheEdgeOfTheGridAreTold) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.lr_grid = {1e-4, 1e-3, 1e-2};
+  const Comparison comparison = run_comparison(plan_of(recipe), scored([](const PlannedRun& run) {
+                                                 if (run.method == "none") return run.lr == 1e-3 ? 0.9 : 0.5;
+                                                 return run.lr == 1e-2 ? 0.9 : 0.5;
+                                               }));
+  EXPECT_TRUE(comparison.rows[0].is_at_edge);
+  EXPECT_FALSE(comparison.rows[1].is_at_edge);
 }
 
 TEST(Compare, RecipesKeepTheirMeaning) {

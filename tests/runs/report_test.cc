@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "error_text.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/runs/run.h"
@@ -114,6 +115,24 @@ TEST(RunReport, DamageIsNamedByItsKey) {
   json = to_json(some_report());
   json["best"] = 3;
   EXPECT_THAT(problem_of(directory, json.dump()), HasSubstr("metrics.json: best"));
+}
+
+TEST(TestPairs, ComeBackAsTheyWere) {
+  RunReport report;
+  report.test_pairs = {{"test, matched", {{1, 0}, {2, 2}}}, {"other", {{0.1F, -1e-9F}}}};
+  TemporaryDirectory directory;
+  const auto file = directory.path() / "test.csv";
+  write_file_atomically(file, test_pairs_csv(report));
+  const std::vector<MetricPair> pairs = read_test_pairs(file);
+  ASSERT_EQ(pairs.size(), 3u);
+  EXPECT_EQ(pairs[0].prediction, 1.0F);
+  EXPECT_EQ(pairs[0].target, 0.0F);
+  EXPECT_EQ(pairs[2].prediction, 0.1F);
+  EXPECT_EQ(pairs[2].target, -1e-9F);
+  write_file_atomically(file, "part,prediction,target\ntest,1\n");
+  EXPECT_THAT(error_text([&] { read_test_pairs(file); }), HasSubstr("test.csv:2"));
+  write_file_atomically(file, "test,1,1\n");
+  EXPECT_THAT(error_text([&] { read_test_pairs(file); }), HasSubstr("header"));
 }
 
 }  // namespace

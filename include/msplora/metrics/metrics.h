@@ -88,8 +88,13 @@ inline constexpr double kFloat32Rounding = 1e-6;
 /// The same where the model computes in bfloat16.
 inline constexpr double kBFloat16Rounding = 1e-3;
 
-/// Several metrics computed together while predictions stream by. Memory does not grow with the data, but for
-/// spearman, which keeps two floats an example.
+/// What was said of one example and what is true of it: numbers of classes, or values.
+struct MetricPair {
+  float prediction = 0.0F, target = 0.0F;
+};
+
+/// Several metrics computed together while predictions stream by. Memory does not grow with the data, unless
+/// pairs are kept: for spearman, or on demand.
 class MetricSet {
  public:
   /// Throws Error{kConfig} naming every metric that is unknown (with the nearest) or does not suit the task:
@@ -98,6 +103,10 @@ class MetricSet {
   /// `rounding` at most (see kFloat32Rounding) are undefined, and so 0.
   static MetricSet create(const std::vector<std::string>& names, int64_t num_labels,
                           double rounding = kFloat32Rounding);
+
+  /// From now on keeps the pairs of update_class and update_value, in their order.
+  void keep_pairs() { keeps_pairs_ = true; }
+  const std::vector<MetricPair>& pairs() const noexcept { return pairs_; }
 
   /// A predicted and a true class.
   void update_class(int64_t prediction, int64_t target);
@@ -129,8 +138,8 @@ class MetricSet {
   ConfusionMatrix confusion_;
   CoMoments moments_;
   double squared_error_ = 0, absolute_error_ = 0;
-  bool keep_values_ = false;
-  std::vector<float> predictions_, targets_;
+  bool keeps_pairs_ = false;
+  std::vector<MetricPair> pairs_;
   int64_t right_ = 0, right_of_ = 0;  // of update_right
   double loss_sum_ = 0;
   int64_t loss_count_ = 0;

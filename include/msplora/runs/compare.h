@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
+#include "msplora/metrics/significance.h"
 #include "msplora/models/model.h"
 #include "msplora/runs/run.h"
 #include "msplora/train/recipe.h"
@@ -25,10 +26,11 @@ struct CompareOptions {
   std::string mode = "equal-rank";
   std::string reference = "lora";
   std::map<std::string, std::vector<std::string>> settings;
+  std::map<std::string, std::vector<std::string>> variants;
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
-    visitor("methods", methods, "Methods to compare; the single entry `all` takes every one");
+    visitor("methods", methods, "Methods and variants to compare; the single entry `all` takes every one");
     visitor("seeds", seeds, "Runs of each method, with the seeds 1, 2, ...", at_least(1));
     visitor(
         "lr_grid", lr_grid,
@@ -42,6 +44,9 @@ struct CompareOptions {
         one_of({"equal-rank", "equal-parameters"}));
     visitor("reference", reference, "Method that the others are measured against");
     visitor("settings", settings, "Settings of single methods, e.g. {full: [train.weight_decay=0]}");
+    visitor("variants", variants,
+            "Further names for `methods`, each with the settings that make it out of a method, e.g. {dora: "
+            "[adapter.method=lora, adapter.use_dora=true]}");
   }
 };
 
@@ -67,7 +72,7 @@ struct ComparisonBase {
   std::vector<Parameter> parameters;  // may lie on the meta device; empty: unknown
 };
 
-/// One training.
+/// One training. `method` is the name that `compare.methods` has: a method's or a variant's.
 struct PlannedRun {
   std::string name;  // "lora/lr-0.001-seed-1": its directory below `runs`
   std::string method;
@@ -118,7 +123,8 @@ struct RunOutcome {
   int64_t steps = 0;
   double seconds = 0.0, tokens_per_second = 0.0;
   int64_t peak_memory_bytes = 0;
-  int64_t adapter_bytes = 0;  // of the native form on disk
+  int64_t adapter_bytes = 0;      // of the native form on disk
+  std::vector<MetricPair> pairs;  // of the test data; empty where the task has none
 };
 
 /// Reads the metrics.json of a finished run. Throws Error{kFormat} when it is not one.
@@ -127,6 +133,13 @@ RunOutcome read_outcome(const PlannedRun& run);
 /// Does one training, or finds it done. Errors of a run belong into its outcome; what is thrown ends the
 /// comparison.
 using RunOnce = std::function<RunOutcome(const PlannedRun&)>;
+
+/// How far a row's scores are from those of the reference, row minus reference.
+struct Contrast {
+  PairedTest over_seeds;              // of the runs whose seeds both have
+  std::optional<double> p_adjusted;   // by Holm, over all rows
+  std::optional<Interval> over_both;  // 95 %, runs and test examples drawn anew
+};
 
 /// One line of the table: a method at its chosen rate.
 struct ComparisonRow {
@@ -137,6 +150,8 @@ struct ComparisonRow {
   std::optional<double> lr;      // unset when no run of the grid succeeded
   std::vector<RunOutcome> runs;  // one for each seed so far
   int64_t failed = 0;
+  bool is_at_edge = false;                // the rate is the smallest or the largest of several
+  std::optional<Contrast> contrast;       // unset for the reference, and where it has no run
   std::optional<double> mean, deviation;  // of the scores; sample standard deviation, from two runs on
   std::optional<double> validation;       // mean
   int64_t trained_parameters = 0;         // with head and biases
@@ -157,6 +172,9 @@ struct Comparison {
 /// every run.
 Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
                           const std::function<void(const Comparison&, const RunOutcome&)>& on_change = {});
+
+/// Sets the contrast of every row, drawing `draws` times (0: no intervals over examples).
+void contrast_with_reference(Comparison& comparison, const std::string& reference, int64_t draws);
 
 /// Everything, for scripts: plan, rows, single runs.
 nlohmann::ordered_json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison);

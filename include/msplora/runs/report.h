@@ -65,6 +65,9 @@ struct RunReport {
   std::vector<std::string> warnings;                      // that the run gave
   std::string run, model;                                 // its directory; the base, or the model it wrote
 
+  /// What the model said of every example of the test data, by part: a file of its own (test_pairs_csv).
+  std::vector<std::pair<std::string, std::vector<MetricPair>>> test_pairs;
+
   bool paused = false;  // by train.stop_at or federated.stop_at: not finished, and nothing is written
   int64_t whole = 0;    // steps (rounds) of the whole run
 
@@ -116,6 +119,12 @@ nlohmann::ordered_json to_json(const RunReport& report);
 /// Reads the metrics.json of a run directory. Throws Error{kIo} where there is none (the run did not finish),
 /// Error{kFormat} naming the key where it is damaged.
 RunReport read_report(const std::filesystem::path& directory);
+
+/// test.csv: "part,prediction,target", a line an example in the order of the data; classes by their numbers.
+std::string test_pairs_csv(const RunReport& report);
+/// The pairs of such a file, all parts in a row. Throws Error{kIo} where there is none, Error{kFormat} naming
+/// the line where it is damaged.
+std::vector<MetricPair> read_test_pairs(const std::filesystem::path& file);
 
 /// Precision, recall, F1 and support of each class, their means, and the confusion matrix, by part of the
 /// evaluation: {"labels": [...], "per_class": {NAME: {precision, recall, f1, support, predicted}},

@@ -28,17 +28,18 @@ class RunDirectory {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path recipe() const { return path_ / "recipe.yaml"; }
   std::filesystem::path metrics() const { return path_ / "metrics.json"; }
+  std::filesystem::path test_pairs() const { return path_ / "test.csv"; }
   std::filesystem::path samples() const { return path_ / "samples.jsonl"; }
   std::filesystem::path adapter(const std::string& form) const;  // "peft" or "native"
   std::filesystem::path model() const { return path_ / "model"; }
 
   /// The run has begun: writes recipe.yaml, and unless it goes on from what is there, removes the results of
-  /// the run before (adapters, model, metrics.json, samples.jsonl, TensorBoard files): they must not stand
-  /// beside new ones.
+  /// the run before (adapters, model, metrics.json, test.csv, samples.jsonl, TensorBoard files): they must
+  /// not stand beside new ones.
   void begin(const std::string& recipe_yaml, bool resumed) const;
   /// begin() when training starts; the first sink of a run.
   std::unique_ptr<EventSink> beginning(std::string recipe_yaml) const;
-  /// metrics.json.
+  /// test.csv where the task has pairs, then metrics.json: where that is, the run is done.
   void write(const RunReport& report) const;
 
  private:

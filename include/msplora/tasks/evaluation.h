@@ -20,6 +20,8 @@ struct Evaluation {
   double seconds = 0.0;
   /// Of a classification: the counts behind the metrics, by part ("" where there is one part alone).
   std::vector<std::pair<std::string, ConfusionMatrix>> confusion = {};
+  /// Of classes and values: what was said of every example, in the order of the data, by part.
+  std::vector<std::pair<std::string, std::vector<MetricPair>>> pairs = {};
   std::string note = {};  // what the numbers alone do not say; mostly empty
 
   std::optional<double> find(std::string_view name) const;
