@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -8,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "compare_tables.h"
+#include "msplora/runs/compare.h"
 #include "msplora/runs/report.h"
 #include "program.h"
 
@@ -60,7 +64,24 @@ std::string adapter_text(const Json& row) {
   return row["run"].get<std::string>();
 }
 
+/// A comparison's directory, or its compare.json wherever it lies.
+bool is_comparison(const std::filesystem::path& path) {
+  return path.extension() == ".json" || std::filesystem::exists(path / "compare.json");
+}
+
+void show_comparison(const ResultsArguments& arguments, const CommonOptions& common) {
+  if (arguments.runs.size() > 1)
+    throw Error(ErrorCode::kUsage, arguments.runs.back(), "a comparison is shown alone");
+  if (!arguments.metric.empty())
+    throw Error(ErrorCode::kUsage, "--metric", "a comparison has the metric that chose its rates");
+  const SavedComparison saved = read_comparison(arguments.runs.front());
+  if (common.json) return print_json(comparison_to_json(saved.plan, saved.comparison));
+  std::cout << comparison_document(saved.plan, saved.comparison);
+}
+
 void results(const ResultsArguments& arguments, const CommonOptions& common) {
+  if (std::any_of(arguments.runs.begin(), arguments.runs.end(), is_comparison))
+    return show_comparison(arguments, common);
   Json rows = Json::array();
   for (const std::string& run : arguments.runs) rows.push_back(read_run(run, arguments.metric));
   if (common.json) return print_json(rows);
@@ -86,9 +107,14 @@ void results(const ResultsArguments& arguments, const CommonOptions& common) {
 }  // namespace
 
 Command add_results(CLI::App& program, CommonOptions& common) {
-  CLI::App* command = program.add_subcommand("results", "One table over finished runs");
+  CLI::App* command =
+      program.add_subcommand("results", "One table over finished runs, or the tables of a comparison");
   auto arguments = std::make_shared<ResultsArguments>();
-  command->add_option("runs", arguments->runs, "Run directories")->required()->type_name("DIR...");
+  command
+      ->add_option("runs", arguments->runs,
+                   "Run directories, or the directory or compare.json of a comparison")
+      ->required()
+      ->type_name("DIR...");
   command
       ->add_option("--metric", arguments->metric,
                    "Metric to show; default: the one that picked the best checkpoint")

@@ -45,41 +45,6 @@ double mean_of(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-/// Fills in what follows from row.runs. What was trained may differ from run to run and from the plan: ranks
-/// that are estimated from the data.
-void summarise(ComparisonRow& row, int64_t reference_parameters) {
-  std::vector<double> scores, validation, seconds, speeds, parameters, trained;
-  row.failed = 0;
-  for (const RunOutcome& run : row.runs) {
-    if (!run.error.empty()) {
-      ++row.failed;
-      continue;
-    }
-    if (run.score) scores.push_back(*run.score);
-    if (run.validation) validation.push_back(*run.validation);
-    seconds.push_back(run.seconds);
-    speeds.push_back(run.tokens_per_second);
-    row.peak_memory_bytes = std::max(row.peak_memory_bytes, run.peak_memory_bytes);
-    row.adapter_bytes = std::max(row.adapter_bytes, run.adapter_bytes);
-    parameters.push_back(static_cast<double>(run.adapter_parameters));
-    trained.push_back(static_cast<double>(run.trained_parameters));
-  }
-  if (!scores.empty()) row.mean = mean_of(scores);
-  if (scores.size() > 1) {
-    double squares = 0.0;
-    for (const double score : scores) squares += (score - *row.mean) * (score - *row.mean);
-    row.deviation = std::sqrt(squares / static_cast<double>(scores.size() - 1));
-  }
-  if (!validation.empty()) row.validation = mean_of(validation);
-  if (seconds.empty()) return;
-  row.parameters = std::llround(mean_of(parameters));
-  row.trained_parameters = std::llround(mean_of(trained));
-  if (reference_parameters > 0)
-    row.share = static_cast<double>(row.parameters) / static_cast<double>(reference_parameters);
-  row.seconds = mean_of(seconds);
-  row.tokens_per_second = mean_of(speeds);
-}
-
 ComparisonRow empty_row(const ComparisonPlan& plan, const PlannedMethod& method) {
   ComparisonRow row;
   row.method = method.method;
@@ -89,45 +54,6 @@ ComparisonRow empty_row(const ComparisonPlan& plan, const PlannedMethod& method)
     row.share = static_cast<double>(method.parameters) / static_cast<double>(plan.reference_parameters);
   }
   return row;
-}
-
-using Json = nlohmann::ordered_json;
-
-Json or_null(const std::optional<double>& value) {
-  return value && std::isfinite(*value) ? Json(*value) : Json();
-}
-
-Json interval_to_json(const std::optional<Interval>& interval) {
-  return interval ? Json{interval->low, interval->high} : Json();
-}
-
-Json contrast_to_json(const Contrast& contrast) {
-  return {{"seeds", contrast.over_seeds.pairs},
-          {"difference", contrast.over_seeds.difference},
-          {"deviation", contrast.over_seeds.deviation},
-          {"p", or_null(contrast.over_seeds.p)},
-          {"p_adjusted", or_null(contrast.p_adjusted)},
-          {"interval_over_seeds", interval_to_json(contrast.over_seeds.interval)},
-          {"interval_over_seeds_and_examples", interval_to_json(contrast.over_both)}};
-}
-
-Json run_to_json(const RunOutcome& run) {
-  Json json = {{"name", run.name}, {"method", run.method}, {"lr", run.lr}, {"seed", run.seed}};
-  if (!run.error.empty()) {
-    json["error"] = run.error;
-    return json;
-  }
-  json["score"] = or_null(run.score);
-  json["validation"] = or_null(run.validation);
-  json["steps"] = run.steps;
-  json["adapter_parameters"] = run.adapter_parameters;
-  json["trained_parameters"] = run.trained_parameters;
-  json["seconds"] = run.seconds;
-  json["tokens_per_second"] = run.tokens_per_second;
-  json["peak_memory_bytes"] = run.peak_memory_bytes;
-  json["adapter_bytes"] = run.adapter_bytes;
-  if (!run.warnings.empty()) json["warnings"] = run.warnings;
-  return json;
 }
 
 /// Keeps the state that is shown after every run.
@@ -188,6 +114,39 @@ class ComparisonProgress {
 
 }  // namespace
 
+void summarise(ComparisonRow& row, int64_t reference_parameters) {
+  std::vector<double> scores, validation, seconds, speeds, parameters, trained;
+  row.failed = 0;
+  for (const RunOutcome& run : row.runs) {
+    if (!run.error.empty()) {
+      ++row.failed;
+      continue;
+    }
+    if (run.score) scores.push_back(*run.score);
+    if (run.validation) validation.push_back(*run.validation);
+    seconds.push_back(run.seconds);
+    speeds.push_back(run.tokens_per_second);
+    row.peak_memory_bytes = std::max(row.peak_memory_bytes, run.peak_memory_bytes);
+    row.adapter_bytes = std::max(row.adapter_bytes, run.adapter_bytes);
+    parameters.push_back(static_cast<double>(run.adapter_parameters));
+    trained.push_back(static_cast<double>(run.trained_parameters));
+  }
+  if (!scores.empty()) row.mean = mean_of(scores);
+  if (scores.size() > 1) {
+    double squares = 0.0;
+    for (const double score : scores) squares += (score - *row.mean) * (score - *row.mean);
+    row.deviation = std::sqrt(squares / static_cast<double>(scores.size() - 1));
+  }
+  if (!validation.empty()) row.validation = mean_of(validation);
+  if (seconds.empty()) return;
+  row.parameters = std::llround(mean_of(parameters));
+  row.trained_parameters = std::llround(mean_of(trained));
+  if (reference_parameters > 0)
+    row.share = static_cast<double>(row.parameters) / static_cast<double>(reference_parameters);
+  row.seconds = mean_of(seconds);
+  row.tokens_per_second = mean_of(speeds);
+}
+
 RunOutcome read_outcome(const PlannedRun& run) {
   const fs::path directory = run.recipe.output.dir;
   const RunReport report = read_report(directory);
@@ -229,42 +188,6 @@ Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
     for (size_t i = 0; i < plan.methods.size(); ++i) progress.repeat(i, seed);
   }
   return progress.take();
-}
-
-Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison) {
-  Json rows = Json::array();
-  for (const ComparisonRow& row : comparison.rows) {
-    Json json = {{"method", row.method}};
-    json["rank"] = row.rank ? Json(*row.rank) : Json();
-    json["parameters"] = row.parameters;
-    json["share_of_reference"] = row.share;
-    json["trained_parameters"] = row.trained_parameters;
-    json["lr"] = or_null(row.lr);
-    json["lr_at_edge_of_grid"] = row.is_at_edge;
-    json["mean"] = or_null(row.mean);
-    json["deviation"] = or_null(row.deviation);
-    json["validation"] = or_null(row.validation);
-    json["against_reference"] = row.contrast ? contrast_to_json(*row.contrast) : Json();
-    json["failed"] = row.failed;
-    json["seconds"] = row.seconds;
-    json["tokens_per_second"] = row.tokens_per_second;
-    json["peak_memory_bytes"] = row.peak_memory_bytes;
-    json["adapter_bytes"] = row.adapter_bytes;
-    json["runs"] = Json::array();
-    for (const RunOutcome& run : row.runs) json["runs"].push_back(run_to_json(run));
-    rows.push_back(std::move(json));
-  }
-  Json grid = Json::array();
-  for (const RunOutcome& run : comparison.grid) grid.push_back(run_to_json(run));
-  return {{"mode", plan.options.mode},
-          {"reference", plan.options.reference},
-          {"reference_parameters", plan.reference_parameters},
-          {"seeds", plan.options.seeds},
-          {"lr_grid", plan.rates},
-          {"metric", comparison.metric},
-          {"measured_on", comparison.is_test ? "test" : "validation"},
-          {"rows", std::move(rows)},
-          {"grid", std::move(grid)}};
 }
 
 }  // namespace msplora

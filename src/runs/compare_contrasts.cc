@@ -16,10 +16,12 @@ struct PairedRuns {
 
 PairedRuns paired_runs(const ComparisonRow& row, const ComparisonRow& reference) {
   PairedRuns paired;
+  const auto has_score = [](const RunOutcome& run) { return run.error.empty() && run.score; };
   for (const RunOutcome& run : row.runs) {
-    const auto partner = std::find_if(reference.runs.begin(), reference.runs.end(),
-                                      [&](const RunOutcome& other) { return other.seed == run.seed; });
-    if (partner == reference.runs.end() || !run.score || !partner->score) continue;
+    const auto partner =
+        std::find_if(reference.runs.begin(), reference.runs.end(),
+                     [&](const RunOutcome& other) { return has_score(other) && other.seed == run.seed; });
+    if (partner == reference.runs.end() || !has_score(run)) continue;
     paired.scores.push_back(*run.score);
     paired.reference_scores.push_back(*partner->score);
     paired.pairs.push_back(run.pairs);

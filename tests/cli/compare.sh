@@ -31,6 +31,10 @@ for method in lora msplora none; do
     exit 5 if ($method eq "none") != ($rank eq "");
   ' "$row" || fail "a row of the table is wrong ($?): $row"
 done
+# The tables can be made again from what is left.
+"$MSPLORA" results whole > again.md
+cmp again.md whole/compare.md
+expect 2 "shown alone" -- "$MSPLORA" results whole whole/runs/lora/lr-0.01-seed-1
 # What the runs said of the test data is what they were scored by.
 perl -MJSON::PP -e '
   use strict;

@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "error_text.h"
+#include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
+#include "temporary_directory.h"
 #include "train/tiny_run.h"
 
 namespace msplora {
@@ -347,6 +349,40 @@ TEST(Compare, RatesAtTheEdgeOfTheGridAreTold) {
                                                }));
   EXPECT_TRUE(comparison.rows[0].is_at_edge);
   EXPECT_FALSE(comparison.rows[1].is_at_edge);
+}
+
+TEST(Compare, TablesAreMadeAgainFromTheSingleRuns) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"lora", "none", "bitfit"};
+  recipe.compare.lr_grid = {1e-3, 1e-2};
+  recipe.compare.seeds = 3;
+  const ComparisonPlan plan = plan_of(recipe);
+  const RunOnce score = scored([](const PlannedRun& run) {
+    return 0.5 + 0.01 * static_cast<double>(run.method.size() * run.seed % 7);
+  });
+  Comparison comparison = run_comparison(plan, [&](const PlannedRun& run) {
+    RunOutcome outcome = score(run);
+    outcome.pairs = {{1, 1}, {run.method == "none" ? 1.0F : 0.0F, 1}, {0, 0}};
+    outcome.warnings = {"careful"};
+    outcome.adapter_parameters = 11;
+    if (run.method == "bitfit" && run.seed == 2) outcome.error = "no memory";
+    return outcome;
+  });
+  contrast_with_reference(comparison, "lora", 100);
+  const auto json = comparison_to_json(plan, comparison);
+  TemporaryDirectory directory;
+  write_file_atomically(directory.path() / "compare.json", json.dump());
+  const SavedComparison saved = read_comparison(directory.path());
+  EXPECT_EQ(comparison_to_json(saved.plan, saved.comparison).dump(1), json.dump(1));
+  // Numbers of rows are not believed.
+  nlohmann::ordered_json changed = json;
+  changed["rows"][0]["mean"] = 0.99;
+  write_file_atomically(directory.path() / "compare.json", changed.dump());
+  EXPECT_EQ(read_comparison(directory.path() / "compare.json").comparison.rows[0].mean,
+            comparison.rows[0].mean);
+  changed.erase("rows");
+  write_file_atomically(directory.path() / "compare.json", changed.dump());
+  EXPECT_THAT(error_text([&] { read_comparison(directory.path()); }), HasSubstr("rows"));
 }
 
 TEST(Compare, RecipesKeepTheirMeaning) {

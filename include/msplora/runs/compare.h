@@ -160,6 +160,10 @@ struct ComparisonRow {
   int64_t adapter_bytes = 0;
 };
 
+/// Fills in what follows from row.runs. What was trained may differ from run to run and from the plan: ranks
+/// that are estimated from the data.
+void summarise(ComparisonRow& row, int64_t reference_parameters);
+
 struct Comparison {
   std::string metric;    // of the scores
   bool is_test = false;  // scores are of the test data
@@ -178,6 +182,15 @@ void contrast_with_reference(Comparison& comparison, const std::string& referenc
 
 /// Everything, for scripts: plan, rows, single runs.
 nlohmann::ordered_json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison);
+
+/// What compare.json holds: of the plan, what its tables need.
+struct SavedComparison {
+  ComparisonPlan plan;
+  Comparison comparison;
+};
+/// Reads compare.json, or that of a comparison's directory; means, deviations and tests are formed again from
+/// the single runs. Throws Error{kIo} where there is none, Error{kFormat} where it is damaged.
+SavedComparison read_comparison(const std::filesystem::path& path);
 
 /// A comparison that has its plan and its directory.
 struct ComparisonRun {

@@ -1,0 +1,168 @@
+// compare.json: a comparison as it was measured, for scripts and for tables that are made again.
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "msplora/core/error.h"
+#include "msplora/core/file.h"
+#include "msplora/runs/compare.h"
+
+namespace msplora {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json or_null(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? Json(*value) : Json();
+}
+
+Json interval_to_json(const std::optional<Interval>& interval) {
+  return interval ? Json{interval->low, interval->high} : Json();
+}
+
+Json contrast_to_json(const Contrast& contrast) {
+  return {{"seeds", contrast.over_seeds.pairs},
+          {"difference", contrast.over_seeds.difference},
+          {"deviation", contrast.over_seeds.deviation},
+          {"p", or_null(contrast.over_seeds.p)},
+          {"p_adjusted", or_null(contrast.p_adjusted)},
+          {"interval_over_seeds", interval_to_json(contrast.over_seeds.interval)},
+          {"interval_over_seeds_and_examples", interval_to_json(contrast.over_both)}};
+}
+
+Json run_to_json(const RunOutcome& run) {
+  Json json = {{"name", run.name}, {"method", run.method}, {"lr", run.lr}, {"seed", run.seed}};
+  if (!run.error.empty()) {
+    json["error"] = run.error;
+    return json;
+  }
+  json["score"] = or_null(run.score);
+  json["validation"] = or_null(run.validation);
+  json["steps"] = run.steps;
+  json["adapter_parameters"] = run.adapter_parameters;
+  json["trained_parameters"] = run.trained_parameters;
+  json["seconds"] = run.seconds;
+  json["tokens_per_second"] = run.tokens_per_second;
+  json["peak_memory_bytes"] = run.peak_memory_bytes;
+  json["adapter_bytes"] = run.adapter_bytes;
+  if (!run.warnings.empty()) json["warnings"] = run.warnings;
+  return json;
+}
+
+std::optional<double> number_in(const Json& json, const char* key) {
+  const Json& value = json.at(key);
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+}
+
+RunOutcome run_from_json(const Json& json, const Json& comparison) {
+  RunOutcome run;
+  run.name = json.at("name");
+  run.method = json.at("method");
+  run.lr = json.at("lr");
+  run.seed = json.at("seed");
+  run.metric = comparison.at("metric");
+  run.is_test = comparison.at("measured_on") == "test";
+  if (json.contains("error")) {
+    run.error = json.at("error");
+    return run;
+  }
+  run.score = number_in(json, "score");
+  run.validation = number_in(json, "validation");
+  run.steps = json.at("steps");
+  run.adapter_parameters = json.at("adapter_parameters");
+  run.trained_parameters = json.at("trained_parameters");
+  run.seconds = json.at("seconds");
+  run.tokens_per_second = json.at("tokens_per_second");
+  run.peak_memory_bytes = json.at("peak_memory_bytes");
+  run.adapter_bytes = json.at("adapter_bytes");
+  if (json.contains("warnings")) run.warnings = json.at("warnings").get<std::vector<std::string>>();
+  return run;
+}
+
+ComparisonRow row_from_json(const Json& json, const Json& comparison) {
+  ComparisonRow row;
+  row.method = json.at("method");
+  if (!json.at("rank").is_null()) row.rank = json.at("rank").get<int64_t>();
+  row.parameters = json.at("parameters");
+  row.share = json.at("share_of_reference");
+  row.lr = number_in(json, "lr");
+  row.is_at_edge = json.at("lr_at_edge_of_grid");
+  for (const Json& run : json.at("runs")) row.runs.push_back(run_from_json(run, comparison));
+  summarise(row, comparison.at("reference_parameters"));
+  return row;
+}
+
+SavedComparison comparison_from_json(const Json& json) {
+  SavedComparison saved;
+  saved.plan.options.mode = json.at("mode");
+  saved.plan.options.reference = json.at("reference");
+  saved.plan.options.seeds = json.at("seeds");
+  saved.plan.reference_parameters = json.at("reference_parameters");
+  saved.plan.rates = json.at("lr_grid").get<std::vector<double>>();
+  saved.comparison.metric = json.at("metric");
+  saved.comparison.is_test = json.at("measured_on") == "test";
+  for (const Json& row : json.at("rows")) saved.comparison.rows.push_back(row_from_json(row, json));
+  for (const Json& run : json.at("grid")) saved.comparison.grid.push_back(run_from_json(run, json));
+  contrast_with_reference(saved.comparison, saved.plan.options.reference, /*draws=*/0);
+  // The examples behind these intervals are not in the file.
+  for (size_t i = 0; i < saved.comparison.rows.size(); ++i) {
+    const Json& contrast = json.at("rows").at(i).at("against_reference");
+    auto& row = saved.comparison.rows[i].contrast;
+    if (!row || contrast.is_null()) continue;
+    const Json& interval = contrast.at("interval_over_seeds_and_examples");
+    if (!interval.is_null()) row->over_both = {interval.at(0).get<double>(), interval.at(1).get<double>()};
+  }
+  return saved;
+}
+
+}  // namespace
+
+Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison) {
+  Json rows = Json::array();
+  for (const ComparisonRow& row : comparison.rows) {
+    Json json = {{"method", row.method}};
+    json["rank"] = row.rank ? Json(*row.rank) : Json();
+    json["parameters"] = row.parameters;
+    json["share_of_reference"] = row.share;
+    json["trained_parameters"] = row.trained_parameters;
+    json["lr"] = or_null(row.lr);
+    json["lr_at_edge_of_grid"] = row.is_at_edge;
+    json["mean"] = or_null(row.mean);
+    json["deviation"] = or_null(row.deviation);
+    json["validation"] = or_null(row.validation);
+    json["against_reference"] = row.contrast ? contrast_to_json(*row.contrast) : Json();
+    json["failed"] = row.failed;
+    json["seconds"] = row.seconds;
+    json["tokens_per_second"] = row.tokens_per_second;
+    json["peak_memory_bytes"] = row.peak_memory_bytes;
+    json["adapter_bytes"] = row.adapter_bytes;
+    json["runs"] = Json::array();
+    for (const RunOutcome& run : row.runs) json["runs"].push_back(run_to_json(run));
+    rows.push_back(std::move(json));
+  }
+  Json grid = Json::array();
+  for (const RunOutcome& run : comparison.grid) grid.push_back(run_to_json(run));
+  return {{"mode", plan.options.mode},
+          {"reference", plan.options.reference},
+          {"reference_parameters", plan.reference_parameters},
+          {"seeds", plan.options.seeds},
+          {"lr_grid", plan.rates},
+          {"metric", comparison.metric},
+          {"measured_on", comparison.is_test ? "test" : "validation"},
+          {"rows", std::move(rows)},
+          {"grid", std::move(grid)}};
+}
+
+SavedComparison read_comparison(const std::filesystem::path& path) {
+  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "compare.json" : path;
+  try {
+    return comparison_from_json(Json::parse(read_file(file)));
+  } catch (const nlohmann::json::exception& problem) {
+    throw Error(ErrorCode::kFormat, file.string(), problem.what(), "expected what `msplora compare` writes");
+  }
+}
+
+}  // namespace msplora
