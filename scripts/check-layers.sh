@@ -18,6 +18,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     data => [@core, "tokenizers", "templates"],
     generation => [@core],
     templates => [@core, "gguf"],
+    report => [@core],
     kernels => [@core],
     nn => [@core, "gguf", "kernels"],
     io => [@torch],
@@ -32,7 +33,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
              "analysis"],
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation", "analysis"],
   );
-  my %torch_free = map { $_ => 1 } qw(core gguf tokenizers data metrics generation templates);
+  my %torch_free = map { $_ => 1 } qw(core gguf tokenizers data metrics generation templates report);
   my ($files, $includes, @wrong) = (0, 0);
   while (my $file = <STDIN>) {
     chomp $file;
