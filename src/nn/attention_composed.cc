@@ -6,6 +6,7 @@
 
 #include "nn/composed.h"
 #include "nn/dispatch.h"
+#include "nn/matmul.h"
 
 namespace msplora::detail::composed {
 namespace {
@@ -90,9 +91,9 @@ RelativeScores relative_scores(const at::Tensor& query, const at::Tensor& key, c
   const at::Tensor of_heads = bucket.expand({-1, heads, -1, -1});
   if (relative.key.defined())
     scores.products =
-        at::matmul(query, by_head(relative.key, heads, query.scalar_type())).gather(3, of_heads);
+        detail::matmul(query, by_head(relative.key, heads, query.scalar_type())).gather(3, of_heads);
   if (relative.query.defined()) {
-    const at::Tensor of_keys = at::matmul(key, by_head(relative.query, heads, key.scalar_type()))
+    const at::Tensor of_keys = detail::matmul(key, by_head(relative.query, heads, key.scalar_type()))
                                    .gather(3, of_heads.transpose(2, 3))
                                    .transpose(2, 3);
     scores.products = scores.products.defined() ? scores.products + of_keys : of_keys;
@@ -126,7 +127,7 @@ at::Tensor attention(const AttentionInput& input, const AttentionCall& call) {
                    value = padded_heads(v, keys, shape.kv_heads, shape.heads);
   const at::Tensor distance = distances(queries, keys), seen = seen_keys(distance, keys, shape);
   const RelativeScores relative = relative_scores(query, key, distance, call);
-  at::Tensor products = at::matmul(query, key.transpose(2, 3));
+  at::Tensor products = detail::matmul(query, key.transpose(2, 3));
   if (relative.products.defined()) products = products + relative.products;
   at::Tensor scores = products.to(exact_dtype(q)) * shape.used_scale();
   if (relative.bias.defined()) scores = scores + relative.bias;
@@ -137,7 +138,7 @@ at::Tensor attention(const AttentionInput& input, const AttentionCall& call) {
   scores = scores.masked_fill(seen.logical_not().logical_and(has_key), kHidden);
   const at::Tensor probabilities = at::softmax(scores, -1).masked_fill(has_key.logical_not(), 0.0);
   const at::Tensor weights = dropout(probabilities.to(q.scalar_type()), call.mask);
-  const at::Tensor padded = at::matmul(weights, value).transpose(1, 2).reshape({-1, wide});
+  const at::Tensor padded = detail::matmul(weights, value).transpose(1, 2).reshape({-1, wide});
   // One row more takes what is padding.
   const at::Tensor rows =
       at::zeros({q.size(0) + 1, wide}, padded.options()).index_copy(0, queries.from, padded);

@@ -13,6 +13,7 @@
 #include "msplora/nn/recompute.h"
 #include "nn/dispatch.h"
 #include "nn/low_rank_terms.h"
+#include "nn/matmul.h"
 
 namespace msplora {
 namespace {
@@ -151,11 +152,11 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
     const at::Tensor drawn = standard_normal(used.sizes(), x.device(), noise.key);
     used = used + as(drawn * noise.deviations.to(x.device()).unsqueeze(1), dtype);
   }
-  at::Tensor y = at::linear(x, used, bias.defined() ? as(bias, dtype) : bias);
+  at::Tensor y = detail::linear(x, used, bias.defined() ? as(bias, dtype) : bias);
   for (const kernels::LowRankSlice& slice : slices) {
     const int64_t rank = slice.end - slice.begin;
-    const at::Tensor z = at::linear(dropout(x, slice.mask), as(down.narrow(0, slice.begin, rank), dtype));
-    y = y + at::linear(z, as(up.narrow(1, slice.begin, rank), dtype));
+    const at::Tensor z = detail::linear(dropout(x, slice.mask), as(down.narrow(0, slice.begin, rank), dtype));
+    y = y + detail::linear(z, as(up.narrow(1, slice.begin, rank), dtype));
   }
   return y;
 }
@@ -175,7 +176,8 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& 
     const at::Tensor of_chunk = labels.narrow(0, begin, count);
     const auto loss = [weight, bias, of_chunk, soft_cap](const at::Tensor& rows) {
       const at::ScalarType dtype = rows.scalar_type();
-      const at::Tensor logits = at::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
+      const at::Tensor logits =
+          detail::linear(rows, as(weight, dtype), bias.defined() ? as(bias, dtype) : bias);
       return cross_entropy_sum(logits, of_chunk, soft_cap);
     };
     const at::Tensor part = recompute_in_backward(hidden.narrow(0, begin, count), loss);

@@ -7,8 +7,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
@@ -18,6 +16,7 @@
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/low_rank_terms.h"
+#include "nn/matmul.h"
 #include "nn/packed_linear.h"
 #include "nn/packed_product.h"
 
@@ -120,8 +119,9 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
                                    {{0, update.z.size(1), 0, update.up_t.size(1), data<float>(update.up_t)}}};
       y = packed->forward(x, exact_bias, &sum);
     } else {
-      y = packed ? packed->forward(x, exact_bias)
-                 : at::linear(x, used_weight(weight, dtype, noise), bias.defined() ? as(bias, dtype) : bias);
+      y = packed
+              ? packed->forward(x, exact_bias)
+              : detail::linear(x, used_weight(weight, dtype, noise), bias.defined() ? as(bias, dtype) : bias);
       if (down_given.defined()) update = run_update(x, down_given, up_in, slices, y);
     }
     auto saved = c10::make_intrusive<Saved>();
@@ -150,9 +150,9 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     at::Tensor dx, d_weight, d_bias, d_down, d_up;
     if (saved.need_x) {
       dx = saved.packed ? saved.packed->backward(dy)
-                        : at::mm(dy, used_weight(weight, dtype, {saved.noise_key, tensors[5]}));
+                        : detail::matmul(dy, used_weight(weight, dtype, {saved.noise_key, tensors[5]}));
     }
-    if (saved.need_weight) d_weight = as(at::mm(dy.t(), x), weight.scalar_type());
+    if (saved.need_weight) d_weight = as(detail::matmul(dy.t(), x), weight.scalar_type());
     if (saved.need_bias) {
       d_bias = as(dy.sum(0, false, detail::exact_dtype(dtype)), saved.bias_dtype);
     }

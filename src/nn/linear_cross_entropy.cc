@@ -6,8 +6,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <algorithm>
@@ -19,6 +17,7 @@
 #include "nn/dispatch.h"
 #include "nn/graph_leaves.h"
 #include "nn/labels.h"
+#include "nn/matmul.h"
 #include "nn/packed_linear.h"
 
 namespace msplora {
@@ -49,11 +48,11 @@ struct Head {
   int64_t classes() const { return product ? product->out_features() : weight.size(0); }
   at::Tensor logits(const at::Tensor& hidden) const {
     return product ? product->forward(hidden, bias.defined() ? bias.to(at::kFloat) : bias)
-                   : at::linear(hidden, weight, bias).contiguous();
+                   : detail::linear(hidden, weight, bias).contiguous();
   }
   void input_gradient(const at::Tensor& d_logits, at::Tensor d_hidden) const {
     if (product) return product->backward_into(d_logits, d_hidden);
-    d_hidden.copy_(at::mm(d_logits, weight));
+    d_hidden.copy_(detail::matmul(d_logits, weight));
   }
 };
 
@@ -78,7 +77,7 @@ double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& l
       });
     }
     if (gradients.hidden.defined()) head.input_gradient(logits, gradients.hidden.slice(0, begin, end));
-    if (gradients.weight.defined()) gradients.weight.add_(at::mm(logits.t(), part));
+    if (gradients.weight.defined()) gradients.weight.add_(detail::matmul(logits.t(), part));
     if (gradients.bias.defined()) gradients.bias.add_(logits.sum(0, false, gradients.bias.scalar_type()));
   }
   return losses.sum().item<double>();

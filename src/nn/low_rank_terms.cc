@@ -3,12 +3,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/mm.h>
 
 #include <utility>
 #include <vector>
 
 #include "msplora/nn/functional.h"
+#include "nn/matmul.h"
 
 namespace msplora::detail {
 
@@ -58,7 +58,7 @@ namespace msplora {
 at::Tensor looked_up_terms(const SiteUpdate& update, const at::Tensor& ids) {
   const detail::Stacked stacked = detail::stack(detail::terms_of(update), {});
   const at::Tensor chosen = at::embedding(stacked.down.t(), ids.to(stacked.down.device()));
-  return at::mm(chosen, stacked.up.t());
+  return detail::matmul(chosen, stacked.up.t());
 }
 
 }  // namespace msplora

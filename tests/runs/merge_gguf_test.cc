@@ -57,6 +57,10 @@ json byte_level_tokenizer() {
           {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", merges}}}};
 }
 
+/// Of logits in float32 whose products add in another order; 1.8e-5 was seen with GPT-2 and OpenBLAS's oldest
+/// kernels.
+constexpr double kRounding = 3e-5;
+
 class MergeIntoGguf : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
@@ -107,7 +111,7 @@ TEST_P(MergeIntoGguf, TheFileIsTheAdaptedModel) {
   const MergedFiles merged = merge_into_gguf(tuned(base()), base(), path("f32.gguf"), "auto");
   EXPECT_EQ(merged.type, "F32");
   EXPECT_GT(merged.sites, 0);
-  EXPECT_LT(relative(merged), 1e-5);
+  EXPECT_LT(relative(merged), kRounding);
   EXPECT_FALSE(fs::exists(path("f32.gguf.part")));
   const auto file = GgufFile::open(path("f32.gguf"));
   EXPECT_EQ(file->text(gguf_key::kChatTemplate), "{{ messages[0].content }}");
@@ -127,9 +131,9 @@ TEST_P(MergeIntoGguf, WithoutAnAdapterTheModelIsWritten) {
   EXPECT_EQ(plain.facts.type, "causal_lm");
   const MergedFiles merged = merge_into_gguf(std::move(plain), base(), path("plain.gguf"), "f32");
   EXPECT_EQ(merged.sites, 0);
-  EXPECT_LT(relative(merged), 1e-5);
+  EXPECT_LT(relative(merged), kRounding);
   EXPECT_LT(relative(merge_into(open_tuned(path("plain.gguf")), path("plain.gguf"), path("out"), "float32")),
-            1e-5);
+            kRounding);
 }
 
 TEST_P(MergeIntoGguf, TheBaseMayBeAGgufFile) {
@@ -143,7 +147,7 @@ TEST_P(MergeIntoGguf, TheBaseMayBeAGgufFile) {
   // And a directory may be made of one.
   merge_into_gguf(tuned(base()), base(), path("f32.gguf"), "f32");
   const MergedFiles directory = merge_into(tuned(path("f32.gguf")), path("f32.gguf"), path("out"), "float32");
-  EXPECT_LT(relative(directory), 1e-5);
+  EXPECT_LT(relative(directory), kRounding);
   const std::string text = "the one <|end|> on\n the \xE2\x82\xAC";
   EXPECT_EQ(Tokenizer::load(base())->encode({text, {}}).ids,
             Tokenizer::load(path("out"))->encode({text, {}}).ids);
@@ -190,9 +194,9 @@ TEST_P(MergeIntoGguf, AnAdaptedOutputLayerHasATensorOfItsOwn) {
       at::Tensor(entry.tensor).add_(at::randn(entry.tensor.sizes()) * 0.2);
     save_peft_adapter(*adapter, path("peft"));
   }
-  EXPECT_LT(relative(merge_into_gguf(tuned(base()), base(), path("f32.gguf"), "f32")), 1e-5);
+  EXPECT_LT(relative(merge_into_gguf(tuned(base()), base(), path("f32.gguf"), "f32")), kRounding);
   EXPECT_NE(GgufFile::open(path("f32.gguf"))->find("output.weight"), nullptr);
-  EXPECT_LT(relative(merge_into(tuned(base()), base(), path("out"), "float32")), 1e-5);
+  EXPECT_LT(relative(merge_into(tuned(base()), base(), path("out"), "float32")), kRounding);
   EXPECT_FALSE(describe(load_model_config(path("out")), ModelTask::kCausalLm).head.is_tied);
 }
 

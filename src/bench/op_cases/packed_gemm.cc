@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include "bench/op_case.h"
 #include "msplora/nn/functional.h"
+#include "nn/matmul.h"
 
 namespace msplora::bench {
 namespace {
@@ -83,7 +84,7 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
   });
   f.function = [=, width = width](const auto& in) {
     size_t at = 2;
-    at::Tensor sum = at::matmul(in[0], asked.is_transposed ? in[1].t() : in[1]);
+    at::Tensor sum = detail::matmul(in[0], asked.is_transposed ? in[1].t() : in[1]);
     if (asked.bias) sum = sum + in[at++];
     const at::Tensor times = asked.factor ? in[at++] : at::Tensor();
     if (asked.update) sum = sum + update_sum(in[at], in[at + 1], width).to(sum.scalar_type());
