@@ -162,11 +162,14 @@ class InstructionStep
 
   /// Each tensor's largest difference, as a share of its largest value. float64 shows that it is the same
   /// sum. The others round: float32 the sums of products in another order, bfloat16 also the gradients of
-  /// activations, to 8 bits at each layer. Losses are summed in float64 of float32 logits, equal in all.
+  /// activations, to 8 bits at each layer. Losses are summed in float64; where products of one row and of
+  /// many add in another order (as with AVX2), an activation of bfloat16 may round the other way: 6e-5 was
+  /// seen.
   void expect_near(const StepOutcome& got, const StepOutcome& expected, const std::string& what) const {
     const at::ScalarType dtype = std::get<2>(GetParam());
     const double tolerance = dtype == at::kDouble ? 2e-14 : dtype == at::kFloat ? 1e-5 : 3e-2;
-    EXPECT_NEAR(got.loss, expected.loss, (dtype == at::kDouble ? 1e-14 : 2e-7) * expected.loss) << what;
+    const double of_loss = dtype == at::kDouble ? 1e-14 : dtype == at::kFloat ? 2e-7 : 2e-4;
+    EXPECT_NEAR(got.loss, expected.loss, of_loss * expected.loss) << what;
     ASSERT_EQ(got.gradients.size(), expected.gradients.size());
     double worst = 0;
     for (size_t i = 0; i < got.gradients.size(); ++i) {
