@@ -110,7 +110,7 @@ void compare(const CompareArguments& arguments, const CommonOptions& common) {
   std::cout << "\n"
             << comparison_document(plan, comparison)
             << fmt::format("\n  {:<9} {}\n", "tables",
-                           plan.directory + "/compare.{md,csv,tex,json}, compare-runs.csv")
+                           plan.directory + "/compare.{md,csv,tex,svg,json}, compare-runs.csv")
             << fmt::format("  {:<9} {}\n", "runs", plan.directory + "/runs");
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/report/svg.h"
 #include "program.h"
 
 namespace msplora {
@@ -210,6 +211,7 @@ void write_comparison(const ComparisonPlan& plan, const Comparison& comparison) 
   write_file_atomically(directory / "compare.csv", csv_of(comparison));
   write_file_atomically(directory / "compare-runs.csv", runs_csv(comparison));
   write_file_atomically(directory / "compare.tex", latex_of(plan, comparison));
+  write_file_atomically(directory / "compare.svg", report::svg_file(comparison_picture(plan, comparison)));
   write_file_atomically(directory / "compare.json", comparison_to_json(plan, comparison).dump(2) + "\n");
 }
 

@@ -69,7 +69,7 @@ void tell(LogLevel level, const std::string& text) {
   std::cerr << "msplora: " << word << text << std::endl;
 }
 
-int report(const CommonOptions& common, const Error& error) {
+int report_error(const CommonOptions& common, const Error& error) {
   // An interruption that was handled is news, not an error.
   tell(error.code() != ErrorCode::kInterrupted ? LogLevel::kError : LogLevel::kInfo, error.what());
   if (common.json) {
@@ -125,15 +125,15 @@ int run_command(const CommonOptions& common, const Command& command) {
     return 0;
   } catch (const Error& error) {
     if (common.debug) tell(LogLevel::kDebug, std::string("msplora::Error, kind ") + code_name(error.code()));
-    return report(common, error);
+    return report_error(common, error);
   } catch (const std::bad_alloc&) {
-    return report(common, out_of_memory());
+    return report_error(common, out_of_memory());
   } catch (const c10::Error& error) {
     const std::string text = common.debug ? error.what() : error.what_without_backtrace();
-    return report(common, Error(ErrorCode::kModel, "libtorch", text));
+    return report_error(common, Error(ErrorCode::kModel, "libtorch", text));
   } catch (const std::exception& error) {
     if (common.debug) tell(LogLevel::kDebug, type_of(error));
-    return report(common, Error(ErrorCode::kIo, "", error.what()));
+    return report_error(common, Error(ErrorCode::kIo, "", error.what()));
   }
 }
 
@@ -227,11 +227,12 @@ int main(int argc, char** argv) {
     const bool is_unknown = argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty();
     if (error.get_exit_code() == 0 && !is_unknown) return program.exit(error);
     if (is_unknown) {
-      return report(common, Error(ErrorCode::kUsage, "", fmt::format("there is no command `{}`", argv[1]),
-                                  hint_for(program, argc, argv)));
+      return report_error(common,
+                          Error(ErrorCode::kUsage, "", fmt::format("there is no command `{}`", argv[1]),
+                                hint_for(program, argc, argv)));
     }
-    return report(common,
-                  Error(ErrorCode::kUsage, "", first_line(error.what()), hint_for(program, argc, argv)));
+    return report_error(
+        common, Error(ErrorCode::kUsage, "", first_line(error.what()), hint_for(program, argc, argv)));
   }
   for (const Command& command : commands) {
     if (command.arguments->parsed()) return run_command(common, command);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "compare_tables.h"
+#include "msplora/report/svg.h"
 #include "msplora/runs/compare.h"
 #include "msplora/runs/report.h"
 #include "program.h"
@@ -23,6 +24,7 @@ using Json = nlohmann::ordered_json;
 struct ResultsArguments {
   std::vector<std::string> runs;
   std::string metric;
+  bool svg = false;
 };
 
 /// The metric to show: the one asked for, else the one that picked the best checkpoint, on test where there
@@ -76,12 +78,17 @@ void show_comparison(const ResultsArguments& arguments, const CommonOptions& com
     throw Error(ErrorCode::kUsage, "--metric", "a comparison has the metric that chose its rates");
   const SavedComparison saved = read_comparison(arguments.runs.front());
   if (common.json) return print_json(comparison_to_json(saved.plan, saved.comparison));
+  if (arguments.svg) {
+    std::cout << report::svg_file(comparison_picture(saved.plan, saved.comparison));
+    return;
+  }
   std::cout << comparison_document(saved.plan, saved.comparison);
 }
 
 void results(const ResultsArguments& arguments, const CommonOptions& common) {
   if (std::any_of(arguments.runs.begin(), arguments.runs.end(), is_comparison))
     return show_comparison(arguments, common);
+  if (arguments.svg) throw Error(ErrorCode::kUsage, "--svg", "only a comparison has a picture");
   Json rows = Json::array();
   for (const std::string& run : arguments.runs) rows.push_back(read_run(run, arguments.metric));
   if (common.json) return print_json(rows);
@@ -119,6 +126,8 @@ Command add_results(CLI::App& program, CommonOptions& common) {
       ->add_option("--metric", arguments->metric,
                    "Metric to show; default: the one that picked the best checkpoint")
       ->type_name("NAME");
+  command->add_flag("--svg", arguments->svg,
+                    "Print the picture of a comparison, score against parameters, instead of its tables");
   add_common(*command, common);
   return {command, [arguments, &common] { results(*arguments, common); }};
 }

@@ -43,7 +43,7 @@ class BarDrawing {
   Drawing draw() {
     const double top = draw_title(canvas_, bars_.title, bars_.width) + (bars_.references.empty() ? 4 : 18);
     const double left = widest_of(bars_, 0.42 * bars_.width, [](const auto& bar) { return bar.name; }) + 8;
-    const double right = widest_of(bars_, 60, [](const auto& bar) { return number_text(bar.value); }) + 8;
+    const double right = widest_of(bars_, 60, [](const auto& bar) { return number_text(bar.value, 3); }) + 8;
     const double height = bars_.bars.empty() ? 60 : kBarRow * static_cast<double>(bars_.bars.size());
     area_ = {left, top, bars_.width - right, top + height};
     ticks_ = bar_ticks(bars_, area_.width());
@@ -73,7 +73,7 @@ class BarDrawing {
 
   void draw_bar(const Bars::Bar& bar, double middle) {
     canvas_.text({area_.left - 8, middle + 4}, cut_to_width(bar.name, area_.left - 8), Anchor::kEnd);
-    canvas_.text({bars_.width, middle + 4}, number_text(bar.value), Anchor::kEnd, "m");
+    canvas_.text({bars_.width, middle + 4}, number_text(bar.value, 3), Anchor::kEnd, "m");
     if (!ticks_.can_show(bar.value)) return;
     const std::string title = detail_.titles ? fmt::format("{}: {}", bar.name, number_text(bar.value)) : "";
     if (!has_bounds(bars_)) {

@@ -24,13 +24,16 @@ std::string cell_text(double value, int decimals) {
   return value < 0 && !zero ? fmt::format("-{}", text) : text;
 }
 
-/// How many decimals fit all cells; -1 where not even one fits, or whole numbers would say nothing.
+/// How many decimals the cells have: two digits of the largest value that count, fewer where they do not fit;
+/// -1 where what fits would say nothing.
 int cell_decimals(const HeatMap& map, double width) {
   double largest = 0.0;
   for (const double value : map.values)
     largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : largest;
-  for (int decimals = 2; decimals >= 0; --decimals) {
-    if (decimals == 0 && largest < 10) break;
+  const int needed = largest >= 10 ? 0
+                     : largest > 0 ? std::max(1, -static_cast<int>(std::floor(std::log10(largest))))
+                                   : 1;
+  for (int decimals = std::max(2, std::min(4, needed + 1)); decimals >= needed; --decimals) {
     const bool fits = std::all_of(map.values.begin(), map.values.end(), [&](double value) {
       return !std::isfinite(value) || text_width(cell_text(value, decimals), kCellSize) <= width - 1.5;
     });
@@ -82,7 +85,8 @@ class HeatDrawing {
     const double square = width / static_cast<double>(std::max<size_t>(1, columns_));
     const double cell =
         std::clamp(square, 2.0, std::max(22.0, width / static_cast<double>(std::max<size_t>(1, rows_))));
-    const double height = rows_ == 0 ? 80 : std::min(cell * static_cast<double>(rows_), map_.width * 1.1);
+    const double row = rows_ == columns_ ? cell : std::min(cell, 30.0);
+    const double height = rows_ == 0 ? 80 : std::min(row * static_cast<double>(rows_), map_.width * 1.1);
     area_ = {left, top + label_row, map_.width - 2, top + label_row + height};
   }
 

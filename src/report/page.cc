@@ -33,6 +33,18 @@ bool is_numeric(std::string_view cell) {
          });
 }
 
+/// Text of people: `parts` between back quotes as code.
+std::string prose(std::string_view text) {
+  std::string rest = escaped(text), out;
+  while (true) {
+    const size_t begin = rest.find('`');
+    const size_t end = begin == std::string::npos ? begin : rest.find('`', begin + 1);
+    if (end == std::string::npos) return out + rest;
+    out += rest.substr(0, begin) + "<code>" + rest.substr(begin + 1, end - begin - 1) + "</code>";
+    rest.erase(0, end + 1);
+  }
+}
+
 class PageWriter {
  public:
   PageWriter(const Page& page, const Room& room) : page_(page), room_(room) {}
@@ -50,7 +62,7 @@ class PageWriter {
     out_ += fmt::format("<svg class=\"defs\" aria-hidden=\"true\">{}</svg><main>\n", pattern_definitions());
     head();
     for (size_t i = 0; i < page_.sections.size(); ++i) section(page_.sections[i], i);
-    if (!page_.footer.empty()) out_ += fmt::format("<footer><p>{}</p></footer>", escaped(page_.footer));
+    if (!page_.footer.empty()) out_ += fmt::format("<footer><p>{}</p></footer>", prose(page_.footer));
     return out_ + "</main></body></html>\n";
   }
 
@@ -82,12 +94,12 @@ class PageWriter {
     out_ += "</section>\n";
   }
 
-  void put(const Paragraph& paragraph) { out_ += fmt::format("<p>{}</p>", escaped(paragraph.text)); }
+  void put(const Paragraph& paragraph) { out_ += fmt::format("<p>{}</p>", prose(paragraph.text)); }
 
   void put(const List& list) {
     if (list.items.empty()) return;
     out_ += list.strong ? "<ul class=\"strong\">" : "<ul>";
-    for (const std::string& item : list.items) out_ += fmt::format("<li>{}</li>", escaped(item));
+    for (const std::string& item : list.items) out_ += fmt::format("<li>{}</li>", prose(item));
     out_ += "</ul>";
   }
 
@@ -161,17 +173,17 @@ class PageWriter {
 
   void caption(const Caption& caption) {
     out_ += "<figcaption>";
-    if (!caption.shows.empty()) out_ += fmt::format("<p>{}</p>", escaped(caption.shows));
+    if (!caption.shows.empty()) out_ += fmt::format("<p>{}</p>", prose(caption.shows));
     if (!caption.n.empty() || !caption.definition.empty()) {
       out_ += "<dl>";
-      if (!caption.n.empty()) out_ += fmt::format("<dt>n</dt><dd>{}</dd>", escaped(caption.n));
+      if (!caption.n.empty()) out_ += fmt::format("<dt>n</dt><dd>{}</dd>", prose(caption.n));
       if (!caption.definition.empty())
-        out_ += fmt::format("<dt>Definition</dt><dd>{}</dd>", escaped(caption.definition));
+        out_ += fmt::format("<dt>Definition</dt><dd>{}</dd>", prose(caption.definition));
       out_ += "</dl>";
     }
     if (!caption.against.empty()) {
       out_ += fmt::format("<p class=\"against\"><b>What would count against it:</b> {}</p>",
-                          escaped(caption.against));
+                          prose(caption.against));
     }
     out_ += "</figcaption>";
   }
@@ -185,7 +197,7 @@ class PageWriter {
     }
     if (cells > room_.table_cells) {
       out_ += fmt::format("<p class=\"sub\">{} numbers are too many for this page.{}</p>", cells,
-                          page_.numbers_elsewhere.empty() ? "" : " " + escaped(page_.numbers_elsewhere));
+                          page_.numbers_elsewhere.empty() ? "" : " " + prose(page_.numbers_elsewhere));
       return;
     }
     out_ += "<details><summary>The numbers</summary>";

@@ -34,6 +34,7 @@ class ScatterDrawing {
     const std::vector<size_t> shown = shown_points();
     if (shown.empty()) draw_no_data(canvas_, frame_.area);
     draw_front();
+    for (const Reference& reference : scatter_.references) draw_reference(reference);
     for (const size_t i : shown) draw_point(i);
     draw_names(shown);
     return {canvas_.body(), scatter_.width, scatter_.height};
@@ -70,6 +71,14 @@ class ScatterDrawing {
           {std::min(a.x, b.x) - 1, std::min(a.y, b.y) - 1, std::max(a.x, b.x) + 1, std::max(a.y, b.y) + 1});
     }
     lines_ = taken_.size();
+  }
+
+  void draw_reference(const Reference& reference) {
+    if (!frame_.y.can_show(reference.value)) return;
+    const double y = frame_.y_of(reference.value), width = text_width(reference.label);
+    canvas_.line({frame_.area.left, y}, {frame_.area.right, y}, "r");
+    canvas_.text({frame_.area.right - 2, y - 4}, reference.label, Anchor::kEnd, "m o");
+    taken_.push_back({frame_.area.right - 2 - width, y - 15, frame_.area.right, y});
   }
 
   void draw_point(size_t i) {

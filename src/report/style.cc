@@ -128,7 +128,8 @@ constexpr std::string_view kPageRules =
     "visible}.w2{grid-template-columns:repeat(2,minmax(0,1fr))}"
     ".one>.plots{grid-template-columns:minmax(0,1fr)}.one{grid-template-columns:minmax(0,3fr) "
     "minmax(0,2fr);display:grid}"
-    "a{color:inherit;text-decoration:none}.wide{overflow:visible}td,th{white-space:normal}@page{margin:16mm "
+    "a{color:inherit;text-decoration:none}.wide{overflow:visible}td,th{white-space:normal}td.num{white-space:"
+    "nowrap}.plots>svg{break-inside:avoid}@page{margin:16mm "
     "14mm}}";
 
 }  // namespace

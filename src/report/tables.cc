@@ -102,6 +102,9 @@ Table numbers_of(const Scatter& scatter) {
     table.rows.push_back(
         {point.name, number_text(point.x), number_text(point.y), bound(point.low), bound(point.high)});
   }
+  for (const Reference& reference : scatter.references) {
+    table.rows.push_back({reference.label, "", number_text(reference.value), "", ""});
+  }
   return table;
 }
 

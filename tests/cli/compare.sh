@@ -13,7 +13,7 @@ expect 2 "compare.lr_grd" "did you mean" -- compare --set compare.lr_grd=[1] --o
 [ ! -e refused ] || fail "a refused comparison left its directory"
 
 expect 0 "[1/9] lora/lr-0.0001-seed-1: accuracy" "[9/9] none/" "equal-rank, 2 seeds" "0.0001, 0.01" \
-  "accuracy (test)" "| lora " "| msplora " "| none " "108.3 %" "Differences from lora" "edge of the grid" "whole/compare.{md,csv,tex,json}" -- compare "${grid[@]}" --output whole
+  "accuracy (test)" "| lora " "| msplora " "| none " "108.3 %" "Differences from lora" "edge of the grid" "whole/compare.{md,csv,tex,svg,json}" -- compare "${grid[@]}" --output whole
 [ "$(wc -l < whole/compare.csv)" = 4 ] || fail "expected a header and three rows"
 [ "$(wc -l < whole/compare-runs.csv)" = 10 ] || fail "expected a header and nine runs"
 grep -q "toprule" whole/compare.tex || fail "no table of LaTeX"
@@ -34,6 +34,11 @@ done
 # The tables can be made again from what is left.
 "$MSPLORA" results whole > again.md
 cmp again.md whole/compare.md
+"$MSPLORA" results whole --svg > again.svg
+cmp again.svg whole/compare.svg
+for text in 'xmlns=' '>lora</text>' '>msplora</text>' '>none</text>' 'accuracy by parameters, equal-rank, 2 seeds'; do
+  grep -qF -- "$text" whole/compare.svg || fail "expected \`$text\` in the picture"
+done
 expect 2 "shown alone" -- "$MSPLORA" results whole whole/runs/lora/lr-0.01-seed-1
 # What the runs said of the test data is what they were scored by.
 perl -MJSON::PP -e '

@@ -68,6 +68,7 @@ Scatter points() {
   scatter.x.scale = Scale::kLog;
   scatter.points = {
       {kHostile, 100, 0.5, 0.4, 0.6}, {"b", 0, 0.7}, {"c", 1000, std::nan("")}, {"d", 1e6, 0.9}};
+  scatter.references = {{0.6, kHostile}};
   return scatter;
 }
 
@@ -224,6 +225,9 @@ TEST(ReportPage, HoldsHostileNamesAndNothingThatLoads) {
   EXPECT_THAT(html, HasSubstr("a: 1\n  b: &lt;2&gt;\n"));  // code keeps its lines
   EXPECT_EQ(count(html, "<svg class=\"plot\" role=\"img\""), odd_plots().size());
   EXPECT_LE(html.size(), kPageBytes);
+  Page page;
+  page.footer = "Set `rank=<4>`, then ` and so on";
+  EXPECT_THAT(to_html(page), HasSubstr("<p>Set <code>rank=&lt;4&gt;</code>, then ` and so on</p>"));
 }
 
 TEST(ReportPage, NumbersStandBelowEveryPlot) {

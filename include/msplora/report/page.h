@@ -10,6 +10,8 @@
 
 namespace msplora::report {
 
+/// Texts of paragraphs, lists, captions and the footer may have `code` between back quotes.
+
 struct Paragraph {
   std::string text;
 };

@@ -110,6 +110,7 @@ struct Scatter {
   std::string description;
   Axis x, y;
   std::vector<Point> points;
+  std::vector<Reference> references;  // of y
   Front front = Front::kNone;
   double width = 520, height = 340;
 };
