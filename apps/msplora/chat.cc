@@ -96,6 +96,7 @@ class Conversation {
 
   /// Special tokens stand at the beginning of the text alone.
   GenerationRequest request_for_text(const std::string& line) const {
+    check_prompt_size(line.size(), "the text");
     EncodeOptions encode;
     encode.add_special_tokens = ids_.empty();
     const std::vector<int32_t> read =

@@ -104,10 +104,19 @@ struct Generator::Impl {
                                 const std::function<void(size_t, const Generation&)>& on_done);
 };
 
+void check_prompt_size(size_t bytes, const std::string& where) {
+  if (bytes <= kMostPromptBytes) return;
+  throw Error(ErrorCode::kData, where,
+              fmt::format("a prompt of {:.1f} MiB; prompts have at most {} MiB",
+                          static_cast<double>(bytes) / (1 << 20), kMostPromptBytes >> 20),
+              "shorten it");
+}
+
 std::vector<int32_t> Generator::Impl::prompt_of(const GenerationRequest& request,
                                                 const std::string& where) const {
   std::vector<int32_t> ids = request.prompt_ids;
   if (ids.empty() && tokenizer != nullptr) {
+    check_prompt_size(request.prompt.size(), where);
     ids = tokenizer->encode({request.prompt, {}}).ids;
     const auto begin = tokenizer->bos_id();
     if (ids.empty() && begin) ids = {*begin};

@@ -2,9 +2,9 @@
 
 #include <ATen/core/Tensor.h>
 
-/// libtorch's products with sums in float32 or wider, whatever the processor: where oneDNN knows no bfloat16, libtorch
-/// adds in bfloat16, and a sum of a few hundred terms is off by percents. Such products are formed in float32 and
-/// rounded once. Differentiable.
+/// libtorch's products with sums in float32 or wider, whatever the processor: where oneDNN knows no bfloat16,
+/// libtorch adds in bfloat16, and a sum of a few hundred terms is off by percents. Such products are formed
+/// in float32 and rounded once. Differentiable.
 namespace msplora::detail {
 
 at::Tensor matmul(const at::Tensor& a, const at::Tensor& b);

@@ -123,6 +123,7 @@ GenerationRequest chat_request(const ChatTemplate& chat_template, const Tokenize
   encode.add_special_tokens = false;
   GenerationRequest request;
   request.prompt = chat_template.render(messages, options).text;
+  check_prompt_size(request.prompt.size(), "the conversation");
   request.prompt_ids = tokenizer.encode({request.prompt, {}}, encode).ids;
   return request;
 }

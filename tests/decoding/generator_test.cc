@@ -137,6 +137,12 @@ std::string message_of(Generator& generator, GenerationRequest request) {
   return "";
 }
 
+TEST_F(GeneratorTest, APromptThatNoModelTakesIsNotRead) {
+  Generator writer = generator();
+  EXPECT_THAT(message_of(writer, request(std::string(kMostPromptBytes + (1 << 20), 'w'))),
+              ::testing::HasSubstr("a prompt of 5.0 MiB; prompts have at most 4 MiB"));
+}
+
 TEST_F(GeneratorTest, WhatCannotBeWrittenIsSaid) {
   Generator writer = generator();
   EXPECT_THAT(message_of(writer, request("")), ::testing::HasSubstr("no tokens"));

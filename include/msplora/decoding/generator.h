@@ -28,6 +28,11 @@ struct GenerationRequest {
   std::function<bool()> is_cancelled = {};
 };
 
+/// Longer prompts are refused before they are read: no model takes as many tokens.
+inline constexpr size_t kMostPromptBytes = size_t{4} << 20;
+/// Throws Error{kData} for a longer one.
+void check_prompt_size(size_t bytes, const std::string& where);
+
 enum class FinishReason {
   kEndToken,
   kStopString,
