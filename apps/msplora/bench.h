@@ -8,6 +8,7 @@
 
 namespace msplora {
 
+Command add_bench_analyze(CLI::App& bench, CommonOptions& common);
 Command add_bench_gemm(CLI::App& bench, CommonOptions& common);
 Command add_bench_kernels(CLI::App& bench, CommonOptions& common);
 Command add_bench_step(CLI::App& bench, CommonOptions& common);

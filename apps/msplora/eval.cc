@@ -22,6 +22,7 @@ namespace {
 struct EvalArguments {
   ModelArguments model;
   DataArguments data;
+  bool ablate_levels = false;
 };
 
 Evaluation evaluate_file(const std::string& file, TunedModel& tuned, const DataArguments& arguments) {
@@ -38,6 +39,29 @@ Evaluation evaluate_file(const std::string& file, TunedModel& tuned, const DataA
   return evaluation;
 }
 
+/// "  without mid: accuracy 0.81 (-0.02)" a line.
+std::string ablation_text(const std::vector<LevelAblation>& ablations, const Evaluation& whole) {
+  std::string text;
+  for (const LevelAblation& ablation : ablations) {
+    text += fmt::format("  without {}: ", ablation.level);
+    for (size_t i = 0; i < whole.metrics.size(); ++i) {
+      const auto& [name, value] = ablation.evaluation.metrics[i];
+      text += fmt::format("{}{} {:.4f} ({:+.4f})", i == 0 ? "" : ", ", name, value,
+                          value - whole.metrics[i].second);
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+nlohmann::ordered_json ablation_json(const std::vector<LevelAblation>& ablations) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const LevelAblation& ablation : ablations) {
+    for (const auto& [name, value] : ablation.evaluation.metrics) json[ablation.level][name] = value;
+  }
+  return json;
+}
+
 void eval(const EvalArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
   TunedModel tuned = open_tuned(arguments.model, common);
@@ -48,12 +72,18 @@ void eval(const EvalArguments& arguments, const CommonOptions& common) {
     for (const auto& [name, value] : evaluation.metrics) result["metrics"][name] = value;
     if (tuned.labels) result["classes"] = class_report(evaluation, tuned.labels->names());
     if (!evaluation.note.empty()) result["note"] = evaluation.note;
+    std::vector<LevelAblation> ablations;
+    if (arguments.ablate_levels) {
+      ablations = ablate_levels(tuned, [&] { return evaluate_file(file, tuned, arguments.data); });
+      result["without"] = ablation_json(ablations);
+    }
     result["seconds"] = evaluation.seconds;
     result["tokens_per_second"] =
         evaluation.seconds > 0 ? static_cast<double>(evaluation.tokens) / evaluation.seconds : 0.0;
     if (!common.json) {
       std::cout << fmt::format("{}: {}  ({} examples, {:.1f} s)\n", file, format_metrics(evaluation),
                                evaluation.examples, evaluation.seconds);
+      std::cout << ablation_text(ablations, evaluation);
       if (tuned.labels) std::cout << class_report_text(evaluation, tuned.labels->names());
       if (!evaluation.note.empty()) std::cout << "  " << printable(evaluation.note) << "\n";
     }
@@ -75,6 +105,8 @@ Command add_eval(CLI::App& program, CommonOptions& common) {
   command->add_option("--format", arguments->data.format, "Form of the files")
       ->check(CLI::IsMember({"auto", "tsv", "csv", "jsonl"}));
   add_data_arguments(*command, arguments->data, /*with_labels=*/true);
+  command->add_flag("--ablate-levels", arguments->ablate_levels,
+                    "Also score the adapter with each of its levels left out");
   add_common(*command, common);
   return {command, [arguments, &common] { eval(*arguments, common); }};
 }

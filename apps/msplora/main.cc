@@ -214,10 +214,11 @@ int main(int argc, char** argv) {
   bench.require_subcommand(1);
   for (const auto add :
        {add_bench_gemm, add_bench_kernels, add_bench_step, add_bench_epoch, add_bench_generate,
-        add_bench_load, add_bench_memory, add_bench_methods, add_bench_peers}) {
+        add_bench_load, add_bench_analyze, add_bench_memory, add_bench_methods, add_bench_peers}) {
     commands.push_back(add(bench, common));
   }
-  for (const auto add : {add_tokenize, add_pretrain, add_federate, add_compare, add_results, add_docs}) {
+  for (const auto add :
+       {add_tokenize, add_pretrain, add_federate, add_compare, add_analyze, add_results, add_docs}) {
     commands.push_back(add(program, common));
   }
   try {

@@ -48,6 +48,7 @@ Command add_data_preview(CLI::App& data, CommonOptions& common);
 Command add_tokenize(CLI::App& program, CommonOptions& common);
 Command add_pretrain(CLI::App& program, CommonOptions& common);
 Command add_federate(CLI::App& program, CommonOptions& common);
+Command add_analyze(CLI::App& program, CommonOptions& common);
 Command add_results(CLI::App& program, CommonOptions& common);
 Command add_compare(CLI::App& program, CommonOptions& common);
 Command add_docs(CLI::App& program, CommonOptions& common);

@@ -4,6 +4,7 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,15 @@ Adapter::Adapter(AdapterConfig config, AdapterTarget target, std::vector<Site> s
 
 Adapter::~Adapter() {
   detach();
+}
+
+bool Adapter::is_shape_only() const {
+  const auto has_no_layer = [](const Site& site) { return site.linear == nullptr; };
+  return !sites_.empty() && std::all_of(sites_.begin(), sites_.end(), has_no_layer);
+}
+
+std::vector<size_t> Adapter::levels_of_terms(size_t site_index) const {
+  return std::vector<size_t>(terms(site_index).size(), 0);
 }
 
 int64_t Adapter::trainable_count(ParameterGroup group) const {
@@ -47,6 +57,32 @@ SiteUpdate Adapter::update_of(size_t site_index) const {
 }
 
 void Adapter::attach() {
+  attach_updates([this](size_t site_index) { return update_of(site_index); });
+}
+
+void Adapter::attach_without(size_t level) {
+  const auto rest_of = [this, level](size_t site_index, const std::vector<LowRankTerm>& all) {
+    const std::vector<size_t> levels = levels_of_terms(site_index);
+    std::vector<LowRankTerm> rest;
+    for (size_t k = 0; k < all.size(); ++k) {
+      if (levels.at(k) != level) rest.push_back(all[k]);
+    }
+    return rest;
+  };
+  attach_updates([this, rest_of](size_t site_index) {
+    SiteUpdate update = update_of(site_index);
+    // Either form has the terms of terms().
+    if (!update.low_rank.empty()) update.low_rank = rest_of(site_index, update.low_rank);
+    if (update.computed_low_rank) {
+      update.computed_low_rank = [rest_of, site_index, computed = update.computed_low_rank] {
+        return rest_of(site_index, computed());
+      };
+    }
+    return update;
+  });
+}
+
+void Adapter::attach_updates(const std::function<SiteUpdate(size_t)>& made) {
   detach();
   for (const Site& site : sites_) {
     if (site.linear == nullptr) {
@@ -58,7 +94,7 @@ void Adapter::attach() {
     }
   }
   for (size_t i = 0; i < sites_.size(); ++i) {
-    auto update = std::make_shared<SiteUpdate>(update_of(i));
+    auto update = std::make_shared<SiteUpdate>(made(i));
     if (update->empty()) continue;
     sites_[i].linear->update = update;
     attached_.emplace_back(sites_[i].linear, std::move(update));

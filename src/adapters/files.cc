@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "adapters/files_detail.h"
+#include "adapters/registry.h"
 #include "adapters/stored_tensors.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/error.h"
 #include "msplora/core/option_io.h"
 #include "msplora/gguf/file.h"
@@ -134,6 +136,31 @@ AdapterForm adapter_form(const fs::path& directory) {
 
 std::unique_ptr<Adapter> load_adapter(const fs::path& directory, AdapterTarget target) {
   return load(directory, std::move(target), nullptr);
+}
+
+std::unique_ptr<Adapter> load_adapter_without_base(const fs::path& directory, AdapterTarget target) {
+  const AdapterFacts facts = load_adapter_facts(directory);
+  const detail::Method* method = detail::find_method(facts.config.method);
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::kUsage, directory.string(), why, "name the directory of the base");
+  };
+  if (method != nullptr && !method->traits.uses_sites)
+    refuse(fmt::format("what method `{}` trains are parameters of the base itself", facts.config.method));
+  if (facts.form == AdapterForm::kPeft && (facts.config.init == "pissa" || facts.config.init == "olora"))
+    refuse(
+        fmt::format("with init `{}` the factors began as parts of the base's weights, which PEFT's form "
+                    "leaves to the base",
+                    facts.config.init));
+  return load(directory, std::move(target), nullptr);
+}
+
+std::unique_ptr<Adapter> empty_adapter(const AdapterConfig& config, AdapterTarget target) {
+  AdapterBuilder builder;
+  builder.strictness = detail::Strictness::kLenient;
+  builder.values_follow = true;
+  AdapterConfig own = with_default_targets(config, target.model_type);
+  own.init_from.clear();
+  return builder.build(own, std::move(target), /*seed=*/0);
 }
 
 AdapterFacts load_adapter_facts(const fs::path& directory) {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,14 @@ std::unique_ptr<Adapter> load_peft_adapter(const std::filesystem::path& director
 
 std::unique_ptr<Adapter> load_gguf_adapter(const std::filesystem::path& path, AdapterTarget target,
                                            const AdapterConfig* training = nullptr);
+
+/// What adapter.json says of sharing, of the adapted layers and of its base; null where it says nothing.
+struct NativePlan {
+  nlohmann::json plan, sites;
+  std::string model_type, base_name;
+  int64_t num_layers = 0;
+};
+NativePlan native_plan(const std::filesystem::path& directory);
 
 AdapterFacts native_facts(const std::filesystem::path& directory);
 AdapterFacts peft_facts(const std::filesystem::path& directory);

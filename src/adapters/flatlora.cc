@@ -59,6 +59,7 @@ class FlatLoraAdapter : public LowRankAdapter {
       noise->stream = hash_name(site.path + ".weight_noise");
       noise->per_micro_batch = config_.own<FlatLoraOptions>().per_micro_batch;
       noises_.push_back(std::move(noise));
+      if (site.linear == nullptr) continue;  // shapes alone: nothing will be trained
       base_squares_.push_back(wide(site.linear->weight->values()).square().sum(1));
     }
   }

@@ -97,6 +97,27 @@ class GloraAdapter : public Adapter, private Search {
     return change;
   }
 
+  WeightScaling weight_scaling(size_t site_index) const override {
+    const c10::NoGradGuard no_grad;
+    const Site& site = sites_.at(site_index);
+    const Factors& a = tensors_.at(site_index)[kA];
+    WeightScaling scaling;
+    switch (active(site_index)[kA]) {
+      case Support::kLowRank:
+        return {a.down.to(at::kDouble), a.up.to(at::kDouble), {}};
+      case Support::kVector:
+        scaling.left = first_column(a.down).to(at::kDouble);
+        break;
+      case Support::kConstant:
+        scaling.left = first_number(a.down).to(at::kDouble).expand({site.out_features, 1});
+        break;
+      case Support::kNone:
+        return {};
+    }
+    scaling.right = at::ones({1, site.in_features}, at::kDouble);
+    return scaling;
+  }
+
   std::string no_lora_form() const {
     for (size_t i = 0; i < sites_.size(); ++i) {
       const SiteChoice& choice = active(i);

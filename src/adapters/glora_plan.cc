@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "adapters/config_checks.h"
+#include "adapters/low_rank.h"
 
 namespace msplora::detail {
 namespace {

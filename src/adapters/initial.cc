@@ -9,6 +9,7 @@
 namespace msplora::detail {
 
 at::TensorOptions factor_options(const Site& site) {
+  if (site.linear == nullptr) return at::TensorOptions().dtype(at::kFloat);
   const Weight& weight = *site.linear->weight;
   return at::TensorOptions()
       .device(weight.device())

@@ -1,6 +1,8 @@
 // LoRA (Hu et al., arXiv 2106.09685) as PEFT computes it: y += scaling B A dropout(x), scaling = alpha / r;
 // with the initialisations of initial_factors.h and DoRA's magnitudes (dora.h).
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <cstdint>
@@ -131,6 +133,11 @@ class LoraAdapter : public LowRankAdapter {
     }
     if (!config_.use_dora) return;
     for (size_t i = 0; i < sites_.size(); ++i) {
+      if (sites_[i].linear == nullptr) {  // of a file, whose values follow
+        magnitudes_.push_back(
+            add_trainable(magnitude_name(sites_[i]), at::zeros(sites_[i].out_features, at::kFloat)));
+        continue;
+      }
       const at::Tensor weight = sites_[i].linear->weight->values();
       magnitudes_.push_back(add_trainable(magnitude_name(sites_[i]),
                                           row_norms(weight, row_squares(weight), factors(i).change())));
@@ -142,6 +149,30 @@ class LoraAdapter : public LowRankAdapter {
     const SiteFactors f = factors(site_index);
     if (!f.down_start.defined()) return {f.term};
     return {f.term, {f.down_start, -f.up_start, f.term.scaling, 0.0, 0}};
+  }
+
+  std::vector<size_t> levels_of_terms(size_t site_index) const override {
+    return Adapter::levels_of_terms(site_index);
+  }
+
+  /// g = m / n, and g - 1 of the weight's rows.
+  WeightScaling weight_scaling(size_t site_index) const override {
+    if (!config_.use_dora) return {};
+    const c10::NoGradGuard no_grad;
+    const Site& site = sites_.at(site_index);
+    if (site.linear == nullptr)
+      throw Error(ErrorCode::kUsage, site.path, "DoRA's gain is that of rows of the base's weight");
+    const at::Tensor weight = site.linear->weight->values().to(at::kDouble);
+    std::vector<LowRankTerm> change = factors(site_index).change();
+    for (LowRankTerm& term : change) {
+      term.down = term.down.to(at::kDouble);
+      term.up = term.up.to(at::kDouble);
+    }
+    WeightScaling scaling;
+    scaling.gain = magnitudes_[site_index].to(at::kDouble) / row_norms(weight, row_squares(weight), change);
+    scaling.left = (scaling.gain - 1.0).unsqueeze(1);
+    scaling.right = at::ones({1, site.in_features}, at::kDouble);
+    return scaling;
   }
 
   SiteUpdate update_of(size_t site_index) const override {

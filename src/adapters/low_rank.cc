@@ -81,6 +81,14 @@ std::vector<LowRankTerm> LowRankAdapter::terms(size_t site_index) const {
   return terms;
 }
 
+std::vector<size_t> LowRankAdapter::levels_of_terms(size_t site_index) const {
+  std::vector<size_t> levels;
+  for (int64_t level = 0; level < layout_.plan.levels; ++level) {
+    if (layout_.plan.acts(site_index, level)) levels.push_back(static_cast<size_t>(level));
+  }
+  return levels;
+}
+
 AdapterState LowRankAdapter::state(const std::string&) const {
   nlohmann::json groups = nlohmann::json::array();
   for (size_t i = 0; i < layout_.plan.groups.size(); ++i) {

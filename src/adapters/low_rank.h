@@ -51,6 +51,7 @@ class LowRankAdapter : public Adapter {
   LowRankAdapter(MethodInput input, LowRankLayout layout);
 
   std::vector<LowRankTerm> terms(size_t site_index) const override;
+  std::vector<size_t> levels_of_terms(size_t site_index) const override;
   AdapterState state(const std::string& optimizer = {}) const override;
 
  protected:

@@ -112,6 +112,16 @@ class MsploraAdapter : public LowRankAdapter {
  public:
   using LowRankAdapter::LowRankAdapter;
 
+  /// global, mid, layer; further ones between them are mid 1, mid 2, ...
+  std::vector<std::string> level_names() const override {
+    const int64_t levels = layout_.plan.levels;
+    std::vector<std::string> names = {"global"};
+    for (int64_t level = 1; level + 1 < levels; ++level)
+      names.push_back(levels == 3 ? "mid" : fmt::format("mid {}", level));
+    if (levels > 1) names.emplace_back("layer");
+    return names;
+  }
+
   /// Stage k trains level k alone; it lasts while progress is in [f_0+..+f_{k-1}, f_0+..+f_k).
   StepPlan begin_step(const TrainingProgress& progress) override {
     StepPlan plan;

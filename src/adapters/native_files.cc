@@ -34,12 +34,25 @@ json base_to_json(const AdapterTarget& target) {
        target.base_fingerprint == 0 ? json(nullptr) : json(fmt::format("{:016x}", target.base_fingerprint))}};
 }
 
+/// The layers that are adapted, in their order: what is needed to read the adapter where the base is not.
+json sites_to_json(const Adapter& adapter) {
+  json sites = json::array();
+  for (const Site& site : adapter.sites()) {
+    sites.push_back({{"path", site.path},
+                     {"layer", site.layer},
+                     {"out_features", site.out_features},
+                     {"in_features", site.in_features},
+                     {"bias", site.linear != nullptr ? site.linear->bias.defined() : site.has_bias}});
+  }
+  return sites;
+}
+
 /// The part of adapter.json that says what the adapter is for.
 struct NativeHeader {
   AdapterConfig config;
   std::string task_type, model_type, base_name, fingerprint;
   int64_t num_layers = 0;
-  json plan, state;
+  json plan, state, sites;
 };
 
 template <typename T>
@@ -81,6 +94,7 @@ NativeHeader read_header(const std::filesystem::path& path) {
     header.fingerprint = base["fingerprint"];
   header.plan = file.value("plan", json());
   header.state = file.value("state", json());
+  header.sites = file.value("sites", json());
   return header;
 }
 
@@ -126,6 +140,7 @@ void save_native_adapter(const Adapter& adapter, const std::filesystem::path& di
                {"task_type", target.task_type},
                {"head_modules", target.head_modules},
                {"base", base_to_json(target)},
+               {"sites", sites_to_json(adapter)},
                {"plan", state.plan},
                {"state", state.facts}};
   // The description last: a directory without it holds no adapter.
@@ -145,6 +160,11 @@ AdapterFacts native_facts(const std::filesystem::path& directory) {
   const auto file = SafetensorsFile::open(directory / kNativeTensors);
   for (const auto& [name, info] : file->tensors()) facts.shapes[name] = info.shape;
   return facts;
+}
+
+NativePlan native_plan(const std::filesystem::path& directory) {
+  const NativeHeader header = read_header(directory / kNativeConfig);
+  return {header.plan, header.sites, header.model_type, header.base_name, header.num_layers};
 }
 
 std::unique_ptr<Adapter> load_native_adapter(const std::filesystem::path& directory, AdapterTarget target,

@@ -19,6 +19,7 @@
 #include <cmath>
 #include <map>
 
+#include "adapters/initial.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
 
@@ -118,7 +119,7 @@ class PriloraAdapter : public LowRankAdapter {
   PriloraAdapter(MethodInput input, LowRankLayout layout)
       : LowRankAdapter(std::move(input), std::move(layout)) {
     for (const Site& site : sites_) {
-      input_norms_.push_back(at::zeros({site.in_features}, site.linear->weight->device()));
+      input_norms_.push_back(at::zeros({site.in_features}, factor_options(site).dtype(at::kFloat)));
     }
     for (const at::Tensor& norms : input_norms_) observed_.push_back(norms.new_zeros({0, norms.size(0)}));
   }

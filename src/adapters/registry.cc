@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
@@ -168,8 +169,10 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
         "name modules in modules_to_save, or take another method");
   }
   throw_if_any(errors);
+  const bool has_layers = std::any_of(checked.sites.begin(), checked.sites.end(),
+                                      [](const Site& site) { return site.linear != nullptr; });
   for (const Site& site : checked.sites) {
-    if (site.linear == nullptr) {
+    if (site.linear == nullptr && (has_layers || !values_follow)) {
       throw Error(ErrorCode::kUsage, site.path, "the site has no layer (only its shape is known)");
     }
   }
@@ -179,7 +182,7 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
   for (const detail::BaseParameter& entry : base) {
     adapter->trainable_.push_back({entry.parameter.name, entry.parameter.tensor(), entry.group, 0});
   }
-  adapter->attach();
+  if (!adapter->is_shape_only()) adapter->attach();
   return adapter;
 }
 

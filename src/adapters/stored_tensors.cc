@@ -81,7 +81,8 @@ void fill_trainable(const Adapter& adapter, const std::vector<NamedTensor>& more
                     const std::function<std::string(const std::string&)>& key_of) {
   std::vector<TrainableTensor> wanted = adapter.trainable();
   for (const NamedTensor& entry : more) wanted.push_back({entry.name, entry.tensor});
-  const Comparison found = compare(wanted, stored, key_of);
+  Comparison found = compare(wanted, stored, key_of);
+  if (adapter.is_shape_only()) found.unexpected.clear();  // heads and biases, which it has not
   if (!found.missing.empty() || !found.misshaped.empty() || !found.unexpected.empty()) {
     throw Error(ErrorCode::kModel, file.string(),
                 "the adapter does not fit the model" + list_entries("missing", found.missing) +

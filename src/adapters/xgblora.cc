@@ -140,6 +140,14 @@ class XgbLoraAdapter : public Adapter {
     return terms;
   }
 
+  std::vector<std::string> level_names() const override { return {"earlier rounds", "last round"}; }
+  std::vector<size_t> levels_of_terms(size_t site_index) const override {
+    std::vector<size_t> levels;
+    if (modules_.at(site_index).merged > 0) levels.push_back(0);
+    if (modules_.at(site_index).is_active) levels.push_back(1);
+    return levels;
+  }
+
   SiteUpdate update_of(size_t site_index) const override {
     SiteUpdate update;
     update.computed_low_rank = [this, site_index] { return terms(site_index); };

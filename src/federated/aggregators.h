@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "federated/aggregator_list.h"
-#include "federated/low_rank_algebra.h"
 #include "msplora/federated/aggregator.h"
+#include "nn/low_rank_algebra.h"
 
 namespace msplora::detail {
 

@@ -178,4 +178,26 @@ Evaluation evaluate(TunedModel& tuned, const fs::path& file, const DataConfig& c
   return Evaluator(*task, *tuned.model, all_of(encoded.examples), batch_tokens).run(progress);
 }
 
+std::vector<LevelAblation> ablate_levels(TunedModel& tuned, const std::function<Evaluation()>& score) {
+  if (tuned.adapter == nullptr) throw Error(ErrorCode::kUsage, "ablate", "there is no adapter");
+  Adapter& adapter = *tuned.adapter;
+  const std::vector<std::string> levels = adapter.level_names();
+  if (levels.size() < 2) {
+    throw Error(ErrorCode::kUsage, "ablate",
+                fmt::format("an adapter of method `{}` in this form has no levels to leave out",
+                            adapter.config().method),
+                "the native form of an msplora adapter has them (RUN/adapter-native); PEFT's joins them");
+  }
+  struct WholeAgain {
+    Adapter& adapter;
+    ~WholeAgain() { adapter.attach(); }
+  } const whole_again{adapter};
+  std::vector<LevelAblation> ablations;
+  for (size_t level = 0; level < levels.size(); ++level) {
+    adapter.attach_without(level);
+    ablations.push_back({levels[level], score()});
+  }
+  return ablations;
+}
+
 }  // namespace msplora

@@ -25,6 +25,8 @@ expect 0 "tokens/s" "of the roof" "of the memory" -- "$MSPLORA" bench generate -
   --draw --rounds 1 --threads 1
 expect 2 "bert" -- "$MSPLORA" bench generate --shape bert-tiny --prompt 6 --new 4
 expect 0 "ready to train" "MB/s" -- "$MSPLORA" bench load --shape bert-tiny --repeat 1
+expect 0 "analysed in" "peak memory" -- "$MSPLORA" bench analyze --shape bert-tiny --keep drawn
+expect 0 "msplora, 3 levels" -- "$MSPLORA" analyze drawn
 expect 0 "of taken" "checkpoints" "full" -- "$MSPLORA" bench memory --shapes bert-tiny --dtypes float32 \
   --batch 2 --seq 8 --steps 1 --threads 1
 json=$("$MSPLORA" bench memory --shapes bert-tiny --dtypes bfloat16 --methods lora --batch 2 --seq 8 --steps 1 --json 2> /dev/null)

@@ -21,8 +21,8 @@
 #include <tuple>
 #include <vector>
 
-#include "federated/low_rank_algebra.h"
 #include "msplora/core/random.h"
+#include "nn/low_rank_algebra.h"
 
 namespace msplora {
 namespace {

@@ -95,6 +95,15 @@ struct SiteChange {
   at::Tensor weight, bias;
 };
 
+/// What the change of a site is beside its low-rank terms, where they are not all of it:
+/// dW = W0 ∘ (left right) + diag(gain) Σ s B A. In float64.
+struct WeightScaling {
+  at::Tensor left, right;  // [out, k] and [k, in]; undefined: nothing is made of W0
+  at::Tensor gain;         // [out]; undefined: 1
+
+  bool empty() const { return !left.defined() && !gain.defined(); }
+};
+
 /// What an adapter holds beside options and trainable tensors. Tensors are live (aliasing the adapter's own):
 /// who stores them reads them, who restores copies into them.
 struct AdapterState {
@@ -171,6 +180,12 @@ class Adapter {
   /// The low-rank terms of one targeted site (levels in order, aliasing the trainable tensors): what files,
   /// federation and analysis see of the update.
   virtual std::vector<LowRankTerm> terms(size_t site_index) const = 0;
+  /// The parts that the method makes its updates of, by name: the levels of MSPLoRA. One for most methods.
+  virtual std::vector<std::string> level_names() const { return {"update"}; }
+  /// Of each of terms(site_index), the index of its level; by default all are of the first.
+  virtual std::vector<size_t> levels_of_terms(size_t site_index) const;
+  /// Empty where the terms are the whole change. Throws Error{kUsage} when the base is not there.
+  virtual WeightScaling weight_scaling(size_t site_index) const { return {}; }
   /// The change of one site, in float32 (float64 in a model of float64); by default the sum of its terms,
   /// formed in float64 and rounded once. It is that of the stored tensors: ask for it before it is applied.
   virtual SiteChange change_of(size_t site_index) const;
@@ -187,8 +202,14 @@ class Adapter {
   /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
   /// Throws Error{kUsage} when a layer carries another adapter.
   void attach();
+  /// The same with the terms of one level left out (an index of level_names()), to see what it does. attach()
+  /// puts the whole back; trainable tensors are not touched.
+  void attach_without(size_t level);
   void detach();
   bool attached() const { return !attached_.empty(); }
+  /// Whether it was read for sites of which the shapes alone are known. It is on no layer then, has neither
+  /// heads nor biases, and what needs W0 (change_of of some methods, weight_scaling) throws.
+  bool is_shape_only() const;
 
   /// The base that the file this was loaded from names (PEFT's base_model_name_or_path); "" when created
   /// anew.
@@ -206,6 +227,8 @@ class Adapter {
 
  private:
   friend struct AdapterBuilder;  // src/adapters/registry.h
+  void attach_updates(const std::function<SiteUpdate(size_t)>& update);
+
   std::vector<std::pair<Linear*, std::shared_ptr<const SiteUpdate>>> attached_;
   std::string recorded_base_;
 };

@@ -36,6 +36,19 @@ void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesys
 /// made for another base (model_type, shapes, fingerprint).
 std::unique_ptr<Adapter> load_adapter(const std::filesystem::path& directory, AdapterTarget target);
 
+/// The same for a target whose sites are shapes alone (Adapter::is_shape_only).
+/// Throws Error{kUsage} where a method's adapters cannot be read without the base's weights.
+std::unique_ptr<Adapter> load_adapter_without_base(const std::filesystem::path& directory,
+                                                   AdapterTarget target);
+/// A target of shapes alone, for adapters that are looked at without a base: the sites that native files
+/// record; in PEFT's form (and older native ones) those that have factors of their own names, in the order of
+/// layers, which are the first number in their paths. Throws Error{kUsage} where neither is there.
+AdapterTarget target_of_files(const std::filesystem::path& directory);
+
+/// An adapter without values, which are put into its trainable tensors and those of its state afterwards.
+/// Throws as create_adapter.
+std::unique_ptr<Adapter> empty_adapter(const AdapterConfig& config, AdapterTarget target);
+
 /// Whether `directory` holds an adapter or is one (a GGUF file), and in which form.
 enum class AdapterForm { kNone, kNative, kPeft, kGguf };
 AdapterForm adapter_form(const std::filesystem::path& directory);

@@ -68,16 +68,22 @@ struct BaseDirections {
 struct BaseRelation {
   double norm = 0.0;            // |W0|
   double relative_norm = 0.0;   // |dW| / |W0|
-  double projected_norm = 0.0;  // |Uᵀ W0 V|, U and V the leading directions of dW
+  double projected_norm = 0.0;  // |Uᵀ W0 V|, U and V all directions of dW that are known
   double amplification = 0.0;   // |dW| / |Uᵀ W0 V| (LoRA, section 7.3)
   std::optional<BaseDirections> directions;
 };
 
-/// What a method makes of its rows beside the low-rank part: dW = diag(g - 1) W0 + diag(g) Σ s B A (DoRA).
-struct RowGain {
-  double smallest = 0.0, lower_quartile = 0.0, median = 0.0, upper_quartile = 0.0, largest = 0.0;  // of g
-  double scaled_norm = 0.0;    // |diag(g - 1) W0|
-  double low_rank_norm = 0.0;  // |Σ s B A|
+/// Of a sorted list.
+struct Quantiles {
+  double smallest = 0.0, lower_quartile = 0.0, median = 0.0, upper_quartile = 0.0, largest = 0.0;
+};
+
+/// The part of dW that is made of W0, beside the low-rank one: diag(g - 1) W0 of DoRA, whose gain g also
+/// multiplies the rows of Σ s B A; W0 ∘ A of GLoRA.
+struct WeightPart {
+  double norm = 0.0;              // |diag(g - 1) W0|, |W0 ∘ A|
+  double low_rank_norm = 0.0;     // |Σ s B A|
+  std::optional<Quantiles> gain;  // of the rows' g
 };
 
 /// One adapted layer.
@@ -90,7 +96,7 @@ struct SiteAnalysis {
   std::vector<LevelPart> levels;     // those that act here, in their order
   std::vector<LevelPair> overlaps;   // each pair of them once
   std::optional<Spectrum> low_rank;  // the part with factors, where dW has another one (DoRA, GLoRA)
-  std::optional<RowGain> gain;
+  std::optional<WeightPart> weight_part;
   std::optional<BaseRelation> base;  // where the base is at hand
 };
 
@@ -100,7 +106,7 @@ struct LayerCosines {
   bool is_shared = false;      // layers have the same factors there, so that cosines are 1 by construction
   Grid cosines;                // <dW_i, dW_j> / (|dW_i| |dW_j|), layer by layer
   double mean_absolute = 0.0;  // of |cosine| over pairs of different layers
-  double random = 0.0;         // of independent Gaussian factors of any rank: sqrt(2 / (π out in))
+  double random = 0.0;         // of independent Gaussian factors: sqrt(2 / (π out in))
 };
 
 /// How much the spaces of the layers of one stack have in common, by their leading directions.

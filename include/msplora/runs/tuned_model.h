@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -63,6 +64,15 @@ Prediction predict(TunedModel& tuned, const std::map<std::string, std::string>& 
 Evaluation evaluate(TunedModel& tuned, const std::filesystem::path& file, const DataConfig& columns,
                     int64_t max_length = 0, int64_t batch_tokens = 4096,
                     const EvaluationProgress& progress = {}, std::vector<std::string>* notes = nullptr);
+
+/// A score with one level of the adapter left out.
+struct LevelAblation {
+  std::string level;
+  Evaluation evaluation;
+};
+/// Leaves out each level of the adapter in turn and calls `score`; the adapter is whole again afterwards,
+/// also when something is thrown. Throws Error{kUsage} where there is no adapter, or one without levels.
+std::vector<LevelAblation> ablate_levels(TunedModel& tuned, const std::function<Evaluation()>& score);
 
 /// What merging into files did.
 struct MergedFiles {

@@ -24,8 +24,15 @@ double frobenius_norm(const LowRank& matrix);
 /// Sum of the products of the entries of a and b, through the R_a x R_b products of their factors.
 double inner_product(const LowRank& a, const LowRank& b);
 
-/// The best approximation of rank `rank` (at most the R of the matrix): up = U_r S_r, down = V_rᵀ, from the
-/// SVD of the R x R core; O((m + n) R²) instead of O(m n min(m, n)). `tail` is the norm of what is left out.
+/// Singular value decomposition through two thin QR factorisations and an R x R core, O((m + n) R²): left
+/// [m, k], values [k] falling, right [n, k], k = min(R, m, n).
+struct ThinSvd {
+  at::Tensor left, values, right;
+};
+ThinSvd thin_svd(const LowRank& matrix);
+
+/// The best approximation of rank `rank` (at most the R of the matrix): up = U_r S_r, down = V_rᵀ (thin_svd).
+/// `tail` is the norm of what is left out.
 struct TruncatedSvd {
   LowRank product;
   double tail = 0.0;

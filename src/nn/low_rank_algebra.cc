@@ -1,4 +1,4 @@
-#include "federated/low_rank_algebra.h"
+#include "nn/low_rank_algebra.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -40,15 +40,20 @@ double inner_product(const LowRank& a, const LowRank& b) {
   return (at::mm(a.up.t(), b.up) * at::mm(a.down, b.down.t())).sum().item<double>();
 }
 
-TruncatedSvd truncated_svd(const LowRank& matrix, int64_t rank) {
+ThinSvd thin_svd(const LowRank& matrix) {
   const auto [left, left_core] = at::linalg_qr(matrix.up);
   const auto [right, right_core] = at::linalg_qr(matrix.down.t());
   const auto [u, s, v] = at::linalg_svd(at::mm(left_core, right_core.t()), /*full_matrices=*/false);
-  const int64_t kept = std::min(rank, s.size(0));
+  return {at::mm(left, u), s, at::mm(right, v.t())};
+}
+
+TruncatedSvd truncated_svd(const LowRank& matrix, int64_t rank) {
+  const auto [left, values, right] = thin_svd(matrix);
+  const int64_t kept = std::min(rank, values.size(0));
   TruncatedSvd result;
-  result.product.up = at::mm(left, u.slice(1, 0, kept) * s.slice(0, 0, kept));
-  result.product.down = at::mm(v.slice(0, 0, kept), right.t());
-  result.tail = norm_of(s.slice(0, kept));
+  result.product.up = left.slice(1, 0, kept) * values.slice(0, 0, kept);
+  result.product.down = right.slice(1, 0, kept).t();
+  result.tail = norm_of(values.slice(0, kept));
   return result;
 }
 
