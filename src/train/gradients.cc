@@ -69,6 +69,7 @@ GradientReport GradientWatch::examine(const std::set<std::string>& frozen, doubl
   GradientReport report;
   double total = 0.0;
   std::vector<std::string> dead;
+  size_t still = 0;  // without a gradient for kProbation steps
   for (Entry& entry : entries_) {
     if (frozen.contains(entry.parameter.name)) continue;
     const at::Tensor& gradient = entry.parameter.tensor.grad();
@@ -77,11 +78,17 @@ GradientReport GradientWatch::examine(const std::set<std::string>& frozen, doubl
     if (!std::isfinite(squares)) report.not_finite.push_back(entry.parameter.name);
     if (squares != 0.0) entry.alive = true;
     if (entry.alive) continue;
-    if (entry.updates > 0 && ++entry.misses >= kProbation) dead.push_back(entry.parameter.name);
+    if (entry.updates > 0) {
+      ++entry.misses;
+      if (!gradient.defined()) ++entry.absences;
+      if (entry.misses >= kProbation) ++still;
+      if (entry.absences >= kProbation || entry.misses >= kZeroProbation)
+        dead.push_back(entry.parameter.name);
+    }
     if (lr_factor > 0.0) ++entry.updates;
   }
   report.norm = std::sqrt(total);
-  if (dead.empty()) return report;
+  if (still == 0) return report;
   // Nothing has a gradient any more: what came before ran the model into saturation.
   const bool any_alive =
       std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) { return entry.alive; });
@@ -90,9 +97,10 @@ GradientReport GradientWatch::examine(const std::set<std::string>& frozen, doubl
         ErrorCode::kNumerics, "training",
         fmt::format("loss or gradients exploded: the norm of the gradients is {:.3g}, and {} of {} trainable "
                     "tensors have none after the first updates",
-                    report.norm, dead.size(), entries_.size()),
+                    report.norm, still, entries_.size()),
         "a smaller learning rate (train.lr), or train.clip_norm and warm-up");
   }
+  if (dead.empty()) return report;
   throw Error(
       ErrorCode::kConfig, "training",
       fmt::format("{} of {} trainable tensors never got a gradient, so they would stay as they are: {}",

@@ -29,11 +29,12 @@ struct GradientReport {
 ///
 /// The first step of a low-rank pair has a zero gradient for the factor beside the zero one, and with a
 /// warm-up the first update has the learning rate 0. So a tensor is judged only after it took part in
-/// kProbation steps that followed an update with a learning rate above 0: if its gradient was absent or zero
-/// in all steps until then, it is dead.
+/// kProbation steps that followed an update with a learning rate above 0: if its gradient was absent in all
+/// steps until then, it is dead. One that is there and zero has kZeroProbation steps: the gradient of a shift
+/// that a norm behind it takes out is zero but for rounding.
 class GradientWatch {
  public:
-  static constexpr int kProbation = 2;
+  static constexpr int kProbation = 2, kZeroProbation = 10;
 
   explicit GradientWatch(std::vector<NamedTensor> tensors);
 
@@ -46,8 +47,9 @@ class GradientWatch {
   struct Entry {
     NamedTensor parameter;
     bool alive = false;
-    int updates = 0;  // with a learning rate above 0
-    int misses = 0;   // zero gradients after the first such update
+    int updates = 0;   // with a learning rate above 0
+    int misses = 0;    // steps with an absent or zero gradient after the first such update
+    int absences = 0;  // those with an absent one
   };
   std::vector<Entry> entries_;
 };
