@@ -25,12 +25,12 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     models => [@torch, "io"],
     decoding => [@torch, "tokenizers", "generation", "models"],
     adapters => [@torch, "io", "models"],
-    analysis => [@torch, "io", "models", "adapters"],
+    analysis => [@torch, "io", "models", "adapters", "report"],
     tasks => [@torch, @text, "io", "models", "adapters"],
     train => [@torch, @text, "io", "models", "adapters", "tasks"],
     federated => [@torch, @text, "io", "models", "adapters", "tasks", "train"],
     runs => [@torch, @text, "io", "models", "adapters", "tasks", "train", "federated", "decoding", "generation",
-             "analysis"],
+             "analysis", "report"],
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation", "analysis"],
   );
   my %torch_free = map { $_ => 1 } qw(core gguf tokenizers data metrics generation templates report);

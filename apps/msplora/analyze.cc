@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -10,6 +11,8 @@
 #include <vector>
 
 #include "msplora/analysis/export.h"
+#include "msplora/analysis/page.h"
+#include "msplora/core/file.h"
 #include "msplora/core/log.h"
 #include "msplora/runs/analysis.h"
 #include "msplora/train/runtime.h"
@@ -24,8 +27,8 @@ using analysis::Report;
 
 struct AnalyzeArguments {
   std::vector<std::string> inputs;
-  std::string base, csv;
-  bool no_base = false, checkpoints = false, by_site = false;
+  std::string base, csv, page;
+  bool overwrite = false, no_base = false, checkpoints = false, by_site = false;
   analysis::Options options;
 };
 
@@ -151,8 +154,19 @@ void analyze_command(const AnalyzeArguments& arguments, const CommonOptions& com
   thresholds.push_back(arguments.options.threshold);
   std::sort(thresholds.begin(), thresholds.end());
   thresholds.erase(std::unique(thresholds.begin(), thresholds.end()), thresholds.end());
+  if (!arguments.page.empty()) {  // before the work
+    std::vector<std::filesystem::path> read = request.inputs;
+    for (const std::filesystem::path& input : request.inputs) {
+      read.insert(read.end(), {input / "adapter", input / "adapter-native"});  // of runs
+    }
+    refuse_input_as_output(arguments.page, read, "--report");
+    prepare_output_file(arguments.page, arguments.overwrite);
+  }
   const Report report = analyze_adapters(request, [](const std::string& what) { log_info(printable(what)); });
   if (!arguments.csv.empty()) write_csv_tables(report, arguments.csv);
+  if (!arguments.page.empty()) {
+    write_file_atomically(arguments.page, report::to_html(analysis::page_of(report)));
+  }
   if (common.json) return print_json(analysis::to_json(report));
   for (size_t i = 0; i < report.adapters.size(); ++i) {
     if (i > 0) std::cout << "\n";
@@ -208,6 +222,11 @@ Command add_analyze(CLI::App& program, CommonOptions& common) {
       ->capture_default_str();
   command->add_option("--csv", arguments->csv, "Writes the numbers as tables into this directory")
       ->type_name("DIR");
+  command
+      ->add_option("--report", arguments->page,
+                   "Writes a page with plots, one HTML file that opens anywhere, into this file")
+      ->type_name("FILE.html");
+  command->add_flag("--overwrite", arguments->overwrite, "Replace the file of --report where it exists");
   add_common(*command, common);
   return {command, [arguments, &common] { analyze_command(*arguments, common); }};
 }

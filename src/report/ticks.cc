@@ -122,21 +122,28 @@ Ticks log_ticks(const Axis& axis, const TickRequest& request, double low, double
       if (tick >= high * (1 - 1e-9)) ticks.max = tick;
     }
   }
-  for (int decade = first; decade <= last; ++decade) {
-    const double power = std::pow(10.0, decade);
-    for (const double factor : {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0}) {
-      const double value = factor * power;
-      if (value < ticks.min * (1 - 1e-9) || value > ticks.max * (1 + 1e-9)) continue;
-      const bool numbered =
-          factor == 1.0 ? (decade - first) % stride == 0 : fine && (factor == 2.0 || factor == 5.0);
-      if (numbered) {
-        ticks.at.push_back(value);
-        ticks.labels.push_back(log_label(static_cast<int>(factor), decade, plain));
-      } else if (factor == 1.0 || (fine && decades <= 2)) {
-        ticks.minor.push_back(value);
-      }
-    }
-  }
+  const auto place =
+      [&](bool all) {  // all: numbers at every digit, where a range holds hardly one of 1, 2 and 5
+        ticks.at.clear();
+        ticks.labels.clear();
+        ticks.minor.clear();
+        for (int decade = first; decade <= last; ++decade) {
+          for (int digit = 1; digit <= 9; ++digit) {
+            const double value = digit * std::pow(10.0, decade);
+            if (value < ticks.min * (1 - 1e-9) || value > ticks.max * (1 + 1e-9)) continue;
+            const bool usual =
+                digit == 1 ? (decade - first) % stride == 0 : fine && (digit == 2 || digit == 5);
+            if (usual || all) {
+              ticks.at.push_back(value);
+              ticks.labels.push_back(log_label(digit, decade, plain));
+            } else if (digit == 1 || (fine && decades <= 2)) {
+              ticks.minor.push_back(value);
+            }
+          }
+        }
+      };
+  place(false);
+  if (ticks.at.size() < 2 && fine) place(true);
   if (ticks.at.empty()) {
     ticks.at = {ticks.min, ticks.max};
     for (const double value : ticks.at) ticks.labels.push_back(number_text(value, 3));

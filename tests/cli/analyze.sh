@@ -26,6 +26,18 @@ perl -MJSON::PP -e '
   die "no checkpoint is the adapter" unless grep { abs($_ - $norm) < 1e-9 * $norm } @{$curves->{levels}[0]{norm}};
 ' < run.json || fail "curves"
 
+# The page: refused where it would replace a file; names are text in it, and nothing is loaded.
+cp -r lora 'lora<b>&"'
+expect 0 -- "$MSPLORA" analyze run 'lora<b>&"' --checkpoints --report page.html
+expect 1 "page.html" "--overwrite" -- "$MSPLORA" analyze run --report page.html
+expect 0 -- "$MSPLORA" analyze run --report page.html --overwrite
+expect 2 "--report" -- "$MSPLORA" analyze run --report run/adapter-native/adapter.json --overwrite
+"$MSPLORA" analyze run 'lora<b>&"' --report page.html --overwrite > /dev/null
+for text in 'lora&lt;b&gt;&amp;&quot;' '>Spectra</h2>' '>Layers beside each other</h2>' 'What would count against it:'; do
+  grep -qF -- "$text" page.html || fail "expected \`$text\` in the page"
+done
+! grep -qE '<b>&|http:|https:|<script' page.html || fail "the page loads or runs something"
+
 # Forms: native, PEFT (whose levels are joined) and without the base, where the numbers of the update stay the same.
 expect 0 "run/adapter" "update" -- "$MSPLORA" analyze run/adapter
 whole() { perl -MJSON::PP -e 'local $/; my $r = decode_json(<STDIN>); printf "%.6g\n", $_->{whole}{norm} for @{$r->{adapters}[0]{sites}}'; }

@@ -40,6 +40,7 @@ TEST(ReportTicks, OfLogarithmsArePowersOfTen) {
   EXPECT_THAT(ticks_of(1e-20, 1e10, 3, log_axis()).labels, ElementsAre("10⁻²⁰", "10⁻¹⁰", "1", "10¹⁰"));
   EXPECT_THAT(ticks_of(3, 11, 5, log_axis()).labels, ElementsAre("2", "5", "10", "20"));
   EXPECT_THAT(ticks_of(2000, 90'000, 5, log_axis()).labels.front(), "2×10³");
+  EXPECT_THAT(choose_ticks(log_axis(), {2048, 4992, 5, false}).labels, ElementsAre("3,000", "4,000"));
   const Ticks ticks = ticks_of(1, 100, 5, log_axis());
   EXPECT_DOUBLE_EQ(ticks.place(10), 0.5);
   EXPECT_FALSE(ticks.can_show(0));
