@@ -77,7 +77,9 @@ BaseRelation base_relation(const SiteForm& form, const Directions& whole, const 
   BaseRelation relation;
   relation.norm = form.base->norm();
   relation.relative_norm = whole.norm / relation.norm;
-  relation.projected_norm = projected_norm(*form.base, whole.left, whole.right);
+  // All directions of a change of full rank are all of the space, which holds W0 whole.
+  const Directions used = form.whole ? whole.first(options.top) : whole;
+  relation.projected_norm = projected_norm(*form.base, used.left, used.right);
   relation.amplification = whole.norm / relation.projected_norm;
   const int64_t smaller = std::min(form.site.out_features, form.site.in_features);
   if (smaller <= options.largest_base) relation.directions = directions_beside(form, whole, options);

@@ -216,6 +216,25 @@ TEST(Analyze, AmplificationIsThatOfTheProjectedWeight) {
   EXPECT_THAT(without.notes.back(), HasSubstr("above 8"));
 }
 
+TEST(Analyze, AmplificationOfAChangeOfFullRankIsThatOfItsLeadingDirections) {
+  FakeModel model;
+  AdapterConfig config = config_of("lora");
+  config.use_dora = true;
+  const auto adapter = drawn(model, config);
+  const BaseWeights base{"base", model.target().sites};
+  Options options;
+  options.top = 2;
+  const AdapterAnalysis found = analyze(*adapter, "it", &base, options);
+  const c10::NoGradGuard no_grad;
+  const SiteAnalysis& site = found.sites.front();
+  ASSERT_GT(site.whole.values.size(), 8u);
+  const at::Tensor weight = adapter->sites()[0].linear->weight->values().to(at::kDouble);
+  const Directions own = directions_of(adapter->change_of(0).weight.to(at::kDouble)).first(2);
+  const double projected = at::mm(at::mm(own.left.t(), weight), own.right).norm().item<double>();
+  EXPECT_NEAR(site.base->projected_norm, projected, 1e-4 * projected);
+  EXPECT_LT(site.base->projected_norm, 0.9 * site.base->norm);
+}
+
 const Finding* finding_of(const AdapterAnalysis& analysis, const std::string& kind) {
   for (const Finding& finding : analysis.findings) {
     if (finding.kind == kind) return &finding;

@@ -68,7 +68,7 @@ struct BaseDirections {
 struct BaseRelation {
   double norm = 0.0;            // |W0|
   double relative_norm = 0.0;   // |dW| / |W0|
-  double projected_norm = 0.0;  // |Uᵀ W0 V|, U and V all directions of dW that are known
+  double projected_norm = 0.0;  // |Uᵀ W0 V|, U and V directions of dW: all, of full rank the leading ones
   double amplification = 0.0;   // |dW| / |Uᵀ W0 V| (LoRA, section 7.3)
   std::optional<BaseDirections> directions;
 };
