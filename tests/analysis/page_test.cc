@@ -12,8 +12,8 @@
 namespace msplora::analysis {
 namespace {
 
-using testing::HasSubstr;
-using testing::Not;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 const std::vector<std::pair<std::string, int64_t>> kLevels = {{"global", 8}, {"mid", 4}, {"layer", 2}};
 
