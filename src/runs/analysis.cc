@@ -56,19 +56,30 @@ AnalysisInput locate(const fs::path& given) {
   return input;  // load_adapter_facts says what is wrong
 }
 
-/// Short names, each once.
+/// The last parts of a path, one more where the last is the place of an adapter in its run.
+std::string tail_of(fs::path path, int parts) {
+  path = fs::absolute(path).lexically_normal();
+  if (path.filename().empty()) path = path.parent_path();
+  if (path.filename() == "adapter" || path.filename() == "adapter-native") ++parts;
+  fs::path tail;
+  for (; parts > 0 && path.has_filename(); --parts, path = path.parent_path())
+    tail = tail.empty() ? path.filename() : path.filename() / tail;
+  return tail.string();
+}
+
+/// Short names, each once: as many last parts of all paths as tell them apart.
 std::vector<std::string> names_of(const std::vector<fs::path>& inputs) {
+  constexpr int kMostParts = 4;
   std::vector<std::string> names;
+  for (int parts = 1; parts <= kMostParts; ++parts) {
+    names.clear();
+    for (const fs::path& input : inputs) names.push_back(tail_of(input, parts));
+    if (std::set<std::string>(names.begin(), names.end()).size() == names.size()) return names;
+  }
   std::set<std::string> taken;
-  for (const fs::path& input : inputs) {
-    fs::path path = fs::absolute(input).lexically_normal();
-    if (path.filename().empty()) path = path.parent_path();
-    std::string name = path.filename().string();
-    if (name == "adapter" || name == "adapter-native")
-      name = path.parent_path().filename().string() + "/" + name;
+  for (std::string& name : names) {
     const std::string plain = name;
     for (int copy = 2; !taken.insert(name).second; ++copy) name = fmt::format("{} ({})", plain, copy);
-    names.push_back(name);
   }
   return names;
 }

@@ -83,3 +83,8 @@ perl -MJSON::PP -e '
 ' || fail "ablation"
 expect 0 "without mid:" -- "$MSPLORA" eval --model "$model" --adapter run/adapter-native --data "$data/test.tsv" --ablate-levels
 expect 2 "has no levels" "adapter-native" -- "$MSPLORA" eval --model "$model" --adapter run/adapter --data "$data/test.tsv" --ablate-levels
+
+# Runs of one name are told apart by the folders above them.
+mkdir -p first/same second/same
+cp -r run/. first/same/ && cp -r run/. second/same/
+expect 0 "first/same: " "second/same: " -- "$MSPLORA" analyze first/same second/same
