@@ -151,6 +151,7 @@ class LoraAdapter : public LowRankAdapter {
     return {f.term, {f.down_start, -f.up_start, f.term.scaling, 0.0, 0}};
   }
 
+  /// All are of one level: what is subtracted of a start is no level of its own.
   std::vector<size_t> levels_of_terms(size_t site_index) const override {
     return Adapter::levels_of_terms(site_index);
   }

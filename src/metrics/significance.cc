@@ -81,6 +81,17 @@ Interval percentiles(std::vector<double> values, double confidence) {
 
 }  // namespace
 
+double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double sample_deviation(const std::vector<double>& values) {
+  const double mean = mean_of(values);
+  double squares = 0.0;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  return std::sqrt(squares / static_cast<double>(values.size() - 1));
+}
+
 double two_sided_p(double t, int64_t degrees) {
   if (degrees < 1) throw Error(ErrorCode::kUsage, "significance", "a t-test needs a degree of freedom");
   return std::isinf(t) ? 0.0 : std::clamp(1.0 - within(t, degrees), 0.0, 1.0);
@@ -104,13 +115,12 @@ PairedTest paired_t_test(const std::vector<double>& a, const std::vector<double>
   PairedTest test;
   test.pairs = static_cast<int64_t>(a.size());
   if (a.empty()) return test;
-  const auto n = static_cast<double>(a.size());
-  for (size_t i = 0; i < a.size(); ++i) test.difference += (a[i] - b[i]) / n;
+  std::vector<double> differences;
+  for (size_t i = 0; i < a.size(); ++i) differences.push_back(a[i] - b[i]);
+  test.difference = mean_of(differences);
   if (test.pairs < 2) return test;
-  double squares = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) squares += std::pow(a[i] - b[i] - test.difference, 2);
-  test.deviation = std::sqrt(squares / (n - 1.0));
-  const double error = test.deviation / std::sqrt(n);
+  test.deviation = sample_deviation(differences);
+  const double error = test.deviation / std::sqrt(static_cast<double>(a.size()));
   if (error > 0) {
     test.p = two_sided_p(test.difference / error, test.pairs - 1);
   } else {

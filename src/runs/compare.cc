@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -39,10 +38,6 @@ std::optional<double> best_rate(const std::vector<RunOutcome>& grid, const std::
     best = &run;
   }
   return best == nullptr ? std::nullopt : std::optional<double>(best->lr);
-}
-
-double mean_of(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 ComparisonRow empty_row(const ComparisonPlan& plan, const PlannedMethod& method) {
@@ -132,11 +127,7 @@ void summarise(ComparisonRow& row, int64_t reference_parameters) {
     trained.push_back(static_cast<double>(run.trained_parameters));
   }
   if (!scores.empty()) row.mean = mean_of(scores);
-  if (scores.size() > 1) {
-    double squares = 0.0;
-    for (const double score : scores) squares += (score - *row.mean) * (score - *row.mean);
-    row.deviation = std::sqrt(squares / static_cast<double>(scores.size() - 1));
-  }
+  if (scores.size() > 1) row.deviation = sample_deviation(scores);
   if (!validation.empty()) row.validation = mean_of(validation);
   if (seconds.empty()) return;
   row.parameters = std::llround(mean_of(parameters));
@@ -147,14 +138,19 @@ void summarise(ComparisonRow& row, int64_t reference_parameters) {
   row.tokens_per_second = mean_of(speeds);
 }
 
-RunOutcome read_outcome(const PlannedRun& run) {
-  const fs::path directory = run.recipe.output.dir;
-  const RunReport report = read_report(directory);
+RunOutcome outcome_of(const PlannedRun& run) {
   RunOutcome outcome;
   outcome.name = run.name;
   outcome.method = run.method;
   outcome.lr = run.lr;
   outcome.seed = run.seed;
+  return outcome;
+}
+
+RunOutcome read_outcome(const PlannedRun& run) {
+  const fs::path directory = run.recipe.output.dir;
+  const RunReport report = read_report(directory);
+  RunOutcome outcome = outcome_of(run);
   outcome.metric = report.best_metric;
   const auto value_in = [&](const std::optional<MetricValues>& values) -> std::optional<double> {
     if (!values) return std::nullopt;
@@ -175,8 +171,8 @@ RunOutcome read_outcome(const PlannedRun& run) {
   outcome.peak_memory_bytes = report.peak_memory_bytes;
   outcome.warnings = report.warnings;
   outcome.adapter_bytes = directory_bytes(directory / "adapter-native");
-  if (outcome.is_test && fs::exists(directory / "test.csv"))
-    outcome.pairs = read_test_pairs(directory / "test.csv");
+  const fs::path pairs = directory / kTestPairsFile;
+  if (outcome.is_test && fs::exists(pairs)) outcome.pairs = read_test_pairs(pairs);
   return outcome;
 }
 

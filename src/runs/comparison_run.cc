@@ -105,7 +105,7 @@ RunOutcome train_planned(const PlannedRun& run, const Launch& launch) {
   const fs::path directory = run.recipe.output.dir, recipe = directory / "recipe.yaml";
   check_same_recipe(run, recipe);
   std::error_code code;
-  if (fs::exists(directory / "metrics.json", code)) return read_outcome(run);
+  if (fs::exists(directory / kReportFile, code)) return read_outcome(run);
   fs::create_directories(directory);
   write_file_atomically(recipe, to_yaml(run.recipe));
   const fs::path log = directory / "train.log";
@@ -115,11 +115,7 @@ RunOutcome train_planned(const PlannedRun& run, const Launch& launch) {
                 "continue with --resume");
   }
   if (failure.empty()) return read_outcome(run);
-  RunOutcome failed;
-  failed.name = run.name;
-  failed.method = run.method;
-  failed.lr = run.lr;
-  failed.seed = run.seed;
+  RunOutcome failed = outcome_of(run);
   failed.error = fs::exists(log, code) ? fmt::format("{} (log: {})", failure, log.string()) : failure;
   return failed;
 }

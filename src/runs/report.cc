@@ -153,7 +153,7 @@ Json to_json(const RunReport& report) {
 }
 
 RunReport read_report(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory / "metrics.json";
+  const std::filesystem::path path = directory / kReportFile;
   std::error_code code;
   if (!std::filesystem::exists(path, code)) {
     throw Error(ErrorCode::kIo, path.string(),

@@ -50,11 +50,7 @@ RunOnce scored(std::function<double(const PlannedRun&)> validation,
                std::vector<std::string>* order = nullptr) {
   return [=](const PlannedRun& run) {
     if (order != nullptr) order->push_back(run.name);
-    RunOutcome outcome;
-    outcome.name = run.name;
-    outcome.method = run.method;
-    outcome.lr = run.lr;
-    outcome.seed = run.seed;
+    RunOutcome outcome = outcome_of(run);
     outcome.metric = "accuracy";
     outcome.validation = validation(run);
     outcome.score = 1.0 - *outcome.validation;
@@ -310,11 +306,7 @@ TEST(Compare, ContrastsPairRunsOfOneSeed) {
   const std::vector<double> lora = {0.683, 0.699, 0.691, 0.694, 0.688},
                             none = {0.694, 0.701, 0.689, 0.71, 0.697};
   const RunOnce run = [&](const PlannedRun& planned) {
-    RunOutcome outcome;
-    outcome.name = planned.name;
-    outcome.method = planned.method;
-    outcome.lr = planned.lr;
-    outcome.seed = planned.seed;
+    RunOutcome outcome = outcome_of(planned);
     outcome.metric = "accuracy";
     outcome.is_test = true;
     if (planned.method == "bitfit" && planned.seed != 3) outcome.error = "failed";

@@ -14,6 +14,10 @@ struct Interval {
   double low = 0.0, high = 0.0;
 };
 
+/// Of one value or more, and of two or more.
+double mean_of(const std::vector<double>& values);
+double sample_deviation(const std::vector<double>& values);
+
 /// Student's t with `degrees` degrees of freedom: P(|T| > |t|), exact (Abramowitz and Stegun, 26.7.3 and
 /// 26.7.4). Throws Error{kUsage} below one degree.
 double two_sided_p(double t, int64_t degrees);

@@ -127,6 +127,9 @@ struct RunOutcome {
   std::vector<MetricPair> pairs;  // of the test data; empty where the task has none
 };
 
+/// That of a training of which nothing is known yet.
+RunOutcome outcome_of(const PlannedRun& run);
+
 /// Reads the metrics.json of a finished run. Throws Error{kFormat} when it is not one.
 RunOutcome read_outcome(const PlannedRun& run);
 

@@ -114,6 +114,9 @@ struct RunReport {
   std::optional<Score> score(const std::string& metric) const;
 };
 
+/// Of a finished run, in its directory.
+inline constexpr char kReportFile[] = "metrics.json", kTestPairsFile[] = "test.csv";
+
 /// metrics.json.
 nlohmann::ordered_json to_json(const RunReport& report);
 /// Reads the metrics.json of a run directory. Throws Error{kIo} where there is none (the run did not finish),

@@ -27,8 +27,8 @@ class RunDirectory {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path recipe() const { return path_ / "recipe.yaml"; }
-  std::filesystem::path metrics() const { return path_ / "metrics.json"; }
-  std::filesystem::path test_pairs() const { return path_ / "test.csv"; }
+  std::filesystem::path metrics() const { return path_ / kReportFile; }
+  std::filesystem::path test_pairs() const { return path_ / kTestPairsFile; }
   std::filesystem::path samples() const { return path_ / "samples.jsonl"; }
   std::filesystem::path adapter(const std::string& form) const;  // "peft" or "native"
   std::filesystem::path model() const { return path_ / "model"; }
