@@ -93,12 +93,13 @@ void compare(const CompareArguments& arguments, const CommonOptions& common) {
                                      {.resume = arguments.resume});
   const ComparisonPlan& plan = run.plan;
   const size_t rates = std::max<size_t>(1, plan.rates.size());
-  const size_t total = plan.methods.size() * (rates + static_cast<size_t>(plan.options.seeds) - 1);
+  size_t planned = plan.methods.size() * (rates + static_cast<size_t>(plan.options.seeds) - 1);
   size_t done = 0;
   const auto train_one = [](const PlannedRun& planned) { return train_planned(planned, train_in_child); };
   Comparison comparison =
       run_comparison(plan, train_one, [&](const Comparison& now, const RunOutcome& outcome) {
-        say(common, fmt::format("[{}/{}] {}\n", ++done, total, printable_line(outcome_line(outcome))));
+        planned = std::max(planned, ++done);  // a grid may grow
+        say(common, fmt::format("[{}/{}] {}\n", done, planned, printable_line(outcome_line(outcome))));
         Comparison shown = now;
         contrast_with_reference(shown, plan.options.reference, /*draws=*/0);
         write_comparison(plan, shown);

@@ -33,8 +33,8 @@ TextTable table_of(const ComparisonPlan& plan, const Comparison& comparison) {
   const std::string metric = comparison.metric.empty() ? "score" : comparison.metric;
   TextTable table({"method", "rank", "parameters", "of " + plan.options.reference, "with head", "lr",
                    fmt::format("{} ({})", metric, comparison.is_test ? "test" : "validation"), "validation",
-                   "runs", "seconds", "tokens/s", "peak memory", "adapter file"},
-                  {false, true, true, true, true, true, true, true, true, true, true, true, true});
+                   "runs", "CPU seconds", "seconds", "tokens/s", "peak memory", "adapter file"},
+                  {false, true, true, true, true, true, true, true, true, true, true, true, true, true});
   for (const ComparisonRow& row : comparison.rows) {
     const auto done = static_cast<int64_t>(row.runs.size()) - row.failed;
     const bool any = done > 0;
@@ -43,6 +43,7 @@ TextTable table_of(const ComparisonPlan& plan, const Comparison& comparison) {
                any ? with_commas(row.trained_parameters) : "", rate_text(row), score_text(row),
                row.validation ? fmt::format("{:.4f}", *row.validation) : "",
                row.failed > 0 ? fmt::format("{}, {} failed", done, row.failed) : std::to_string(done),
+               row.cpu_seconds ? fmt::format("{:.1f}", *row.cpu_seconds) : "",
                any ? fmt::format("{:.1f}", row.seconds) : "",
                any ? with_commas(static_cast<int64_t>(row.tokens_per_second)) : "",
                any ? bytes_text(row.peak_memory_bytes) : "", any ? bytes_text(row.adapter_bytes) : ""});
@@ -77,15 +78,15 @@ std::string contrasts_of(const ComparisonPlan& plan, const Comparison& compariso
          table.markdown();
 }
 
-std::string edges_of(const ComparisonPlan& plan, const Comparison& comparison) {
+std::string edges_of(const Comparison& comparison) {
   std::vector<std::string> names;
   for (const ComparisonRow& row : comparison.rows) {
     if (row.is_at_edge) names.push_back(row.method);
   }
   if (names.empty()) return {};
   return fmt::format(
-      "\nThe best rate of {} lies at the edge of the grid ({} to {}): a better one may lie beyond it.\n",
-      fmt::join(names, ", "), plan.rates.front(), plan.rates.back());
+      "\nThe best rate of {} is the outermost of those tried: a better one may lie beyond it.\n",
+      fmt::join(names, ", "));
 }
 
 std::string failures_of(const Comparison& comparison) {
@@ -123,40 +124,48 @@ std::string warnings_of(const Comparison& comparison) {
 std::string number_text(const std::optional<double>& value) {
   return value ? fmt::format("{}", *value) : std::string();
 }
+std::string number_text(double value) {
+  return fmt::format("{}", value);
+}
+std::string number_text(int64_t value) {
+  return fmt::format("{}", value);
+}
 
 /// The numbers without units, for other programs.
 std::string csv_of(const Comparison& comparison) {
   std::string text =
       "method,rank,parameters,share_of_reference,trained_parameters,lr,metric,measured_on,mean,deviation,"
-      "validation,runs,failed,seconds,tokens_per_second,peak_memory_bytes,adapter_bytes,difference,p,p_"
+      "validation,runs,failed,seconds,cpu_seconds,tokens_per_second,peak_memory_bytes,adapter_bytes,"
+      "difference,p,p_"
       "adjusted\n";
   for (const ComparisonRow& row : comparison.rows) {
-    text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", row.method,
-                        row.rank ? std::to_string(*row.rank) : "", row.parameters, row.share,
-                        row.trained_parameters, number_text(row.lr), comparison.metric,
-                        comparison.is_test ? "test" : "validation", number_text(row.mean),
-                        number_text(row.deviation), number_text(row.validation),
-                        static_cast<int64_t>(row.runs.size()) - row.failed, row.failed, row.seconds,
-                        row.tokens_per_second, row.peak_memory_bytes, row.adapter_bytes,
-                        row.contrast ? fmt::format("{}", row.contrast->over_seeds.difference) : "",
-                        row.contrast ? number_text(row.contrast->over_seeds.p) : "",
-                        row.contrast ? number_text(row.contrast->p_adjusted) : "");
+    text += fmt::format(
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", row.method,
+        row.rank ? std::to_string(*row.rank) : "", row.parameters, row.share, row.trained_parameters,
+        number_text(row.lr), comparison.metric, comparison.is_test ? "test" : "validation",
+        number_text(row.mean), number_text(row.deviation), number_text(row.validation),
+        static_cast<int64_t>(row.runs.size()) - row.failed, row.failed, row.seconds,
+        number_text(row.cpu_seconds), row.tokens_per_second, row.peak_memory_bytes, row.adapter_bytes,
+        row.contrast ? fmt::format("{}", row.contrast->over_seeds.difference) : "",
+        row.contrast ? number_text(row.contrast->over_seeds.p) : "",
+        row.contrast ? number_text(row.contrast->p_adjusted) : "");
   }
   return text;
 }
 
 /// The single runs, those that chose the rates among them.
 std::string runs_csv(const Comparison& comparison) {
-  std::string text =
-      "run,method,lr,seed,part,score,validation,steps,adapter_parameters,trained_parameters,seconds,"
-      "tokens_per_second,peak_memory_bytes,adapter_bytes,failed\n";
+  std::string text = "run,method,lr,seed,part";
+  const RunOutcome names;
+  RunOutcome::visit_measures(names, [&](const char* name, const auto&) { text += fmt::format(",{}", name); });
+  text += ",failed\n";
   std::set<std::string> told;
   const auto tell = [&](const RunOutcome& run, const char* part) {
     if (!told.insert(run.name).second) return;
-    text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", run.name, run.method, run.lr,
-                        run.seed, part, number_text(run.score), number_text(run.validation), run.steps,
-                        run.adapter_parameters, run.trained_parameters, run.seconds, run.tokens_per_second,
-                        run.peak_memory_bytes, run.adapter_bytes, run.error.empty() ? 0 : 1);
+    text += fmt::format("{},{},{},{},{}", run.name, run.method, run.lr, run.seed, part);
+    RunOutcome::visit_measures(run,
+                               [&](const char*, const auto& value) { text += "," + number_text(value); });
+    text += fmt::format(",{}\n", run.error.empty() ? 0 : 1);
   };
   for (const ComparisonRow& row : comparison.rows) {
     for (const RunOutcome& run : row.runs) tell(run, "row");
@@ -198,10 +207,12 @@ std::string comparison_document(const ComparisonPlan& plan, const Comparison& co
       "the largest of the runs.\n",
       options.mode, options.seeds, options.seeds == 1 ? "" : "s");
   if (!plan.rates.empty()) {
-    text += fmt::format("Learning rates tried with seed 1, the best on the validation data taken: {}.\n",
-                        fmt::join(plan.rates, ", "));
+    const int64_t extensions = options.lr_grid_extensions;
+    text += fmt::format("Learning rates tried with seed 1, the best on the validation data taken: {}{}.\n",
+                        fmt::join(plan.rates, ", "),
+                        extensions > 0 ? ", and beyond these while the outermost was the best" : "");
   }
-  return text + "\n" + table_of(plan, comparison).markdown() + edges_of(plan, comparison) +
+  return text + "\n" + table_of(plan, comparison).markdown() + edges_of(comparison) +
          contrasts_of(plan, comparison) + warnings_of(comparison) + failures_of(comparison);
 }
 

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -18,6 +17,7 @@
 #include "msplora/core/input_file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
+#include "msplora/core/stopwatch.h"
 #include "msplora/data/row_json.h"
 #include "msplora/templates/messages.h"
 #include "msplora/train/runtime.h"
@@ -248,7 +248,7 @@ void generate_all(const GenerateArguments& arguments, const CommonOptions& commo
   }
   std::map<std::string, std::vector<size_t>> by_adapter;
   for (size_t i = 0; i < jobs.size(); ++i) by_adapter[jobs[i].adapter].push_back(i);
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   for (const auto& [adapter, members] : by_adapter) {
     model.use(adapter);
     std::vector<GenerationRequest> requests;
@@ -258,8 +258,7 @@ void generate_all(const GenerateArguments& arguments, const CommonOptions& commo
         writer.take(members[index], generation);
     });
   }
-  say_speed(writer.results(),
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  say_speed(writer.results(), watch.seconds());
   if (interrupt_requested()) throw Error(ErrorCode::kInterrupted, "generate", "stopped");
 }
 

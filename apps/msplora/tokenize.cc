@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -15,6 +14,7 @@
 #include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
+#include "msplora/core/stopwatch.h"
 #include "msplora/core/threads.h"
 #include "msplora/data/reader.h"
 #include "msplora/tokenizers/tokenizer.h"
@@ -154,10 +154,9 @@ void decode(const TokenizeArguments& arguments, const CommonOptions& common) {
 double speed(const Tokenizer& tokenizer, const std::vector<TextPair>& texts, size_t bytes, int threads) {
   double best = 0.0;
   for (int i = 0; i < 3; ++i) {
-    const auto began = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     tokenizer.encode_batch(texts, {}, threads);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
-    best = std::max(best, static_cast<double>(bytes) / 1e6 / seconds.count());
+    best = std::max(best, static_cast<double>(bytes) / 1e6 / watch.seconds());
   }
   return best;
 }

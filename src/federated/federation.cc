@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -16,17 +15,10 @@
 #include "federated/server_files.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/random.h"
+#include "msplora/core/stopwatch.h"
 
 namespace msplora {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-}  // namespace
+namespace {}  // namespace
 
 std::vector<ClientData> divide(const std::vector<TokenizedExample>& examples, const Partition& partition,
                                double held_out, uint64_t seed) {
@@ -86,7 +78,7 @@ std::optional<Answer> Federation::ask(int64_t client, const Message& message, st
 }
 
 RoundReport Federation::run_round() {
-  const Clock::time_point began = Clock::now();
+  const Stopwatch watch;
   ServerState& state = server_->state();
   const int64_t round = state.round + 1;
   const FederatedOptions& options = setup_.options;
@@ -124,7 +116,7 @@ RoundReport Federation::run_round() {
     }
   }
 
-  const Clock::time_point aggregation_began = Clock::now();
+  const Stopwatch aggregation;
   report.skipped = updates.empty() || static_cast<int64_t>(updates.size()) < options.min_clients;
   state.round = round;
   for (const int64_t client : reached) state.last_round[static_cast<size_t>(client)] = round;
@@ -135,7 +127,7 @@ RoundReport Federation::run_round() {
     report.layers = aggregate.errors;
     report.aggregation = aggregate.total;
   }
-  report.aggregation_seconds = seconds_since(aggregation_began);
+  report.aggregation_seconds = aggregation.seconds();
 
   const bool is_last = round >= options.rounds || round == options.stop_at;
   if (round % options.eval_every == 0 || is_last) evaluate(report);
@@ -143,7 +135,7 @@ RoundReport Federation::run_round() {
   state.total_up.add(report.up);
   report.total_down = state.total_down;
   report.total_up = state.total_up;
-  report.seconds = seconds_since(began);
+  report.seconds = watch.seconds();
   state.steps += steps;
   state.tokens += report.tokens;
   state.train_seconds += report.train_seconds;
@@ -168,7 +160,7 @@ void Federation::run() {
 
 void Federation::evaluate(RoundReport& report) {
   if (!validation_ && held_out_.empty()) return;
-  const Clock::time_point began = Clock::now();
+  const Stopwatch watch;
   const detail::Layout& layout = server_->global_layout();
   const detail::AttachedAdapter attached(layout.config, setup_.target,
                                          static_cast<uint64_t>(setup_.train.seed), server_->global_message(),
@@ -186,7 +178,7 @@ void Federation::evaluate(RoundReport& report) {
     }
     report.client_scores = summarize_scores(metric, std::move(values));
   }
-  report.evaluation_seconds = seconds_since(began);
+  report.evaluation_seconds = watch.seconds();
 }
 
 std::string Federation::score_metric() const {

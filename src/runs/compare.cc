@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,20 +26,45 @@ int64_t directory_bytes(const fs::path& directory) {
   return bytes;
 }
 
-/// The rate with the best validation score; of equals the smaller rate.
-std::optional<double> best_rate(const std::vector<RunOutcome>& grid, const std::string& method) {
-  const RunOutcome* best = nullptr;
+/// The runs that chose a method's rate, by rate; null for one that failed.
+using RunsByRate = std::map<double, const RunOutcome*>;
+
+RunsByRate runs_by_rate(const std::vector<RunOutcome>& grid, const std::string& method) {
+  RunsByRate runs;
   for (const RunOutcome& run : grid) {
-    if (run.method != method || !run.error.empty() || !run.validation || !std::isfinite(*run.validation))
-      continue;
-    if (best != nullptr) {
-      const double gain = smaller_is_better(run.metric) ? *best->validation - *run.validation
-                                                        : *run.validation - *best->validation;
-      if (gain < 0.0 || (gain == 0.0 && run.lr >= best->lr)) continue;
-    }
-    best = &run;
+    if (run.method != method) continue;
+    const bool counts = run.error.empty() && run.validation && std::isfinite(*run.validation);
+    runs[run.lr] = counts ? &run : nullptr;
+  }
+  return runs;
+}
+
+bool is_better(const RunOutcome& run, const RunOutcome& other) {
+  return smaller_is_better(run.metric) ? *run.validation < *other.validation
+                                       : *run.validation > *other.validation;
+}
+
+/// The rate with the best validation score; of equals the smaller rate.
+std::optional<double> best_rate(const RunsByRate& runs) {
+  const RunOutcome* best = nullptr;
+  for (const auto& [rate, run] : runs) {
+    if (run != nullptr && (best == nullptr || is_better(*run, *best))) best = run;
   }
   return best == nullptr ? std::nullopt : std::optional<double>(best->lr);
+}
+
+enum class Edge { kNone, kLower, kUpper };
+
+/// Where a better rate than `best` may lie beyond those tried. A rate that equals its neighbour promises
+/// nothing.
+Edge edge_of(const RunsByRate& runs, double best) {
+  if (runs.size() < 2) return Edge::kNone;
+  const auto beats = [&](const RunOutcome* next) {
+    return next == nullptr || is_better(*runs.at(best), *next);
+  };
+  if (best == runs.begin()->first && beats(std::next(runs.begin())->second)) return Edge::kLower;
+  if (best == runs.rbegin()->first && beats(std::next(runs.rbegin())->second)) return Edge::kUpper;
+  return Edge::kNone;
 }
 
 ComparisonRow empty_row(const ComparisonPlan& plan, const PlannedMethod& method) {
@@ -61,24 +88,16 @@ class ComparisonProgress {
   }
 
   void try_rates(size_t index) {
-    const PlannedMethod& method = plan_.methods[index];
-    ComparisonRow& row = comparison_.rows[index];
-    const std::vector<double> rates = plan_.rates_of(method);
-    for (const double rate : rates) {
-      comparison_.grid.push_back(run_once_(plan_.run(method, rate, 1)));
-      RunOutcome& outcome = comparison_.grid.back();
-      const bool is_choice = rates.size() > 1;
-      if (is_choice && outcome.error.empty() && !outcome.validation) {
-        outcome.error = "there is no validation score to choose a learning rate by";
-      }
-      row.lr = is_choice ? best_rate(comparison_.grid, method.method) : rate;
-      row.is_at_edge = is_choice && row.lr && (*row.lr == rates.front() || *row.lr == rates.back());
-      row.runs.clear();
-      for (const RunOutcome& run : comparison_.grid) {
-        // A method whose runs all failed shows its failures.
-        if (run.method == method.method && (row.lr ? run.lr == *row.lr : true)) row.runs.push_back(run);
-      }
-      note(row, comparison_.grid.back());
+    std::vector<double> rates = plan_.rates_of(plan_.methods[index]);
+    const bool is_choice = rates.size() > 1;
+    for (const double rate : rates) try_rate(index, rate, is_choice);
+    for (int64_t i = 0; is_choice && i < plan_.options.lr_grid_extensions; ++i) {
+      const ComparisonRow& row = comparison_.rows[index];
+      const Edge edge = row.lr ? edge_of(runs_of(index), *row.lr) : Edge::kNone;
+      if (edge == Edge::kNone) return;
+      const bool above = edge == Edge::kUpper;
+      rates.insert(above ? rates.end() : rates.begin(), *rate_beyond(rates, above));
+      try_rate(index, above ? rates.back() : rates.front(), is_choice);
     }
   }
 
@@ -92,6 +111,28 @@ class ComparisonProgress {
   Comparison take() { return std::move(comparison_); }
 
  private:
+  RunsByRate runs_of(size_t index) const {
+    return runs_by_rate(comparison_.grid, plan_.methods[index].method);
+  }
+
+  void try_rate(size_t index, double rate, bool is_choice) {
+    const PlannedMethod& method = plan_.methods[index];
+    ComparisonRow& row = comparison_.rows[index];
+    comparison_.grid.push_back(run_once_(plan_.run(method, rate, 1)));
+    RunOutcome& outcome = comparison_.grid.back();
+    if (is_choice && outcome.error.empty() && !outcome.validation) {
+      outcome.error = "there is no validation score to choose a learning rate by";
+    }
+    row.lr = is_choice ? best_rate(runs_of(index)) : rate;
+    row.is_at_edge = is_choice && row.lr && edge_of(runs_of(index), *row.lr) != Edge::kNone;
+    row.runs.clear();
+    for (const RunOutcome& run : comparison_.grid) {
+      // A method whose runs all failed shows its failures.
+      if (run.method == method.method && (row.lr ? run.lr == *row.lr : true)) row.runs.push_back(run);
+    }
+    note(row, comparison_.grid.back());
+  }
+
   void note(ComparisonRow& row, const RunOutcome& outcome) {
     summarise(row, plan_.reference_parameters);
     if (outcome.error.empty()) {
@@ -109,8 +150,18 @@ class ComparisonProgress {
 
 }  // namespace
 
+std::optional<double> rate_beyond(const std::vector<double>& rates, bool above) {
+  const size_t n = rates.size();
+  if (n < 2) return std::nullopt;
+  // Grids like 1, 3, 10, 30 repeat their steps two by two; of two rates the one step goes on.
+  const size_t period = std::min<size_t>(2, n - 1);
+  const double next = above ? rates[n - period] * (rates[n - 1] / rates[n - 1 - period])
+                            : rates[period - 1] * (rates[0] / rates[period]);
+  return std::stod(fmt::format("{:.6g}", next));
+}
+
 void summarise(ComparisonRow& row, int64_t reference_parameters) {
-  std::vector<double> scores, validation, seconds, speeds, parameters, trained;
+  std::vector<double> scores, validation, seconds, cpu_seconds, speeds, parameters, trained;
   row.failed = 0;
   for (const RunOutcome& run : row.runs) {
     if (!run.error.empty()) {
@@ -120,6 +171,7 @@ void summarise(ComparisonRow& row, int64_t reference_parameters) {
     if (run.score) scores.push_back(*run.score);
     if (run.validation) validation.push_back(*run.validation);
     seconds.push_back(run.seconds);
+    if (run.cpu_seconds) cpu_seconds.push_back(*run.cpu_seconds);
     speeds.push_back(run.tokens_per_second);
     row.peak_memory_bytes = std::max(row.peak_memory_bytes, run.peak_memory_bytes);
     row.adapter_bytes = std::max(row.adapter_bytes, run.adapter_bytes);
@@ -135,6 +187,7 @@ void summarise(ComparisonRow& row, int64_t reference_parameters) {
   if (reference_parameters > 0)
     row.share = static_cast<double>(row.parameters) / static_cast<double>(reference_parameters);
   row.seconds = mean_of(seconds);
+  if (!cpu_seconds.empty()) row.cpu_seconds = mean_of(cpu_seconds);
   row.tokens_per_second = mean_of(speeds);
 }
 
@@ -167,6 +220,7 @@ RunOutcome read_outcome(const PlannedRun& run) {
   outcome.trained_parameters = report.trainable.total;
   outcome.steps = report.steps;
   outcome.seconds = report.seconds;
+  outcome.cpu_seconds = report.cpu_seconds;
   outcome.tokens_per_second = report.tokens_per_second;
   outcome.peak_memory_bytes = report.peak_memory_bytes;
   outcome.warnings = report.warnings;

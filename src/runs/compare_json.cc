@@ -33,21 +33,34 @@ Json contrast_to_json(const Contrast& contrast) {
           {"interval_over_seeds_and_examples", interval_to_json(contrast.over_both)}};
 }
 
+struct MeasureWriter {
+  Json& json;
+  void operator()(const char* name, const std::optional<double>& value) { json[name] = or_null(value); }
+  template <class T>
+  void operator()(const char* name, const T& value) {
+    json[name] = value;
+  }
+};
+
+struct MeasureReader {
+  const Json& json;
+  void operator()(const char* name, std::optional<double>& value) {
+    const auto found = json.find(name);  // what earlier builds did not measure is not there
+    if (found != json.end() && !found->is_null()) value = found->get<double>();
+  }
+  template <class T>
+  void operator()(const char* name, T& value) {
+    json.at(name).get_to(value);
+  }
+};
+
 Json run_to_json(const RunOutcome& run) {
   Json json = {{"name", run.name}, {"method", run.method}, {"lr", run.lr}, {"seed", run.seed}};
   if (!run.error.empty()) {
     json["error"] = run.error;
     return json;
   }
-  json["score"] = or_null(run.score);
-  json["validation"] = or_null(run.validation);
-  json["steps"] = run.steps;
-  json["adapter_parameters"] = run.adapter_parameters;
-  json["trained_parameters"] = run.trained_parameters;
-  json["seconds"] = run.seconds;
-  json["tokens_per_second"] = run.tokens_per_second;
-  json["peak_memory_bytes"] = run.peak_memory_bytes;
-  json["adapter_bytes"] = run.adapter_bytes;
+  RunOutcome::visit_measures(run, MeasureWriter{json});
   if (!run.warnings.empty()) json["warnings"] = run.warnings;
   return json;
 }
@@ -69,15 +82,7 @@ RunOutcome run_from_json(const Json& json, const Json& comparison) {
     run.error = json.at("error");
     return run;
   }
-  run.score = number_in(json, "score");
-  run.validation = number_in(json, "validation");
-  run.steps = json.at("steps");
-  run.adapter_parameters = json.at("adapter_parameters");
-  run.trained_parameters = json.at("trained_parameters");
-  run.seconds = json.at("seconds");
-  run.tokens_per_second = json.at("tokens_per_second");
-  run.peak_memory_bytes = json.at("peak_memory_bytes");
-  run.adapter_bytes = json.at("adapter_bytes");
+  RunOutcome::visit_measures(run, MeasureReader{json});
   if (json.contains("warnings")) run.warnings = json.at("warnings").get<std::vector<std::string>>();
   return run;
 }
@@ -101,6 +106,7 @@ SavedComparison comparison_from_json(const Json& json) {
   saved.plan.options.reference = json.at("reference");
   saved.plan.options.seeds = json.at("seeds");
   saved.plan.reference_parameters = json.at("reference_parameters");
+  saved.plan.options.lr_grid_extensions = json.value("lr_grid_extensions", int64_t{0});
   saved.plan.rates = json.at("lr_grid").get<std::vector<double>>();
   saved.comparison.metric = json.at("metric");
   saved.comparison.is_test = json.at("measured_on") == "test";
@@ -136,6 +142,7 @@ Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison
     json["against_reference"] = row.contrast ? contrast_to_json(*row.contrast) : Json();
     json["failed"] = row.failed;
     json["seconds"] = row.seconds;
+    json["cpu_seconds"] = or_null(row.cpu_seconds);
     json["tokens_per_second"] = row.tokens_per_second;
     json["peak_memory_bytes"] = row.peak_memory_bytes;
     json["adapter_bytes"] = row.adapter_bytes;
@@ -150,6 +157,7 @@ Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison
           {"reference_parameters", plan.reference_parameters},
           {"seeds", plan.options.seeds},
           {"lr_grid", plan.rates},
+          {"lr_grid_extensions", plan.options.lr_grid_extensions},
           {"metric", comparison.metric},
           {"measured_on", comparison.is_test ? "test" : "validation"},
           {"rows", std::move(rows)},

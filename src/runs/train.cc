@@ -48,6 +48,7 @@ RunReport report_of(const TrainingResult& result, const TrainOptions& options, c
   report.best_step = result.best_step;
   report.last = values_of(result.last);
   report.seconds = result.seconds;
+  report.cpu_seconds = result.cpu_seconds;
   report.train_seconds = result.train_seconds;
   report.tokens = result.tokens;
   report.tokens_per_second = result.tokens_per_second;

@@ -3,12 +3,12 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "msplora/core/stopwatch.h"
 #include "msplora/metrics/metrics.h"
 
 namespace msplora {
@@ -79,10 +79,10 @@ void Evaluator::add_part(size_t part, Evaluation& all, const EvaluationProgress&
 
 Evaluation Evaluator::run(const EvaluationProgress& progress) {
   const c10::NoGradGuard no_grad;
-  const auto began = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   Evaluation all;
   for (size_t part = 0; part < parts_.size(); ++part) add_part(part, all, progress);
-  all.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  all.seconds = watch.seconds();
   return all;
 }
 

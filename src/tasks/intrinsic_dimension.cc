@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <string>
@@ -18,6 +17,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "msplora/core/stopwatch.h"
 #include "msplora/data/batching.h"
 #include "msplora/tasks/inputs.h"
 
@@ -150,7 +150,7 @@ double two_nn_dimension(const at::Tensor& points, TwoNnEstimator estimator, doub
 DimensionProfile dimension_profile(Model& model, const Examples& examples, const GeLoraOptions& options,
                                    uint64_t seed, int64_t batch_tokens) {
   const c10::NoGradGuard no_grad;
-  const auto began = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const Examples chosen = choose(examples, options.samples, seed);
   DimensionProfile profile;
   profile.examples = static_cast<int64_t>(chosen.size);
@@ -163,7 +163,7 @@ DimensionProfile dimension_profile(Model& model, const Examples& examples, const
                   error.message(), error.hint());
     }
   }
-  profile.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  profile.seconds = watch.seconds();
   return profile;
 }
 

@@ -82,6 +82,7 @@ nlohmann::json run_state_to_json(const RunState& state) {
           {"examples", state.examples},
           {"train_seconds", state.train_seconds},
           {"total_seconds", state.total_seconds},
+          {"cpu_seconds", state.cpu_seconds},
           {"window",
            {{"loss", state.window.loss},
             {"steps", state.window.steps},
@@ -108,6 +109,7 @@ RunState run_state_from_json(const nlohmann::json& json, const std::string& wher
     json.at("examples").get_to(state.examples);
     json.at("train_seconds").get_to(state.train_seconds);
     json.at("total_seconds").get_to(state.total_seconds);
+    state.cpu_seconds = json.value("cpu_seconds", 0.0);  // states of earlier builds have none
     json.at("window").at("loss").get_to(state.window.loss);
     json.at("window").at("steps").get_to(state.window.steps);
     json.at("window").at("tokens").get_to(state.window.tokens);

@@ -11,16 +11,11 @@
 
 #include "msplora/core/interrupt.h"
 #include "msplora/core/profile.h"
+#include "msplora/core/stopwatch.h"
 #include "msplora/nn/recompute.h"
 
 namespace msplora {
-namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TrainingResult Trainer::run() {
   start();
@@ -56,7 +51,7 @@ TrainingResult Trainer::run() {
 
 void Trainer::do_step() {
   const ProfileScope scope("step, outside of the parts below");
-  const auto began = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   Adapter* adapter = setup_.adapter;
   const TrainingProgress progress{state_.step, total_steps_};
   const StepPlan plan = adapter != nullptr ? adapter->begin_step(progress) : StepPlan();
@@ -103,7 +98,7 @@ void Trainer::do_step() {
   }
   update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), plan);
 
-  const double seconds = seconds_since(began);
+  const double seconds = watch.seconds();
   ++state_.step;
   state_.tokens += static_cast<int64_t>(counts[1]);
   state_.window.tokens += static_cast<int64_t>(counts[1]);

@@ -104,7 +104,7 @@ Trainer::Trainer(TrainerSetup setup, TrainingData& data)
 Trainer::~Trainer() = default;
 
 void Trainer::start() {
-  began_ = std::chrono::steady_clock::now();
+  stopwatch_.restart();
   const bool resumes = setup_.resume && setup_.keeps_checkpoints;
   if (setup_.keeps_checkpoints) checkpoints_.remove_leftovers();
   const std::vector<int64_t> steps = resumes ? checkpoints_.steps() : std::vector<int64_t>();
@@ -185,6 +185,7 @@ void Trainer::restore(const TrainingCheckpoint& checkpoint) {
   state_ = checkpoint.state;
   saved_step_ = state_.step;
   seconds_before_ = state_.total_seconds;
+  cpu_seconds_before_ = state_.cpu_seconds;
 }
 
 std::vector<NamedTensor> Trainer::stored_tensors() const {
@@ -204,6 +205,7 @@ void Trainer::save_checkpoint() {
   if (saved_step_ == state_.step || !setup_.keeps_checkpoints) return;
   TrainingCheckpoint checkpoint;
   state_.total_seconds = total_seconds();
+  state_.cpu_seconds = total_cpu_seconds();
   checkpoint.state = state_;
   checkpoint.trainable = stored_tensors();
   checkpoint.optimizer = optimizer_->state();
@@ -266,7 +268,11 @@ void Trainer::search() {
 }
 
 double Trainer::total_seconds() const {
-  return seconds_before_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+  return seconds_before_ + stopwatch_.seconds();
+}
+
+double Trainer::total_cpu_seconds() const {
+  return cpu_seconds_before_ + stopwatch_.cpu_seconds();
 }
 
 TrainingResult Trainer::result(bool paused) const {
@@ -281,6 +287,7 @@ TrainingResult Trainer::result(bool paused) const {
   result.last = state_.last_evaluation;
   result.best_step = state_.best_step;
   result.seconds = total_seconds();
+  result.cpu_seconds = total_cpu_seconds();
   result.train_seconds = state_.train_seconds;
   result.tokens = state_.tokens;
   if (state_.train_seconds > 0)

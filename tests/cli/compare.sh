@@ -5,7 +5,7 @@ recipe > recipe.yaml
 compare() { "$MSPLORA" compare recipe.yaml --set train.max_steps=5 --set train.log_every=100 "$@"; }
 grid=(--methods lora,msplora,none --seeds 2 --lr-grid 1e-2,1e-4)
 # Without times and memory, which are columns 14 to 16.
-numbers() { cut -d , -f 1-13,17 "$1/compare.csv"; }
+numbers() { cut -d , -f 1-13,18 "$1/compare.csv"; }
 
 expect 2 "compare.methods" "did you mean \`lora\`?" -- compare --methods lroa,none --output refused
 expect 2 "method lora" "method msplora" "rank 99 is larger" -- compare --methods lora,msplora --set adapter.rank=99 --output refused
@@ -13,7 +13,7 @@ expect 2 "compare.lr_grd" "did you mean" -- compare --set compare.lr_grd=[1] --o
 [ ! -e refused ] || fail "a refused comparison left its directory"
 
 expect 0 "[1/9] lora/lr-0.0001-seed-1: accuracy" "[9/9] none/" "equal-rank, 2 seeds" "0.0001, 0.01" \
-  "accuracy (test)" "| lora " "| msplora " "| none " "108.3 %" "Differences from lora" "edge of the grid" "whole/compare.{md,csv,tex,svg,json}" -- compare "${grid[@]}" --output whole
+  "accuracy (test)" "| lora " "| msplora " "| none " "108.3 %" "Differences from lora" "outermost of those tried" "whole/compare.{md,csv,tex,svg,json}" -- compare "${grid[@]}" --output whole
 [ "$(wc -l < whole/compare.csv)" = 4 ] || fail "expected a header and three rows"
 [ "$(wc -l < whole/compare-runs.csv)" = 10 ] || fail "expected a header and nine runs"
 grep -q "toprule" whole/compare.tex || fail "no table of LaTeX"
@@ -23,10 +23,10 @@ for method in lora msplora none; do
   row=$(grep "^$method," whole/compare.csv)
   perl -e '
     my ($method, $rank, $parameters, $share, $trained, $lr, $metric, $on, $mean, $deviation, $validation, $runs, $failed,
-        $seconds, $speed, $memory, $bytes) = split /,/, $ARGV[0], -1;
+        $seconds, $cpu, $speed, $memory, $bytes) = split /,/, $ARGV[0], -1;
     exit 1 unless $runs == 2 && $failed == 0 && $metric eq "accuracy" && $on eq "test";
     exit 2 unless $mean > 0 && $mean <= 1 && $deviation ne "" && $validation ne "";
-    exit 3 unless $trained > $parameters && $seconds > 0 && $speed > 0 && $memory > 1e7 && $bytes > 4 * $trained;
+    exit 3 unless $trained > $parameters && $seconds > 0 && $cpu > 0 && $speed > 0 && $memory > 1e7 && $bytes > 4 * $trained;
     exit 4 unless $lr == 0.01 || $lr == 0.0001;
     exit 5 if ($method eq "none") != ($rank eq "");
   ' "$row" || fail "a row of the table is wrong ($?): $row"

@@ -343,6 +343,37 @@ TEST(Compare, RatesAtTheEdgeOfTheGridAreTold) {
   EXPECT_FALSE(comparison.rows[1].is_at_edge);
 }
 
+TEST(Compare, AGridGrowsWhileItsOutermostRateIsTheBest) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.lr_grid = {3e-4, 1e-3, 3e-3};
+  recipe.compare.lr_grid_extensions = 5;
+  std::vector<std::string> order;
+  const auto best_near = [](const PlannedRun& run) {
+    if (run.method == "none") return 0.5;  // its rate changes nothing: nothing lies beyond
+    return 1.0 - 0.1 * std::abs(std::log10(run.lr / 0.03));
+  };
+  const Comparison comparison = run_comparison(plan_of(recipe), scored(best_near, &order));
+  EXPECT_THAT(std::vector(order.begin(), order.begin() + 9),
+              ElementsAre("lora/lr-0.0003-seed-1", "lora/lr-0.001-seed-1", "lora/lr-0.003-seed-1",
+                          "lora/lr-0.01-seed-1", "lora/lr-0.03-seed-1", "lora/lr-0.1-seed-1",
+                          "none/lr-0.0003-seed-1", "none/lr-0.001-seed-1", "none/lr-0.003-seed-1"));
+  EXPECT_EQ(comparison.rows[0].lr, 0.03);
+  EXPECT_FALSE(comparison.rows[0].is_at_edge);
+  EXPECT_FALSE(comparison.rows[1].is_at_edge);
+
+  recipe.compare.lr_grid_extensions = 1;  // too few
+  EXPECT_TRUE(run_comparison(plan_of(recipe), scored(best_near)).rows[0].is_at_edge);
+}
+
+TEST(Compare, RatesBeyondAGridFollowItsPattern) {
+  EXPECT_EQ(rate_beyond({1e-4, 3e-4, 1e-3}, /*above=*/true), 3e-3);
+  EXPECT_EQ(rate_beyond({1e-4, 3e-4, 1e-3}, /*above=*/false), 3e-5);
+  EXPECT_EQ(rate_beyond({3e-4, 1e-3, 3e-3}, /*above=*/true), 1e-2);
+  EXPECT_EQ(rate_beyond({1e-3, 2e-3}, /*above=*/true), 4e-3);
+  EXPECT_EQ(rate_beyond({1e-3, 2e-3}, /*above=*/false), 5e-4);
+  EXPECT_FALSE(rate_beyond({1e-3}, /*above=*/true));
+}
+
 TEST(Compare, TablesAreMadeAgainFromTheSingleRuns) {
   CompareRecipe recipe = small_recipe();
   recipe.compare.methods = {"lora", "none", "bitfit"};

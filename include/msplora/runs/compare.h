@@ -23,6 +23,7 @@ struct CompareOptions {
   std::vector<std::string> methods = {"msplora", "lora", "none"};
   int64_t seeds = 3;
   std::vector<double> lr_grid;
+  int64_t lr_grid_extensions = 0;
   std::string mode = "equal-rank";
   std::string reference = "lora";
   std::map<std::string, std::vector<std::string>> settings;
@@ -37,6 +38,11 @@ struct CompareOptions {
         "Learning rates tried by every method with seed 1; the best on the validation data is used. Empty: "
         "train.lr",
         above(0));
+    visitor(
+        "lr_grid_extensions", lr_grid_extensions,
+        "Rates beyond `lr_grid` that a method may try, one after another, while the outermost rate it has "
+        "tried is its best",
+        at_least(0));
     visitor(
         "mode", mode,
         "`equal-rank` takes the ranks as they stand; `equal-parameters` gives every method the rank whose "
@@ -96,7 +102,8 @@ struct ComparisonPlan {
   int64_t reference_parameters = 0;
   std::string directory;
 
-  /// The learning rates that a method tries; at least one.
+  /// The learning rates that a method tries, ascending; at least one. compare.lr_grid_extensions may add
+  /// some.
   std::vector<double> rates_of(const PlannedMethod& method) const;
   PlannedRun run(const PlannedMethod& method, double rate, int64_t seed) const;
 };
@@ -121,11 +128,32 @@ struct RunOutcome {
   bool is_test = false;
   int64_t adapter_parameters = 0, trained_parameters = 0;  // the second with head and biases
   int64_t steps = 0;
-  double seconds = 0.0, tokens_per_second = 0.0;
+  double seconds = 0.0;
+  std::optional<double> cpu_seconds;  // unknown of runs of earlier builds
+  double tokens_per_second = 0.0;
   int64_t peak_memory_bytes = 0;
   int64_t adapter_bytes = 0;      // of the native form on disk
   std::vector<MetricPair> pairs;  // of the test data; empty where the task has none
+
+  /// What was measured, under the names that files have for it.
+  template <class Outcome, class Visitor>
+  static void visit_measures(Outcome& outcome, Visitor&& visitor) {
+    visitor("score", outcome.score);
+    visitor("validation", outcome.validation);
+    visitor("steps", outcome.steps);
+    visitor("adapter_parameters", outcome.adapter_parameters);
+    visitor("trained_parameters", outcome.trained_parameters);
+    visitor("seconds", outcome.seconds);
+    visitor("cpu_seconds", outcome.cpu_seconds);
+    visitor("tokens_per_second", outcome.tokens_per_second);
+    visitor("peak_memory_bytes", outcome.peak_memory_bytes);
+    visitor("adapter_bytes", outcome.adapter_bytes);
+  }
 };
+
+/// The next rate of an ascending grid, above its largest or below its smallest: the grid's own pattern goes
+/// on, of 1e-4, 3e-4, 1e-3 with 3e-3 and 3e-5. Unset for fewer than two rates.
+std::optional<double> rate_beyond(const std::vector<double>& rates, bool above);
 
 /// That of a training of which nothing is known yet.
 RunOutcome outcome_of(const PlannedRun& run);
@@ -153,12 +181,13 @@ struct ComparisonRow {
   std::optional<double> lr;      // unset when no run of the grid succeeded
   std::vector<RunOutcome> runs;  // one for each seed so far
   int64_t failed = 0;
-  bool is_at_edge = false;                // the rate is the smallest or the largest of several
+  bool is_at_edge = false;  // the rate is the smallest or the largest of several, and better than the next
   std::optional<Contrast> contrast;       // unset for the reference, and where it has no run
   std::optional<double> mean, deviation;  // of the scores; sample standard deviation, from two runs on
   std::optional<double> validation;       // mean
   int64_t trained_parameters = 0;         // with head and biases
   double seconds = 0.0, tokens_per_second = 0.0;  // means
+  std::optional<double> cpu_seconds;              // mean
   int64_t peak_memory_bytes = 0;                  // largest
   int64_t adapter_bytes = 0;
 };
@@ -174,9 +203,9 @@ struct Comparison {
   std::vector<RunOutcome> grid;  // the runs that chose the rates, in order
 };
 
-/// Runs the plan: first every rate of the grid with seed 1 for every method, then the other seeds at the
-/// rates chosen. The run of the chosen rate counts as the run of seed 1. `on_change` sees the state after
-/// every run.
+/// Runs the plan: first every rate of the grid (and what extends it) with seed 1 for every method, then the
+/// other seeds at the rates chosen. The run of the chosen rate counts as the run of seed 1. `on_change` sees
+/// the state after every run.
 Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
                           const std::function<void(const Comparison&, const RunOutcome&)>& on_change = {});
 

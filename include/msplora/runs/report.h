@@ -48,8 +48,9 @@ struct RunReport {
   std::optional<int64_t> best_step;
   std::optional<MetricValues> last;
   std::optional<MetricValues> test;
-  double seconds = 0.0;        // training, evaluation and saving; all parts of a resumed run together
-  double train_seconds = 0.0;  // optimizer steps alone
+  double seconds = 0.0;               // training, evaluation and saving; all parts of a resumed run together
+  std::optional<double> cpu_seconds;  // of the processor in that time, over all threads of this process
+  double train_seconds = 0.0;         // optimizer steps alone
   std::optional<double> rank_estimation_seconds;
   int64_t tokens = 0;
   double tokens_per_second = 0.0;
@@ -87,6 +88,7 @@ struct RunReport {
     visitor("last", last);
     visitor("test", test);
     visitor("seconds", seconds);
+    visitor("cpu_seconds", cpu_seconds);
     visitor("train_seconds", train_seconds);
     visitor("rank_estimation_seconds", rank_estimation_seconds);
     visitor("tokens", tokens);

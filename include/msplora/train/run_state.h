@@ -18,6 +18,7 @@ struct RunState {
   int64_t examples = 0;
   double train_seconds = 0.0;  // spent in optimizer steps
   double total_seconds = 0.0;  // evaluation and saving included
+  double cpu_seconds = 0.0;    // of the processor in that time
 
   /// Since the last log line.
   struct Window {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "msplora/adapters/adapter.h"
+#include "msplora/core/stopwatch.h"
 #include "msplora/train/checkpoint.h"
 #include "msplora/train/communicator.h"
 #include "msplora/train/events.h"
@@ -55,6 +55,7 @@ struct TrainingResult {
   std::optional<Evaluation> last;
   int64_t best_step = -1;
   double seconds = 0.0;        // training, evaluation and saving; all parts of a resumed run together
+  double cpu_seconds = 0.0;    // of the processor in that time, over all threads; of this rank alone
   double train_seconds = 0.0;  // optimizer steps alone
   int64_t tokens = 0;
   double tokens_per_second = 0.0;  // over train_seconds
@@ -115,6 +116,7 @@ class Trainer {
   void search_within_training();
   TrainingResult result(bool paused) const;
   double total_seconds() const;
+  double total_cpu_seconds() const;
 
   bool at_epoch_end() const { return state_.batch >= epoch_batches_; }
   bool finished() const { return state_.stopped_early || state_.step >= total_steps_; }
@@ -139,7 +141,8 @@ class Trainer {
   double last_lr_ = 0.0;
   double last_grad_norm_ = 0.0;
   double seconds_before_ = 0.0;  // of the parts before this process
-  std::chrono::steady_clock::time_point began_;
+  double cpu_seconds_before_ = 0.0;
+  Stopwatch stopwatch_;  // of this part
 };
 
 /// The parameters of a model as trainable tensors, with gradients switched on: training without an adapter.
