@@ -2,16 +2,20 @@
 # Makes the numbers of docs/results.md: methods, and forms of MSPLoRA and LoRA, on real bases with five seeds.
 # Usage: evidence.sh [STUDY ...]     (all without a STUDY; `evidence.sh --list` names them)
 #
-# A study is BASE-TASK, or BASE-TASK-parameters with ranks of as many parameters as LoRA's:
+# A study is BASE-TASK or BASE-TASK-ROWS:
 #   bases   minilm (all-MiniLM-L6-v2, `scripts/fetch-models.sh minilm`), mini (the bundled encoder)
 #   tasks   sst2, cola (MSPLORA_DATA: a folder with sst2/{train,dev,test}.tsv and cola/*.tsv), and from this machine's package
 #           lists sections (make-demo-data.sh), needs and likeness (make-pair-data.sh)
+#   rows    none: LoRA and MSPLoRA at equal rank and at equal parameters, ASLoRA, full, the head alone
+#           methods: every method; forms: MSPLoRA in other shapes of equal size; effects: methods with and without what
+#           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has
 #
-# OUTPUT/STUDY (OUTPUT: build/evidence) is the directory of `msplora compare recipes/evidence.yaml`; what is done is kept, so that a run that was
-# stopped goes on, and METHODS=a,b,... may be widened later (METHODS=all: every method and every form). THREADS: 1. Afterwards
-# compare.json of each study lies in OUTPUT as STUDY.json; those of docs/evidence were copied from there.
+# OUTPUT/BASE-TASK (OUTPUT: build/evidence) is a directory of `msplora compare recipes/evidence.yaml`; what is done is kept, so
+# that a run that was stopped goes on, and studies of one base and task share their runs. METHODS=a,b,... takes other rows,
+# THREADS (1) threads. Afterwards compare.json of each study lies in OUTPUT as STUDY.json; those of docs/evidence were copied
+# from there. Every run keeps its adapter: scripts/evidence-analysis.pl looks into them.
 #
-# On one core of an AMD EPYC (Zen 4) a run of minilm-sst2 takes a minute and a study of the recipe's nine rows 72 of them.
+# On one core of an AMD EPYC (Zen 5) a run of minilm-sst2 takes 35 seconds, one of minilm-needs 27, and a row seven to ten runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,10 +23,16 @@ output=${OUTPUT:-build/evidence}
 models=${MSPLORA_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/msplora}
 program=${MSPLORA:-build/release/bin/msplora}
 
+bases=(minilm mini)
+tasks=(sst2 cola sections needs likeness)
+kinds=("" methods forms effects parameters)
+
 studies() {
-  local base task
-  for base in minilm mini; do
-    for task in sst2 cola sections needs likeness; do printf '%s-%s\n%s-%s-parameters\n' "$base" "$task" "$base" "$task"; done
+  local base task kind
+  for base in "${bases[@]}"; do
+    for task in "${tasks[@]}"; do
+      for kind in "${kinds[@]}"; do echo "$base-$task${kind:+-$kind}"; done
+    done
   done
 }
 
@@ -31,7 +41,7 @@ fail() {
   exit 1
 }
 
-# Settings of a base and of a task, into the array `settings`.
+# Settings of a base, a task and a kind of rows, into the array `settings`.
 add_base() {
   case $1 in
     minilm)
@@ -39,7 +49,6 @@ add_base() {
       settings+=(--set "model.path=$models/all-MiniLM-L6-v2")
       ;;
     mini) settings+=(--set model.path=models/msplora-base-mini) ;;
-    *) fail "no base \`$1\`; there are minilm and mini" ;;
   esac
 }
 
@@ -51,7 +60,6 @@ add_task() {
     sst2 | cola) [ -n "$data" ] || fail "$1 needs MSPLORA_DATA, a folder with sst2/ and cola/" ;;
     sections) [ -e "$made/sections/test.tsv" ] || scripts/make-demo-data.sh "$made/sections" ;;
     needs | likeness) [ -e "$made/likeness/test.tsv" ] || scripts/make-pair-data.sh "$made" ;;
-    *) fail "no task \`$1\`; there are sst2, cola, sections, needs and likeness" ;;
   esac
   case $1 in
     sst2)
@@ -71,17 +79,40 @@ add_task() {
   esac
 }
 
+add_rows() {
+  local rows=
+  case $1 in
+    methods) rows=lora,msplora,aslora,prilora,gelora,lorta,ttlora,glora,flatlora,lorapro,xgblora,vera,bitfit,full,none ;;
+    forms)
+      rows=msplora,msplora-1,msplora-2,msplora-4,msplora-equal,msplora-rising,msplora-2-groups,msplora-ends,msplora-stages
+      rows+=,msplora-owner,msplora-all,lora,lora-r5,lora-all
+      settings+=(--reference msplora)
+      ;;
+    effects)
+      rows=lora,lora-r1,lora-r2,lora-r64,rslora-r64,dora,pissa,aslora,aslora-unmerged,prilora,prilora-unpruned,prilora-level
+      rows+=,gelora,flatlora,flatlora-still,xgblora,xgblora-2,xgblora-8,lorta-r2,ttlora-r2,none
+      ;;
+    parameters) rows=lora,msplora,aslora,lorta,ttlora,glora,vera ;;
+  esac
+  rows=${METHODS:-$rows}
+  if [ -n "$rows" ]; then settings+=(--methods "$rows"); fi
+}
+
 run_study() {
-  local study=$1 base task mode=equal-rank
+  local study=$1 base task kind directory
   studies | grep -qx -- "$study" || fail "no study \`$study\`; there are $(studies | paste -sd ' ')"
-  IFS=- read -r base task suffix <<< "$study"
-  if [ "$suffix" = parameters ]; then mode=equal-parameters; fi
+  IFS=- read -r base task kind <<< "$study"
+  directory=$output/$base-$task
   settings=()
   add_base "$base"
   add_task "$task"
-  if [ -n "${METHODS:-}" ]; then settings+=(--methods "$METHODS"); fi
-  "$program" compare recipes/evidence.yaml "${settings[@]}" --mode "$mode" --output "$output/$study" --threads "${THREADS:-1}" --resume
-  cp "$output/$study/compare.json" "$output/$study.json"
+  add_rows "$kind"
+  if [ "$kind" = parameters ]; then
+    settings+=(--mode equal-parameters)
+    directory=$output/$study  # ranks differ
+  fi
+  "$program" compare recipes/evidence.yaml "${settings[@]}" --output "$directory" --threads "${THREADS:-1}" --resume
+  cp "$directory/compare.json" "$output/$study.json"
 }
 
 if [ "${1:-}" = --list ]; then

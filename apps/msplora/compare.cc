@@ -93,7 +93,9 @@ void compare(const CompareArguments& arguments, const CommonOptions& common) {
                                      {.resume = arguments.resume});
   const ComparisonPlan& plan = run.plan;
   const size_t rates = std::max<size_t>(1, plan.rates.size());
-  size_t planned = plan.methods.size() * (rates + static_cast<size_t>(plan.options.seeds) - 1);
+  const auto seeds = static_cast<size_t>(plan.options.seeds),
+             choosing = static_cast<size_t>(plan.choosing_seeds());
+  size_t planned = plan.methods.size() * (rates * choosing + seeds - choosing);
   size_t done = 0;
   const auto train_one = [](const PlannedRun& planned) { return train_planned(planned, train_in_child); };
   Comparison comparison =

@@ -208,7 +208,9 @@ std::string comparison_document(const ComparisonPlan& plan, const Comparison& co
       options.mode, options.seeds, options.seeds == 1 ? "" : "s");
   if (!plan.rates.empty()) {
     const int64_t extensions = options.lr_grid_extensions;
-    text += fmt::format("Learning rates tried with seed 1, the best on the validation data taken: {}{}.\n",
+    const int64_t seeds = plan.choosing_seeds();
+    text += fmt::format("Learning rates tried with {}, the best on the validation data taken: {}{}.\n",
+                        seeds == 1 ? std::string("seed 1") : fmt::format("seeds 1 to {}", seeds),
                         fmt::join(plan.rates, ", "),
                         extensions > 0 ? ", and beyond these while the outermost was the best" : "");
   }

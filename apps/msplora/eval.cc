@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -11,6 +13,8 @@
 #include "model_arguments.h"
 #include "msplora/core/log.h"
 #include "msplora/core/progress.h"
+#include "msplora/metrics/significance.h"
+#include "msplora/runs/landscape.h"
 #include "msplora/tasks/evaluator.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
@@ -23,6 +27,7 @@ struct EvalArguments {
   ModelArguments model;
   DataArguments data;
   bool ablate_levels = false;
+  bool landscape = false;
 };
 
 Evaluation evaluate_file(const std::string& file, TunedModel& tuned, const DataArguments& arguments) {
@@ -62,8 +67,53 @@ nlohmann::ordered_json ablation_json(const std::vector<LevelAblation>& ablations
   return json;
 }
 
+Landscape landscape_of(const std::string& file, TunedModel& tuned, const EvalArguments& arguments) {
+  const TaskRows rows = read_task_rows(tuned, file, merged_data_config(tuned.facts.data, arguments.data),
+                                       arguments.data.max_length);
+  LandscapeOptions options;
+  options.batch_tokens = arguments.data.batch_tokens;
+  return measure_landscape(*tuned.model, *tuned.adapter, *rows.task, all_of(rows.encoded.examples), options);
+}
+
+/// How much of a gradient a step along a change with this cosine misses.
+double missed_share(double cosine) {
+  return std::sqrt(std::max(0.0, 1.0 - cosine * cosine));
+}
+
+std::string landscape_text(const Landscape& landscape) {
+  std::string text = fmt::format("  loss {:.4f}; with noise on the adapted weights:\n", landscape.loss);
+  for (const Landscape::Around& around : landscape.around) {
+    text += fmt::format("    {:>4.0f} % of a row: {:+.4f} ± {:.4f}, uphill with a tenth of it {:+.4f}\n",
+                        100 * around.strength, mean_of(around.random) - landscape.loss,
+                        sample_deviation(around.random), around.uphill - landscape.loss);
+  }
+  if (landscape.plain_cosine) {
+    text += fmt::format("  of the gradient of the weights a step of the factors misses {:.1f} %",
+                        100 * missed_share(*landscape.plain_cosine));
+    if (landscape.nearest_cosine)
+      text += fmt::format(", the nearest one {:.1f} %", 100 * missed_share(*landscape.nearest_cosine));
+    text += "\n";
+  }
+  return text;
+}
+
+nlohmann::ordered_json landscape_json(const Landscape& landscape) {
+  nlohmann::ordered_json around = nlohmann::ordered_json::array();
+  for (const Landscape::Around& one : landscape.around)
+    around.push_back({{"strength", one.strength}, {"random", one.random}, {"uphill", one.uphill}});
+  nlohmann::ordered_json json = {{"loss", landscape.loss},
+                                 {"targets", landscape.targets},
+                                 {"around", around},
+                                 {"gradient_norm", landscape.gradient_norm}};
+  if (landscape.plain_cosine) json["plain_cosine"] = *landscape.plain_cosine;
+  if (landscape.nearest_cosine) json["nearest_cosine"] = *landscape.nearest_cosine;
+  return json;
+}
+
 void eval(const EvalArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
+  if (arguments.landscape && arguments.model.adapter.empty())
+    throw Error(ErrorCode::kUsage, "--landscape", "there is no adapter", "--adapter names one");
   TunedModel tuned = open_tuned(arguments.model, common);
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const std::string& file : arguments.data.files) {
@@ -77,6 +127,11 @@ void eval(const EvalArguments& arguments, const CommonOptions& common) {
       ablations = ablate_levels(tuned, [&] { return evaluate_file(file, tuned, arguments.data); });
       result["without"] = ablation_json(ablations);
     }
+    std::optional<Landscape> landscape;
+    if (arguments.landscape) {
+      landscape = landscape_of(file, tuned, arguments);
+      result["landscape"] = landscape_json(*landscape);
+    }
     result["seconds"] = evaluation.seconds;
     result["tokens_per_second"] =
         evaluation.seconds > 0 ? static_cast<double>(evaluation.tokens) / evaluation.seconds : 0.0;
@@ -84,6 +139,7 @@ void eval(const EvalArguments& arguments, const CommonOptions& common) {
       std::cout << fmt::format("{}: {}  ({} examples, {:.1f} s)\n", file, format_metrics(evaluation),
                                evaluation.examples, evaluation.seconds);
       std::cout << ablation_text(ablations, evaluation);
+      if (landscape) std::cout << landscape_text(*landscape);
       if (tuned.labels) std::cout << class_report_text(evaluation, tuned.labels->names());
       if (!evaluation.note.empty()) std::cout << "  " << printable(evaluation.note) << "\n";
     }
@@ -107,6 +163,10 @@ Command add_eval(CLI::App& program, CommonOptions& common) {
   add_data_arguments(*command, arguments->data, /*with_labels=*/true);
   command->add_flag("--ablate-levels", arguments->ablate_levels,
                     "Also score the adapter with each of its levels left out");
+  command->add_flag(
+      "--landscape", arguments->landscape,
+      "Also the loss around the adapted weights (noise, uphill), and how much of their gradient "
+      "the adapter's factors can follow");
   add_common(*command, common);
   return {command, [arguments, &common] { eval(*arguments, common); }};
 }

@@ -49,11 +49,21 @@ void check_levels(const AdapterConfig& config, const std::vector<int64_t>& ranks
     errors.add("adapter.levels", fmt::format("{}, but ranks has {} entries", config.levels, levels),
                "give one of the two");
   }
-  if (!std::is_sorted(ranks.rbegin(), ranks.rend())) {
-    std::vector<int64_t> sorted = ranks;
-    std::sort(sorted.rbegin(), sorted.rend());
-    errors.add("adapter.ranks", fmt::format("[{}] must not rise from level to level", fmt::join(ranks, ", ")),
-               fmt::format("[{}]; alphas and dropouts follow the same order", fmt::join(sorted, ", ")));
+}
+
+/// Every layer has its group, and the number of groups is said once.
+void check_groups(const PlanInput& input, ErrorList& errors) {
+  const AdapterConfig& config = input.config;
+  if (config.layer_groups.empty()) return;
+  int64_t layers = input.num_layers;
+  for (const Site& site : input.sites) layers = std::max(layers, site.layer + 1);
+  const auto count = static_cast<int64_t>(config.layer_groups.size());
+  if (count != layers) {
+    errors.add("adapter.layer_groups", fmt::format("has {} entr{}, but the model has {} layers", count,
+                                                   count == 1 ? "y" : "ies", layers));
+  }
+  if (config.mid_groups != AdapterConfig().mid_groups) {
+    errors.add("adapter.mid_groups", "adapter.layer_groups says which layers share", "give one of the two");
   }
 }
 
@@ -80,7 +90,8 @@ LowRankLayout msplora_layout(const AdapterConfig& config, const std::vector<Site
                              int64_t num_layers) {
   const std::vector<int64_t> ranks = level_ranks(config);
   LowRankLayout layout;
-  layout.plan = pyramid_plan(sites, num_layers, static_cast<int64_t>(ranks.size()), config.mid_groups);
+  layout.plan = pyramid_plan(sites, num_layers, static_cast<int64_t>(ranks.size()), config.mid_groups,
+                             config.layer_groups);
   layout.plan.owner_only = config.sharing == "owner_only";
   for (const ShareGroup& group : layout.plan.groups) {
     const auto level = static_cast<size_t>(group.level);
@@ -100,6 +111,7 @@ std::vector<TensorSpec> msplora_tensors(const PlanInput& input, ErrorList& error
   const size_t problems = errors.size();
   check_levels(config, ranks, errors);
   check_counts(config, ranks.size(), errors);
+  check_groups(input, errors);
   if (input.check_ranks && !ranks.empty()) {
     const int64_t largest = *std::max_element(ranks.begin(), ranks.end());
     check_rank(config.ranks.empty() ? "adapter.rank" : "adapter.ranks", largest, input.sites, errors);

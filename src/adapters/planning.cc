@@ -42,6 +42,7 @@ AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& 
     config.alphas = defaults.alphas;
     config.dropouts = defaults.dropouts;
     config.mid_groups = defaults.mid_groups;
+    config.layer_groups = defaults.layer_groups;
     config.sharing = defaults.sharing;
     config.stagewise = defaults.stagewise;
     config.stage_fractions = defaults.stage_fractions;

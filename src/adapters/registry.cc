@@ -53,6 +53,7 @@ void check_family_options(const Method& method, const AdapterConfig& config, Err
   foreign(!config.ranks.empty() && !knows.levels, "ranks", "msplora");
   foreign(!config.alphas.empty() && !knows.levels, "alphas", "msplora");
   foreign(!config.dropouts.empty() && !knows.levels, "dropouts", "msplora");
+  foreign(!config.layer_groups.empty() && !knows.levels, "layer_groups", "msplora");
   foreign(config.stagewise && !knows.levels, "stagewise", "msplora");
   foreign(!config.stage_fractions.empty() && !knows.levels, "stage_fractions", "msplora");
   foreign(!config.rank_pattern.empty() && !knows.patterns, "rank_pattern", "lora");

@@ -23,13 +23,6 @@ std::string stack_name(const Site& site) {
   return fmt::format("{}*{}", site.path.substr(0, at), site.path.substr(at + digits.size()));
 }
 
-/// Which group of its stack a layer belongs to at a level.
-int64_t group_index(int64_t layer, int64_t level, int64_t levels, int64_t num_layers, int64_t mid_groups) {
-  if (level == 0 || layer < 0) return 0;
-  if (level == levels - 1) return layer;
-  return std::min(mid_groups, num_layers) * layer / num_layers;
-}
-
 SharePlan plan_from_keys(const std::vector<Site>& sites, int64_t levels,
                          const std::vector<std::vector<std::string>>& keys) {
   std::map<std::pair<int64_t, std::string>, ShareGroup> found;
@@ -77,16 +70,21 @@ SharePlan separate_plan(const std::vector<Site>& sites) {
   return plan_from_keys(sites, 1, keys);
 }
 
-SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels,
-                       int64_t mid_groups) {
+SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels, int64_t mid_groups,
+                       const std::vector<int64_t>& layer_groups) {
   for (const Site& site : sites) num_layers = std::max(num_layers, site.layer + 1);
+  const auto group_at = [&](int64_t layer, int64_t level) {
+    if (level == 0 || layer < 0) return int64_t{0};
+    if (level == levels - 1) return layer;
+    return layer_groups.empty() ? std::min(mid_groups, num_layers) * layer / num_layers
+                                : layer_groups.at(static_cast<size_t>(layer));
+  };
   std::vector<std::vector<std::string>> keys;
   for (const Site& site : sites) {
     const std::string stack = stack_key(site);
     std::vector<std::string> of_site;
     for (int64_t level = 0; level < levels; ++level) {
-      const int64_t group = group_index(site.layer, level, levels, num_layers, mid_groups);
-      of_site.push_back(fmt::format("{} {}", stack, group));
+      of_site.push_back(fmt::format("{} {}", stack, group_at(site.layer, level)));
     }
     keys.push_back(std::move(of_site));
   }

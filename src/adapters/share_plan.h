@@ -39,9 +39,10 @@ SharePlan separate_plan(const std::vector<Site>& sites);
 
 /// The pyramid of MSPLoRA (arXiv 2503.21838). Only sites of one stack share: the same path up to the layer
 /// index, and the same shape. Level 0 is shared by the whole stack; the last level (of two or more) belongs
-/// to each layer alone; between them layer l of the model's L lies in group floor(mid_groups * l / L). The
-/// owner of a group is its smallest targeted layer, so layers_to_transform may leave out any layer.
-SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels,
-                       int64_t mid_groups);
+/// to each layer alone; between them layer l of the model's L lies in group floor(mid_groups * l / L), or in
+/// that of `layer_groups`, which then has an entry for every layer. The owner of a group is its smallest
+/// targeted layer, so layers_to_transform may leave out any layer.
+SharePlan pyramid_plan(const std::vector<Site>& sites, int64_t num_layers, int64_t levels, int64_t mid_groups,
+                       const std::vector<int64_t>& layer_groups = {});
 
 }  // namespace msplora::detail

@@ -129,8 +129,6 @@ std::string fewer_ranks_recipe(const AdapterAnalysis& analysis, const AdapterCon
       ranks[k] = std::min(ranks[k], now[k]);
       kept.push_back(k);
     }
-    // They must not rise from level to level.
-    for (size_t k = ranks.size() - 1; k > 0; --k) ranks[k - 1] = std::max(ranks[k - 1], ranks[k]);
     return ranks == now ? std::string() : levels_recipe(analysis, config, ranks, kept);
   }
   const bool has_one_rank =

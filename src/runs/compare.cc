@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,44 +27,46 @@ int64_t directory_bytes(const fs::path& directory) {
   return bytes;
 }
 
-/// The runs that chose a method's rate, by rate; null for one that failed.
-using RunsByRate = std::map<double, const RunOutcome*>;
+/// How good a method's rates are on the validation data, larger is better: the mean of the runs. Unset where
+/// one failed.
+using RateScores = std::map<double, std::optional<double>>;
 
-RunsByRate runs_by_rate(const std::vector<RunOutcome>& grid, const std::string& method) {
-  RunsByRate runs;
+RateScores rate_scores(const std::vector<RunOutcome>& grid, const std::string& method) {
+  std::map<double, std::vector<double>> found;
+  std::set<double> failed;
   for (const RunOutcome& run : grid) {
     if (run.method != method) continue;
-    const bool counts = run.error.empty() && run.validation && std::isfinite(*run.validation);
-    runs[run.lr] = counts ? &run : nullptr;
+    std::vector<double>& scores = found[run.lr];
+    if (run.error.empty() && run.validation && std::isfinite(*run.validation)) {
+      scores.push_back(smaller_is_better(run.metric) ? -*run.validation : *run.validation);
+    } else {
+      failed.insert(run.lr);
+    }
   }
-  return runs;
+  RateScores scores;
+  for (const auto& [rate, values] : found)
+    scores[rate] = failed.contains(rate) ? std::nullopt : std::optional(mean_of(values));
+  return scores;
 }
 
-bool is_better(const RunOutcome& run, const RunOutcome& other) {
-  return smaller_is_better(run.metric) ? *run.validation < *other.validation
-                                       : *run.validation > *other.validation;
-}
-
-/// The rate with the best validation score; of equals the smaller rate.
-std::optional<double> best_rate(const RunsByRate& runs) {
-  const RunOutcome* best = nullptr;
-  for (const auto& [rate, run] : runs) {
-    if (run != nullptr && (best == nullptr || is_better(*run, *best))) best = run;
+/// The rate with the best score; of equals the smaller rate.
+std::optional<double> best_rate(const RateScores& scores) {
+  std::optional<double> best;
+  for (const auto& [rate, score] : scores) {
+    if (score && (!best || *score > *scores.at(*best))) best = rate;
   }
-  return best == nullptr ? std::nullopt : std::optional<double>(best->lr);
+  return best;
 }
 
 enum class Edge { kNone, kLower, kUpper };
 
 /// Where a better rate than `best` may lie beyond those tried. A rate that equals its neighbour promises
 /// nothing.
-Edge edge_of(const RunsByRate& runs, double best) {
-  if (runs.size() < 2) return Edge::kNone;
-  const auto beats = [&](const RunOutcome* next) {
-    return next == nullptr || is_better(*runs.at(best), *next);
-  };
-  if (best == runs.begin()->first && beats(std::next(runs.begin())->second)) return Edge::kLower;
-  if (best == runs.rbegin()->first && beats(std::next(runs.rbegin())->second)) return Edge::kUpper;
+Edge edge_of(const RateScores& scores, double best) {
+  if (scores.size() < 2) return Edge::kNone;
+  const auto beats = [&](const std::optional<double>& next) { return !next || *scores.at(best) > *next; };
+  if (best == scores.begin()->first && beats(std::next(scores.begin())->second)) return Edge::kLower;
+  if (best == scores.rbegin()->first && beats(std::next(scores.rbegin())->second)) return Edge::kUpper;
   return Edge::kNone;
 }
 
@@ -93,7 +96,7 @@ class ComparisonProgress {
     for (const double rate : rates) try_rate(index, rate, is_choice);
     for (int64_t i = 0; is_choice && i < plan_.options.lr_grid_extensions; ++i) {
       const ComparisonRow& row = comparison_.rows[index];
-      const Edge edge = row.lr ? edge_of(runs_of(index), *row.lr) : Edge::kNone;
+      const Edge edge = row.lr ? edge_of(scores_of(index), *row.lr) : Edge::kNone;
       if (edge == Edge::kNone) return;
       const bool above = edge == Edge::kUpper;
       rates.insert(above ? rates.end() : rates.begin(), *rate_beyond(rates, above));
@@ -111,20 +114,24 @@ class ComparisonProgress {
   Comparison take() { return std::move(comparison_); }
 
  private:
-  RunsByRate runs_of(size_t index) const {
-    return runs_by_rate(comparison_.grid, plan_.methods[index].method);
+  RateScores scores_of(size_t index) const {
+    return rate_scores(comparison_.grid, plan_.methods[index].method);
   }
 
   void try_rate(size_t index, double rate, bool is_choice) {
+    for (int64_t seed = 1; seed <= plan_.choosing_seeds(); ++seed) try_once(index, rate, seed, is_choice);
+  }
+
+  void try_once(size_t index, double rate, int64_t seed, bool is_choice) {
     const PlannedMethod& method = plan_.methods[index];
     ComparisonRow& row = comparison_.rows[index];
-    comparison_.grid.push_back(run_once_(plan_.run(method, rate, 1)));
+    comparison_.grid.push_back(run_once_(plan_.run(method, rate, seed)));
     RunOutcome& outcome = comparison_.grid.back();
     if (is_choice && outcome.error.empty() && !outcome.validation) {
       outcome.error = "there is no validation score to choose a learning rate by";
     }
-    row.lr = is_choice ? best_rate(runs_of(index)) : rate;
-    row.is_at_edge = is_choice && row.lr && edge_of(runs_of(index), *row.lr) != Edge::kNone;
+    row.lr = is_choice ? best_rate(scores_of(index)) : rate;
+    row.is_at_edge = is_choice && row.lr && edge_of(scores_of(index), *row.lr) != Edge::kNone;
     row.runs.clear();
     for (const RunOutcome& run : comparison_.grid) {
       // A method whose runs all failed shows its failures.
@@ -234,7 +241,7 @@ Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
                           const std::function<void(const Comparison&, const RunOutcome&)>& on_change) {
   ComparisonProgress progress(plan, run_once, on_change);
   for (size_t i = 0; i < plan.methods.size(); ++i) progress.try_rates(i);
-  for (int64_t seed = 2; seed <= plan.options.seeds; ++seed) {
+  for (int64_t seed = plan.choosing_seeds() + 1; seed <= plan.options.seeds; ++seed) {
     for (size_t i = 0; i < plan.methods.size(); ++i) progress.repeat(i, seed);
   }
   return progress.take();

@@ -107,6 +107,7 @@ SavedComparison comparison_from_json(const Json& json) {
   saved.plan.options.seeds = json.at("seeds");
   saved.plan.reference_parameters = json.at("reference_parameters");
   saved.plan.options.lr_grid_extensions = json.value("lr_grid_extensions", int64_t{0});
+  saved.plan.options.lr_seeds = json.value("lr_seeds", int64_t{1});
   saved.plan.rates = json.at("lr_grid").get<std::vector<double>>();
   saved.comparison.metric = json.at("metric");
   saved.comparison.is_test = json.at("measured_on") == "test";
@@ -158,6 +159,7 @@ Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison
           {"seeds", plan.options.seeds},
           {"lr_grid", plan.rates},
           {"lr_grid_extensions", plan.options.lr_grid_extensions},
+          {"lr_seeds", plan.options.lr_seeds},
           {"metric", comparison.metric},
           {"measured_on", comparison.is_test ? "test" : "validation"},
           {"rows", std::move(rows)},

@@ -156,9 +156,8 @@ Prediction predict(TunedModel& tuned, const std::map<std::string, std::string>& 
   return predict(*task, *tuned.model, all_of(encoded.examples)).front();
 }
 
-Evaluation evaluate(TunedModel& tuned, const fs::path& file, const DataConfig& columns, int64_t max_length,
-                    int64_t batch_tokens, const EvaluationProgress& progress,
-                    std::vector<std::string>* notes) {
+TaskRows read_task_rows(const TunedModel& tuned, const fs::path& file, const DataConfig& columns,
+                        int64_t max_length, std::vector<std::string>* notes) {
   std::vector<std::string> metrics;
   Dataset data;
   if (columns.glue_task) {
@@ -171,11 +170,19 @@ Evaluation evaluate(TunedModel& tuned, const fs::path& file, const DataConfig& c
       if (notes != nullptr && note.ends_with("between fields (recognised)")) notes->push_back(note);
     }
   }
-  const auto task = tuned.task(max_length, std::move(metrics));
-  const EncodedDataset encoded = task->encode(data);
-  if (notes != nullptr && (encoded.summary.truncated_examples > 0 || !encoded.summary.unknown.note().empty()))
-    notes->push_back(fmt::format("{}: {}", file.string(), encoded.summary.text()));
-  return Evaluator(*task, *tuned.model, all_of(encoded.examples), batch_tokens).run(progress);
+  TaskRows rows{tuned.task(max_length, std::move(metrics)), {}};
+  rows.encoded = rows.task->encode(data);
+  const EncodeSummary& summary = rows.encoded.summary;
+  if (notes != nullptr && (summary.truncated_examples > 0 || !summary.unknown.note().empty()))
+    notes->push_back(fmt::format("{}: {}", file.string(), summary.text()));
+  return rows;
+}
+
+Evaluation evaluate(TunedModel& tuned, const fs::path& file, const DataConfig& columns, int64_t max_length,
+                    int64_t batch_tokens, const EvaluationProgress& progress,
+                    std::vector<std::string>* notes) {
+  const TaskRows rows = read_task_rows(tuned, file, columns, max_length, notes);
+  return Evaluator(*rows.task, *tuned.model, all_of(rows.encoded.examples), batch_tokens).run(progress);
 }
 
 std::vector<LevelAblation> ablate_levels(TunedModel& tuned, const std::function<Evaluation()>& score) {

@@ -392,6 +392,8 @@ TEST(AdapterErrors, AllAtOnce) {
   FakeModel model;
   AdapterConfig config;
   config.ranks = {4, 8};
+  config.layer_groups = {0};
+  config.mid_groups = 2;
   config.alphas = {1, 2, 3};
   config.dropouts = {0.1};
   config.bias = "some";
@@ -406,7 +408,8 @@ TEST(AdapterErrors, AllAtOnce) {
   EXPECT_THAT(text, HasSubstr("adapter.modules_to_save: `poolerr` matches no module"));
   config.bias = "none";
   const std::string rest = error_text([&] { create_adapter(config, model.target(), 1); });
-  EXPECT_THAT(rest, HasSubstr("adapter.ranks: [4, 8] must not rise from level to level ([8, 4]"));
+  EXPECT_THAT(rest, HasSubstr("adapter.layer_groups: has 1 entry, but the model has"));
+  EXPECT_THAT(rest, HasSubstr("adapter.mid_groups: adapter.layer_groups says which layers share"));
   EXPECT_THAT(rest, HasSubstr("adapter.alphas: has 3 entries, but there are 2 levels"));
   EXPECT_THAT(rest, HasSubstr("adapter.dropouts: has 1 entry, but there are 2 levels"));
   EXPECT_THAT(rest, HasSubstr("adapter.rank_pattern: belongs to method lora"));

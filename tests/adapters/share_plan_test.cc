@@ -98,6 +98,18 @@ TEST(SharePlan, FewerLayersThanGroups) {
   EXPECT_EQ(detail::pyramid_plan(sites, 2, 3, INT64_MAX).groups.size(), 5u);
 }
 
+TEST(SharePlan, GroupsOfLayersMayBeGiven) {
+  const auto sites = only(testing::llama_sites(6, 8), {"q_proj"});
+  const auto plan = detail::pyramid_plan(sites, 6, 3, 3, {7, 0, 7, 0, 2, 7});
+  EXPECT_THAT(plan.owner_layers(sites)[1], ElementsAre(0, 1, 4));
+  const auto mid = [&](size_t site) { return plan.group_of[site][1]; };
+  EXPECT_EQ(mid(0), mid(2));
+  EXPECT_EQ(mid(0), mid(5));
+  EXPECT_EQ(mid(1), mid(3));
+  EXPECT_NE(mid(0), mid(1));
+  EXPECT_NE(mid(3), mid(4));
+}
+
 TEST(SharePlan, NamesShapesAndStacksDoNotMix) {
   const auto layers = [](const std::string& stack, const std::string& name, int64_t in) {
     std::vector<Site> sites;

@@ -84,6 +84,18 @@ perl -MJSON::PP -e '
 expect 0 "without mid:" -- "$MSPLORA" eval --model "$model" --adapter run/adapter-native --data "$data/test.tsv" --ablate-levels
 expect 2 "has no levels" "adapter-native" -- "$MSPLORA" eval --model "$model" --adapter run/adapter --data "$data/test.tsv" --ablate-levels
 
+# eval --landscape: the loss is that of the adapter, which stays in use for the next file.
+"$MSPLORA" eval --model "$model" --adapter run/adapter-native --data "$data/test.tsv" "$data/test.tsv" --landscape --json > around.json
+perl -MJSON::PP -0777 -ne '
+  my ($first, $second) = @{decode_json($_)->{results}};
+  exit 1 unless abs($first->{landscape}{loss} - $first->{metrics}{loss}) < 1e-5;
+  exit 2 unless $first->{metrics}{loss} == $second->{metrics}{loss};
+  exit 3 unless @{$first->{landscape}{around}} == 3 && $first->{landscape}{around}[0]{uphill} > $first->{landscape}{loss};
+  exit 4 unless $first->{landscape}{plain_cosine} > 0 && $first->{landscape}{plain_cosine} < 1;
+' around.json || fail "the landscape is wrong ($?)"
+expect 0 "uphill with a tenth of it" "a step of the factors misses" -- "$MSPLORA" eval --model "$model" --adapter run/adapter --data "$data/test.tsv" --landscape
+expect 2 "there is no adapter" -- "$MSPLORA" eval --model "$model" --data "$data/test.tsv" --landscape
+
 # Runs of one name are told apart by the folders above them.
 mkdir -p first/same second/same
 cp -r run/. first/same/ && cp -r run/. second/same/

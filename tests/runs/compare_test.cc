@@ -365,6 +365,25 @@ TEST(Compare, AGridGrowsWhileItsOutermostRateIsTheBest) {
   EXPECT_TRUE(run_comparison(plan_of(recipe), scored(best_near)).rows[0].is_at_edge);
 }
 
+TEST(Compare, SeveralSeedsMayChooseTheRate) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"lora"};
+  recipe.compare.lr_grid = {1e-4, 1e-3, 1e-2};
+  recipe.compare.lr_seeds = 2;
+  recipe.compare.seeds = 3;
+  std::vector<std::string> order;
+  const auto lucky_once = [](const PlannedRun& run) {
+    if (run.lr == 1e-2) return run.seed == 1 ? 0.95 : 0.5;  // diverges with the next seed
+    return run.lr == 1e-3 ? 0.8 : 0.7;
+  };
+  const Comparison comparison = run_comparison(plan_of(recipe), scored(lucky_once, &order));
+  EXPECT_THAT(order, ElementsAre("lora/lr-0.0001-seed-1", "lora/lr-0.0001-seed-2", "lora/lr-0.001-seed-1",
+                                 "lora/lr-0.001-seed-2", "lora/lr-0.01-seed-1", "lora/lr-0.01-seed-2",
+                                 "lora/lr-0.001-seed-3"));
+  EXPECT_EQ(comparison.rows[0].lr, 1e-3);
+  EXPECT_EQ(comparison.rows[0].runs.size(), 3u);
+}
+
 TEST(Compare, RatesBeyondAGridFollowItsPattern) {
   EXPECT_EQ(rate_beyond({1e-4, 3e-4, 1e-3}, /*above=*/true), 3e-3);
   EXPECT_EQ(rate_beyond({1e-4, 3e-4, 1e-3}, /*above=*/false), 3e-5);

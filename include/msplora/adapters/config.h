@@ -41,6 +41,7 @@ struct AdapterConfig {
   std::vector<double> alphas;
   std::vector<double> dropouts;
   int64_t mid_groups = 3;
+  std::vector<int64_t> layer_groups;
   std::string sharing = "published";
   bool stagewise = false;
   std::vector<double> stage_fractions;
@@ -84,8 +85,7 @@ struct AdapterConfig {
         "target_modules", target_modules,
         "Module names (path suffixes) to adapt; the single entry `all-linear` takes every linear layer but "
         "heads, output layers and tables of words. Empty: those of the model's family: query and value "
-        "(BERT, "
-        "RoBERTa), q_proj and v_proj (Llama, Mistral, Qwen)");
+        "(BERT, RoBERTa), q_proj and v_proj (Llama, Mistral, Qwen)");
     visitor("target_modules_regex", target_modules_regex,
             "Regular expression over the full module path, instead of target_modules");
     visitor("exclude_modules", exclude_modules, "Module names (path suffixes) never adapted");
@@ -110,13 +110,17 @@ struct AdapterConfig {
             "LoRA+: learning rate of B as a multiple of that of A (lora, msplora, aslora, prilora)",
             above(0));
     visitor("levels", levels, "msplora: number of levels; ranks halve from level to level", at_least(1));
-    visitor("ranks", ranks, "msplora: the rank of each level, largest first, instead of rank and levels",
+    visitor("ranks", ranks, "msplora: the rank of each level, global first, instead of rank and levels",
             at_least(1));
     visitor("alphas", alphas, "msplora: alpha of each level, instead of alpha", above(0));
     visitor("dropouts", dropouts, "msplora: dropout of each level, instead of dropout",
             probability_below_one());
     visitor("mid_groups", mid_groups, "msplora: groups of consecutive layers that share a mid level",
             at_least(1));
+    visitor("layer_groups", layer_groups,
+            "msplora: the group at mid levels of every layer of the model, first to last, instead of "
+            "mid_groups: layers of one number share",
+            at_least(0));
     visitor("sharing", sharing,
             "msplora: `published` applies a shared factor in every layer of its scope, "
             "`owner_only` in the layer that owns it (as the authors' released code behaves)",

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -24,6 +25,7 @@ struct CompareOptions {
   int64_t seeds = 3;
   std::vector<double> lr_grid;
   int64_t lr_grid_extensions = 0;
+  int64_t lr_seeds = 1;
   std::string mode = "equal-rank";
   std::string reference = "lora";
   std::map<std::string, std::vector<std::string>> settings;
@@ -33,16 +35,17 @@ struct CompareOptions {
   void visit(Visitor&& visitor) {
     visitor("methods", methods, "Methods and variants to compare; the single entry `all` takes every one");
     visitor("seeds", seeds, "Runs of each method, with the seeds 1, 2, ...", at_least(1));
-    visitor(
-        "lr_grid", lr_grid,
-        "Learning rates tried by every method with seed 1; the best on the validation data is used. Empty: "
-        "train.lr",
-        above(0));
+    visitor("lr_grid", lr_grid,
+            "Learning rates tried by every method; the best on the validation data is used. Empty: train.lr",
+            above(0));
     visitor(
         "lr_grid_extensions", lr_grid_extensions,
         "Rates beyond `lr_grid` that a method may try, one after another, while the outermost rate it has "
         "tried is its best",
         at_least(0));
+    visitor("lr_seeds", lr_seeds,
+            "Seeds that every rate is tried with (1, 2, ...); of more than one the mean score decides",
+            at_least(1));
     visitor(
         "mode", mode,
         "`equal-rank` takes the ranks as they stand; `equal-parameters` gives every method the rank whose "
@@ -105,6 +108,8 @@ struct ComparisonPlan {
   /// The learning rates that a method tries, ascending; at least one. compare.lr_grid_extensions may add
   /// some.
   std::vector<double> rates_of(const PlannedMethod& method) const;
+  /// How many seeds, from 1 on, every rate is tried with.
+  int64_t choosing_seeds() const { return std::min(options.lr_seeds, options.seeds); }
   PlannedRun run(const PlannedMethod& method, double rate, int64_t seed) const;
 };
 
@@ -203,9 +208,9 @@ struct Comparison {
   std::vector<RunOutcome> grid;  // the runs that chose the rates, in order
 };
 
-/// Runs the plan: first every rate of the grid (and what extends it) with seed 1 for every method, then the
-/// other seeds at the rates chosen. The run of the chosen rate counts as the run of seed 1. `on_change` sees
-/// the state after every run.
+/// Runs the plan: first every rate of the grid (and what extends it) with the seeds that choose, for every
+/// method, then the other seeds at the rates chosen. The runs of the chosen rate count as those of their
+/// seeds. `on_change` sees the state after every run.
 Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
                           const std::function<void(const Comparison&, const RunOutcome&)>& on_change = {});
 

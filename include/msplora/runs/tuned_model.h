@@ -59,8 +59,17 @@ TunedModel open_tuned(const std::filesystem::path& model, const std::filesystem:
 /// What the model says of one row: {"text": ...}, and {"text_pair": ...} where the task reads pairs.
 Prediction predict(TunedModel& tuned, const std::map<std::string, std::string>& row);
 
-/// Evaluates on a labelled file, read as `columns` say (usually tuned.facts.data). `note` gets what people
-/// should know of the reading: texts that were cut, a delimiter that was recognised.
+/// A labelled file as the task of a model sees it.
+struct TaskRows {
+  std::unique_ptr<Task> task;
+  EncodedDataset encoded;
+};
+/// Reads one as `columns` say (usually tuned.facts.data). `notes` gets what people should know of the
+/// reading: texts that were cut, a delimiter that was recognised.
+TaskRows read_task_rows(const TunedModel& tuned, const std::filesystem::path& file, const DataConfig& columns,
+                        int64_t max_length = 0, std::vector<std::string>* notes = nullptr);
+
+/// Evaluates on a labelled file, read as `columns` say (usually tuned.facts.data). `notes` as above.
 Evaluation evaluate(TunedModel& tuned, const std::filesystem::path& file, const DataConfig& columns,
                     int64_t max_length = 0, int64_t batch_tokens = 4096,
                     const EvaluationProgress& progress = {}, std::vector<std::string>* notes = nullptr);

@@ -7,7 +7,7 @@ constexpr int64_t kMidGroups = 2;
 
 /// Level 0 acts in every layer, the last in its own, the others in the group of their owner.
 std::set<std::string> published_scope(const TrainableTensor& tensor, const std::vector<Site>& sites,
-                                      int64_t levels, int64_t num_layers) {
+                                      int64_t levels, const std::vector<int64_t>& groups) {
   const Site* owner = nullptr;
   for (const Site& site : sites) {
     if (tensor.name.starts_with(site.path + ".")) owner = &site;
@@ -16,7 +16,8 @@ std::set<std::string> published_scope(const TrainableTensor& tensor, const std::
   if (owner == nullptr) return scope;
   for (const Site& site : sites) {
     if (stack_of(site) != stack_of(*owner)) continue;
-    const bool same_group = site.layer * kMidGroups / num_layers == owner->layer * kMidGroups / num_layers;
+    const auto group_of = [&](int64_t layer) { return layer < 0 ? 0 : groups[static_cast<size_t>(layer)]; };
+    const bool same_group = group_of(site.layer) == group_of(owner->layer);
     const bool acts = tensor.level == 0            ? true
                       : tensor.level == levels - 1 ? site.layer == owner->layer
                                                    : same_group;
@@ -48,14 +49,14 @@ MethodRow pyramid(const std::string& name, const std::vector<int64_t>& ranks) {
     return pyramid_count(sites, target.num_layers, ranks);
   };
   row.scope = [levels = row.config.levels](const TrainableTensor& tensor, const std::vector<Site>& sites) {
-    return published_scope(tensor, sites, levels, /*num_layers=*/4);
+    return published_scope(tensor, sites, levels, /*groups=*/{0, 0, 1, 1});
   };
   row.refused = {
       {[](AdapterConfig& config) { config.levels = 9; }, "adapter.levels"},
       {[](AdapterConfig& config) {
-         config.ranks = {2, 4};
+         config.layer_groups = {0, 1};
        },
-       "adapter.ranks"},
+       "adapter.layer_groups"},
       {[](AdapterConfig& config) { config.alphas = {1, 2, 3, 4, 5, 6}; }, "adapter.alphas"},
       {[](AdapterConfig& config) {
          config.rank_pattern = {{"query", 2}};
@@ -103,10 +104,24 @@ MethodRow msplora_all_shapes() {
   return row;
 }
 
+/// Layers that share are no neighbours, and ranks rise.
+MethodRow given_groups() {
+  MethodRow row = pyramid("msplora_given_groups", {1, 2, 4});
+  row.config.rank = 8;
+  row.config.ranks = {1, 2, 4};
+  row.config.mid_groups = AdapterConfig().mid_groups;
+  row.config.layer_groups = {0, 1, 1, 0};
+  row.scope = [](const TrainableTensor& tensor, const std::vector<Site>& sites) {
+    return published_scope(tensor, sites, /*levels=*/3, {0, 1, 1, 0});
+  };
+  row.refused.clear();
+  return row;
+}
+
 const RegisterRows msplora_rows({pyramid("msplora", {4, 2, 1}), pyramid("msplora_1_level", {4}),
                                  pyramid("msplora_2_levels", {4, 2}),
                                  pyramid("msplora_4_levels", {8, 4, 2, 1}), owner_only(), stagewise(),
-                                 uneven_stages(), msplora_all_shapes()});
+                                 uneven_stages(), given_groups(), msplora_all_shapes()});
 
 }  // namespace
 }  // namespace msplora::testing

@@ -1,0 +1,184 @@
+#!/usr/bin/env perl
+# What the adapters of a study of scripts/evidence.sh look like as matrices, and how the loss behaves around them.
+# Usage: evidence-analysis.pl collect OUTPUT STUDY FILE.csv [METHOD ...]   measures runs that FILE.csv does not hold yet
+#        evidence-analysis.pl table FILE.csv [NUMBER ...]                  its means ± sample standard deviations
+#
+# collect looks at the run of every seed at the chosen rate: `msplora analyze`, `msplora eval --ablate-levels` on the test data where
+# there are levels, and `msplora eval --landscape` on the validation data. MSPLORA names the program, THREADS (1) its threads.
+# FILE.csv has a line for each number: method,rate,seed,number,value.
+use strict;
+use warnings;
+use JSON::PP;
+
+my $program = $ENV{MSPLORA} // "build/release/bin/msplora";
+my $threads = $ENV{THREADS} // 1;
+
+sub fail { die "evidence-analysis: @_\n" }
+
+sub read_json {
+  my ($path) = @_;
+  open(my $in, "<", $path) or fail("$path: $!");
+  local $/;
+  return decode_json(<$in>);
+}
+
+# Runs the program and reads the JSON that it prints.
+sub ask {
+  my @command = ($program, @_, "--json", "--threads", $threads);
+  open(my $out, "-|", @command) or fail("$command[0]: $!");
+  local $/;
+  my $text = <$out>;
+  close($out) or fail("`@command` failed");
+  return decode_json($text);
+}
+
+sub mean {
+  my $sum = 0;
+  $sum += $_ for @_;
+  return $sum / @_;
+}
+
+# Numbers of `msplora analyze`: means over stacks (one for each module) or sites. What layers share is left out of their comparison.
+sub of_matrices {
+  my ($run) = @_;
+  my $adapter = ask("analyze", $run)->{adapters}[0];
+  my %found;
+  my $add = sub { my ($name, $value) = @_; push @{$found{$name}}, $value if defined $value };
+  for my $stack (@{$adapter->{stacks}}) {
+    my ($own) = reverse grep { !$_->{is_shared} } @{$stack->{cosines}};
+    my ($space) = grep { $_->{part} eq $own->{part} } @{$stack->{spaces}};
+    my ($whole) = grep { $_->{part} eq "whole" } @{$stack->{cosines}};
+    $add->("cosine of layers", $whole->{mean_absolute});
+    $add->("cosine of layers, own parts", $own->{mean_absolute});
+    $add->("cosine of layers, random", $own->{random});
+    $add->("phi of layers, own parts, outputs", $space->{mean_left});
+    $add->("phi of layers, own parts, inputs", $space->{mean_right});
+    $add->("phi of layers, random", $space->{random_left});
+  }
+  my @names = map { $_->{name} } @{$adapter->{levels}};
+  for my $site (@{$adapter->{sites}}) {
+    $add->("effective rank", $site->{whole}{effective_rank});
+    $add->("norm / norm of W0", $site->{base}{relative_norm});
+    $add->("amplification", $site->{base}{amplification});
+    next if @names < 2;
+    for my $level (@{$site->{levels}}) {
+      $add->("share of $names[$level->{level}]", $level->{share});
+      $add->("own energy of $names[$level->{level}]", $level->{own});
+    }
+    for my $pair (@{$site->{overlaps}}) {
+      my $of = "phi of $names[$pair->{first}] and $names[$pair->{second}]";
+      $add->("$of, outputs", $pair->{left}{phi});
+      $add->("$of, inputs", $pair->{right}{phi});
+      $add->("$of, random", $pair->{left}{random});
+    }
+  }
+  return map { [$_, mean(@{$found{$_}})] } sort keys %found;
+}
+
+# Data options and files of a run, from its recipe.
+sub evaluation_of {
+  my ($run) = @_;
+  open(my $in, "<", "$run/recipe.yaml") or fail("$run/recipe.yaml: $!");
+  my %file;
+  my ($section, $model) = ("", "");
+  while (<$in>) {
+    $section = $1 if /^(\w+):/;
+    $model = $1 if $section eq "model" && /^\s+path: "?(.*?)"?$/;
+    $file{$1} = $2 if $section eq "data" && /^\s+(validation|test): "?(.*?)"?$/;
+  }
+  return ($model, \%file);
+}
+
+sub of_scores {
+  my ($run) = @_;
+  my ($model, $file) = evaluation_of($run);
+  my @base = ("eval", "--model", $model, "--adapter", "$run/adapter-native");
+  my @found;
+  if (read_json("$run/adapter-native/adapter.json")->{config}{method} eq "msplora") {
+    my $result = ask(@base, "--data", $file->{test}, "--ablate-levels")->{results}[0];
+    my ($metric) = grep { $_ ne "loss" } sort keys %{$result->{metrics}};
+    for my $level (sort keys %{$result->{without}}) {
+      push @found, ["$metric without $level", $result->{without}{$level}{$metric} - $result->{metrics}{$metric}];
+    }
+  }
+  my $landscape = ask(@base, "--data", $file->{validation}, "--landscape")->{results}[0]{landscape};
+  push @found, ["validation loss", $landscape->{loss}];
+  for my $around (@{$landscape->{around}}) {
+    my $percent = sprintf("%g %%", 100 * $around->{strength});
+    push @found, ["loss, noise of $percent", mean(@{$around->{random}}) - $landscape->{loss}];
+    push @found, ["loss, uphill by a tenth of $percent", $around->{uphill} - $landscape->{loss}];
+  }
+  for my $step ("plain", "nearest") {
+    my $cosine = $landscape->{"${step}_cosine"};
+    my $rest = defined $cosine ? 1 - $cosine**2 : 0;
+    push @found, ["gradient missed by a $step step", $rest > 0 ? sqrt($rest) : 0] if defined $cosine;
+  }
+  return @found;
+}
+
+sub read_table {
+  my ($path) = @_;
+  my @lines;
+  open(my $in, "<", $path) or return;
+  while (<$in>) {
+    chomp;
+    next if $. == 1;
+    my ($method, $rate, $seed, $rest) = split(/,/, $_, 4);
+    my ($number, $value) = $rest =~ /^"(.*)",(.*)$/ or fail("$path:$.: cannot be read");
+    push @lines, [$method, $rate, $seed, $number, $value];
+  }
+  return @lines;
+}
+
+sub collect {
+  my ($output, $study, $path, @methods) = @_;
+  my %done = map { ("$_->[0],$_->[1],$_->[2]" => 1) } read_table($path);
+  my ($directory) = $study =~ /^([^-]+-[^-]+)/;
+  if (!-e $path) {
+    open(my $new, ">", $path) or fail("$path: $!");
+    print $new "method,rate,seed,number,value\n";
+  }
+  for my $row (@{read_json("$output/$study.json")->{rows}}) {
+    next if @methods && !grep { $_ eq $row->{method} } @methods;
+    for my $run (@{$row->{runs}}) {
+      next if $run->{error} || $done{"$run->{method},$run->{lr},$run->{seed}"};
+      my $where = "$output/$directory/runs/$run->{name}";
+      my @numbers = (of_matrices($where), of_scores($where));
+      open(my $out, ">>", $path) or fail("$path: $!");
+      printf $out "%s,%s,%s,\"%s\",%.6g\n", @$run{qw(method lr seed)}, @$_ for @numbers;
+      close($out);
+      print "$run->{name}\n";
+    }
+  }
+}
+
+sub table {
+  my ($path, @wanted) = @_;
+  my (%values, @methods, @numbers);
+  for my $line (read_table($path)) {
+    my ($method, undef, undef, $number, $value) = @$line;
+    push @methods, $method if !grep { $_ eq $method } @methods;
+    push @numbers, $number if !grep { $_ eq $number } @numbers;
+    push @{$values{$number}{$method}}, $value;
+  }
+  @wanted = @numbers if !@wanted;
+  print "| | ", join(" | ", @methods), " |\n|---|", "---:|" x @methods, "\n";
+  for my $number (@wanted) {
+    my @cells;
+    for my $method (@methods) {
+      my @found = @{$values{$number}{$method} // []};
+      my $text = @found ? sprintf("%.4f", mean(@found)) : "";
+      if (@found > 1) {
+        my $center = mean(@found);
+        $text .= sprintf(" ± %.4f", sqrt(mean(map { ($_ - $center)**2 } @found) * @found / (@found - 1)));
+      }
+      push @cells, $text;
+    }
+    print "| $number | ", join(" | ", @cells), " |\n";
+  }
+}
+
+my $task = shift // "";
+if ($task eq "collect" && @ARGV >= 3) { collect(@ARGV) }
+elsif ($task eq "table" && @ARGV >= 1) { table(@ARGV) }
+else { fail("usage: evidence-analysis.pl collect OUTPUT STUDY FILE.csv [METHOD ...] | table FILE.csv [NUMBER ...]") }
