@@ -108,6 +108,8 @@ sub of_scores {
     push @found, ["loss, noise of $percent", mean(@{$around->{random}}) - $landscape->{loss}];
     push @found, ["loss, uphill by a tenth of $percent", $around->{uphill} - $landscape->{loss}];
   }
+  my $layers = $landscape->{gradients_of_layers};
+  push @found, ["cosine of gradients of layers", mean(map { $_->{mean} } values %$layers)] if $layers;
   for my $step ("plain", "nearest") {
     my $cosine = $landscape->{"${step}_cosine"};
     my $rest = defined $cosine ? 1 - $cosine**2 : 0;

@@ -94,6 +94,9 @@ std::string landscape_text(const Landscape& landscape) {
       text += fmt::format(", the nearest one {:.1f} %", 100 * missed_share(*landscape.nearest_cosine));
     text += "\n";
   }
+  for (const Landscape::Layers& stack : landscape.layers)
+    text += fmt::format("  mean cosine of the gradients of {}, layer by layer: {:+.4f}\n", stack.module,
+                        stack.mean);
   return text;
 }
 
@@ -105,6 +108,10 @@ nlohmann::ordered_json landscape_json(const Landscape& landscape) {
                                  {"targets", landscape.targets},
                                  {"around", around},
                                  {"gradient_norm", landscape.gradient_norm}};
+  for (const Landscape::Layers& stack : landscape.layers) {
+    json["gradients_of_layers"][stack.module] = {
+        {"layers", stack.layers}, {"mean", stack.mean}, {"cosines", stack.cosines}};
+  }
   if (landscape.plain_cosine) json["plain_cosine"] = *landscape.plain_cosine;
   if (landscape.nearest_cosine) json["nearest_cosine"] = *landscape.nearest_cosine;
   return json;

@@ -9,6 +9,9 @@
 
 #include <cmath>
 #include <map>
+#include <numeric>
+#include <string>
+#include <tuple>
 #include <utility>
 
 #include "msplora/core/error.h"
@@ -194,6 +197,31 @@ double cosine(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b
   return aa > 0.0 && bb > 0.0 ? ab / std::sqrt(aa * bb) : 0.0;
 }
 
+std::vector<Landscape::Layers> compare_layers(const std::vector<Site>& sites,
+                                              const std::vector<at::Tensor>& gradients) {
+  std::map<std::tuple<std::string, int64_t, int64_t>, std::vector<size_t>> stacks;
+  for (size_t i = 0; i < sites.size(); ++i) {
+    if (sites[i].layer >= 0)
+      stacks[{sites[i].module, sites[i].out_features, sites[i].in_features}].push_back(i);
+  }
+  std::vector<Landscape::Layers> compared;
+  for (const auto& [key, members] : stacks) {
+    if (members.size() < 2) continue;
+    Landscape::Layers& stack = compared.emplace_back();
+    stack.module = std::get<0>(key);
+    double sum = 0.0;
+    for (const size_t i : members) {
+      stack.layers.push_back(sites[i].layer);
+      std::vector<double>& row = stack.cosines.emplace_back();
+      for (const size_t j : members) row.push_back(i == j ? 1.0 : cosine({gradients[i]}, {gradients[j]}));
+      sum += std::accumulate(row.begin(), row.end(), -1.0);
+    }
+    const auto count = static_cast<double>(members.size());
+    stack.mean = sum / (count * (count - 1.0));
+  }
+  return compared;
+}
+
 /// The change of one site's weight by a plain gradient step, and the nearest there is.
 void fit_gradients(const Adapter& adapter, const std::vector<at::Tensor>& gradients, Landscape& result) {
   FactorGradients factors;
@@ -254,6 +282,7 @@ Landscape measure_landscape(Model& model, Adapter& adapter, const Task& task, co
 
   const c10::NoGradGuard no_grad;
   fit_gradients(adapter, gradients, result);
+  result.layers = compare_layers(adapter.sites(), gradients);
   constexpr double kUphillShare = 0.1;
   for (const double strength : options.strengths) {
     Landscape::Around around;

@@ -7,7 +7,10 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <map>
 #include <numeric>
+#include <string>
+#include <vector>
 
 #include "train/adapted_run.h"
 
@@ -95,21 +98,52 @@ TEST(Landscape, FactorsFollowWhatTheySpan) {
   EXPECT_FALSE(Tuned(config_of("glora", 2)).measure(none).plain_cosine);
 }
 
+/// Gradients of the mean loss of all examples, in whatever asks for some.
+void backward(Tuned& tuned) {
+  std::vector<uint32_t> all(tuned.validation.size());
+  std::iota(all.begin(), all.end(), 0u);
+  const Batch batch = tuned.task->collate(all_of(tuned.validation), all, kEvaluationEpoch);
+  (tuned.task->loss_sum(*tuned.model, batch, {}) / static_cast<double>(all.size())).backward();
+}
+
+TEST(Landscape, LayersAreComparedByTheirGradients) {
+  Tuned tuned(config_of("lora", 2));
+  LandscapeOptions none;
+  none.strengths.clear();
+  const Landscape found = tuned.measure(none);
+  // The same with the changes added by hand.
+  std::map<std::string, std::vector<at::Tensor>> gradients;
+  for (size_t i = 0; i < tuned.adapter->sites().size(); ++i) {
+    Weight& weight = *tuned.adapter->sites()[i].linear->weight;
+    weight.set((weight.values() + tuned.adapter->change_of(i).weight).detach().requires_grad_(true));
+  }
+  tuned.adapter->detach();
+  backward(tuned);
+  for (const Site& site : tuned.adapter->sites())
+    gradients[site.module].push_back(site.linear->weight->tensor().grad().flatten());
+  ASSERT_EQ(found.layers.size(), 2u);
+  for (const Landscape::Layers& stack : found.layers) {
+    EXPECT_THAT(stack.layers, testing::ElementsAre(0, 1, 2));
+    double sum = 0.0;
+    for (size_t i = 0; i < 3; ++i) {
+      for (size_t j = 0; j < 3; ++j) {
+        const at::Tensor &a = gradients[stack.module][i], &b = gradients[stack.module][j];
+        const double expected = (a.dot(b) / (a.norm() * b.norm())).item<double>();
+        EXPECT_NEAR(stack.cosines[i][j], expected, 1e-9) << stack.module << i << j;
+        if (i != j) sum += expected;
+      }
+    }
+    EXPECT_NEAR(stack.mean, sum / 6.0, 1e-9);
+  }
+}
+
 TEST(Landscape, APlainStepIsThatOfTheOptimizer) {
   // One step of gradient descent on the factors moves the loss by what the cosine says.
   Tuned tuned(config_of("msplora", 4));
   LandscapeOptions none;
   none.strengths.clear();
   const Landscape found = tuned.measure(none);
-  Batch batch = tuned.task->collate(
-      all_of(tuned.validation),
-      [&] {
-        std::vector<uint32_t> all(tuned.validation.size());
-        std::iota(all.begin(), all.end(), 0u);
-        return all;
-      }(),
-      kEvaluationEpoch);
-  (tuned.task->loss_sum(*tuned.model, batch, {}) / static_cast<double>(found.targets)).backward();
+  backward(tuned);
   double decrease = 0.0, change = 0.0;  // <E, G> = sum of squares of the factors' gradients; |E|^2
   for (const TrainableTensor& tensor : tuned.adapter->trainable()) {
     if (tensor.group == ParameterGroup::kAdapter)

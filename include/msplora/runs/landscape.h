@@ -40,6 +40,15 @@ struct Landscape {
   std::vector<Around> around;
 
   double gradient_norm = 0.0;  // |G|
+  /// Whether layers ask for one update: cosines of <G_i, G_j> between the layers of a module. A step that
+  /// several share follows the sum of their gradients, so it helps them as far as these are positive.
+  struct Layers {
+    std::string module;
+    std::vector<int64_t> layers;               // of the rows and columns
+    std::vector<std::vector<double>> cosines;  // 1 on the diagonal
+    double mean = 0.0;                         // off the diagonal
+  };
+  std::vector<Layers> layers;  // of every module that two layers or more have with one shape
   /// The cosine between G and the change of all W' that a plain gradient step of the factors makes,
   /// E = s B gA + s gB A; factors that several sites share sum their gradients. The part of G that such a
   /// step misses, at its best length, is sqrt(1 - cosine^2) |G|. Unset where the update is no sum of pairs.
