@@ -3,14 +3,18 @@
 # Usage: evidence.sh [STUDY ...]     (all without a STUDY; `evidence.sh --list` names them)
 #
 # A study is BASE-TASK or BASE-TASK-ROWS:
-#   bases   minilm (all-MiniLM-L6-v2, `scripts/fetch-models.sh minilm`), mini (the bundled encoder)
+#   bases   minilm (all-MiniLM-L6-v2, `scripts/fetch-models.sh minilm`), mini (the bundled encoder), smollm2
+#           (SmolLM2-135M-Instruct, `scripts/fetch-models.sh smollm2`; its task is facts)
 #   tasks   sst2, cola (MSPLORA_DATA: a folder with sst2/{train,dev,test}.tsv and cola/*.tsv), and from this machine's package
-#           lists sections (make-demo-data.sh), needs and likeness (make-pair-data.sh)
+#           lists sections (make-demo-data.sh), needs and likeness (make-pair-data.sh); facts (make-facts.py, needs python3):
+#           instructions, where make-facts.py --runs tells how many answers are right to the letter
 #   rows    none: LoRA and MSPLoRA at equal rank and at equal parameters, ASLoRA, full, the head alone
 #           methods: every method; forms: MSPLoRA in other shapes of equal size; effects: methods with and without what
-#           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has
+#           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has; ranks: LoRA with
+#           ranks from the spectrum of a short run
 #
-# OUTPUT/BASE-TASK (OUTPUT: build/evidence) is a directory of `msplora compare recipes/evidence.yaml`; what is done is kept, so
+# OUTPUT/BASE-TASK (OUTPUT: build/evidence) is a directory of `msplora compare recipes/evidence.yaml` (of facts:
+# recipes/compare-facts.yaml); what is done is kept, so
 # that a run that was stopped goes on, and studies of one base and task share their runs. METHODS=a,b,... takes other rows,
 # THREADS (1) threads. Afterwards compare.json of each study lies in OUTPUT as STUDY.json; those of docs/evidence were copied
 # from there. Every run keeps its adapter: scripts/evidence-analysis.pl looks into them.
@@ -25,7 +29,8 @@ program=${MSPLORA:-build/release/bin/msplora}
 
 bases=(minilm mini)
 tasks=(sst2 cola sections needs likeness)
-kinds=("" methods forms effects parameters)
+kinds=("" methods forms effects parameters ranks)
+smollm2=SmolLM2-135M-Instruct.Q4_1.gguf
 
 studies() {
   local base task kind
@@ -34,6 +39,7 @@ studies() {
       for kind in "${kinds[@]}"; do echo "$base-$task${kind:+-$kind}"; done
     done
   done
+  echo smollm2-facts
 }
 
 fail() {
@@ -49,6 +55,10 @@ add_base() {
       settings+=(--set "model.path=$models/all-MiniLM-L6-v2")
       ;;
     mini) settings+=(--set model.path=models/msplora-base-mini) ;;
+    smollm2)
+      [ -e "$models/$smollm2" ] || fail "no model $models/$smollm2: run scripts/fetch-models.sh smollm2"
+      settings+=(--set "model.path=$models/$smollm2")
+      ;;
   esac
 }
 
@@ -59,6 +69,7 @@ add_task() {
   case $1 in
     sst2 | cola) [ -n "$data" ] || fail "$1 needs MSPLORA_DATA, a folder with sst2/ and cola/" ;;
     sections) [ -e "$made/sections/test.tsv" ] || scripts/make-demo-data.sh "$made/sections" ;;
+    facts) [ -e "$made/facts/train.jsonl" ] || python3 scripts/make-facts.py "$made/facts" ;;
     needs | likeness) [ -e "$made/likeness/test.tsv" ] || scripts/make-pair-data.sh "$made" ;;
   esac
   case $1 in
@@ -70,6 +81,10 @@ add_task() {
       add_files "$data/cola/in_domain_train.tsv" "$data/cola/in_domain_dev.tsv" "$data/cola/out_of_domain_dev.tsv"
       settings+=(--set data.header=no --set 'data.text="3"' --set 'data.label="1"' --set train.best_metric=matthews)
       ;;
+    facts)
+      recipe=recipes/compare-facts.yaml
+      settings+=(--set "data.train=$made/facts/train.jsonl" --set "data.validation=$made/facts/validation.jsonl")
+      ;;
     sections) add_files "$made/sections/train.tsv" "$made/sections/validation.tsv" "$made/sections/test.tsv" ;;
     needs | likeness)
       add_files "$made/$1/train.tsv" "$made/$1/validation.tsv" "$made/$1/test.tsv"
@@ -77,6 +92,23 @@ add_task() {
       if [ "$1" = likeness ]; then settings+=(--set task.type=regression); fi
       ;;
   esac
+}
+
+# The variant lora-spectrum: a few steps with rank 16; of its singular values in all sites together the largest are kept, as
+# many as LoRA of rank 8 has rows; a site's rank is how many of its own are among them, and every site is scaled as LoRA of rank 8.
+add_ranks_of_short_run() {
+  local short=$directory/short run=runs/lora-short/lr-0.001-seed-1
+  "$program" compare "$recipe" "${settings[@]}" --methods lora-short --lr-grid 0.001 --seeds 1 --output "$short" \
+    --threads "${THREADS:-1}" --resume > /dev/null
+  settings+=(--set "compare.variants.lora-spectrum=$("$program" analyze "$short/$run" --json 2> /dev/null | perl -MJSON::PP -0777 -ne '
+    my @sites = @{decode_json($_)->{adapters}[0]{sites}};
+    my %rank = map { $_->{path} => 1 } @sites;  # at least one each
+    my @values = sort { $b->[0] <=> $a->[0] } map { my $site = $_; map { [$_, $site->{path}] } @{$site->{whole}{values}}[1 .. $#{$site->{whole}{values}}] } @sites;
+    $rank{$_->[1]}++ for @values[0 .. 7 * @sites - 1];
+    my $ranks = join(", ", map { "$_: $rank{$_}" } sort keys %rank);
+    my $alphas = join(", ", map { "$_: " . 2 * $rank{$_} } sort keys %rank);
+    print "[adapter.method=lora, adapter.dropout=0.05, \"adapter.rank_pattern={$ranks}\", \"adapter.alpha_pattern={$alphas}\"]";
+  ')")
 }
 
 add_rows() {
@@ -92,6 +124,10 @@ add_rows() {
       rows=lora,lora-r1,lora-r2,lora-r64,rslora-r64,dora,pissa,aslora,aslora-unmerged,prilora,prilora-unpruned,prilora-level
       rows+=,gelora,flatlora,flatlora-still,xgblora,xgblora-2,xgblora-8,lorta-r2,ttlora-r2,none
       ;;
+    ranks)
+      add_ranks_of_short_run
+      rows=lora,lora-spectrum
+      ;;
     parameters) rows=lora,msplora,aslora,lorta,ttlora,glora,vera ;;
   esac
   rows=${METHODS:-$rows}
@@ -99,10 +135,11 @@ add_rows() {
 }
 
 run_study() {
-  local study=$1 base task kind directory
+  local study=$1 base task kind directory recipe
   studies | grep -qx -- "$study" || fail "no study \`$study\`; there are $(studies | paste -sd ' ')"
   IFS=- read -r base task kind <<< "$study"
   directory=$output/$base-$task
+  recipe=recipes/evidence.yaml
   settings=()
   add_base "$base"
   add_task "$task"
@@ -111,7 +148,7 @@ run_study() {
     settings+=(--mode equal-parameters)
     directory=$output/$study  # ranks differ
   fi
-  "$program" compare recipes/evidence.yaml "${settings[@]}" --output "$directory" --threads "${THREADS:-1}" --resume
+  "$program" compare "$recipe" "${settings[@]}" --output "$directory" --threads "${THREADS:-1}" --resume
   cp "$directory/compare.json" "$output/$study.json"
 }
 

@@ -34,7 +34,7 @@ bool have_one_size(const std::vector<std::vector<MetricPair>>& runs, size_t exam
   return std::all_of(runs.begin(), runs.end(), [&](const auto& run) { return run.size() == examples; });
 }
 
-/// Whether the metric follows from pairs of classes, and of how many.
+/// How many there must be, from what occurs.
 int64_t classes_of(const std::vector<std::vector<MetricPair>>& runs) {
   float largest = 1.0F;
   for (const auto& run : runs) {
@@ -146,7 +146,8 @@ std::vector<double> holm_adjusted(const std::vector<double>& p) {
 
 std::optional<Interval> bootstrap_difference(const std::vector<std::vector<MetricPair>>& a,
                                              const std::vector<std::vector<MetricPair>>& b,
-                                             const std::string& metric, int64_t draws, double confidence) {
+                                             const std::string& metric, int64_t draws, int64_t classes,
+                                             double confidence) {
   if (a.empty() || a.size() != b.size() || a.front().empty()) return std::nullopt;
   const size_t examples = a.front().size();
   if (!have_one_size(a, examples) || !have_one_size(b, examples)) return std::nullopt;
@@ -155,7 +156,7 @@ std::optional<Interval> bootstrap_difference(const std::vector<std::vector<Metri
     return std::find(names.begin(), names.end(), metric) != names.end();
   };
   if (!is_among(of_classes) && !is_among(of_values) && metric != "mae") return std::nullopt;
-  const Resampled resampled(metric, is_among(of_classes), std::max(classes_of(a), classes_of(b)));
+  const Resampled resampled(metric, is_among(of_classes), std::max({classes, classes_of(a), classes_of(b)}));
   RandomStream random(0, "bootstrap." + metric);
   std::vector<double> differences;
   std::vector<size_t> drawn(examples);

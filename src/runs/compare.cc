@@ -234,6 +234,9 @@ RunOutcome read_outcome(const PlannedRun& run) {
   outcome.adapter_bytes = directory_bytes(directory / "adapter-native");
   const fs::path pairs = directory / kTestPairsFile;
   if (outcome.is_test && fs::exists(pairs)) outcome.pairs = read_test_pairs(pairs);
+  for (const auto& [part, classes] : report.classes) {
+    if (classes.contains("labels")) outcome.classes = static_cast<int64_t>(classes.at("labels").size());
+  }
   return outcome;
 }
 

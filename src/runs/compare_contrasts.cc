@@ -12,6 +12,7 @@ namespace {
 struct PairedRuns {
   std::vector<double> scores, reference_scores;
   std::vector<std::vector<MetricPair>> pairs, reference_pairs;
+  int64_t classes = 0;
 };
 
 PairedRuns paired_runs(const ComparisonRow& row, const ComparisonRow& reference) {
@@ -26,6 +27,7 @@ PairedRuns paired_runs(const ComparisonRow& row, const ComparisonRow& reference)
     paired.reference_scores.push_back(*partner->score);
     paired.pairs.push_back(run.pairs);
     paired.reference_pairs.push_back(partner->pairs);
+    paired.classes = std::max(paired.classes, run.classes);
   }
   return paired;
 }
@@ -56,8 +58,8 @@ void contrast_with_reference(Comparison& comparison, const std::string& referenc
     row.contrast.emplace();
     row.contrast->over_seeds = paired_t_test(paired.scores, paired.reference_scores);
     if (draws > 0 && comparison.is_test)
-      row.contrast->over_both =
-          bootstrap_difference(paired.pairs, paired.reference_pairs, comparison.metric, draws);
+      row.contrast->over_both = bootstrap_difference(paired.pairs, paired.reference_pairs, comparison.metric,
+                                                     draws, paired.classes);
   }
   adjust(comparison.rows);
 }

@@ -84,6 +84,15 @@ TEST(Significance, BootstrapOfEqualRunsIsZero) {
   }
 }
 
+/// A third class that nobody has seen makes F1 the mean over classes, not that of the second.
+TEST(Significance, BootstrapKnowsClassesThatDoNotOccur) {
+  const std::vector<MetricPair> a = answers(0.9, 1), b = answers(0.6, 2);
+  const auto two = bootstrap_difference({a}, {b}, "f1", 200),
+             three = bootstrap_difference({a}, {b}, "f1", 200, 3);
+  EXPECT_NE(two->low, three->low);
+  EXPECT_EQ(two->low, bootstrap_difference({a}, {b}, "f1", 200, 2)->low);
+}
+
 /// One run each: over examples alone the standard error of a difference of accuracies is
 /// sqrt((disagreements - difference²) / n), McNemar's.
 TEST(Significance, BootstrapHasTheStandardErrorOfPairedAccuracies) {

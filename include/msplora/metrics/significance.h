@@ -42,11 +42,11 @@ std::vector<double> holm_adjusted(const std::vector<double>& p);
 
 /// The percentile interval of metric(a) - metric(b), means over runs, when both the runs and the examples are
 /// drawn anew with replacement: a[i] and b[i] are two runs with the same seed, all over the same examples in
-/// the same order. Unset where the runs do not pair up or the metric knows no pairs (losses). The same
-/// arguments give the same interval.
+/// the same order. `classes`: of the task; some of them may be in no pair. Unset where the runs do not pair
+/// up or the metric knows no pairs (losses). The same arguments give the same interval.
 std::optional<Interval> bootstrap_difference(const std::vector<std::vector<MetricPair>>& a,
                                              const std::vector<std::vector<MetricPair>>& b,
                                              const std::string& metric, int64_t draws = 1000,
-                                             double confidence = 0.95);
+                                             int64_t classes = 0, double confidence = 0.95);
 
 }  // namespace msplora

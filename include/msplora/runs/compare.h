@@ -139,6 +139,7 @@ struct RunOutcome {
   int64_t peak_memory_bytes = 0;
   int64_t adapter_bytes = 0;      // of the native form on disk
   std::vector<MetricPair> pairs;  // of the test data; empty where the task has none
+  int64_t classes = 0;            // of the task; 0: none, or not known
 
   /// What was measured, under the names that files have for it.
   template <class Outcome, class Visitor>
