@@ -15,17 +15,12 @@
 set -euo pipefail
 export LC_ALL=C
 
+here=$(cd "$(dirname "$0")" && pwd)
 output=${1:?usage: make-chat-data.sh OUTPUT_DIR [LISTS_DIR]}
-options=(-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Default-Release=)
-if [ -n "${2:-}" ]; then options+=(-o "Dir::State::Lists=$2"); fi
 mkdir -p "$output"
 
-if [ -z "$(apt-cache "${options[@]}" dumpavail 2> /dev/null | head -c 1)" ]; then
-  echo "make-chat-data: apt has no package lists on this machine; run 'apt-get update' as root first" >&2
-  exit 1
-fi
-
-apt-cache "${options[@]}" dumpavail | perl -MDigest::MD5=md5_hex -e '
+"$here/package-stanzas.sh" --check ${2:+"$2"}
+"$here/package-stanzas.sh" ${2:+"$2"} | perl -MDigest::MD5=md5_hex -e '
   use strict; use warnings;
   my $output = shift;
   my %most = (train => 4000, validation => 200, test => 200);

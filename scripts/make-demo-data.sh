@@ -15,11 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 output=${1:?usage: make-demo-data.sh OUTPUT_DIR [LISTS_DIR]}
 mkdir -p "$output"
 
-if [ -z "$(apt-cache ${2:+-o "Dir::State::Lists=$2"} dumpavail 2> /dev/null | head -c 1)" ]; then
-  echo "make-demo-data: apt has no package lists on this machine; run 'apt-get update' as root first" >&2
-  exit 1
-fi
-
+"$here/package-stanzas.sh" --check ${2:+"$2"}
 "$here/package-descriptions.sh" ${2:+"$2"} | perl -MDigest::MD5=md5_hex -e '
   use strict; use warnings;
   my $output = shift;

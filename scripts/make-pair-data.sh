@@ -20,16 +20,11 @@ output=${1:?usage: make-pair-data.sh OUTPUT_DIR [LISTS_DIR]}
 lists=${2:-}
 mkdir -p "$output/needs" "$output/likeness"
 
-packages() { apt-cache ${lists:+-o "Dir::State::Lists=$lists"} dumpavail 2> /dev/null; }
-if [ -z "$(packages | head -c 1)" ]; then
-  echo "make-pair-data: apt has no package lists on this machine; run 'apt-get update' as root first" >&2
-  exit 1
-fi
-
+"$here/package-stanzas.sh" --check ${lists:+"$lists"}
 {
   "$here/package-descriptions.sh" ${lists:+"$lists"}
   echo "=stanzas="
-  packages
+  "$here/package-stanzas.sh" ${lists:+"$lists"}
 } | perl -MDigest::MD5=md5_hex -e '
   use strict; use warnings;
   my $output = shift;

@@ -7,10 +7,8 @@
 # from one source fall into the same split, on every machine. make-demo-data.sh and make-corpus.sh both rely on this.
 set -euo pipefail
 
-lists=${1:-}
-options=(-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Default-Release=)
-if [ -n "$lists" ]; then options+=(-o "Dir::State::Lists=$lists"); fi
-lists=${lists:-/var/lib/apt/lists}
+here=$(cd "$(dirname "$0")" && pwd)
+lists=${1:-/var/lib/apt/lists}
 
 {
   for file in "$lists"/*_i18n_Translation-en*; do
@@ -18,7 +16,7 @@ lists=${lists:-/var/lib/apt/lists}
     echo
   done
   echo "=packages="
-  apt-cache "${options[@]}" dumpavail
+  "$here/package-stanzas.sh" ${1:+"$1"}
 } | perl -MDigest::MD5=md5_hex -e '
   use strict; use warnings;
   sub split_of {
