@@ -27,8 +27,7 @@ struct FlatLoraOptions {
   void visit(Visitor&& visitor) {
     visitor("rho", rho,
             "Strength of the noise at the end of the schedule: standard deviation relative to a weight row; "
-            "0: plain "
-            "LoRA",
+            "0: plain LoRA",
             at_least(0));
     visitor("schedule", schedule,
             "How the strength rises from 0 to rho over the training; `constant` starts at rho",

@@ -34,8 +34,7 @@ struct LoraProOptions {
   void visit(Visitor&& visitor) {
     visitor("mode", mode,
             "`full`: moments of the size of the adapted weights (the paper's algorithm); `efficient`: "
-            "moments of the "
-            "size of the factors",
+            "moments of the size of the factors",
             one_of({"full", "efficient"}));
     visitor(
         "split", split,

@@ -44,8 +44,7 @@ report::Section findings_section(const Report& report) {
   }
   section.blocks.emplace_back(
       report::Paragraph{"Every sentence follows from the numbers by a threshold that it states. One run of "
-                        "one seed shows how this adapter "
-                        "came out, not how its method does."});
+                        "one seed shows how this adapter came out, not how its method does."});
   return section;
 }
 
@@ -70,9 +69,8 @@ report::Section adapters_section(const Report& report) {
   for (const AdapterAnalysis& adapter : report.adapters) section.blocks.emplace_back(level_table(adapter));
   section.blocks.emplace_back(
       report::Paragraph{"Means over the adapted layers. The share of a level is <dW_k, dW> / |dW|²: it sums "
-                        "to 100 %, and is negative where "
-                        "a level takes back what others do. Its own energy is |dW_k|² / Σ|dW_j|²; the two "
-                        "differ where levels overlap."});
+                        "to 100 %, and is negative where a level takes back what others do. Its own energy "
+                        "is |dW_k|² / Σ|dW_j|²; the two differ where levels overlap."});
   report::List notes;
   for (const AdapterAnalysis& adapter : report.adapters) {
     for (const std::string& note : adapter.notes) notes.items.push_back(adapter.name + ": " + note);
@@ -86,21 +84,16 @@ report::Section reading_section(const Report& report) {
   report::List list;
   list.items = {
       "dW is what the adapter adds to the weight W0 of a layer. It is never formed: thin QR factorisations "
-      "of its factors "
-      "and a small core give its singular values and vectors, in float64. Factors themselves are compared "
-      "nowhere, because "
-      "other factors give the same update.",
+      "of its factors and a small core give its singular values and vectors, in float64. Factors themselves "
+      "are compared nowhere, because other factors give the same update.",
       fmt::format("Spaces are compared by their {} leading directions. phi(i, j) = |UᵀV|² / min(i, j) is 1 "
-                  "for one space "
-                  "within the other, 0 for orthogonal ones, and max(i, j) / d for spaces drawn at random: "
-                  "that value stands "
-                  "beside it.",
+                  "for one space within the other, 0 for orthogonal ones, and max(i, j) / d for spaces drawn "
+                  "at random: that value stands beside it.",
                   report.options.top),
       "Different modules, as query and value, are never compared with each other: they read and write "
       "different things.",
       "The paper (arXiv 2503.21838) names an analysis by singular value decomposition without definitions "
-      "that could be "
-      "repeated; those of this page are derived from its claims and are ours.",
+      "that could be repeated; those of this page are derived from its claims and are ours.",
   };
   section.blocks.emplace_back(std::move(list));
   return section;

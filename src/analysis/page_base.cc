@@ -59,8 +59,7 @@ report::Figure size_figure(const Report& report, const AdapterAnalysis& adapter)
       "Frobenius norms; amplification = |dW| / |UᵀW0V| with U, V the singular vectors of dW (LoRA, section "
       "7.3).",
       "LoRA is said to strengthen what the base knows but does not stress. An amplification near 1 would "
-      "mean that the update "
-      "follows the weight's own strong directions."};
+      "mean that the update follows the weight's own strong directions."};
   return figure;
 }
 
@@ -103,12 +102,10 @@ report::Figure intruder_figure(const Report& report) {
       "of likeness.",
       fmt::format("{} vectors, the {} leading ones of each layer", looked_at, report.options.intruder_top),
       fmt::format("left singular vectors u of W0 + dW whose largest |cosine| with any left singular vector "
-                  "of W0 lies below "
-                  "the threshold; {} is usual (arXiv 2410.21228).",
+                  "of W0 lies below the threshold; {} is usual (arXiv 2410.21228).",
                   report::number_text(report.options.threshold, 2)),
       "low-rank updates are said to bring in directions that full fine-tuning does not. A curve at 0 for all "
-      "thresholds up to "
-      "0.9 would speak against it."};
+      "thresholds up to 0.9 would speak against it."};
   return figure;
 }
 

@@ -107,16 +107,13 @@ report::Figure redundancy_figure(const Report& report, const std::vector<const S
   }
   figure.caption = {
       "How much the layers repeat each other, in each part that they do not share. Shared levels are left "
-      "out: their "
-      "cosine is 1 by construction.",
+      "out: their cosine is 1 by construction.",
       counted(stacks.size(), "module"),
       "mean of |<dW_i, dW_j>| / (|dW_i| |dW_j|) over pairs of layers. Independent Gaussian factors have √(2 "
       "/ (π out in)).",
       "the hierarchy is said to reduce redundancy between layers. Parts of single layers that are as alike "
-      "as LoRA's of the "
-      "same rank would speak against it; LoRA at the random line would mean that there is nothing to reduce. "
-      "One seed "
-      "decides neither."};
+      "as LoRA's of the same rank would speak against it; LoRA at the random line would mean that there is "
+      "nothing to reduce. One seed decides neither."};
   return figure;
 }
 
@@ -180,13 +177,11 @@ report::Section layers_section(const Report& report) {
     if (stack == stacks.front()) {
       figure.caption.shows +=
           " The diagonal, 1 by construction, is left empty. The whole of an adapter with shared levels is "
-          "more alike "
-          "than LoRA's by construction and decides nothing.";
+          "more alike than LoRA's by construction and decides nothing.";
       figure.caption.definition = "<dW_i, dW_j> / (|dW_i| |dW_j|) of the layers i and j.";
       figure.caption.against =
           "blocks of strong colour in the parts of single layers are layers that repeat each other: the "
-          "levels above them "
-          "did not take that over.";
+          "levels above them did not take that over.";
     }
     section.blocks.emplace_back(std::move(figure));
   }
@@ -196,12 +191,10 @@ report::Section layers_section(const Report& report) {
     if (stack == stacks.front()) {
       figure.caption.definition =
           "phi = |U_iᵀU_j|² / k of the k leading left (outputs) or right (inputs) directions of two layers: "
-          "1 where they "
-          "span one space.";
+          "1 where they span one space.";
       figure.caption.against =
           "layers that share directions without sharing factors spend parameters twice: values far above the "
-          "random one in "
-          "the parts of single layers speak against the hierarchy.";
+          "random one in the parts of single layers speak against the hierarchy.";
     }
     section.blocks.emplace_back(std::move(figure));
   }

@@ -65,14 +65,13 @@ report::Figure energy_figure(const PageSubject& subject) {
   for (report::StackedBars& bars : plots) figure.plots.emplace_back(std::move(bars));
   figure.caption = {
       "How much of the update each level makes up. Wide bars divide the update itself, narrow ones what the "
-      "levels are on "
-      "their own; where the two differ, levels work on the same directions, with or against each other.",
+      "levels are on their own; where the two differ, levels work on the same directions, with or against "
+      "each other.",
       counted(sites, "layer"),
       "share e = <dW_k, dW> / |dW|², own energy o = |dW_k|² / Σ|dW_j|². Both sum to 1; only e can be "
       "negative.",
       "each level is said to be of use. A level that is near 0 in both measures in all layers does nothing, "
-      "and one with a "
-      "large own energy and no share only takes back what others do."};
+      "and one with a large own energy and no share only takes back what others do."};
   return figure;
 }
 
@@ -130,13 +129,13 @@ report::Figure overlap_figure(const PageSubject& subject) {
     figure.plots.emplace_back(std::move(map));
   }
   figure.caption = {fmt::format("How much of the first i directions of one level lies in the first j of "
-                                "another, for outputs (U) and "
-                                "inputs (V). All maps have one scale, which ends at {}.",
+                                "another, for outputs (U) and inputs (V). All maps have one scale, which "
+                                "ends at {}.",
                                 report::number_text(std::min(1.0, nice_ceiling(largest)), 2)),
                     fmt::format("means over up to {} of a module", counted(layers, "layer")),
                     "phi(i, j) = |U_iᵀV_j|² / min(i, j), the mean squared cosine of the principal angles. "
-                    "Spaces drawn at random have "
-                    "max(i, j) / d; the mark on the scale is the largest of these.",
+                    "Spaces drawn at random have max(i, j) / d; the mark on the scale is the largest of "
+                    "these.",
                     "levels are said to hold different information. Overlaps many times above the random "
                     "value would speak against it."};
   return figure;

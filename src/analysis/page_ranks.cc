@@ -79,11 +79,9 @@ report::Figure ranks_figure(const PageSubject& subject) {
       "would do.",
       counted(subject.adapter->sites.size(), "layer"),
       "stable rank |dW|² / S₁² (how much more than the first direction); effective rank exp(−Σ p ln p) with "
-      "p = S / ΣS "
-      "(Roy and Vetterli 2007). 1 ≤ stable rank ≤ rank.",
+      "p = S / ΣS (Roy and Vetterli 2007). 1 ≤ stable rank ≤ rank.",
       "parts of single layers are said to need the least rank. An effective rank as high as that of the "
-      "shared levels would "
-      "speak against ranks that fall from level to level."};
+      "shared levels would speak against ranks that fall from level to level."};
   return figure;
 }
 

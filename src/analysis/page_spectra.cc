@@ -108,15 +108,15 @@ report::Section spectra_section(const Report& report) {
       if (is_first) {
         figure.caption.shows =
             "Singular values of the update of each layer, from the largest on, on one logarithmic scale for "
-            "all panels. A "
-            "line that falls steeply has few directions that matter; it ends where values are rounding.";
+            "all panels. A line that falls steeply has few directions that matter; it ends where values are "
+            "rounding.";
         figure.caption.definition =
             "S of dW = Σ s B A, for the sum of all levels and for each of them alone; other adapters are "
             "dashed.";
         figure.caption.against =
             "levels are said to work at different scales. Levels whose spectra have the same height and the "
-            "same fall in all "
-            "layers would speak against it, and so would a sum that is no wider than its widest level.";
+            "same fall in all layers would speak against it, and so would a sum that is no wider than its "
+            "widest level.";
         is_first = false;
       }
       section.blocks.emplace_back(std::move(figure));

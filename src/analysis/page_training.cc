@@ -64,14 +64,12 @@ report::Figure values_figure(const AdapterAnalysis& adapter, const std::string& 
   }
   figure.caption = {
       "How the directions of each part grow. Lines that stay together grow alike; one that leaves the others "
-      "is a direction "
-      "that training found worth it.",
+      "is a direction that training found worth it.",
       fmt::format("{}, means over {}", counted(curves.steps.size(), "checkpoint"),
                   counted(adapter.sites.size(), "layer")),
       "singular values of the update at each checkpoint, largest first.",
       "levels are said to learn at different scales. Levels that grow at the same time to the same size "
-      "would speak against "
-      "it."};
+      "would speak against it."};
   return figure;
 }
 
@@ -98,8 +96,7 @@ report::Figure parts_figure(const AdapterAnalysis& adapter, const std::string& o
   figure.plots.emplace_back(std::move(cosine));
   figure.caption = {
       "What the parts are over training: how large, how much of the whole, how many directions, how near to "
-      "where they end, "
-      "and how alike layers are in what they do not share.",
+      "where they end, and how alike layers are in what they do not share.",
       counted(curves.steps.size(), "checkpoint"),
       "phi compares the leading directions with those of the last checkpoint: 1 from where a space no longer "
       "turns.",

@@ -31,8 +31,7 @@ struct FairOptions {
   void visit(Visitor&& visitor) {
     visitor("solver", solver,
             "`cosine`: descent on 1 - cosine from a zero correction, as in the paper (eq. 8); `closed_form`: "
-            "least "
-            "squares with a ridge",
+            "least squares with a ridge",
             one_of({"cosine", "closed_form"}));
     visitor("lambda", lambda, "Weight of the squared size of the correction", at_least(0));
     visitor("lambda_relative", lambda_relative,

@@ -41,7 +41,8 @@ c10::intrusive_ptr<PackedLinear> PackedLinear::make(const std::vector<const Weig
     origins.emplace_back(*weight);
   }
   if (!packs_weights(dtype, out, in)) return {};
-  return c10::intrusive_ptr<PackedLinear>::reclaim(new PackedLinear(std::move(origins), out, in, dtype));
+  return c10::intrusive_ptr<PackedLinear>::unsafe_steal_from_new(
+      new PackedLinear(std::move(origins), out, in, dtype));
 }
 
 PackedLinear::PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in, at::ScalarType dtype)

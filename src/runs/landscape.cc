@@ -27,10 +27,20 @@ at::Tensor wide(const at::Tensor& tensor) {
 }
 
 double frobenius(const at::Tensor& a, const at::Tensor& b) {
-  return (a * b).sum().item<double>();
+  return a.flatten().dot(b.flatten()).item<double>();
+}
+
+double squares(const at::Tensor& a) {
+  const auto norm = wide(a).norm().item<double>();
+  return norm * norm;
 }
 
 void check(const Adapter& adapter) {
+  if (adapter.sites().empty()) {
+    throw Error(ErrorCode::kUsage, "landscape",
+                fmt::format("method `{}` puts no update on a layer", adapter.config().method),
+                "methods with low-rank updates, or glora");
+  }
   for (const Site& site : adapter.sites()) {
     if (site.role == LinearRole::kWords || site.role == LinearRole::kOutput) {
       throw Error(ErrorCode::kUsage, "landscape",
@@ -79,7 +89,7 @@ class DenseWeights {
     for (size_t i = 0; i < size(); ++i)
       layer(i).weight->set(tuned_[i].detach().requires_grad_(requires_grad));
   }
-  at::Tensor gradient(size_t site) { return wide(layer(site).weight->tensor().grad()); }
+  at::Tensor gradient(size_t site) const { return layer(site).weight->tensor().grad(); }
 
  private:
   Linear& layer(size_t site) const { return *adapter_.sites()[site].linear; }
@@ -132,30 +142,29 @@ at::Tensor normal_like(const at::Tensor& tensor, uint64_t seed, const std::strin
   return noise;
 }
 
-std::vector<double> random_losses(DenseWeights& weights, const std::vector<Site>& sites, const MeanLoss& loss,
-                                  double strength, const LandscapeOptions& options) {
+/// The losses of one draw of noise, for each strength.
+std::vector<double> noisy_losses(DenseWeights& weights, const std::vector<Site>& sites, const MeanLoss& loss,
+                                 uint64_t seed, const std::vector<double>& strengths) {
+  std::vector<at::Tensor> noise;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const at::Tensor w = weights.tuned(i).to(at::kCPU, at::kFloat);
+    const at::Tensor rows = w.norm(2, {1}, /*keepdim=*/true) / std::sqrt(static_cast<double>(w.size(1)));
+    noise.push_back(normal_like(w, seed, sites[i].path).mul_(rows));
+  }
   std::vector<double> losses;
-  for (int64_t draw = 0; draw < options.draws; ++draw) {
-    for (size_t i = 0; i < weights.size(); ++i) {
-      const at::Tensor w = weights.tuned(i).to(at::kCPU, at::kFloat);
-      const at::Tensor rows = w.norm(2, {1}, /*keepdim=*/true) / std::sqrt(static_cast<double>(w.size(1)));
-      const uint64_t seed = mix_seed(options.seed, static_cast<uint64_t>(draw));
-      weights.set(i, w + normal_like(w, seed, sites[i].path) * rows * strength);
-    }
+  for (const double strength : strengths) {
+    for (size_t i = 0; i < weights.size(); ++i)
+      weights.set(i, weights.tuned(i).to(at::kCPU, at::kFloat) + noise[i] * strength);
     losses.push_back(loss(/*with_gradients=*/false));
   }
   return losses;
 }
 
-double uphill_loss(DenseWeights& weights, const std::vector<at::Tensor>& gradients, double gradient_norm,
-                   const MeanLoss& loss, double strength) {
-  double square = 0.0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const at::Tensor w = wide(weights.tuned(i));
-    square += frobenius(w, w);
-  }
-  const double step = gradient_norm > 0.0 ? strength * std::sqrt(square) / gradient_norm : 0.0;
-  for (size_t i = 0; i < weights.size(); ++i) weights.set(i, wide(weights.tuned(i)) + gradients[i] * step);
+/// The loss at W' + step G.
+double loss_along(DenseWeights& weights, const std::vector<at::Tensor>& gradients, double step,
+                  const MeanLoss& loss) {
+  for (size_t i = 0; i < weights.size(); ++i)
+    weights.set(i, wide(weights.tuned(i)) + wide(gradients[i]) * step);
   return loss(/*with_gradients=*/false);
 }
 
@@ -187,15 +196,19 @@ at::Tensor projected(const at::Tensor& matrix, const at::Tensor& x) {
   return basis.mm(basis.t().mm(x));
 }
 
-double cosine(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
-  double ab = 0.0, aa = 0.0, bb = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ab += frobenius(a[i], b[i]);
-    aa += frobenius(a[i], a[i]);
-    bb += frobenius(b[i], b[i]);
+/// The cosine of two changes of all weights, site by site.
+class CosineSum {
+ public:
+  void add(const at::Tensor& a, const at::Tensor& b) {
+    ab_ += frobenius(a, b);
+    aa_ += frobenius(a, a);
+    bb_ += frobenius(b, b);
   }
-  return aa > 0.0 && bb > 0.0 ? ab / std::sqrt(aa * bb) : 0.0;
-}
+  double value() const { return aa_ > 0.0 && bb_ > 0.0 ? ab_ / std::sqrt(aa_ * bb_) : 0.0; }
+
+ private:
+  double ab_ = 0.0, aa_ = 0.0, bb_ = 0.0;
+};
 
 std::vector<Landscape::Layers> compare_layers(const std::vector<Site>& sites,
                                               const std::vector<at::Tensor>& gradients) {
@@ -209,12 +222,20 @@ std::vector<Landscape::Layers> compare_layers(const std::vector<Site>& sites,
     if (members.size() < 2) continue;
     Landscape::Layers& stack = compared.emplace_back();
     stack.module = std::get<0>(key);
+    const auto [out, in] = std::pair(std::get<1>(key), std::get<2>(key));
+    at::Tensor directions = at::empty({static_cast<int64_t>(members.size()), out * in}, at::kDouble);
+    for (size_t i = 0; i < members.size(); ++i) {
+      stack.layers.push_back(sites[members[i]].layer);
+      directions[static_cast<int64_t>(i)].copy_(gradients[members[i]].flatten());
+    }
+    directions.div_(directions.norm(2, {1}, /*keepdim=*/true).clamp_min(1e-300));
+    const at::Tensor cosines = directions.mm(directions.t());
     double sum = 0.0;
-    for (const size_t i : members) {
-      stack.layers.push_back(sites[i].layer);
-      std::vector<double>& row = stack.cosines.emplace_back();
-      for (const size_t j : members) row.push_back(i == j ? 1.0 : cosine({gradients[i]}, {gradients[j]}));
-      sum += std::accumulate(row.begin(), row.end(), -1.0);
+    for (size_t i = 0; i < members.size(); ++i) {
+      const double* const row = cosines.data_ptr<double>() + i * members.size();
+      stack.cosines.emplace_back(row, row + members.size());
+      stack.cosines.back()[i] = 1.0;
+      sum += std::accumulate(row, row + members.size(), -row[i]);
     }
     const auto count = static_cast<double>(members.size());
     stack.mean = sum / (count * (count - 1.0));
@@ -222,36 +243,44 @@ std::vector<Landscape::Layers> compare_layers(const std::vector<Site>& sites,
   return compared;
 }
 
-/// The change of one site's weight by a plain gradient step, and the nearest there is.
+/// Whether both factors of a term are trained as they stand.
+bool is_trained(const LowRankTerm& term) {
+  const auto is_leaf = [](const at::Tensor& factor) { return factor.requires_grad() && factor.is_leaf(); };
+  return is_leaf(term.down) && is_leaf(term.up);
+}
+
+/// The cosines of the gradient with a plain gradient step, and with the nearest there is.
 void fit_gradients(const Adapter& adapter, const std::vector<at::Tensor>& gradients, Landscape& result) {
   FactorGradients factors;
   std::vector<std::vector<LowRankTerm>> terms;
+  bool has_one_term = true;
   for (size_t i = 0; i < gradients.size(); ++i) {
     if (!adapter.weight_scaling(i).empty()) return;
     terms.push_back(adapter.terms(i));
+    has_one_term = has_one_term && terms.back().size() == 1;
+    const at::Tensor gradient = wide(gradients[i]);
     for (const LowRankTerm& term : terms.back()) {
-      if (!term.down.requires_grad() || !term.up.requires_grad() || !term.down.is_leaf() ||
-          !term.up.is_leaf())
-        return;
-      factors.add(term.down, wide(term.up).t().mm(gradients[i]) * term.scaling);
-      factors.add(term.up, gradients[i].mm(wide(term.down).t()) * term.scaling);
+      if (!is_trained(term)) return;
+      factors.add(term.down, wide(term.up).t().mm(gradient) * term.scaling);
+      factors.add(term.up, gradient.mm(wide(term.down).t()) * term.scaling);
     }
   }
-  std::vector<at::Tensor> plain, nearest;
+  const bool has_nearest = has_one_term && !factors.is_shared();
+  CosineSum plain, nearest;
   for (size_t i = 0; i < gradients.size(); ++i) {
-    at::Tensor change = at::zeros_like(gradients[i]);
+    const at::Tensor gradient = wide(gradients[i]);
+    at::Tensor change = at::zeros_like(gradient);
     for (const LowRankTerm& term : terms[i]) {
       change +=
           (wide(term.up).mm(factors.of(term.down)) + factors.of(term.up).mm(wide(term.down))) * term.scaling;
     }
-    plain.push_back(change);
-    if (terms[i].size() != 1 || factors.is_shared()) continue;
-    const at::Tensor left = projected(wide(terms[i][0].up), gradients[i]);
-    const at::Tensor rest = gradients[i] - left;
-    nearest.push_back(left + projected(wide(terms[i][0].down).t(), rest.t()).t());
+    plain.add(change, gradient);
+    if (!has_nearest) continue;
+    const at::Tensor left = projected(wide(terms[i][0].up), gradient);
+    nearest.add(left + projected(wide(terms[i][0].down).t(), (gradient - left).t()).t(), gradient);
   }
-  result.plain_cosine = cosine(plain, gradients);
-  if (nearest.size() == gradients.size()) result.nearest_cosine = cosine(nearest, gradients);
+  result.plain_cosine = plain.value();
+  if (has_nearest) result.nearest_cosine = nearest.value();
 }
 
 }  // namespace
@@ -268,13 +297,13 @@ Landscape measure_landscape(Model& model, Adapter& adapter, const Task& task, co
   weights.set_tuned(/*requires_grad=*/true);
   result.loss = loss(/*with_gradients=*/true);
   std::vector<at::Tensor> gradients;
-  double square = 0.0;
+  double gradient_square = 0.0, weight_square = 0.0;
   for (size_t i = 0; i < weights.size(); ++i) {
     gradients.push_back(weights.gradient(i));
-    square += frobenius(gradients[i], gradients[i]);
+    gradient_square += squares(gradients[i]);
+    weight_square += squares(weights.tuned(i));
   }
-  result.gradient_norm = std::sqrt(square);
-
+  result.gradient_norm = std::sqrt(gradient_square);
   for (const TrainableTensor& tensor : adapter.trainable()) {
     at::Tensor trained = tensor.tensor;  // heads had gradients too
     trained.mutable_grad().reset();
@@ -285,11 +314,15 @@ Landscape measure_landscape(Model& model, Adapter& adapter, const Task& task, co
   result.layers = compare_layers(adapter.sites(), gradients);
   constexpr double kUphillShare = 0.1;
   for (const double strength : options.strengths) {
-    Landscape::Around around;
-    around.strength = strength;
-    around.random = random_losses(weights, adapter.sites(), loss, strength, options);
-    around.uphill = uphill_loss(weights, gradients, result.gradient_norm, loss, kUphillShare * strength);
-    result.around.push_back(std::move(around));
+    const double length = kUphillShare * strength * std::sqrt(weight_square);
+    const double step = gradient_square > 0.0 ? length / result.gradient_norm : 0.0;
+    result.around.push_back({strength, {}, loss_along(weights, gradients, step, loss)});
+  }
+  gradients.clear();
+  for (int64_t draw = 0; draw < options.draws; ++draw) {
+    const uint64_t seed = mix_seed(options.seed, static_cast<uint64_t>(draw));
+    const std::vector<double> losses = noisy_losses(weights, adapter.sites(), loss, seed, options.strengths);
+    for (size_t i = 0; i < losses.size(); ++i) result.around[i].random.push_back(losses[i]);
   }
   return result;
 }

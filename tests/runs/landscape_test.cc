@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "train/adapted_run.h"
 
 namespace msplora {
@@ -135,6 +136,11 @@ TEST(Landscape, LayersAreComparedByTheirGradients) {
     }
     EXPECT_NEAR(stack.mean, sum / 6.0, 1e-9);
   }
+}
+
+TEST(Landscape, MethodsWithoutUpdatesAreRefused) {
+  EXPECT_THAT(error_text([] { Tuned(config_of("bitfit", 2)).measure({}); }),
+              testing::HasSubstr("method `bitfit` puts no update on a layer"));
 }
 
 TEST(Landscape, APlainStepIsThatOfTheOptimizer) {
