@@ -1,11 +1,11 @@
 #!/usr/bin/env perl
 # What the adapters of a study of scripts/evidence.sh look like as matrices, and how the loss behaves around them.
-# Usage: evidence-analysis.pl collect OUTPUT STUDY FILE.csv [METHOD ...]   measures runs that FILE.csv does not hold yet
-#        evidence-analysis.pl table FILE.csv [NUMBER ...]                  its means ± sample standard deviations
+# Usage: evidence-analysis.pl matrices|levels|landscape OUTPUT STUDY FILE.csv [METHOD ...]   measures runs that FILE.csv lacks
+#        evidence-analysis.pl table FILE.csv [NUMBER ...]                                    its means ± sample standard deviations
 #
-# collect looks at the run of every seed at the chosen rate: `msplora analyze`, `msplora eval --ablate-levels` on the test data where
-# there are levels, and `msplora eval --landscape` on the validation data. MSPLORA names the program, THREADS (1) its threads.
-# FILE.csv has a line for each number: method,rate,seed,number,value.
+# Of every method the runs at the chosen rate are looked at, one for each seed. matrices: `msplora analyze`. levels: `msplora eval
+# --ablate-levels` on the test data, of methods with levels. landscape: `msplora eval --landscape` on the validation data. MSPLORA
+# names the program, THREADS (1) its threads. FILE.csv has a line for each number: method,rate,seed,number,value.
 use strict;
 use warnings;
 use JSON::PP;
@@ -89,20 +89,25 @@ sub evaluation_of {
   return ($model, \%file);
 }
 
-sub of_scores {
-  my ($run) = @_;
+sub evaluated {
+  my ($run, $part, $option) = @_;
   my ($model, $file) = evaluation_of($run);
-  my @base = ("eval", "--model", $model, "--adapter", "$run/adapter-native");
-  my @found;
-  if (read_json("$run/adapter-native/adapter.json")->{config}{method} eq "msplora") {
-    my $result = ask(@base, "--data", $file->{test}, "--ablate-levels")->{results}[0];
-    my ($metric) = grep { $_ ne "loss" } sort keys %{$result->{metrics}};
-    for my $level (sort keys %{$result->{without}}) {
-      push @found, ["$metric without $level", $result->{without}{$level}{$metric} - $result->{metrics}{$metric}];
-    }
-  }
-  my $landscape = ask(@base, "--data", $file->{validation}, "--landscape")->{results}[0]{landscape};
-  push @found, ["validation loss", $landscape->{loss}];
+  return ask("eval", "--model", $model, "--adapter", "$run/adapter-native", "--data", $file->{$part}, $option)->{results}[0];
+}
+
+# What the score loses without each level.
+sub of_levels {
+  my ($run) = @_;
+  return if read_json("$run/adapter-native/adapter.json")->{config}{method} ne "msplora";
+  my $result = evaluated($run, "test", "--ablate-levels");
+  my ($metric) = grep { $_ ne "loss" } sort keys %{$result->{metrics}};
+  return map { ["$metric without $_", $result->{without}{$_}{$metric} - $result->{metrics}{$metric}] } sort keys %{$result->{without}};
+}
+
+sub of_landscape {
+  my ($run) = @_;
+  my $landscape = evaluated($run, "validation", "--landscape")->{landscape};
+  my @found = ["validation loss", $landscape->{loss}];
   for my $around (@{$landscape->{around}}) {
     my $percent = sprintf("%g %%", 100 * $around->{strength});
     push @found, ["loss, noise of $percent", mean(@{$around->{random}}) - $landscape->{loss}];
@@ -133,7 +138,7 @@ sub read_table {
 }
 
 sub collect {
-  my ($output, $study, $path, @methods) = @_;
+  my ($measure, $output, $study, $path, @methods) = @_;
   my %done = map { ("$_->[0],$_->[1],$_->[2]" => 1) } read_table($path);
   my ($directory) = $study =~ /^([^-]+-[^-]+)/;
   if (!-e $path) {
@@ -145,7 +150,7 @@ sub collect {
     for my $run (@{$row->{runs}}) {
       next if $run->{error} || $done{"$run->{method},$run->{lr},$run->{seed}"};
       my $where = "$output/$directory/runs/$run->{name}";
-      my @numbers = (of_matrices($where), of_scores($where));
+      my @numbers = $measure->($where);
       open(my $out, ">>", $path) or fail("$path: $!");
       printf $out "%s,%s,%s,\"%s\",%.6g\n", @$run{qw(method lr seed)}, @$_ for @numbers;
       close($out);
@@ -180,7 +185,8 @@ sub table {
   }
 }
 
+my %measures = (matrices => \&of_matrices, levels => \&of_levels, landscape => \&of_landscape);
 my $task = shift // "";
-if ($task eq "collect" && @ARGV >= 3) { collect(@ARGV) }
+if ($measures{$task} && @ARGV >= 3) { collect($measures{$task}, @ARGV) }
 elsif ($task eq "table" && @ARGV >= 1) { table(@ARGV) }
-else { fail("usage: evidence-analysis.pl collect OUTPUT STUDY FILE.csv [METHOD ...] | table FILE.csv [NUMBER ...]") }
+else { fail("usage: evidence-analysis.pl matrices|levels|landscape OUTPUT STUDY FILE.csv [METHOD ...] | table FILE.csv [NUMBER ...]") }

@@ -20,12 +20,22 @@ for recipe in "$SOURCE_DIR"/recipes/*.yaml; do
   fi
 done
 
-# Every published table is what the program makes of the single runs that were measured.
-for runs in "$SOURCE_DIR"/docs/evidence/*.json; do
-  [ -e "$runs" ] || continue
-  expect 0 -- "$MSPLORA" results "$runs"
+# Every published table and picture is what is made of the single runs that were measured.
+published() {
   perl -0777 -e '
     my ($table, $page) = map { open(my $in, "<", $_) or die "$_: $!"; <$in> } @ARGV;
     exit(index($page, $table) < 0);
-  ' out.txt "$SOURCE_DIR/docs/results.md" || fail "docs/results.md does not hold what msplora results docs/evidence/$(basename "$runs") prints"
+  ' "$1" "$SOURCE_DIR/docs/results.md"
+}
+for runs in "$SOURCE_DIR"/docs/evidence/*.json; do
+  [ -e "$runs" ] || continue
+  expect 0 -- "$MSPLORA" results "$runs"
+  published out.txt || fail "docs/results.md does not hold what msplora results docs/evidence/$(basename "$runs") prints"
+  [ -e "${runs%.json}.svg" ] || continue
+  "$MSPLORA" results "$runs" --svg | cmp - "${runs%.json}.svg" || fail "${runs%.json}.svg is another picture: msplora results --svg makes it"
+done
+for numbers in "$SOURCE_DIR"/docs/evidence/*.csv; do
+  [ -e "$numbers" ] || continue
+  "$SOURCE_DIR/scripts/evidence-analysis.pl" table "$numbers" > table.md
+  published table.md || fail "docs/results.md does not hold what scripts/evidence-analysis.pl table docs/evidence/$(basename "$numbers") prints"
 done
