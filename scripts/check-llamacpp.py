@@ -63,7 +63,15 @@ ADAPTERS = {
     "rslora": ["adapter.use_rslora=true"],
     "ranks": ["adapter.rank_pattern={'0.*': 2}", "adapter.alpha_pattern={'1.*': 5}"],
     "msplora": ["adapter.method=msplora"],
+    "output": ["adapter.target_modules=[QUERY,lm_head]"],
+    "words": ["adapter.target_modules=[QUERY,WORDS]", "adapter.rank=3"],
 }
+
+
+def named(family, settings):
+    query = "c_attn" if family == "gpt2" else "qkv_proj" if family.startswith("phi3") else "q_proj"
+    words = "wte" if family == "gpt2" else "embed_tokens"
+    return [setting.replace("QUERY", query).replace("WORDS", words) for setting in settings]
 
 
 class GgmlGelu(torch.nn.Module):

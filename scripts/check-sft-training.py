@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Does instruction tuning here take the steps of transformers and PEFT, and how fast, in how much memory?
 
-  check-sft-training.py --model FOLDER | --gguf FILE [--program PATH] [--steps 20] [--threads N] [--keep FOLDER]     losses
-  check-sft-training.py ... --speed [--types float32,bfloat16] [--length 512] [--rows 4] [--rounds 5]                time and memory
-                            [--checkpoint] [--targets qv,all]
+  check-sft-training.py --model FOLDER | --gguf FILE [--program PATH] [--threads N] [--keep FOLDER]
+                        [--types float32,bfloat16] [--targets qv,all] [--steps 20]                           losses
+                        ... --speed [--length 512] [--rows 4] [--rounds 5] [--checkpoint]                    time and memory
 
 Losses: PEFT makes LoRA of rank 8 (on q_proj and v_proj, and on all linear layers) and saves it; both sides go on from that file, over the same
 rows in the same order, AdamW with weight decay, warm-up, a linear schedule, clipping, two accumulated micro-batches of four rows. The other side
@@ -161,10 +161,10 @@ def make_data(work, rows):
 
 def compare_losses(arguments, work):
     data, failed = make_data(work, 120), []
-    for name, targets in TARGETS.items():
+    for name in arguments.targets:
         adapter = work / f"adapter-{name}"
-        make_adapter(arguments.model, targets, adapter)
-        for dtype in arguments.types.split(","):
+        make_adapter(arguments.model, TARGETS[name], adapter)
+        for dtype in arguments.types:
             spec = {"model": str(arguments.model), "adapter": str(adapter), "data": str(data), "dtype": dtype, "steps": arguments.steps, "micro": MICRO,
                     "accumulation": ACCUMULATION, "threads": arguments.threads, "run": str(work / f"run-{name}-{dtype}"), "loss_on": "assistant",
                     "checkpoint": False, "rows": str(work / "rows.json")}
@@ -219,10 +219,10 @@ def compare_speed(arguments, work):
     data = make_data(work, 400)
     print(f"{processor()}, {arguments.threads} threads, {arguments.rows} rows of {arguments.length} tokens a step, torch {torch.__version__}, "
           f"transformers {transformers.__version__}, peft {peft.__version__}")
-    for name in arguments.targets.split(","):
+    for name in arguments.targets:
         adapter = work / f"adapter-{name}"
         make_adapter(arguments.model, TARGETS[name], adapter)
-        for dtype in arguments.types.split(","):
+        for dtype in arguments.types:
             model = arguments.model
             spec = {"model": str(model), "adapter": str(adapter), "data": str(data), "dtype": dtype, "steps": 2 + arguments.timed, "micro": arguments.rows,
                     "accumulation": 1, "threads": arguments.threads, "run": str(work / f"speed-{name}-{dtype}"), "loss_on": "all",
@@ -247,6 +247,17 @@ def compare_speed(arguments, work):
     return 0
 
 
+def some_of(known):
+    """Names with commas between them, each of those that are known."""
+    def parse(text):
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"no {name!r}; known are {', '.join(known)}")
+        return names
+    return parse
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, help="folder of a causal language model with a chat template")
@@ -254,10 +265,10 @@ def main():
     parser.add_argument("--program", type=pathlib.Path, default=REPOSITORY / "build/release/bin/msplora")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--types", default="float32,bfloat16")
+    parser.add_argument("--types", type=some_of(["float32", "bfloat16"]), default="float32,bfloat16")
     parser.add_argument("--keep", type=pathlib.Path, help="leave what was written in this folder")
     parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--targets", default="qv,all")
+    parser.add_argument("--targets", type=some_of(TARGETS), default="qv,all")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
