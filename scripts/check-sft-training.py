@@ -160,7 +160,7 @@ def make_data(work, rows):
 
 
 def compare_losses(arguments, work):
-    data, failed = make_data(work, 120), []
+    data, failed, exact = make_data(work, 120), [], {}
     for name in arguments.targets:
         adapter = work / f"adapter-{name}"
         make_adapter(arguments.model, TARGETS[name], adapter)
@@ -169,10 +169,13 @@ def compare_losses(arguments, work):
                     "accumulation": ACCUMULATION, "threads": arguments.threads, "run": str(work / f"run-{name}-{dtype}"), "loss_on": "assistant",
                     "checkpoint": False, "rows": str(work / "rows.json")}
             pathlib.Path(spec["rows"]).write_text(json.dumps(rows_of(arguments.program, spec)))
-            mine, other, again = ours(arguments.program, spec)["losses"], theirs(spec)["losses"], theirs(spec, "eager")["losses"]
-            exact = other if dtype == "float32" else theirs({**spec, "dtype": "float32"})["losses"]
-            relative = lambda left: [abs(a - b) / b for a, b in zip(left, exact)]
-            differences, rounding = relative(mine), relative(again if dtype == "float32" else other)
+            mine, other = ours(arguments.program, spec)["losses"], theirs(spec)["losses"]
+            if dtype == "float32":
+                exact[name] = other
+            elif name not in exact:
+                exact[name] = theirs({**spec, "dtype": "float32"})["losses"]
+            relative = lambda left: [abs(a - b) / b for a, b in zip(left, exact[name])]
+            differences, rounding = relative(mine), relative(theirs(spec, "eager")["losses"] if dtype == "float32" else other)
             print(f"LoRA on {name}, {dtype}: largest difference {max(differences):.1e} of the loss, of the other side {max(rounding):.1e}")
             print(f"           here        there       here and there in float32  {'there, other attention' if dtype == 'float32' else 'there'} and in float32")
             for step, row in enumerate(zip(mine, other, differences, rounding), 1):
