@@ -77,16 +77,23 @@ void save_gguf_adapter(const Adapter& adapter, GgufType type, const std::filesys
     const GgufName name =
         gguf_linear_name(target.model_type, site.role, site.layer, site.path,
                          target.heads.num_attention_heads, target.heads.num_key_value_heads);
-    const bool is_tied = !target.ties.empty();
-    if (site.role == LinearRole::kOutput && !gguf_adapts_output(target.model_type, is_tied))
-      refuse_gguf(
-          fmt::format("an update of {}, which is the table of words: models have no output layer of "
-                      "their own then",
-                      site.path));
+    const bool is_words = site.role == LinearRole::kWords;
+    // Tensors are known by name there, and an output layer that is the table of words has the table's.
+    if (is_words || site.role == LinearRole::kOutput) {
+      const bool is_apart = gguf_adapts_output(target.model_type, !target.ties.empty());
+      if (!is_apart && is_words)
+        refuse_gguf(fmt::format("an update of {}, which is the output layer too: llama.cpp takes it for both",
+                                site.path));
+      if (!is_apart)
+        refuse_gguf(
+            fmt::format("an update of {}, which is the table of words: models have no output layer of "
+                        "their own then",
+                        site.path));
+    }
     if (name.stored.empty())
       refuse_gguf(fmt::format("an update of {}, which its models do not have", site.path));
     ranks.insert(pair.down.size(0));
-    pairs.emplace_back(name, pair, site.role == LinearRole::kWords);
+    pairs.emplace_back(name, pair, is_words);
   }
   if (pairs.empty()) refuse_gguf("an adapter without any update");
   // alpha / rank is 1 where all ranks are equal; 0 stands for 1 where they are not.
