@@ -11,7 +11,7 @@ for recipe in "$SOURCE_DIR"/recipes/*.yaml; do
   case $(basename "$recipe") in
     pretrain*) kind=(--pretrain) ;;
     federated*) kind=(--federate) ;;
-    compare* | evidence*) kind=(--compare) ;;
+    compare* | evidence*) kind=(--compare --set 'compare.methods=[all]') ;;  # with every variant
   esac
   "$MSPLORA" validate "$recipe" "${kind[@]}" > out.txt 2>&1 || status=$?
   if grep -qE "unknown key|expected (a|an|at|above|true) |not valid YAML" out.txt; then
