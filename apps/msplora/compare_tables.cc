@@ -70,11 +70,12 @@ std::string contrasts_of(const ComparisonPlan& plan, const Comparison& compariso
                interval_text(row.contrast->over_both)});
   }
   if (!any) return {};
+  const size_t others = comparison.rows.size() - 1;
   return fmt::format(
-             "\nDifferences from {}: paired t-tests over the seeds, adjusted for {} rows by Holm; bootstrap "
+             "\nDifferences from {}: paired t-tests over the seeds, adjusted for {} row{} by Holm; bootstrap "
              "intervals "
              "over seeds and test examples.\n\n",
-             plan.options.reference, comparison.rows.size() - 1) +
+             plan.options.reference, others, others == 1 ? "" : "s") +
          table.markdown();
 }
 
