@@ -73,8 +73,7 @@ std::string contrasts_of(const ComparisonPlan& plan, const Comparison& compariso
   const size_t others = comparison.rows.size() - 1;
   return fmt::format(
              "\nDifferences from {}: paired t-tests over the seeds, adjusted for {} row{} by Holm; bootstrap "
-             "intervals "
-             "over seeds and test examples.\n\n",
+             "intervals over seeds and test examples.\n\n",
              plan.options.reference, others, others == 1 ? "" : "s") +
          table.markdown();
 }
@@ -125,10 +124,8 @@ std::string warnings_of(const Comparison& comparison) {
 std::string number_text(const std::optional<double>& value) {
   return value ? fmt::format("{}", *value) : std::string();
 }
-std::string number_text(double value) {
-  return fmt::format("{}", value);
-}
-std::string number_text(int64_t value) {
+template <class Number>
+std::string number_text(Number value) {
   return fmt::format("{}", value);
 }
 
@@ -137,8 +134,7 @@ std::string csv_of(const Comparison& comparison) {
   std::string text =
       "method,rank,parameters,share_of_reference,trained_parameters,lr,metric,measured_on,mean,deviation,"
       "validation,runs,failed,seconds,cpu_seconds,tokens_per_second,peak_memory_bytes,adapter_bytes,"
-      "difference,p,p_"
-      "adjusted\n";
+      "difference,p,p_adjusted\n";
   for (const ComparisonRow& row : comparison.rows) {
     text += fmt::format(
         "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", row.method,
@@ -147,7 +143,7 @@ std::string csv_of(const Comparison& comparison) {
         number_text(row.mean), number_text(row.deviation), number_text(row.validation),
         static_cast<int64_t>(row.runs.size()) - row.failed, row.failed, row.seconds,
         number_text(row.cpu_seconds), row.tokens_per_second, row.peak_memory_bytes, row.adapter_bytes,
-        row.contrast ? fmt::format("{}", row.contrast->over_seeds.difference) : "",
+        row.contrast ? number_text(row.contrast->over_seeds.difference) : "",
         row.contrast ? number_text(row.contrast->over_seeds.p) : "",
         row.contrast ? number_text(row.contrast->p_adjusted) : "");
   }

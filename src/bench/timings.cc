@@ -4,10 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <fstream>
 
+#include "msplora/core/stopwatch.h"
 #include "msplora/kernels/kernels.h"
 
 namespace msplora {
@@ -42,9 +42,9 @@ double Timings::median() const {
 }
 
 double time_of(const std::function<void()>& call) {
-  const auto began = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   call();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  return watch.seconds();
 }
 
 Machine this_machine() {

@@ -14,6 +14,8 @@
 #include <tuple>
 #include <utility>
 
+#include "adapters/equivalent_gradient.h"
+#include "msplora/adapters/merge.h"
 #include "msplora/core/error.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/random.h"
@@ -50,24 +52,14 @@ void check(const Adapter& adapter) {
   }
 }
 
-/// The adapted layers with dense weights of their own in place of the adapter; they get theirs back at the
-/// end.
+/// The adapted layers with the adapter merged into their weights; they get their own and the adapter back at
+/// the end.
 class DenseWeights {
  public:
   explicit DenseWeights(Adapter& adapter) : adapter_(adapter) {
-    const c10::NoGradGuard no_grad;
-    for (size_t i = 0; i < adapter.sites().size(); ++i) {
-      const Linear& layer = *adapter.sites()[i].linear;
-      const SiteChange change = adapter.change_of(i);
-      kept_.push_back({*layer.weight, layer.bias});
-      tuned_.push_back((layer.weight->values() + change.weight).to(layer.weight->dtype()).contiguous());
-      biases_.push_back(change.bias.defined() ? layer.bias + change.bias : layer.bias);
-    }
-    adapter_.detach();
-    for (size_t i = 0; i < tuned_.size(); ++i) {
-      layer(i).weight->set(tuned_[i]);
-      layer(i).bias = biases_[i];
-    }
+    for (const Site& site : adapter.sites()) kept_.push_back({*site.linear->weight, site.linear->bias});
+    merge_adapter(adapter, layer(0).weight->dtype());
+    for (const Site& site : adapter.sites()) tuned_.push_back(site.linear->weight->tensor());
   }
   ~DenseWeights() {
     for (size_t i = 0; i < kept_.size(); ++i) {
@@ -96,7 +88,7 @@ class DenseWeights {
 
   Adapter& adapter_;
   std::vector<std::pair<Weight, at::Tensor>> kept_;
-  std::vector<at::Tensor> tuned_, biases_;
+  std::vector<at::Tensor> tuned_;
 };
 
 /// The mean loss of all examples, in float64 over batches; with gradients of that mean where weights ask.
@@ -271,8 +263,8 @@ void fit_gradients(const Adapter& adapter, const std::vector<at::Tensor>& gradie
     const at::Tensor gradient = wide(gradients[i]);
     at::Tensor change = at::zeros_like(gradient);
     for (const LowRankTerm& term : terms[i]) {
-      change +=
-          (wide(term.up).mm(factors.of(term.down)) + factors.of(term.up).mm(wide(term.down))) * term.scaling;
+      change += detail::weight_change({wide(term.down), wide(term.up)},
+                                      {factors.of(term.down), factors.of(term.up)}, term.scaling);
     }
     plain.add(change, gradient);
     if (!has_nearest) continue;

@@ -60,8 +60,8 @@ struct Landscape {
 
 /// Measures it on encoded examples. The weights are changed for the time of the call alone: afterwards model
 /// and adapter are as they were, also when something is thrown. Forward passes: 1 + strengths * (draws + 1);
-/// one backward pass; memory for three further copies of the adapted weights. Throws Error{kUsage} for
-/// a method without updates of layers, and one on a table of words or an output layer.
+/// one backward pass; memory for three further copies of the adapted weights. Throws as merge_adapter() does,
+/// and Error{kUsage} for a method without updates of layers, and one on a table of words or an output layer.
 Landscape measure_landscape(Model& model, Adapter& adapter, const Task& task, const Examples& examples,
                             const LandscapeOptions& options = {});
 
