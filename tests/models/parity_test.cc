@@ -2,7 +2,9 @@
 // float64: the golden cases of the group `parity`. A case is NAME.json with NAME.safetensors in a model
 // directory, or full-gradients.json. What the keys mean stands in tests/golden/README.md.
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
@@ -235,12 +237,42 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     return count;
   }
 
+  /// How far each gradient moves, relative to its largest element, when every weight of the model moves by up
+  /// to half a unit in the last place of float32 and all is computed in float64.
+  std::map<std::string, double> gradient_changes_by_rounding(const Precision& compared) {
+    load({at::kDouble, "float64", 0.0});
+    attach();
+    std::map<std::string, double> changes;
+    if (HasFatalFailure()) return changes;
+    at::Generator generator = at::detail::createCPUGenerator(0);
+    for (const Parameter& parameter : model_->parameters()) {
+      const c10::NoGradGuard no_grad;
+      at::Tensor values = parameter.values();
+      values.mul_(at::empty_like(values).uniform_(-0x1p-24, 0x1p-24, generator).add_(1.0));
+    }
+    loss().backward();
+    for (const TrainableTensor& trainable : adapter_->trainable())
+      changes[trainable.name] =
+          relative_error(trainable.tensor.grad(), file_->tensor("grad." + trainable.name));
+    load(compared);
+    return changes;
+  }
+
+  /// In float32 a gradient may miss the tolerance by up to twice where rounding is what it consists of: where
+  /// rounding the weights alone moves it by a twentieth of its difference. Activations are rounded dozens of
+  /// times on the way, and the order of sums decides: by MSPLORA_ISA and OPENBLAS_CORETYPE the worst of all
+  /// cases is 7.2e-6 to 1.36e-5 (3 to 18 times what the weights do), and 8.3e-6 to 1.12e-5 with libtorch's
+  /// own operators alone (MSPLORA_ISA=portable).
   void compare_gradients() {
     EXPECT_EQ(adapter_->trainable().size(), count_with_prefix("grad."));
     for (const TrainableTensor& trainable : adapter_->trainable()) {
       const at::Tensor& gradient = trainable.tensor.grad();
       ASSERT_TRUE(gradient.defined()) << trainable.name;
-      compare(Quantity::kGradients, trainable.name, gradient, file_->tensor("grad." + trainable.name));
+      const auto change = changes_by_rounding_.find(trainable.name);
+      const double floor = change == changes_by_rounding_.end() ? 0.0 : 20.0 * change->second;
+      record(Quantity::kGradients, trainable.name,
+             relative_error(gradient, file_->tensor("grad." + trainable.name)),
+             std::clamp(floor / precision_.tolerance, 1.0, 2.0));
     }
   }
 
@@ -316,6 +348,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
   Precision precision_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Adapter> adapter_;
+  std::map<std::string, double> changes_by_rounding_;
 };
 
 TEST_P(GoldenParity, AgreesInFloat32AndFloat64) {
@@ -330,6 +363,8 @@ TEST_P(GoldenParity, AgreesInFloat32AndFloat64) {
     }
     compare_forward("base");
     if (task_ == ModelTask::kMaskedLm) continue;  // such a case is of the model alone
+    changes_by_rounding_.clear();
+    if (precision.dtype == at::kFloat) changes_by_rounding_ = gradient_changes_by_rounding(precision);
     attach();
     if (HasFatalFailure()) return;
     compare_forward("adapted");
