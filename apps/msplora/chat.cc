@@ -261,7 +261,10 @@ Command add_chat(CLI::App& program, CommonOptions& common) {
   command->add_option("--system", arguments->system, "What the model is told first")->type_name("TEXT");
   command->add_flag("--plain", arguments->plain, "Write one text in turn, without the model's chat template");
   add_common(*command, common);
-  return {command, [arguments, &common] { chat(*arguments, common); }};
+  return {command, [arguments, &common] {
+            find_files(arguments->generation);
+            chat(*arguments, common);
+          }};
 }
 
 }  // namespace msplora

@@ -72,7 +72,10 @@ Command add_export(CLI::App& program, CommonOptions& common) {
   command->add_flag("--overwrite", arguments->overwrite,
                     "Write into a directory that is not empty, or over a file");
   add_common(*command, common);
-  return {command, [arguments, &common] { export_adapter(*arguments, common); }};
+  return {command, [arguments, &common] {
+            find_files(arguments->model);
+            export_adapter(*arguments, common);
+          }};
 }
 
 }  // namespace msplora

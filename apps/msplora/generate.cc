@@ -303,7 +303,10 @@ Command add_generate(CLI::App& program, CommonOptions& common) {
   command->add_flag("--chat", arguments->chat, "Every prompt is a message, which the model answers");
   command->add_flag("--echo", arguments->echo, "Show the prompt before its text");
   add_common(*command, common);
-  return {command, [arguments, &common] { generate(*arguments, common); }};
+  return {command, [arguments, &common] {
+            find_files(arguments->generation);
+            generate(*arguments, common);
+          }};
 }
 
 }  // namespace msplora

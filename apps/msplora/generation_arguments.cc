@@ -11,6 +11,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/generation/options.h"
+#include "msplora/runs/adapter_place.h"
 
 namespace msplora {
 namespace {
@@ -28,16 +29,26 @@ json number_or_text(const std::string& text) {
   return parsed.is_number() ? parsed : json(text);
 }
 
-/// Names by which adapters are chosen: NAME=DIR, or the directory's own.
+struct NamedAdapter {
+  std::string name;
+  std::filesystem::path path;
+};
+
+/// NAME=PATH, or the name of the directory or file itself.
+NamedAdapter named_adapter(const std::string& given) {
+  const size_t equals = given.find('=');
+  const std::filesystem::path path = equals == std::string::npos ? given : given.substr(equals + 1);
+  const std::filesystem::path whole = path.filename().empty() ? path.parent_path() : path;
+  return {equals == std::string::npos ? whole.filename().string() : given.substr(0, equals),
+          find_adapter(path).adapter};
+}
+
 std::map<std::string, std::filesystem::path> named_adapters(const std::vector<std::string>& given) {
   std::map<std::string, std::filesystem::path> adapters;
   for (const std::string& one : given) {
-    const size_t equals = one.find('=');
-    const std::filesystem::path path = equals == std::string::npos ? one : one.substr(equals + 1);
-    const std::filesystem::path whole = path.filename().empty() ? path.parent_path() : path;
-    const std::string name = equals == std::string::npos ? whole.filename().string() : one.substr(0, equals);
-    if (!adapters.emplace(name, path).second) {
-      throw Error(ErrorCode::kUsage, "--adapter", "two are called `" + name + "`",
+    const NamedAdapter adapter = named_adapter(one);
+    if (!adapters.emplace(adapter.name, adapter.path).second) {
+      throw Error(ErrorCode::kUsage, "--adapter", "two are called `" + adapter.name + "`",
                   "give them names: --adapter NAME=PATH");
     }
   }
@@ -47,13 +58,16 @@ std::map<std::string, std::filesystem::path> named_adapters(const std::vector<st
 }  // namespace
 
 void add_generation_arguments(CLI::App& command, GenerationArguments& arguments) {
-  command.add_option("--model", arguments.model, "Directory or GGUF file of a causal language model")
-      ->required()
+  command
+      .add_option(
+          "--model", arguments.model,
+          "Directory or GGUF file of a causal language model; default: the one that the adapter names")
       ->type_name("PATH");
   command
-      .add_option("--adapter", arguments.adapters,
-                  "Adapter directory (native or PEFT form) or GGUF file, with a name to choose it by; "
-                  "repeatable")
+      .add_option(
+          "--adapter", arguments.adapters,
+          "Run directory, adapter directory (native or PEFT form) or GGUF file, with a name to choose "
+          "it by; repeatable")
       ->type_name("[NAME=]PATH")
       ->expected(1)
       ->take_all()
@@ -108,6 +122,13 @@ GenerationOptions with_arguments(GenerationOptions options, const GenerationArgu
   check_generation(options, "generation.", errors);
   errors.throw_if_any(ErrorCode::kUsage, "generation");
   return options;
+}
+
+void find_files(GenerationArguments& arguments) {
+  if (!arguments.model.empty()) return;
+  if (arguments.adapters.empty())
+    throw Error(ErrorCode::kUsage, "--model", "is required where no adapter is given", "--model DIR");
+  arguments.model = base_of_adapter(named_adapter(arguments.adapters.front()).path).string();
 }
 
 LanguageModel open_language_model(const GenerationArguments& arguments, const GeneratorOptions& options,

@@ -12,7 +12,7 @@ namespace msplora {
 /// A model that writes, as `generate` and `chat` open it, and how it does.
 struct GenerationArguments {
   std::string model;
-  std::vector<std::string> adapters;  // DIR or NAME=DIR
+  std::vector<std::string> adapters;  // PATH or NAME=PATH
   bool merge = false;
   std::string dtype = "auto";
   std::string chat_template;  // a name or a file; empty: the model's own
@@ -22,6 +22,10 @@ struct GenerationArguments {
 
 /// Adds --model, --adapter, --merge, --dtype, --chat-template and an option for each of GenerationOptions.
 void add_generation_arguments(CLI::App& command, GenerationArguments& arguments);
+
+/// Puts the model that the first adapter names in the place of one that was left out. Throws Error{kUsage}
+/// where neither was given; as base_of_adapter.
+void find_files(GenerationArguments& arguments);
 
 /// Opens the model. Its defaults become those of generation_config.json with what the arguments say.
 LanguageModel open_language_model(const GenerationArguments& arguments, const GeneratorOptions& options,

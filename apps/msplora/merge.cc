@@ -93,7 +93,10 @@ Command add_merge(CLI::App& program, CommonOptions& common) {
   command->add_flag("--overwrite", arguments->overwrite,
                     "Write into a directory that is not empty, or over a file");
   add_common(*command, common);
-  return {command, [arguments, &common] { merge(*arguments, common); }};
+  return {command, [arguments, &common] {
+            find_files(arguments->model);
+            merge(*arguments, common);
+          }};
 }
 
 }  // namespace msplora

@@ -1,15 +1,19 @@
 #include "model_arguments.h"
 
+#include "msplora/core/error.h"
+#include "msplora/runs/adapter_place.h"
+
 namespace msplora {
 
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required,
                          bool with_dtype) {
-  command.add_option("--model", arguments.model, "Hugging Face model directory, or a GGUF file")
-      ->required()
+  command
+      .add_option("--model", arguments.model,
+                  "Hugging Face model directory, or a GGUF file; default: the one that the adapter names")
       ->type_name("PATH");
   auto* adapter = command
                       .add_option("--adapter", arguments.adapter,
-                                  "Adapter directory (native or PEFT form), or a GGUF file")
+                                  "Run directory, adapter directory (native or PEFT form), or a GGUF file")
                       ->type_name("PATH");
   if (adapter_required) adapter->required();
   command
@@ -20,6 +24,14 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adap
   if (!with_dtype) return;
   command.add_option("--dtype", arguments.dtype, "Type of activations and frozen weights")
       ->transform(dtype_choice({"float32", "bfloat16"}));
+}
+
+void find_files(ModelArguments& arguments) {
+  if (!arguments.adapter.empty()) arguments.adapter = find_adapter(arguments.adapter).adapter.string();
+  if (!arguments.model.empty()) return;
+  if (arguments.adapter.empty())
+    throw Error(ErrorCode::kUsage, "--model", "is required where no adapter is given", "--model DIR");
+  arguments.model = base_of_adapter(arguments.adapter).string();
 }
 
 TunedModel open_tuned(const ModelArguments& arguments, const CommonOptions& common) {

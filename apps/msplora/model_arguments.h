@@ -17,6 +17,9 @@ struct ModelArguments {
 };
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required,
                          bool with_dtype = true);
+/// Puts in place what was left out: the adapter of a run whose directory was given, and the model that the
+/// adapter names. Throws Error{kUsage} where neither was given; as base_of_adapter.
+void find_files(ModelArguments& arguments);
 TunedModel open_tuned(const ModelArguments& arguments, const CommonOptions& common);
 
 }  // namespace msplora

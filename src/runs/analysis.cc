@@ -21,6 +21,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/gguf/file.h"
+#include "msplora/runs/adapter_place.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/tasks/facts.h"
 #include "msplora/tasks/target.h"
@@ -31,30 +32,6 @@ namespace msplora {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Where the files of one input lie.
-struct AnalysisInput {
-  fs::path given, adapter;
-  fs::path run;  // holds the checkpoints; "" for an adapter that lies by itself
-};
-
-AnalysisInput locate(const fs::path& given) {
-  AnalysisInput input{given, given, {}};
-  if (adapter_form(given) != AdapterForm::kNone) {
-    fs::path path = fs::absolute(given).lexically_normal();
-    if (path.filename().empty()) path = path.parent_path();
-    const bool is_of_run = path.filename() == "adapter" || path.filename() == "adapter-native";
-    if (is_of_run && fs::exists(path.parent_path() / "recipe.yaml")) input.run = path.parent_path();
-    return input;
-  }
-  for (const char* name : {"adapter-native", "adapter"}) {
-    if (adapter_form(given / name) == AdapterForm::kNone) continue;
-    input.adapter = given / name;
-    input.run = given;
-    return input;
-  }
-  return input;  // load_adapter_facts says what is wrong
-}
 
 /// The last parts of a path, one more where the last is the place of an adapter in its run.
 std::string tail_of(fs::path path, int parts) {
@@ -127,7 +104,7 @@ AdapterTarget target_of_config(const ModelConfig& config, ModelTask task, const 
   return target;
 }
 
-OpenedAdapter open_with_weights(const AnalysisInput& input, const AdapterFacts& facts, const fs::path& base) {
+OpenedAdapter open_with_weights(const AdapterPlace& input, const AdapterFacts& facts, const fs::path& base) {
   OpenedAdapter opened;
   const ModelLoadOptions load = options_for(input.adapter, facts);
   opened.base_model = load_model(base, load);
@@ -142,7 +119,7 @@ OpenedAdapter open_with_weights(const AnalysisInput& input, const AdapterFacts& 
   return opened;
 }
 
-OpenedAdapter open_without_weights(const AnalysisInput& input, const AdapterFacts& facts,
+OpenedAdapter open_without_weights(const AdapterPlace& input, const AdapterFacts& facts,
                                    const fs::path& base) {
   OpenedAdapter opened;
   AdapterTarget target;
@@ -155,7 +132,7 @@ OpenedAdapter open_without_weights(const AnalysisInput& input, const AdapterFact
   return opened;
 }
 
-OpenedAdapter open_adapter(const AnalysisInput& input, const AnalysisRequest& request) {
+OpenedAdapter open_adapter(const AdapterPlace& input, const AnalysisRequest& request) {
   const AdapterFacts facts = load_adapter_facts(input.adapter);
   const fs::path base = !request.base.empty() ? request.base : fs::path(facts.base_name);
   if (!request.base.empty() && !has_config(base)) {
@@ -204,14 +181,15 @@ std::unique_ptr<Adapter> adapter_at(const Adapter& final_adapter, const Checkpoi
   return adapter;
 }
 
-analysis::Curves curves_of_run(const AnalysisInput& input, const Adapter& adapter,
+analysis::Curves curves_of_run(const AdapterPlace& input, const Adapter& adapter,
                                const analysis::Options& options) {
   if (input.run.empty()) {
-    throw Error(ErrorCode::kUsage, input.given.string(), "is an adapter by itself, which has no checkpoints",
+    throw Error(ErrorCode::kUsage, input.adapter.string(),
+                "is an adapter by itself, which has no checkpoints",
                 "name the directory of the run that made it");
   }
   if (adapter.sites().empty()) {
-    throw Error(ErrorCode::kUsage, input.given.string(),
+    throw Error(ErrorCode::kUsage, input.adapter.string(),
                 fmt::format("method `{}` has no low-rank update whose curves could be drawn",
                             adapter.config().method),
                 "leave out --checkpoints");
@@ -234,7 +212,7 @@ analysis::Report analyze_adapters(const AnalysisRequest& request,
   report.options = request.options;
   const std::vector<std::string> names = names_of(request.inputs);
   for (size_t i = 0; i < request.inputs.size(); ++i) {
-    const AnalysisInput input = locate(request.inputs[i]);
+    const AdapterPlace input = find_adapter(request.inputs[i]);
     OpenedAdapter opened = open_adapter(input, request);
     if (say) say(fmt::format("{}: {}", names[i], input.adapter.string()));
     analysis::AdapterAnalysis found =

@@ -54,6 +54,12 @@ head -n 1 adapters.txt | grep -q "is blue" || fail "the adapter that a row names
 tail -n 1 adapters.txt | grep -q "is blue" && fail "the adapter acts where none is asked for"
 expect 0 "loss" -- "$MSPLORA" eval --model "$decoder" --adapter blue/adapter --data blue.txt
 
+# A run by its directory, which is its name too; the model is the one that it names.
+expect 0 "is blue" -- "$MSPLORA" generate --adapter blue --prompt "The answer" --max-new-tokens 8
+expect 0 "is blue" "adapter: none" -- sh -c "printf '/adapter blue\nThe answer\n/adapter none\n/quit\n' |
+  '$MSPLORA' chat --adapter blue --max-new-tokens 8"
+expect 2 "--model" "is required where no adapter is given" -- "$MSPLORA" generate --prompt x
+
 # Instructions go on from an adapter of texts, and from one made elsewhere, which has no task.json.
 cp -r blue/adapter elsewhere && rm elsewhere/task.json
 for from in blue/adapter elsewhere; do

@@ -44,3 +44,16 @@ for command in merge "export --to native"; do
     expect 2 "--output" -- "$MSPLORA" $command --model "$model" --adapter run/adapter --output "$output" --overwrite
   done
 done
+
+# A run stands for its adapter, and an adapter for the model it names.
+predict --data new.csv > named.csv
+"$MSPLORA" predict --adapter run --data new.csv | cmp - named.csv
+"$MSPLORA" predict --adapter run/adapter --data new.csv | cmp - named.csv
+expect 0 "run/adapter" -- "$MSPLORA" eval --adapter run/adapter --data "$data/dev.tsv" --json
+expect 2 "--model" "is required where no adapter is given" -- "$MSPLORA" predict --data new.csv
+expect 1 "holds no adapter" -- "$MSPLORA" eval --adapter "$model" --data "$data/dev.tsv"
+cp -r run/adapter moved
+sed -i "s|\"base_model_name_or_path\": \"[^\"]*\"|\"base_model_name_or_path\": \"gone/away\"|" moved/adapter_config.json
+expect 2 "was trained on gone/away, which is not there" "--model" -- "$MSPLORA" predict --adapter moved --data new.csv
+expect 2 "--output" -- "$MSPLORA" merge --adapter run --output run --overwrite
+[ -e run/adapter ] || fail "a run was replaced by a model"
