@@ -90,16 +90,22 @@ Command add_validate(CLI::App& program, CommonOptions& common) {
   auto arguments = std::make_shared<ValidateArguments>();
   add_recipe_arguments(*command, arguments->recipe, /*writes=*/true);
   auto* pretrain = command->add_flag("--pretrain", arguments->pretrain, "The recipe is one of `pretrain`");
-  auto* federate = command->add_flag("--federate", arguments->federate, "The recipe is one of `federate`")
+  auto* federate = command
+                       ->add_flag("--federate", arguments->federate,
+                                  "The recipe is one of `federate`, also without its section")
                        ->excludes(pretrain);
-  command->add_flag("--compare", arguments->compare, "The recipe is one of `compare`")
+  command
+      ->add_flag("--compare", arguments->compare, "The recipe is one of `compare`, also without its section")
       ->excludes(pretrain)
       ->excludes(federate);
   add_common(*command, common);
   return {command, [arguments, &common] {
             if (arguments->pretrain) return validate<PretrainRecipe>(arguments->recipe, common);
-            if (arguments->federate) return validate<FederateRecipe>(arguments->recipe, common);
-            if (arguments->compare) return validate<CompareRecipe>(arguments->recipe, common);
+            const std::string kind = arguments->compare    ? "compare"
+                                     : arguments->federate ? "federate"
+                                                           : command_of_recipe(arguments->recipe.file);
+            if (kind == "federate") return validate<FederateRecipe>(arguments->recipe, common);
+            if (kind == "compare") return validate<CompareRecipe>(arguments->recipe, common);
             validate<Recipe>(arguments->recipe, common);
           }};
 }

@@ -11,6 +11,7 @@
 #include "msplora/tasks/task.h"
 
 namespace msplora {
+namespace fs = std::filesystem;
 namespace {
 
 /// An adapter of a language model goes on with texts and with instructions alike; one without task.json
@@ -39,6 +40,16 @@ void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConf
   if (!facts) return;
   task.type = facts->type;
   data.labels = facts->labels;
+}
+
+std::string command_of_recipe(const fs::path& file) {
+  try {
+    const OptionNode recipe = parse_option_yaml(read_file(file), file.string());
+    if (recipe.find("compare") != nullptr) return "compare";
+    return recipe.find("federated") != nullptr ? "federate" : "";
+  } catch (const Error&) {
+    return {};  // reading it as a recipe says what is wrong
+  }
 }
 
 bool start_brings_head(const AdapterConfig& adapter) {

@@ -109,3 +109,10 @@ OMP_WAIT_POLICY=active OMP_DISPLAY_ENV=verbose "$MSPLORA" --version > out.txt 2>
 ! grep -q "GOMP_SPINCOUNT = '1000'" out.txt || fail "the user's wait policy was replaced"
 
 [ ! -e run ] || fail "a refused run left its directory"
+
+# A recipe of another command is known by its section.
+{ cat recipe.yaml; printf 'compare: {methods: [lora], seeds: 1}\n'; } > compared.yaml
+expect 2 "compared.yaml: is a recipe of \`compare\`" "msplora compare compared.yaml" -- "$MSPLORA" train compared.yaml
+expect 0 "compared.yaml: no problem found" -- "$MSPLORA" validate compared.yaml
+{ cat recipe.yaml; printf 'compare: {methods: [loar]}\n'; } > miswritten.yaml
+expect 2 "did you mean \`lora\`?" -- "$MSPLORA" validate miswritten.yaml

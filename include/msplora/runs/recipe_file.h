@@ -36,6 +36,10 @@ void check_place(const std::filesystem::path& output, const std::vector<std::fil
 /// Whether the run starts with the head of the adapter that it goes on from.
 bool start_brings_head(const AdapterConfig& adapter);
 
+/// The command whose section stands at the top of a recipe, "compare" or "federate"; "" for a recipe of
+/// `train` or `pretrain`, and for what cannot be read.
+std::string command_of_recipe(const std::filesystem::path& file);
+
 /// With adapter.init_from: `fill` writes the recipe's values on top of what the adapter says.
 template <class Options, class Fill>
 void start_from_adapter(Options& options, const Fill& fill, ErrorList& errors) {
@@ -60,6 +64,11 @@ template <class Options>
 void read_recipe(const std::filesystem::path& file, const RecipeChanges& changes, Options& options,
                  ErrorList& errors) {
   const std::string text = read_file(file);
+  if constexpr (std::is_same_v<Options, Recipe>) {
+    if (const std::string command = command_of_recipe(file); !command.empty())
+      return errors.add(file.string(), "is a recipe of `" + command + "`",
+                        "msplora " + command + " " + file.string());
+  }
   const auto fill = [&](Options& to, ErrorList& problems) {
     read_yaml(to, text, file.string(), problems);
     for (const std::string& assignment : changes.overrides) apply_override(to, assignment, problems);
