@@ -116,9 +116,8 @@ sub of_landscape {
   my $layers = $landscape->{gradients_of_layers};
   push @found, ["cosine of gradients of layers", mean(map { $_->{mean} } values %$layers)] if $layers;
   for my $step ("plain", "nearest") {
-    my $cosine = $landscape->{"${step}_cosine"};
-    my $rest = defined $cosine ? 1 - $cosine**2 : 0;
-    push @found, ["gradient missed by a $step step", $rest > 0 ? sqrt($rest) : 0] if defined $cosine;
+    my $missed = $landscape->{"${step}_missed"};
+    push @found, ["gradient missed by a $step step", $missed] if defined $missed;
   }
   return @found;
 }

@@ -112,8 +112,13 @@ nlohmann::ordered_json landscape_json(const Landscape& landscape) {
     json["gradients_of_layers"][stack.module] = {
         {"layers", stack.layers}, {"mean", stack.mean}, {"cosines", stack.cosines}};
   }
-  if (landscape.plain_cosine) json["plain_cosine"] = *landscape.plain_cosine;
-  if (landscape.nearest_cosine) json["nearest_cosine"] = *landscape.nearest_cosine;
+  const auto add_step = [&](const std::string& step, const std::optional<double>& cosine) {
+    if (!cosine) return;
+    json[step + "_cosine"] = *cosine;
+    json[step + "_missed"] = missed_share(*cosine);
+  };
+  add_step("plain", landscape.plain_cosine);
+  add_step("nearest", landscape.nearest_cosine);
   return json;
 }
 
