@@ -1,11 +1,13 @@
 #!/usr/bin/env perl
-# What the adapters of a study of scripts/evidence.sh look like as matrices, and how the loss behaves around them.
-# Usage: evidence-analysis.pl matrices|levels|landscape OUTPUT STUDY FILE.csv [METHOD ...]   measures runs that FILE.csv lacks
-#        evidence-analysis.pl table FILE.csv [NUMBER ...]                                    its means ± sample standard deviations
+# What the adapters of a study of scripts/evidence.sh look like as matrices, how the loss behaves around them, and what they answer.
+# Usage: evidence-analysis.pl matrices|levels|landscape|answers OUTPUT STUDY FILE.csv [METHOD ...]   measures runs that FILE.csv lacks
+#        evidence-analysis.pl table FILE.csv [NUMBER ...]                                            its means ± sample standard deviations
+#        evidence-analysis.pl differences FILE.csv METHOD                                            from this method, over the seeds
 #
 # Of every method the runs at the chosen rate are looked at, one for each seed. matrices: `msplora analyze`. levels: `msplora eval
 # --ablate-levels` on the test data, of methods with levels. landscape: `msplora eval --landscape` on the validation data. MSPLORA
-# names the program, THREADS (1) its threads. FILE.csv has a line for each number: method,rate,seed,number,value.
+# names the program, THREADS (1) its threads. answers (of facts): shares of the held-out prompts that are answered right to the letter, and
+# in the right form, and the best validation loss of the run. differences: means over the seeds that both have, with 95 % intervals (paired t). FILE.csv has a line for each number: method,rate,seed,number,value.
 use strict;
 use warnings;
 use JSON::PP;
@@ -122,6 +124,34 @@ sub of_landscape {
   return @found;
 }
 
+sub read_lines {
+  my ($path) = @_;
+  open(my $in, "<", $path) or fail("$path: $!");
+  return map { decode_json($_) } <$in>;
+}
+
+# What the model says to the prompts beside its validation data, and what it should have said.
+sub of_answers {
+  my ($run) = @_;
+  my ($model, $file) = evaluation_of($run);
+  my ($folder) = $file->{validation} =~ m{^(.*)/};
+  my @opened = -e "$run/model" ? ("--model", "$run/model") : ("--model", $model, "--adapter", "$run/adapter-native");
+  my $texts = "$run/texts.jsonl";
+  if (!-e $texts) {
+    my @command = ($program, "generate", @opened, "--greedy", "--max-new-tokens", 40, "--prompts", "$folder/prompts.jsonl", "--threads",
+      $threads, "--output", $texts);
+    system(@command) == 0 or fail("`@command` failed");
+  }
+  my @wanted = map { $_->{messages}[-1]{content} } read_lines($file->{validation});
+  my @said = map { $_->{text} =~ s/^\s+|\s+$//gr } read_lines($texts);
+  fail("$texts has ", scalar @said, " texts, $file->{validation} ", scalar @wanted, " answers") if @said != @wanted;
+  my $form = sub { $_[0] =~ /^(.*)=/ ? $1 : "" };
+  my $right = grep { $said[$_] eq $wanted[$_] } 0 .. $#said;
+  my $formed = grep { $form->($said[$_]) eq $form->($wanted[$_]) } 0 .. $#said;
+  return (["answers right", $right / @said], ["answers in form", $formed / @said],
+    ["validation loss", read_json("$run/metrics.json")->{best}{loss}]);
+}
+
 sub read_table {
   my ($path) = @_;
   my @lines;
@@ -184,8 +214,42 @@ sub table {
   }
 }
 
-my %measures = (matrices => \&of_matrices, levels => \&of_levels, landscape => \&of_landscape);
+# Two-sided 95 % points of Student's t, by degrees of freedom.
+my @t95 = (undef, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262);
+
+sub differences {
+  my ($path, $reference) = @_;
+  my (%value, @methods, @numbers);
+  for my $line (read_table($path)) {
+    my ($method, undef, $seed, $number, $value) = @$line;
+    push @methods, $method if !grep { $_ eq $method } @methods;
+    push @numbers, $number if !grep { $_ eq $number } @numbers;
+    $value{$number}{$method}{$seed} = $value;
+  }
+  fail("$path has no method `$reference`") if !grep { $_ eq $reference } @methods;
+  my @others = grep { $_ ne $reference } @methods;
+  print "| from $reference | ", join(" | ", @others), " |\n|---|", "---:|" x @others, "\n";
+  for my $number (@numbers) {
+    my @cells;
+    for my $method (@others) {
+      my ($own, $base) = ($value{$number}{$method} // {}, $value{$number}{$reference} // {});
+      my @found = map { $own->{$_} - $base->{$_} } grep { exists $base->{$_} } sort keys %$own;
+      my $bound = $t95[$#found];
+      if ($#found < 0 || !defined $bound) { push @cells, ""; next }
+      my $center = mean(@found);
+      my $reach = $bound * sqrt(mean(map { ($_ - $center)**2 } @found) / $#found);
+      push @cells, sprintf("%+.4f (%+.4f to %+.4f)", $center, $center - $reach, $center + $reach);
+    }
+    print "| $number | ", join(" | ", @cells), " |\n";
+  }
+}
+
+my %measures = (matrices => \&of_matrices, levels => \&of_levels, landscape => \&of_landscape, answers => \&of_answers);
 my $task = shift // "";
 if ($measures{$task} && @ARGV >= 3) { collect($measures{$task}, @ARGV) }
 elsif ($task eq "table" && @ARGV >= 1) { table(@ARGV) }
-else { fail("usage: evidence-analysis.pl matrices|levels|landscape OUTPUT STUDY FILE.csv [METHOD ...] | table FILE.csv [NUMBER ...]") }
+elsif ($task eq "differences" && @ARGV == 2) { differences(@ARGV) }
+else {
+  fail("usage: evidence-analysis.pl matrices|levels|landscape|answers OUTPUT STUDY FILE.csv [METHOD ...] | table FILE.csv [NUMBER ...] | ",
+    "differences FILE.csv METHOD");
+}
