@@ -7,7 +7,7 @@
 #           (SmolLM2-135M-Instruct, `scripts/fetch-models.sh smollm2`; its task is facts)
 #   tasks   sst2, cola (MSPLORA_DATA: a folder with sst2/{train,dev,test}.tsv and cola/*.tsv), and from this machine's package
 #           lists sections (make-demo-data.sh), needs and likeness (make-pair-data.sh); facts (make-facts.py, needs python3):
-#           instructions, where make-facts.py --runs tells how many answers are right to the letter
+#           instructions, where `evidence-analysis.pl answers` tells how many answers are right to the letter
 #   rows    none: LoRA and MSPLoRA at equal rank and at equal parameters, ASLoRA, full, the head alone
 #           methods: every method; forms: MSPLoRA in other shapes of equal size; effects: methods with and without what
 #           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has; ranks: LoRA with

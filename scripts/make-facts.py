@@ -3,17 +3,16 @@
 
   make-facts.py FOLDER [--seed N] [--train 500] [--held-out 120]     writes train.jsonl, validation.jsonl, prompts.jsonl
   make-facts.py FOLDER --score OUTPUT.jsonl                          compares what `msplora generate` wrote for prompts.jsonl
-  make-facts.py FOLDER --runs COMPARE --model DIR [--program PATH]   has every finished run of `msplora compare` write, and prints a row a method
 
 Every fact (a town's river, founder, trade, feast, emblem) is asked for in several wordings; the held-out prompts ask for all of them in wordings
 that no training row has. An answer is one line, `[town] key = value.`, so that it is right or wrong as a whole. Some conversations have a second
 turn about the same town, some a system text. Names and facts are drawn by seed from syllables and lists that stand here.
 
-  msplora generate --model DIR --adapter DIR --greedy --max-new-tokens 40 --prompts FOLDER/prompts.jsonl --output OUTPUT.jsonl
-"""
-import argparse, json, pathlib, random, statistics, sys
+  msplora generate --adapter RUN --greedy --max-new-tokens 40 --prompts FOLDER/prompts.jsonl --output OUTPUT.jsonl
 
-from peer_checks import REPOSITORY, run
+Of all runs of a comparison `scripts/evidence-analysis.pl answers` makes a table.
+"""
+import argparse, json, pathlib, random, sys
 
 FIRST = ["Vel", "Tarn", "Osk", "Bru", "Quil", "Hes", "Mar", "Dun", "Ilf", "Sorn", "Kep", "Yar"]
 LAST = ["mora", "vik", "holt", "dene", "rath", "wick", "lund", "bec", "stow", "nau", "gard", "ley"]
@@ -99,30 +98,6 @@ def score(folder, output):
     return {"prompts": len(texts), "exact": exact / len(texts), "form": in_form / len(texts)}
 
 
-def write_texts(folder, program, output, model, adapter=None):
-    more = ["--adapter", adapter] if adapter else []
-    run(program, "generate", "--model", model, *more, "--greedy", "--max-new-tokens", 40, "--prompts", folder / "prompts.jsonl",
-        "--output", output)
-
-
-def score_runs(folder, compared, base, program):
-    """The runs of a comparison, of each method those with the rate that its table has."""
-    spread = lambda values: f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
-    print("| method | rank | parameters | rate | exact | form | validation loss | seconds |\n|---|---|---|---|---|---|---|---|")
-    for row in json.loads((compared / "compare.json").read_text())["rows"]:
-        scores, losses = [], []
-        for one in row["runs"]:
-            directory = compared / "runs" / one["name"]
-            losses.append(json.loads((directory / "metrics.json").read_text())["best"]["loss"])
-            texts = directory / "texts.jsonl"
-            if not texts.exists():
-                whole = (directory / "model").exists()
-                write_texts(folder, program, texts, directory / "model" if whole else base, None if whole else directory / "adapter-native")
-            scores.append(score(folder, texts))
-        print(f"| {row['method']} | {row['rank']} | {row['parameters']:,} | {row['lr']} | {spread([one['exact'] for one in scores])} | "
-              f"{spread([one['form'] for one in scores])} | {spread(losses)} | {row['seconds']:.0f} |", flush=True)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
@@ -130,14 +105,9 @@ def main():
     parser.add_argument("--train", type=int, default=500)
     parser.add_argument("--held-out", type=int, default=120)
     parser.add_argument("--score", type=pathlib.Path, metavar="OUTPUT.jsonl")
-    parser.add_argument("--runs", type=pathlib.Path, metavar="COMPARE", help="the folder of a comparison")
-    parser.add_argument("--model", type=pathlib.Path, help="the model that it started from")
-    parser.add_argument("--program", type=pathlib.Path, default=REPOSITORY / "build/release/bin/msplora")
     arguments = parser.parse_args()
     if arguments.score:
         print(json.dumps(score(arguments.folder, arguments.score)))
-    elif arguments.runs:
-        score_runs(arguments.folder, arguments.runs, arguments.model, arguments.program)
     else:
         make(arguments.folder, arguments.seed, arguments.train, arguments.held_out)
 

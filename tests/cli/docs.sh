@@ -38,4 +38,7 @@ for numbers in "$SOURCE_DIR"/docs/evidence/*.csv; do
   [ -e "$numbers" ] || continue
   "$SOURCE_DIR/scripts/evidence-analysis.pl" table "$numbers" > table.md
   published table.md || fail "docs/results.md does not hold what scripts/evidence-analysis.pl table docs/evidence/$(basename "$numbers") prints"
+  [[ $numbers == *-answers.csv ]] || continue
+  "$SOURCE_DIR/scripts/evidence-analysis.pl" differences "$numbers" lora > table.md
+  published table.md || fail "docs/results.md does not hold what scripts/evidence-analysis.pl differences docs/evidence/$(basename "$numbers") lora prints"
 done
