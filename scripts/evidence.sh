@@ -136,7 +136,7 @@ add_rows() {
 
 run_study() {
   local study=$1 base task kind directory recipe
-  studies | grep -qx -- "$study" || fail "no study \`$study\`; there are $(studies | paste -sd ' ')"
+  studies | grep -x -- "$study" > /dev/null || fail "no study \`$study\`; there are $(studies | paste -sd ' ')"
   IFS=- read -r base task kind <<< "$study"
   directory=$output/$base-$task
   recipe=recipes/evidence.yaml

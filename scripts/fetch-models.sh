@@ -63,7 +63,7 @@ download() {
   rm -rf "${parts:?}/$name"
   mkdir -p "$parts/$name" || fail "cannot write below $models; MSPLORA_MODELS names another folder"
   # Newer versions of pip go on within a file when the connection breaks.
-  if "$python" -m pip download --help 2> /dev/null | grep -q -- --resume-retries; then more=(--resume-retries 20); fi
+  if "$python" -m pip download --help 2> /dev/null | grep -- --resume-retries > /dev/null; then more=(--resume-retries 20); fi
   echo "fetching $package $version"
   "$python" -m pip download --quiet --no-deps --only-binary :all: --no-cache-dir --retries 5 "${more[@]}" \
     --dest "$parts/$name" "$package==$version" 2> "$parts/$name.log" || {

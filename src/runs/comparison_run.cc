@@ -16,6 +16,7 @@
 #include "msplora/runs/compare.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/runs/recipe_file.h"
+#include "runs/layer_ranks.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -42,7 +43,9 @@ std::vector<std::string> differences(const Recipe& before, const Recipe& now) {
 void check_same_recipe(const PlannedRun& run, const fs::path& path) {
   std::error_code code;
   if (!fs::exists(path, code)) return;
-  const auto keys = differences(recorded_recipe(path), run.recipe);
+  Recipe recorded = recorded_recipe(path);
+  forget_settled_ranks(recorded, run.recipe);
+  const auto keys = differences(recorded, run.recipe);
   if (keys.empty()) return;
   throw Error(ErrorCode::kConfig, path.string(),
               fmt::format("the run was made with other options: {}", fmt::join(keys, ", ")),

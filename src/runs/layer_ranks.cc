@@ -21,6 +21,11 @@ std::vector<int64_t> recorded_ranks(const std::filesystem::path& file) {
 
 }  // namespace
 
+void forget_settled_ranks(Recipe& recorded, const Recipe& wanted) {
+  if (wanted.adapter.own<GeLoraOptions>().layer_ranks.empty())
+    recorded.adapter.own<GeLoraOptions>().layer_ranks.clear();
+}
+
 LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const Examples& train, bool resume) {
   LayerRanks found;
   if (recipe.adapter.method != "gelora") return found;

@@ -10,4 +10,7 @@ namespace msplora {
 /// run that is resumed, else estimated from the training examples.
 LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const Examples& train, bool resume);
 
+/// Takes the ranks out of a recorded recipe that its run settled by itself, since `wanted` gives none.
+void forget_settled_ranks(Recipe& recorded, const Recipe& wanted);
+
 }  // namespace msplora

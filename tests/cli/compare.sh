@@ -70,6 +70,12 @@ expect 0 "[9/9]" -- compare "${grid[@]}" --output whole --resume
 cmp before.csv whole/compare.csv
 expect 2 "made with other options" "adapter.alpha" -- compare "${grid[@]}" --output whole --resume --set adapter.alpha=3
 
+# Ranks that a run has settled by itself are no other options.
+settled=(--methods gelora --lr-grid 1e-2 --seeds 1 --set train.max_steps=2 --output settled)
+expect 0 "[1/1]" -- compare "${settled[@]}"
+grep -q "layer_ranks: \[[0-9]" settled/runs/gelora/*/recipe.yaml || fail "no ranks are recorded"
+expect 0 "[1/1]" -- compare "${settled[@]}" --resume
+
 # Killed in the middle and continued.
 (exec "$MSPLORA" compare recipe.yaml --set train.max_steps=5 --set train.log_every=100 "${grid[@]}" --output killed) \
   > killed.txt 2>&1 &

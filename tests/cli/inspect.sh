@@ -7,7 +7,7 @@ count() { # EXPECTED ARGUMENTS...
   expect 0 "\"trainable_parameters\": $expected," -- "$MSPLORA" inspect --json "$@"
 }
 per_level() {
-  tr -d ' \n' < out.txt | grep -qF "\"per_level\":$1" || { cat out.txt >&2; fail "expected per_level $1"; }
+  grep -qF "\"per_level\":$1" <(tr -d ' \n' < out.txt) || { cat out.txt >&2; fail "expected per_level $1"; }
 }
 
 count 135168 --shape roberta-base --method msplora --rank 8
@@ -17,10 +17,10 @@ count 24576 --shape roberta-base --method msplora --rank 8 --levels 1
 count 172032 --shape roberta-base --method msplora --rank 8 --levels 2
 count 116736 --shape roberta-base --method msplora --rank 8 --levels 4
 count 11010048 --shape llama-2-7b --method msplora --rank 64 --target-modules q_proj,v_proj
-tr -d ' \n' < out.txt | grep -qF '"owners":[[0],[0,11,22],[0,1,2,' || fail "owners of the mid groups of 32 layers"
+grep -qF '"owners":[[0],[0,11,22],[0,1,2,' <(tr -d ' \n' < out.txt) || fail "owners of the mid groups of 32 layers"
 count 33554432 --shape llama-2-7b --method lora --rank 64 --target-modules q_proj,v_proj
 count 33554432 --shape llama-2-7b --method lora --rank 64
-tr -d ' \n' < out.txt | grep -qF '"target_modules":["q_proj","v_proj"]' || fail "the family's targets"
+grep -qF '"target_modules":["q_proj","v_proj"]' <(tr -d ' \n' < out.txt) || fail "the family's targets"
 count 159744 --shape roberta-base --method aslora --rank 8
 grep -qF '"trainable_parameters_at_end": 73728' out.txt || fail "count of aslora after its merges"
 expect 0 "aslora at the end" "73,728" -- "$MSPLORA" inspect --shape roberta-base --method aslora
@@ -28,12 +28,12 @@ count 1327104 --shape deberta-v3-base --method prilora \
   --target-modules query_proj,key_proj,value_proj,attention.output.dense,intermediate.dense,output.dense
 count 0 --shape roberta-base --method none
 expect 0 -- "$MSPLORA" inspect --json --shape tinyllama-1.1b --method msplora
-tr -d ' \n' < out.txt | grep -qF '"owners":[[0],[0,8,15],' || fail "owners of the mid groups of 22 layers"
+grep -qF '"owners":[[0],[0,8,15],' <(tr -d ' \n' < out.txt) || fail "owners of the mid groups of 22 layers"
 expect 0 "135,168" "294,912" "124." "query" "intermediate" "memory" -- "$MSPLORA" inspect --shape roberta-base
 for shape in roberta-large bert-base-uncased deberta-v3-base llama-3-8b; do
   expect 0 "msplora" "lora" -- "$MSPLORA" inspect --shape $shape
 done
 expect 0 '"checkpoint_activations": true' -- "$MSPLORA" inspect --json --shape roberta-base --method lora --checkpoint-activations
-tr -d ' \n' < out.txt | grep -qE '"recomputed_flops":[1-9]' || fail "checkpointing repeats products"
+grep -qE '"recomputed_flops":[1-9]' <(tr -d ' \n' < out.txt) || fail "checkpointing repeats products"
 expect 0 "TFLOP a step" "inputs of blocks alone" -- "$MSPLORA" inspect --shape roberta-base --checkpoint-activations
 expect 2 "quary" -- "$MSPLORA" inspect --shape roberta-base --target-modules quary
