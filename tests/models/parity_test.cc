@@ -259,7 +259,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
   }
 
   /// In float32 a gradient may miss the tolerance by up to twice where rounding is what it consists of: where
-  /// rounding the weights alone moves it by a twentieth of its difference. Activations are rounded dozens of
+  /// rounding the weights alone moves it by a thirtieth of its difference. Activations are rounded dozens of
   /// times on the way, and the order of sums decides: by MSPLORA_ISA and OPENBLAS_CORETYPE the worst of all
   /// cases is 7.2e-6 to 1.36e-5 (3 to 18 times what the weights do), and 8.3e-6 to 1.12e-5 with libtorch's
   /// own operators alone (MSPLORA_ISA=portable).
@@ -269,7 +269,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
       const at::Tensor& gradient = trainable.tensor.grad();
       ASSERT_TRUE(gradient.defined()) << trainable.name;
       const auto change = changes_by_rounding_.find(trainable.name);
-      const double floor = change == changes_by_rounding_.end() ? 0.0 : 20.0 * change->second;
+      const double floor = change == changes_by_rounding_.end() ? 0.0 : 30.0 * change->second;
       record(Quantity::kGradients, trainable.name,
              relative_error(gradient, file_->tensor("grad." + trainable.name)),
              std::clamp(floor / precision_.tolerance, 1.0, 2.0));
