@@ -9,6 +9,7 @@
 #include <string>
 #include <type_traits>
 
+#include "model_arguments.h"
 #include "msplora/core/error.h"
 #include "msplora/generation/options.h"
 #include "msplora/runs/adapter_place.h"
@@ -125,10 +126,8 @@ GenerationOptions with_arguments(GenerationOptions options, const GenerationArgu
 }
 
 void find_files(GenerationArguments& arguments) {
-  if (!arguments.model.empty()) return;
-  if (arguments.adapters.empty())
-    throw Error(ErrorCode::kUsage, "--model", "is required where no adapter is given", "--model DIR");
-  arguments.model = base_of_adapter(named_adapter(arguments.adapters.front()).path).string();
+  const std::vector<std::string>& given = arguments.adapters;
+  arguments.model = model_or_base(arguments.model, given.empty() ? "" : named_adapter(given.front()).path);
 }
 
 LanguageModel open_language_model(const GenerationArguments& arguments, const GeneratorOptions& options,

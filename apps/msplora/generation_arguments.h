@@ -23,8 +23,8 @@ struct GenerationArguments {
 /// Adds --model, --adapter, --merge, --dtype, --chat-template and an option for each of GenerationOptions.
 void add_generation_arguments(CLI::App& command, GenerationArguments& arguments);
 
-/// Puts the model that the first adapter names in the place of one that was left out. Throws Error{kUsage}
-/// where neither was given; as base_of_adapter.
+/// Puts the model that the first adapter names in the place of one that was left out. Throws as
+/// model_or_base.
 void find_files(GenerationArguments& arguments);
 
 /// Opens the model. Its defaults become those of generation_config.json with what the arguments say.

@@ -26,12 +26,16 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adap
       ->transform(dtype_choice({"float32", "bfloat16"}));
 }
 
+std::string model_or_base(const std::string& model, const std::filesystem::path& adapter) {
+  if (!model.empty()) return model;
+  if (adapter.empty())
+    throw Error(ErrorCode::kUsage, "--model", "is required where no adapter is given", "--model DIR");
+  return base_of_adapter(adapter).string();
+}
+
 void find_files(ModelArguments& arguments) {
   if (!arguments.adapter.empty()) arguments.adapter = find_adapter(arguments.adapter).adapter.string();
-  if (!arguments.model.empty()) return;
-  if (arguments.adapter.empty())
-    throw Error(ErrorCode::kUsage, "--model", "is required where no adapter is given", "--model DIR");
-  arguments.model = base_of_adapter(arguments.adapter).string();
+  arguments.model = model_or_base(arguments.model, arguments.adapter);
 }
 
 TunedModel open_tuned(const ModelArguments& arguments, const CommonOptions& common) {

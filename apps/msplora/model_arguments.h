@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/App.hpp>
+#include <filesystem>
 #include <string>
 
 #include "msplora/runs/tuned_model.h"
@@ -17,8 +18,11 @@ struct ModelArguments {
 };
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required,
                          bool with_dtype = true);
+/// `model`, or where it is empty the one that `adapter` ("": none) names. Throws Error{kUsage} where neither
+/// is given; as base_of_adapter.
+std::string model_or_base(const std::string& model, const std::filesystem::path& adapter);
 /// Puts in place what was left out: the adapter of a run whose directory was given, and the model that the
-/// adapter names. Throws Error{kUsage} where neither was given; as base_of_adapter.
+/// adapter names. Throws as model_or_base.
 void find_files(ModelArguments& arguments);
 TunedModel open_tuned(const ModelArguments& arguments, const CommonOptions& common);
 
