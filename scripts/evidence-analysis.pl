@@ -1,13 +1,15 @@
 #!/usr/bin/env perl
-# What the adapters of a study of scripts/evidence.sh look like as matrices, how the loss behaves around them, and what they answer.
-# Usage: evidence-analysis.pl matrices|levels|landscape|answers OUTPUT STUDY FILE.csv [METHOD ...]   measures runs that FILE.csv lacks
-#        evidence-analysis.pl table FILE.csv [NUMBER ...]                                            its means ± sample standard deviations
-#        evidence-analysis.pl differences FILE.csv METHOD                                            from this method, over the seeds
+# What the adapters of a study of scripts/evidence.sh look like as matrices, how the loss behaves around them and fell, and what they answer.
+# Usage: evidence-analysis.pl MEASURE OUTPUT STUDY FILE.csv [METHOD ...]   measures runs that FILE.csv lacks
+#        evidence-analysis.pl table FILE.csv [NUMBER ...]                  its means ± sample standard deviations
+#        evidence-analysis.pl differences FILE.csv METHOD                  from this method, over the seeds
 #
 # Of every method the runs at the chosen rate are looked at, one for each seed. matrices: `msplora analyze`. levels: `msplora eval
 # --ablate-levels` on the test data, of methods with levels. landscape: `msplora eval --landscape` on the validation data. MSPLORA
-# names the program, THREADS (1) its threads. answers (of facts): shares of the held-out prompts that are answered right to the letter, and
-# in the right form, and the best validation loss of the run. differences: means over the seeds that both have, with 95 % intervals (paired t). FILE.csv has a line for each number: method,rate,seed,number,value.
+# names the program, THREADS (1) its threads. answers (of facts and chat): shares of the held-out prompts that are answered right to the
+# letter, and in the right form, and the best validation loss of the run. losses: of training, as metrics.jsonl has them; of every run, also
+# at other rates. aggregators: scores, errors of aggregation and bytes of `msplora federate`. differences: means over the seeds that both
+# have, with 95 % intervals (paired t). FILE.csv has a line for each number: method,rate,seed,number,value.
 use strict;
 use warnings;
 use JSON::PP;
@@ -126,30 +128,86 @@ sub of_landscape {
 
 sub read_lines {
   my ($path) = @_;
-  open(my $in, "<", $path) or fail("$path: $!");
-  return map { decode_json($_) } <$in>;
+  open(my $in, "-|", "gzip", "-dcf", $path) or fail("$path: $!");
+  my @lines = map { decode_json($_) } <$in>;
+  close($in) or fail("$path cannot be read");
+  return @lines;
 }
 
-# What the model says to the prompts beside its validation data, and what it should have said.
+# A row without what it wants to be answered, and that answer.
+sub ask_and_answer {
+  my ($row) = @_;
+  return ({prompt => $row->{prompt}}, $row->{completion}) if defined $row->{completion};
+  my @messages = @{$row->{messages}};
+  my $answer = pop @messages;
+  return ({messages => \@messages}, $answer->{content});
+}
+
+# What the model says to the prompts of its test data, or where a run has none of its validation data, and what it should have said.
 sub of_answers {
   my ($run) = @_;
   my ($model, $file) = evaluation_of($run);
-  my ($folder) = $file->{validation} =~ m{^(.*)/};
   my @opened = -e "$run/model" ? ("--model", "$run/model") : ("--model", $model, "--adapter", "$run/adapter-native");
-  my $texts = "$run/texts.jsonl";
+  my ($texts, $prompts, @wanted) = ("$run/texts.jsonl", "$run/prompts.jsonl");
+  open(my $out, ">", $prompts) or fail("$prompts: $!");
+  for my $row (read_lines($file->{test} || $file->{validation})) {
+    my ($prompt, $answer) = ask_and_answer($row);
+    print $out JSON::PP->new->canonical->utf8->encode($prompt), "\n";
+    push @wanted, $answer;
+  }
+  close($out);
   if (!-e $texts) {
-    my @command = ($program, "generate", @opened, "--greedy", "--max-new-tokens", 40, "--prompts", "$folder/prompts.jsonl", "--threads",
-      $threads, "--output", $texts);
+    my @command = ($program, "generate", @opened, "--greedy", "--max-new-tokens", 40, "--prompts", $prompts, "--threads", $threads,
+      "--output", $texts);
     system(@command) == 0 or fail("`@command` failed");
   }
-  my @wanted = map { $_->{messages}[-1]{content} } read_lines($file->{validation});
   my @said = map { $_->{text} =~ s/^\s+|\s+$//gr } read_lines($texts);
-  fail("$texts has ", scalar @said, " texts, $file->{validation} ", scalar @wanted, " answers") if @said != @wanted;
-  my $form = sub { $_[0] =~ /^(.*)=/ ? $1 : "" };
+  fail("$texts has ", scalar @said, " texts for ", scalar @wanted, " answers") if @said != @wanted;
+  # of facts: `[town] key = ...`; of chat: `section: large program, few needs`
+  my $form = sub { $_[0] =~ /^(.*)=/ || $_[0] =~ /^(\S+:) \w+ [\w ]+, \w+ needs?$/ ? $1 : "" };
   my $right = grep { $said[$_] eq $wanted[$_] } 0 .. $#said;
   my $formed = grep { $form->($said[$_]) eq $form->($wanted[$_]) } 0 .. $#said;
   return (["answers right", $right / @said], ["answers in form", $formed / @said],
     ["validation loss", read_json("$run/metrics.json")->{best}{loss}]);
+}
+
+# Of `msplora federate`: scores in percent, means over the rounds, and megabytes.
+sub of_aggregators {
+  my ($run) = @_;
+  my $metrics = read_json("$run/metrics.json");
+  my @rounds = read_lines("$run/rounds.jsonl");
+  my $scores = $rounds[-1]{client_scores};
+  return (
+    ["test accuracy", 100 * $metrics->{test}{accuracy}],
+    ["clients, mean accuracy", 100 * $scores->{mean}],
+    ["clients, worst accuracy", 100 * $scores->{worst}],
+    ["error of aggregation", mean(map { $_->{aggregation}{error} } @rounds)],
+    ["cosine of aggregation", mean(map { $_->{aggregation}{cosine} } @rounds)],
+    ["MB up", $metrics->{bytes}{up}{total} / 1e6],
+    ["MB down", $metrics->{bytes}{down}{total} / 1e6],
+    ["rate", $metrics->{lr} // ($run =~ /lr-([^-]+)/)[0]]);
+}
+
+# Means of the training loss over twenty steps, of runs that have it at rates that are tried with several seeds.
+my @loss_steps = (20, 40, 60, 80, 100, 150, 200, 300);
+
+sub losses {
+  my ($output, $study, $path, @methods) = @_;
+  my ($directory) = $study =~ /^([^-]+-[^-]+)/;
+  my @lines;
+  for my $method (@methods) {
+    for my $file (sort glob("$output/$directory/runs/$method/*/metrics.jsonl")) {
+      my ($rate, $seed) = $file =~ /lr-(.*)-seed-(\d+)/;
+      my @steps = grep { $_->{kind} eq "train" } read_lines($file);
+      for my $end (@loss_steps) {
+        my @near = map { $_->{loss} } grep { $_->{step} > $end - 20 && $_->{step} <= $end } @steps;
+        push @lines, sprintf("%s at %s,%s,%d,\"loss at step %d\",%.6g\n", $method, $rate, $rate, $seed, $end, mean(@near)) if @near;
+      }
+    }
+  }
+  open(my $out, ">", $path) or fail("$path: $!");
+  print $out "method,rate,seed,number,value\n", @lines;
+  close($out);
 }
 
 sub read_table {
@@ -244,12 +302,14 @@ sub differences {
   }
 }
 
-my %measures = (matrices => \&of_matrices, levels => \&of_levels, landscape => \&of_landscape, answers => \&of_answers);
+my %measures = (matrices => \&of_matrices, levels => \&of_levels, landscape => \&of_landscape, answers => \&of_answers,
+  aggregators => \&of_aggregators);
 my $task = shift // "";
 if ($measures{$task} && @ARGV >= 3) { collect($measures{$task}, @ARGV) }
+elsif ($task eq "losses" && @ARGV >= 4) { losses(@ARGV) }
 elsif ($task eq "table" && @ARGV >= 1) { table(@ARGV) }
 elsif ($task eq "differences" && @ARGV == 2) { differences(@ARGV) }
 else {
-  fail("usage: evidence-analysis.pl matrices|levels|landscape|answers OUTPUT STUDY FILE.csv [METHOD ...] | table FILE.csv [NUMBER ...] | ",
-    "differences FILE.csv METHOD");
+  fail("usage: evidence-analysis.pl matrices|levels|landscape|answers|losses|aggregators OUTPUT STUDY FILE.csv [METHOD ...] | ",
+    "table FILE.csv [NUMBER ...] | differences FILE.csv METHOD");
 }

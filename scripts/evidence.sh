@@ -4,10 +4,11 @@
 #
 # A study is BASE-TASK or BASE-TASK-ROWS:
 #   bases   minilm (all-MiniLM-L6-v2, `scripts/fetch-models.sh minilm`), mini (the bundled encoder), smollm2
-#           (SmolLM2-135M-Instruct, `scripts/fetch-models.sh smollm2`; its task is facts)
+#           (SmolLM2-135M-Instruct, `scripts/fetch-models.sh smollm2`; its task is facts), decoder (the bundled one; chat)
 #   tasks   sst2, cola (MSPLORA_DATA: a folder with sst2/{train,dev,test}.tsv and cola/*.tsv), and from this machine's package
-#           lists sections (make-demo-data.sh), needs and likeness (make-pair-data.sh); facts (make-facts.py, needs python3):
-#           instructions, where `evidence-analysis.pl answers` tells how many answers are right to the letter
+#           lists sections (make-demo-data.sh), needs and likeness (make-pair-data.sh); facts (make-facts.py, needs python3)
+#           and chat (make-chat-data.sh): instructions, where `evidence-analysis.pl answers` tells how many answers are right
+#           to the letter
 #   rows    none: LoRA and MSPLoRA at equal rank and at equal parameters, ASLoRA, full, the head alone
 #           methods: every method; forms: MSPLoRA in other shapes of equal size; effects: methods with and without what
 #           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has; ranks: LoRA with
@@ -31,6 +32,7 @@ bases=(minilm mini)
 tasks=(sst2 cola sections needs likeness)
 kinds=("" methods forms effects parameters ranks)
 smollm2=SmolLM2-135M-Instruct.Q4_1.gguf
+aggregators=(fedit ffa flora flexlora fedex lora_fair)
 
 studies() {
   local base task kind
@@ -39,7 +41,7 @@ studies() {
       for kind in "${kinds[@]}"; do echo "$base-$task${kind:+-$kind}"; done
     done
   done
-  echo smollm2-facts
+  printf '%s\n' minilm-sst2-aggregators mini-sst2-aggregators smollm2-facts decoder-chat
 }
 
 fail() {
@@ -55,6 +57,7 @@ add_base() {
       settings+=(--set "model.path=$models/all-MiniLM-L6-v2")
       ;;
     mini) settings+=(--set model.path=models/msplora-base-mini) ;;
+    decoder) settings+=(--set model.path=models/msplora-decoder-mini) ;;
     smollm2)
       [ -e "$models/$smollm2" ] || fail "no model $models/$smollm2: run scripts/fetch-models.sh smollm2"
       settings+=(--set "model.path=$models/$smollm2")
@@ -70,6 +73,7 @@ add_task() {
     sst2 | cola) [ -n "$data" ] || fail "$1 needs MSPLORA_DATA, a folder with sst2/ and cola/" ;;
     sections) [ -e "$made/sections/test.tsv" ] || scripts/make-demo-data.sh "$made/sections" ;;
     facts) [ -e "$made/facts/train.jsonl" ] || python3 scripts/make-facts.py "$made/facts" ;;
+    chat) [ -e "$made/chat/test.jsonl.gz" ] || scripts/make-chat-data.sh "$made/chat" ;;
     needs | likeness) [ -e "$made/likeness/test.tsv" ] || scripts/make-pair-data.sh "$made" ;;
   esac
   case $1 in
@@ -84,6 +88,11 @@ add_task() {
     facts)
       recipe=recipes/compare-facts.yaml
       settings+=(--set "data.train=$made/facts/train.jsonl" --set "data.validation=$made/facts/validation.jsonl")
+      ;;
+    chat)
+      recipe=recipes/compare-facts.yaml
+      add_files "$made/chat/train.jsonl.gz" "$made/chat/validation.jsonl.gz" "$made/chat/test.jsonl.gz"
+      settings+=(--set train.token_budget=1024)
       ;;
     sections) add_files "$made/sections/train.tsv" "$made/sections/validation.tsv" "$made/sections/test.tsv" ;;
     needs | likeness)
@@ -126,7 +135,7 @@ add_rows() {
       ;;
     effects)
       rows=lora,lora-r1,lora-r2,lora-r64,rslora-r64,dora,pissa,aslora,aslora-unmerged,prilora,prilora-unpruned,prilora-level
-      rows+=,gelora,flatlora,flatlora-still,xgblora,xgblora-2,xgblora-8,lorta-r2,ttlora-r2,none
+      rows+=,gelora,flatlora,flatlora-still,xgblora,xgblora-2,xgblora-8,glora,glora-random,glora-fixed,lorta-r2,ttlora-r2,none
       ;;
     ranks)
       add_ranks_of_short_run
@@ -138,6 +147,40 @@ add_rows() {
   if [ -n "$rows" ]; then settings+=(--methods "$rows"); fi
 }
 
+# The aggregators on the same clients. A rate is tried with seed 1, further ones beyond it while the outermost is the best on
+# the validation data; with the best one come seeds 2 to 5.
+run_aggregators() {
+  local directory=$1 study=$2 name rate seed low high best runs rows=
+  local rates=(0.0001 0.0003 0.001 0.003 0.01 0.03 0.1 0.3)
+  federate() {
+    [ -e "$directory/runs/$name/lr-$1-seed-$2/metrics.json" ] && return
+    mkdir -p "$directory/runs/$name"
+    "$program" federate recipes/federated.yaml "${settings[@]}" --set train.dtype=bfloat16 --set "train.lr=$1" --set "train.seed=$2" \
+      --set "federated.aggregator=$name" --set federated.eval_every=10 --set "train.threads=${THREADS:-1}" \
+      --set "output.dir=$directory/runs/$name/lr-$1-seed-$2" --set output.tensorboard=false --resume
+  }
+  for name in ${METHODS:+${METHODS//,/ }} $([ -n "${METHODS:-}" ] || echo "${aggregators[@]}"); do
+    low=3 high=5
+    while true; do
+      for ((rate = low; rate <= high; rate++)); do federate "${rates[rate]}" 1; done
+      best=$(for ((rate = low; rate <= high; rate++)); do
+        rate=$rate perl -MJSON::PP -0777 -ne 'printf "%.6f %d\n", decode_json($_)->{last}{accuracy}, $ENV{rate}' \
+          "$directory/runs/$name/lr-${rates[rate]}-seed-1/metrics.json"
+      done | sort -k1,1nr -k2,2n | head -n 1 | cut -d ' ' -f 2)
+      if [ "$best" = "$low" ] && [ "$low" -gt 0 ]; then low=$((low - 1))
+      elif [ "$best" = "$high" ] && [ "$high" -lt 7 ]; then high=$((high + 1))
+      else break; fi
+    done
+    for seed in 2 3 4 5; do federate "${rates[best]}" "$seed"; done
+    runs=
+    for seed in 1 2 3 4 5; do
+      runs+="{\"method\": \"$name\", \"lr\": ${rates[best]}, \"seed\": $seed, \"name\": \"$name/lr-${rates[best]}-seed-$seed\"},"
+    done
+    rows+="{\"method\": \"$name\", \"runs\": [${runs%,}]},"
+  done
+  echo "{\"rows\": [${rows%,}]}" > "$output/$study.json"
+}
+
 run_study() {
   local study=$1 base task kind directory recipe
   studies | grep -x -- "$study" > /dev/null || fail "no study \`$study\`; there are $(studies | paste -sd ' ')"
@@ -147,6 +190,10 @@ run_study() {
   settings=()
   add_base "$base"
   add_task "$task"
+  if [ "$kind" = aggregators ]; then
+    run_aggregators "$directory" "$study"
+    return
+  fi
   add_rows "$kind"
   if [ "$kind" = parameters ]; then
     settings+=(--mode equal-parameters)
