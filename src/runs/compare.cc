@@ -220,6 +220,11 @@ RunOutcome read_outcome(const PlannedRun& run) {
     return std::nullopt;
   };
   outcome.validation = value_in(report.best);
+  // A search that ends a run hands out what it found, not what was evaluated before it.
+  if (report.search.is_object() && report.search.value("step", int64_t{-1}) == report.steps) {
+    const auto& found = report.search.at("evaluation");
+    if (found.contains(outcome.metric)) outcome.validation = found.at(outcome.metric).get<double>();
+  }
   outcome.score = value_in(report.test);
   outcome.is_test = outcome.score.has_value();
   if (!outcome.score) outcome.score = outcome.validation;

@@ -76,6 +76,17 @@ expect 0 "[1/1]" -- compare "${settled[@]}"
 grep -q "layer_ranks: \[[0-9]" settled/runs/gelora/*/recipe.yaml || fail "no ranks are recorded"
 expect 0 "[1/1]" -- compare "${settled[@]}" --resume
 
+# What a search found at the end is what its rate is chosen by.
+searched=(--methods glora --lr-grid 1e-2 --seeds 1 --set train.best_metric=loss --set adapter.glora.population=2
+  --set adapter.glora.parents=2 --set adapter.glora.generations=0 --output searched)
+expect 0 "[1/1]" -- compare "${searched[@]}"
+perl -MJSON::PP -0777 -e '
+  my ($table, $run) = map { open(my $in, "<", $_) or die "$_: $!"; decode_json(<$in>) } @ARGV;
+  my ($chosen_by, $found) = ($table->{rows}[0]{runs}[0]{validation}, $run->{search}{evaluation}{loss});
+  die "the supernet and what was found have one loss\n" if $found == $run->{best}{loss};
+  die "the validation loss is $chosen_by, the search found $found\n" if abs($chosen_by - $found) > 1e-9;
+' searched/compare.json searched/runs/glora/*/metrics.json >&2 || fail "the validation score is not that of the search"
+
 # Killed in the middle and continued.
 (exec "$MSPLORA" compare recipe.yaml --set train.max_steps=5 --set train.log_every=100 "${grid[@]}" --output killed) \
   > killed.txt 2>&1 &
