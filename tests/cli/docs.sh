@@ -38,7 +38,12 @@ for numbers in "$SOURCE_DIR"/docs/evidence/*.csv; do
   [ -e "$numbers" ] || continue
   "$SOURCE_DIR/scripts/evidence-analysis.pl" table "$numbers" > table.md
   published table.md || fail "docs/results.md does not hold what scripts/evidence-analysis.pl table docs/evidence/$(basename "$numbers") prints"
-  [[ $numbers == *-answers.csv ]] || continue
-  "$SOURCE_DIR/scripts/evidence-analysis.pl" differences "$numbers" lora > table.md
-  published table.md || fail "docs/results.md does not hold what scripts/evidence-analysis.pl differences docs/evidence/$(basename "$numbers") lora prints"
+  case $numbers in
+    *-answers.csv) reference=lora ;;
+    *-aggregators.csv) reference=fedit ;;
+    *) continue ;;
+  esac
+  "$SOURCE_DIR/scripts/evidence-analysis.pl" differences "$numbers" "$reference" > table.md
+  published table.md ||
+    fail "docs/results.md does not hold what scripts/evidence-analysis.pl differences docs/evidence/$(basename "$numbers") $reference prints"
 done
