@@ -185,7 +185,7 @@ sub of_aggregators {
     ["cosine of aggregation", mean(map { $_->{aggregation}{cosine} } @rounds)],
     ["MB up", $metrics->{bytes}{up}{total} / 1e6],
     ["MB down", $metrics->{bytes}{down}{total} / 1e6],
-    ["rate", $metrics->{lr} // ($run =~ /lr-([^-]+)/)[0]]);
+    ["rate", ($run =~ /lr-([^-]+)/)[0]]);
 }
 
 # Means of the training loss over twenty steps, of runs that have it at rates that are tried with several seeds.
