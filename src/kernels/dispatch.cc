@@ -9,6 +9,7 @@
 
 #include "kernels/ref/reference.h"
 #include "kernels/table.h"
+#include "kernels/tile_permission.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
 #include "msplora/kernels/gemm.h"
@@ -35,6 +36,8 @@ bool supported(Isa isa) {
     case Isa::kAvx512Bf16:
       return supported(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16") &&
              __builtin_cpu_supports("vaes");
+    case Isa::kAmx:
+      return supported(Isa::kAvx512Bf16) && has_tiles();
   }
 #endif
   return isa == Isa::kPortable;
@@ -42,7 +45,9 @@ bool supported(Isa isa) {
 
 Isa first_isa() {
   const char* named = std::getenv(kIsaVariable);
-  return named == nullptr || *named == '\0' ? available_isas().back() : isa_named(named);
+  if (named != nullptr && *named != '\0') return isa_named(named);
+  const std::vector<Isa> available = available_isas();
+  return available.back() == Isa::kAmx ? available[available.size() - 2] : available.back();
 }
 
 std::atomic<Isa>& chosen_isa() {
@@ -91,7 +96,7 @@ Isa active_isa() {
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> result;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16})
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx})
     if (supported(isa)) result.push_back(isa);
   return result;
 }
@@ -123,6 +128,8 @@ std::string to_string(Isa isa) {
       return "avx512";
     case Isa::kAvx512Bf16:
       return "avx512bf16";
+    case Isa::kAmx:
+      return "amx";
   }
   return "unknown";
 }
@@ -152,6 +159,7 @@ const Table<T>& table([[maybe_unused]] Isa isa) {
     return ref::kTable;
   } else {
 #ifdef MSPLORA_KERNELS_X86
+    if (isa == Isa::kAmx) return column<T>(amx::kFloatTable, amx::kBf16Table);
     if (isa == Isa::kAvx512Bf16) return column<T>(avx512bf16::kFloatTable, avx512bf16::kBf16Table);
     if (isa == Isa::kAvx512) return column<T>(avx512::kFloatTable, avx512::kBf16Table);
     if (isa == Isa::kAvx2) return column<T>(avx2::kFloatTable, avx2::kBf16Table);
@@ -184,6 +192,11 @@ int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width) {
   return elements;
 }
 
+template <typename T>
+bool packs_both_directions(Isa isa) {
+  return std::is_same_v<T, Bfloat16> && isa == Isa::kAmx;
+}
+
 template <>
 bool prefers_packed_gemm<float>() {
   return active_isa() != Isa::kPortable;
@@ -205,11 +218,12 @@ bool prefers_packed_gemm<Bfloat16>() {
 MSPLORA_KERNELS
 #undef MSPLORA_KERNEL
 
-#define MSPLORA_INSTANTIATE(T)                             \
-  template const Table<T>& table<T>(Isa);                  \
-  template const Table<T>& device_table<T>(int);           \
-  template void set_device_table<T>(int, const Table<T>*); \
-  template int64_t packed_gemm_elements<T>(Isa, int64_t, int64_t);
+#define MSPLORA_INSTANTIATE(T)                                     \
+  template const Table<T>& table<T>(Isa);                          \
+  template const Table<T>& device_table<T>(int);                   \
+  template void set_device_table<T>(int, const Table<T>*);         \
+  template int64_t packed_gemm_elements<T>(Isa, int64_t, int64_t); \
+  template bool packs_both_directions<T>(Isa);
 MSPLORA_INSTANTIATE(float)
 MSPLORA_INSTANTIATE(Bfloat16)
 MSPLORA_INSTANTIATE(double)

@@ -49,6 +49,7 @@ MSPLORA_DECLARE_COLUMN(portable)
 MSPLORA_DECLARE_COLUMN(avx2)
 MSPLORA_DECLARE_COLUMN(avx512)
 MSPLORA_DECLARE_COLUMN(avx512bf16)
+MSPLORA_DECLARE_COLUMN(amx)
 #undef MSPLORA_DECLARE_COLUMN
 
 /// Scratch memory of the calling thread, 64-byte aligned, kept between calls and grown on demand; `slot`

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
 
 #include "msplora/kernels/gemm.h"
 #include "msplora/nn/feed_forward.h"
@@ -35,8 +36,8 @@ class KernelProduct : public PackedProduct {
     op.width = is_forward ? out_ : in_;
     op.isa = isa_;
     op.x = static_cast<const T*>(call.x);
-    op.packed = data<T>(packed_);
-    op.is_transposed = !is_forward;
+    op.is_transposed = !is_forward && !kernels::packs_both_directions<T>(isa_);
+    op.packed = data<T>(is_forward || op.is_transposed ? packed_ : turned());
     op.bias = call.bias;
     op.factor = static_cast<const T*>(call.factor);
     op.add = call.add;
@@ -54,12 +55,30 @@ class KernelProduct : public PackedProduct {
   }
   bool adds_updates() const override { return true; }
   int64_t rows_at_a_time() const override { return kFeedForwardRows; }
-  int64_t bytes() const override { return static_cast<int64_t>(packed_.nbytes()); }
+  int64_t bytes() const override {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int64_t>(packed_.nbytes() + (turned_.defined() ? turned_.nbytes() : 0));
+  }
 
  private:
+  // For backward, made on first use.
+  const at::Tensor& turned() const {
+    const std::lock_guard lock(mutex_);
+    if (!turned_.defined()) {
+      turned_ = at::empty({kernels::packed_gemm_elements<T>(isa_, out_, in_)}, packed_.options());
+      kernels::PackGemm<T> op;
+      op.inner = out_, op.width = in_, op.isa = isa_;
+      op.transposed = data<T>(packed_), op.packed = data<T>(turned_);
+      kernels::pack_gemm<T>(op);
+    }
+    return turned_;
+  }
+
   kernels::Isa isa_;
   int64_t out_, in_;
   at::Tensor packed_;
+  mutable std::mutex mutex_;
+  mutable at::Tensor turned_;  // Wᵀ
 };
 
 }  // namespace

@@ -1,7 +1,12 @@
+#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <cstdint>
+#include <cstring>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "kernels/kernel_helpers.h"
@@ -22,16 +27,23 @@ std::vector<T> drawn(int64_t n, const char* name) {
   }
 }
 
+template <typename T>
+std::vector<T> packed_by(PackGemm<T> op) {
+  std::vector<T> packed(static_cast<size_t>(packed_gemm_elements<T>(active_isa(), op.inner, op.width)));
+  op.isa = active_isa();
+  op.packed = packed.data();
+  pack_gemm<T>(op);
+  return packed;
+}
+
 /// x W, with W packed as it is or as its transpose.
 template <typename T>
 std::vector<float> product(int64_t rows, int64_t inner, int64_t width, bool is_turned) {
   const std::vector<T> x = drawn<T>(rows * inner, "x"), w = drawn<T>(inner * width, "w");
-  std::vector<T> y(static_cast<size_t>(rows * width));
-  PackGemm<T> pack{inner, width, width, 1, active_isa(), w.data(), nullptr, nullptr};
-  if (is_turned) pack = {width, inner, 1, width, active_isa(), w.data(), nullptr, nullptr};
-  std::vector<T> packed(static_cast<size_t>(packed_gemm_elements<T>(active_isa(), pack.inner, pack.width)));
-  pack.packed = packed.data();
-  pack_gemm<T>(pack);
+  const at::Tensor y =
+      at::empty({rows * width}, sizeof(T) == 4 ? at::kFloat : at::kBFloat16);  // begins a line
+  const std::vector<T> packed = is_turned ? packed_by<T>({width, inner, 1, width, {}, w.data()})
+                                          : packed_by<T>({inner, width, width, 1, {}, w.data()});
   PackedGemm<T> op;
   op.rows = rows;
   op.inner = inner;
@@ -40,11 +52,10 @@ std::vector<float> product(int64_t rows, int64_t inner, int64_t width, bool is_t
   op.x = x.data();
   op.packed = packed.data();
   op.is_transposed = is_turned;
-  op.y = y.data();
+  op.y = static_cast<T*>(y.data_ptr());
   packed_gemm<T>(op);
-  std::vector<float> values;
-  for (const T value : y) values.push_back(to_float(value));
-  return values;
+  const at::Tensor values = y.to(at::kFloat);
+  return {values.data_ptr<float>(), values.data_ptr<float>() + values.numel()};
 }
 
 // Odd sizes around panels of every instruction set, blocks of rows, and an inner dimension of several ranges.
@@ -57,13 +68,29 @@ TEST_P(PackedGemmOfEveryIsa, PanelsThatAreTurnedChangeNoBit) {
   }
 }
 
+template <typename T>
+void expect_turned_copy(int64_t inner, int64_t width) {
+  const std::vector<T> w = drawn<T>(inner * width, "w");
+  PackGemm<T> op{inner, width, 0, 0, {}, nullptr};
+  const std::vector<T> transposed = packed_by<T>({width, inner, 1, width, {}, w.data()});
+  op.transposed = transposed.data();
+  const std::vector<T> made = packed_by(op), packed = packed_by<T>({inner, width, width, 1, {}, w.data()});
+  EXPECT_EQ(std::memcmp(made.data(), packed.data(), packed.size() * sizeof(T)), 0) << inner << " x " << width;
+}
+
+TEST_P(PackedGemmOfEveryIsa, ACopyOutOfThePackedTransposeIsTheSame) {
+  for (const auto& [inner, width] : {std::pair{2, 2}, {48, 48}, {50, 34}, {96, 200}, {130, 66}, {700, 10}}) {
+    expect_turned_copy<float>(inner, width);
+    expect_turned_copy<Bfloat16>(inner, width);
+  }
+}
+
 // The gradient of a vocabulary: -1 for one of very many, little for all others. Added one by one to what the
 // first leaves, each would be rounded up by a fifth of itself: 9e-4 in all.
 TEST_P(PackedGemmOfEveryIsa, ManySmallTermsBehindALargeOneKeepTheirSum) {
   constexpr int64_t kInner = 49152;
   const std::vector<float> w(kInner, 1.0F);
-  std::vector<float> packed(static_cast<size_t>(packed_gemm_elements<float>(active_isa(), kInner, 1)));
-  pack_gemm<float>({kInner, 1, 1, 1, active_isa(), w.data(), packed.data(), nullptr});
+  const std::vector<float> packed = packed_by<float>({kInner, 1, 1, 1, {}, w.data()});
   for (const int64_t rows : {1, 20}) {
     std::vector<float> x(static_cast<size_t>(rows * kInner), 1e-7F), y(static_cast<size_t>(rows));
     for (int64_t row = 0; row < rows; ++row) x[static_cast<size_t>(row * kInner + 3)] = -1;
@@ -83,6 +110,29 @@ TEST_P(PackedGemmOfEveryIsa, RowsDoNotDependOnHowManyThereAre) {
   const std::vector<float> many = product<float>(20, 7000, 9, false), one = product<float>(1, 7000, 9, false);
   // The same x and W are drawn, the first row of x first.
   EXPECT_EQ(std::vector<float>(many.begin(), many.begin() + 9), one);
+}
+
+// Several blocks of rows, and so much of y that it passes by the caches where kernels do that.
+template <typename T>
+void expect_rows_of_many(int64_t rows, int64_t inner, int64_t width) {
+  const int threads = omp_get_max_threads();
+  const std::vector<float> few = product<T>(20, inner, width, false);
+  std::vector<float> many[2];
+  for (const int i : {0, 1}) {
+    omp_set_num_threads(i == 0 ? 1 : 3);
+    many[i] = product<T>(rows, inner, width, false);
+  }
+  omp_set_num_threads(threads);
+  EXPECT_EQ(many[0], many[1]) << inner;
+  many[0].resize(few.size());
+  EXPECT_EQ(many[0], few) << inner;
+}
+
+TEST_P(PackedGemmOfEveryIsa, BlocksAndThreadsChangeNoBit) {
+  for (const auto& [rows, inner, width] : {std::tuple{400, 3072, 70}, {1100, 64, 512}, {500, 3100, 34}}) {
+    expect_rows_of_many<float>(rows, inner, width);
+    expect_rows_of_many<Bfloat16>(rows, inner, width);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, PackedGemmOfEveryIsa, ::testing::ValuesIn(available_isas()),

@@ -9,8 +9,13 @@ namespace msplora::kernels {
 template <typename T>
 int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width);
 
+/// Whether a matrix that is multiplied in both directions is packed for each: matrix units are done with a
+/// panel before another that is turned would be ready. Else one copy serves both (PackedGemm::is_transposed).
+template <typename T>
+bool packs_both_directions(Isa isa);
+
 /// Whether these products are the best choice on this processor: not without SIMD units that they know, and
-/// not for Bfloat16 where the processor has matrix units (AMX), which they do not use.
+/// not for Bfloat16 where the processor has matrix units (AMX), unless Isa::kAmx is active.
 template <typename T>
 bool prefers_packed_gemm();
 

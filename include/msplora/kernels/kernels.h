@@ -317,6 +317,9 @@ struct PackGemm {
   const T* w = nullptr;
   T* packed = nullptr;          // null: `elements` alone is told
   int64_t* elements = nullptr;  // that W takes when packed: its own, rounded up to whole panels; may be null
+  /// Instead of `w`: Wᵀ [width, inner] as it was packed for the same instruction set. The strides are not
+  /// read.
+  const T* transposed = nullptr;
 };
 
 /// The end of a low-rank update of some columns: y[:, column + j] += Σ_r z[:, r] up_t[r - begin, j] over the

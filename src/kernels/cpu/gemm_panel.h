@@ -8,7 +8,9 @@
 
 namespace msplora::kernels::MSPLORA_ISA {
 
-#if defined(MSPLORA_ISA_avx512) || defined(MSPLORA_ISA_avx512bf16)
+#if defined(MSPLORA_ISA_amx)
+inline constexpr int kTileRows = 48, kVectors = 2;  // six of eight tiles hold sums
+#elif defined(MSPLORA_ISA_avx512) || defined(MSPLORA_ISA_avx512bf16)
 inline constexpr int kTileRows = 8, kVectors = 3;  // 24 of 32 registers hold sums
 #else
 inline constexpr int kTileRows = 6, kVectors = 2;  // 12 of 16
@@ -24,13 +26,22 @@ template <typename T>
 inline constexpr int kStep = 1;
 #endif
 
+// Rows are filled up with zeros to a multiple of this.
+#if defined(MSPLORA_ISA_amx)
+template <typename T>
+inline constexpr int kDepth = std::is_same_v<T, Bfloat16> ? 32 : 1;
+#else
+template <typename T>
+inline constexpr int kDepth = kStep<T>;
+#endif
+
 inline int64_t ceil_div(int64_t n, int64_t d) {
   return (n + d - 1) / d;
 }
 
 template <typename T>
 int64_t whole_steps(int64_t rows) {
-  return ceil_div(rows, kStep<T>) * kStep<T>;
+  return ceil_div(rows, kDepth<T>) * kDepth<T>;
 }
 
 // Squares of kSide values are turned in registers.
@@ -123,7 +134,7 @@ struct TurnedBlocks {
 
   TurnedBlocks(const T* packed, int64_t width, int64_t column)
       : first(reinterpret_cast<const char*>(packed) + column / kStep<T> * kPanel * kUnitBytes<T>),
-        stride(ceil_div(width, kStep<T>) * kPanel * kUnitBytes<T>) {}
+        stride(whole_steps<T>(width) / kStep<T> * kPanel * kUnitBytes<T>) {}
 };
 
 // Rows [first, first + rows) of the panel of columns from `column` on of W [inner, width], out of `packed`,

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "kernels/cpu/activation_functions.h"
-#include "kernels/cpu/gemm_panel.h"
+#include "kernels/cpu/gemm_finish.h"
+#include "kernels/cpu/gemm_updates.h"
 
 #include <omp.h>
 
@@ -153,132 +153,6 @@ void tile_of(int64_t rows, const T* x, int64_t stride, int64_t inner, const T* p
   if constexpr (kRows > 1) tile_of<kRows - 1>(rows, x, stride, inner, panel, is_first, to, end);
 }
 
-struct Identity {
-  static inline __attribute__((always_inline)) Pair at(VecF x) { return {x, splat(1.0f)}; }
-};
-
-// What happens to sums on their way to y is said by template arguments, so that no tile branches on it.
-
-// One vector of sums -> y.
-template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, typename T>
-MSPLORA_INLINE void finish_vector(const PackedGemm<T>& op, VecF value, int64_t column, int64_t at, int n) {
-  if (kBias) value += load_some(op.bias + column, n);
-  if (kFactor) value *= load_some(op.factor + at, n);
-  if (kAdd) value += load_some(op.y + at, n);
-  const Pair f = F::at(value);
-  store_some(op.y + at, f.value, n);
-  if (kDerivative) store_some(op.derivative + at, f.derivative, n);
-}
-
-// Sums -> y, rows [row, row + rows) and columns [column, column + columns).
-template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, typename T>
-void finish(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t rows, int64_t column,
-            int64_t columns) {
-  const PackedGemm<T> op = call;  // stores cannot change it
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t at = (row + i) * op.width + column;
-    const float* from = sums + i * kPanel;
-    if (columns == kPanel) {
-#pragma GCC unroll 3
-      for (int j = 0; j < kPanel; j += kLanes) {
-        finish_vector<kBias, kFactor, kAdd, kDerivative, F>(op, load(from + j), column + j, at + j, kLanes);
-      }
-      continue;
-    }
-    for (int64_t j = 0; j < columns; j += kLanes) {
-      const int n = lanes_from(j, columns);
-      finish_vector<kBias, kFactor, kAdd, kDerivative, F>(op, load(from + j), column + j, at + j, n);
-    }
-  }
-}
-
-template <typename T>
-using Finish = void (*)(const PackedGemm<T>&, const float*, int64_t, int64_t, int64_t, int64_t);
-
-template <bool kBias, typename T>
-Finish<T> plain_finish(const PackedGemm<T>& op) {
-  if (op.factor) {
-    return op.add ? &finish<kBias, true, true, false, Identity, T>
-                  : &finish<kBias, true, false, false, Identity, T>;
-  }
-  return op.add ? &finish<kBias, false, true, false, Identity, T>
-                : &finish<kBias, false, false, false, Identity, T>;
-}
-
-template <typename F, typename T>
-Finish<T> activated_finish(const PackedGemm<T>& op) {
-  if (op.bias) {
-    return op.derivative ? &finish<true, false, false, true, F, T> : &finish<true, false, false, false, F, T>;
-  }
-  return op.derivative ? &finish<false, false, false, true, F, T> : &finish<false, false, false, false, F, T>;
-}
-
-template <typename T>
-Finish<T> finish_of(const PackedGemm<T>& op) {
-  if (!op.is_activated) return op.bias ? plain_finish<true>(op) : plain_finish<false>(op);
-  switch (op.activation) {
-    case Activation::kGelu:
-      return activated_finish<GeluFor<T>>(op);
-    case Activation::kGeluTanh:
-      return activated_finish<GeluTanh>(op);
-    case Activation::kRelu:
-      return activated_finish<Relu>(op);
-    case Activation::kSilu:
-      return activated_finish<Silu>(op);
-    case Activation::kTanh:
-      return activated_finish<Tanh>(op);
-  }
-  return plain_finish<true>(op);
-}
-
-// U in panels: the ranks that any column of a panel has, kPanel columns each, zero where a column has not.
-struct PanelRanks {
-  int64_t begin, end;
-  const float* up;  // [end - begin, kPanel]
-};
-
-// Ranks of the updates that reach into a panel; empty where none does.
-template <typename T>
-PanelRanks ranks_of(const PackedGemm<T>& op, int64_t panel) {
-  PanelRanks ranks{0, 0, nullptr};
-  for (int64_t u = 0; u < op.num_updates; ++u) {
-    const GemmUpdate& update = op.updates[u];
-    if (update.column >= (panel + 1) * kPanel || update.column + update.width <= panel * kPanel) continue;
-    if (ranks.end == 0) ranks.begin = update.begin;
-    ranks.end = update.end;
-  }
-  return ranks;
-}
-
-template <typename T>
-void pack_update(const PackedGemm<T>& op, const GemmUpdate& update, int64_t panel, const PanelRanks& ranks,
-                 float* to) {
-  const int64_t first = panel * kPanel;
-  const int64_t begin = update.column > first ? update.column : first;
-  const int64_t last = update.column + update.width;
-  const int64_t end = last < first + kPanel ? last : first + kPanel;
-  for (int64_t r = update.begin; begin < end && r < update.end; ++r) {
-    std::memcpy(to + (r - ranks.begin) * kPanel + begin - first,
-                update.up_t + (r - update.begin) * update.width + begin - update.column,
-                sizeof(float) * static_cast<size_t>(end - begin));
-  }
-}
-
-// All of U in panels, in scratch of the calling thread; panel p begins at p * op.rank * kPanel.
-template <typename T>
-const float* pack_updates(const PackedGemm<T>& op, int64_t panels) {
-  const int64_t size = op.rank * kPanel;
-  float* packed = thread_scratch(kUpSlot, panels * size);
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    const PanelRanks ranks = ranks_of(op, panel);
-    std::memset(packed + panel * size, 0,
-                sizeof(float) * static_cast<size_t>((ranks.end - ranks.begin) * kPanel));
-    for (int64_t u = 0; u < op.num_updates; ++u)
-      pack_update(op, op.updates[u], panel, ranks, packed + panel * size);
-  }
-  return packed;
-}
-
 // sums[rows, kPanel] += z U.
 template <int kRows>
 MSPLORA_INLINE void add_update(const float* z, int64_t stride, const PanelRanks& ranks, float* to) {
@@ -377,7 +251,7 @@ void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_
       end.next.end = next.end * (row + rows - first) / (last - first);
       tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, part, k == 0, to, end);
       if (is_last && ranks.end > ranks.begin) add_update_to(op, row, rows, ranks, to);
-      if (is_last) finish(op, to, row, rows, column, columns);
+      if (is_last) finish(op, to, row, rows, column, columns, false);
     }
   }
 }
@@ -389,7 +263,7 @@ void packed_gemm(const PackedGemm<T>& op) {
   if (op.rows == 0 || op.width == 0) return;
   const Cut cut = cut_of(op);
   const Finish<T> finish = finish_of(op);
-  const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels) : nullptr;
+  const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels, kUpSlot) : nullptr;
   const int64_t runs = ceil_div(cut.panels, cut.run);
 #pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.inner * op.width > kParallelProducts)
   for (int64_t task = 0; task < cut.blocks * runs; ++task) {
@@ -403,59 +277,6 @@ void packed_gemm(const PackedGemm<T>& op) {
   }
 }
 
-// Rows [first, steps) of a panel in steps of the inner dimension, and its columns from `column` on, element
-// by element: kStep neighbours down each column, zero beyond W.
-template <typename T>
-void pack_elements(const PackGemm<T>& op, int64_t panel, int64_t first, int64_t column, int64_t end, T* to) {
-  for (int64_t k = first; k < ceil_div(op.inner, kStep<T>); ++k) {
-    for (int64_t j = column; j < end; ++j) {
-      for (int64_t s = 0; s < kStep<T>; ++s) {
-        const int64_t row = k * kStep<T> + s, at = panel * kPanel + j;
-        T& element = to[(k * kPanel + j) * kStep<T> + s];
-        element = T{};
-        if (at < op.width && row < op.inner) element = op.w[row * op.row_stride + at * op.column_stride];
-      }
-    }
-  }
-}
-
-// The same where the elements of a column are neighbours, in squares that are turned.
-template <typename T>
-void pack_columns(const PackGemm<T>& op, int64_t panel, T* to) {
-  using V = TurnedUnit<T>;
-  const int64_t left = op.width - panel * kPanel, columns = (left < kPanel ? left : kPanel) / kSide * kSide;
-  const int64_t steps = op.inner / kStep<T> / kSide * kSide;
-  for (int64_t j = 0; j < columns; j += kSide) {
-    const T* from = op.w + (panel * kPanel + j) * op.column_stride;
-    for (int64_t k = 0; k < steps; k += kSide) {
-      V square[kSide];
-      load_turned(reinterpret_cast<const char*>(from + k * kStep<T>),
-                  op.column_stride * static_cast<int64_t>(sizeof(T)), square);
-      for (int64_t i = 0; i < kSide; ++i)
-        std::memcpy(to + ((k + i) * kPanel + j) * kStep<T>, &square[i], sizeof(V));
-    }
-    pack_elements(op, panel, steps, j, j + kSide, to);
-  }
-  pack_elements(op, panel, 0, columns, kPanel, to);
-}
-
-template <typename T>
-void pack_gemm(const PackGemm<T>& op) {
-  const int64_t steps = ceil_div(op.inner, kStep<T>), panels = ceil_div(op.width, kPanel);
-  if (op.elements) *op.elements = panels * kPanel * steps * kStep<T>;
-  if (op.packed == nullptr) return;
-#pragma omp parallel for schedule(static)
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    T* to = op.packed + panel * kPanel * steps * kStep<T>;
-    if (op.row_stride == 1) {
-      pack_columns(op, panel, to);
-    } else {
-      pack_elements(op, panel, 0, 0, kPanel, to);
-    }
-  }
-}
-
-MSPLORA_DEFINED(pack_gemm, PackGemm)
 MSPLORA_DEFINED(packed_gemm, PackedGemm)
 
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -19,8 +19,10 @@ double update_at(const PackedGemm<double>& op, const GemmUpdate& update, int64_t
 void pack_gemm(const PackGemm<double>& op) {
   if (op.elements) *op.elements = op.inner * op.width;
   for (int64_t k = 0; op.packed && k < op.inner; ++k) {
-    for (int64_t j = 0; j < op.width; ++j)
-      op.packed[k * op.width + j] = op.w[k * op.row_stride + j * op.column_stride];
+    for (int64_t j = 0; j < op.width; ++j) {
+      op.packed[k * op.width + j] =
+          op.transposed ? op.transposed[j * op.inner + k] : op.w[k * op.row_stride + j * op.column_stride];
+    }
   }
 }
 

@@ -1,0 +1,373 @@
+// y = x W on tiles (AMX): 48 x 32 sums in six of them, x and W through the other two. Rows of x are taken in
+// blocks, which are brought into the order of tiles in the second-level cache; panels of W pass by. Sums leave
+// their tiles for the first-level cache, and on to y in small parts while the next ones are formed: conversion
+// and stores would take as long as a fifth of the products. y is written in whole lines that are not read before.
+#include <omp.h>
+
+#include "kernels/amx/tiles.h"
+#include "kernels/cpu/gemm_finish.h"
+#include "kernels/cpu/gemm_updates.h"
+
+namespace msplora::kernels::amx {
+namespace {
+
+using T = Bfloat16;
+
+constexpr int64_t kTilesOfRows = kTileRows / kRows;
+constexpr int64_t kBlockBytes = 768 << 10;         // of x in the second-level cache
+constexpr int64_t kLongestInner = 3072;            // in one range
+constexpr int64_t kLongRange = 1024;               // of several, whose sums are kept
+constexpr int64_t kFewestRows = 240;               // of a block of several: W is read once for each
+constexpr int64_t kSumBytes = 1 << 20;             // kept by a task, at most
+constexpr int64_t kRunsOfABlock = 8;               // which threads share when others are done
+constexpr int64_t kStreamedBytes = 1 << 20;        // of y, from which on it would leave the caches unread
+constexpr int64_t kParallelProducts = 1 << 18;     // of two numbers: below, a region costs more than it saves
+constexpr int64_t kLeastLines = 4;                 // of the next panel, fetched in a step
+constexpr int64_t kStepOfPanel = kInner * kPanel;  // numbers of a panel in a step
+constexpr int64_t kMostBlocks = 4096;              // more rows are larger blocks
+
+constexpr int kXSlot = 0, kZSlot = 1, kTurnedSlot = 2, kSumSlot = 3, kKeptSlot = 4, kUpSlot = 5, kUpTileSlot = 6;
+
+// ---- How a product is cut
+
+// A task is a block of rows and a run of panels.
+struct Cut {
+  int64_t range;  // of the inner dimension, the same for any number of rows: all add in one order
+  int64_t block_rows, blocks, panels, run, runs;
+  bool has_one_range;
+};
+
+Cut cut_of(const PackedGemm<T>& op) {
+  Cut cut;
+  cut.has_one_range = op.inner <= kLongestInner;
+  cut.range = cut.has_one_range ? whole_steps<T>(op.inner) : kLongRange;
+  cut.panels = ceil_div(op.width, kPanel);
+  int64_t largest = kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T))) / kTileRows * kTileRows;
+  if (!cut.has_one_range) largest = kFewestRows;
+  if (largest < kTileRows) largest = kTileRows;
+  cut.blocks = ceil_div(op.rows, largest);
+  if (cut.blocks > kMostBlocks) cut.blocks = kMostBlocks;
+  cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
+  cut.blocks = ceil_div(op.rows, cut.block_rows);
+  cut.run = ceil_div(cut.panels, kRunsOfABlock);
+  const int64_t kept = kSumBytes / (cut.block_rows * kPanel * static_cast<int64_t>(sizeof(float)));
+  if (!cut.has_one_range && cut.run > kept) cut.run = kept > 1 ? kept : 1;
+  cut.runs = ceil_div(cut.panels, cut.run);
+  return cut;
+}
+
+// ---- Operands in the order of tiles
+
+// Rows of x, [rows, inner] from the number `first` of each on, as tiles: all steps of 16 rows, then of the next.
+// Rows and numbers that are not there are zero.
+void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t inner, T* to) {
+  const int64_t steps = ceil_div(inner, kInner), whole = inner / kInner;
+  const auto rest = static_cast<__mmask32>((uint64_t{1} << (inner % kInner)) - 1);
+  for (int64_t row = 0; row < ceil_div(rows, kRows) * kRows; ++row) {
+    T* tile = to + row / kRows * steps * kTileInner + row % kRows * kInner;
+    if (row >= rows) {
+      for (int64_t s = 0; s < steps; ++s) std::memset(tile + s * kTileInner, 0, kRowBytes);
+      continue;
+    }
+    const T* from = x + row * stride + first;
+    for (int64_t s = 0; s < whole; ++s)
+      _mm512_store_si512(tile + s * kTileInner, _mm512_loadu_si512(from + s * kInner));
+    if (rest != 0)
+      _mm512_store_si512(tile + whole * kTileInner, _mm512_maskz_loadu_epi16(rest, from + whole * kInner));
+  }
+}
+
+// Updates on tiles: z = z_high + z_low and U alike, each in bfloat16, so that z U keeps 16 bits. Rank r takes three
+// places of the inner dimension, in which (z_high, z_high, z_low) meet (U_high, U_low, U_high).
+constexpr int64_t kParts = 3;
+
+struct Split {
+  uint16_t high, low;
+};
+Split split(float value) {
+  T high, low;
+  set(high, value);
+  set(low, value - to_float(high));
+  return {high.bits, low.bits};
+}
+
+int64_t update_steps(const PackedGemm<T>& op) {
+  return ceil_div(kParts * op.rank, kInner);
+}
+
+// Rows of z, [rows, rank], as tiles.
+void pack_z(const float* z, int64_t rank, int64_t rows, int64_t steps, T* to) {
+  std::memset(to, 0, sizeof(T) * static_cast<size_t>(ceil_div(rows, kRows) * steps * kTileInner));
+  for (int64_t row = 0; row < rows; ++row) {
+    T* tile = to + row / kRows * steps * kTileInner + row % kRows * kInner;
+    for (int64_t r = 0; r < rank; ++r) {
+      const Split value = split(z[row * rank + r]);
+      for (int64_t part = 0; part < kParts; ++part) {
+        const int64_t k = kParts * r + part;
+        tile[k / kInner * kTileInner + k % kInner].bits = part < 2 ? value.high : value.low;
+      }
+    }
+  }
+}
+
+// The same of U; panel p begins at p * update_steps * kStepOfPanel.
+const T* pack_up(const PackedGemm<T>& op, int64_t panels) {
+  const float* up = pack_updates(op, panels, kUpSlot);
+  const int64_t size = update_steps(op) * kStepOfPanel;
+  T* to = reinterpret_cast<T*>(thread_scratch(kUpTileSlot, panels * size / 2));
+  std::memset(to, 0, sizeof(T) * static_cast<size_t>(panels * size));
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const PanelRanks ranks = ranks_of(op, panel);
+    for (int64_t r = ranks.begin; r < ranks.end; ++r) {
+      for (int64_t j = 0; j < kPanel; ++j) {
+        const Split value = split(up[panel * op.rank * kPanel + (r - ranks.begin) * kPanel + j]);
+        for (int64_t part = 0; part < kParts; ++part) {
+          const int64_t k = kParts * r + part;
+          to[panel * size + k / 2 * kPanel * 2 + j * 2 + k % 2].bits = part == 1 ? value.low : value.high;
+        }
+      }
+    }
+  }
+  return to;
+}
+
+// ---- Sums
+
+// Sums that wait to become y.
+struct Ending {
+  const PackedGemm<T>* op;
+  Finish<T> finish;
+  bool is_streamed;
+  const float* sums = nullptr;
+  int64_t row = 0, rows = 0, column = 0, columns = 0;
+
+  MSPLORA_INLINE void some(Ending& ending, int64_t count) {
+    if (ending.rows == 0) return;
+    if (count > ending.rows) count = ending.rows;
+    ending.finish(*ending.op, ending.sums, ending.row, count, ending.column, ending.columns, ending.is_streamed);
+    ending.sums += count * kPanel;
+    ending.row += count;
+    ending.rows -= count;
+  }
+};
+
+// What is read next, a few lines at a time.
+struct Ahead {
+  const char *at = nullptr, *end = nullptr;
+
+  MSPLORA_INLINE void fetch(Ahead& ahead, int64_t lines) {
+    for (int64_t i = 0; i < lines && ahead.at < ahead.end; ++i, ahead.at += 64)
+      __builtin_prefetch(ahead.at, 0, 2);
+  }
+};
+
+// What the loop over the inner dimension does beside.
+struct Beside {
+  Ending ending;
+  Ahead ahead;
+  int64_t rows = 0, lines = 0;  // of each in a step
+  bool is_odd = false;          // which of two buffers gets sums
+};
+
+// Tiles 0 to 2 kTiles - 1 += x W over `steps`: kTiles tiles of rows, `row_stride` numbers apart, by a panel.
+template <int kTiles>
+MSPLORA_INLINE void add_product(const T* x, int64_t row_stride, const T* w, int64_t steps, Beside& beside) {
+  constexpr int64_t kStride = kPanel * 2 * static_cast<int64_t>(sizeof(T));
+  for (int64_t s = 0; s < steps; ++s, x += kTileInner, w += kStepOfPanel) {
+    const T* const right = w + kRowBytes / sizeof(T);
+    load_tile<7>(w, kStride);
+    load_tile<6>(x, kRowBytes);
+    multiply_tiles<0, 6, 7>();
+    if constexpr (kTiles > 1) {
+      load_tile<6>(x + row_stride, kRowBytes);
+      multiply_tiles<2, 6, 7>();
+    }
+    if constexpr (kTiles > 2) {
+      load_tile<6>(x + 2 * row_stride, kRowBytes);
+      multiply_tiles<4, 6, 7>();
+    }
+    Ending::some(beside.ending, beside.rows);
+    load_tile<7>(right, kStride);  // the rows come back in the other order: the last is still there
+    multiply_tiles<2 * kTiles - 1, 6, 7>();
+    if constexpr (kTiles > 2) {
+      load_tile<6>(x + row_stride, kRowBytes);
+      multiply_tiles<3, 6, 7>();
+    }
+    if constexpr (kTiles > 1) {
+      load_tile<6>(x, kRowBytes);
+      multiply_tiles<1, 6, 7>();
+    }
+    Ahead::fetch(beside.ahead, beside.lines);
+  }
+}
+
+struct Factors {
+  const T* x;          // tiles of rows
+  int64_t row_stride;  // numbers from 16 rows to the next
+  const T* w;          // of a panel
+  int64_t steps;
+};
+
+// sums[16 kTiles, kPanel] = the sum of both products.
+template <int kTiles>
+void form_sums(const Factors& main, const Factors& update, float* sums, Beside& beside) {
+  zero_tile<0>(), zero_tile<1>();
+  if constexpr (kTiles > 1) zero_tile<2>(), zero_tile<3>();
+  if constexpr (kTiles > 2) zero_tile<4>(), zero_tile<5>();
+  add_product<kTiles>(main.x, main.row_stride, main.w, main.steps, beside);
+  add_product<kTiles>(update.x, update.row_stride, update.w, update.steps, beside);
+  constexpr int64_t kStride = kPanel * static_cast<int64_t>(sizeof(float)), kNext = kRows * kPanel;
+  store_tile<0>(sums, kStride), store_tile<1>(sums + kSums, kStride);
+  if constexpr (kTiles > 1) store_tile<2>(sums + kNext, kStride), store_tile<3>(sums + kNext + kSums, kStride);
+  if constexpr (kTiles > 2)
+    store_tile<4>(sums + 2 * kNext, kStride), store_tile<5>(sums + 2 * kNext + kSums, kStride);
+}
+
+void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, float* sums, Beside& beside) {
+  if (tiles == 3) return form_sums<3>(main, update, sums, beside);
+  if (tiles == 2) return form_sums<2>(main, update, sums, beside);
+  form_sums<1>(main, update, sums, beside);
+}
+
+void add_sums(const float* sums, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += kLanes) store(to + i, load(to + i) + load(sums + i));
+}
+
+// ---- Tasks
+
+// A block of rows and a range of the inner dimension, which a thread has in the order of tiles.
+struct Rows {
+  const PackedGemm<T>& op;
+  const Cut& cut;
+  const T* up;  // as pack_up has it; null: no updates
+  int64_t first = 0, count = 0;
+  int64_t k = -1, inner = 0;  // the range; -1: none yet
+  T* x = nullptr;
+  T* z = nullptr;
+
+  void take_block(int64_t block) {
+    first = block * cut.block_rows;
+    count = op.rows - first < cut.block_rows ? op.rows - first : cut.block_rows;
+    k = -1;
+    x = reinterpret_cast<T*>(thread_scratch(kXSlot, cut.block_rows * cut.range / 2));
+    if (up == nullptr) return;
+    const int64_t steps = update_steps(op);
+    z = reinterpret_cast<T*>(thread_scratch(kZSlot, cut.block_rows * steps * kInner / 2));
+    pack_z(op.z + first * op.rank, op.rank, count, steps, z);
+  }
+  void take_range(int64_t begin) {
+    if (k == begin) return;
+    k = begin;
+    inner = op.inner - k < cut.range ? op.inner - k : cut.range;
+    pack_rows(op.x + first * op.inner, op.inner, count, k, inner, x);
+  }
+};
+
+const T* panel_of(const Rows& rows, int64_t panel) {
+  const PackedGemm<T>& op = rows.op;
+  if (!op.is_transposed) return op.packed + (panel * whole_steps<T>(op.inner) + rows.k) * kPanel;
+  T* turned = reinterpret_cast<T*>(thread_scratch(kTurnedSlot, rows.cut.range * kPanel / 2));
+  fill_from_transposed(op.packed, op.inner, op.width, panel * kPanel, rows.k, whole_steps<T>(rows.inner), turned);
+  return turned;
+}
+
+// The steps of an update that reaches into a panel.
+Factors update_of(const Rows& rows, int64_t panel, int64_t tile) {
+  const PanelRanks ranks = rows.up ? ranks_of(rows.op, panel) : PanelRanks{0, 0, nullptr};
+  if (ranks.end == ranks.begin) return {nullptr, 0, nullptr, 0};
+  const int64_t steps = update_steps(rows.op), begin = kParts * ranks.begin / kInner;
+  return {rows.z + (tile * steps + begin) * kTileInner, steps * kTileInner,
+          rows.up + (panel * steps + begin) * kStepOfPanel, ceil_div(kParts * ranks.end, kInner) - begin};
+}
+
+// A panel times the range of the rows that are there. `kept` holds the sums of all of them where the inner
+// dimension has several ranges, `sums` else those of two tiles in turn.
+void one_panel(const Rows& rows, int64_t panel, float* kept, float* sums, Beside& beside) {
+  const PackedGemm<T>& op = rows.op;
+  const bool is_first = rows.k == 0, is_last = rows.k + rows.inner == op.inner;
+  const T* const w = panel_of(rows, panel);
+  const int64_t steps = ceil_div(rows.inner, kInner), turns = ceil_div(rows.count, kTileRows);
+  beside.rows = ceil_div(kTileRows, steps);
+  if (!op.is_transposed) {
+    const int64_t bytes = steps * kStepOfPanel * static_cast<int64_t>(sizeof(T));
+    const char* next = reinterpret_cast<const char*>(w + whole_steps<T>(op.inner) * kPanel);
+    if (panel + 1 < rows.cut.panels) beside.ahead = {next, next + bytes};
+    beside.lines = ceil_div(bytes / 64, turns * steps);
+    if (beside.lines < kLeastLines) beside.lines = kLeastLines;
+  }
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    const int64_t row = turn * kTileRows;
+    const int64_t count = rows.count - row < kTileRows ? rows.count - row : kTileRows;
+    const Factors main{rows.x + turn * kTilesOfRows * steps * kTileInner, steps * kTileInner, w, steps};
+    const Factors update = is_last ? update_of(rows, panel, turn * kTilesOfRows) : Factors{nullptr, 0, nullptr, 0};
+    float* const formed = sums + (beside.is_odd ? kTileRows * kPanel : 0);
+    beside.is_odd = !beside.is_odd;
+    float* const whole = kept ? kept + row * kPanel : formed;
+    form_sums_of(ceil_div(count, kRows), main, update, is_first ? whole : formed, beside);
+    if (!is_first) add_sums(formed, count * kPanel, whole);
+    if (!is_last) continue;
+    Ending::some(beside.ending, kTileRows);  // what a short inner dimension has left
+    const int64_t column = panel * kPanel;
+    Ending& ending = beside.ending;
+    ending.sums = whole, ending.row = rows.first + row, ending.rows = count;
+    ending.column = column, ending.columns = op.width - column < kPanel ? op.width - column : kPanel;
+  }
+}
+
+void one_run(Rows& rows, int64_t run, Ending ending) {
+  const Cut& cut = rows.cut;
+  const int64_t first = run * cut.run, last = first + cut.run < cut.panels ? first + cut.run : cut.panels;
+  float* const sums = thread_scratch(kSumSlot, 2 * kTileRows * kPanel);
+  const int64_t kept_size = cut.block_rows * kPanel;
+  float* const kept = cut.has_one_range ? nullptr : thread_scratch(kKeptSlot, cut.run * kept_size);
+  Beside beside{ending, {}};
+  for (int64_t k = 0; k < rows.op.inner; k += cut.range) {
+    rows.take_range(k);
+    for (int64_t panel = first; panel < last; ++panel)
+      one_panel(rows, panel, kept ? kept + (panel - first) * kept_size : nullptr, sums, beside);
+  }
+  Ending::some(beside.ending, kTileRows);
+}
+
+bool begins_line(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % 64 == 0;
+}
+
+bool is_streamed(const PackedGemm<T>& op) {
+  constexpr auto kElement = static_cast<int64_t>(sizeof(T));
+  return !op.add && op.rows * op.width * kElement >= kStreamedBytes && op.width * kElement % 64 == 0 &&
+         begins_line(op.y) && begins_line(op.derivative);
+}
+
+// Runs of a block go to whoever asks; a thread asks first for those of its own share of the blocks.
+void run_share(const PackedGemm<T>& op, const Cut& cut, const T* up, const Ending& ending,
+               int64_t* next_runs) {
+  const int64_t own = omp_get_thread_num() * cut.blocks / omp_get_num_threads();
+  const Tiles tiles;
+  Rows rows{op, cut, up};
+  for (int64_t i = 0; i < cut.blocks; ++i) {
+    const int64_t block = (own + i) % cut.blocks;
+    bool is_packed = false;
+    for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs; is_packed = true) {
+      if (!is_packed) rows.take_block(block);
+      one_run(rows, run, ending);
+    }
+  }
+  if (ending.is_streamed) _mm_sfence();
+}
+
+}  // namespace
+
+template <>
+void packed_gemm(const PackedGemm<Bfloat16>& op) {
+  if (op.rows == 0 || op.width == 0) return;
+  const Cut cut = cut_of(op);
+  const T* const up = op.num_updates > 0 ? pack_up(op, cut.panels) : nullptr;
+  const Ending ending{&op, finish_of(op), is_streamed(op)};
+  int64_t next_runs[kMostBlocks];
+  std::memset(next_runs, 0, sizeof(int64_t) * static_cast<size_t>(cut.blocks));
+#pragma omp parallel if (op.rows * op.inner * op.width > kParallelProducts)
+  run_share(op, cut, up, ending, next_runs);
+}
+
+}  // namespace msplora::kernels::amx

@@ -1,0 +1,42 @@
+// The column of processors with matrix units (AMX): what has no kernel on tiles is that of AVX512_BF16.
+#include "kernels/table.h"
+
+namespace msplora::kernels {
+namespace avx512bf16 {
+#define MSPLORA_KERNEL(name, Op) \
+  template <typename T>          \
+  void name(const Op<T>& op);
+MSPLORA_KERNELS
+#undef MSPLORA_KERNEL
+}  // namespace avx512bf16
+
+namespace amx {
+
+template <typename T>
+void pack_gemm(const PackGemm<T>& op);
+template <typename T>
+void packed_gemm(const PackedGemm<T>& op);
+
+namespace {
+
+template <typename T>
+constexpr Table<T> column() {
+#define MSPLORA_KERNEL(name, Op) &avx512bf16::name<T>,
+  return {MSPLORA_KERNELS};
+#undef MSPLORA_KERNEL
+}
+
+constexpr Table<Bfloat16> with_tiles() {
+  Table<Bfloat16> table = column<Bfloat16>();
+  table.pack_gemm = &pack_gemm<Bfloat16>;
+  table.packed_gemm = &packed_gemm<Bfloat16>;
+  return table;
+}
+
+}  // namespace
+
+extern constexpr Table<float> kFloatTable = column<float>();
+extern constexpr Table<Bfloat16> kBf16Table = with_tiles();
+
+}  // namespace amx
+}  // namespace msplora::kernels
