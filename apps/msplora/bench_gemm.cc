@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,18 +62,22 @@ void bench_products(const GemmArguments& arguments, const CommonOptions& common)
   const auto results = bench_gemm(sizes_of(arguments), dtypes, arguments.repetitions);
   Json report = {
       {"machine", machine_json()}, {"repetitions", arguments.repetitions}, {"products", Json::array()}};
-  TextTable table({"rows x in x out", "type", "way", "best ms", "best GFLOP/s", "median GFLOP/s", "W, GB/s"},
-                  {false, false, false, true, true, true, true});
-  double read = 0.0;  // where W comes from memory
+  TextTable table({"rows x in x out", "type", "way", "best ms", "best GFLOP/s", "of the peak",
+                   "median GFLOP/s", "W, GB/s"},
+                  {false, false, false, true, true, true, true, true});
+  double read = 0.0;                    // where W comes from memory
+  std::map<std::string, double> peaks;  // GFLOP/s
   for (const GemmResult& result : results) {
     const std::string size = fmt::format("{}x{}x{}", result.size.rows, result.size.in, result.size.out);
     const std::string dtype = result.dtype == at::kFloat ? "float32" : "bfloat16";
+    peaks[dtype] = 1e-9 * result.peak_flops_per_second;
     const bool is_streaming = gemm_copies(result.size, result.dtype) > 1;
     if (is_streaming && read <= 0) read = read_bandwidth(256 << 20, arguments.repetitions);
     const std::string rate =
         is_streaming ? fmt::format("{:.1f}", 1e-9 * result.best_bytes_per_second()) : std::string();
     table.add({size, dtype, result.variant, fmt::format("{:.3g}", 1e3 * result.timings.best()),
                fmt::format("{:.0f}", 1e-9 * result.best_flops_per_second()),
+               fmt::format("{:.1f}%", 100 * result.peak_share()),
                fmt::format("{:.0f}", 1e-9 * result.median_flops_per_second()), rate});
     Json entry = {{"size", size},
                   {"dtype", dtype},
@@ -83,9 +88,12 @@ void bench_products(const GemmArguments& arguments, const CommonOptions& common)
     entry.update(timings_json(result.timings));
     report["products"].push_back(std::move(entry));
   }
+  report["peak_gflops"] = peaks;
   if (read > 0) report["read_bytes_per_second"] = read;
   if (common.json) return print_json(report);
   std::cout << machine_line() << "\n" << table.text("  ");
+  for (const auto& [dtype, peak] : peaks)
+    std::cout << fmt::format("operands in registers, {}: {:.0f} GFLOP/s\n", dtype, peak);
   if (read > 0) std::cout << fmt::format("memory is read at {:.1f} GB/s\n", 1e-9 * read);
 }
 

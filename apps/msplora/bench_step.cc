@@ -54,6 +54,10 @@ void print_report(const BenchArguments& arguments, const StepBenchResult& result
     line("roof_share", fmt::format("{:.1f}% best, {:.1f}% of the medians", 100 * result.roof_share(),
                                    100 * result.median_roof_share()));
   }
+  if (result.peak_flops_per_second > 0) {
+    line("peak", fmt::format("{:.0f} GFLOP/s with operands in registers; the step has {:.1f}% of it",
+                             1e-9 * result.peak_flops_per_second, 100 * result.peak_share()));
+  }
   line("memory", fmt::format("{} at most, weights and what the roof needs included",
                              bytes_text(result.peak_memory_bytes)));
   line("trained", with_commas(result.trainable_parameters) + " parameters");
@@ -118,6 +122,10 @@ Json step_json(const BenchArguments& arguments, const StepBenchResult& result) {
     report["roof_share"] = result.roof_share();
     report["median_roof_gflops"] = 1e-9 * result.median_roof_flops_per_second;
     report["median_roof_share"] = result.median_roof_share();
+  }
+  if (result.peak_flops_per_second > 0) {
+    report["peak_gflops"] = 1e-9 * result.peak_flops_per_second;
+    report["peak_share"] = result.peak_share();
   }
   return report;
 }

@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -13,6 +14,9 @@
 
 #include "bench/onednn_gemm.h"
 #include "msplora/core/random.h"
+#include "msplora/core/stopwatch.h"
+#include "msplora/kernels/gemm.h"
+#include "msplora/kernels/isa.h"
 #include "msplora/nn/device.h"
 #include "nn/packed_product.h"
 
@@ -111,6 +115,21 @@ int64_t gemm_copies(const GemmSize& size, at::ScalarType dtype) {
   return static_cast<int64_t>(std::ceil(kBeyondCaches / weight_bytes(size, dtype)));
 }
 
+void InstructionPeak::measure() {
+  constexpr int64_t kRounds = 20'000;
+  constexpr double kSeconds = 0.01;
+  const kernels::Isa isa = kernels::available_isas().back();
+  int64_t operations = 0;
+  const double seconds = time_of([&] {
+#pragma omp parallel reduction(+ : operations)
+    for (const Stopwatch watch; watch.seconds() < kSeconds;) {
+      operations += dtype_ == at::kFloat ? kernels::multiply_registers<float>(isa, kRounds)
+                                         : kernels::multiply_registers<kernels::Bfloat16>(isa, kRounds);
+    }
+  });
+  best_ = std::max(best_, static_cast<double>(operations) / seconds);
+}
+
 double GemmResult::best_bytes_per_second() const {
   return weight_bytes(size, dtype) / timings.best();
 }
@@ -119,34 +138,39 @@ std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
                                    const std::vector<at::ScalarType>& dtypes, int64_t repetitions) {
   std::vector<std::unique_ptr<GemmVariant>> variants;
   std::vector<GemmResult> results;
+  std::map<at::ScalarType, InstructionPeak> peaks;
+  for (const at::ScalarType dtype : dtypes) peaks.emplace(dtype, dtype);
   for (const GemmSize& size : sizes) {
     for (const at::ScalarType dtype : dtypes) {
       for (auto& variant : gemm_variants(size, dtype)) {
-        results.push_back({size, dtype, variant->name(), {}});
+        results.push_back({size, dtype, variant->name(), {}, 0.0});
         variant->run();
         variants.push_back(std::move(variant));
       }
     }
   }
   for (int64_t repetition = 0; repetition < repetitions; ++repetition) {
+    for (auto& [dtype, peak] : peaks) peak.measure();
     for (size_t i = 0; i < variants.size(); ++i) {
       const double seconds = time_of([&] { variants[i]->run(); });
       results[i].timings.seconds.push_back(
           seconds / static_cast<double>(gemm_copies(results[i].size, results[i].dtype)));
     }
   }
+  for (GemmResult& result : results) result.peak_flops_per_second = peaks.at(result.dtype).flops_per_second();
   return results;
 }
 
 GemmRoof::GemmRoof(const GemmSize& size, at::ScalarType dtype, const at::Device& device)
-    : variants_(gemm_variants(size, dtype, device)) {
+    : is_cpu_(device.is_cpu()), peak_(dtype), variants_(gemm_variants(size, dtype, device)) {
   for (const auto& variant : variants_) {
-    results_.push_back({size, dtype, variant->name(), {}});
+    results_.push_back({size, dtype, variant->name(), {}, 0.0});
     variant->run();
   }
 }
 
 void GemmRoof::measure() {
+  if (is_cpu_) peak_.measure();
   for (size_t i = 0; i < variants_.size(); ++i)
     results_[i].timings.seconds.push_back(time_of([&] { variants_[i]->run(); }));
 }

@@ -120,6 +120,7 @@ StepBenchResult bench_step(const StepBenchOptions& options,
     result.roof_flops_per_second = roof->flops_per_second();
     result.median_roof_flops_per_second = roof->median_flops_per_second();
     result.roof_variant = roof->variant();
+    result.peak_flops_per_second = roof->peak_flops_per_second();
   }
   result.peak_memory_bytes = peak_memory_bytes();
   result.taken_memory_bytes = taken_memory_bytes();

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/cpu/registers.h"
 #include "kernels/ref/reference.h"
 #include "kernels/table.h"
 #include "kernels/tile_permission.h"
@@ -196,6 +197,19 @@ template <typename T>
 bool packs_both_directions(Isa isa) {
   return std::is_same_v<T, Bfloat16> && isa == Isa::kAmx;
 }
+
+template <typename T>
+int64_t multiply_registers([[maybe_unused]] Isa isa, int64_t rounds) {
+#ifdef MSPLORA_KERNELS_X86
+  if (std::is_same_v<T, Bfloat16> && isa == Isa::kAmx) return amx::multiply_tiles(rounds);
+  if (isa >= Isa::kAvx512Bf16) return avx512bf16::multiply_registers<T>(rounds);
+  if (isa == Isa::kAvx512) return avx512::multiply_registers<T>(rounds);
+  if (isa == Isa::kAvx2) return avx2::multiply_registers<T>(rounds);
+#endif
+  return portable::multiply_registers<T>(rounds);
+}
+template int64_t multiply_registers<float>(Isa, int64_t);
+template int64_t multiply_registers<Bfloat16>(Isa, int64_t);
 
 template <>
 bool prefers_packed_gemm<float>() {

@@ -6,7 +6,8 @@ namespace msplora::kernels {
 /// change, was asked for its permission (Linux; the first call asks, for all threads).
 bool has_tiles();
 
-/// From now on has_tiles(), whatever the processor: the caller sees to the instructions that it does not know.
+/// From now on has_tiles(), whatever the processor: the caller sees to the instructions that it does not
+/// know.
 void assume_tiles();
 
 }  // namespace msplora::kernels

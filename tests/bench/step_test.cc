@@ -41,6 +41,7 @@ TEST(BenchStep, CountsStepsTokensAndWhereTheTimeGoes) {
   EXPECT_GT(result.roof_flops_per_second, 0);
   EXPECT_GT(result.roof_share(), 0);
   EXPECT_GT(result.median_roof_share(), 0);
+  EXPECT_GE(result.peak_flops_per_second, 0.5 * result.roof_flops_per_second);  // measured at other moments
   EXPECT_TRUE(std::isfinite(result.first_loss) && std::isfinite(result.last_loss));
   std::map<std::string, int64_t> calls;
   for (const ProfileEntry& entry : result.profile) calls[entry.name] = entry.calls;
@@ -93,6 +94,7 @@ TEST(BenchStep, DecodersModelLanguage) {
   options.roof_repetitions = 0;
   const StepBenchResult result = bench_step(options);
   EXPECT_EQ(result.roof_flops_per_second, 0);
+  EXPECT_EQ(result.peak_flops_per_second, 0);
   EXPECT_NEAR(result.first_loss, std::log(60.0), 3.0);  // of 60 tokens, by chance
   std::map<std::string, int64_t> calls;
   for (const ProfileEntry& entry : result.profile) calls[entry.name] = entry.calls;

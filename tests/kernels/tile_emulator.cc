@@ -1,10 +1,10 @@
 #include "kernels/tile_emulator.h"
 
 #if defined(__x86_64__) && defined(__linux__)
+#include <ucontext.h>
 #include <csignal>
 #include <cstdint>
 #include <cstring>
-#include <ucontext.h>
 
 #include "kernels/tile_permission.h"
 
@@ -77,7 +77,8 @@ bool decode(const ucontext_t& context, Instruction& instruction) {
   const uint8_t modrm = first[4];
   instruction.mod = modrm >> 6, instruction.reg = modrm >> 3 & 7, instruction.rm = modrm & 7;
   const uint8_t* at = first + 5;
-  if (instruction.mod != 3) read_memory(context, (first[1] & 0x40) == 0, (first[1] & 0x20) == 0, at, instruction);
+  if (instruction.mod != 3)
+    read_memory(context, (first[1] & 0x40) == 0, (first[1] & 0x20) == 0, at, instruction);
   instruction.length = static_cast<int>(at - first);
   return true;
 }
@@ -93,7 +94,8 @@ float from_bfloat16(const uint8_t* at) {
   return value;
 }
 
-// Of all pairs the products of the first numbers make one sum, those of the second another; both are added to C.
+// Of all pairs the products of the first numbers make one sum, those of the second another; both are added to
+// C.
 void multiply(Tile& c, const Tile& a, const Tile& b) {
   const int pairs = a.row_bytes / 4, columns = c.row_bytes / 4;
   float right[2][16][16];

@@ -38,13 +38,28 @@ class GemmVariant {
 std::vector<std::unique_ptr<GemmVariant>> gemm_variants(const GemmSize& size, at::ScalarType dtype,
                                                         const at::Device& device = at::kCPU);
 
+/// The rate that all threads together reach with operands in registers, by the best instruction for a type
+/// that this machine has (matrix units, where there are some): what a share of means the same everywhere.
+class InstructionPeak {
+ public:
+  explicit InstructionPeak(at::ScalarType dtype) : dtype_(dtype) {}
+  void measure();  // ten milliseconds
+  double flops_per_second() const { return best_; }
+
+ private:
+  at::ScalarType dtype_;
+  double best_ = 0.0;
+};
+
 struct GemmResult {
   GemmSize size;
   at::ScalarType dtype = at::kFloat;
   std::string variant;
-  Timings timings;  // of one product
+  Timings timings;                     // of one product
+  double peak_flops_per_second = 0.0;  // InstructionPeak, measured in turn with the products
   double best_flops_per_second() const { return size.flops() / timings.best(); }
   double median_flops_per_second() const { return size.flops() / timings.median(); }
+  double peak_share() const { return best_flops_per_second() / peak_flops_per_second; }
   /// Of W alone.
   double best_bytes_per_second() const;
 };
@@ -58,14 +73,18 @@ std::vector<GemmResult> bench_gemm(const std::vector<GemmSize>& sizes,
 class GemmRoof {
  public:
   GemmRoof(const GemmSize& size, at::ScalarType dtype, const at::Device& device = at::kCPU);
-  void measure();  // one run of each variant
+  void measure();  // one run of each variant, and of the instruction
   /// Of the fastest product so far.
   double flops_per_second() const;
   /// Of half of the products of the variant that is fastest by that measure.
   double median_flops_per_second() const;
   const std::string& variant() const;  // that gave the fastest product
+  /// Of the instruction alone; 0 on another device.
+  double peak_flops_per_second() const { return peak_.flops_per_second(); }
 
  private:
+  bool is_cpu_;
+  InstructionPeak peak_;
   std::vector<GemmResult> results_;
   std::vector<std::unique_ptr<GemmVariant>> variants_;
 };

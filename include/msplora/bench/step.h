@@ -45,6 +45,7 @@ struct StepBenchResult {
   double roof_flops_per_second = 0.0;  // 0: not measured
   double median_roof_flops_per_second = 0.0;
   std::string roof_variant;
+  double peak_flops_per_second = 0.0;        // InstructionPeak; 0: not measured
   double first_loss = 0.0, last_loss = 0.0;  // of the steps that count
   int64_t peak_memory_bytes = 0;
   int64_t loaded_memory_bytes = 0;  // taken by the model with its adapter (train/runtime.h)
@@ -58,6 +59,8 @@ struct StepBenchResult {
   double roof_share() const { return flops.total() / steps.best() / roof_flops_per_second; }
   /// The same of the median step and the median product, which what else runs on the machine disturbs alike.
   double median_roof_share() const { return flops.total() / steps.median() / median_roof_flops_per_second; }
+  /// The same as roof_share of what the instruction alone can do.
+  double peak_share() const { return flops.total() / steps.best() / peak_flops_per_second; }
 };
 
 /// Lengths of the sequences of one batch: evenly between shortest and longest.

@@ -19,4 +19,10 @@ bool packs_both_directions(Isa isa);
 template <typename T>
 bool prefers_packed_gemm();
 
+/// Multiplies what lies in registers, `rounds` times a dozen or two of them, on the calling thread, with the
+/// instruction that products of this type have in `isa`; the operations that it did (two a product). What no
+/// product can exceed.
+template <typename T>
+int64_t multiply_registers(Isa isa, int64_t rounds);
+
 }  // namespace msplora::kernels

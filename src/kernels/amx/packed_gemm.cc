@@ -1,7 +1,8 @@
 // y = x W on tiles (AMX): 48 x 32 sums in six of them, x and W through the other two. Rows of x are taken in
-// blocks, which are brought into the order of tiles in the second-level cache; panels of W pass by. Sums leave
-// their tiles for the first-level cache, and on to y in small parts while the next ones are formed: conversion
-// and stores would take as long as a fifth of the products. y is written in whole lines that are not read before.
+// blocks, which are brought into the order of tiles in the second-level cache; panels of W pass by. Sums
+// leave their tiles for the first-level cache, and on to y in small parts while the next ones are formed:
+// conversion and stores would take as long as a fifth of the products. y is written in whole lines that are
+// not read before.
 #include <omp.h>
 
 #include "kernels/amx/tiles.h"
@@ -26,7 +27,8 @@ constexpr int64_t kLeastLines = 4;                 // of the next panel, fetched
 constexpr int64_t kStepOfPanel = kInner * kPanel;  // numbers of a panel in a step
 constexpr int64_t kMostBlocks = 4096;              // more rows are larger blocks
 
-constexpr int kXSlot = 0, kZSlot = 1, kTurnedSlot = 2, kSumSlot = 3, kKeptSlot = 4, kUpSlot = 5, kUpTileSlot = 6;
+constexpr int kXSlot = 0, kZSlot = 1, kTurnedSlot = 2, kSumSlot = 3, kKeptSlot = 4, kUpSlot = 5,
+              kUpTileSlot = 6;
 
 // ---- How a product is cut
 
@@ -58,8 +60,8 @@ Cut cut_of(const PackedGemm<T>& op) {
 
 // ---- Operands in the order of tiles
 
-// Rows of x, [rows, inner] from the number `first` of each on, as tiles: all steps of 16 rows, then of the next.
-// Rows and numbers that are not there are zero.
+// Rows of x, [rows, inner] from the number `first` of each on, as tiles: all steps of 16 rows, then of the
+// next. Rows and numbers that are not there are zero.
 void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t inner, T* to) {
   const int64_t steps = ceil_div(inner, kInner), whole = inner / kInner;
   const auto rest = static_cast<__mmask32>((uint64_t{1} << (inner % kInner)) - 1);
@@ -77,8 +79,8 @@ void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t 
   }
 }
 
-// Updates on tiles: z = z_high + z_low and U alike, each in bfloat16, so that z U keeps 16 bits. Rank r takes three
-// places of the inner dimension, in which (z_high, z_high, z_low) meet (U_high, U_low, U_high).
+// Updates on tiles: z = z_high + z_low and U alike, each in bfloat16, so that z U keeps 16 bits. Rank r takes
+// three places of the inner dimension, in which (z_high, z_high, z_low) meet (U_high, U_low, U_high).
 constexpr int64_t kParts = 3;
 
 struct Split {
@@ -144,7 +146,8 @@ struct Ending {
   MSPLORA_INLINE void some(Ending& ending, int64_t count) {
     if (ending.rows == 0) return;
     if (count > ending.rows) count = ending.rows;
-    ending.finish(*ending.op, ending.sums, ending.row, count, ending.column, ending.columns, ending.is_streamed);
+    ending.finish(*ending.op, ending.sums, ending.row, count, ending.column, ending.columns,
+                  ending.is_streamed);
     ending.sums += count * kPanel;
     ending.row += count;
     ending.rows -= count;
@@ -218,7 +221,8 @@ void form_sums(const Factors& main, const Factors& update, float* sums, Beside& 
   add_product<kTiles>(update.x, update.row_stride, update.w, update.steps, beside);
   constexpr int64_t kStride = kPanel * static_cast<int64_t>(sizeof(float)), kNext = kRows * kPanel;
   store_tile<0>(sums, kStride), store_tile<1>(sums + kSums, kStride);
-  if constexpr (kTiles > 1) store_tile<2>(sums + kNext, kStride), store_tile<3>(sums + kNext + kSums, kStride);
+  if constexpr (kTiles > 1)
+    store_tile<2>(sums + kNext, kStride), store_tile<3>(sums + kNext + kSums, kStride);
   if constexpr (kTiles > 2)
     store_tile<4>(sums + 2 * kNext, kStride), store_tile<5>(sums + 2 * kNext + kSums, kStride);
 }
@@ -267,7 +271,8 @@ const T* panel_of(const Rows& rows, int64_t panel) {
   const PackedGemm<T>& op = rows.op;
   if (!op.is_transposed) return op.packed + (panel * whole_steps<T>(op.inner) + rows.k) * kPanel;
   T* turned = reinterpret_cast<T*>(thread_scratch(kTurnedSlot, rows.cut.range * kPanel / 2));
-  fill_from_transposed(op.packed, op.inner, op.width, panel * kPanel, rows.k, whole_steps<T>(rows.inner), turned);
+  fill_from_transposed(op.packed, op.inner, op.width, panel * kPanel, rows.k, whole_steps<T>(rows.inner),
+                       turned);
   return turned;
 }
 
@@ -299,7 +304,8 @@ void one_panel(const Rows& rows, int64_t panel, float* kept, float* sums, Beside
     const int64_t row = turn * kTileRows;
     const int64_t count = rows.count - row < kTileRows ? rows.count - row : kTileRows;
     const Factors main{rows.x + turn * kTilesOfRows * steps * kTileInner, steps * kTileInner, w, steps};
-    const Factors update = is_last ? update_of(rows, panel, turn * kTilesOfRows) : Factors{nullptr, 0, nullptr, 0};
+    const Factors update =
+        is_last ? update_of(rows, panel, turn * kTilesOfRows) : Factors{nullptr, 0, nullptr, 0};
     float* const formed = sums + (beside.is_odd ? kTileRows * kPanel : 0);
     beside.is_odd = !beside.is_odd;
     float* const whole = kept ? kept + row * kPanel : formed;
@@ -348,7 +354,8 @@ void run_share(const PackedGemm<T>& op, const Cut& cut, const T* up, const Endin
   for (int64_t i = 0; i < cut.blocks; ++i) {
     const int64_t block = (own + i) % cut.blocks;
     bool is_packed = false;
-    for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs; is_packed = true) {
+    for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs;
+         is_packed = true) {
       if (!is_packed) rows.take_block(block);
       one_run(rows, run, ending);
     }

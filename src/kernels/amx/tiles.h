@@ -1,7 +1,7 @@
 #pragma once
 
-// Tiles: eight registers of 16 rows of 64 bytes. Own assembly, as GCC 12's intrinsics do not tell the compiler
-// what memory they read and write.
+// Tiles: eight registers of 16 rows of 64 bytes. Own assembly, as GCC 12's intrinsics do not tell the
+// compiler what memory they read and write.
 #include <cstdint>
 #include <cstring>
 
@@ -47,8 +47,8 @@ template <int kTile>
 MSPLORA_INLINE void zero_tile() {
   asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
 }
-/// Sums += A B: A holds rows of 32 numbers; row r of B the numbers 2r and 2r + 1 of 16 columns. Even and odd numbers
-/// are summed apart, and then added; denormals are zero.
+/// Sums += A B: A holds rows of 32 numbers; row r of B the numbers 2r and 2r + 1 of 16 columns. Even and odd
+/// numbers are summed apart, and then added; denormals are zero.
 template <int kTo, int kA, int kB>
 MSPLORA_INLINE void multiply_tiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kTo), "i"(kA), "i"(kB));
