@@ -148,16 +148,7 @@ std::string batch_line(const TrainOptions& train, double mean_length) {
   return train.accumulation > 1 ? fmt::format("{}, {} of them for a step", text, train.accumulation) : text;
 }
 
-std::string memory_line(const Architecture& architecture, MemoryQuestion question, const TrainOptions& train,
-                        double mean_length) {
-  const double tokens = train.token_budget
-                            ? static_cast<double>(*train.token_budget)
-                            : static_cast<double>(batch_options(train).batch_size) * mean_length;
-  question.tokens_per_batch = static_cast<int64_t>(tokens);
-  question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
-  question.checkpoint_activations = train.checkpoint_activations;
-  question.is_causal_lm = architecture.task == ModelTask::kCausalLm;
-  const MemoryEstimate estimate = estimate_memory(architecture, question);
+std::string memory_line(const MemoryEstimate& estimate) {
   return fmt::format(
       "about {} (weights {}, trained part {}, activations {}), on top of {} of the program itself",
       bytes_text(estimate.total()), bytes_text(estimate.weights), bytes_text(estimate.trainable),

@@ -44,8 +44,7 @@ std::string optimizer_line(const TrainOptions& train);
 std::string compute_line(const TrainOptions& train, int threads);
 std::string batch_line(const TrainOptions& train, double mean_length);
 /// The memory of a training step.
-std::string memory_line(const Architecture& architecture, MemoryQuestion question, const TrainOptions& train,
-                        double mean_length);
+std::string memory_line(const MemoryEstimate& estimate);
 
 /// What the method keeps for training beside the optimizer ("113 MiB: moments, ..."); empty for most methods.
 std::string method_state_line(const Adapter& adapter, const std::string& optimizer);

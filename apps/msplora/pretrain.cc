@@ -45,7 +45,8 @@ std::string panel_of(const PretrainingRun& run) {
   MemoryQuestion memory;
   memory.trainable_parameters = count;
   memory.trains_base = true;
-  panel.add("memory", memory_line(run.model->architecture(), memory, recipe.train, mean));
+  panel.add("memory", memory_line(estimate_memory(run.model->architecture(), memory, recipe.train, mean,
+                                                  summary.tokens)));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }

@@ -52,8 +52,7 @@ std::string panel_of(const Run& run) {
   if (!state.empty()) panel.add("state", state);
   panel.add("batch", batch_line(recipe.train, mean));
   panel.add("compute", compute_line(recipe.train, run.threads));
-  panel.add("memory",
-            memory_line(run.model->architecture(), memory_question(*run.adapter), recipe.train, mean));
+  panel.add("memory", memory_line(step_memory(run)));
   panel.add("output", recipe.output.dir);
   return panel.text();
 }

@@ -115,6 +115,12 @@ std::map<std::string, std::string> save_adapters(const Adapter& adapter, const O
   return saved;
 }
 
+MemoryEstimate step_memory(const Run& run) {
+  const EncodeSummary& text = run.data.train.summary;
+  return estimate_memory(run.model->architecture(), memory_question(*run.adapter), run.recipe.train,
+                         text.mean(), text.tokens);
+}
+
 RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {
   const TrainOptions& options = run.recipe.train;
   TrainingData data(*run.data.task, *run.model, run.data.train.all(), batch_options(options, run.recipe.data),
@@ -127,6 +133,8 @@ RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {
   setup.adapter = run.adapter.get();
   setup.recipe = recipe_to_json(run.recipe);
   setup.base_fingerprint = run.adapter->target().base_fingerprint;
+  constexpr double kSurelyUsed = 0.75;
+  touch_memory_ahead(static_cast<int64_t>(kSurelyUsed * static_cast<double>(step_memory(run).total())));
   const TrainingResult result = Trainer(std::move(setup), data).run();
 
   RunReport report = report_of(result, options, run.recipe.adapter.method, run.adapter->trainable());

@@ -67,6 +67,8 @@ class TensorAllocator final : public c10::Allocator {
   static constexpr size_t kRoom = kAlignment + sizeof(void*);
 };
 
+uintptr_t large_pages_end = 0;  // of the heap; 0: it has none
+
 // Grows the heap by up to half of the machine's memory, of which nothing is used yet, and asks for large
 // pages there: the heap is the one region that malloc fills from the bottom and keeps. Under a limit on
 // address space, which counts what is reserved, half of the rest stays for files, threads and generated code.
@@ -81,6 +83,7 @@ void put_heap_on_large_pages() {
   const auto end = reinterpret_cast<uintptr_t>(sbrk(0));
   for (size_t i = pieces.size(); i > 0; --i) std::free(pieces[i - 1]);
   const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
+  large_pages_end = end;
   if (end > first + kLargePage) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
 }
@@ -108,6 +111,20 @@ int64_t status_bytes(const char* name) {
 int64_t bytes_at_start = 0, anonymous_at_start = 0;
 
 }  // namespace
+
+void touch_memory_ahead([[maybe_unused]] int64_t bytes) {
+#if defined(__GLIBC__) && defined(MADV_POPULATE_WRITE)
+  constexpr uintptr_t kPart = uintptr_t{8} << 20;
+  void* const next = std::malloc(kPart);  // where the heap has room
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(next) + kPart - 1) / kPart * kPart;
+  std::free(next);
+  const uintptr_t end =
+      std::min(large_pages_end, first + static_cast<uintptr_t>(std::max<int64_t>(bytes, 0)));
+#pragma omp parallel for schedule(dynamic, 1)
+  for (uintptr_t part = first; part < end / kPart * kPart; part += kPart)
+    madvise(reinterpret_cast<void*>(part), kPart, MADV_POPULATE_WRITE);
+#endif
+}
 
 void keep_freed_memory() {
   if (bytes_at_start == 0) {

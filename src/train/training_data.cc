@@ -78,4 +78,16 @@ BatchOptions batch_options(const TrainOptions& train, const DataConfig& data) {
   return options;
 }
 
+MemoryEstimate estimate_memory(const Architecture& architecture, MemoryQuestion question,
+                               const TrainOptions& train, double mean_length, int64_t text_tokens) {
+  const double tokens = train.token_budget
+                            ? static_cast<double>(*train.token_budget)
+                            : static_cast<double>(batch_options(train).batch_size) * mean_length;
+  question.tokens_per_batch = std::min(static_cast<int64_t>(tokens), text_tokens);
+  question.bytes_per_weight = train.dtype == "bfloat16" ? 2 : 4;
+  question.checkpoint_activations = train.checkpoint_activations;
+  question.is_causal_lm = architecture.task == ModelTask::kCausalLm;
+  return estimate_memory(architecture, question);
+}
+
 }  // namespace msplora

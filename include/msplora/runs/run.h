@@ -60,6 +60,9 @@ struct OpenOptions {
 /// Throws what check_run() finds, all of it in one Error; problems of one kind keep it.
 Run open_run(const Recipe& recipe, const OpenOptions& options = {});
 
+/// Of a step of an open run.
+MemoryEstimate step_memory(const Run& run);
+
 /// Trains, evaluates on the test data, writes adapters, task.json and metrics.json. `sinks` hear of it beside
 /// metrics.jsonl and TensorBoard's file. A run that train.stop_at pauses gives a report with `paused` and
 /// writes its checkpoint alone. Throws as Trainer::run() does.

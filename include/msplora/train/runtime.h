@@ -15,6 +15,11 @@ int use_threads(int64_t requested);
 /// Throws std::bad_alloc where such a limit leaves no room for products.
 void keep_freed_memory();
 
+/// Has the system bring in the next `bytes` of the heap now, by all threads: each page would else be cleared
+/// when it is first written, by the thread that writes while all others wait. Only what keep_freed_memory()
+/// has put on large pages, and only on Linux. For memory that is about to be used.
+void touch_memory_ahead(int64_t bytes);
+
 /// Resident memory of the program and its libraries when keep_freed_memory() was called first, in bytes; 0
 /// before.
 int64_t program_memory_bytes();

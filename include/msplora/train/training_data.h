@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "msplora/data/batching.h"
+#include "msplora/models/memory_estimate.h"
 #include "msplora/tasks/evaluator.h"
 #include "msplora/tasks/task.h"
 #include "msplora/train/recipe.h"
@@ -56,5 +57,10 @@ class TrainingData {
 /// The batching that the options of a recipe ask for.
 BatchOptions batch_options(const TrainOptions& train);
 BatchOptions batch_options(const TrainOptions& train, const DataConfig& data);
+
+/// Of a step with these options on `text_tokens` in examples of a mean length. Of `question` what is trained
+/// is read.
+MemoryEstimate estimate_memory(const Architecture& architecture, MemoryQuestion question,
+                               const TrainOptions& train, double mean_length, int64_t text_tokens);
 
 }  // namespace msplora

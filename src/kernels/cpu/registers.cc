@@ -1,5 +1,5 @@
-// Products of what lies in registers, as many at a time as the innermost loop of packed products has: nothing but the
-// instruction limits them.
+// Products of what lies in registers, as many at a time as the innermost loop of packed products has: nothing
+// but the instruction limits them.
 #include <type_traits>
 
 #include "kernels/cpu/gemm_panel.h"

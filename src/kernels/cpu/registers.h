@@ -4,9 +4,9 @@
 
 namespace msplora::kernels {
 
-#define MSPLORA_DECLARE(isa) \
-  namespace isa {            \
-  template <typename T>      \
+#define MSPLORA_DECLARE(isa)                  \
+  namespace isa {                             \
+  template <typename T>                       \
   int64_t multiply_registers(int64_t rounds); \
   }
 MSPLORA_DECLARE(portable)
