@@ -12,10 +12,11 @@ MSPLORA_KERNELS
 
 namespace amx {
 
-template <typename T>
-void pack_gemm(const PackGemm<T>& op);
-template <typename T>
-void packed_gemm(const PackedGemm<T>& op);
+#define MSPLORA_KERNEL(name, Op) \
+  template <typename T>          \
+  void name(const Op<T>& op);
+MSPLORA_KERNELS
+#undef MSPLORA_KERNEL
 
 namespace {
 
@@ -30,6 +31,8 @@ constexpr Table<Bfloat16> with_tiles() {
   Table<Bfloat16> table = column<Bfloat16>();
   table.pack_gemm = &pack_gemm<Bfloat16>;
   table.packed_gemm = &packed_gemm<Bfloat16>;
+  table.attention = &attention<Bfloat16>;
+  table.attention_backward = &attention_backward<Bfloat16>;
   return table;
 }
 

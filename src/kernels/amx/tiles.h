@@ -14,10 +14,14 @@ inline constexpr int kRows = 16, kRowBytes = 64, kSums = 16, kInner = 32;
 /// Numbers of a tile.
 inline constexpr int64_t kTileSums = kRows * kSums, kTileInner = kRows * kInner;
 
-/// Tiles of the calling thread are whole ones while it lives. Not across calls that may use tiles.
+/// What the eight tiles are: all whole ones; or the last two a left and a right operand of half a step (16
+/// rows of 32 bytes, and 8 rows).
+enum class Shapes { kWhole, kHalfSteps };
+
+/// Gives the tiles of the calling thread their shapes while it lives. Not across calls that may use tiles.
 class Tiles {
  public:
-  Tiles() {
+  explicit Tiles(Shapes shapes = Shapes::kWhole) {
     struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {};
@@ -26,6 +30,10 @@ class Tiles {
     for (int tile = 0; tile < 8; ++tile) {
       config.row_bytes[tile] = kRowBytes;
       config.rows[tile] = kRows;
+    }
+    if (shapes == Shapes::kHalfSteps) {
+      config.row_bytes[6] = kRowBytes / 2;
+      config.rows[7] = kRows / 2;
     }
     asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
   }

@@ -1,55 +1,11 @@
 // Attention on bfloat16 dot products: one instruction multiplies 16 pairs of neighbours and adds both
-// products in float. Operands are arrays of pairs (uint32_t): neighbours in a row where the row is the summed
-// dimension, two rows interleaved where the column is. Probabilities and score gradients are rounded to
-// bfloat16 before they enter a product, as in FlashAttention; softmax, masks and sums stay in float.
-#include <cmath>
-
-#include "kernels/cpu/attention_few.h"
-#include "kernels/cpu/attention_tile.h"
+// products in float.
+#include "kernels/cpu/attention_pairs.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 
 #if defined(__AVX512BF16__)
 namespace {
-
-constexpr int kWidePairSlot = 15, kGradientPairSlot = 22, kGradientRowSlot = 23;
-
-MSPLORA_INLINE VecF dot_pairs(VecF sum, VecU a, VecU b) {
-  return (VecF)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-}
-MSPLORA_INLINE VecU load_u32(const uint32_t* p) {
-  VecU v;
-  std::memcpy(&v, p, sizeof(v));
-  return v;
-}
-MSPLORA_INLINE void store_u32(uint32_t* p, VecU v) {
-  std::memcpy(p, &v, sizeof(v));
-}
-// A mask of the lanes below `count`.
-MSPLORA_INLINE __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFFu : (count <= 0 ? 0u : (1u << count) - 1u));
-}
-MSPLORA_INLINE VecF only(VecF v, __mmask16 lanes) {
-  return (VecF)_mm512_maskz_mov_ps(lanes, (__m512)v);
-}
-// A mask of the lanes of the vector at column j that a row sees.
-MSPLORA_INLINE __mmask16 seen_lanes(Keys seen, int64_t j) {
-  return static_cast<__mmask16>(first_lanes(seen.end - j) & ~first_lanes(seen.begin - j));
-}
-
-// 2^x to about 2 ulp, for x <= 127; 0 far below.
-MSPLORA_INLINE VecF exp2(VecF x) {
-  const __m512 n = _mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const VecF f = x - (VecF)n;
-  VecF p = splat(1.535336188319500e-4f);
-  p = p * f + 1.339887440266574e-3f;
-  p = p * f + 9.618437357674640e-3f;
-  p = p * f + 5.550332471162809e-2f;
-  p = p * f + 2.402264791363012e-1f;
-  p = p * f + 6.931472028550421e-1f;
-  p = p * f + 1.0f;
-  return (VecF)_mm512_scalef_ps((__m512)p, n);
-}
 
 // C[Rows, 16 Vectors] (+)= A B over k pairs; pair p of row i of A is a[i * a_row + p * a_col].
 template <int Rows, int Vectors>
@@ -87,264 +43,40 @@ void pair_gemm(int64_t m, int64_t n, int64_t k, const uint32_t* a, int64_t a_row
   for (; i < m; ++i) pair_rows<1>(n, k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc, add);
 }
 
-// The same rows of the next head follow those of this one; strides are too wide for the processor to guess.
-MSPLORA_INLINE void prefetch(const Bfloat16* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
-}
-
-// The 16 x 16 words of v, transposed.
-MSPLORA_INLINE void transpose_words(__m512i* v) {
-  __m512i t[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+struct DotProducts {
+  static int64_t depth(int64_t dim) { return dim / 2; }
+  static int64_t pair_stride(int64_t wide) { return wide / 2; }
+  static LeftPairs left(const Bfloat16* x, int64_t stride, int64_t /*rows*/, int64_t /*dim*/, int /*slot*/) {
+    return {as_pairs(x), stride / 2};
   }
-  for (int i = 0; i < 16; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  static void multiply(int64_t m, int64_t n, int64_t k, LeftPairs a, const uint32_t* b, int64_t ldb, float* c,
+                       int64_t ldc) {
+    pair_gemm(m, n, k, a.at, a.stride, 1, b, ldb, c, ldc, false);
   }
-  // v[4 g + c] has in its quarter q the words 4 q + c of rows 4 g .. 4 g + 3.
-  for (int c = 0; c < 4; ++c) {
-    const __m512i a = _mm512_shuffle_i32x4(v[c], v[4 + c], 0x44),
-                  b = _mm512_shuffle_i32x4(v[c], v[4 + c], 0xEE);
-    const __m512i d = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x44),
-                  e = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xEE);
-    t[c] = _mm512_shuffle_i32x4(a, d, 0x88);
-    t[4 + c] = _mm512_shuffle_i32x4(a, d, 0xDD);
-    t[8 + c] = _mm512_shuffle_i32x4(b, e, 0x88);
-    t[12 + c] = _mm512_shuffle_i32x4(b, e, 0xDD);
-  }
-  for (int i = 0; i < 16; ++i) v[i] = t[i];
-}
-
-// Rows of `dim` values -> to[dim / 2, wide]: pair p of every row, the rows side by side; zero beyond `rows`.
-void transpose_pairs(const Bfloat16* from, int64_t stride, int64_t rows, int64_t dim, int64_t wide,
-                     uint32_t* to) {
-  const int64_t pairs = dim / 2;
-  for (int64_t r = 0; r < wide; r += 16) {
-    for (int64_t p = 0; p < pairs; p += 16) {
-      const __mmask16 valid = first_lanes(pairs - p);
-      __m512i v[16];
-      for (int64_t i = 0; i < 16; ++i)
-        v[i] = _mm512_maskz_loadu_epi32(r + i < rows ? valid : __mmask16{0}, from + (r + i) * stride + 2 * p);
-      for (int64_t i = 0; i < 16; ++i) prefetch(from + (r + i) * stride + dim + 2 * p);
-      transpose_words(v);
-      const int64_t columns = pairs - p < 16 ? pairs - p : 16;
-      for (int64_t i = 0; i < columns; ++i) _mm512_storeu_si512(to + (p + i) * wide + r, v[i]);
-    }
-  }
-}
-
-// Rows of `dim` values -> to[padded_rows / 2, deep]: rows 2p and 2p + 1 interleaved, zero outside.
-void interleave_rows(const Bfloat16* from, int64_t stride, int64_t rows, int64_t padded_rows, int64_t dim,
-                     int64_t deep, uint32_t* to) {
-  for (int64_t p = 0; p < padded_rows / 2; ++p) {
-    for (int64_t d = 0; d < deep; d += 16) {
-      const __mmask16 valid = first_lanes(dim - d);
-      const auto half = [&](int64_t r) {
-        const __mmask16 mask = r < rows ? valid : __mmask16{0};
-        return (VecU)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + r * stride + d));
-      };
-      store_u32(to + p * deep + d, half(2 * p) | (half(2 * p + 1) << 16));
-      if (d % 32 == 0) {
-        prefetch(from + 2 * p * stride + dim + d);
-        prefetch(from + (2 * p + 1) * stride + dim + d);
-      }
-    }
-  }
-}
-
-// Rows 2p and 2p + 1 as pairs down a column, from the same 16 columns of both.
-MSPLORA_INLINE VecU pair_down(VecF even, VecF odd) {
-  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);  // even in the lower half
-  alignas(64) static constexpr uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                      21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                      11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return (VecU)_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both);
-}
-
-// The rows of q or dO as pairs; the kernels read them where they lie.
-MSPLORA_INLINE const uint32_t* as_pairs(const Bfloat16* p) {
-  return reinterpret_cast<const uint32_t*>(p);
-}
-
-uint32_t* pair_scratch(int slot, int64_t count) {
-  return reinterpret_cast<uint32_t*>(thread_scratch(slot, count));
-}
-
-constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
-
-// Raw products of one row -> e^(scale s - top), as bfloat16, dropped ones and hidden columns zero. Returns
-// the sum over all keys seen, dropped ones too; `lse` gets its logarithm and top. `first` is the row's place
-// in the mask.
-MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& columns, float scale,
-                                 const MaskBits& mask, int64_t first, Bfloat16* p, float* lse) {
-  // Whole vectors [begin, end), and one at each end of which some lanes are seen.
-  if (seen.begin == seen.end) {
-    for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) store(p + j, splat(0.0f));
-    if (lse) *lse = -INFINITY;
-    return 0.0f;
-  }
-  const int64_t begin = round_up(seen.begin, kLanes), end = seen.end / kLanes * kLanes;
-  const int64_t ends[2] = {begin - kLanes, end};
-  const __mmask16 parts[2] = {begin > seen.begin ? seen_lanes(seen, ends[0]) : __mmask16{0},
-                              end >= begin ? first_lanes(seen.end - end) : __mmask16{0}};
-  VecF best = splat(-INFINITY);
-  for (int64_t j = begin; j < end; j += kLanes) best = vmax(load(s + j), best);
-  for (int i = 0; i < 2; ++i) {
-    if (parts[i])
-      best = (VecF)_mm512_mask_max_ps((__m512)best, parts[i], (__m512)load(s + ends[i]), (__m512)best);
-  }
-  const float top = max_lanes(best) * scale;
-  const VecF factor = splat(scale * kLog2E), shift = splat(top * kLog2E);
-  VecF sum = splat(0.0f);
-  for (int64_t j = columns.begin; j < seen.begin / kLanes * kLanes; j += kLanes) store(p + j, splat(0.0f));
-  for (int64_t j = begin; j < end; j += kLanes) {
-    const VecF e = exp2(load(s + j) * factor - shift);
-    sum += e;
-    store(p + j, mask.active() ? keep(e, mask, first + j) : e);
-  }
-  for (int i = 0; i < 2; ++i) {
-    if (!parts[i]) continue;
-    const VecF e = only(exp2(load(s + ends[i]) * factor - shift), parts[i]);
-    sum += e;
-    store(p + ends[i], mask.active() ? keep(e, mask, first + ends[i]) : e);
-  }
-  for (int64_t j = round_up(seen.end, kLanes); j < columns.padded_end; j += kLanes) store(p + j, splat(0.0f));
-  const float total = sum_lanes(sum);
-  if (lse) *lse = top + __builtin_logf(total);
-  return total;
-}
-
-void forward_head(const Attention<Bfloat16>& op, const Tile& tile) {
-  const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
-  const int64_t kv_head = tile.head / (op.heads / op.kv_heads);
-  uint32_t* kt = pair_scratch(kKtSlot, dim / 2 * wide);
-  uint32_t* v = pair_scratch(kVSlot, wide / 2 * deep);
-  float* s = thread_scratch(kPSlot, kRowBlock * wide);
-  uint32_t* p = pair_scratch(kWidePairSlot, kRowBlock * wide / 2);
-  float* out = thread_scratch(kOutSlot, kRowBlock * deep);
-  const float mask_scale = op.mask.active() ? static_cast<float>(op.mask.scale()) : 1.0f;
-  transpose_pairs(op.k + tile.first_key * op.k_stride + kv_head * dim, op.k_stride, tile.length, dim, wide,
-                  kt);
-  interleave_rows(op.v + tile.first_key * op.v_stride + kv_head * dim, op.v_stride, tile.length, wide, dim,
-                  deep, v);
-  for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
-    const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
-    const int64_t row = tile.first_query + i0;
-    const Columns columns = columns_of(tile, i0, rows);
-    if (columns.none()) {
-      attend_to_nothing(op, tile, i0, rows);
-      continue;
-    }
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t d = 0; d < dim; d += 32)
-        prefetch(op.q + (row + r) * op.q_stride + (tile.head + 1) * dim + d);
-    pair_gemm(rows, columns.count(), dim / 2, as_pairs(op.q + row * op.q_stride + tile.head * dim),
-              op.q_stride / 2, 1, kt + columns.begin, wide, s + columns.begin, wide, false);
-    const MaskBits mask = block_mask(op.mask, tile, i0, rows, columns);
-    float inverse[kRowBlock];
-    for (int64_t r = 0; r < rows; ++r) {
-      float* lse = op.lse ? op.lse + (row + r) * op.heads + tile.head : nullptr;
-      const float sum =
-          softmax_row(s + r * wide, visible(tile, i0 + r), columns, static_cast<float>(op.scale), mask,
-                      r * wide, reinterpret_cast<Bfloat16*>(p + r * wide / 2), lse);
-      inverse[r] = sum > 0.0f ? mask_scale / sum : sum;  // 0 where no key is seen, NaN where the sum is
-    }
-    pair_gemm(rows, deep, columns.count() / 2, p + columns.begin / 2, wide / 2, 1,
-              v + columns.begin / 2 * deep, deep, out, deep, false);
-    for (int64_t r = 0; r < rows; ++r) {
-      scatter(out + r * deep, deep, 1, dim, inverse[r], op.o + (row + r) * op.o_stride + tile.head * dim,
-              op.o_stride);
-    }
-  }
-}
-
-struct PairScratch {
-  uint32_t *kt, *vt, *k, *q, *d_o, *p, *ds, *ds_rows;
-  float *s, *dp, *dk, *dv, *out;
 };
 
-PairScratch backward_scratch(const Tile& tile) {
-  const int64_t wide = tile.padded_length, deep = tile.padded_dim;
-  return {pair_scratch(kKtSlot, tile.dim / 2 * wide),
+struct BackwardScratch {
+  PairScratch rows;
+  uint32_t *kt, *vt, *k, *q, *d_o;
+  float *dk, *dv, *out;
+};
+
+BackwardScratch backward_scratch(const Tile& tile) {
+  const int64_t wide = tile.padded_length, deep = tile.padded_dim, of_block = kRowBlock / 2 * wide;
+  return {{thread_scratch(kPSlot, kRowBlock * wide), thread_scratch(kDsSlot, kRowBlock * wide),
+           pair_scratch(kWidePairSlot, of_block), pair_scratch(kGradientPairSlot, of_block),
+           pair_scratch(kGradientRowSlot, of_block), wide / 2},
+          pair_scratch(kKtSlot, tile.dim / 2 * wide),
           pair_scratch(kVtSlot, tile.dim / 2 * wide),
           pair_scratch(kKSlot, wide / 2 * deep),
           pair_scratch(kQSlot, kRowBlock / 2 * deep),
           pair_scratch(kDoSlot, kRowBlock / 2 * deep),
-          pair_scratch(kWidePairSlot, kRowBlock / 2 * wide),
-          pair_scratch(kGradientPairSlot, kRowBlock / 2 * wide),
-          pair_scratch(kGradientRowSlot, kRowBlock / 2 * wide),
-          thread_scratch(kPSlot, kRowBlock * wide),
-          thread_scratch(kDsSlot, kRowBlock * wide),
           thread_scratch(kDkSlot, wide * deep),
           thread_scratch(kDvSlot, wide * deep),
           thread_scratch(kOutSlot, kRowBlock * deep)};
 }
 
-// What one row of score_gradients (attention_tile.h) needs: p in place of the products in s, zero for hidden
-// keys. Returns delta.
-MSPLORA_INLINE float prepare_row(float* s, const float* dp, Keys seen, const Columns& columns, float scale,
-                                 float lse, const MaskBits& mask, int64_t first, float mask_scale) {
-  const VecF factor = splat(scale * kLog2E), shift = splat(lse * kLog2E);
-  VecF weighted = splat(0.0f), total = splat(0.0f);
-  for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) {
-    const VecF p = only(exp2(load(s + j) * factor - shift), seen_lanes(seen, j));
-    const VecF kept = mask.active() ? keep(p, mask, first + j) : p;
-    weighted += kept * load(dp + j);
-    total += p;
-    store(s + j, p);
-  }
-  const float sum = sum_lanes(total);
-  return sum > 0.0f ? mask_scale * sum_lanes(weighted) / sum : 0.0f;
-}
-
-// Two rows of scores and of dP -> masked probabilities and scaled score gradients, as pairs down the columns,
-// and the gradients also along the rows.
-MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int64_t r, int64_t wide,
-                                  const Columns& columns, float scale, const MaskBits& mask,
-                                  float mask_scale) {
-  for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) {
-    VecF p[2], ds[2];
-    for (int i = 0; i < 2; ++i) {
-      const int64_t at = (r + i) * wide + j;
-      p[i] = load(t.s + at);
-      const VecF gradient = load(t.dp + at) * mask_scale;
-      ds[i] = p[i] * scale * ((mask.active() ? keep(gradient, mask, at) : gradient) - delta[i]);
-      p[i] = (mask.active() ? keep(p[i], mask, at) : p[i]) * mask_scale;
-    }
-    store_u32(t.p + r / 2 * wide + j, pair_down(p[0], p[1]));
-    store_u32(t.ds + r / 2 * wide + j, pair_down(ds[0], ds[1]));
-    for (int i = 0; i < 2; ++i) store(reinterpret_cast<Bfloat16*>(t.ds_rows + (r + i) * wide / 2) + j, ds[i]);
-  }
-}
-
-// Fills the columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
-void block_gradients(const Attention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
-                     int64_t rows, const Columns& columns) {
-  const int64_t wide = tile.padded_length;
-  const MaskBits mask = block_mask(f.mask, tile, i0, rows, columns);
-  const float mask_scale = mask.active() ? static_cast<float>(f.mask.scale()) : 1.0f;
-  const float scale = static_cast<float>(f.scale);
-  const float* lse = f.lse + (tile.first_query + i0) * f.heads + tile.head;
-  float delta[kRowBlock + 1];
-  for (int64_t r = 0; r < rows; ++r) {
-    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, i0 + r), columns, scale,
-                           lse[r * f.heads], mask, r * wide, mask_scale);
-  }
-  if (rows % 2 != 0) {
-    const int64_t odd_row = rows * wide + columns.begin;
-    std::memset(t.s + odd_row, 0, sizeof(float) * static_cast<size_t>(columns.count()));
-    std::memset(t.dp + odd_row, 0, sizeof(float) * static_cast<size_t>(columns.count()));
-    delta[rows] = 0.0f;
-  }
-  for (int64_t r = 0; r < rows; r += 2)
-    gradient_rows(t, delta + r, r, wide, columns, scale, mask, mask_scale);
-}
-
-void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, const PairScratch& t,
+void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, const BackwardScratch& t,
                     int64_t i0) {
   const Attention<Bfloat16>& f = op.forward;
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
@@ -362,15 +94,15 @@ void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, con
   const Bfloat16 *q = f.q + row * f.q_stride + column, *d_o = op.d_o + row * f.o_stride + column;
   interleave_rows(q, f.q_stride, rows, 2 * pairs, dim, deep, t.q);
   interleave_rows(d_o, f.o_stride, rows, 2 * pairs, dim, deep, t.d_o);
-  pair_gemm(rows, count, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt + first, wide, t.s + first, wide,
+  pair_gemm(rows, count, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt + first, wide, t.rows.s + first, wide,
             false);
-  pair_gemm(rows, count, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt + first, wide, t.dp + first, wide,
-            false);
-  block_gradients(f, tile, t, i0, rows, columns);
-  pair_gemm(count, deep, pairs, t.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
-  pair_gemm(count, deep, pairs, t.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
-  pair_gemm(rows, deep, count / 2, t.ds_rows + first / 2, wide / 2, 1, t.k + first / 2 * deep, deep, t.out,
-            deep, false);
+  pair_gemm(rows, count, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt + first, wide, t.rows.dp + first,
+            wide, false);
+  block_gradients(f, tile, t.rows, i0, rows, columns);
+  pair_gemm(count, deep, pairs, t.rows.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
+  pair_gemm(count, deep, pairs, t.rows.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
+  pair_gemm(rows, deep, count / 2, t.rows.ds_rows + first / 2, wide / 2, 1, t.k + first / 2 * deep, deep,
+            t.out, deep, false);
   scatter(t.out, deep, rows, dim, 1.0f, dq, f.q_stride);
 }
 
@@ -380,11 +112,11 @@ void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int6
   const int64_t group = f.heads / f.kv_heads;
   Tile tile = make_tile(f, segment, kv_head * group);
   const int64_t deep = tile.padded_dim, dim = tile.dim, wide = tile.padded_length;
-  const PairScratch t = backward_scratch(tile);
+  const BackwardScratch t = backward_scratch(tile);
   const int64_t k_offset = tile.first_key * f.k_stride + kv_head * dim;
   const int64_t v_offset = tile.first_key * f.v_stride + kv_head * dim;
-  transpose_pairs(f.k + k_offset, f.k_stride, tile.length, dim, wide, t.kt);
-  transpose_pairs(f.v + v_offset, f.v_stride, tile.length, dim, wide, t.vt);
+  transpose_pairs(f.k + k_offset, f.k_stride, tile.length, dim, dim / 2, wide, t.kt);
+  transpose_pairs(f.v + v_offset, f.v_stride, tile.length, dim, dim / 2, wide, t.vt);
   interleave_rows(f.k + k_offset, f.k_stride, tile.length, wide, dim, deep, t.k);
   std::memset(t.dk, 0, sizeof(float) * static_cast<size_t>(wide * deep));
   std::memset(t.dv, 0, sizeof(float) * static_cast<size_t>(wide * deep));
@@ -396,15 +128,6 @@ void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int6
   scatter(t.dv, deep, tile.length, dim, 1.0f, op.dv + v_offset, f.v_stride);
 }
 
-// Pairs need even widths, and offsets of gathers are 32-bit. What scores get beside products is added in
-// float.
-bool is_suitable(const Attention<Bfloat16>& op) {
-  constexpr int64_t kLongestStride = 1 << 24;
-  const int64_t strides = op.q_stride | op.k_stride | op.v_stride | op.o_stride;
-  return op.head_dim % 2 == 0 && strides % 2 == 0 && strides < kLongestStride && op.relative == nullptr &&
-         op.soft_cap <= 0;
-}
-
 }  // namespace
 
 bool attention_in_pairs(const Attention<Bfloat16>& op) {
@@ -413,7 +136,8 @@ bool attention_in_pairs(const Attention<Bfloat16>& op) {
 #pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(op))
   for (int64_t task = 0; task < tasks; ++task) {
     const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-    if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads])) forward_head(op, tile);
+    if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads]))
+      forward_head<DotProducts>(op, tile);
   }
   return true;
 }
