@@ -106,6 +106,13 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
   return options;
 }
 
+void add_precision(CLI::App& command, std::string& precision) {
+  command
+      .add_option("--matmul-precision", precision, "Of float32 (train.matmul_precision): exact, high, medium")
+      ->check(CLI::IsMember({"exact", "high", "medium"}))
+      ->capture_default_str();
+}
+
 Json machine_json() {
   const Machine machine = this_machine();
   return {{"processor", machine.processor},

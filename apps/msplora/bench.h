@@ -28,6 +28,7 @@ struct BenchArguments {
   int64_t levels = 3;
   std::string target_modules;
   std::string dtype = "float32";
+  std::string matmul_precision = "exact";
   int64_t batch = 32;
   int64_t seq = 128;
   int64_t min_seq = 0;
@@ -45,6 +46,9 @@ void add_bench_arguments(CLI::App& command, BenchArguments& arguments);
 
 /// The step that the options describe. Throws Error{kUsage} for an unknown shape or method.
 StepBenchOptions step_options(const BenchArguments& arguments);
+
+/// --matmul-precision.
+void add_precision(CLI::App& command, std::string& precision);
 
 nlohmann::ordered_json machine_json();
 /// "AMD EPYC (family 26, model 2), 2 threads, avx512, load 3.1".

@@ -21,6 +21,7 @@ struct GemmArguments {
   std::string sizes;
   std::string shape = "roberta-base";
   std::string dtypes = "float32,bfloat16";
+  std::string precision = "exact";
   int64_t tokens = 4096;
   int64_t repetitions = 10;
 };
@@ -59,9 +60,12 @@ void bench_products(const GemmArguments& arguments, const CommonOptions& common)
     }
   }
   use_threads(common.threads);
+  use_matmul_precision(arguments.precision);
   const auto results = bench_gemm(sizes_of(arguments), dtypes, arguments.repetitions);
-  Json report = {
-      {"machine", machine_json()}, {"repetitions", arguments.repetitions}, {"products", Json::array()}};
+  Json report = {{"machine", machine_json()},
+                 {"matmul_precision", arguments.precision},
+                 {"repetitions", arguments.repetitions},
+                 {"products", Json::array()}};
   TextTable table({"rows x in x out", "type", "way", "best ms", "best GFLOP/s", "of the peak",
                    "median GFLOP/s", "W, GB/s"},
                   {false, false, false, true, true, true, true, true});
@@ -112,6 +116,7 @@ Command add_bench_gemm(CLI::App& bench, CommonOptions& common) {
       ->type_name("T")
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtypes, "Types, with commas")->capture_default_str();
+  add_precision(*command, arguments->precision);
   command->add_option("--repeat", arguments->repetitions, "Runs of each product, in turn")
       ->check(CLI::PositiveNumber)
       ->type_name("N")

@@ -68,6 +68,7 @@ void run_step(const BenchArguments& arguments, const CommonOptions& common) {
   StepBenchOptions options = step_options(arguments);
   options.device = device_of(common);
   use_threads(common.threads);
+  use_matmul_precision(arguments.matmul_precision);
   say(common, fmt::format("{}, {}, {} x {} tokens, {}\n{}\n", arguments.shape, arguments.method,
                           arguments.batch, arguments.seq, arguments.dtype, machine_line()));
   const StepBenchResult result = bench_step(options, [&](int64_t step, double seconds) {
@@ -93,6 +94,7 @@ Json step_json(const BenchArguments& arguments, const StepBenchResult& result) {
                  {"rank", arguments.rank},
                  {"levels", arguments.levels},
                  {"dtype", arguments.dtype},
+                 {"matmul_precision", arguments.matmul_precision},
                  {"batch", arguments.batch},
                  {"seq", arguments.seq},
                  {"dropout", arguments.dropout},
@@ -136,6 +138,7 @@ Command add_bench_step(CLI::App& bench, CommonOptions& common) {
   add_bench_arguments(*command, *arguments);
   command->add_option("--weights", arguments->weights, "A checkpoint instead of drawn weights of --shape")
       ->type_name("DIR");
+  add_precision(*command, arguments->matmul_precision);
   command->add_flag("--no-roof", arguments->no_roof, "Leave out the products that the share is measured by");
   add_common(*command, common);
   return {command, [arguments, &common] { run_step(*arguments, common); }};

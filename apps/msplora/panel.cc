@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "msplora/kernels/gemm.h"
+#include "msplora/kernels/isa.h"
 #include "msplora/models/memory_estimate.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/runs/recipe_file.h"
@@ -123,7 +125,14 @@ void add_data_lines(const RunData& data, Panel& panel) {
 }
 
 std::string compute_line(const TrainOptions& train, int threads) {
-  return fmt::format("{} on {} threads, seed {}", train.dtype, threads, train.seed);
+  std::string type = train.dtype;
+  if (type == "float32" && train.matmul_precision != "exact") {
+    const bool has_parts = kernels::matmul_precision(kernels::active_isa()) != kernels::Precision::kExact;
+    type += has_parts ? fmt::format(", products of precision `{}`", train.matmul_precision)
+                      : fmt::format(" (precision `{}` needs matrix units: products are exact)",
+                                    train.matmul_precision);
+  }
+  return fmt::format("{} on {} threads, seed {}", type, threads, train.seed);
 }
 
 std::string optimizer_line(const TrainOptions& train) {

@@ -56,6 +56,11 @@ std::atomic<Isa>& chosen_isa() {
   return isa;
 }
 
+std::atomic<Precision>& chosen_precision() {
+  static std::atomic<Precision> precision{Precision::kExact};
+  return precision;
+}
+
 template <typename T>
 const Table<T>& column(const Table<float>& exact, const Table<Bfloat16>& rounded) {
   if constexpr (std::is_same_v<T, float>) return exact;
@@ -183,19 +188,28 @@ void set_device_table(int device, const Table<T>* table) {
 }
 
 template <typename T>
-int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width) {
+int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision precision) {
   int64_t elements = 0;
   PackGemm<T> op;
   op.inner = inner;
   op.width = width;
   op.elements = &elements;
+  op.precision = precision;
   table<T>(isa).pack_gemm(op);
   return elements;
 }
 
 template <typename T>
-bool packs_both_directions(Isa isa) {
-  return std::is_same_v<T, Bfloat16> && isa == Isa::kAmx;
+bool packs_both_directions(Isa isa, Precision precision) {
+  return isa == Isa::kAmx && (std::is_same_v<T, Bfloat16> || precision != Precision::kExact);
+}
+
+void set_matmul_precision(Precision precision) {
+  chosen_precision() = precision;
+}
+
+Precision matmul_precision(Isa isa) {
+  return isa == Isa::kAmx ? chosen_precision().load() : Precision::kExact;
 }
 
 template <typename T>
@@ -232,12 +246,12 @@ bool prefers_packed_gemm<Bfloat16>() {
 MSPLORA_KERNELS
 #undef MSPLORA_KERNEL
 
-#define MSPLORA_INSTANTIATE(T)                                     \
-  template const Table<T>& table<T>(Isa);                          \
-  template const Table<T>& device_table<T>(int);                   \
-  template void set_device_table<T>(int, const Table<T>*);         \
-  template int64_t packed_gemm_elements<T>(Isa, int64_t, int64_t); \
-  template bool packs_both_directions<T>(Isa);
+#define MSPLORA_INSTANTIATE(T)                                                \
+  template const Table<T>& table<T>(Isa);                                     \
+  template const Table<T>& device_table<T>(int);                              \
+  template void set_device_table<T>(int, const Table<T>*);                    \
+  template int64_t packed_gemm_elements<T>(Isa, int64_t, int64_t, Precision); \
+  template bool packs_both_directions<T>(Isa, Precision);
 MSPLORA_INSTANTIATE(float)
 MSPLORA_INSTANTIATE(Bfloat16)
 MSPLORA_INSTANTIATE(double)

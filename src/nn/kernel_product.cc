@@ -16,15 +16,19 @@ template <typename T>
 class KernelProduct : public PackedProduct {
  public:
   explicit KernelProduct(const MatrixRows& matrix)
-      : isa_(kernels::active_isa()), out_(matrix.out), in_(matrix.in) {
-    packed_ = at::empty({kernels::packed_gemm_elements<T>(isa_, in_, out_)}, matrix.dtype);
+      : isa_(kernels::active_isa()),
+        precision_(kernels::matmul_precision(isa_)),
+        out_(matrix.out),
+        in_(matrix.in) {
+    packed_ = at::empty({kernels::packed_gemm_elements<T>(isa_, in_, out_, precision_)}, matrix.dtype);
     // Whole panels of every instruction set at a time: what is converted or joined is never there as a whole.
     constexpr int64_t kRows = 3072;
     for (int64_t begin = 0; begin < out_; begin += kRows) {
       const int64_t end = std::min(out_, begin + kRows);
       const at::Tensor part = matrix.rows(begin, end);
-      T* const to = data<T>(packed_) + kernels::packed_gemm_elements<T>(isa_, in_, begin);
-      kernels::pack_gemm<T>({in_, end - begin, 1, in_, isa_, data<T>(part), to, nullptr});
+      T* const to = data<T>(packed_) + kernels::packed_gemm_elements<T>(isa_, in_, begin, precision_);
+      kernels::pack_gemm<T>(
+          {in_, end - begin, 1, in_, isa_, data<T>(part), to, nullptr, nullptr, precision_});
     }
   }
 
@@ -36,7 +40,8 @@ class KernelProduct : public PackedProduct {
     op.width = is_forward ? out_ : in_;
     op.isa = isa_;
     op.x = static_cast<const T*>(call.x);
-    op.is_transposed = !is_forward && !kernels::packs_both_directions<T>(isa_);
+    op.precision = precision_;
+    op.is_transposed = !is_forward && !kernels::packs_both_directions<T>(isa_, precision_);
     op.packed = data<T>(is_forward || op.is_transposed ? packed_ : turned());
     op.bias = call.bias;
     op.factor = static_cast<const T*>(call.factor);
@@ -65,9 +70,9 @@ class KernelProduct : public PackedProduct {
   const at::Tensor& turned() const {
     const std::lock_guard lock(mutex_);
     if (!turned_.defined()) {
-      turned_ = at::empty({kernels::packed_gemm_elements<T>(isa_, out_, in_)}, packed_.options());
+      turned_ = at::empty({kernels::packed_gemm_elements<T>(isa_, out_, in_, precision_)}, packed_.options());
       kernels::PackGemm<T> op;
-      op.inner = out_, op.width = in_, op.isa = isa_;
+      op.inner = out_, op.width = in_, op.isa = isa_, op.precision = precision_;
       op.transposed = data<T>(packed_), op.packed = data<T>(turned_);
       kernels::pack_gemm<T>(op);
     }
@@ -75,6 +80,7 @@ class KernelProduct : public PackedProduct {
   }
 
   kernels::Isa isa_;
+  kernels::Precision precision_;
   int64_t out_, in_;
   at::Tensor packed_;
   mutable std::mutex mutex_;

@@ -50,6 +50,7 @@ PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
   PretrainingRun run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
+  attempt(errors, [&] { use_matmul_precision(recipe.train.matmul_precision); });
   const bool has_path = !recipe.model.path.empty();
   const auto config = has_path ? check_model(recipe.model, run.tokenizer, errors) : std::nullopt;
   if (config) {

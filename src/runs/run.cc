@@ -72,6 +72,7 @@ Run check_run(const Recipe& recipe, ErrorList& errors, bool with_adapter) {
   Run run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
+  attempt(errors, [&] { use_matmul_precision(recipe.train.matmul_precision); });
   const TaskKind& kind = task_kind(recipe.task.type);
   std::optional<ModelConfig> config;
   if (!recipe.model.path.empty()) config = check_model(recipe.model, run.tokenizer, errors);

@@ -135,6 +135,77 @@ TEST_P(PackedGemmOfEveryIsa, BlocksAndThreadsChangeNoBit) {
   }
 }
 
+// Largest error of a product in parts, of the largest value of y, with an update and a bias; sums are those
+// of float64.
+double error_of_parts(Precision precision, int64_t rows, int64_t inner, int64_t width,
+                      bool out_of_transpose) {
+  constexpr int64_t kRank = 5;
+  const std::vector<float> x = normals(static_cast<size_t>(rows * inner), "x"),
+                           w = normals(static_cast<size_t>(inner * width), "w"),
+                           z = normals(static_cast<size_t>(rows * kRank), "z"),
+                           up = normals(static_cast<size_t>(kRank * width), "u"),
+                           bias = normals(static_cast<size_t>(width), "b");
+  const auto pack = [&](PackGemm<float> op) {
+    op.isa = active_isa(), op.precision = precision;
+    std::vector<float> packed(
+        static_cast<size_t>(packed_gemm_elements<float>(op.isa, op.inner, op.width, precision)));
+    op.packed = packed.data();
+    pack_gemm<float>(op);
+    return packed;
+  };
+  std::vector<float> packed;
+  if (out_of_transpose) {
+    const std::vector<float> transposed = pack({width, inner, 1, width, {}, w.data()});
+    PackGemm<float> turn{inner, width, 0, 0, {}, nullptr};
+    turn.transposed = transposed.data();
+    packed = pack(turn);
+  } else {
+    packed = pack({inner, width, width, 1, {}, w.data()});
+  }
+  const GemmUpdate update{0, kRank, 0, width, up.data()};
+  std::vector<float> y(static_cast<size_t>(rows * width));
+  PackedGemm<float> op;
+  op.rows = rows, op.inner = inner, op.width = width;
+  op.isa = active_isa(), op.precision = precision;
+  op.x = x.data(), op.packed = packed.data(), op.bias = bias.data(), op.y = y.data();
+  op.z = z.data(), op.rank = kRank, op.updates = &update, op.num_updates = 1;
+  packed_gemm<float>(op);
+  double largest = 0, error = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < width; ++j) {
+      double sum = bias[static_cast<size_t>(j)];
+      const auto add = [&](const std::vector<float>& a, const std::vector<float>& b, int64_t n) {
+        for (int64_t k = 0; k < n; ++k)
+          sum += double{a[static_cast<size_t>(i * n + k)]} * b[static_cast<size_t>(k * width + j)];
+      };
+      add(x, w, inner), add(z, up, kRank);
+      largest = std::max(largest, std::abs(sum));
+      error = std::max(error, std::abs(sum - y[static_cast<size_t>(i * width + j)]));
+    }
+  }
+  return error / largest;
+}
+
+TEST_P(PackedGemmOfEveryIsa, PartsOfFloatsAreAsExactAsTheySay) {
+  const bool has_units = GetParam() == Isa::kAmx;
+  for (const auto& [rows, inner, width] :
+       {std::tuple{1, 2, 1}, {50, 100, 70}, {20, 3100, 34}, {97, 800, 33}}) {
+    for (const bool turned : {false, true}) {
+      const double exact = error_of_parts(Precision::kExact, rows, inner, width, turned),
+                   high = error_of_parts(Precision::kHigh, rows, inner, width, turned),
+                   medium = error_of_parts(Precision::kMedium, rows, inner, width, turned);
+      EXPECT_LT(exact, 2e-6) << inner;
+      EXPECT_LT(high, 1.5e-6) << inner;
+      EXPECT_LT(medium, 4e-5) << inner;
+      if (!has_units) {
+        EXPECT_EQ(medium, exact) << "no units, no parts";
+      } else if (inner > 2) {
+        EXPECT_GT(medium, 2 * high) << "two parts are what was asked for";
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, PackedGemmOfEveryIsa, ::testing::ValuesIn(available_isas()),
                          [](const auto& info) { return to_string(info.param); });
 

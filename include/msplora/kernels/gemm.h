@@ -7,12 +7,17 @@ namespace msplora::kernels {
 
 /// Elements that W takes when packed for `isa`.
 template <typename T>
-int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width);
+int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision precision = Precision::kExact);
+
+/// What matrices of floats are packed for from now on (train.matmul_precision); at first kExact. Of `isa`
+/// kExact remains where it has no matrix units.
+void set_matmul_precision(Precision precision);
+Precision matmul_precision(Isa isa);
 
 /// Whether a matrix that is multiplied in both directions is packed for each: matrix units are done with a
 /// panel before another that is turned would be ready. Else one copy serves both (PackedGemm::is_transposed).
 template <typename T>
-bool packs_both_directions(Isa isa);
+bool packs_both_directions(Isa isa, Precision precision = Precision::kExact);
 
 /// Whether these products are the best choice on this processor: not without SIMD units that they know, and
 /// not for Bfloat16 where the processor has matrix units (AMX), unless Isa::kAmx is active.

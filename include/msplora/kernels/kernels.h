@@ -307,6 +307,14 @@ struct CrossEntropyRows {
   double* losses = nullptr;
 };
 
+/// How exactly packed products multiply floats. The others are for matrix units, which multiply bfloat16: a
+/// float is split into numbers of that type, and what instruction set has no such units multiplies exactly.
+enum class Precision {
+  kExact,   // in float32
+  kHigh,    // three numbers each: as exact as float32
+  kMedium,  // two: 16 bits, an error of about 4e-6 of the largest value
+};
+
 /// A matrix W [inner, width] in the layout that packed_gemm reads: element (k, j) is w[k * row_stride + j *
 /// column_stride]. The layout is that of the instruction set.
 template <typename T>
@@ -320,6 +328,7 @@ struct PackGemm {
   /// Instead of `w`: Wᵀ [width, inner] as it was packed for the same instruction set. The strides are not
   /// read.
   const T* transposed = nullptr;
+  Precision precision = Precision::kExact;  // of float
 };
 
 /// The end of a low-rank update of some columns: y[:, column + j] += Σ_r z[:, r] up_t[r - begin, j] over the
@@ -342,6 +351,8 @@ struct PackedGemm {
   /// `packed` is Wᵀ, [width, inner], and parts of W are formed out of it as they are used: one packed copy
   /// serves a product and its gradient. The sums are the same bits.
   bool is_transposed = false;
+  Precision precision =
+      Precision::kExact;        // that W was packed for; with another than kExact W is not transposed
   const float* bias = nullptr;  // [width], or null
 
   /// z U: the updates, in rising columns and ranks, are added to the sums before these are rounded.

@@ -76,6 +76,7 @@ struct TrainOptions {
   double clip_norm = 1.0;
 
   std::string dtype = "float32";
+  std::string matmul_precision = "exact";
   std::string device = "cpu";
   std::optional<double> dropout;
   bool checkpoint_activations = false;
@@ -121,6 +122,12 @@ struct TrainOptions {
     visitor("clip_norm", clip_norm, "Largest global norm of the gradients; 0: no clipping", at_least(0));
     visitor("dtype", dtype, "Type of activations and frozen weights; trained tensors are always float32",
             one_of({"float32", "bfloat16"}));
+    visitor(
+        "matmul_precision", matmul_precision,
+        "Products of float32 with frozen matrices on processors with matrix units (MSPLORA_ISA=amx): in "
+        "float32, or "
+        "of three (high: as exact) or two (medium: 16 bits) bfloat16 parts; without such units always exact",
+        one_of({"exact", "high", "medium"}));
     visitor("device", device, "Where the model runs: cpu, cuda or cuda:N");
     visitor("dropout", dropout, "Dropout of the base model, instead of what its config.json says",
             probability_below_one());

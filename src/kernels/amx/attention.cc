@@ -1,7 +1,8 @@
-// Attention on tiles (AMX): products of 32 x 32 sums, or 16 where there are no more. Summed dimensions come in steps of 16
-// pairs and half a one at the end, so that keys and heads are padded to 16 alone. The gradients of keys and values are
-// sums over queries, whose pairs lie down the columns of P and dS: they are formed as their transposes, dOᵀ P and
-// Qᵀ dS, of kGradientRows queries at a time, as every product loads and stores the sums of all keys.
+// Attention on tiles (AMX): products of 32 x 32 sums, or 16 where there are no more. Summed dimensions come
+// in steps of 16 pairs and half a one at the end, so that keys and heads are padded to 16 alone. The
+// gradients of keys and values are sums over queries, whose pairs lie down the columns of P and dS: they are
+// formed as their transposes, dOᵀ P and Qᵀ dS, of kGradientRows queries at a time, as every product loads and
+// stores the sums of all keys.
 #include "kernels/amx/tiles.h"
 #include "kernels/cpu/attention_pairs.h"
 
@@ -32,7 +33,8 @@ struct RightPairs {
 
 // Sums 0 to 3 of up to 2 x 2 tiles. Of half a step the operands are tiles 6 and 7.
 template <int kDown, int kAcross, int kA, int kB>
-MSPLORA_INLINE void add_step(const uint32_t* a, int64_t a_bytes, int64_t next_a, const uint32_t* b, int64_t b_bytes) {
+MSPLORA_INLINE void add_step(const uint32_t* a, int64_t a_bytes, int64_t next_a, const uint32_t* b,
+                             int64_t b_bytes) {
   load_tile<kA>(a, a_bytes);
   load_tile<kB>(b, b_bytes);
   multiply_tiles<0, kA, kB>();
@@ -74,7 +76,8 @@ void form_block(int64_t k, LeftPairs a, RightPairs b, float* c, int64_t ldc, boo
 }
 
 // c[m, n] (+)= a b over k pairs. m and n are taken as multiples of 16, k is a multiple of 8.
-void multiply_pairs(int64_t m, int64_t n, int64_t k, LeftPairs a, RightPairs b, float* c, int64_t ldc, bool add) {
+void multiply_pairs(int64_t m, int64_t n, int64_t k, LeftPairs a, RightPairs b, float* c, int64_t ldc,
+                    bool add) {
   for (int64_t i = 0; i < m; i += 2 * kRows) {
     const LeftPairs rows{a.at + i * a.stride, a.stride};
     for (int64_t j = 0; j < n; j += 2 * kSums) {
@@ -106,7 +109,8 @@ void copy_rows(const Bfloat16* from, int64_t stride, int64_t rows, int64_t dim, 
     for (int64_t d = 0; d < to.stride * 2; d += kInner) {
       const int64_t left = r < rows ? dim - d : 0;
       const __mmask32 valid = left >= kInner ? 0xFFFFFFFFu : left > 0 ? (1u << left) - 1u : 0u;
-      _mm512_storeu_si512(pairs + r * to.stride + d / 2, _mm512_maskz_loadu_epi16(valid, from + r * stride + d));
+      _mm512_storeu_si512(pairs + r * to.stride + d / 2,
+                          _mm512_maskz_loadu_epi16(valid, from + r * stride + d));
     }
   }
 }
@@ -164,9 +168,10 @@ BackwardScratch backward_scratch(const Tile& tile) {
           thread_scratch(kDvSlot, wide * deep)};
 }
 
-// Rows of `dim` values -> to[deep, pairs of rows]: rows 2p and 2p + 1 of every column, pairs side by side; zero beyond
-// the rows, up to whole steps.
-void turn_rows(const Bfloat16* from, int64_t stride, int64_t rows, const Tile& tile, uint32_t* interleaved, LeftPairs to) {
+// Rows of `dim` values -> to[deep, pairs of rows]: rows 2p and 2p + 1 of every column, pairs side by side;
+// zero beyond the rows, up to whole steps.
+void turn_rows(const Bfloat16* from, int64_t stride, int64_t rows, const Tile& tile, uint32_t* interleaved,
+               LeftPairs to) {
   const int64_t deep = tile.padded_dim, padded = round_up(rows, kInner);
   interleave_rows(from, stride, rows, padded, tile.dim, deep, interleaved);
   for (int64_t p = 0; p < padded / 2; p += kPairs) {
@@ -195,7 +200,8 @@ void scatter_turned(const float* from, const Tile& tile, Bfloat16* to, int64_t s
 }
 
 // Pairs [first, last) of P and dS, zero in the columns [begin, end).
-void clear_pairs(const BackwardScratch& t, int64_t wide, int64_t first, int64_t last, int64_t begin, int64_t end) {
+void clear_pairs(const BackwardScratch& t, int64_t wide, int64_t first, int64_t last, int64_t begin,
+                 int64_t end) {
   if (begin >= end) return;
   const size_t bytes = sizeof(uint32_t) * static_cast<size_t>(end - begin);
   for (int64_t p = first; p < last; ++p) {
@@ -204,10 +210,10 @@ void clear_pairs(const BackwardScratch& t, int64_t wide, int64_t first, int64_t 
   }
 }
 
-// Queries [i0, i0 + rows), the first of which is at row `at` of the scratch: dQ, and P and dS as pairs in the columns
-// `all`.
-void backward_rows(const AttentionBackward<Bfloat16>& op, const Tile& tile, const BackwardScratch& t, int64_t i0,
-                   int64_t at, int64_t rows, const Columns& all) {
+// Queries [i0, i0 + rows), the first of which is at row `at` of the scratch: dQ, and P and dS as pairs in the
+// columns `all`.
+void backward_rows(const AttentionBackward<Bfloat16>& op, const Tile& tile, const BackwardScratch& t,
+                   int64_t i0, int64_t at, int64_t rows, const Columns& all) {
   const Attention<Bfloat16>& f = op.forward;
   const int64_t wide = tile.padded_length, deep = tile.padded_dim, dim = tile.dim, depth = depth_of(dim);
   const int64_t first_pair = at / 2, pairs = (rows + 1) / 2, last_pair = first_pair + round_up(pairs, kPairs);
@@ -225,16 +231,17 @@ void backward_rows(const AttentionBackward<Bfloat16>& op, const Tile& tile, cons
   const LeftPairs q{t.q.at + at * t.q.stride, t.q.stride}, d_o{t.d_o.at + at * t.d_o.stride, t.d_o.stride};
   multiply_pairs(rows, count, depth, q, {t.kt + begin, wide}, t.s + begin, wide, false);
   multiply_pairs(rows, count, depth, d_o, {t.vt + begin, wide}, t.dp + begin, wide, false);
-  const PairScratch pair_rows{t.s, t.dp, t.p + first_pair * wide, t.ds + first_pair * wide, t.ds_rows, row_stride(wide)};
+  const PairScratch pair_rows{
+      t.s, t.dp, t.p + first_pair * wide, t.ds + first_pair * wide, t.ds_rows, row_stride(wide)};
   block_gradients(f, tile, pair_rows, i0, rows, columns);
-  multiply_pairs(rows, deep, count / 2, {t.ds_rows + begin / 2, row_stride(wide)}, {t.k + begin / 2 * deep, deep}, t.out, deep,
-           false);
+  multiply_pairs(rows, deep, count / 2, {t.ds_rows + begin / 2, row_stride(wide)},
+                 {t.k + begin / 2 * deep, deep}, t.out, deep, false);
   scatter(t.out, deep, rows, dim, 1.0f, dq, f.q_stride);
 }
 
 // Queries [i0, i0 + rows) of a head, at most kGradientRows.
-void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, const BackwardScratch& t, int64_t i0,
-                    int64_t rows) {
+void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, const BackwardScratch& t,
+                    int64_t i0, int64_t rows) {
   const Attention<Bfloat16>& f = op.forward;
   const int64_t row = tile.first_query + i0, column = tile.head * tile.dim, wide = tile.padded_length;
   const Bfloat16 *q = f.q + row * f.q_stride + column, *d_o = op.d_o + row * f.o_stride + column;
@@ -248,7 +255,8 @@ void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, con
   turn_rows(d_o, f.o_stride, rows, tile, t.interleaved, t.turned_d_o);
   const int64_t pairs = round_up(rows, kInner) / 2;
   const auto add = [&](LeftPairs turned, const uint32_t* right, float* sum) {
-    multiply_pairs(tile.padded_dim, all.count(), pairs, turned, {right + all.begin, wide}, sum + all.begin, wide, true);
+    multiply_pairs(tile.padded_dim, all.count(), pairs, turned, {right + all.begin, wide}, sum + all.begin,
+                   wide, true);
   };
   add(t.turned_d_o, t.p, t.turned_dv);
   add(t.turned_q, t.ds, t.turned_dk);
@@ -290,7 +298,8 @@ void attention(const Attention<Bfloat16>& op) {
 #pragma omp for schedule(dynamic, chunk)
     for (int64_t task = 0; task < tasks; ++task) {
       const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-      if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads])) forward_head<TileProducts>(op, tile);
+      if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads]))
+        forward_head<TileProducts>(op, tile);
     }
   }
 }

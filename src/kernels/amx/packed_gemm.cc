@@ -5,27 +5,28 @@
 // not read before.
 #include <omp.h>
 
-#include "kernels/amx/tiles.h"
+#include "kernels/amx/operands.h"
 #include "kernels/cpu/gemm_finish.h"
-#include "kernels/cpu/gemm_updates.h"
+
+namespace msplora::kernels::avx512bf16 {
+template <typename T>
+void packed_gemm(const PackedGemm<T>& op);
+}
 
 namespace msplora::kernels::amx {
 namespace {
 
-using T = Bfloat16;
-
 constexpr int64_t kTilesOfRows = kTileRows / kRows;
-constexpr int64_t kBlockBytes = 768 << 10;         // of x in the second-level cache
-constexpr int64_t kLongestInner = 3072;            // in one range
-constexpr int64_t kLongRange = 1024;               // of several, whose sums are kept
-constexpr int64_t kFewestRows = 240;               // of a block of several: W is read once for each
-constexpr int64_t kSumBytes = 1 << 20;             // kept by a task, at most
-constexpr int64_t kRunsOfABlock = 8;               // which threads share when others are done
-constexpr int64_t kStreamedBytes = 1 << 20;        // of y, from which on it would leave the caches unread
-constexpr int64_t kParallelProducts = 1 << 18;     // of two numbers: below, a region costs more than it saves
-constexpr int64_t kLeastLines = 4;                 // of the next panel, fetched in a step
-constexpr int64_t kStepOfPanel = kInner * kPanel;  // numbers of a panel in a step
-constexpr int64_t kMostBlocks = 4096;              // more rows are larger blocks
+constexpr int64_t kBlockBytes = 768 << 10;      // of x in the second-level cache
+constexpr int64_t kLongestInner = 3072;         // in one range
+constexpr int64_t kLongRange = 1024;            // of several, whose sums are kept
+constexpr int64_t kFewestRows = 240;            // of a block of several: W is read once for each
+constexpr int64_t kSumBytes = 1 << 20;          // kept by a task, at most
+constexpr int64_t kRunsOfABlock = 8;            // which threads share when others are done
+constexpr int64_t kStreamedBytes = 1 << 20;     // of y, from which on it would leave the caches unread
+constexpr int64_t kParallelProducts = 1 << 18;  // of two numbers: below, a region costs more than it saves
+constexpr int64_t kLeastLines = 4;              // of the next panel, fetched in a step
+constexpr int64_t kMostBlocks = 4096;           // more rows are larger blocks
 
 constexpr int kXSlot = 0, kZSlot = 1, kTurnedSlot = 2, kSumSlot = 3, kKeptSlot = 4, kUpSlot = 5,
               kUpTileSlot = 6;
@@ -39,12 +40,14 @@ struct Cut {
   bool has_one_range;
 };
 
+template <int kParts, typename T>
 Cut cut_of(const PackedGemm<T>& op) {
   Cut cut;
   cut.has_one_range = op.inner <= kLongestInner;
   cut.range = cut.has_one_range ? whole_steps<T>(op.inner) : kLongRange;
   cut.panels = ceil_div(op.width, kPanel);
-  int64_t largest = kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T))) / kTileRows * kTileRows;
+  int64_t largest =
+      kBlockBytes / (cut.range * kParts * static_cast<int64_t>(sizeof(Number))) / kTileRows * kTileRows;
   if (!cut.has_one_range) largest = kFewestRows;
   if (largest < kTileRows) largest = kTileRows;
   cut.blocks = ceil_div(op.rows, largest);
@@ -58,84 +61,10 @@ Cut cut_of(const PackedGemm<T>& op) {
   return cut;
 }
 
-// ---- Operands in the order of tiles
-
-// Rows of x, [rows, inner] from the number `first` of each on, as tiles: all steps of 16 rows, then of the
-// next. Rows and numbers that are not there are zero.
-void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t inner, T* to) {
-  const int64_t steps = ceil_div(inner, kInner), whole = inner / kInner;
-  const auto rest = static_cast<__mmask32>((uint64_t{1} << (inner % kInner)) - 1);
-  for (int64_t row = 0; row < ceil_div(rows, kRows) * kRows; ++row) {
-    T* tile = to + row / kRows * steps * kTileInner + row % kRows * kInner;
-    if (row >= rows) {
-      for (int64_t s = 0; s < steps; ++s) std::memset(tile + s * kTileInner, 0, kRowBytes);
-      continue;
-    }
-    const T* from = x + row * stride + first;
-    for (int64_t s = 0; s < whole; ++s)
-      _mm512_store_si512(tile + s * kTileInner, _mm512_loadu_si512(from + s * kInner));
-    if (rest != 0)
-      _mm512_store_si512(tile + whole * kTileInner, _mm512_maskz_loadu_epi16(rest, from + whole * kInner));
-  }
-}
-
-// Updates on tiles: z = z_high + z_low and U alike, each in bfloat16, so that z U keeps 16 bits. Rank r takes
-// three places of the inner dimension, in which (z_high, z_high, z_low) meet (U_high, U_low, U_high).
-constexpr int64_t kParts = 3;
-
-struct Split {
-  uint16_t high, low;
-};
-Split split(float value) {
-  T high, low;
-  set(high, value);
-  set(low, value - to_float(high));
-  return {high.bits, low.bits};
-}
-
-int64_t update_steps(const PackedGemm<T>& op) {
-  return ceil_div(kParts * op.rank, kInner);
-}
-
-// Rows of z, [rows, rank], as tiles.
-void pack_z(const float* z, int64_t rank, int64_t rows, int64_t steps, T* to) {
-  std::memset(to, 0, sizeof(T) * static_cast<size_t>(ceil_div(rows, kRows) * steps * kTileInner));
-  for (int64_t row = 0; row < rows; ++row) {
-    T* tile = to + row / kRows * steps * kTileInner + row % kRows * kInner;
-    for (int64_t r = 0; r < rank; ++r) {
-      const Split value = split(z[row * rank + r]);
-      for (int64_t part = 0; part < kParts; ++part) {
-        const int64_t k = kParts * r + part;
-        tile[k / kInner * kTileInner + k % kInner].bits = part < 2 ? value.high : value.low;
-      }
-    }
-  }
-}
-
-// The same of U; panel p begins at p * update_steps * kStepOfPanel.
-const T* pack_up(const PackedGemm<T>& op, int64_t panels) {
-  const float* up = pack_updates(op, panels, kUpSlot);
-  const int64_t size = update_steps(op) * kStepOfPanel;
-  T* to = reinterpret_cast<T*>(thread_scratch(kUpTileSlot, panels * size / 2));
-  std::memset(to, 0, sizeof(T) * static_cast<size_t>(panels * size));
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    const PanelRanks ranks = ranks_of(op, panel);
-    for (int64_t r = ranks.begin; r < ranks.end; ++r) {
-      for (int64_t j = 0; j < kPanel; ++j) {
-        const Split value = split(up[panel * op.rank * kPanel + (r - ranks.begin) * kPanel + j]);
-        for (int64_t part = 0; part < kParts; ++part) {
-          const int64_t k = kParts * r + part;
-          to[panel * size + k / 2 * kPanel * 2 + j * 2 + k % 2].bits = part == 1 ? value.low : value.high;
-        }
-      }
-    }
-  }
-  return to;
-}
-
 // ---- Sums
 
 // Sums that wait to become y.
+template <typename T>
 struct Ending {
   const PackedGemm<T>* op;
   Finish<T> finish;
@@ -165,60 +94,76 @@ struct Ahead {
 };
 
 // What the loop over the inner dimension does beside.
+template <typename T>
 struct Beside {
-  Ending ending;
+  Ending<T> ending;
   Ahead ahead;
   int64_t rows = 0, lines = 0;  // of each in a step
   bool is_odd = false;          // which of two buffers gets sums
 };
 
-// Tiles 0 to 2 kTiles - 1 += x W over `steps`: kTiles tiles of rows, `row_stride` numbers apart, by a panel.
+// Tiles 0 to 2 kTiles - 1 += x W of one step and one part of each: kTiles tiles of rows, `row_stride` numbers
+// apart, by a panel.
 template <int kTiles>
-MSPLORA_INLINE void add_product(const T* x, int64_t row_stride, const T* w, int64_t steps, Beside& beside) {
-  constexpr int64_t kStride = kPanel * 2 * static_cast<int64_t>(sizeof(T));
-  for (int64_t s = 0; s < steps; ++s, x += kTileInner, w += kStepOfPanel) {
-    const T* const right = w + kRowBytes / sizeof(T);
-    load_tile<7>(w, kStride);
+MSPLORA_INLINE void add_left_columns(const Number* x, int64_t row_stride, const Number* w) {
+  load_tile<7>(w, kPanel * 4);
+  load_tile<6>(x, kRowBytes);
+  multiply_tiles<0, 6, 7>();
+  if constexpr (kTiles > 1) {
+    load_tile<6>(x + row_stride, kRowBytes);
+    multiply_tiles<2, 6, 7>();
+  }
+  if constexpr (kTiles > 2) {
+    load_tile<6>(x + 2 * row_stride, kRowBytes);
+    multiply_tiles<4, 6, 7>();
+  }
+}
+// The rows come back in the other order: the last is still there.
+template <int kTiles>
+MSPLORA_INLINE void add_right_columns(const Number* x, int64_t row_stride, const Number* w) {
+  load_tile<7>(w + kRowBytes / sizeof(Number), kPanel * 4);
+  multiply_tiles<2 * kTiles - 1, 6, 7>();
+  if constexpr (kTiles > 2) {
+    load_tile<6>(x + row_stride, kRowBytes);
+    multiply_tiles<3, 6, 7>();
+  }
+  if constexpr (kTiles > 1) {
     load_tile<6>(x, kRowBytes);
-    multiply_tiles<0, 6, 7>();
-    if constexpr (kTiles > 1) {
-      load_tile<6>(x + row_stride, kRowBytes);
-      multiply_tiles<2, 6, 7>();
-    }
-    if constexpr (kTiles > 2) {
-      load_tile<6>(x + 2 * row_stride, kRowBytes);
-      multiply_tiles<4, 6, 7>();
-    }
-    Ending::some(beside.ending, beside.rows);
-    load_tile<7>(right, kStride);  // the rows come back in the other order: the last is still there
-    multiply_tiles<2 * kTiles - 1, 6, 7>();
-    if constexpr (kTiles > 2) {
-      load_tile<6>(x + row_stride, kRowBytes);
-      multiply_tiles<3, 6, 7>();
-    }
-    if constexpr (kTiles > 1) {
-      load_tile<6>(x, kRowBytes);
-      multiply_tiles<1, 6, 7>();
+    multiply_tiles<1, 6, 7>();
+  }
+}
+
+struct Factors {
+  const Number* x;     // tiles of rows
+  int64_t row_stride;  // numbers from 16 rows to the next
+  const Number* w;     // of a panel
+  int64_t steps;
+};
+
+template <int kTiles, int kParts, typename T>
+MSPLORA_INLINE void add_product(const Factors& f, Beside<T>& beside) {
+  using Meeting = Products<kParts>;
+  const Number *x = f.x, *w = f.w;
+  for (int64_t s = 0; s < f.steps; ++s, x += kParts * kTileInner, w += kParts * kStepOfPanel) {
+#pragma GCC unroll 6
+    for (int i = 0; i < Meeting::kCount; ++i) {
+      const Number *left = x + Meeting::kLeft[i] * kTileInner, *right = w + Meeting::kRight[i] * kStepOfPanel;
+      add_left_columns<kTiles>(left, f.row_stride, right);
+      if (i == 0) Ending<T>::some(beside.ending, beside.rows);
+      add_right_columns<kTiles>(left, f.row_stride, right);
     }
     Ahead::fetch(beside.ahead, beside.lines);
   }
 }
 
-struct Factors {
-  const T* x;          // tiles of rows
-  int64_t row_stride;  // numbers from 16 rows to the next
-  const T* w;          // of a panel
-  int64_t steps;
-};
-
 // sums[16 kTiles, kPanel] = the sum of both products.
-template <int kTiles>
-void form_sums(const Factors& main, const Factors& update, float* sums, Beside& beside) {
+template <int kTiles, int kParts, typename T>
+void form_sums(const Factors& main, const Factors& update, float* sums, Beside<T>& beside) {
   zero_tile<0>(), zero_tile<1>();
   if constexpr (kTiles > 1) zero_tile<2>(), zero_tile<3>();
   if constexpr (kTiles > 2) zero_tile<4>(), zero_tile<5>();
-  add_product<kTiles>(main.x, main.row_stride, main.w, main.steps, beside);
-  add_product<kTiles>(update.x, update.row_stride, update.w, update.steps, beside);
+  add_product<kTiles, kParts>(main, beside);
+  add_product<kTiles, 1>(update, beside);
   constexpr int64_t kStride = kPanel * static_cast<int64_t>(sizeof(float)), kNext = kRows * kPanel;
   store_tile<0>(sums, kStride), store_tile<1>(sums + kSums, kStride);
   if constexpr (kTiles > 1)
@@ -227,10 +172,11 @@ void form_sums(const Factors& main, const Factors& update, float* sums, Beside& 
     store_tile<4>(sums + 2 * kNext, kStride), store_tile<5>(sums + 2 * kNext + kSums, kStride);
 }
 
-void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, float* sums, Beside& beside) {
-  if (tiles == 3) return form_sums<3>(main, update, sums, beside);
-  if (tiles == 2) return form_sums<2>(main, update, sums, beside);
-  form_sums<1>(main, update, sums, beside);
+template <int kParts, typename T>
+void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, float* sums, Beside<T>& beside) {
+  if (tiles == 3) return form_sums<3, kParts>(main, update, sums, beside);
+  if (tiles == 2) return form_sums<2, kParts>(main, update, sums, beside);
+  form_sums<1, kParts>(main, update, sums, beside);
 }
 
 void add_sums(const float* sums, int64_t count, float* to) {
@@ -240,62 +186,64 @@ void add_sums(const float* sums, int64_t count, float* to) {
 // ---- Tasks
 
 // A block of rows and a range of the inner dimension, which a thread has in the order of tiles.
+template <int kParts, typename T>
 struct Rows {
+  using Update = UpdateForm<kParts>;
   const PackedGemm<T>& op;
   const Cut& cut;
-  const T* up;  // as pack_up has it; null: no updates
+  const Number* up;  // as pack_up has it; null: no updates
   int64_t first = 0, count = 0;
   int64_t k = -1, inner = 0;  // the range; -1: none yet
-  T* x = nullptr;
-  T* z = nullptr;
+  Number* x = nullptr;
+  Number* z = nullptr;
 
   void take_block(int64_t block) {
     first = block * cut.block_rows;
     count = op.rows - first < cut.block_rows ? op.rows - first : cut.block_rows;
     k = -1;
-    x = reinterpret_cast<T*>(thread_scratch(kXSlot, cut.block_rows * cut.range / 2));
+    x = reinterpret_cast<Number*>(thread_scratch(kXSlot, cut.block_rows * cut.range * kParts / 2));
     if (up == nullptr) return;
-    const int64_t steps = update_steps(op);
-    z = reinterpret_cast<T*>(thread_scratch(kZSlot, cut.block_rows * steps * kInner / 2));
-    pack_z(op.z + first * op.rank, op.rank, count, steps, z);
+    const int64_t numbers = cut.block_rows * Update::steps(op.rank) * kInner;
+    z = reinterpret_cast<Number*>(thread_scratch(kZSlot, numbers / 2));
+    Update::pack_z(op.z + first * op.rank, op.rank, count, z);
   }
   void take_range(int64_t begin) {
     if (k == begin) return;
     k = begin;
     inner = op.inner - k < cut.range ? op.inner - k : cut.range;
-    pack_rows(op.x + first * op.inner, op.inner, count, k, inner, x);
+    pack_rows<kParts>(op.x + first * op.inner, op.inner, count, k, inner, x);
+  }
+
+  const Number* panel(int64_t at) const {
+    const int64_t begin = (at * whole_steps<Number>(op.inner) + k) * kPanel * kParts;
+    if (!op.is_transposed) return reinterpret_cast<const Number*>(op.packed) + begin;
+    auto* const turned = reinterpret_cast<Number*>(thread_scratch(kTurnedSlot, cut.range * kPanel / 2));
+    fill_from_transposed(reinterpret_cast<const Number*>(op.packed), op.inner, op.width, at * kPanel, k,
+                         whole_steps<Number>(inner), turned);
+    return turned;
+  }
+  // The steps of an update that reaches into a panel.
+  Factors update(int64_t at, int64_t tile) const {
+    const PanelRanks ranks = up ? ranks_of(op, at) : PanelRanks{0, 0, nullptr};
+    if (ranks.end == ranks.begin) return {nullptr, 0, nullptr, 0};
+    const int64_t steps = Update::steps(op.rank), begin = Update::kPlaces * ranks.begin / kInner;
+    return {z + (tile * steps + begin) * kTileInner, steps * kTileInner,
+            up + (at * steps + begin) * kStepOfPanel, ceil_div(Update::kPlaces * ranks.end, kInner) - begin};
   }
 };
 
-const T* panel_of(const Rows& rows, int64_t panel) {
-  const PackedGemm<T>& op = rows.op;
-  if (!op.is_transposed) return op.packed + (panel * whole_steps<T>(op.inner) + rows.k) * kPanel;
-  T* turned = reinterpret_cast<T*>(thread_scratch(kTurnedSlot, rows.cut.range * kPanel / 2));
-  fill_from_transposed(op.packed, op.inner, op.width, panel * kPanel, rows.k, whole_steps<T>(rows.inner),
-                       turned);
-  return turned;
-}
-
-// The steps of an update that reaches into a panel.
-Factors update_of(const Rows& rows, int64_t panel, int64_t tile) {
-  const PanelRanks ranks = rows.up ? ranks_of(rows.op, panel) : PanelRanks{0, 0, nullptr};
-  if (ranks.end == ranks.begin) return {nullptr, 0, nullptr, 0};
-  const int64_t steps = update_steps(rows.op), begin = kParts * ranks.begin / kInner;
-  return {rows.z + (tile * steps + begin) * kTileInner, steps * kTileInner,
-          rows.up + (panel * steps + begin) * kStepOfPanel, ceil_div(kParts * ranks.end, kInner) - begin};
-}
-
 // A panel times the range of the rows that are there. `kept` holds the sums of all of them where the inner
 // dimension has several ranges, `sums` else those of two tiles in turn.
-void one_panel(const Rows& rows, int64_t panel, float* kept, float* sums, Beside& beside) {
+template <int kParts, typename T>
+void one_panel(const Rows<kParts, T>& rows, int64_t panel, float* kept, float* sums, Beside<T>& beside) {
   const PackedGemm<T>& op = rows.op;
   const bool is_first = rows.k == 0, is_last = rows.k + rows.inner == op.inner;
-  const T* const w = panel_of(rows, panel);
+  const Number* const w = rows.panel(panel);
   const int64_t steps = ceil_div(rows.inner, kInner), turns = ceil_div(rows.count, kTileRows);
   beside.rows = ceil_div(kTileRows, steps);
   if (!op.is_transposed) {
-    const int64_t bytes = steps * kStepOfPanel * static_cast<int64_t>(sizeof(T));
-    const char* next = reinterpret_cast<const char*>(w + whole_steps<T>(op.inner) * kPanel);
+    const int64_t bytes = steps * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number));
+    const char* next = reinterpret_cast<const char*>(w + whole_steps<Number>(op.inner) * kPanel * kParts);
     if (panel + 1 < rows.cut.panels) beside.ahead = {next, next + bytes};
     beside.lines = ceil_div(bytes / 64, turns * steps);
     if (beside.lines < kLeastLines) beside.lines = kLeastLines;
@@ -303,42 +251,45 @@ void one_panel(const Rows& rows, int64_t panel, float* kept, float* sums, Beside
   for (int64_t turn = 0; turn < turns; ++turn) {
     const int64_t row = turn * kTileRows;
     const int64_t count = rows.count - row < kTileRows ? rows.count - row : kTileRows;
-    const Factors main{rows.x + turn * kTilesOfRows * steps * kTileInner, steps * kTileInner, w, steps};
+    const int64_t stride = steps * kParts * kTileInner;
+    const Factors main{rows.x + turn * kTilesOfRows * stride, stride, w, steps};
     const Factors update =
-        is_last ? update_of(rows, panel, turn * kTilesOfRows) : Factors{nullptr, 0, nullptr, 0};
+        is_last ? rows.update(panel, turn * kTilesOfRows) : Factors{nullptr, 0, nullptr, 0};
     float* const formed = sums + (beside.is_odd ? kTileRows * kPanel : 0);
     beside.is_odd = !beside.is_odd;
     float* const whole = kept ? kept + row * kPanel : formed;
-    form_sums_of(ceil_div(count, kRows), main, update, is_first ? whole : formed, beside);
+    form_sums_of<kParts>(ceil_div(count, kRows), main, update, is_first ? whole : formed, beside);
     if (!is_first) add_sums(formed, count * kPanel, whole);
     if (!is_last) continue;
-    Ending::some(beside.ending, kTileRows);  // what a short inner dimension has left
+    Ending<T>::some(beside.ending, kTileRows);  // what a short inner dimension has left
     const int64_t column = panel * kPanel;
-    Ending& ending = beside.ending;
+    Ending<T>& ending = beside.ending;
     ending.sums = whole, ending.row = rows.first + row, ending.rows = count;
     ending.column = column, ending.columns = op.width - column < kPanel ? op.width - column : kPanel;
   }
 }
 
-void one_run(Rows& rows, int64_t run, Ending ending) {
+template <int kParts, typename T>
+void one_run(Rows<kParts, T>& rows, int64_t run, const Ending<T>& ending) {
   const Cut& cut = rows.cut;
   const int64_t first = run * cut.run, last = first + cut.run < cut.panels ? first + cut.run : cut.panels;
   float* const sums = thread_scratch(kSumSlot, 2 * kTileRows * kPanel);
   const int64_t kept_size = cut.block_rows * kPanel;
   float* const kept = cut.has_one_range ? nullptr : thread_scratch(kKeptSlot, cut.run * kept_size);
-  Beside beside{ending, {}};
+  Beside<T> beside{ending, {}};
   for (int64_t k = 0; k < rows.op.inner; k += cut.range) {
     rows.take_range(k);
     for (int64_t panel = first; panel < last; ++panel)
       one_panel(rows, panel, kept ? kept + (panel - first) * kept_size : nullptr, sums, beside);
   }
-  Ending::some(beside.ending, kTileRows);
+  Ending<T>::some(beside.ending, kTileRows);
 }
 
 bool begins_line(const void* p) {
   return reinterpret_cast<uintptr_t>(p) % 64 == 0;
 }
 
+template <typename T>
 bool is_streamed(const PackedGemm<T>& op) {
   constexpr auto kElement = static_cast<int64_t>(sizeof(T));
   return !op.add && op.rows * op.width * kElement >= kStreamedBytes && op.width * kElement % 64 == 0 &&
@@ -346,11 +297,12 @@ bool is_streamed(const PackedGemm<T>& op) {
 }
 
 // Runs of a block go to whoever asks; a thread asks first for those of its own share of the blocks.
-void run_share(const PackedGemm<T>& op, const Cut& cut, const T* up, const Ending& ending,
+template <int kParts, typename T>
+void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const Ending<T>& ending,
                int64_t* next_runs) {
   const int64_t own = omp_get_thread_num() * cut.blocks / omp_get_num_threads();
   const Tiles tiles;
-  Rows rows{op, cut, up};
+  Rows<kParts, T> rows{op, cut, up};
   for (int64_t i = 0; i < cut.blocks; ++i) {
     const int64_t block = (own + i) % cut.blocks;
     bool is_packed = false;
@@ -363,18 +315,36 @@ void run_share(const PackedGemm<T>& op, const Cut& cut, const T* up, const Endin
   if (ending.is_streamed) _mm_sfence();
 }
 
+template <int kParts, typename T>
+void product(const PackedGemm<T>& op) {
+  if (op.rows == 0 || op.width == 0) return;
+  const Cut cut = cut_of<kParts>(op);
+  const Number* const up =
+      op.num_updates > 0 ? UpdateForm<kParts>::pack_up(op, cut.panels, kUpSlot, kUpTileSlot) : nullptr;
+  const Ending<T> ending{&op, finish_of(op), is_streamed(op)};
+  int64_t next_runs[kMostBlocks];
+  std::memset(next_runs, 0, sizeof(int64_t) * static_cast<size_t>(cut.blocks));
+#pragma omp parallel if (op.rows * op.inner * op.width > kParallelProducts)
+  run_share<kParts>(op, cut, up, ending, next_runs);
+}
+
 }  // namespace
 
 template <>
 void packed_gemm(const PackedGemm<Bfloat16>& op) {
-  if (op.rows == 0 || op.width == 0) return;
-  const Cut cut = cut_of(op);
-  const T* const up = op.num_updates > 0 ? pack_up(op, cut.panels) : nullptr;
-  const Ending ending{&op, finish_of(op), is_streamed(op)};
-  int64_t next_runs[kMostBlocks];
-  std::memset(next_runs, 0, sizeof(int64_t) * static_cast<size_t>(cut.blocks));
-#pragma omp parallel if (op.rows * op.inner * op.width > kParallelProducts)
-  run_share(op, cut, up, ending, next_runs);
+  product<1>(op);
+}
+
+template <>
+void packed_gemm(const PackedGemm<float>& op) {
+  switch (op.precision) {
+    case Precision::kExact:
+      return avx512bf16::packed_gemm(op);
+    case Precision::kHigh:
+      return product<3>(op);
+    case Precision::kMedium:
+      return product<2>(op);
+  }
 }
 
 }  // namespace msplora::kernels::amx

@@ -27,10 +27,16 @@ constexpr Table<T> column() {
 #undef MSPLORA_KERNEL
 }
 
-constexpr Table<Bfloat16> with_tiles() {
-  Table<Bfloat16> table = column<Bfloat16>();
-  table.pack_gemm = &pack_gemm<Bfloat16>;
-  table.packed_gemm = &packed_gemm<Bfloat16>;
+template <typename T>
+constexpr Table<T> with_products() {
+  Table<T> table = column<T>();
+  table.pack_gemm = &pack_gemm<T>;
+  table.packed_gemm = &packed_gemm<T>;
+  return table;
+}
+
+constexpr Table<Bfloat16> with_attention() {
+  Table<Bfloat16> table = with_products<Bfloat16>();
   table.attention = &attention<Bfloat16>;
   table.attention_backward = &attention_backward<Bfloat16>;
   return table;
@@ -38,8 +44,8 @@ constexpr Table<Bfloat16> with_tiles() {
 
 }  // namespace
 
-extern constexpr Table<float> kFloatTable = column<float>();
-extern constexpr Table<Bfloat16> kBf16Table = with_tiles();
+extern constexpr Table<float> kFloatTable = with_products<float>();
+extern constexpr Table<Bfloat16> kBf16Table = with_attention();
 
 }  // namespace amx
 }  // namespace msplora::kernels

@@ -1,8 +1,9 @@
 #pragma once
 
-// Attention on products of bfloat16 pairs. Operands are arrays of pairs (uint32_t): neighbours in a row where the row
-// is the summed dimension, two rows interleaved where the column is. Probabilities and score gradients are rounded to
-// bfloat16 before they enter a product, as in FlashAttention; softmax, masks and sums stay in float.
+// Attention on products of bfloat16 pairs. Operands are arrays of pairs (uint32_t): neighbours in a row where
+// the row is the summed dimension, two rows interleaved where the column is. Probabilities and score
+// gradients are rounded to bfloat16 before they enter a product, as in FlashAttention; softmax, masks and
+// sums stay in float.
 #include <cmath>
 
 #include "kernels/cpu/attention_few.h"
@@ -83,8 +84,8 @@ MSPLORA_INLINE void transpose_words(__m512i* v) {
   for (int i = 0; i < 16; ++i) v[i] = t[i];
 }
 
-// Rows of `dim` values -> to[kept, wide]: pair p of every row, the rows side by side; zero beyond `rows` and dim.
-// `kept`: dim / 2 or more, and not above the next multiple of 16.
+// Rows of `dim` values -> to[kept, wide]: pair p of every row, the rows side by side; zero beyond `rows` and
+// dim. `kept`: dim / 2 or more, and not above the next multiple of 16.
 inline void transpose_pairs(const Bfloat16* from, int64_t stride, int64_t rows, int64_t dim, int64_t kept,
                             int64_t wide, uint32_t* to) {
   const int64_t pairs = dim / 2;
@@ -103,8 +104,8 @@ inline void transpose_pairs(const Bfloat16* from, int64_t stride, int64_t rows, 
 }
 
 // Rows of `dim` values -> to[padded_rows / 2, deep]: rows 2p and 2p + 1 interleaved, zero outside.
-inline void interleave_rows(const Bfloat16* from, int64_t stride, int64_t rows, int64_t padded_rows, int64_t dim,
-                     int64_t deep, uint32_t* to) {
+inline void interleave_rows(const Bfloat16* from, int64_t stride, int64_t rows, int64_t padded_rows,
+                            int64_t dim, int64_t deep, uint32_t* to) {
   for (int64_t p = 0; p < padded_rows / 2; ++p) {
     for (int64_t d = 0; d < deep; d += 16) {
       const __mmask16 valid = first_lanes(dim - d);
@@ -220,7 +221,8 @@ void forward_head(const Attention<Bfloat16>& op, const Tile& tile) {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t d = 0; d < dim; d += 32)
         prefetch(op.q + (row + r) * op.q_stride + (tile.head + 1) * dim + d);
-    const LeftPairs q = Products::left(op.q + row * op.q_stride + tile.head * dim, op.q_stride, rows, dim, kQSlot);
+    const LeftPairs q =
+        Products::left(op.q + row * op.q_stride + tile.head * dim, op.q_stride, rows, dim, kQSlot);
     Products::multiply(rows, columns.count(), depth, q, kt + columns.begin, wide, s + columns.begin, wide);
     const MaskBits mask = block_mask(op.mask, tile, i0, rows, columns);
     float inverse[kRowBlock];
@@ -240,8 +242,8 @@ void forward_head(const Attention<Bfloat16>& op, const Tile& tile) {
   }
 }
 
-// What backward keeps of a block of query rows: products, then probabilities; dP; and as pairs, down the columns or along
-// the rows, `row_stride` pairs apart.
+// What backward keeps of a block of query rows: products, then probabilities; dP; and as pairs, down the
+// columns or along the rows, `row_stride` pairs apart.
 struct PairScratch {
   float *s, *dp;
   uint32_t *p, *ds, *ds_rows;
@@ -281,13 +283,14 @@ MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int6
     }
     store_u32(t.p + r / 2 * wide + j, pair_down(p[0], p[1]));
     store_u32(t.ds + r / 2 * wide + j, pair_down(ds[0], ds[1]));
-    for (int i = 0; i < 2; ++i) store(reinterpret_cast<Bfloat16*>(t.ds_rows + (r + i) * t.row_stride) + j, ds[i]);
+    for (int i = 0; i < 2; ++i)
+      store(reinterpret_cast<Bfloat16*>(t.ds_rows + (r + i) * t.row_stride) + j, ds[i]);
   }
 }
 
 // Fills the columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
 inline void block_gradients(const Attention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
-                     int64_t rows, const Columns& columns) {
+                            int64_t rows, const Columns& columns) {
   const int64_t wide = tile.padded_length;
   const MaskBits mask = block_mask(f.mask, tile, i0, rows, columns);
   const float mask_scale = mask.active() ? static_cast<float>(f.mask.scale()) : 1.0f;

@@ -25,8 +25,17 @@ MSPLORA_INLINE Pair finished(const PackedGemm<T>& op, VecF value, int64_t column
 // Whether rows of panels are whole cache lines, which can pass by the caches.
 #if defined(MSPLORA_ISA_amx)
 template <typename T>
-inline constexpr bool kHasLines = kPanel * sizeof(T) == 64;
+inline constexpr bool kHasLines = true;
 
+MSPLORA_INLINE void store_line(float* to, const VecF (&v)[kVectors], bool is_streamed) {
+  for (int i = 0; i < kVectors; ++i) {
+    if (is_streamed) {
+      _mm512_stream_ps(to + i * kLanes, (__m512)v[i]);
+    } else {
+      store(to + i * kLanes, v[i]);
+    }
+  }
+}
 MSPLORA_INLINE void store_line(Bfloat16* to, const VecF (&v)[kVectors], bool is_streamed) {
   const __m512i line = (__m512i)_mm512_cvtne2ps_pbh((__m512)v[1], (__m512)v[0]);
   if (is_streamed) {

@@ -74,6 +74,10 @@ void pack_gemm(const PackGemm<T>& op) {
   }
 }
 
+#if defined(MSPLORA_ISA_amx)
+template void pack_gemm(const PackGemm<Bfloat16>&);  // of float: amx/pack_split.cc
+#else
 MSPLORA_DEFINED(pack_gemm, PackGemm)
+#endif
 
 }  // namespace msplora::kernels::MSPLORA_ISA
