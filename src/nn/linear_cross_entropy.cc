@@ -29,8 +29,8 @@ using torch::autograd::Variable;
 using torch::autograd::variable_list;
 using Product = c10::intrusive_ptr<detail::PackedLinear>;
 
-/// Fewer rows do not pay for reading the head's matrix.
-constexpr int64_t kFewestRows = 128;
+/// Fewer rows do not pay for reading the head's matrix; matrix units are done with them sooner.
+constexpr int64_t kFewestRows = 128, kFewestRowsOfTiles = 512;
 
 bool is_composed_loss(const at::Tensor& x) {
   return detail::is_composed(x, {kernels::Kernel::cross_entropy_rows});
@@ -284,7 +284,7 @@ at::Tensor adapted_loss(const at::Tensor& hidden, const Linear& head, const Coun
 
 int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes) {
   const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
-  int64_t chunk = kFewestRows;
+  int64_t chunk = kernels::active_isa() == kernels::Isa::kAmx ? kFewestRowsOfTiles : kFewestRows;
   while (chunk < wanted) chunk *= 2;
   return chunk;
 }

@@ -1,7 +1,8 @@
 #pragma once
 
-// Operands of packed products in the order of tiles. A float is the sum of two or three numbers in bfloat16, its parts,
-// each the rounded rest of those before; a product of two floats is that of their larger parts, small ones first.
+// Operands of packed products in the order of tiles. A float is the sum of two or three numbers in bfloat16,
+// its parts, each the rounded rest of those before; a product of two floats is that of their larger parts,
+// small ones first.
 #include "kernels/amx/tiles.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/gemm_updates.h"
@@ -14,7 +15,8 @@ using Number = Bfloat16;
 /// Numbers of a panel in a step, of one part.
 constexpr int64_t kStepOfPanel = kInner * kPanel;
 
-/// Which parts of the left and of the right operand meet. With two parts the error is 2^-16, with three that of float.
+/// Which parts of the left and of the right operand meet. With two parts the error is 2^-16, with three that
+/// of float.
 template <int kParts>
 struct Products;
 template <>
@@ -53,7 +55,8 @@ template <int kParts>
 MSPLORA_INLINE void pack_step(const float* from, int64_t count, Number* to) {
   const int64_t above = count - kLanes;
   VecF low = load_some(from, count >= kLanes ? kLanes : static_cast<int>(count));
-  VecF high = above > 0 ? load_some(from + kLanes, above >= kLanes ? kLanes : static_cast<int>(above)) : splat(0.0f);
+  VecF high =
+      above > 0 ? load_some(from + kLanes, above >= kLanes ? kLanes : static_cast<int>(above)) : splat(0.0f);
   for (int part = 0; part < kParts; ++part, to += kTileInner) {
     const __m512i numbers = rounded(low, high);
     _mm512_store_si512(to, numbers);
@@ -62,8 +65,8 @@ MSPLORA_INLINE void pack_step(const float* from, int64_t count, Number* to) {
   }
 }
 
-/// Rows of x, `inner` numbers of each from `first` on, as tiles: all steps of 16 rows, then of the next; the parts of
-/// a step lie together. Rows and numbers that are not there are zero.
+/// Rows of x, `inner` numbers of each from `first` on, as tiles: all steps of 16 rows, then of the next; the
+/// parts of a step lie together. Rows and numbers that are not there are zero.
 template <int kParts, typename T>
 void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t inner, Number* to) {
   const int64_t steps = ceil_div(inner, kInner);
@@ -79,7 +82,8 @@ void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t 
   }
 }
 
-// Updates are split too, into two parts at least: rank r takes as many places of the inner dimension as parts meet.
+// Updates are split too, into two parts at least: rank r takes as many places of the inner dimension as parts
+// meet.
 template <int kParts>
 struct UpdateForm {
   static constexpr int kSplit = kParts > 2 ? kParts : 2;

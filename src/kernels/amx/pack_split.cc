@@ -1,5 +1,5 @@
-// Matrices of floats in panels of their parts in bfloat16 (operands.h): of every step of the inner dimension first the
-// largest part, then the others.
+// Matrices of floats in panels of their parts in bfloat16 (operands.h): of every step of the inner dimension
+// first the largest part, then the others.
 #include "kernels/amx/operands.h"
 
 namespace msplora::kernels::avx512bf16 {
@@ -10,7 +10,8 @@ void pack_gemm(const PackGemm<T>& op);
 namespace msplora::kernels::amx {
 namespace {
 
-// Where part 0 of element (k, column) lies among panels of `rows` rows; the next part is kStepOfPanel further.
+// Where part 0 of element (k, column) lies among panels of `rows` rows; the next part is kStepOfPanel
+// further.
 template <int kParts>
 MSPLORA_INLINE int64_t place(int64_t k, int64_t column, int64_t rows) {
   const int64_t step = column / kPanel * (rows / kInner) + k / kInner;
@@ -32,7 +33,8 @@ void pack_panel(const PackGemm<float>& op, int64_t panel, Number* to) {
           split(op.w[k * op.row_stride + column * op.column_stride], parts);
         }
       }
-      for (int part = 0; part < kParts; ++part) to[place<kParts>(k, column, rows) + part * kStepOfPanel] = parts[part];
+      for (int part = 0; part < kParts; ++part)
+        to[place<kParts>(k, column, rows) + part * kStepOfPanel] = parts[part];
     }
   }
 }
@@ -43,7 +45,8 @@ void pack(const PackGemm<float>& op) {
   if (op.elements) *op.elements = panels * kPanel * whole_steps<Number>(op.inner) * kParts / 2;
   if (op.packed == nullptr) return;
 #pragma omp parallel for schedule(static)
-  for (int64_t panel = 0; panel < panels; ++panel) pack_panel<kParts>(op, panel, reinterpret_cast<Number*>(op.packed));
+  for (int64_t panel = 0; panel < panels; ++panel)
+    pack_panel<kParts>(op, panel, reinterpret_cast<Number*>(op.packed));
 }
 
 }  // namespace
