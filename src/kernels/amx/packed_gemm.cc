@@ -20,7 +20,7 @@ constexpr int64_t kTilesOfRows = kTileRows / kRows;
 constexpr int64_t kBlockBytes = 768 << 10;      // of x in the second-level cache
 constexpr int64_t kLongestInner = 3072;         // in one range
 constexpr int64_t kLongRange = 1024;            // of several, whose sums are kept
-constexpr int64_t kFewestRows = 240;            // of a block of several: W is read once for each
+constexpr int64_t kRowsOfRanges = 288;          // of a block of several: W is read once for each
 constexpr int64_t kSumBytes = 1 << 20;          // kept by a task, at most
 constexpr int64_t kRunsOfABlock = 8;            // which threads share when others are done
 constexpr int64_t kStreamedBytes = 1 << 20;     // of y, from which on it would leave the caches unread
@@ -44,19 +44,24 @@ template <int kParts, typename T>
 Cut cut_of(const PackedGemm<T>& op) {
   Cut cut;
   cut.has_one_range = op.inner <= kLongestInner;
-  cut.range = cut.has_one_range ? whole_steps<T>(op.inner) : kLongRange;
+  cut.range = cut.has_one_range ? whole_steps<Number>(op.inner) : kLongRange;
   cut.panels = ceil_div(op.width, kPanel);
   int64_t largest =
       kBlockBytes / (cut.range * kParts * static_cast<int64_t>(sizeof(Number))) / kTileRows * kTileRows;
-  if (!cut.has_one_range) largest = kFewestRows;
+  if (!cut.has_one_range) largest = kRowsOfRanges;
   if (largest < kTileRows) largest = kTileRows;
   cut.blocks = ceil_div(op.rows, largest);
   if (cut.blocks > kMostBlocks) cut.blocks = kMostBlocks;
   cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
   cut.blocks = ceil_div(op.rows, cut.block_rows);
   cut.run = ceil_div(cut.panels, kRunsOfABlock);
-  const int64_t kept = kSumBytes / (cut.block_rows * kPanel * static_cast<int64_t>(sizeof(float)));
-  if (!cut.has_one_range && cut.run > kept) cut.run = kept > 1 ? kept : 1;
+  if (!cut.has_one_range) {
+    // Every run brings all ranges of x into order again: few long ones, unless threads would have nothing to
+    // do.
+    const int64_t kept = kSumBytes / (cut.block_rows * kPanel * static_cast<int64_t>(sizeof(float)));
+    if (cut.blocks >= omp_get_max_threads()) cut.run = cut.panels;
+    if (cut.run > kept) cut.run = kept > 1 ? kept : 1;
+  }
   cut.runs = ceil_div(cut.panels, cut.run);
   return cut;
 }
