@@ -30,6 +30,12 @@ expect 0 -- "$MSPLORA" train plain.yaml --set output.dir=resumed --set train.max
 cmp third/adapter/adapter_model.safetensors resumed/adapter/adapter_model.safetensors
 cmp third/adapter-native/adapter.safetensors resumed/adapter-native/adapter.safetensors
 
+# A run stands for its adapter.
+expect 0 "the adapter in first/adapter-native" -- "$MSPLORA" train plain.yaml --set adapter.init_from=first --set output.dir=of-run \
+  --set train.max_steps=8
+cmp third/adapter/adapter_model.safetensors of-run/adapter/adapter_model.safetensors
+expect 2 "which is read, lies in first" -- "$MSPLORA" train plain.yaml --set adapter.init_from=first --set output.dir=first --overwrite
+
 # The native form, on the command line, with another dropout.
 expect 0 "lora, rank 3" -- "$MSPLORA" train recipe.yaml --set adapter.init_from=first/adapter-native \
   --set adapter.method=lora --set adapter.rank=3 --set adapter.alpha=16 --set adapter.target_modules=[key] \

@@ -72,11 +72,11 @@ struct AdapterConfig {
   template <class Visitor>
   void visit(Visitor&& visitor) {
     visitor("method", method, "Method of adaptation (see docs/methods.md); `none` trains the head only");
-    visitor(
-        "init_from", init_from,
-        "Directory of an adapter (native or PEFT form), or a GGUF file, to go on from: the run takes over "
-        "its settings and starts with its values; `dropout`, `dropouts` and `lora_plus_ratio` may be set "
-        "anew");
+    visitor("init_from", init_from,
+            "A run of `train`, a directory of an adapter (native or PEFT form) or a GGUF file to go on from: "
+            "the run takes over "
+            "its settings and starts with its values; `dropout`, `dropouts` and `lora_plus_ratio` may be set "
+            "anew");
     visitor("rank", rank, "Rank r; of the first (global) level for msplora, the mean one for prilora",
             at_least(1));
     visitor("alpha", alpha, "Scaling numerator: scaling = alpha / r, at every level", above(0));

@@ -10,6 +10,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
+#include "msplora/runs/adapter_place.h"
 #include "msplora/train/recipe.h"
 
 namespace msplora {
@@ -72,6 +73,10 @@ void read_recipe(const std::filesystem::path& file, const RecipeChanges& changes
   const auto fill = [&](Options& to, ErrorList& problems) {
     read_yaml(to, text, file.string(), problems);
     for (const std::string& assignment : changes.overrides) apply_override(to, assignment, problems);
+    if constexpr (std::is_base_of_v<Recipe, Options>) {
+      if (std::string& start = to.adapter.init_from; !start.empty())
+        start = find_adapter(start).adapter.string();
+    }
     if (changes.labels.empty()) return;
     if constexpr (requires { to.data.labels; }) {
       to.data.labels = changes.labels;
