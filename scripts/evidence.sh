@@ -30,7 +30,7 @@ program=${MSPLORA:-build/release/bin/msplora}
 
 bases=(minilm mini)
 tasks=(sst2 cola sections needs likeness)
-kinds=("" methods forms effects parameters ranks)
+kinds=("" methods forms effects parameters long ranks)
 smollm2=SmolLM2-135M-Instruct.Q4_1.gguf
 aggregators=(fedit ffa flora flexlora fedex lora_fair)
 
