@@ -11,7 +11,8 @@
 #           to the letter
 #   rows    none: LoRA and MSPLoRA at equal rank and at equal parameters, ASLoRA, full, the head alone
 #           methods: every method; forms: MSPLoRA in other shapes of equal size; effects: methods with and without what
-#           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has; ranks: LoRA with
+#           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has; long: LoRA
+#           and MSPLoRA over six epochs; ranks: LoRA with
 #           ranks from the spectrum of a short run
 #
 # OUTPUT/BASE-TASK (OUTPUT: build/evidence) is a directory of `msplora compare recipes/evidence.yaml` (of facts:
@@ -142,6 +143,10 @@ add_rows() {
       rows=lora,lora-spectrum
       ;;
     parameters) rows=lora,msplora,aslora,lorta,ttlora,glora,vera ;;
+    long)
+      rows=lora,lora-r5,msplora
+      settings+=(--set train.epochs=6)
+      ;;
   esac
   rows=${METHODS:-$rows}
   if [ -n "$rows" ]; then settings+=(--methods "$rows"); fi
@@ -195,10 +200,8 @@ run_study() {
     return
   fi
   add_rows "$kind"
-  if [ "$kind" = parameters ]; then
-    settings+=(--mode equal-parameters)
-    directory=$output/$study  # ranks differ
-  fi
+  if [ "$kind" = parameters ]; then settings+=(--mode equal-parameters); fi
+  case $kind in parameters | long) directory=$output/$study ;; esac  # other runs under the same names
   "$program" compare "$recipe" "${settings[@]}" --output "$directory" --threads "${THREADS:-1}" --resume
   cp "$directory/compare.json" "$output/$study.json"
 }
