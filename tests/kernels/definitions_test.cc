@@ -238,6 +238,48 @@ TEST(ReferenceKernels, RotaryPairsAreTheNamedOnes) {
   }
 }
 
+// Of bfloat16 rows too: what is trained is float32, and so are its products and gradients.
+TEST_P(KernelsOfEveryIsa, LowRankFactorsKeepMoreThanSixteenBits) {
+  constexpr int64_t kRows = 70, kIn = 200, kRank = 11;
+  const std::vector<Bfloat16> x = to_bf16(normals(kRows * kIn, "x")),
+                              dy = to_bf16(normals(kRows * kIn, "dy"));
+  const std::vector<float> down = normals(kRank * kIn, "down"), up = normals(kRank * kIn, "up");
+  std::vector<float> z(kRows * kRank), d_down(kRank * kIn), d_up(kRank * kIn);
+  const LowRankSlice slice{0, kRank, {}};
+  LowRank<Bfloat16> op;
+  op.rows = kRows, op.in = kIn, op.rank = kRank;
+  op.slices = &slice, op.num_slices = 1;
+  op.x = x.data(), op.down = down.data(), op.z = z.data();
+  low_rank<Bfloat16>(op);
+  LowRankOutput<Bfloat16> output;
+  output.end = kRank, output.width = output.stride = kIn;
+  output.up_t = up.data(), output.dy = dy.data(), output.d_up_t = d_up.data();
+  op.outputs = &output, op.num_outputs = 1;
+  LowRankBackward<Bfloat16> backward;
+  backward.forward = op, backward.d_down = d_down.data();
+  low_rank_backward<Bfloat16>(backward);
+  const std::vector<float> rows = to_float(x), gradients = to_float(dy);
+  const auto product = [](const std::vector<float>& a, int64_t a_row, int64_t a_step,
+                          const std::vector<float>& b, int64_t b_row, int64_t b_step, int64_t m, int64_t n,
+                          int64_t k) {
+    std::vector<float> c;
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = 0;
+        for (int64_t p = 0; p < k; ++p)
+          sum += double{a[static_cast<size_t>(i * a_row + p * a_step)]} *
+                 b[static_cast<size_t>(j * b_row + p * b_step)];
+        c.push_back(static_cast<float>(sum));
+      }
+    }
+    return c;
+  };
+  EXPECT_LT(relative_error(z, product(rows, kIn, 1, down, kIn, 1, kRows, kRank, kIn)), 1e-5);
+  EXPECT_LT(relative_error(d_up, product(z, 1, kRank, gradients, 1, kIn, kRank, kIn, kRows)), 1e-5);
+  const std::vector<float> dz = product(gradients, kIn, 1, up, kIn, 1, kRows, kRank, kIn);
+  EXPECT_LT(relative_error(d_down, product(dz, 1, kRank, rows, 1, kIn, kRank, kIn, kRows)), 1e-5);
+}
+
 // Else nothing tries them on most machines.
 TEST(Isa, KernelsOnTilesAreTriedWhereTheirVectorInstructionsAre) {
   const std::vector<Isa> available = available_isas();

@@ -35,17 +35,19 @@ constexpr Table<T> with_products() {
   return table;
 }
 
-constexpr Table<Bfloat16> with_attention() {
+constexpr Table<Bfloat16> with_all() {
   Table<Bfloat16> table = with_products<Bfloat16>();
   table.attention = &attention<Bfloat16>;
   table.attention_backward = &attention_backward<Bfloat16>;
+  table.low_rank = &low_rank<Bfloat16>;
+  table.low_rank_backward = &low_rank_backward<Bfloat16>;
   return table;
 }
 
 }  // namespace
 
 extern constexpr Table<float> kFloatTable = with_products<float>();
-extern constexpr Table<Bfloat16> kBf16Table = with_attention();
+extern constexpr Table<Bfloat16> kBf16Table = with_all();
 
 }  // namespace amx
 }  // namespace msplora::kernels

@@ -1,73 +1,8 @@
-// Blocks of rows of x pass through all slices while they lie in cache, multiplied with the factors in float.
-// Masks are drawn again in backward.
-
-#include "kernels/cpu/cpu_kernels.h"
-#include "kernels/cpu/mask.h"
+// Low-rank products with vectors: factors in float, x converted on the way.
+#include "kernels/cpu/low_rank_blocks.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
-
-/// Rows handled at a time: sums of outer products are loaded and stored once for each block.
-constexpr int64_t kRowBlock = 64;
-constexpr int kRowMaskSlot = 16, kMaskSlot = 18, kDzSlot = 19, kDownSlot = 20, kUpSlot = 21;
-
-/// Rows of x, y or their gradients: `width` values, `stride` from one row to the next.
-template <typename T>
-struct RowView {
-  T* data;
-  int64_t width, stride;
-
-  T* row(int64_t t) const { return data + t * stride; }
-  RowView from(int64_t t) const { return {row(t), width, stride}; }
-};
-
-int64_t round_up(int64_t n) {
-  return (n + 15) / 16 * 16;
-}
-
-// Copies of factors with rows padded to whole vectors: [rank, width] -> [rank, round_up(width)].
-void pad_rows(const float* from, int64_t rows, int64_t width, float* to) {
-  const int64_t padded = round_up(width);
-  for (int64_t r = 0; r < rows; ++r) {
-    std::memcpy(to + r * padded, from + r * width, sizeof(float) * static_cast<size_t>(width));
-    for (int64_t i = width; i < padded; ++i) to[r * padded + i] = 0.0f;
-  }
-}
-
-// Elements i .. of a row of x, read where it lies: converted on the way into a product, dropped elements and
-// what lies beyond the end as zero. The scale of a mask is applied to the few numbers of the rank instead.
-template <bool Masked, bool Tail, typename T>
-MSPLORA_INLINE VecF read(const T* row, const MaskBits& mask, int64_t i, int64_t width) {
-  if constexpr (Masked && !Tail) return load_kept(row, mask, i);
-  const VecF value = Tail ? load_part(row + i, static_cast<int>(width - i)) : load(row + i);
-  return Masked ? keep(value, mask, i) : value;
-}
-template <bool Tail, typename T>
-MSPLORA_INLINE void add_to(T* row, int64_t i, int64_t width, VecF value) {
-  if (Tail) {
-    const int count = static_cast<int>(width - i);
-    store_part(row + i, load_part(row + i, count) + value, count);
-  } else {
-    store(row + i, load(row + i) + value);
-  }
-}
-
-// Runs body(column, number of vectors, is the end of the row) over all columns, at most Most vectors at a
-// time.
-template <int Most, typename Body>
-MSPLORA_INLINE void for_columns(int64_t width, const Body& body) {
-  int64_t j = 0;
-  for (; j + Most * kLanes <= width; j += Most * kLanes) body.template operator()<Most, false>(j);
-  for (; j + kLanes <= width; j += kLanes) body.template operator()<1, false>(j);
-  if (j < width) body.template operator()<1, true>(j);
-}
-
-// Runs body(first index, number of indices) over [begin, end), at most Most at a time.
-template <int Most, typename Body>
-MSPLORA_INLINE void for_groups(int64_t begin, int64_t end, const Body& body) {
-  for (; begin + Most <= end; begin += Most) body.template operator()<Most>(begin);
-  if constexpr (Most > 1) for_groups<Most / 2>(begin, end, body);
-}
 
 // c[i, j] = mask(x_i) . b_j for Rows rows of x and Columns rows of b.
 template <int Rows, int Columns, bool Masked, typename T>
@@ -93,294 +28,53 @@ MSPLORA_INLINE void dot_tile(RowView<const T> x, const MaskBits* masks, const fl
     for (int j = 0; j < Columns; ++j) c[i * ldc + j] = sum_lanes(acc[i][j]);
 }
 
-// c[rows, columns] = mask(x) bᵀ.
-template <bool Masked, typename T>
-void dots(RowView<const T> x, int64_t rows, const MaskBits* masks, const float* b, int64_t wide,
-          int64_t columns, float* c, int64_t ldc) {
-  for_groups<8>(0, columns, [&]<int Columns>(int64_t j) {
-    for_groups<Columns == 8 ? 2 : 4>(0, rows, [&]<int Count>(int64_t i) {
-      dot_tile<Count, Columns, Masked, T>(x.from(i), masks + i, b + j * wide, wide, c + i * ldc + j, ldc);
-    });
-  });
-}
+struct VectorProducts {
+  struct Session {};
+  static int64_t prepared_size(int64_t /*rank*/, int64_t /*wide*/) { return 0; }
+  static void prepare(const float* /*padded*/, int64_t /*rank*/, int64_t /*wide*/, float* /*to*/) {}
 
-// sums[r, :] += Σ_t factors[t, r] mask(x_t) for `count` rows of sums.
-template <bool Masked, typename T>
-void add_outer(RowView<const T> x, int64_t rows, const MaskBits* masks, const float* factors, int64_t ldf,
-               int64_t count, float* sums, int64_t wide) {
-  for_groups<8>(0, count, [&]<int Ranks>(int64_t r) {
-    for_columns<Ranks == 8 ? 2 : 4>(x.width, [&]<int Vectors, bool Tail>(int64_t column) {
-      VecF acc[Ranks][Vectors];
-      for (int k = 0; k < Ranks; ++k)
-        for (int j = 0; j < Vectors; ++j) acc[k][j] = load(sums + (r + k) * wide + column + j * kLanes);
-      for (int64_t t = 0; t < rows; ++t) {
-        for (int j = 0; j < Vectors; ++j) {
-          const int64_t at = column + j * kLanes;
-          const VecF value = read<Masked, Tail>(x.row(t), masks[t], at, x.width);
-          for (int k = 0; k < Ranks; ++k) acc[k][j] += factors[t * ldf + r + k] * value;
+  template <bool Masked, typename T>
+  static void dots(RowView<const T> x, int64_t rows, const MaskBits* masks, const FactorRows& factors,
+                   int64_t begin, int64_t end, float* c, int64_t ldc) {
+    for_groups<8>(begin, end, [&]<int Columns>(int64_t j) {
+      for_groups<Columns == 8 ? 2 : 4>(0, rows, [&]<int Count>(int64_t i) {
+        dot_tile<Count, Columns, Masked, T>(x.from(i), masks + i, factors.padded + j * factors.wide,
+                                            factors.wide, c + i * ldc + j, ldc);
+      });
+    });
+  }
+
+  template <bool Masked, typename T>
+  static void add_outer(RowView<const T> x, int64_t rows, const MaskBits* masks, const float* factors,
+                        int64_t ldf, int64_t count, float* sums, int64_t wide) {
+    for_groups<8>(0, count, [&]<int Ranks>(int64_t r) {
+      for_columns<Ranks == 8 ? 2 : 4>(x.width, [&]<int Vectors, bool Tail>(int64_t column) {
+        VecF acc[Ranks][Vectors];
+        for (int k = 0; k < Ranks; ++k)
+          for (int j = 0; j < Vectors; ++j) acc[k][j] = load(sums + (r + k) * wide + column + j * kLanes);
+        for (int64_t t = 0; t < rows; ++t) {
+          for (int j = 0; j < Vectors; ++j) {
+            const int64_t at = column + j * kLanes;
+            const VecF value = read<Masked, Tail>(x.row(t), masks[t], at, x.width);
+            for (int k = 0; k < Ranks; ++k) acc[k][j] += factors[t * ldf + r + k] * value;
+          }
         }
-      }
-      for (int k = 0; k < Ranks; ++k)
-        for (int j = 0; j < Vectors; ++j) store(sums + (r + k) * wide + column + j * kLanes, acc[k][j]);
+        for (int k = 0; k < Ranks; ++k)
+          for (int j = 0; j < Vectors; ++j) store(sums + (r + k) * wide + column + j * kLanes, acc[k][j]);
+      });
     });
-  });
-}
-
-template <typename T>
-struct Block {
-  const LowRank<T>& op;
-  int64_t wide_in;
-  const float *down, *up_t;  // padded; those of the outputs one after the other
-  MaskBits* masks;           // [num_slices, kRowBlock]
+  }
 };
-
-// acc = z_s b_s for the ranks [begin, end).
-template <int Rows, int Vectors>
-MSPLORA_INLINE void product_tile(const LowRankSlice& slice, const float* z, int64_t ldz, const float* b,
-                                 int64_t wide, VecF (&acc)[Rows][Vectors]) {
-  for (int i = 0; i < Rows; ++i)
-    for (int j = 0; j < Vectors; ++j) acc[i][j] = splat(0.0f);
-  for (int64_t r = slice.begin; r < slice.end; ++r) {
-    VecF row[Vectors];
-    for (int j = 0; j < Vectors; ++j) row[j] = load(b + r * wide + j * kLanes);
-    for (int i = 0; i < Rows; ++i) {
-      const VecF factor = splat(z[i * ldz + r]);
-      for (int j = 0; j < Vectors; ++j) acc[i][j] += factor * row[j];
-    }
-  }
-}
-
-// y_t += Σ_r z[t, r] b_r over `count` ranks.
-template <typename T>
-void add_products(int64_t count, const float* z, int64_t ldz, int64_t rows, const float* b, int64_t wide,
-                  RowView<T> y) {
-  const LowRankSlice whole = {0, count, {}};
-  for_columns<4>(y.width, [&]<int Vectors, bool Tail>(int64_t column) {
-    for_groups<4>(0, rows, [&]<int Count>(int64_t t) {
-      VecF acc[Count][Vectors];
-      product_tile(whole, z + t * ldz, ldz, b + column, wide, acc);
-      for (int i = 0; i < Count; ++i)
-        for (int j = 0; j < Vectors; ++j) add_to<Tail>(y.row(t + i), column + j * kLanes, y.width, acc[i][j]);
-    });
-  });
-}
-
-// y_t += Σ over slices of mask_t(Σ_r z[t, r] b_r), all slices added before the one rounding of y.
-template <typename T>
-void add_masked_products(const Block<T>& block, const float* z, int64_t rows, T* y) {
-  const LowRank<T>& op = block.op;
-  for_columns<2>(op.in, [&]<int Vectors, bool Tail>(int64_t column) {
-    for_groups<4>(0, rows, [&]<int Rows>(int64_t t) {
-      VecF total[Rows][Vectors], acc[Rows][Vectors];
-      for (int i = 0; i < Rows; ++i)
-        for (int j = 0; j < Vectors; ++j) total[i][j] = splat(0.0f);
-      for (int64_t s = 0; s < op.num_slices; ++s) {
-        product_tile(op.slices[s], z + t * op.rank, op.rank, block.down + column, block.wide_in, acc);
-        const MaskBits* masks = block.masks + s * kRowBlock + t;
-        const bool masked = op.slices[s].mask.active();
-        for (int i = 0; i < Rows; ++i)
-          for (int j = 0; j < Vectors; ++j)
-            total[i][j] += masked ? keep(acc[i][j], masks[i], column + j * kLanes) : acc[i][j];
-      }
-      for (int i = 0; i < Rows; ++i)
-        for (int j = 0; j < Vectors; ++j)
-          add_to<Tail>(y + (t + i) * op.in, column + j * kLanes, op.in, total[i][j]);
-    });
-  });
-}
-
-// Draws the masks of rows [first, first + rows) of every slice.
-template <typename T>
-void draw(const Block<T>& b, int64_t first, int64_t rows) {
-  const int64_t in = b.op.in, room = kRowBlock * mask_words(in);
-  auto* words = reinterpret_cast<uint64_t*>(thread_scratch(kMaskSlot, 2 * room * b.op.num_slices));
-  for (int64_t s = 0; s < b.op.num_slices; ++s) {
-    const DropoutMask& mask = b.op.slices[s].mask;
-    MaskBits* masks = b.masks + s * kRowBlock;
-    uint64_t* place = words + s * room;
-    if (!mask.active()) {
-      for (int64_t t = 0; t < rows; ++t) masks[t] = MaskBits();
-    } else if (in % 8 == 0) {
-      const MaskBits all = draw_row(mask, first * in, rows * in, place);
-      for (int64_t t = 0; t < rows; ++t) masks[t] = all.from(t * in);
-    } else {  // rows do not begin with a byte
-      for (int64_t t = 0; t < rows; ++t)
-        masks[t] = draw_row(mask, (first + t) * in, in, place + t * mask_words(in));
-    }
-  }
-}
-
-const MaskBits kNoMasks[kRowBlock] = {};
-
-// The ranks of masked slices times the scale of the mask.
-template <typename T>
-void scale_ranks(const LowRank<T>& op, int64_t rows, float* z) {
-  for (int64_t s = 0; s < op.num_slices; ++s) {
-    const LowRankSlice& slice = op.slices[s];
-    if (!slice.mask.active()) continue;
-    const auto scale = static_cast<float>(slice.mask.scale());
-    for (int64_t t = 0; t < rows; ++t)
-      for (int64_t r = slice.begin; r < slice.end; ++r) z[t * op.rank + r] *= scale;
-  }
-}
-
-// Runs body(output, its factors, their padded width) over the outputs.
-template <typename T, typename Body>
-void for_outputs(const LowRank<T>& op, float* factors, const Body& body) {
-  for (int64_t k = 0; k < op.num_outputs; ++k) {
-    const LowRankOutput<T>& output = op.outputs[k];
-    const int64_t wide = round_up(output.width);
-    body(output, factors, wide);
-    factors += (output.end - output.begin) * wide;
-  }
-}
-
-template <typename T>
-void forward_block(const Block<T>& b, int64_t first, int64_t rows) {
-  const int64_t rank = b.op.rank;
-  float* z = b.op.z + first * rank;
-  draw(b, first, rows);
-  const RowView<const T> x = {b.op.x + first * b.op.in, b.op.in, b.op.in};
-  for (int64_t s = 0; s < b.op.num_slices; ++s) {
-    const LowRankSlice& slice = b.op.slices[s];
-    const auto run = slice.mask.active() ? dots<true, T> : dots<false, T>;
-    run(x, rows, b.masks + s * kRowBlock, b.down + slice.begin * b.wide_in, b.wide_in,
-        slice.end - slice.begin, z + slice.begin, rank);
-  }
-  scale_ranks(b.op, rows, z);
-  for_outputs(b.op, const_cast<float*>(b.up_t),
-              [&](const LowRankOutput<T>& o, const float* up_t, int64_t wide) {
-                const RowView<T> y = {o.y + first * o.stride, o.width, o.stride};
-                add_products(o.end - o.begin, z + o.begin, rank, rows, up_t, wide, y);
-              });
-}
-
-// A part's sums of the gradients, laid out as the padded factors are, and room for a block's dz.
-struct Sums {
-  float *down, *up_t, *dz;
-};
-
-template <typename T>
-void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums& sums, int64_t first,
-                    int64_t rows) {
-  const int64_t rank = b.op.rank, in = b.op.in;
-  draw(b, first, rows);
-  for_outputs(b.op, sums.up_t, [&](const LowRankOutput<T>& o, float* d_up_t, int64_t wide) {
-    const RowView<const T> dy = {o.dy + first * o.stride, o.width, o.stride};
-    const float* up_t = b.up_t + (d_up_t - sums.up_t);
-    const int64_t count = o.end - o.begin;
-    dots<false, T>(dy, rows, kNoMasks, up_t, wide, count, sums.dz + o.begin, rank);
-    add_outer<false, T>(dy, rows, kNoMasks, b.op.z + first * rank + o.begin, rank, count, d_up_t, wide);
-  });
-  scale_ranks(b.op, rows, sums.dz);
-  bool masked = false;
-  const RowView<const T> x = {b.op.x + first * in, in, in};
-  for (int64_t s = 0; s < b.op.num_slices; ++s) {
-    const LowRankSlice& slice = b.op.slices[s];
-    masked |= slice.mask.active();
-    const auto run = slice.mask.active() ? add_outer<true, T> : add_outer<false, T>;
-    run(x, rows, b.masks + s * kRowBlock, sums.dz + slice.begin, rank, slice.end - slice.begin,
-        sums.down + slice.begin * b.wide_in, b.wide_in);
-  }
-  if (op.dx == nullptr) return;
-  if (masked) return add_masked_products(b, sums.dz, rows, op.dx + first * in);
-  add_products(rank, sums.dz, rank, rows, b.down, b.wide_in, RowView<T>{op.dx + first * in, in, in});
-}
-
-// The rows are cut into parts, each of which a thread takes when it is free and sums the gradients of on its
-// own: the cut, and so the order of all sums, depends on the number of rows alone.
-struct Cut {
-  int64_t parts, rows;  // of each part, whole blocks
-};
-Cut cut_of(int64_t rows) {
-  constexpr int64_t kLeast = 512, kMostParts = 64;
-  const int64_t even = (rows + kMostParts - 1) / kMostParts;
-  Cut cut;
-  cut.rows = even > kLeast ? (even + kRowBlock - 1) / kRowBlock * kRowBlock : kLeast;
-  cut.parts = (rows + cut.rows - 1) / cut.rows;
-  return cut;
-}
-
-int64_t rows_from(int64_t first, int64_t end) {
-  return end - first < kRowBlock ? end - first : kRowBlock;
-}
-
-template <typename T>
-Block<T> make_block(const LowRank<T>& op, const float* down, const float* up_t) {
-  return {op, round_up(op.in), down, up_t,
-          reinterpret_cast<MaskBits*>(
-              thread_scratch(kRowMaskSlot, op.num_slices * kRowBlock * sizeof(MaskBits) / sizeof(float)))};
-}
-
-template <typename T>
-int64_t padded_size(const LowRank<T>& op) {
-  int64_t size = 0;
-  for_outputs(op, static_cast<float*>(nullptr), [&](const LowRankOutput<T>& o, const float*, int64_t wide) {
-    size += (o.end - o.begin) * wide;
-  });
-  return size;
-}
-
-template <typename T>
-void pad_factors(const LowRank<T>& op, float* down, float* up_t) {
-  pad_rows(op.down, op.rank, op.in, down);
-  for_outputs(op, up_t, [&](const LowRankOutput<T>& o, float* to, int64_t) {
-    pad_rows(o.up_t, o.end - o.begin, o.width, to);
-  });
-}
-
-// parts[0] += parts[1] + ..., in order, `size` from one part to the next; then without padding to `to`.
-void reduce(float* parts, int64_t count, int64_t size, int64_t rows, int64_t width, float* to) {
-  const int64_t padded = round_up(width);
-#pragma omp parallel for schedule(static) if (count > 1 && rows * padded > kParallelElements)
-  for (int64_t r = 0; r < rows; ++r) {
-    float* row = parts + r * padded;
-    for (int64_t part = 1; part < count; ++part)
-      for (int64_t i = 0; i < padded; i += kLanes)
-        store(row + i, load(row + i) + load(row + part * size + i));
-    std::memcpy(to + r * width, row, sizeof(float) * static_cast<size_t>(width));
-  }
-}
 
 }  // namespace
 
 template <typename T>
 void low_rank(const LowRank<T>& op) {
-  float* down = thread_scratch(kDownSlot, op.rank * round_up(op.in));
-  float* up_t = thread_scratch(kUpSlot, padded_size(op));
-  pad_factors(op, down, up_t);
-  const int64_t blocks = (op.rows + kRowBlock - 1) / kRowBlock;
-  // The last rows first: the product before wrote them last, and so they are the ones still in a cache.
-#pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.in > kParallelElements)
-  for (int64_t block = blocks - 1; block >= 0; --block) {
-    const int64_t t = block * kRowBlock;
-    forward_block(make_block(op, down, up_t), t, rows_from(t, op.rows));
-  }
+  run_low_rank<VectorProducts>(op);
 }
-
 template <typename T>
 void low_rank_backward(const LowRankBackward<T>& op) {
-  const LowRank<T>& f = op.forward;
-  const Cut cut = cut_of(f.rows);
-  const int64_t down_size = f.rank * round_up(f.in), up_size = padded_size(f);
-  // Factors first, then the sums of each part.
-  float* down = thread_scratch(kDownSlot, down_size * (1 + cut.parts));
-  float* up_t = thread_scratch(kUpSlot, up_size * (1 + cut.parts));
-  pad_factors(f, down, up_t);
-#pragma omp parallel for schedule(dynamic, 1) if (f.rows * f.in > kParallelElements)
-  for (int64_t part = 0; part < cut.parts; ++part) {
-    const Sums sums{down + down_size * (1 + part), up_t + up_size * (1 + part),
-                    thread_scratch(kDzSlot, kRowBlock * f.rank)};
-    std::memset(sums.down, 0, sizeof(float) * static_cast<size_t>(down_size));
-    std::memset(sums.up_t, 0, sizeof(float) * static_cast<size_t>(up_size));
-    const Block<T> block = make_block(f, down, up_t);
-    const int64_t begin = part * cut.rows, end = begin + cut.rows < f.rows ? begin + cut.rows : f.rows;
-    for (int64_t t = begin; t < end; t += kRowBlock) backward_block(op, block, sums, t, rows_from(t, end));
-  }
-  reduce(down + down_size, cut.parts, down_size, f.rank, f.in, op.d_down);
-  for_outputs(f, up_t + up_size, [&](const LowRankOutput<T>& o, float* parts, int64_t) {
-    reduce(parts, cut.parts, up_size, o.end - o.begin, o.width, o.d_up_t);
-  });
+  run_low_rank_backward<VectorProducts>(op);
 }
 
 MSPLORA_DEFINED(low_rank, LowRank)
