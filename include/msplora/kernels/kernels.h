@@ -307,8 +307,9 @@ struct CrossEntropyRows {
   double* losses = nullptr;
 };
 
-/// How exactly packed products multiply floats. The others are for matrix units, which multiply bfloat16: a
-/// float is split into numbers of that type, and what instruction set has no such units multiplies exactly.
+/// How exactly packed products multiply floats. All but kExact are for matrix units, which multiply bfloat16:
+/// a float becomes a sum of numbers of that type (of an infinite one, NaN). Instruction sets without such
+/// units multiply exactly whatever is asked for.
 enum class Precision {
   kExact,   // in float32
   kHigh,    // three numbers each: as exact as float32

@@ -1,6 +1,6 @@
-// Low-rank products on tiles (AMX). Factors and z are split into two bfloat16 numbers, which stand side by side: of eight
-// ranks the larger parts, then the smaller ones; what both give is added in float. x is what it is, its dropped numbers
-// zero.
+// Low-rank products on tiles (AMX). Factors and z are split into two bfloat16 numbers, which stand side by
+// side: of eight ranks the larger parts, then the smaller ones; what both give is added in float. x is what
+// it is, its dropped numbers zero.
 #include "kernels/amx/operands.h"
 #include "kernels/cpu/low_rank_blocks.h"
 #include "kernels/cpu/transpose_words.h"
@@ -23,9 +23,12 @@ MSPLORA_INLINE __m512i load_numbers(RowView<const Number> x, int64_t row, const 
 
 // Two vectors of floats as 32 numbers each: the larger parts and the smaller ones.
 MSPLORA_INLINE void split_line(VecF first, VecF second, __m512i& large, __m512i& small) {
-  const auto floats = [](__m256i numbers) { return (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16); };
+  const auto floats = [](__m256i numbers) {
+    return (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
+  };
   large = rounded(first, second);
-  small = rounded(first - floats(_mm512_castsi512_si256(large)), second - floats(_mm512_extracti64x4_epi64(large, 1)));
+  small = rounded(first - floats(_mm512_castsi512_si256(large)),
+                  second - floats(_mm512_extracti64x4_epi64(large, 1)));
 }
 
 // The left operand of outer products: of eight ranks z as rows, parts as above, 32 rows of x a step.
@@ -55,7 +58,8 @@ void pack_columns(RowView<const Number> x, int64_t rows, const MaskBits* masks, 
   for (int64_t pair = 0; pair < kRowBlock / 2; ++pair) {
     const int64_t row = 2 * pair;
     const __m512i even = row < rows ? load_numbers<Masked>(x, row, masks, column) : _mm512_setzero_si512();
-    const __m512i odd = row + 1 < rows ? load_numbers<Masked>(x, row + 1, masks, column) : _mm512_setzero_si512();
+    const __m512i odd =
+        row + 1 < rows ? load_numbers<Masked>(x, row + 1, masks, column) : _mm512_setzero_si512();
     Number* const line = to + pair / kRows * 2 * kTileInner + pair % kRows * kInner;
     _mm512_store_si512(line, _mm512_permutex2var_epi16(even, first, odd));
     _mm512_store_si512(line + kTileInner, _mm512_permutex2var_epi16(even, second, odd));
@@ -140,10 +144,11 @@ struct TileProducts {
   }
 
   template <bool Masked, typename T>
-  static void dots(RowView<const T> x, int64_t rows, const MaskBits* masks, const FactorRows& factors, int64_t begin,
-                   int64_t end, float* c, int64_t ldc) {
+  static void dots(RowView<const T> x, int64_t rows, const MaskBits* masks, const FactorRows& factors,
+                   int64_t begin, int64_t end, float* c, int64_t ldc) {
     const int64_t count = steps(factors.wide), tiles = ceil_div(rows, kRows);
-    auto* const packed = reinterpret_cast<Number*>(thread_scratch(kPackedSlot, kRowTiles * count * kTileInner / 2));
+    auto* const packed =
+        reinterpret_cast<Number*>(thread_scratch(kPackedSlot, kRowTiles * count * kTileInner / 2));
     for (int64_t t = 0; t < tiles * kRows; ++t) {
       Number* to = packed + t / kRows * count * kTileInner + t % kRows * kInner;
       for (int64_t i = 0; i < count * kInner; i += kInner, to += kTileInner) {

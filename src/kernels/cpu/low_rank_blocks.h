@@ -10,7 +10,8 @@ namespace {
 
 /// Rows handled at a time: sums of outer products are loaded and stored once for each block.
 inline constexpr int64_t kRowBlock = 64;
-inline constexpr int kRowMaskSlot = 16, kPreparedSlot = 17, kMaskSlot = 18, kDzSlot = 19, kDownSlot = 20, kUpSlot = 21;
+inline constexpr int kRowMaskSlot = 16, kPreparedSlot = 17, kMaskSlot = 18, kDzSlot = 19, kDownSlot = 20,
+                     kUpSlot = 21;
 
 /// Rows of x, y or their gradients: `width` values, `stride` from one row to the next.
 template <typename T>
@@ -222,7 +223,8 @@ void forward_block(const Block<T>& b, int64_t first, int64_t rows) {
   const FactorRows down{b.down, b.wide_in, b.prepared};
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
     const LowRankSlice& slice = b.op.slices[s];
-    const auto run = slice.mask.active() ? &Products::template dots<true, T> : &Products::template dots<false, T>;
+    const auto run =
+        slice.mask.active() ? &Products::template dots<true, T> : &Products::template dots<false, T>;
     run(x, rows, b.masks + s * kRowBlock, down, slice.begin, slice.end, z, rank);
   }
   scale_ranks(b.op, rows, z);
@@ -250,7 +252,8 @@ void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums&
     const FactorRows up_t{b.up_t + (d_up_t - sums.up_t), wide, prepared};
     prepared += Products::prepared_size(count, wide);
     Products::template dots<false, T>(dy, rows, kNoMasks, up_t, 0, count, sums.dz + o.begin, rank);
-    Products::template add_outer<false, T>(dy, rows, kNoMasks, b.op.z + first * rank + o.begin, rank, count, d_up_t, wide);
+    Products::template add_outer<false, T>(dy, rows, kNoMasks, b.op.z + first * rank + o.begin, rank, count,
+                                           d_up_t, wide);
   });
   scale_ranks(b.op, rows, sums.dz);
   bool masked = false;
@@ -258,7 +261,8 @@ void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums&
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
     const LowRankSlice& slice = b.op.slices[s];
     masked |= slice.mask.active();
-    const auto run = slice.mask.active() ? &Products::template add_outer<true, T> : &Products::template add_outer<false, T>;
+    const auto run = slice.mask.active() ? &Products::template add_outer<true, T>
+                                         : &Products::template add_outer<false, T>;
     run(x, rows, b.masks + s * kRowBlock, sums.dz + slice.begin, rank, slice.end - slice.begin,
         sums.down + slice.begin * b.wide_in, b.wide_in);
   }
@@ -287,7 +291,11 @@ inline int64_t rows_from(int64_t first, int64_t end) {
 
 template <typename T>
 Block<T> make_block(const LowRank<T>& op, const float* down, const float* up_t, const float* prepared) {
-  return {op, round_up(op.in), down, up_t, prepared,
+  return {op,
+          round_up(op.in),
+          down,
+          up_t,
+          prepared,
           reinterpret_cast<MaskBits*>(
               thread_scratch(kRowMaskSlot, op.num_slices * kRowBlock * sizeof(MaskBits) / sizeof(float)))};
 }
