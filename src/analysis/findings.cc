@@ -13,6 +13,7 @@
 #include "msplora/adapters/planning.h"
 #include "msplora/analysis/analyze.h"
 #include "msplora/core/option_io.h"
+#include "msplora/report/numbers.h"
 
 namespace msplora::analysis {
 namespace {
@@ -21,10 +22,6 @@ constexpr double kIdle = 0.01;  // a level below this share of the energy, in bo
 constexpr double kApart = 2.0;  // spaces that overlap less than this many times the random line are apart
 constexpr double kAlike = 3.0;  // updates whose |cosine| is above this many random ones repeat each other
 constexpr double kDifference = 0.1;  // of two redundancies, relative to the larger: below, they are equal
-
-std::string percent(double share) {
-  return fmt::format("{:.1f} %", 100.0 * share);
-}
 
 /// Whether a run on these layers would take the settings, as a recipe is checked.
 bool is_accepted(const AdapterConfig& config, const AdapterAnalysis& analysis) {
@@ -96,7 +93,8 @@ void find_idle_levels(const AdapterAnalysis& analysis, const AdapterConfig& conf
         is_zero ? fmt::format("Level `{}` does nothing: its update is 0.", level.name)
                 : fmt::format(
                       "Level `{}` does nothing: it has {} of the energy and {} by itself (both below {}).",
-                      level.name, percent(level.share), percent(level.own), percent(kIdle));
+                      level.name, report::percent_text(level.share), report::percent_text(level.own),
+                      report::percent_text(kIdle));
     // What another level would be without the first or the last is not what it is now.
     const bool is_between = k > 0 && k + 1 < analysis.levels.size();
     if (config.method == "msplora" && is_between) {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "msplora/bench/gemm.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "msplora/core/stopwatch.h"
 #include "msplora/decoding/generator.h"
 #include "msplora/models/model.h"
 #include "msplora/models/step_flops.h"
@@ -91,8 +91,7 @@ std::vector<GenerationRequest> drawn_requests(const GenerateBenchOptions& option
 }  // namespace
 
 GenerateBenchResult bench_generate(const GenerateBenchOptions& options) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point began = Clock::now();
+  const Stopwatch watch;
   const std::unique_ptr<Model> model = bench_language_model(options);
   const Architecture& architecture = model->architecture();
   check_lengths(options, architecture);
@@ -112,7 +111,7 @@ GenerateBenchResult bench_generate(const GenerateBenchOptions& options) {
     first.prompt_ids = {0};
     first.options.max_new_tokens = 1;
     generator.generate(std::move(first));
-    result.ready_seconds = std::chrono::duration<double>(Clock::now() - began).count();
+    result.ready_seconds = watch.seconds();
   }
   std::optional<GemmRoof> roof;
   if (options.measures_roofs)
@@ -121,16 +120,14 @@ GenerateBenchResult bench_generate(const GenerateBenchOptions& options) {
   // The first round makes room and is not counted.
   for (int64_t round = 0; round <= options.rounds; ++round) {
     std::vector<GenerationRequest> requests = drawn_requests(options, architecture.vocab_size());
-    std::vector<Clock::time_point> times;  // before each pass
+    std::vector<double> times;  // before each pass
     requests.front().is_cancelled = [&] {
-      times.push_back(Clock::now());
+      times.push_back(watch.seconds());
       return false;
     };
     generator.generate(std::move(requests));
-    times.push_back(Clock::now());
-    const auto seconds = [&](size_t i) {
-      return std::chrono::duration<double>(times[i + 1] - times[i]).count();
-    };
+    times.push_back(watch.seconds());
+    const auto seconds = [&](size_t i) { return times[i + 1] - times[i]; };
     if (round == 0) continue;
     result.prompts.seconds.push_back(seconds(0));
     for (size_t i = 1; i + 1 < times.size(); ++i) result.tokens.seconds.push_back(seconds(i));

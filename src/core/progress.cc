@@ -15,7 +15,7 @@ namespace msplora {
 namespace {
 
 constexpr int kBarWidth = 24;
-constexpr auto kRedrawEvery = std::chrono::milliseconds(100);
+constexpr double kRedrawSeconds = 0.1;
 
 bool can_redraw(std::FILE* stream) {
   const char* terminal = std::getenv("TERM");
@@ -27,10 +27,6 @@ size_t terminal_columns(std::FILE* stream) {
   winsize size{};
   if (ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
   return 80;
-}
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 }  // namespace
@@ -52,11 +48,7 @@ Progress::Progress(std::string label, int64_t total, std::FILE* stream)
     : Progress(std::move(label), total, stream, can_redraw(stream)) {}
 
 Progress::Progress(std::string label, int64_t total, std::FILE* stream, bool is_terminal)
-    : label_(std::move(label)),
-      total_(total),
-      stream_(stream),
-      is_terminal_(is_terminal),
-      began_(std::chrono::steady_clock::now()) {}
+    : label_(std::move(label)), total_(total), stream_(stream), is_terminal_(is_terminal) {}
 
 Progress::~Progress() {
   finish();
@@ -64,15 +56,15 @@ Progress::~Progress() {
 
 void Progress::start_at(int64_t done) {
   start_ = done_ = done;
-  began_ = std::chrono::steady_clock::now();
+  watch_.restart();
 }
 
 void Progress::update(int64_t done, const std::string& detail) {
   done_ = done;
   if (!is_terminal_) return;
   detail_ = detail;
-  const auto now = std::chrono::steady_clock::now();
-  if (drawn_ && now - last_draw_ < kRedrawEvery && done < total_) return;
+  const double now = watch_.seconds();
+  if (drawn_ && now - last_draw_ < kRedrawSeconds && done < total_) return;
   last_draw_ = now;
   draw();
 }
@@ -90,7 +82,7 @@ void Progress::finish() {
 void Progress::draw() {
   const double share = total_ > 0 ? std::clamp(static_cast<double>(done_) / total_, 0.0, 1.0) : 0.0;
   const int filled = static_cast<int>(share * kBarWidth);
-  const double elapsed = seconds_since(began_);
+  const double elapsed = watch_.seconds();
   const int64_t done_here = done_ - start_;
   std::string left = "?";
   if (done_here > 0) left = format_duration(elapsed / done_here * std::max<int64_t>(0, total_ - done_));

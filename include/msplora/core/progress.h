@@ -1,9 +1,10 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <string>
+
+#include "msplora/core/stopwatch.h"
 
 namespace msplora {
 
@@ -51,8 +52,8 @@ class Progress {
   int64_t done_ = 0;
   std::string detail_;
   bool drawn_ = false;
-  std::chrono::steady_clock::time_point began_;
-  std::chrono::steady_clock::time_point last_draw_{};
+  Stopwatch watch_;
+  double last_draw_ = 0.0;  // seconds of the watch
 };
 
 }  // namespace msplora
