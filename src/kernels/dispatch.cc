@@ -16,10 +16,6 @@
 #include "msplora/kernels/gemm.h"
 #include "msplora/kernels/isa.h"
 
-#ifdef MSPLORA_KERNELS_X86
-#include <cpuid.h>
-#endif
-
 namespace msplora::kernels {
 namespace {
 
@@ -71,16 +67,6 @@ template <typename T>
 std::array<std::atomic<const Table<T>*>, kDevices>& tables_of_devices() {
   static std::array<std::atomic<const Table<T>*>, kDevices> tables{};
   return tables;
-}
-
-bool has_matrix_units() {
-#ifdef MSPLORA_KERNELS_X86
-  unsigned int a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned int kAmxBf16 = 1u << 22;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBf16) != 0;
-#else
-  return false;
-#endif
 }
 
 /// The instruction set that runs a call.
@@ -236,7 +222,7 @@ bool prefers_packed_gemm<float>() {
 }
 template <>
 bool prefers_packed_gemm<Bfloat16>() {
-  static const bool is_amx = has_matrix_units();
+  static const bool is_amx = processor_has_tiles();
   return active_isa() != Isa::kPortable && !(is_amx && active_isa() == Isa::kAvx512Bf16);
 }
 

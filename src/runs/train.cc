@@ -133,8 +133,10 @@ RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {
   setup.adapter = run.adapter.get();
   setup.recipe = recipe_to_json(run.recipe);
   setup.base_fingerprint = run.adapter->target().base_fingerprint;
-  constexpr double kSurelyUsed = 0.75;
-  touch_memory_ahead(static_cast<int64_t>(kSurelyUsed * static_cast<double>(step_memory(run).total())));
+  if (run.model->device().is_cpu()) {
+    constexpr double kSurelyUsed = 0.75;
+    touch_memory_ahead(static_cast<int64_t>(kSurelyUsed * static_cast<double>(step_memory(run).total())));
+  }
   const TrainingResult result = Trainer(std::move(setup), data).run();
 
   RunReport report = report_of(result, options, run.recipe.adapter.method, run.adapter->trainable());

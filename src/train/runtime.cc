@@ -129,6 +129,7 @@ void touch_memory_ahead([[maybe_unused]] int64_t bytes) {
 #if defined(__GLIBC__) && defined(MADV_POPULATE_WRITE)
   constexpr uintptr_t kPart = uintptr_t{8} << 20;
   void* const next = std::malloc(kPart);  // where the heap has room
+  if (next == nullptr) return;
   const uintptr_t first = (reinterpret_cast<uintptr_t>(next) + kPart - 1) / kPart * kPart;
   std::free(next);
   const uintptr_t end =

@@ -1,5 +1,8 @@
-#include "kernels/tile_emulator.h"
-
+// Lets processors without matrix units run kernels on tiles, slowly: their instructions (AMX, bfloat16)
+// arrive as illegal ones (SIGILL), and are done in plain C++ as Intel's manual defines them; all other
+// illegal instructions end the process as ever. Tests link it, and so every instruction set that they go
+// through has Isa::kAmx. Nothing happens on processors that have tiles, or lack the vector instructions that
+// such kernels use beside.
 #if defined(__x86_64__) && defined(__linux__)
 #include <ucontext.h>
 #include <csignal>
@@ -194,25 +197,9 @@ bool install() {
   return true;
 }
 
+[[maybe_unused]] const bool is_installed = install();  // before tests list the instruction sets
+
 }  // namespace
-
-bool emulate_tiles() {
-  static const bool is_installed = install();
-  return is_installed;
-}
-
-namespace {
-[[maybe_unused]] const bool is_emulated = emulate_tiles();  // before tests list the instruction sets
-}  // namespace
-
-}  // namespace msplora
-
-#else
-
-namespace msplora {
-bool emulate_tiles() {
-  return false;
-}
 }  // namespace msplora
 
 #endif

@@ -44,7 +44,7 @@ MSPLORA_INLINE void add_step(const uint32_t* a, int64_t a_bytes, int64_t next_a,
   }
   if constexpr (kDown > 1) {
     load_tile<kA>(a + next_a, a_bytes);
-    multiply_tiles<kDown == 1 ? 0 : kAcross == 1 ? 2 : 3, kA, kB>();
+    multiply_tiles<kAcross == 1 ? 2 : 3, kA, kB>();
     if constexpr (kAcross > 1) {
       load_tile<kB>(b, b_bytes);
       multiply_tiles<2, kA, kB>();
@@ -107,8 +107,7 @@ void copy_rows(const Bfloat16* from, int64_t stride, int64_t rows, int64_t dim, 
   auto* const pairs = const_cast<uint32_t*>(to.at);
   for (int64_t r = 0; r < round_up(rows, kRows); ++r) {
     for (int64_t d = 0; d < to.stride * 2; d += kInner) {
-      const int64_t left = r < rows ? dim - d : 0;
-      const __mmask32 valid = left >= kInner ? 0xFFFFFFFFu : left > 0 ? (1u << left) - 1u : 0u;
+      const __mmask32 valid = first_numbers(r < rows ? dim - d : 0);
       _mm512_storeu_si512(pairs + r * to.stride + d / 2,
                           _mm512_maskz_loadu_epi16(valid, from + r * stride + d));
     }

@@ -15,20 +15,9 @@ constexpr int kPackedSlot = 0, kZTileSlot = 1;
 // 32 numbers of a row from `i` on, dropped ones and those beyond its end zero.
 template <bool Masked>
 MSPLORA_INLINE __m512i load_numbers(RowView<const Number> x, int64_t row, const MaskBits* masks, int64_t i) {
-  const int64_t left = x.width - i;
-  __mmask32 valid = left >= kInner ? 0xFFFFFFFFu : (1u << left) - 1u;
+  __mmask32 valid = first_numbers(x.width - i);
   if (Masked) valid &= MaskBits::lanes(masks[row], i) | MaskBits::lanes(masks[row], i + kLanes) << kLanes;
   return _mm512_maskz_loadu_epi16(valid, x.row(row) + i);
-}
-
-// Two vectors of floats as 32 numbers each: the larger parts and the smaller ones.
-MSPLORA_INLINE void split_line(VecF first, VecF second, __m512i& large, __m512i& small) {
-  const auto floats = [](__m256i numbers) {
-    return (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
-  };
-  large = rounded(first, second);
-  small = rounded(first - floats(_mm512_castsi512_si256(large)),
-                  second - floats(_mm512_extracti64x4_epi64(large, 1)));
 }
 
 // The left operand of outer products: of eight ranks z as rows, parts as above, 32 rows of x a step.
@@ -38,10 +27,9 @@ void pack_z(const float* z, int64_t ldz, int64_t rows, int64_t ranks, Number* to
       alignas(64) float column[kInner] = {};
       for (int64_t t = 0; j < ranks && t < kInner && step * kInner + t < rows; ++t)
         column[t] = z[(step * kInner + t) * ldz + j];
-      __m512i large, small;
-      split_line(load(column), load(column + kLanes), large, small);
-      _mm512_store_si512(to + j * kInner, large);
-      _mm512_store_si512(to + (kRanks + j) * kInner, small);
+      VecF low = load(column), high = load(column + kLanes);
+      _mm512_store_si512(to + j * kInner, take_part(low, high));
+      _mm512_store_si512(to + (kRanks + j) * kInner, take_part(low, high));
     }
   }
 }
@@ -133,9 +121,10 @@ struct TileProducts {
         for (int64_t j = 0; j < kRanks; ++j) {
           const float* const from = padded + (first + j) * wide + i;
           const bool is_there = first + j < rank;
-          const VecF low = is_there ? load(from) : splat(0.0f);
-          const VecF high = is_there && i + kLanes < wide ? load(from + kLanes) : splat(0.0f);
-          split_line(low, high, rows[j], rows[kRanks + j]);
+          VecF low = is_there ? load(from) : splat(0.0f);
+          VecF high = is_there && i + kLanes < wide ? load(from + kLanes) : splat(0.0f);
+          rows[j] = take_part(low, high);
+          rows[kRanks + j] = take_part(low, high);
         }
         transpose_words(rows);
         for (int64_t pair = 0; pair < kRows; ++pair) _mm512_store_si512(tile + pair * kInner, rows[pair]);

@@ -40,16 +40,20 @@ MSPLORA_INLINE void split(float value, Number (&parts)[kParts]) {
   }
 }
 
-MSPLORA_INLINE __m512i rounded(VecF low, VecF high) {
-  return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+// The next part of 32 floats, which keep the rest.
+MSPLORA_INLINE __m512i take_part(VecF& low, VecF& high) {
+  const __m512i numbers = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  const auto floats = [](__m256i half) { return (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16); };
+  low -= floats(_mm512_castsi512_si256(numbers));
+  high -= floats(_mm512_extracti64x4_epi64(numbers, 1));
+  return numbers;
 }
 
 // 32 numbers from `from` on, of which `count` are there, to a row of each part's tile.
 template <int kParts>
 MSPLORA_INLINE void pack_step(const Bfloat16* from, int64_t count, Number* to) {
   static_assert(kParts == 1);
-  const __mmask32 valid = count >= kInner ? 0xFFFFFFFFu : (1u << count) - 1u;
-  _mm512_store_si512(to, _mm512_maskz_loadu_epi16(valid, from));
+  _mm512_store_si512(to, _mm512_maskz_loadu_epi16(first_numbers(count), from));
 }
 template <int kParts>
 MSPLORA_INLINE void pack_step(const float* from, int64_t count, Number* to) {
@@ -57,12 +61,7 @@ MSPLORA_INLINE void pack_step(const float* from, int64_t count, Number* to) {
   VecF low = load_some(from, count >= kLanes ? kLanes : static_cast<int>(count));
   VecF high =
       above > 0 ? load_some(from + kLanes, above >= kLanes ? kLanes : static_cast<int>(above)) : splat(0.0f);
-  for (int part = 0; part < kParts; ++part, to += kTileInner) {
-    const __m512i numbers = rounded(low, high);
-    _mm512_store_si512(to, numbers);
-    low -= (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(numbers)), 16);
-    high -= (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(numbers, 1)), 16);
-  }
+  for (int part = 0; part < kParts; ++part, to += kTileInner) _mm512_store_si512(to, take_part(low, high));
 }
 
 /// Rows of x, `inner` numbers of each from `first` on, as tiles: all steps of 16 rows, then of the next; the
