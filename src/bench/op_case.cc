@@ -107,6 +107,13 @@ std::unique_ptr<OpRun> OpCase::prepare(at::ScalarType dtype, at::ScalarType roun
   return built(std::make_unique<OpFrame<float>>(), exact_);
 }
 
+std::unique_ptr<OpRun> OpCase::prepare(kernels::Precision precision) const {
+  auto frame = std::make_unique<OpFrame<float>>();
+  frame->precision = precision;
+  exact_(*frame);
+  return frame;
+}
+
 std::unique_ptr<OpRun> OpCase::prepare(const kernels::Table<double>& table) const {
   auto frame = std::make_unique<OpFrame<double>>();
   frame->table = &table;

@@ -130,7 +130,8 @@ class OpFrame : public OpRun {
 
   /// Instead of the kernels of the CPU; null: those.
   const kernels::Table<T>* table = nullptr;
-  at::ScalarType rounded = dtype_of<T>();  // inputs and constants are values of this type
+  at::ScalarType rounded = dtype_of<T>();                     // inputs and constants are values of this type
+  kernels::Precision precision = kernels::Precision::kExact;  // of products of floats
 
  private:
   template <typename U>
@@ -161,6 +162,8 @@ class OpCase {
   /// Arguments in `dtype`, drawn as values of the type `rounded`.
   std::unique_ptr<OpRun> prepare(at::ScalarType dtype, at::ScalarType rounded) const;
   std::unique_ptr<OpRun> prepare(at::ScalarType dtype) const { return prepare(dtype, dtype); }
+  /// The same for float.
+  std::unique_ptr<OpRun> prepare(kernels::Precision precision) const;
   /// The same for double, with the kernels of `table`.
   std::unique_ptr<OpRun> prepare(const kernels::Table<double>& table) const;
 

@@ -14,6 +14,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
+#include "msplora/kernels/gemm.h"
 #include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
@@ -185,6 +186,7 @@ void set_call(KernelCall<T>& to, const AttentionPlan& plan, const Tensors& in, c
   op.window_left = shape.window_left;
   op.window_right = shape.window_right;
   op.mask = plan.call.mask;
+  op.precision = kernels::matmul_precision(kernels::active_isa());
   op.q = in.at<T>(plan.q);
   op.k = in.at<T>(plan.k);
   op.v = in.at<T>(plan.v);

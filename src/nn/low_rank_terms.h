@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "msplora/kernels/kernels.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/nn/context.h"
 #include "msplora/nn/linear.h"
 #include "nn/dispatch.h"
@@ -39,6 +39,7 @@ kernels::LowRank<T> low_rank_op(const at::Tensor& x, const at::Tensor& down, con
   op.x = data<T>(x);
   op.down = data<Factor>(down);
   op.z = data<Factor>(z);
+  op.precision = kernels::matmul_precision(kernels::active_isa());
   return op;
 }
 

@@ -83,6 +83,31 @@ TEST_P(Operations, GiveOnEveryInstructionSetWhatPlainLoopsGive) {
   }
 }
 
+// Where there are matrix units, products of floats in parts.
+TEST_P(Operations, GiveInEveryPrecisionWhatPlainLoopsGive) {
+  const testing::LowerIsa best(kernels::available_isas().back());
+  if (kernels::active_isa() != kernels::Isa::kAmx) GTEST_SKIP() << "no matrix units (AMX)";
+  const std::string& name = cases().operation;
+  const bool is_of_parts =
+      name == "attention" || name == "low_rank" || name == "pack_gemm" || name == "packed_gemm";
+  const double high = is_of_parts ? 2e-6 : cases().float_tolerance, medium = is_of_parts ? 3e-5 : high;
+  bool has_parts = false;
+  for (const OpCase& one : cases().small) {
+    const auto expected = one.prepare(at::kDouble, at::kFloat), exact = one.prepare(at::kFloat);
+    run_all(*expected), run_all(*exact);
+    for (const auto& [precision, tolerance] :
+         {std::pair{kernels::Precision::kHigh, high}, {kernels::Precision::kMedium, medium}}) {
+      SCOPED_TRACE(one.what + (precision == kernels::Precision::kHigh ? ", high" : ", medium"));
+      const auto got = one.prepare(precision);
+      run_all(*got);
+      expect_same(*got, *expected, tolerance);
+      for (size_t i = 0; i < got->arrays.size(); ++i)
+        has_parts |= error_of(got->arrays[i].value, exact->arrays[i].value) > 1e-6;
+    }
+  }
+  EXPECT_EQ(has_parts, is_of_parts);
+}
+
 TEST_P(Operations, GiveTheSameBitsOnAnyNumberOfThreads) {
   const int threads = omp_get_max_threads();
   for (const OpCase& one : cases().small) {

@@ -9,8 +9,8 @@ namespace msplora::kernels {
 template <typename T>
 int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision precision = Precision::kExact);
 
-/// What matrices of floats are packed for from now on (train.matmul_precision); at first kExact. Of `isa`
-/// kExact remains where it has no matrix units.
+/// How products of floats are formed from now on (train.matmul_precision): of matrices that are packed, in
+/// attention and of low rank; at first kExact. Of `isa` kExact remains where it has no matrix units.
 void set_matmul_precision(Precision precision);
 Precision matmul_precision(Isa isa);
 

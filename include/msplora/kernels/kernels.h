@@ -107,6 +107,15 @@ struct ResidualLayerNormBackward {
   Exact<T>* d_beta = nullptr;
 };
 
+/// How exactly packed products, attention and low-rank products multiply floats. All but kExact are for
+/// matrix units, which multiply bfloat16: a float becomes a sum of numbers of that type (of an infinite one,
+/// NaN). Instruction sets without such units multiply exactly whatever is asked for.
+enum class Precision {
+  kExact,   // in float32
+  kHigh,    // three numbers each: as exact as float32
+  kMedium,  // two: 16 bits, an error of about 4e-6 of the largest value
+};
+
 /// Rows [begin, end) of stacked low-rank factors, with a dropout mask of their own on the input.
 struct LowRankSlice {
   int64_t begin = 0, end = 0;
@@ -139,6 +148,7 @@ struct LowRank {
   const T* x = nullptr;
   const Factor* down = nullptr;
   Factor* z = nullptr;
+  Precision precision = Precision::kExact;  // of float
 };
 
 /// Backward of low_rank: d_down and every d_up_t are overwritten; dx [rows, in], when not null, is added to.
@@ -201,6 +211,7 @@ struct Attention {
   const T* v = nullptr;
   T* o = nullptr;
   float* lse = nullptr;
+  Precision precision = Precision::kExact;  // of float
 };
 
 /// Backward: dq, dk, dv have the strides of q, k, v and are overwritten in the rows of the segments; d_o and
@@ -305,15 +316,6 @@ struct CrossEntropyRows {
   bool with_gradient = false;
   T* logits = nullptr;
   double* losses = nullptr;
-};
-
-/// How exactly packed products multiply floats. All but kExact are for matrix units, which multiply bfloat16:
-/// a float becomes a sum of numbers of that type (of an infinite one, NaN). Instruction sets without such
-/// units multiply exactly whatever is asked for.
-enum class Precision {
-  kExact,   // in float32
-  kHigh,    // three numbers each: as exact as float32
-  kMedium,  // two: 16 bits, an error of about 4e-6 of the largest value
 };
 
 /// A matrix W [inner, width] in the layout that packed_gemm reads: element (k, j) is w[k * row_stride + j *

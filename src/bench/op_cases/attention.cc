@@ -106,7 +106,8 @@ AttentionShape shape_of(const AttentionSizes& c) {
 
 /// Calls body(op) with the arguments.
 template <typename T, typename Body>
-void with_op(const AttentionSizes& c, const AttentionArrays<T>& a, const Body& body) {
+void with_op(const AttentionSizes& c, const AttentionArrays<T>& a, kernels::Precision precision,
+             const Body& body) {
   const std::vector<int32_t> bucket_of = c.bucket_of();
   const kernels::RelativeTerms<T> relative{
       c.buckets(),          c.reach, bucket_of.data(), a.relative_key.value, a.relative_query.value,
@@ -121,6 +122,7 @@ void with_op(const AttentionSizes& c, const AttentionArrays<T>& a, const Body& b
   op.soft_cap = c.cap;
   op.window_left = c.left, op.window_right = c.right;
   op.mask = {31, c.p};
+  op.precision = precision;
   if (c.reach >= 0) op.relative = &relative;
   op.q = a.q.value, op.k = a.k.value, op.v = a.v.value, op.o = a.o.value, op.lse = a.lse;
   body(op);
@@ -146,10 +148,11 @@ void set_costs(OpFrame<T>& f, const AttentionSizes& c) {
 template <typename T>
 void build_attention(OpFrame<T>& f, const AttentionSizes& c, Joint joint) {
   const AttentionArrays<T> a = name_arrays(f, c, joint);
-  f.forward({}, [=](const auto& k) { with_op(c, a, [&](const auto& op) { k.attention(op); }); });
+  const kernels::Precision precision = f.precision;
+  f.forward({}, [=](const auto& k) { with_op(c, a, precision, [&](const auto& op) { k.attention(op); }); });
   if (!c.is_shared) {
     f.backward({}, [=](const auto& k) {
-      with_op(c, a, [&](const auto& op) {
+      with_op(c, a, precision, [&](const auto& op) {
         k.attention_backward({op, a.o.gradient, a.q.gradient, a.k.gradient, a.v.gradient,
                               a.relative_key.gradient, a.relative_query.gradient, a.relative_bias.gradient});
       });

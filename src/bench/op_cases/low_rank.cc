@@ -65,10 +65,11 @@ void build_low_rank(OpFrame<T>& f, const LowRankSizes& c) {
   }
   auto* const z = f.template saved<kernels::Exact<T>>("z", {c.rows, rank});
   const auto slices = c.slices();
-  const auto call = [=](const auto& body) {
+  const auto call = [=, precision = f.precision](const auto& body) {
     const auto all = outputs.of(c);
     body(kernels::LowRank<T>{c.rows, c.in, rank, slices.data(), static_cast<int64_t>(slices.size()),
-                             all.data(), static_cast<int64_t>(all.size()), x.value, down.value, z});
+                             all.data(), static_cast<int64_t>(all.size()), x.value, down.value, z,
+                             precision});
   };
   const double rows = static_cast<double>(c.rows), in = static_cast<double>(c.in);
   const double shared = static_cast<double>(c.rank_of_output());

@@ -60,28 +60,34 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
   const double sums = static_cast<double>(rows * width);
   const double numbers = static_cast<double>(rows * inner + inner * width) + sums;
   std::shared_ptr<T[]> packed;
-  f.forward({2.0 * static_cast<double>(inner) * sums, numbers * sizeof(T)}, [=](const auto& k) mutable {
-    if (!packed) {
-      int64_t elements = 0;
-      const int64_t row = asked.is_transposed ? 1 : width, column = asked.is_transposed ? inner : 1;
-      kernels::PackGemm<T> pack{inner, width, row, column, {}, w, nullptr, &elements};
-      if (asked.is_turned) pack = {width, inner, column, row, {}, w, nullptr, &elements};
-      k.pack_gemm(pack);
-      packed = std::shared_ptr<T[]>(new T[static_cast<size_t>(elements)]);
-      pack.packed = packed.get();
-      k.pack_gemm(pack);
-    }
-    kernels::PackedGemm<T> op;
-    op.rows = rows, op.inner = inner, op.width = width;
-    op.x = x, op.packed = packed.get(), op.is_transposed = asked.is_turned, op.bias = bias,
-    op.factor = factor, op.add = asked.add, op.y = y.value;
-    op.is_activated = asked.activation;
-    op.derivative = derivative;
-    const auto updates = asked.update ? updates_of(width, up_t) : std::vector<kernels::GemmUpdate>();
-    op.z = z, op.rank = kUpdateRank;
-    op.updates = updates.data(), op.num_updates = static_cast<int64_t>(updates.size());
-    k.packed_gemm(op);
-  });
+  f.forward({2.0 * static_cast<double>(inner) * sums, numbers * sizeof(T)},
+            [=, precision = f.precision](const auto& k) mutable {
+              // Of parts, each direction has a packed copy of its own.
+              const bool is_turned = asked.is_turned && precision == kernels::Precision::kExact;
+              if (!packed) {
+                int64_t elements = 0;
+                const int64_t row = asked.is_transposed ? 1 : width, column = asked.is_transposed ? inner : 1;
+                kernels::PackGemm<T> pack{inner, width, row, column, {}, w, nullptr, &elements};
+                if (is_turned) pack = {width, inner, column, row, {}, w, nullptr, &elements};
+                pack.precision = precision;
+                k.pack_gemm(pack);
+                packed = std::shared_ptr<T[]>(new T[static_cast<size_t>(elements)]);
+                pack.packed = packed.get();
+                k.pack_gemm(pack);
+              }
+              kernels::PackedGemm<T> op;
+              op.rows = rows, op.inner = inner, op.width = width;
+              op.x = x, op.packed = packed.get(), op.is_transposed = is_turned, op.bias = bias,
+              op.factor = factor, op.add = asked.add, op.y = y.value;
+              op.is_activated = asked.activation;
+              op.derivative = derivative;
+              const auto updates =
+                  asked.update ? updates_of(width, up_t) : std::vector<kernels::GemmUpdate>();
+              op.z = z, op.rank = kUpdateRank;
+              op.updates = updates.data(), op.num_updates = static_cast<int64_t>(updates.size());
+              op.precision = precision;
+              k.packed_gemm(op);
+            });
   f.function = [=, width = width](const auto& in) {
     size_t at = 2;
     at::Tensor sum = detail::matmul(in[0], asked.is_transposed ? in[1].t() : in[1]);

@@ -1,68 +1,16 @@
 #pragma once
 
-// Operands of packed products in the order of tiles. A float is the sum of two or three numbers in bfloat16,
-// its parts, each the rounded rest of those before; a product of two floats is that of their larger parts,
-// small ones first.
+// Operands of packed products in the order of tiles: numbers, or the parts of floats (cpu/parts.h).
 #include "kernels/amx/tiles.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/gemm_updates.h"
+#include "kernels/cpu/parts.h"
 
 namespace msplora::kernels::amx {
 namespace {
 
-using Number = Bfloat16;
-
 /// Numbers of a panel in a step, of one part.
 constexpr int64_t kStepOfPanel = kInner * kPanel;
-
-/// Which parts of the left and of the right operand meet. With two parts the error is 2^-16, with three that
-/// of float.
-template <int kParts>
-struct Products;
-template <>
-struct Products<1> {
-  static constexpr int kCount = 1, kLeft[] = {0}, kRight[] = {0};
-};
-template <>
-struct Products<2> {
-  static constexpr int kCount = 3, kLeft[] = {1, 0, 0}, kRight[] = {0, 1, 0};
-};
-template <>
-struct Products<3> {
-  static constexpr int kCount = 6, kLeft[] = {2, 0, 1, 1, 0, 0}, kRight[] = {0, 2, 1, 0, 1, 0};
-};
-
-template <int kParts>
-MSPLORA_INLINE void split(float value, Number (&parts)[kParts]) {
-  for (int part = 0; part < kParts; ++part) {
-    set(parts[part], value);
-    value -= to_float(parts[part]);
-  }
-}
-
-// The next part of 32 floats, which keep the rest.
-MSPLORA_INLINE __m512i take_part(VecF& low, VecF& high) {
-  const __m512i numbers = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-  const auto floats = [](__m256i half) { return (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16); };
-  low -= floats(_mm512_castsi512_si256(numbers));
-  high -= floats(_mm512_extracti64x4_epi64(numbers, 1));
-  return numbers;
-}
-
-// 32 numbers from `from` on, of which `count` are there, to a row of each part's tile.
-template <int kParts>
-MSPLORA_INLINE void pack_step(const Bfloat16* from, int64_t count, Number* to) {
-  static_assert(kParts == 1);
-  _mm512_store_si512(to, _mm512_maskz_loadu_epi16(first_numbers(count), from));
-}
-template <int kParts>
-MSPLORA_INLINE void pack_step(const float* from, int64_t count, Number* to) {
-  const int64_t above = count - kLanes;
-  VecF low = load_some(from, count >= kLanes ? kLanes : static_cast<int>(count));
-  VecF high =
-      above > 0 ? load_some(from + kLanes, above >= kLanes ? kLanes : static_cast<int>(above)) : splat(0.0f);
-  for (int part = 0; part < kParts; ++part, to += kTileInner) _mm512_store_si512(to, take_part(low, high));
-}
 
 /// Rows of x, `inner` numbers of each from `first` on, as tiles: all steps of 16 rows, then of the next; the
 /// parts of a step lie together. Rows and numbers that are not there are zero.
@@ -73,7 +21,9 @@ void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t 
     Number* tile = to + row / kRows * steps * kParts * kTileInner + row % kRows * kInner;
     for (int64_t s = 0; s < steps; ++s, tile += kParts * kTileInner) {
       if (row < rows) {
-        pack_step<kParts>(x + row * stride + first + s * kInner, inner - s * kInner, tile);
+        __m512i parts[kParts];
+        load_parts(x + row * stride + first + s * kInner, inner - s * kInner, parts);
+        for (int part = 0; part < kParts; ++part) _mm512_store_si512(tile + part * kTileInner, parts[part]);
       } else {
         for (int part = 0; part < kParts; ++part) std::memset(tile + part * kTileInner, 0, kRowBytes);
       }
@@ -86,8 +36,8 @@ void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t 
 template <int kParts>
 struct UpdateForm {
   static constexpr int kSplit = kParts > 2 ? kParts : 2;
-  using Meeting = Products<kSplit>;
-  static constexpr int64_t kPlaces = Meeting::kCount;
+  using Meet = Meeting<kSplit>;
+  static constexpr int64_t kPlaces = Meet::kCount;
 
   static int64_t steps(int64_t rank) { return ceil_div(kPlaces * rank, kInner); }
 
@@ -102,7 +52,7 @@ struct UpdateForm {
         split(z[row * rank + r], parts);
         for (int64_t place = 0; place < kPlaces; ++place) {
           const int64_t k = kPlaces * r + place;
-          tile[k / kInner * kTileInner + k % kInner] = parts[Meeting::kLeft[place]];
+          tile[k / kInner * kTileInner + k % kInner] = parts[Meet::kLeft[place]];
         }
       }
     }
@@ -130,7 +80,7 @@ struct UpdateForm {
       split(up[j], parts);
       for (int64_t place = 0; place < kPlaces; ++place) {
         const int64_t k = kPlaces * r + place;
-        to[k / 2 * kPanel * 2 + j * 2 + k % 2] = parts[Meeting::kRight[place]];
+        to[k / 2 * kPanel * 2 + j * 2 + k % 2] = parts[Meet::kRight[place]];
       }
     }
   }

@@ -147,12 +147,12 @@ struct Factors {
 
 template <int kTiles, int kParts, typename T>
 MSPLORA_INLINE void add_product(const Factors& f, Beside<T>& beside) {
-  using Meeting = Products<kParts>;
+  using Meet = Meeting<kParts>;
   const Number *x = f.x, *w = f.w;
   for (int64_t s = 0; s < f.steps; ++s, x += kParts * kTileInner, w += kParts * kStepOfPanel) {
 #pragma GCC unroll 6
-    for (int i = 0; i < Meeting::kCount; ++i) {
-      const Number *left = x + Meeting::kLeft[i] * kTileInner, *right = w + Meeting::kRight[i] * kStepOfPanel;
+    for (int i = 0; i < Meet::kCount; ++i) {
+      const Number *left = x + Meet::kLeft[i] * kTileInner, *right = w + Meet::kRight[i] * kStepOfPanel;
       add_left_columns<kTiles>(left, f.row_stride, right);
       if (i == 0) Ending<T>::some(beside.ending, beside.rows);
       add_right_columns<kTiles>(left, f.row_stride, right);

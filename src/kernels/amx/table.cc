@@ -28,26 +28,21 @@ constexpr Table<T> column() {
 }
 
 template <typename T>
-constexpr Table<T> with_products() {
+constexpr Table<T> with_tiles() {
   Table<T> table = column<T>();
   table.pack_gemm = &pack_gemm<T>;
   table.packed_gemm = &packed_gemm<T>;
-  return table;
-}
-
-constexpr Table<Bfloat16> with_all() {
-  Table<Bfloat16> table = with_products<Bfloat16>();
-  table.attention = &attention<Bfloat16>;
-  table.attention_backward = &attention_backward<Bfloat16>;
-  table.low_rank = &low_rank<Bfloat16>;
-  table.low_rank_backward = &low_rank_backward<Bfloat16>;
+  table.attention = &attention<T>;
+  table.attention_backward = &attention_backward<T>;
+  table.low_rank = &low_rank<T>;
+  table.low_rank_backward = &low_rank_backward<T>;
   return table;
 }
 
 }  // namespace
 
-extern constexpr Table<float> kFloatTable = with_products<float>();
-extern constexpr Table<Bfloat16> kBf16Table = with_all();
+extern constexpr Table<float> kFloatTable = with_tiles<float>();
+extern constexpr Table<Bfloat16> kBf16Table = with_tiles<Bfloat16>();
 
 }  // namespace amx
 }  // namespace msplora::kernels

@@ -14,11 +14,6 @@ inline constexpr int kRows = 16, kRowBytes = 64, kSums = 16, kInner = 32;
 /// Numbers of a tile.
 inline constexpr int64_t kTileSums = kRows * kSums, kTileInner = kRows * kInner;
 
-/// A mask of the first `count` numbers of a row of a tile; none below 1, all from 32 on.
-MSPLORA_INLINE __mmask32 first_numbers(int64_t count) {
-  return count >= kInner ? 0xFFFFFFFFu : count > 0 ? (1u << count) - 1u : 0u;
-}
-
 /// What the eight tiles are: all whole ones; or the last two a left and a right operand of half a step (16
 /// rows of 32 bytes, and 8 rows).
 enum class Shapes { kWhole, kHalfSteps };

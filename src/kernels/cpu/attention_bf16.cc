@@ -7,6 +7,11 @@ namespace msplora::kernels::MSPLORA_ISA {
 #if defined(__AVX512BF16__)
 namespace {
 
+// The rows of q or dO as pairs, where they lie.
+MSPLORA_INLINE const uint32_t* as_pairs(const Bfloat16* p) {
+  return reinterpret_cast<const uint32_t*>(p);
+}
+
 // C[Rows, 16 Vectors] (+)= A B over k pairs; pair p of row i of A is a[i * a_row + p * a_col].
 template <int Rows, int Vectors>
 MSPLORA_INLINE void pair_tile(int64_t k, const uint32_t* a, int64_t a_row, int64_t a_col, const uint32_t* b,
@@ -44,33 +49,33 @@ void pair_gemm(int64_t m, int64_t n, int64_t k, const uint32_t* a, int64_t a_row
 }
 
 struct DotProducts {
+  static constexpr int kParts = 1;
   static int64_t depth(int64_t dim) { return dim / 2; }
   static int64_t pair_stride(int64_t wide) { return wide / 2; }
-  static LeftPairs left(const Bfloat16* x, int64_t stride, int64_t /*rows*/, int64_t /*dim*/, int /*slot*/) {
-    return {as_pairs(x), stride / 2};
+  static Pairs left(const Bfloat16* x, int64_t stride, int64_t /*rows*/, int64_t /*dim*/, int /*slot*/) {
+    return {as_pairs(x), stride / 2, 0};
   }
-  static void multiply(int64_t m, int64_t n, int64_t k, LeftPairs a, const uint32_t* b, int64_t ldb, float* c,
-                       int64_t ldc) {
-    pair_gemm(m, n, k, a.at, a.stride, 1, b, ldb, c, ldc, false);
+  static void multiply(int64_t m, int64_t n, int64_t k, Pairs a, Pairs b, float* c, int64_t ldc) {
+    pair_gemm(m, n, k, a.at, a.stride, 1, b.at, b.stride, c, ldc, false);
   }
 };
 
 struct BackwardScratch {
-  PairScratch rows;
-  uint32_t *kt, *vt, *k, *q, *d_o;
+  BlockScratch rows;
+  PairArray kt, vt, k, q, d_o;
   float *dk, *dv, *out;
 };
 
 BackwardScratch backward_scratch(const Tile& tile) {
-  const int64_t wide = tile.padded_length, deep = tile.padded_dim, of_block = kRowBlock / 2 * wide;
+  const int64_t wide = tile.padded_length, deep = tile.padded_dim, block = kRowBlock / 2;
   return {{thread_scratch(kPSlot, kRowBlock * wide), thread_scratch(kDsSlot, kRowBlock * wide),
-           pair_scratch(kWidePairSlot, of_block), pair_scratch(kGradientPairSlot, of_block),
-           pair_scratch(kGradientRowSlot, of_block), wide / 2},
-          pair_scratch(kKtSlot, tile.dim / 2 * wide),
-          pair_scratch(kVtSlot, tile.dim / 2 * wide),
-          pair_scratch(kKSlot, wide / 2 * deep),
-          pair_scratch(kQSlot, kRowBlock / 2 * deep),
-          pair_scratch(kDoSlot, kRowBlock / 2 * deep),
+           pair_array<1>(kWidePairSlot, block, wide), pair_array<1>(kGradientPairSlot, block, wide),
+           pair_array<1>(kGradientRowSlot, kRowBlock, wide / 2)},
+          pair_array<1>(kKtSlot, tile.dim / 2, wide),
+          pair_array<1>(kVtSlot, tile.dim / 2, wide),
+          pair_array<1>(kKSlot, wide / 2, deep),
+          pair_array<1>(kQSlot, block, deep),
+          pair_array<1>(kDoSlot, block, deep),
           thread_scratch(kDkSlot, wide * deep),
           thread_scratch(kDvSlot, wide * deep),
           thread_scratch(kOutSlot, kRowBlock * deep)};
@@ -92,17 +97,18 @@ void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, con
     return;
   }
   const Bfloat16 *q = f.q + row * f.q_stride + column, *d_o = op.d_o + row * f.o_stride + column;
-  interleave_rows(q, f.q_stride, rows, 2 * pairs, dim, deep, t.q);
-  interleave_rows(d_o, f.o_stride, rows, 2 * pairs, dim, deep, t.d_o);
-  pair_gemm(rows, count, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt + first, wide, t.rows.s + first, wide,
-            false);
-  pair_gemm(rows, count, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt + first, wide, t.rows.dp + first,
+  interleave_rows<1>(q, f.q_stride, rows, 2 * pairs, dim, t.q);
+  interleave_rows<1>(d_o, f.o_stride, rows, 2 * pairs, dim, t.d_o);
+  pair_gemm(rows, count, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt.at + first, wide, t.rows.s + first,
             wide, false);
-  block_gradients(f, tile, t.rows, i0, rows, columns);
-  pair_gemm(count, deep, pairs, t.rows.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
-  pair_gemm(count, deep, pairs, t.rows.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
-  pair_gemm(rows, deep, count / 2, t.rows.ds_rows + first / 2, wide / 2, 1, t.k + first / 2 * deep, deep,
-            t.out, deep, false);
+  pair_gemm(rows, count, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt.at + first, wide, t.rows.dp + first,
+            wide, false);
+  block_gradients<1>(f, tile, t.rows, i0, rows, columns);
+  pair_gemm(count, deep, pairs, t.rows.p.at + first, 1, wide, t.d_o.at, deep, t.dv + first * deep, deep,
+            true);
+  pair_gemm(count, deep, pairs, t.rows.ds.at + first, 1, wide, t.q.at, deep, t.dk + first * deep, deep, true);
+  pair_gemm(rows, deep, count / 2, t.rows.ds_rows.at + first / 2, wide / 2, 1, t.k.from(first / 2, 0).at,
+            deep, t.out, deep, false);
   scatter(t.out, deep, rows, dim, 1.0f, dq, f.q_stride);
 }
 
@@ -115,9 +121,9 @@ void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int6
   const BackwardScratch t = backward_scratch(tile);
   const int64_t k_offset = tile.first_key * f.k_stride + kv_head * dim;
   const int64_t v_offset = tile.first_key * f.v_stride + kv_head * dim;
-  transpose_pairs(f.k + k_offset, f.k_stride, tile.length, dim, dim / 2, wide, t.kt);
-  transpose_pairs(f.v + v_offset, f.v_stride, tile.length, dim, dim / 2, wide, t.vt);
-  interleave_rows(f.k + k_offset, f.k_stride, tile.length, wide, dim, deep, t.k);
+  transpose_pairs<1>(f.k + k_offset, f.k_stride, tile.length, dim, dim / 2, t.kt);
+  transpose_pairs<1>(f.v + v_offset, f.v_stride, tile.length, dim, dim / 2, t.vt);
+  interleave_rows<1>(f.k + k_offset, f.k_stride, tile.length, wide, dim, t.k);
   std::memset(t.dk, 0, sizeof(float) * static_cast<size_t>(wide * deep));
   std::memset(t.dv, 0, sizeof(float) * static_cast<size_t>(wide * deep));
   for (int64_t h = 0; h < group; ++h) {

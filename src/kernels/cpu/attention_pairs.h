@@ -1,13 +1,15 @@
 #pragma once
 
 // Attention on products of bfloat16 pairs. Operands are arrays of pairs (uint32_t): neighbours in a row where
-// the row is the summed dimension, two rows interleaved where the column is. Probabilities and score
-// gradients are rounded to bfloat16 before they enter a product, as in FlashAttention; softmax, masks and
-// sums stay in float.
+// the row is the summed dimension, two rows interleaved where the column is. Of Bfloat16, probabilities and
+// score gradients are rounded before they enter a product, as in FlashAttention; of float, all operands are
+// sums of parts. Softmax, masks and sums stay in float.
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/cpu/attention_few.h"
 #include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/parts.h"
 #include "kernels/cpu/transpose_words.h"
 
 #if defined(__AVX512BF16__)
@@ -26,10 +28,6 @@ MSPLORA_INLINE VecU load_u32(const uint32_t* p) {
 }
 MSPLORA_INLINE void store_u32(uint32_t* p, VecU v) {
   std::memcpy(p, &v, sizeof(v));
-}
-// A mask of the lanes below `count`.
-MSPLORA_INLINE __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFFu : (count <= 0 ? 0u : (1u << count) - 1u));
 }
 MSPLORA_INLINE VecF only(VecF v, __mmask16 lanes) {
   return (VecF)_mm512_maskz_mov_ps(lanes, (__m512)v);
@@ -53,77 +51,86 @@ MSPLORA_INLINE VecF exp2(VecF x) {
   return (VecF)_mm512_scalef_ps((__m512)p, n);
 }
 
+// Operands: pair p of row i is at[i * stride + p], parts of floats lie `part` pairs apart.
+template <typename Word>
+struct PairView {
+  Word* at;
+  int64_t stride, part;
+
+  PairView from(int64_t row, int64_t pair) const { return {at + row * stride + pair, stride, part}; }
+  operator PairView<const uint32_t>() const requires(!std::is_const_v<Word>) { return {at, stride, part}; }
+};
+using Pairs = PairView<const uint32_t>;
+using PairArray = PairView<uint32_t>;
+
+// Scratch memory of so many rows of pairs, in each part.
+template <int kParts>
+PairArray pair_array(int slot, int64_t rows, int64_t stride) {
+  return {reinterpret_cast<uint32_t*>(thread_scratch(slot, kParts * rows * stride)), stride, rows * stride};
+}
+
 // The same rows of the next head follow those of this one; strides are too wide for the processor to guess.
-MSPLORA_INLINE void prefetch(const Bfloat16* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+template <typename T>
+MSPLORA_INLINE void prefetch_numbers(const T* p) {
+  for (int64_t at = 0; at < kNumbers; at += 64 / static_cast<int64_t>(sizeof(T)))
+    _mm_prefetch(reinterpret_cast<const char*>(p + at), _MM_HINT_T0);
 }
 
-// Rows of `dim` values -> to[kept, wide]: pair p of every row, the rows side by side; zero beyond `rows` and
-// dim. `kept`: dim / 2 or more, and not above the next multiple of 16.
-inline void transpose_pairs(const Bfloat16* from, int64_t stride, int64_t rows, int64_t dim, int64_t kept,
-                            int64_t wide, uint32_t* to) {
-  const int64_t pairs = dim / 2;
-  for (int64_t r = 0; r < wide; r += 16) {
-    for (int64_t p = 0; p < pairs; p += 16) {
-      const __mmask16 valid = first_lanes(pairs - p);
-      __m512i v[16];
-      for (int64_t i = 0; i < 16; ++i)
-        v[i] = _mm512_maskz_loadu_epi32(r + i < rows ? valid : __mmask16{0}, from + (r + i) * stride + 2 * p);
-      for (int64_t i = 0; i < 16; ++i) prefetch(from + (r + i) * stride + dim + 2 * p);
-      transpose_words(v);
+// Rows of `dim` numbers, transposed: row p of `to` has pair p of every row, zero beyond `rows` and dim; it
+// has `kept` rows, dim / 2 or more, and not above the next multiple of 16.
+template <int kParts, typename T>
+void transpose_pairs(const T* from, int64_t stride, int64_t rows, int64_t dim, int64_t kept, PairArray to) {
+  for (int64_t r = 0; r < to.stride; r += 16) {
+    for (int64_t p = 0; 2 * p < dim; p += kPairs) {
+      __m512i v[kParts][16];
+      for (int64_t i = 0; i < 16; ++i) {
+        __m512i words[kParts];
+        load_parts(from + (r + i) * stride + 2 * p, r + i < rows ? dim - 2 * p : 0, words);
+        for (int part = 0; part < kParts; ++part) v[part][i] = words[part];
+      }
+      for (int64_t i = 0; i < 16; ++i) prefetch_numbers(from + (r + i) * stride + dim + 2 * p);
       const int64_t columns = kept - p < 16 ? kept - p : 16;
-      for (int64_t i = 0; i < columns; ++i) _mm512_storeu_si512(to + (p + i) * wide + r, v[i]);
-    }
-  }
-}
-
-// Rows of `dim` values -> to[padded_rows / 2, deep]: rows 2p and 2p + 1 interleaved, zero outside.
-inline void interleave_rows(const Bfloat16* from, int64_t stride, int64_t rows, int64_t padded_rows,
-                            int64_t dim, int64_t deep, uint32_t* to) {
-  for (int64_t p = 0; p < padded_rows / 2; ++p) {
-    for (int64_t d = 0; d < deep; d += 16) {
-      const __mmask16 valid = first_lanes(dim - d);
-      const auto half = [&](int64_t r) {
-        const __mmask16 mask = r < rows ? valid : __mmask16{0};
-        return (VecU)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + r * stride + d));
-      };
-      store_u32(to + p * deep + d, half(2 * p) | (half(2 * p + 1) << 16));
-      if (d % 32 == 0) {
-        prefetch(from + 2 * p * stride + dim + d);
-        prefetch(from + (2 * p + 1) * stride + dim + d);
+      for (int part = 0; part < kParts; ++part) {
+        transpose_words(v[part]);
+        uint32_t* const column = to.at + part * to.part + p * to.stride + r;
+        for (int64_t i = 0; i < columns; ++i) _mm512_storeu_si512(column + i * to.stride, v[part][i]);
       }
     }
   }
 }
 
-// Rows 2p and 2p + 1 as pairs down a column, from the same 16 columns of both.
-MSPLORA_INLINE VecU pair_down(VecF even, VecF odd) {
-  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);  // even in the lower half
-  alignas(64) static constexpr uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                      21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                      11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return (VecU)_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both);
-}
-
-// The rows of q or dO as pairs; the kernels read them where they lie.
-MSPLORA_INLINE const uint32_t* as_pairs(const Bfloat16* p) {
-  return reinterpret_cast<const uint32_t*>(p);
-}
-
-inline uint32_t* pair_scratch(int slot, int64_t count) {
-  return reinterpret_cast<uint32_t*>(thread_scratch(slot, count));
+// Rows of `dim` numbers, interleaved: row p of `to` has the pairs of rows 2p and 2p + 1, zero outside.
+template <int kParts, typename T>
+void interleave_rows(const T* from, int64_t stride, int64_t rows, int64_t padded_rows, int64_t dim,
+                     PairArray to) {
+  for (int64_t p = 0; p < padded_rows / 2; ++p) {
+    const T *even = from + 2 * p * stride, *odd = even + stride;
+    for (int64_t d = 0; d < to.stride; d += 16) {
+      const __mmask16 valid = first_lanes(dim - d);
+      VecU pairs[kParts];
+      load_pairs(even + d, odd + d, 2 * p < rows ? valid : __mmask16{0},
+                 2 * p + 1 < rows ? valid : __mmask16{0}, pairs);
+      for (int part = 0; part < kParts; ++part)
+        store_u32(to.at + part * to.part + p * to.stride + d, pairs[part]);
+      if (d % kNumbers == 0) prefetch_numbers(even + dim + d), prefetch_numbers(odd + dim + d);
+    }
+  }
 }
 
 constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
-// Raw products of one row -> e^(scale s - top), as bfloat16, dropped ones and hidden columns zero. Returns
-// the sum over all keys seen, dropped ones too; `lse` gets its logarithm and top. `first` is the row's place
-// in the mask.
+// Raw products of one row -> e^(scale s - top), dropped ones and hidden columns zero, as a row of pairs.
+// Returns the sum over all keys seen, dropped ones too; `lse` gets its logarithm and top. `first` is the
+// row's place in the mask.
+template <int kParts>
 MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& columns, float scale,
-                                 const MaskBits& mask, int64_t first, Bfloat16* p, float* lse) {
+                                 const MaskBits& mask, int64_t first, PairArray row, float* lse) {
+  const auto put = [&](int64_t j, VecF e) __attribute__((always_inline)) {
+    store_parts<kParts>(reinterpret_cast<Number*>(row.at) + j, 2 * row.part, e);
+  };
   // Whole vectors [begin, end), and one at each end of which some lanes are seen.
   if (seen.begin == seen.end) {
-    for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) store(p + j, splat(0.0f));
+    for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) put(j, splat(0.0f));
     if (lse) *lse = -INFINITY;
     return 0.0f;
   }
@@ -140,50 +147,45 @@ MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& colum
   const float top = max_lanes(best) * scale;
   const VecF factor = splat(scale * kLog2E), shift = splat(top * kLog2E);
   VecF sum = splat(0.0f);
-  for (int64_t j = columns.begin; j < seen.begin / kLanes * kLanes; j += kLanes) store(p + j, splat(0.0f));
+  for (int64_t j = columns.begin; j < seen.begin / kLanes * kLanes; j += kLanes) put(j, splat(0.0f));
   for (int64_t j = begin; j < end; j += kLanes) {
     const VecF e = exp2(load(s + j) * factor - shift);
     sum += e;
-    store(p + j, mask.active() ? keep(e, mask, first + j) : e);
+    put(j, mask.active() ? keep(e, mask, first + j) : e);
   }
   for (int i = 0; i < 2; ++i) {
     if (!parts[i]) continue;
     const VecF e = only(exp2(load(s + ends[i]) * factor - shift), parts[i]);
     sum += e;
-    store(p + ends[i], mask.active() ? keep(e, mask, first + ends[i]) : e);
+    put(ends[i], mask.active() ? keep(e, mask, first + ends[i]) : e);
   }
-  for (int64_t j = round_up(seen.end, kLanes); j < columns.padded_end; j += kLanes) store(p + j, splat(0.0f));
+  for (int64_t j = round_up(seen.end, kLanes); j < columns.padded_end; j += kLanes) put(j, splat(0.0f));
   const float total = sum_lanes(sum);
   if (lse) *lse = top + __builtin_logf(total);
   return total;
 }
 
-// The left operand of a product: pair p of row i is at[i * stride + p].
-struct LeftPairs {
-  const uint32_t* at;
-  int64_t stride;
-};
-
 // One head of one segment. Products say how operands lie and multiply them:
+//   kParts               of a number
 //   depth(dim)           pairs that a row of q and of k takes
 //   pair_stride(wide)    pairs from one row of probabilities to the next
 //   left(x, stride, rows, dim, slot)   rows as the left operand; where they lie, or in scratch
-//   multiply(m, n, k, a, b, ldb, c, ldc)   c[m, n] = a b over k pairs; m at most kRowBlock
-template <typename Products>
-void forward_head(const Attention<Bfloat16>& op, const Tile& tile) {
+//   multiply(m, n, k, a, b, c, ldc)    c[m, n] = a b over k pairs; m at most kRowBlock
+template <typename Products, typename T>
+void forward_head(const Attention<T>& op, const Tile& tile) {
+  constexpr int kParts = Products::kParts;
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
-  const int64_t kv_head = tile.head / (op.heads / op.kv_heads);
-  const int64_t depth = Products::depth(dim), stride = Products::pair_stride(wide);
-  uint32_t* kt = pair_scratch(kKtSlot, depth * wide);
-  uint32_t* v = pair_scratch(kVSlot, wide / 2 * deep);
+  const int64_t kv_head = tile.head / (op.heads / op.kv_heads), depth = Products::depth(dim);
+  const PairArray kt = pair_array<kParts>(kKtSlot, depth, wide),
+                  v = pair_array<kParts>(kVSlot, wide / 2, deep),
+                  p = pair_array<kParts>(kWidePairSlot, kRowBlock, Products::pair_stride(wide));
   float* s = thread_scratch(kPSlot, kRowBlock * wide);
-  uint32_t* p = pair_scratch(kWidePairSlot, kRowBlock * stride);
   float* out = thread_scratch(kOutSlot, kRowBlock * deep);
   const float mask_scale = op.mask.active() ? static_cast<float>(op.mask.scale()) : 1.0f;
-  transpose_pairs(op.k + tile.first_key * op.k_stride + kv_head * dim, op.k_stride, tile.length, dim, depth,
-                  wide, kt);
-  interleave_rows(op.v + tile.first_key * op.v_stride + kv_head * dim, op.v_stride, tile.length, wide, dim,
-                  deep, v);
+  transpose_pairs<kParts>(op.k + tile.first_key * op.k_stride + kv_head * dim, op.k_stride, tile.length, dim,
+                          depth, kt);
+  interleave_rows<kParts>(op.v + tile.first_key * op.v_stride + kv_head * dim, op.v_stride, tile.length, wide,
+                          dim, v);
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
     const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
     const int64_t row = tile.first_query + i0;
@@ -193,22 +195,21 @@ void forward_head(const Attention<Bfloat16>& op, const Tile& tile) {
       continue;
     }
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t d = 0; d < dim; d += 32)
-        prefetch(op.q + (row + r) * op.q_stride + (tile.head + 1) * dim + d);
-    const LeftPairs q =
+      for (int64_t d = 0; d < dim; d += kNumbers)
+        prefetch_numbers(op.q + (row + r) * op.q_stride + (tile.head + 1) * dim + d);
+    const Pairs q =
         Products::left(op.q + row * op.q_stride + tile.head * dim, op.q_stride, rows, dim, kQSlot);
-    Products::multiply(rows, columns.count(), depth, q, kt + columns.begin, wide, s + columns.begin, wide);
+    Products::multiply(rows, columns.count(), depth, q, kt.from(0, columns.begin), s + columns.begin, wide);
     const MaskBits mask = block_mask(op.mask, tile, i0, rows, columns);
     float inverse[kRowBlock];
     for (int64_t r = 0; r < rows; ++r) {
       float* lse = op.lse ? op.lse + (row + r) * op.heads + tile.head : nullptr;
-      const float sum =
-          softmax_row(s + r * wide, visible(tile, i0 + r), columns, static_cast<float>(op.scale), mask,
-                      r * wide, reinterpret_cast<Bfloat16*>(p + r * stride), lse);
+      const float sum = softmax_row<kParts>(s + r * wide, visible(tile, i0 + r), columns,
+                                            static_cast<float>(op.scale), mask, r * wide, p.from(r, 0), lse);
       inverse[r] = sum > 0.0f ? mask_scale / sum : sum;  // 0 where no key is seen, NaN where the sum is
     }
-    Products::multiply(rows, deep, columns.count() / 2, {p + columns.begin / 2, stride},
-                       v + columns.begin / 2 * deep, deep, out, deep);
+    Products::multiply(rows, deep, columns.count() / 2, p.from(0, columns.begin / 2),
+                       v.from(columns.begin / 2, 0), out, deep);
     for (int64_t r = 0; r < rows; ++r) {
       scatter(out + r * deep, deep, 1, dim, inverse[r], op.o + (row + r) * op.o_stride + tile.head * dim,
               op.o_stride);
@@ -217,11 +218,10 @@ void forward_head(const Attention<Bfloat16>& op, const Tile& tile) {
 }
 
 // What backward keeps of a block of query rows: products, then probabilities; dP; and as pairs, down the
-// columns or along the rows, `row_stride` pairs apart.
-struct PairScratch {
+// columns or along the rows.
+struct BlockScratch {
   float *s, *dp;
-  uint32_t *p, *ds, *ds_rows;
-  int64_t row_stride;
+  PairArray p, ds, ds_rows;
 };
 
 // What one row of score_gradients (attention_tile.h) needs: p in place of the products in s, zero for hidden
@@ -243,7 +243,8 @@ MSPLORA_INLINE float prepare_row(float* s, const float* dp, Keys seen, const Col
 
 // Two rows of scores and of dP -> masked probabilities and scaled score gradients, as pairs down the columns,
 // and the gradients also along the rows.
-MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int64_t r, int64_t wide,
+template <int kParts>
+MSPLORA_INLINE void gradient_rows(const BlockScratch& t, const float* delta, int64_t r, int64_t wide,
                                   const Columns& columns, float scale, const MaskBits& mask,
                                   float mask_scale) {
   for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) {
@@ -254,17 +255,20 @@ MSPLORA_INLINE void gradient_rows(const PairScratch& t, const float* delta, int6
       const VecF gradient = load(t.dp + at) * mask_scale;
       ds[i] = p[i] * scale * ((mask.active() ? keep(gradient, mask, at) : gradient) - delta[i]);
       p[i] = (mask.active() ? keep(p[i], mask, at) : p[i]) * mask_scale;
+      store_parts<kParts>(reinterpret_cast<Number*>(t.ds_rows.from(r + i, 0).at) + j, 2 * t.ds_rows.part,
+                          ds[i]);
     }
-    store_u32(t.p + r / 2 * wide + j, pair_down(p[0], p[1]));
-    store_u32(t.ds + r / 2 * wide + j, pair_down(ds[0], ds[1]));
-    for (int i = 0; i < 2; ++i)
-      store(reinterpret_cast<Bfloat16*>(t.ds_rows + (r + i) * t.row_stride) + j, ds[i]);
+    for (int part = 0; part < kParts; ++part) {
+      store_u32(t.p.from(r / 2, j).at + part * t.p.part, take_pairs(p[0], p[1]));
+      store_u32(t.ds.from(r / 2, j).at + part * t.ds.part, take_pairs(ds[0], ds[1]));
+    }
   }
 }
 
 // Fills the columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
-inline void block_gradients(const Attention<Bfloat16>& f, const Tile& tile, const PairScratch& t, int64_t i0,
-                            int64_t rows, const Columns& columns) {
+template <int kParts, typename T>
+void block_gradients(const Attention<T>& f, const Tile& tile, const BlockScratch& t, int64_t i0, int64_t rows,
+                     const Columns& columns) {
   const int64_t wide = tile.padded_length;
   const MaskBits mask = block_mask(f.mask, tile, i0, rows, columns);
   const float mask_scale = mask.active() ? static_cast<float>(f.mask.scale()) : 1.0f;
@@ -282,12 +286,13 @@ inline void block_gradients(const Attention<Bfloat16>& f, const Tile& tile, cons
     delta[rows] = 0.0f;
   }
   for (int64_t r = 0; r < rows; r += 2)
-    gradient_rows(t, delta + r, r, wide, columns, scale, mask, mask_scale);
+    gradient_rows<kParts>(t, delta + r, r, wide, columns, scale, mask, mask_scale);
 }
 
 // Pairs need even widths, and offsets of gathers are 32-bit. What scores get beside products is added in
 // float.
-inline bool is_suitable(const Attention<Bfloat16>& op) {
+template <typename T>
+bool is_suitable(const Attention<T>& op) {
   constexpr int64_t kLongestStride = 1 << 24;
   const int64_t strides = op.q_stride | op.k_stride | op.v_stride | op.o_stride;
   return op.head_dim % 2 == 0 && strides % 2 == 0 && strides < kLongestStride && op.relative == nullptr &&
