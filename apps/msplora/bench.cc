@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "msplora/adapters/planning.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/models/model.h"
 #include "msplora/runs/model_files.h"
 
@@ -107,9 +108,8 @@ StepBenchOptions step_options(const BenchArguments& arguments) {
 }
 
 void add_precision(CLI::App& command, std::string& precision) {
-  command
-      .add_option("--matmul-precision", precision, "Of float32 (train.matmul_precision): exact, high, medium")
-      ->check(CLI::IsMember({"exact", "high", "medium"}))
+  command.add_option("--matmul-precision", precision, "Of float32, as train.matmul_precision has it")
+      ->check(CLI::IsMember(kernels::precision_names()))
       ->capture_default_str();
 }
 

@@ -10,6 +10,7 @@
 
 #include "bench.h"
 #include "msplora/bench/gemm.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/train/runtime.h"
 
 namespace msplora {
@@ -60,7 +61,7 @@ void bench_products(const GemmArguments& arguments, const CommonOptions& common)
     }
   }
   use_threads(common.threads);
-  use_matmul_precision(arguments.precision);
+  kernels::set_matmul_precision(kernels::precision_named(arguments.precision));
   const auto results = bench_gemm(sizes_of(arguments), dtypes, arguments.repetitions);
   Json report = {{"machine", machine_json()},
                  {"matmul_precision", arguments.precision},

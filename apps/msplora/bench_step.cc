@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/train/runtime.h"
 
 namespace msplora {
@@ -68,7 +69,7 @@ void run_step(const BenchArguments& arguments, const CommonOptions& common) {
   StepBenchOptions options = step_options(arguments);
   options.device = device_of(common);
   use_threads(common.threads);
-  use_matmul_precision(arguments.matmul_precision);
+  kernels::set_matmul_precision(kernels::precision_named(arguments.matmul_precision));
   say(common, fmt::format("{}, {}, {} x {} tokens, {}\n{}\n", arguments.shape, arguments.method,
                           arguments.batch, arguments.seq, arguments.dtype, machine_line()));
   const StepBenchResult result = bench_step(options, [&](int64_t step, double seconds) {

@@ -5,6 +5,7 @@
 #include <new>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/registers.h"
@@ -190,9 +191,13 @@ int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision pr
   return elements;
 }
 
+bool has_matrix_units(Isa isa) {
+  return isa == Isa::kAmx;
+}
+
 template <typename T>
 bool packs_both_directions(Isa isa, Precision precision) {
-  return isa == Isa::kAmx && (std::is_same_v<T, Bfloat16> || precision != Precision::kExact);
+  return has_matrix_units(isa) && (std::is_same_v<T, Bfloat16> || precision != Precision::kExact);
 }
 
 void set_matmul_precision(Precision precision) {
@@ -200,7 +205,27 @@ void set_matmul_precision(Precision precision) {
 }
 
 Precision matmul_precision(Isa isa) {
-  return isa == Isa::kAmx ? chosen_precision().load() : Precision::kExact;
+  return has_matrix_units(isa) ? chosen_precision().load() : Precision::kExact;
+}
+
+namespace {
+constexpr std::pair<const char*, Precision> kPrecisions[] = {
+    {"exact", Precision::kExact}, {"high", Precision::kHigh}, {"medium", Precision::kMedium}};
+}
+
+std::vector<std::string> precision_names() {
+  std::vector<std::string> names;
+  for (const auto& known : kPrecisions) names.emplace_back(known.first);
+  return names;
+}
+
+Precision precision_named(const std::string& name) {
+  std::string names;
+  for (const auto& [known, precision] : kPrecisions) {
+    if (name == known) return precision;
+    names += (names.empty() ? "" : ", ") + std::string(known);
+  }
+  throw Error(ErrorCode::kUsage, "matmul_precision", "unknown precision `" + name + "`", names);
 }
 
 template <typename T>

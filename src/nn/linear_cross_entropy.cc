@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "msplora/core/profile.h"
+#include "msplora/kernels/gemm.h"
 #include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
@@ -284,7 +285,7 @@ at::Tensor adapted_loss(const at::Tensor& hidden, const Linear& head, const Coun
 
 int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes) {
   const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
-  int64_t chunk = kernels::active_isa() == kernels::Isa::kAmx ? kFewestRowsOfTiles : kFewestRows;
+  int64_t chunk = kernels::has_matrix_units(kernels::active_isa()) ? kFewestRowsOfTiles : kFewestRows;
   while (chunk < wanted) chunk *= 2;
   return chunk;
 }

@@ -8,6 +8,7 @@
 #include "msplora/core/option_io.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/training_data.h"
@@ -50,7 +51,8 @@ PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
   PretrainingRun run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
-  attempt(errors, [&] { use_matmul_precision(recipe.train.matmul_precision); });
+  attempt(errors,
+          [&] { kernels::set_matmul_precision(kernels::precision_named(recipe.train.matmul_precision)); });
   const bool has_path = !recipe.model.path.empty();
   const auto config = has_path ? check_model(recipe.model, run.tokenizer, errors) : std::nullopt;
   if (config) {

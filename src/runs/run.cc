@@ -9,6 +9,7 @@
 
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/tasks/target.h"
 #include "msplora/train/runtime.h"
@@ -72,7 +73,8 @@ Run check_run(const Recipe& recipe, ErrorList& errors, bool with_adapter) {
   Run run;
   run.recipe = recipe;
   run.threads = use_threads(recipe.train.threads);
-  attempt(errors, [&] { use_matmul_precision(recipe.train.matmul_precision); });
+  attempt(errors,
+          [&] { kernels::set_matmul_precision(kernels::precision_named(recipe.train.matmul_precision)); });
   const TaskKind& kind = task_kind(recipe.task.type);
   std::optional<ModelConfig> config;
   if (!recipe.model.path.empty()) config = check_model(recipe.model, run.tokenizer, errors);

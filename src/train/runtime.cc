@@ -21,12 +21,10 @@
 #include <limits>
 #include <new>
 #include <string>
-#include <utility>
 
 #include "msplora/core/error.h"
 #include "msplora/core/memory.h"
 #include "msplora/core/threads.h"
-#include "msplora/kernels/gemm.h"
 
 namespace msplora {
 
@@ -35,16 +33,6 @@ int use_threads(int64_t requested) {
   omp_set_num_threads(threads);
   at::set_num_threads(threads);
   return threads;
-}
-
-void use_matmul_precision(const std::string& name) {
-  using kernels::Precision;
-  for (const auto& [known, precision] :
-       {std::pair{"exact", Precision::kExact}, {"high", Precision::kHigh}, {"medium", Precision::kMedium}}) {
-    if (name == known) return kernels::set_matmul_precision(precision);
-  }
-  throw Error(ErrorCode::kUsage, "matmul_precision", "unknown precision `" + name + "`",
-              "exact, high, medium");
 }
 
 namespace {

@@ -13,10 +13,10 @@ using config_texts::llama;
 using config_texts::parse;
 using config_texts::refusal;
 using nlohmann::json;
-using testing::AllOf;
+using ::testing::AllOf;
 using testing::Each;
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 // Of each layer: tokens that attention looks back over, the token itself included; 0: all.
 std::vector<int64_t> windows_of(const json& source) {

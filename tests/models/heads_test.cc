@@ -22,10 +22,10 @@
 namespace msplora {
 namespace {
 
-using testing::Contains;
-using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::Not;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
 
 ModelConfig head_test_config(const std::string& type) {
   return model_test::small_config(type, {{"vocab_size", 30},

@@ -9,7 +9,7 @@ namespace msplora {
 namespace {
 
 using io_test::error_of;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // Encoders are published with their pooler; DeBERTa and ModernBERT have none.
 int64_t published_parameters(const std::string& name) {

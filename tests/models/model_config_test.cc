@@ -22,10 +22,10 @@ using config_texts::refusal;
 using io_test::error_of;
 using io_test::write_bytes;
 using nlohmann::json;
-using testing::AllOf;
+using ::testing::AllOf;
 using testing::Each;
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using testing::StartsWith;
 
 json roberta() {

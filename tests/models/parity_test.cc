@@ -31,6 +31,7 @@
 #include "msplora/nn/functional.h"
 #include "msplora/tasks/target.h"
 #include "msplora/train/optimizer.h"
+#include "nn/drawn_tensors.h"
 
 namespace msplora {
 namespace {
@@ -105,6 +106,7 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     at::ScalarType dtype;
     std::string name;
     double tolerance;
+    kernels::Precision products = kernels::Precision::kExact;
   };
 
   void SetUp() override {
@@ -352,10 +354,15 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
 };
 
 TEST_P(GoldenParity, AgreesInFloat32AndFloat64) {
-  const std::array<Precision, 2> precisions = {
-      {{at::kFloat, "float32", 1e-5}, {at::kDouble, "float64", 1e-9}}};
+  std::vector<Precision> precisions = {{at::kFloat, "float32", 1e-5}, {at::kDouble, "float64", 1e-9}};
+  const kernels::Isa best = kernels::available_isas().back();
+  if (kernels::has_matrix_units(best))
+    precisions.push_back({at::kFloat, "float32 of three parts", 1e-5, kernels::Precision::kHigh});
   for (const Precision& precision : precisions) {
     SCOPED_TRACE(precision.name);
+    const bool has_parts = precision.products != kernels::Precision::kExact;
+    const testing::LowerIsa isa(has_parts ? best : kernels::active_isa());
+    const testing::ChosenPrecision products(precision.products);
     load(precision);
     if (GetParam().name == "full-gradients") {
       compare_full_gradients();

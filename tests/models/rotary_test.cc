@@ -21,8 +21,8 @@ namespace {
 using config_texts::parse;
 using config_texts::refusal;
 using nlohmann::json;
-using testing::AllOf;
-using testing::HasSubstr;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 /// The angles of the layers of one kind ("": there is one).
 RotarySpec rotary_of(const json& config, const std::string& kind = "") {

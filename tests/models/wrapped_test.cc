@@ -21,7 +21,7 @@ namespace msplora {
 namespace {
 
 using nlohmann::json;
-using testing::IsEmpty;
+using ::testing::IsEmpty;
 
 at::Tensor logits_of(Model& model) {
   PackedInput input;

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "msplora/core/random.h"
-#include "msplora/kernels/kernels.h"
+#include "msplora/kernels/gemm.h"
 
 namespace msplora::testing {
 
@@ -37,6 +37,15 @@ class LowerIsa {
 
  private:
   kernels::Isa before_;
+};
+
+/// Products of floats in this precision while one lives.
+class ChosenPrecision {
+ public:
+  explicit ChosenPrecision(kernels::Precision precision) { kernels::set_matmul_precision(precision); }
+  ~ChosenPrecision() { kernels::set_matmul_precision(kernels::Precision::kExact); }
+  ChosenPrecision(const ChosenPrecision&) = delete;
+  ChosenPrecision& operator=(const ChosenPrecision&) = delete;
 };
 
 }  // namespace msplora::testing

@@ -34,14 +34,6 @@ TEST(PackedLinear, IsFreedWithItsWeightAndWithItsLayer) {
   EXPECT_TRUE(second.expired());
 }
 
-class ChosenPrecision {
- public:
-  explicit ChosenPrecision(kernels::Precision precision) { kernels::set_matmul_precision(precision); }
-  ~ChosenPrecision() { kernels::set_matmul_precision(kernels::Precision::kExact); }
-  ChosenPrecision(const ChosenPrecision&) = delete;
-  ChosenPrecision& operator=(const ChosenPrecision&) = delete;
-};
-
 // Forward and backward, which then reads a packed copy of its own.
 TEST(PackedLinear, MultipliesInThePrecisionThatWasChosenWhenItWasPacked) {
   for (const kernels::Isa isa : kernels::available_isas()) {
@@ -51,7 +43,8 @@ TEST(PackedLinear, MultipliesInThePrecisionThatWasChosenWhenItWasPacked) {
                      dy = testing::normals({50, 96}, "dy", at::kFloat);
     double errors[2][2] = {};
     for (const int i : {0, 1}) {
-      const ChosenPrecision precision(i == 0 ? kernels::Precision::kHigh : kernels::Precision::kMedium);
+      const testing::ChosenPrecision precision(i == 0 ? kernels::Precision::kHigh
+                                                      : kernels::Precision::kMedium);
       const Weight weight(w);
       const auto product = PackedLinear::make({&weight});
       if (!product) continue;

@@ -1,9 +1,15 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "msplora/kernels/kernels.h"
 
 /// What is known of packed products beside their kernels.
 namespace msplora::kernels {
+
+/// Whether products of `isa` run on matrix units.
+bool has_matrix_units(Isa isa);
 
 /// Elements that W takes when packed for `isa`.
 template <typename T>
@@ -13,6 +19,9 @@ int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision pr
 /// attention and of low rank; at first kExact. Of `isa` kExact remains where it has no matrix units.
 void set_matmul_precision(Precision precision);
 Precision matmul_precision(Isa isa);
+/// The names of precisions: exact, high, medium. Throws Error{kUsage} for others.
+std::vector<std::string> precision_names();
+Precision precision_named(const std::string& name);
 
 /// Whether a matrix that is multiplied in both directions is packed for each: matrix units are done with a
 /// panel before another that is turned would be ready. Else one copy serves both (PackedGemm::is_transposed).

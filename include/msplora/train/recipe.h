@@ -11,6 +11,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/options.h"
 #include "msplora/data/options.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/tasks/task.h"
 
 namespace msplora {
@@ -122,12 +123,11 @@ struct TrainOptions {
     visitor("clip_norm", clip_norm, "Largest global norm of the gradients; 0: no clipping", at_least(0));
     visitor("dtype", dtype, "Type of activations and frozen weights; trained tensors are always float32",
             one_of({"float32", "bfloat16"}));
-    visitor(
-        "matmul_precision", matmul_precision,
-        "Products of float32 with frozen matrices on processors with matrix units (MSPLORA_ISA=amx): in "
-        "float32, or "
-        "of three (high: as exact) or two (medium: 16 bits) bfloat16 parts; without such units always exact",
-        one_of({"exact", "high", "medium"}));
+    visitor("matmul_precision", matmul_precision,
+            "Products of float32 on processors with matrix units (MSPLORA_ISA=amx), with frozen matrices, in "
+            "attention and of low rank: in float32, or of three (high: as exact) or two (medium: 16 bits) "
+            "bfloat16 parts; without such units always exact",
+            one_of(kernels::precision_names()));
     visitor("device", device, "Where the model runs: cpu, cuda or cuda:N");
     visitor("dropout", dropout, "Dropout of the base model, instead of what its config.json says",
             probability_below_one());

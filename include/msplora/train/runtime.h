@@ -1,16 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 namespace msplora {
 
 /// Sets the threads of libtorch and OpenMP; 0: as many as this process may use. Returns the number set.
 int use_threads(int64_t requested);
-
-/// What train.matmul_precision says, for matrices that are packed from now on (kernels/gemm.h). Throws
-/// Error{kUsage} for other names.
-void use_matmul_precision(const std::string& name);
 
 /// Lets the allocator of this process keep freed memory, so that the activations of one step lie where those
 /// of the step before lay, and puts it on large pages: a fresh page costs a fault for every 4 KB, and
