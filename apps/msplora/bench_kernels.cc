@@ -28,6 +28,7 @@ struct KernelArguments {
 Json kernel_json(const KernelResult& kernel) {
   Json json = {{"name", kernel.name},
                {"operations", kernel.operations},
+               {"products", kernel.products},
                {"bytes", kernel.bytes},
                {"floor_seconds", kernel.floor_seconds}};
   json.update(timings_json(kernel.timings));
@@ -49,20 +50,24 @@ void run_kernels(const KernelArguments& arguments, const CommonOptions& common) 
                  {"shape", arguments.shape},
                  {"dtype", arguments.dtype},
                  {"tokens", arguments.batch * arguments.seq},
-                 {"roof_gflops", 1e-9 * report.roofs.flops_per_second},
+                 {"peak_gflops", 1e-9 * report.roofs.flops_per_second},
+                 {"product_peak_gflops", 1e-9 * report.roofs.product_flops_per_second},
                  {"copy_gbytes_per_second", 1e-9 * report.roofs.bytes_per_second},
                  {"kernels", Json::array()}};
     for (const KernelResult& kernel : report.kernels) json["kernels"].push_back(kernel_json(kernel));
     return print_json(json);
   }
   std::cout << machine_line() << "\n"
-            << fmt::format("{} of {} x {} tokens, {}; roofs: {:.0f} GFLOP/s, {:.1f} GB/s\n", arguments.shape,
-                           arguments.batch, arguments.seq, arguments.dtype,
-                           1e-9 * report.roofs.flops_per_second, 1e-9 * report.roofs.bytes_per_second);
+            << fmt::format(
+                   "{} of {} x {} tokens, {}; peaks: {:.0f} GFLOP/s, products {:.0f} GFLOP/s, copies {:.1f} "
+                   "GB/s\n",
+                   arguments.shape, arguments.batch, arguments.seq, arguments.dtype,
+                   1e-9 * report.roofs.flops_per_second, 1e-9 * report.roofs.product_flops_per_second,
+                   1e-9 * report.roofs.bytes_per_second);
   TextTable table({"kernel", "Mop", "MB", "floor ms", "best ms", "median ms", "of the floor"},
                   {false, true, true, true, true, true, true});
   for (const KernelResult& kernel : report.kernels) {
-    table.add({kernel.name, fmt::format("{:.1f}", 1e-6 * kernel.operations),
+    table.add({kernel.name, fmt::format("{:.1f}", 1e-6 * (kernel.operations + kernel.products)),
                fmt::format("{:.1f}", 1e-6 * kernel.bytes), fmt::format("{:.3f}", 1e3 * kernel.floor_seconds),
                fmt::format("{:.3f}", 1e3 * kernel.timings.best()),
                fmt::format("{:.3f}", 1e3 * kernel.timings.median()),

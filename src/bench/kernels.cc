@@ -43,21 +43,22 @@ KernelReport bench_kernels(const KernelBenchOptions& options) {
     throw Error(ErrorCode::kConfig, "bench kernels", "kernels are built for float32 and bfloat16");
   const std::vector<TimedCall> calls = timed_calls(options);
   for (const TimedCall& call : calls) {
-    report.kernels.push_back({call.name, call.cost.operations, call.cost.bytes, 0.0, {}});
+    report.kernels.push_back({call.name, call.cost.operations, call.cost.products, call.cost.bytes, 0.0, {}});
     call.run();
   }
-  const Architecture shape = describe(options.model);
-  GemmRoof roof({1024, shape.hidden_size(), shape.intermediate_size()}, at::kFloat);
+  InstructionPeak of_floats(at::kFloat), of_products(options.dtype);
   constexpr int64_t kBeyondCaches = 256 << 20;
   for (int64_t repetition = 0; repetition < options.repetitions; ++repetition) {
     for (size_t i = 0; i < calls.size(); ++i)
       report.kernels[i].timings.seconds.push_back(time_of(calls[i].run));
-    roof.measure();
+    of_floats.measure(), of_products.measure();
   }
-  report.roofs = {roof.flops_per_second(), copy_bandwidth(kBeyondCaches, options.repetitions)};
+  const KernelRoofs& roofs = report.roofs = {of_floats.flops_per_second(), of_products.flops_per_second(),
+                                             copy_bandwidth(kBeyondCaches, options.repetitions)};
   for (KernelResult& kernel : report.kernels) {
-    kernel.floor_seconds = std::max(kernel.operations / report.roofs.flops_per_second,
-                                    kernel.bytes / report.roofs.bytes_per_second);
+    kernel.floor_seconds = std::max(
+        kernel.operations / roofs.flops_per_second + kernel.products / roofs.product_flops_per_second,
+        kernel.bytes / roofs.bytes_per_second);
   }
   return report;
 }

@@ -36,9 +36,10 @@ struct OpArray {
   double slack = 1.0;                // of the tolerance
 };
 
-/// Operations (also of integers, for masks) and bytes, each array counted once.
+/// Bytes, each array counted once; operations of floats (also of integers, for masks); and those of products
+/// of numbers of the case's own type, for which there may be faster instructions.
 struct OpCost {
-  double operations = 0.0, bytes = 0.0;
+  double operations = 0.0, bytes = 0.0, products = 0.0;
 };
 
 /// The arguments of one call, drawn. Of type T, see OpFrame.

@@ -24,16 +24,19 @@ struct KernelBenchOptions {
 /// What a kernel has to do at least, and what it took.
 struct KernelResult {
   std::string name;
-  double operations = 0.0;     // float (and, for dropout, integer) operations: polynomials and masks included
-  double bytes = 0.0;          // read and written, each array once
-  double floor_seconds = 0.0;  // the larger of operations / roof and bytes / bandwidth
+  double operations = 0.0;  // of floats (and, for dropout, integers): polynomials and masks included
+  double products = 0.0;    // operations of products of numbers of the dtype
+  double bytes = 0.0;       // read and written, each array once
+  /// The larger of what all operations take at the peaks and what bytes take at the bandwidth.
+  double floor_seconds = 0.0;
   Timings timings;
 };
 
 /// The rates that floors are computed from, measured in the same run.
 struct KernelRoofs {
-  double flops_per_second = 0.0;  // of float32 products, as kernels compute in float32
-  double bytes_per_second = 0.0;  // of copying an array larger than the caches
+  double flops_per_second = 0.0;          // InstructionPeak of float32
+  double product_flops_per_second = 0.0;  // and of the dtype
+  double bytes_per_second = 0.0;          // of copying an array larger than the caches
 };
 
 struct KernelReport {

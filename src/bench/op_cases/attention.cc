@@ -141,8 +141,8 @@ void set_costs(OpFrame<T>& f, const AttentionSizes& c) {
   const double numbers = 2.0 * (static_cast<double>(c.queries()) * wide +
                                 static_cast<double>(c.keys() * c.kv_heads * c.head_dim));
   const double each = kExpOperations * (c.cap > 0 ? 2 : 1) + (c.p > 0 ? kMaskOperations : 0);
-  f.forward_cost = {4 * products + (each + 4) * scores, numbers * sizeof(T)};
-  f.backward_cost = {10 * products + (each + 6) * scores, 2 * numbers * sizeof(T)};
+  f.forward_cost = {(each + 4) * scores, numbers * sizeof(T), 4 * products};
+  f.backward_cost = {(each + 6) * scores, 2 * numbers * sizeof(T), 10 * products};
 }
 
 template <typename T>

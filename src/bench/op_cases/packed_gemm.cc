@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include "bench/op_case.h"
+#include "msplora/kernels/gemm.h"
 #include "msplora/nn/functional.h"
 #include "nn/matmul.h"
 
@@ -60,7 +61,7 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
   const double sums = static_cast<double>(rows * width);
   const double numbers = static_cast<double>(rows * inner + inner * width) + sums;
   std::shared_ptr<T[]> packed;
-  f.forward({2.0 * static_cast<double>(inner) * sums, numbers * sizeof(T)},
+  f.forward({0.0, numbers * sizeof(T), 2.0 * static_cast<double>(inner) * sums},
             [=, precision = f.precision](const auto& k) mutable {
               // Of parts, each direction has a packed copy of its own.
               const bool is_turned = asked.is_turned && precision == kernels::Precision::kExact;
@@ -98,6 +99,13 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
     if (asked.add) sum = sum + before.to(sum.options());
     return std::vector<at::Tensor>{asked.activation ? activation(sum, kernels::Activation::kGelu) : sum};
   };
+}
+
+// As a layer multiplies that is frozen.
+template <typename T>
+void build_gradient(OpFrame<T>& f, const ProductSizes& p) {
+  const bool has_own_copy = kernels::packs_both_directions<T>(kernels::active_isa(), f.precision);
+  build_product(f, p, {.is_transposed = true, .is_turned = !has_own_copy});
 }
 
 // Odd sizes around tiles and panels of every instruction set, and an inner dimension of several ranges.
@@ -140,9 +148,7 @@ OpCases packed_gemm_cases() {
     const ProductSizes p{s.tokens(), s.width(), s.model.intermediate_size()};
     const ProductSizes back{p.rows, p.width, p.inner};
     return std::vector<OpCase>{{"packed product", [p](auto& f) { build_product(f, p, {.bias = true}); }},
-                               {"its gradient", [back](auto& f) {
-                                  build_product(f, back, {.is_transposed = true, .is_turned = true});
-                                }}};
+                               {"its gradient", [back](auto& f) { build_gradient(f, back); }}};
   };
   return cases;
 }
