@@ -16,7 +16,8 @@ struct AttentionSizes {
   double p = 0.0;
   int64_t left = -1, right = -1;
   double cap = 0.0;
-  int64_t reach = -1;  // of relative terms, with 2 reach / 3 + 1 buckets; -1: none
+  int64_t reach = -1;           // of relative terms; -1: none
+  bool has_own_bucket = false;  // each distance; else three share one, the smallest distances the last one
   bool has_key = true, has_query = true, has_bias = true;
   bool is_shared = false;  // segments have keys in common: no gradients
 
@@ -26,12 +27,11 @@ struct AttentionSizes {
   int64_t keys() const {
     return rows([](const AttentionSegment& s) { return s.k_begin + s.k_count; });
   }
-  int64_t buckets() const { return 2 * reach / 3 + 1; }
-  /// Three distances share a bucket, the smallest distances the last one.
+  int64_t buckets() const { return has_own_bucket ? 2 * reach + 1 : 2 * reach / 3 + 1; }
   std::vector<int32_t> bucket_of() const {
     std::vector<int32_t> buckets_of;
     for (int64_t d = 0; d <= 2 * reach; ++d)
-      buckets_of.push_back(static_cast<int32_t>(buckets() - 1 - d / 3));
+      buckets_of.push_back(static_cast<int32_t>(has_own_bucket ? d : buckets() - 1 - d / 3));
     return buckets_of;
   }
   std::string what() const {
@@ -41,8 +41,8 @@ struct AttentionSizes {
     if (left >= 0 || right >= 0) text += fmt::format(", window {} {}", left, right);
     if (cap > 0) text += fmt::format(", cap {}", cap);
     if (reach >= 0)
-      text += fmt::format(", relative{}{}{}", has_key ? " key" : "", has_query ? " query" : "",
-                          has_bias ? " bias" : "");
+      text += fmt::format(", relative{}{}{} up to {}{}", has_key ? " key" : "", has_query ? " query" : "",
+                          has_bias ? " bias" : "", reach, has_own_bucket ? " one by one" : "");
     return text;
   }
 
@@ -257,6 +257,18 @@ std::vector<AttentionSizes> term_cases() {
     AttentionSizes one{some, 4, 2, 12, 0.0, -1, -1, 0.0, 50};
     one.has_key = key, one.has_query = query, one.has_bias = bias;
     cases.push_back(one);
+    one.has_own_bucket = true;
+    cases.push_back(one);
+  }
+  // Buckets in a row as far as the limit, which whole blocks of scores are within, beyond and on both sides
+  // of.
+  for (AttentionSizes one : {AttentionSizes{some, 4, 2, 16, 0.1, -1, -1, 0.0, 40},
+                             {some, 2, 2, 8, 0.0, 19, 7, 2.0, 90},
+                             {cache, 2, 1, 16, 0.0, -1, 0, 0.0, 12},
+                             {blind, 2, 1, 16, 0.0, -1, 0, 0.0, 60},
+                             {small, 2, 1, 2, 0.0, -1, -1, 0.0, 4}}) {
+    one.has_own_bucket = true;
+    cases.push_back(one);
   }
   return cases;
 }
@@ -270,6 +282,7 @@ std::vector<OpCase> timed_cases(const OpSizes& s) {
   one.segments = last_token_segments(bounds);
   one.p = 0.0;
   relative.reach = 255;
+  relative.has_own_bucket = true;
   relative.has_bias = false;
   std::vector<OpCase> cases;
   for (const auto& [name, sizes] : {std::pair{"attention", all},

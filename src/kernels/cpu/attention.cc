@@ -89,7 +89,7 @@ void backward_block(const AttentionBackward<T>& op, const Tile& tile, const Back
   gemm(keys, deep, rows, t.p + first, 1, wide, t.d_o, deep, t.dv + first * deep, deep, true);
   gemm(keys, deep, rows, t.ds + first, 1, wide, t.q, deep, t.dk + first * deep, deep, true);
   gemm(rows, deep, keys, t.ds + first, wide, 1, t.k + first * deep, deep, t.out, deep, false);
-  if (terms.bucket_of) add_term_gradients(tile, terms, gradients, t.ds, t.q, i0, rows, t.out);
+  if (terms.bucket_of) add_term_gradients(tile, terms, gradients, t.ds, t.q, i0, rows, columns, t.out);
   scatter(t.out, deep, rows, dim, scale, dq, f.q_stride);
 }
 

@@ -5,13 +5,14 @@
 #include "kernels/cpu/activation_functions.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/small_gemm.h"
+#include "kernels/cpu/transpose_words.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
 
 constexpr int kSlopeSlot = 24, kRelativeKeySlot = 25, kRelativeKeyTSlot = 26, kRelativeQuerySlot = 27,
               kRelativeQueryTSlot = 28, kQueryProductSlot = 29, kKeyProductSlot = 30, kQueryGradientSlot = 31,
-              kKeyGradientSlot = 32, kRelativeBiasSlot = 33, kRelativeSumSlot = 34;
+              kKeyGradientSlot = 32, kRelativeBiasSlot = 33, kRelativeSumSlot = 34, kRunSlot = 39;
 
 // [rows, width] with row stride -> float [rows, padded], zero beyond width.
 template <typename T>
@@ -41,7 +42,8 @@ struct Terms {
   const int32_t* bucket_of = nullptr;  // of the distance 0; null: no relative terms
   int64_t reach = 0;
   int64_t first = 0, count = 0, wide = 0;
-  float *key = nullptr, *key_t = nullptr;      // [count, deep], [dim, wide]; null: no such term
+  const int32_t* runs = nullptr;           // of the distance 0: how many from there on have buckets in a row
+  float *key = nullptr, *key_t = nullptr;  // [count, deep], [dim, wide]; null: no such term
   float *query = nullptr, *query_t = nullptr;  // the same, times the scale
   float* bias = nullptr;                       // [count]
   float* query_products = nullptr;             // [kRowBlock, wide]: q · key[b] of a block of rows
@@ -73,6 +75,12 @@ void find_buckets(const RelativeTerms<T>& relative, const Tile& tile, Terms& ter
   terms.first = low;
   terms.count = high - low + 1;
   terms.wide = round_up(terms.count, 16);
+  const int64_t lowest = tile.first_place - (tile.length - 1), last = tile.first_place + tile.queries - 1;
+  auto* const runs = reinterpret_cast<int32_t*>(thread_scratch(kRunSlot, last - lowest + 1)) - lowest;
+  runs[last] = 1;
+  for (int64_t d = last - 1; d >= lowest; --d)
+    runs[d] = terms.bucket(d + 1) == terms.bucket(d) + 1 ? runs[d + 1] + 1 : 1;
+  terms.runs = runs;
 }
 
 // k: the keys in float, [length, padded_dim].
@@ -111,29 +119,117 @@ Terms make_terms(const Attention<T>& op, const Tile& tile, const float* k, bool 
   return terms;
 }
 
+// Up to 16 rows of scores and 16 keys.
+struct ScoreBlock {
+  int64_t row, rows, key, keys;
+  int64_t nearest;  // distance of the first row to the last key
+};
+
+// Runs near(block, bucket of the nearest distance) over the blocks of rows [i0, i0 + rows) whose distances
+// have buckets in a row, and far(row, keys) over what rows see of others.
+template <typename Near, typename Far>
+void for_score_blocks(const Tile& tile, const Terms& terms, int64_t i0, int64_t rows, const Columns& columns,
+                      const Near& near, const Far& far) {
+  const int64_t end = columns.padded_end < tile.length ? columns.padded_end : tile.length;
+  for (int64_t row = 0; row < rows; row += 16) {
+    for (int64_t key = columns.begin; key < end; key += 16) {
+      ScoreBlock block{row, rows - row < 16 ? rows - row : 16, key, end - key < 16 ? end - key : 16, 0};
+      block.nearest = tile.first_place + i0 + row - (key + block.keys - 1);
+      if (kLanes == 16 && terms.runs[block.nearest] >= block.rows + block.keys - 1) {
+        near(block, terms.bucket(block.nearest));
+        continue;
+      }
+      for (int64_t r = row; r < row + block.rows; ++r) {
+        Keys seen = visible(tile, i0 + r);
+        if (seen.begin < key) seen.begin = key;
+        if (seen.end > key + block.keys) seen.end = key + block.keys;
+        far(r, seen);
+      }
+    }
+  }
+}
+
+// Of a block, row i and key t have the bucket first + i + (keys - 1 - t): along a row they fall, along the
+// column of a key they rise. What hidden keys get is never read.
+#if defined(__AVX512F__)
+MSPLORA_INLINE __m512i reversed(__m512i v) {
+  return _mm512_permutexvar_epi32(_mm512_set_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), v);
+}
+
+struct BlockMasks {
+  __mmask16 rows, keys, last_keys;  // of the first lanes, and as many keys in the last ones
+
+  explicit BlockMasks(const ScoreBlock& b)
+      : rows(static_cast<__mmask16>((1u << b.rows) - 1)),
+        keys(static_cast<__mmask16>((1u << b.keys) - 1)),
+        last_keys(static_cast<__mmask16>(0xFFFFu << (16 - b.keys))) {}
+};
+
+inline void add_near(const Terms& terms, const ScoreBlock& b, int64_t first, int64_t wide, float* s) {
+  const BlockMasks masks(b);
+  __m512i sums[16] = {};
+  for (int64_t t = 0; terms.query && t < b.keys; ++t) {
+    const float* const from = terms.key_products + (b.key + t) * terms.wide + first + b.keys - 1 - t;
+    sums[t] = _mm512_maskz_loadu_epi32(masks.rows, from);
+  }
+  if (terms.query) transpose_words(sums);
+  for (int64_t i = 0; i < b.rows; ++i) {
+    const int64_t lowest = first + b.keys - 16 + i;  // of the key of lane 15
+    const auto falling = [&](const float* from) {
+      return (VecF)reversed(_mm512_maskz_loadu_epi32(masks.last_keys, from + lowest));
+    };
+    VecF sum = (VecF)sums[i];
+    if (terms.key) sum += falling(terms.query_products + (b.row + i) * terms.wide);
+    if (terms.bias) sum += falling(terms.bias);
+    float* const to = s + (b.row + i) * wide + b.key;
+    _mm512_mask_storeu_ps(to, masks.keys, (__m512)(sum + (VecF)_mm512_maskz_loadu_ps(masks.keys, to)));
+  }
+}
+
+inline void add_near_gradients(const Terms& terms, const ScoreBlock& b, int64_t first, int64_t wide,
+                               const float* ds, float* of_products, float* of_key_products) {
+  const BlockMasks masks(b);
+  const auto add = [](float* to, __mmask16 lanes, __m512i value) {
+    _mm512_mask_storeu_ps(to, lanes, (__m512)((VecF)value + (VecF)_mm512_maskz_loadu_ps(lanes, to)));
+  };
+  __m512i rows[16] = {};
+  for (int64_t i = 0; i < b.rows; ++i) {
+    rows[i] = _mm512_maskz_loadu_epi32(masks.keys, ds + (b.row + i) * wide + b.key);
+    add(of_products + (b.row + i) * terms.wide + first + b.keys - 16 + i, masks.last_keys, reversed(rows[i]));
+  }
+  transpose_words(rows);
+  for (int64_t t = 0; t < b.keys; ++t)
+    add(of_key_products + (b.key + t) * terms.wide + first + b.keys - 1 - t, masks.rows, rows[t]);
+}
+#else
+inline void add_near(const Terms&, const ScoreBlock&, int64_t, int64_t, float*) {}
+inline void add_near_gradients(const Terms&, const ScoreBlock&, int64_t, int64_t, const float*, float*,
+                               float*) {}
+#endif
+
 inline void add_relative(const Tile& tile, const Terms& terms, const float* q, int64_t i0, int64_t rows,
-                         float* s) {
+                         const Columns& columns, float* s) {
   const int64_t deep = tile.padded_dim, wide = tile.padded_length;
   if (terms.key)
     gemm(rows, terms.wide, tile.dim, q, deep, 1, terms.key_t, terms.wide, terms.query_products, terms.wide,
          false);
-  for (int64_t r = 0; r < rows; ++r) {
-    const Keys seen = visible(tile, i0 + r);
+  const auto near = [&](const ScoreBlock& block, int64_t first) { add_near(terms, block, first, wide, s); };
+  for_score_blocks(tile, terms, i0, rows, columns, near, [&](int64_t r, Keys keys) {
     const int64_t place = tile.first_place + i0 + r;
-    for (int64_t j = seen.begin; j < seen.end; ++j) {
+    for (int64_t j = keys.begin; j < keys.end; ++j) {
       const int64_t b = terms.bucket(place - j);
       float sum = terms.bias ? terms.bias[b] : 0.0f;
       if (terms.key) sum += terms.query_products[r * terms.wide + b];
       if (terms.query) sum += terms.key_products[j * terms.wide + b];
       s[r * wide + j] += sum;
     }
-  }
+  });
 }
 
 // Scores scale q kᵀ of rows [i0, i0 + rows) -> the whole scores. q: those rows in float, times the scale.
 inline void finish_scores(const Tile& tile, const Terms& terms, const float* q, int64_t i0, int64_t rows,
                           const Columns& columns, float* s) {
-  if (terms.bucket_of) add_relative(tile, terms, q, i0, rows, s);
+  if (terms.bucket_of) add_relative(tile, terms, q, i0, rows, columns, s);
   if (terms.cap <= 0) return;
   const int64_t wide = tile.padded_length;
   const float inverse = 1.0f / terms.cap;
@@ -180,18 +276,20 @@ inline TermGradients make_term_gradients(const Tile& tile, const Terms& terms, c
 
 // The shares of rows [i0, i0 + rows). d_q [rows, deep], without the scale, is added to.
 inline void add_term_gradients(const Tile& tile, const Terms& terms, const TermGradients& g, const float* ds,
-                               const float* q, int64_t i0, int64_t rows, float* d_q) {
-  const int64_t wide = tile.padded_length, deep = tile.padded_dim;
+                               const float* q, int64_t i0, int64_t rows, const Columns& columns, float* d_q) {
+  const int64_t deep = tile.padded_dim;
   std::memset(g.of_products, 0, sizeof(float) * static_cast<size_t>(rows * terms.wide));
-  for (int64_t r = 0; r < rows; ++r) {
-    const Keys seen = visible(tile, i0 + r);
+  const auto near = [&](const ScoreBlock& block, int64_t first) {
+    add_near_gradients(terms, block, first, tile.padded_length, ds, g.of_products, g.of_key_products);
+  };
+  for_score_blocks(tile, terms, i0, rows, columns, near, [&](int64_t r, Keys keys) {
     const int64_t place = tile.first_place + i0 + r;
-    for (int64_t j = seen.begin; j < seen.end; ++j) {
+    for (int64_t j = keys.begin; j < keys.end; ++j) {
       const int64_t b = terms.bucket(place - j);
-      g.of_products[r * terms.wide + b] += ds[r * wide + j];
-      g.of_key_products[j * terms.wide + b] += ds[r * wide + j];
+      g.of_products[r * terms.wide + b] += ds[r * tile.padded_length + j];
+      g.of_key_products[j * terms.wide + b] += ds[r * tile.padded_length + j];
     }
-  }
+  });
   if (terms.key) {
     gemm(rows, deep, terms.count, g.of_products, terms.wide, 1, terms.key, deep, d_q, deep, true);
     gemm(terms.count, deep, rows, g.of_products, 1, terms.wide, q, deep, g.sums.key + terms.first * deep,
