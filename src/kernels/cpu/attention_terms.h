@@ -28,12 +28,27 @@ void gather(const T* from, int64_t stride, int64_t rows, int64_t width, int64_t 
   }
 }
 
-void transpose(const float* from, int64_t rows, int64_t cols, int64_t from_stride, float* to,
-               int64_t to_stride) {
+// [rows, cols], padded to whole vectors -> [cols, to_stride], zero beyond the rows; to_stride is a multiple
+// of 16.
+inline void transpose(const float* from, int64_t rows, int64_t cols, int64_t from_stride, float* to,
+                      int64_t to_stride) {
+#if defined(__AVX512F__)
+  for (int64_t r = 0; r < to_stride; r += 16) {
+    for (int64_t c = 0; c < cols; c += 16) {
+      __m512i words[16] = {};
+      for (int64_t i = 0; i < 16 && r + i < rows; ++i)
+        words[i] = _mm512_loadu_si512(from + (r + i) * from_stride + c);
+      transpose_words(words);
+      for (int64_t i = 0; i < 16 && c + i < cols; ++i)
+        _mm512_storeu_si512(to + (c + i) * to_stride + r, words[i]);
+    }
+  }
+#else
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * from_stride + c];
   for (int64_t c = 0; c < cols; ++c)
     for (int64_t r = rows; r < to_stride; ++r) to[c * to_stride + r] = 0.0f;
+#endif
 }
 
 // The terms of one head of one segment. Buckets [first, first + count) are those of its distances, in rows
