@@ -12,14 +12,13 @@
 #   rows    none: LoRA and MSPLoRA at equal rank and at equal parameters, ASLoRA, full, the head alone
 #           methods: every method; forms: MSPLoRA in other shapes of equal size; effects: methods with and without what
 #           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has; long: LoRA
-#           and MSPLoRA over six epochs; ranks: LoRA with
-#           ranks from the spectrum of a short run
+#           and MSPLoRA over six epochs; ranks: LoRA with ranks from the spectrum of a short run
 #
 # OUTPUT/BASE-TASK (OUTPUT: build/evidence) is a directory of `msplora compare recipes/evidence.yaml` (of facts:
-# recipes/compare-facts.yaml); what is done is kept, so
-# that a run that was stopped goes on, and studies of one base and task share their runs. METHODS=a,b,... takes other rows,
-# THREADS (1) threads. Afterwards compare.json of each study lies in OUTPUT as STUDY.json; those of docs/evidence were copied
-# from there. Every run keeps its adapter: scripts/evidence-analysis.pl looks into them.
+# recipes/compare-facts.yaml); what is done is kept, so that a run that was stopped goes on, and studies of one base and task
+# share their runs. METHODS=a,b,... takes other rows, THREADS (1) threads. Afterwards compare.json of each study lies in OUTPUT as
+# STUDY.json; those of docs/evidence were copied from there. Every run keeps its adapter: scripts/evidence-analysis.pl looks into
+# them.
 #
 # On one core of an AMD EPYC (Zen 5) a run of minilm-sst2 takes 35 seconds, one of minilm-needs 27, and a row seven to ten runs.
 set -euo pipefail

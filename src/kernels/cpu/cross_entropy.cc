@@ -5,9 +5,14 @@ namespace {
 
 template <typename T>
 float largest(const T* row, int64_t n) {
-  VecF best = splat(to_float(row[0]));
-  for (int64_t i = 0; i + kLanes <= n; i += kLanes) best = vmax(load(row + i), best);
-  float top = max_lanes(best);
+  constexpr int kChains = 4;  // each waits for itself alone
+  VecF best[kChains];
+  for (VecF& one : best) one = splat(to_float(row[0]));
+  int64_t j = 0;
+  for (; j + kChains * kLanes <= n; j += kChains * kLanes)
+    for (int c = 0; c < kChains; ++c) best[c] = vmax(load(row + j + c * kLanes), best[c]);
+  for (; j + kLanes <= n; j += kLanes) best[0] = vmax(load(row + j), best[0]);
+  float top = max_lanes(vmax(vmax(best[0], best[1]), vmax(best[2], best[3])));
   for (int64_t i = n / kLanes * kLanes; i < n; ++i) {
     const float value = to_float(row[i]);
     top = value > top ? value : top;
@@ -19,12 +24,12 @@ float largest(const T* row, int64_t n) {
 template <typename T>
 float sum_of_powers(const T* row, int64_t n, float top) {
   VecF total = splat(0.0f);
-  for (int64_t i = 0; i + kLanes <= n; i += kLanes) total += exp(load(row + i) - top);
+  for (int64_t i = 0; i + kLanes <= n; i += kLanes) total += exp<true>(load(row + i) - top);
   float sum = sum_lanes(total);
   const int64_t full = n / kLanes * kLanes;
   if (const int rest = static_cast<int>(n - full)) {
     float powers[kLanes];
-    store(powers, exp(load_part(row + full, rest) - top));
+    store(powers, exp<true>(load_part(row + full, rest) - top));
     for (int i = 0; i < rest; ++i) sum += powers[i];
   }
   return sum;
@@ -62,7 +67,7 @@ void one_row(const CrossEntropyRows<T>& op, int64_t row) {
   for (int64_t i = 0; i < op.classes; i += kLanes) {
     const int n = lanes_from(i, op.classes);
     const VecF z = load_some(logits + i, n);
-    VecF gradient = exp(z - top) * inverse;
+    VecF gradient = exp<true>(z - top) * inverse;
     if (limit > 0) gradient *= slope_at(z, limit);
     store_some(logits + i, gradient, n);
   }
