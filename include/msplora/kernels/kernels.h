@@ -113,7 +113,7 @@ struct ResidualLayerNormBackward {
 enum class Precision {
   kExact,   // in float32
   kHigh,    // three numbers each: as exact as float32
-  kMedium,  // two: 16 bits, an error of about 4e-6 of the largest value
+  kMedium,  // two: 16 bits, errors of 4e-6 to 2e-5 of the largest value
 };
 
 /// Rows [begin, end) of stacked low-rank factors, with a dropout mask of their own on the input.
