@@ -14,7 +14,7 @@ using config_texts::parse;
 using config_texts::refusal;
 using nlohmann::json;
 using ::testing::AllOf;
-using testing::Each;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 

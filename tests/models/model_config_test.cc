@@ -23,10 +23,10 @@ using io_test::error_of;
 using io_test::write_bytes;
 using nlohmann::json;
 using ::testing::AllOf;
-using testing::Each;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::StartsWith;
+using ::testing::StartsWith;
 
 json roberta() {
   return json::parse(R"({

@@ -4,16 +4,12 @@
 // formed as their transposes, dOᵀ P and Qᵀ dS, of kGradientRows queries at a time, as every product loads and
 // stores the sums of all keys.
 #include "kernels/amx/tiles.h"
+#include "kernels/amx/vector_kernels.h"
 #include "kernels/cpu/attention_pairs.h"
 
 namespace msplora::kernels::avx512bf16 {
-// What is not for tiles.
 template <typename T>
 bool attention_of_few(const Attention<T>& op);
-template <typename T>
-void attention(const Attention<T>& op);
-template <typename T>
-void attention_backward(const AttentionBackward<T>& op);
 }  // namespace msplora::kernels::avx512bf16
 
 namespace msplora::kernels::amx {
@@ -110,7 +106,7 @@ void copy_rows(const T* from, int64_t stride, int64_t rows, int64_t dim, PairArr
   for (int64_t r = 0; r < round_up(rows, kRows); ++r) {
     for (int64_t d = 0; d < to.stride * 2; d += kNumbers) {
       __m512i words[kParts];
-      load_parts(from + r * stride + d, r < rows ? dim - d : 0, words);
+      load_parts(from + r * stride + d, first_numbers(r < rows ? dim - d : 0), words);
       for (int part = 0; part < kParts; ++part)
         _mm512_storeu_si512(to.from(r, d / 2).at + part * to.part, words[part]);
     }
@@ -344,25 +340,14 @@ void attention_backward(const AttentionBackward<Bfloat16>& op) {
 
 template <>
 void attention(const Attention<float>& op) {
-  switch (op.precision) {
-    case Precision::kExact:
-      return avx512bf16::attention(op);
-    case Precision::kHigh:
-      return forward<3>(op);
-    case Precision::kMedium:
-      return forward<2>(op);
-  }
+  in_precision(
+      op.precision, [&] { avx512bf16::attention(op); }, [&]<int kParts> { forward<kParts>(op); });
 }
 template <>
 void attention_backward(const AttentionBackward<float>& op) {
-  switch (op.forward.precision) {
-    case Precision::kExact:
-      return avx512bf16::attention_backward(op);
-    case Precision::kHigh:
-      return backward<3>(op);
-    case Precision::kMedium:
-      return backward<2>(op);
-  }
+  in_precision(
+      op.forward.precision, [&] { avx512bf16::attention_backward(op); },
+      [&]<int kParts> { backward<kParts>(op); });
 }
 
 }  // namespace msplora::kernels::amx

@@ -2,15 +2,9 @@
 // side: of as many ranks as a tile has room for the largest parts, then the next ones; what they give is
 // added in float. Numbers of x are what they are, floats are split, too; dropped ones are zero.
 #include "kernels/amx/operands.h"
+#include "kernels/amx/vector_kernels.h"
 #include "kernels/cpu/low_rank_blocks.h"
 #include "kernels/cpu/transpose_words.h"
-
-namespace msplora::kernels::avx512bf16 {
-template <typename T>
-void low_rank(const LowRank<T>& op);
-template <typename T>
-void low_rank_backward(const LowRankBackward<T>& op);
-}  // namespace msplora::kernels::avx512bf16
 
 namespace msplora::kernels::amx {
 namespace {
@@ -19,24 +13,12 @@ constexpr int64_t kRowTiles = kRowBlock / kRows, kRowSteps = kRowBlock / kInner;
 constexpr int kPackedSlot = 0, kZTileSlot = 1;
 
 // 32 numbers of a row from `i` on, dropped ones and those beyond its end zero.
-template <bool Masked>
-MSPLORA_INLINE void load_numbers(RowView<const Number> x, int64_t row, const MaskBits* masks, int64_t i,
-                                 __m512i (&parts)[1]) {
+template <bool Masked, int kParts, typename T>
+MSPLORA_INLINE void load_numbers(RowView<const T> x, int64_t row, const MaskBits* masks, int64_t i,
+                                 __m512i (&parts)[kParts]) {
   __mmask32 valid = first_numbers(x.width - i);
   if (Masked) valid &= MaskBits::lanes(masks[row], i) | MaskBits::lanes(masks[row], i + kLanes) << kLanes;
-  parts[0] = _mm512_maskz_loadu_epi16(valid, x.row(row) + i);
-}
-template <bool Masked, int kParts>
-MSPLORA_INLINE void load_numbers(RowView<const float> x, int64_t row, const MaskBits* masks, int64_t i,
-                                 __m512i (&parts)[kParts]) {
-  VecF halves[2];
-  for (int64_t half = 0; half < 2; ++half) {
-    const int64_t at = i + half * kLanes;
-    __mmask16 valid = first_lanes(x.width - at);
-    if (Masked) valid &= static_cast<__mmask16>(MaskBits::lanes(masks[row], at));
-    halves[half] = (VecF)_mm512_maskz_loadu_ps(valid, x.row(row) + at);
-  }
-  for (int part = 0; part < kParts; ++part) parts[part] = take_part(halves[0], halves[1]);
+  load_parts(x.row(row) + i, valid, parts);
 }
 
 // 32 columns of x from `column` on as right operands: pairs of rows, 16 columns a tile, two tiles a step and
@@ -237,25 +219,15 @@ void low_rank_backward(const LowRankBackward<Bfloat16>& op) {
 
 template <>
 void low_rank(const LowRank<float>& op) {
-  switch (op.precision) {
-    case Precision::kExact:
-      return avx512bf16::low_rank(op);
-    case Precision::kHigh:
-      return run_low_rank<TileProducts<3>>(op);
-    case Precision::kMedium:
-      return run_low_rank<TileProducts<2>>(op);
-  }
+  in_precision(
+      op.precision, [&] { avx512bf16::low_rank(op); },
+      [&]<int kParts> { run_low_rank<TileProducts<kParts>>(op); });
 }
 template <>
 void low_rank_backward(const LowRankBackward<float>& op) {
-  switch (op.forward.precision) {
-    case Precision::kExact:
-      return avx512bf16::low_rank_backward(op);
-    case Precision::kHigh:
-      return run_low_rank_backward<TileProducts<3>>(op);
-    case Precision::kMedium:
-      return run_low_rank_backward<TileProducts<2>>(op);
-  }
+  in_precision(
+      op.forward.precision, [&] { avx512bf16::low_rank_backward(op); },
+      [&]<int kParts> { run_low_rank_backward<TileProducts<kParts>>(op); });
 }
 
 }  // namespace msplora::kernels::amx

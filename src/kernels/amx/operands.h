@@ -22,7 +22,7 @@ void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t 
     for (int64_t s = 0; s < steps; ++s, tile += kParts * kTileInner) {
       if (row < rows) {
         __m512i parts[kParts];
-        load_parts(x + row * stride + first + s * kInner, inner - s * kInner, parts);
+        load_parts(x + row * stride + first + s * kInner, first_numbers(inner - s * kInner), parts);
         for (int part = 0; part < kParts; ++part) _mm512_store_si512(tile + part * kTileInner, parts[part]);
       } else {
         for (int part = 0; part < kParts; ++part) std::memset(tile + part * kTileInner, 0, kRowBytes);

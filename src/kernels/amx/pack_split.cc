@@ -1,11 +1,7 @@
 // Matrices of floats in panels of their parts in bfloat16 (operands.h): of every step of the inner dimension
 // first the largest part, then the others.
 #include "kernels/amx/operands.h"
-
-namespace msplora::kernels::avx512bf16 {
-template <typename T>
-void pack_gemm(const PackGemm<T>& op);
-}
+#include "kernels/amx/vector_kernels.h"
 
 namespace msplora::kernels::amx {
 namespace {
@@ -53,14 +49,8 @@ void pack(const PackGemm<float>& op) {
 
 template <>
 void pack_gemm(const PackGemm<float>& op) {
-  switch (op.precision) {
-    case Precision::kExact:
-      return avx512bf16::pack_gemm(op);
-    case Precision::kHigh:
-      return pack<3>(op);
-    case Precision::kMedium:
-      return pack<2>(op);
-  }
+  in_precision(
+      op.precision, [&] { avx512bf16::pack_gemm(op); }, [&]<int kParts> { pack<kParts>(op); });
 }
 
 }  // namespace msplora::kernels::amx

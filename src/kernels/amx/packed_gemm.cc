@@ -6,12 +6,8 @@
 #include <omp.h>
 
 #include "kernels/amx/operands.h"
+#include "kernels/amx/vector_kernels.h"
 #include "kernels/cpu/gemm_finish.h"
-
-namespace msplora::kernels::avx512bf16 {
-template <typename T>
-void packed_gemm(const PackedGemm<T>& op);
-}
 
 namespace msplora::kernels::amx {
 namespace {
@@ -342,14 +338,8 @@ void packed_gemm(const PackedGemm<Bfloat16>& op) {
 
 template <>
 void packed_gemm(const PackedGemm<float>& op) {
-  switch (op.precision) {
-    case Precision::kExact:
-      return avx512bf16::packed_gemm(op);
-    case Precision::kHigh:
-      return product<3>(op);
-    case Precision::kMedium:
-      return product<2>(op);
-  }
+  in_precision(
+      op.precision, [&] { avx512bf16::packed_gemm(op); }, [&]<int kParts> { product<kParts>(op); });
 }
 
 }  // namespace msplora::kernels::amx

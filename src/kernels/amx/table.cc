@@ -1,16 +1,9 @@
 // The column of processors with matrix units (AMX): what has no kernel on tiles is that of AVX512_BF16.
 #include "kernels/table.h"
 
-namespace msplora::kernels {
-namespace avx512bf16 {
-#define MSPLORA_KERNEL(name, Op) \
-  template <typename T>          \
-  void name(const Op<T>& op);
-MSPLORA_KERNELS
-#undef MSPLORA_KERNEL
-}  // namespace avx512bf16
+#include "kernels/amx/vector_kernels.h"
 
-namespace amx {
+namespace msplora::kernels::amx {
 
 #define MSPLORA_KERNEL(name, Op) \
   template <typename T>          \
@@ -44,5 +37,4 @@ constexpr Table<T> with_tiles() {
 extern constexpr Table<float> kFloatTable = with_tiles<float>();
 extern constexpr Table<Bfloat16> kBf16Table = with_tiles<Bfloat16>();
 
-}  // namespace amx
-}  // namespace msplora::kernels
+}  // namespace msplora::kernels::amx

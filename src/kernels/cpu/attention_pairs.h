@@ -85,7 +85,7 @@ void transpose_pairs(const T* from, int64_t stride, int64_t rows, int64_t dim, i
       __m512i v[kParts][16];
       for (int64_t i = 0; i < 16; ++i) {
         __m512i words[kParts];
-        load_parts(from + (r + i) * stride + 2 * p, r + i < rows ? dim - 2 * p : 0, words);
+        load_parts(from + (r + i) * stride + 2 * p, first_numbers(r + i < rows ? dim - 2 * p : 0), words);
         for (int part = 0; part < kParts; ++part) v[part][i] = words[part];
       }
       for (int64_t i = 0; i < 16; ++i) prefetch_numbers(from + (r + i) * stride + dim + 2 * p);
@@ -117,7 +117,7 @@ void interleave_rows(const T* from, int64_t stride, int64_t rows, int64_t padded
   }
 }
 
-constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+constexpr float kLog2E = 1.44269504088896341f;
 
 // Raw products of one row -> e^(scale s - top), dropped ones and hidden columns zero, as a row of pairs.
 // Returns the sum over all keys seen, dropped ones too; `lse` gets its logarithm and top. `first` is the

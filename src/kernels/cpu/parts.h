@@ -24,6 +24,7 @@ MSPLORA_INLINE VecF floats_of(__m256i numbers) {
   return (VecF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
 }
 
+/// The parts of one float.
 template <int kParts>
 MSPLORA_INLINE void split(float value, Number (&parts)[kParts]) {
   for (int part = 0; part < kParts; ++part) {
@@ -49,16 +50,16 @@ MSPLORA_INLINE VecU take_pairs(VecF& even, VecF& odd) {
   return (VecU)_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), take_part(even, odd));
 }
 
-/// 32 numbers of a row, of which `count` are there, the others zero.
+/// 32 numbers of a row: those of the mask, which alone are read, the others zero.
 template <int kParts>
-MSPLORA_INLINE void load_parts(const Bfloat16* from, int64_t count, __m512i (&parts)[kParts]) {
+MSPLORA_INLINE void load_parts(const Bfloat16* from, __mmask32 valid, __m512i (&parts)[kParts]) {
   static_assert(kParts == 1);
-  parts[0] = _mm512_maskz_loadu_epi16(first_numbers(count), from);
+  parts[0] = _mm512_maskz_loadu_epi16(valid, from);
 }
 template <int kParts>
-MSPLORA_INLINE void load_parts(const float* from, int64_t count, __m512i (&parts)[kParts]) {
-  VecF low = (VecF)_mm512_maskz_loadu_ps(first_lanes(count), from);
-  VecF high = (VecF)_mm512_maskz_loadu_ps(first_lanes(count - kLanes), from + kLanes);
+MSPLORA_INLINE void load_parts(const float* from, __mmask32 valid, __m512i (&parts)[kParts]) {
+  VecF low = (VecF)_mm512_maskz_loadu_ps(static_cast<__mmask16>(valid), from);
+  VecF high = (VecF)_mm512_maskz_loadu_ps(static_cast<__mmask16>(valid >> kLanes), from + kLanes);
   for (int part = 0; part < kParts; ++part) parts[part] = take_part(low, high);
 }
 
