@@ -191,6 +191,17 @@ int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision pr
   return elements;
 }
 
+template <typename T>
+int64_t whole_panels(Isa isa, int64_t width, Precision precision) {
+  int64_t columns = 0;
+  PackGemm<T> op;
+  op.width = width;
+  op.columns = &columns;
+  op.precision = precision;
+  table<T>(isa).pack_gemm(op);
+  return columns;
+}
+
 bool has_matrix_units(Isa isa) {
   return isa == Isa::kAmx;
 }
@@ -267,6 +278,7 @@ MSPLORA_KERNELS
   template const Table<T>& device_table<T>(int);                              \
   template void set_device_table<T>(int, const Table<T>*);                    \
   template int64_t packed_gemm_elements<T>(Isa, int64_t, int64_t, Precision); \
+  template int64_t whole_panels<T>(Isa, int64_t, Precision);                  \
   template bool packs_both_directions<T>(Isa, Precision);
 MSPLORA_INSTANTIATE(float)
 MSPLORA_INSTANTIATE(Bfloat16)

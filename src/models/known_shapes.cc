@@ -61,6 +61,8 @@ constexpr DecoderShape kDecoders[] = {
     {"llama-3.2-3b", "llama", 128256, 3072, 28, 24, 8, 128, 8192, 131072, 1e-5, 5e5, true, "bfloat16"},
     {"tinyllama-1.1b", "llama", 32000, 2048, 22, 32, 4, 64, 5632, 2048, 1e-5, 1e4, false, "bfloat16"},
     {"smollm2-135m", "llama", 49152, 576, 30, 9, 3, 64, 1536, 8192, 1e-5, 1e5, true, "bfloat16"},
+    {"smollm2-360m", "llama", 49152, 960, 32, 15, 5, 64, 2560, 8192, 1e-5, 1e5, true, "bfloat16"},
+    {"smollm2-1.7b", "llama", 49152, 2048, 24, 32, 32, 64, 8192, 8192, 1e-5, 1.3e5, true, "bfloat16"},
     {"mistral-7b-v0.1", "mistral", 32000, 4096, 32, 32, 8, 128, 14336, 32768, 1e-5, 1e4, false, "bfloat16"},
     {"qwen2-0.5b", "qwen2", 151936, 896, 24, 14, 2, 64, 4864, 131072, 1e-6, 1e6, true, "bfloat16"},
     {"qwen2-1.5b", "qwen2", 151936, 1536, 28, 12, 2, 128, 8960, 131072, 1e-6, 1e6, true, "bfloat16"},
@@ -68,6 +70,8 @@ constexpr DecoderShape kDecoders[] = {
     {"qwen3-0.6b", "qwen3", 151936, 1024, 28, 16, 8, 128, 3072, 40960, 1e-6, 1e6, true, "bfloat16"},
     {"qwen3-1.7b", "qwen3", 151936, 2048, 28, 16, 8, 128, 6144, 40960, 1e-6, 1e6, true, "bfloat16"},
     {"qwen3-8b", "qwen3", 151936, 4096, 36, 32, 8, 128, 12288, 40960, 1e-6, 1e6, false, "bfloat16"},
+    {"gemma-3-270m", "gemma3_text", 262144, 640, 18, 4, 1, 256, 2048, 32768, 1e-6, 1e6, true, "bfloat16"},
+    {"gemma-3-1b", "gemma3_text", 262144, 1152, 26, 4, 1, 256, 6912, 32768, 1e-6, 1e6, true, "bfloat16"},
 };
 
 struct Gpt2Shape {
@@ -120,10 +124,15 @@ json make_json(const DecoderShape& shape) {
                  {"max_position_embeddings", shape.positions},
                  {"rms_norm_eps", shape.eps},
                  {"rope_theta", shape.rope_theta},
-                 {"hidden_act", "silu"},
                  {"tie_word_embeddings", shape.tied},
                  {"torch_dtype", shape.dtype}};
   if (shape.model_type == "mistral") config["sliding_window"] = 4096;
+  const bool is_gemma = shape.model_type == "gemma3_text";
+  config.update(is_gemma ? json{{"hidden_activation", "gelu_pytorch_tanh"},
+                                {"query_pre_attn_scalar", shape.head_dim},
+                                {"sliding_window", 512},
+                                {"rope_local_base_freq", 1e4}}
+                         : json{{"hidden_act", "silu"}});
   // Llama 3.1 and 3.2 stretch the angles of Llama 3.
   const bool is_3_1 = shape.name.starts_with("llama-3.1");
   if (is_3_1 || shape.name.starts_with("llama-3.2")) {

@@ -78,7 +78,7 @@ class KeptOfBlock {
   int64_t feed_forward() const {
     using enum LinearRole;
     const int64_t f = block_.intermediate_size();
-    int64_t values = !is_gated(block_) ? f : block_.activation == kernels::Activation::kSilu ? 2 * f : 3 * f;
+    int64_t values = is_gated(block_) ? 2 * f : f;
     if (reads_input({kGate, kUp, kGateUp})) values += d_;
     if (reads_input({kDown})) values += f;
     return values * b_;

@@ -32,6 +32,12 @@ const Linear* Transformer::Block::find(LinearRole role) const {
   return nullptr;
 }
 
+std::vector<const Linear*> Transformer::Block::gates() const {
+  if (const Linear* both = find(LinearRole::kGateUp)) return {both};
+  if (const Linear* gate = find(LinearRole::kGate)) return {gate, find(LinearRole::kUp)};
+  return {};
+}
+
 Transformer::Branch Transformer::make_branch(const BranchSpec& spec, const Block& block, LinearRole last,
                                              ParameterStore& store) const {
   const std::string prefix = block.spec.path + ".";

@@ -51,6 +51,8 @@ class Transformer : public Model {
     /// Null when the block has no layer of this role.
     const Linear* find(LinearRole role) const;
     const Linear& at(LinearRole role) const { return *find(role); }
+    /// Gate and up, or the layer that gives both; empty where nothing is gated.
+    std::vector<const Linear*> gates() const;
   };
   /// The residual stream: x, or x + pending.
   struct Stream {

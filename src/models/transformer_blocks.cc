@@ -253,25 +253,17 @@ WithInput Transformer::feed_forward(const Block& block, const at::Tensor& x, con
   const kernels::Activation kind = block.spec.activation;
   const kernels::DropoutMask mask =
       dropout_mask(pass.context, block.spec.inner_dropout, block.feed_forward.dropout_stream + 1);
-  if (const Linear* gate_up = block.find(LinearRole::kGateUp)) {
-    const at::Tensor both = gate_up->forward(x, pass.context);
-    const int64_t width = both.size(1) / 2;
-    const at::Tensor gated = kind == kernels::Activation::kSilu
-                                 ? swiglu(both)
-                                 : activation(both.narrow(1, 0, width), kind) * both.narrow(1, width, width);
-    return {down.forward(dropout(gated, mask), pass.context), x};
+  const std::vector<const Linear*> gates = block.gates();
+  if (!gates.empty() && !mask.active())
+    return gated_feed_forward(x, block.gate_up, gates, down, kind, pass.context);
+  if (!gates.empty()) {
+    const WithInput inner = gated(x, block.gate_up, gates, kind, pass.context);
+    return {down.forward(dropout(inner.y, mask), pass.context), inner.x};
   }
-  const Linear *gate = block.find(LinearRole::kGate), &up = block.at(LinearRole::kUp);
-  if (mask.active()) {
-    const at::Tensor wide = activation((gate != nullptr ? *gate : up).forward(x, pass.context), kind);
-    const at::Tensor inner = gate != nullptr ? wide * up.forward(x, pass.context) : wide;
-    return {down.forward(dropout(inner, mask), pass.context), x};
-  }
-  if (gate == nullptr) return msplora::feed_forward(x, up, down, kind, pass.context);
-  if (kind == kernels::Activation::kSilu)
-    return gated_feed_forward(x, block.gate_up, *gate, up, down, pass.context);
-  const at::Tensor gated = activation(gate->forward(x, pass.context), kind) * up.forward(x, pass.context);
-  return {down.forward(gated, pass.context), x};
+  const Linear& up = block.at(LinearRole::kUp);
+  if (!mask.active()) return msplora::feed_forward(x, up, down, kind, pass.context);
+  const at::Tensor inner = activation(up.forward(x, pass.context), kind);
+  return {down.forward(dropout(inner, mask), pass.context), x};
 }
 
 Transformer::Stream Transformer::run_block(const Block& block, const Stream& stream, const at::Tensor& rows,

@@ -114,8 +114,8 @@ at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
   throw Error(ErrorCode::kUsage, "activation", "unknown activation");
 }
 
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  return at::silu(gate) * up;
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, kernels::Activation kind) {
+  return activation(gate, kind) * up;
 }
 
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, int64_t heads, int64_t head_dim,

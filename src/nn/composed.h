@@ -29,7 +29,7 @@ NormedSum residual_rms_norm(const at::Tensor& x, const at::Tensor& residual, con
                             double eps);
 
 at::Tensor activation(const at::Tensor& x, kernels::Activation kind);
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, kernels::Activation kind);
 
 /// Segments are padded to the longest of the batch here, and here alone.
 at::Tensor attention(const AttentionInput& input, const AttentionCall& call);

@@ -114,56 +114,58 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
   }
 };
 
-/// gate and up as two tensors, or side by side in one (up undefined).
+/// gate and up, or what is by them, as two tensors, or side by side in one (up undefined).
 struct GateAndUp {
   at::Tensor gate, up;
 
-  int64_t width() const { return up.defined() ? gate.size(-1) : gate.size(-1) / 2; }
-  int64_t rows() const { return gate.numel() / std::max<int64_t>(gate.size(-1), 1); }
+  int64_t stride() const { return gate.size(-1); }
+  int64_t width() const { return up.defined() ? stride() : stride() / 2; }
+  int64_t rows() const { return gate.numel() / std::max<int64_t>(stride(), 1); }
+  GateAndUp like() const { return {at::empty_like(gate), up.defined() ? at::empty_like(up) : at::Tensor()}; }
   template <typename T>
   T* gate_data() const {
     return data<T>(gate);
   }
   template <typename T>
   T* up_data() const {
-    return up.defined() ? data<T>(up) : data<T>(gate) + width();
+    return up.defined() || !gate.defined() ? data<T>(up) : data<T>(gate) + width();
   }
 };
 
-struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
-  template <typename T>
-  static kernels::SwiGlu<T> op_of(const GateAndUp& in, const at::Tensor& y) {
-    const int64_t width = in.width(), stride = in.gate.size(-1);
-    return {in.rows(), width, stride, stride, width, in.gate_data<T>(), in.up_data<T>(), data<T>(y)};
-  }
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up) {
+struct GatedActivationFunction : torch::autograd::Function<GatedActivationFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up,
+                            int64_t kind) {
     const ProfileScope scope("activation forward");
     const GateAndUp in{gate.contiguous(), detail::or_undefined(up.contiguous())};
+    const bool needs_gradient = gate.requires_grad() || up.requires_grad();
+    const GateAndUp derivatives = needs_gradient ? in.like() : GateAndUp{};
     at::Tensor y = at::empty({in.rows(), in.width()}, gate.options());
-    dispatch(gate, "swiglu", [&](auto t) {
+    dispatch(gate, "gated_activation", [&](auto t) {
       using T = decltype(t);
-      detail::kernels_of<T>(gate).swiglu(op_of<T>(in, y));
+      detail::kernels_of<T>(gate).gated_activation(
+          {in.rows(), in.width(), in.stride(), static_cast<kernels::Activation>(kind), in.gate_data<T>(),
+           in.up_data<T>(), data<T>(y), derivatives.gate_data<T>(), derivatives.up_data<T>()});
     });
-    ctx->save_for_backward({in.gate, in.up});
+    ctx->save_for_backward({derivatives.gate, derivatives.up});
     return y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("activation backward");
     const variable_list saved = ctx->get_saved_variables();
-    const GateAndUp in{saved[0], saved[1]};
+    const GateAndUp by{saved[0], saved[1]}, d = by.like();
     const at::Tensor dy = grads[0].contiguous();
-    const GateAndUp d{at::empty_like(in.gate), in.up.defined() ? at::empty_like(in.up) : at::Tensor()};
-    dispatch(dy, "swiglu", [&](auto t) {
+    dispatch(dy, "gated_activation", [&](auto t) {
       using T = decltype(t);
-      detail::kernels_of<T>(dy).swiglu_backward(
-          {op_of<T>(in, at::Tensor()), data<T>(dy), d.gate_data<T>(), d.up_data<T>()});
+      detail::kernels_of<T>(dy).gated_activation_backward({by.rows(), by.width(), by.stride(),
+                                                           by.gate_data<T>(), by.up_data<T>(), data<T>(dy),
+                                                           d.gate_data<T>(), d.up_data<T>()});
     });
-    return {d.gate, d.up};
+    return {d.gate, d.up, Variable()};
   }
 };
 
-bool is_swiglu_composed(const at::Tensor& x) {
-  return detail::is_composed(x, {Kernel::swiglu, Kernel::swiglu_backward});
+bool is_gate_composed(const at::Tensor& x) {
+  return detail::is_composed(x, {Kernel::gated_activation, Kernel::gated_activation_backward});
 }
 
 }  // namespace
@@ -244,17 +246,19 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
                                                 static_cast<int64_t>(pairs));
 }
 
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  return is_swiglu_composed(gate) ? detail::composed::swiglu(gate, up)
-                                  : detail::apply_function<SwiGluFunction>(gate, up);
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, kernels::Activation kind) {
+  if (is_gate_composed(gate)) return detail::composed::gated_activation(gate, up, kind);
+  return detail::apply_function<GatedActivationFunction>(gate, up, static_cast<int64_t>(kind));
 }
 
-at::Tensor swiglu(const at::Tensor& gate_up) {
-  if (is_swiglu_composed(gate_up)) {
+at::Tensor gated_activation(const at::Tensor& gate_up, kernels::Activation kind) {
+  if (is_gate_composed(gate_up)) {
     const int64_t width = gate_up.size(-1) / 2;
-    return detail::composed::swiglu(gate_up.narrow(-1, 0, width), gate_up.narrow(-1, width, width));
+    return detail::composed::gated_activation(gate_up.narrow(-1, 0, width), gate_up.narrow(-1, width, width),
+                                              kind);
   }
-  return detail::apply_function<SwiGluFunction>(gate_up, at::empty({0}, gate_up.options()));
+  return detail::apply_function<GatedActivationFunction>(gate_up, at::empty({0}, gate_up.options()),
+                                                         static_cast<int64_t>(kind));
 }
 
 }  // namespace msplora

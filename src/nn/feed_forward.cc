@@ -79,17 +79,11 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
   }
 };
 
-template <typename T>
-kernels::SwiGlu<T> swiglu_op(const at::Tensor& gate_up, const at::Tensor& y) {
-  const int64_t wide = gate_up.size(1) / 2;
-  T* gate = data<T>(gate_up);
-  return {gate_up.size(0), wide, 2 * wide, 2 * wide, wide, gate, gate + wide, data<T>(y)};
-}
-
 struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunction> {
-  /// gate_up is the joint product of both. Gives y, and x where it needs a gradient.
+  /// Gives y, and x where it needs a gradient.
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gate_up_bias,
-                               const at::Tensor& down_bias, int64_t wide, Product gate_up, Product down) {
+                               const at::Tensor& down_bias, kernels::Activation activation, Product gate_up,
+                               Product down) {
     const ProfileScope scope("linear forward");
     auto products = c10::make_intrusive<Products>();
     products->up = std::move(gate_up);
@@ -97,19 +91,16 @@ struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunc
     const int64_t rows = x.size(0), block = products->block_rows(rows);
     const bool needs_x = x.requires_grad();
     at::Tensor y = at::empty_like(x);
-    const at::Tensor h = at::empty({needs_x ? rows : block, 2 * wide}, x.options());
-    const at::Tensor inner = at::empty({block, wide}, x.options());
+    const at::Tensor derivative =
+        at::empty({needs_x ? rows : block, products->up->out_features()}, x.options());
+    const at::Tensor inner = at::empty({block, products->up->gated_width()}, x.options());
     for_blocks(rows, block, [&](int64_t begin, int64_t count) {
-      at::Tensor both = h.narrow(0, needs_x ? begin : 0, count), product = inner.narrow(0, 0, count);
-      products->up->forward_into(x.narrow(0, begin, count), gate_up_bias, both);
-      {
-        const ProfileScope activation_scope("activation forward");
-        detail::dispatch(x, "gated_feed_forward",
-                         [&](auto t) { kernels::swiglu(swiglu_op<decltype(t)>(both, product)); });
-      }
-      products->down->forward_into(product, down_bias, y.narrow(0, begin, count));
+      const at::Tensor h = inner.narrow(0, 0, count);
+      products->up->gated_into(x.narrow(0, begin, count), gate_up_bias, activation, h,
+                               derivative.narrow(0, needs_x ? begin : 0, count));
+      products->down->forward_into(h, down_bias, y.narrow(0, begin, count));
     });
-    ctx->save_for_backward({needs_x ? h : at::Tensor()});
+    ctx->save_for_backward({needs_x ? derivative : at::Tensor()});
     ctx->saved_data["products"] = c10::IValue::make_capsule(std::move(products));
     ctx->set_materialize_grads(false);
     if (needs_x) return {y, x};
@@ -118,26 +109,17 @@ struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunc
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("linear backward");
-    const at::Tensor h = ctx->get_saved_variables()[0];
+    const at::Tensor derivative = ctx->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
-    const int64_t rows = dy.size(0), wide = h.size(1) / 2, block = products.block_rows(rows);
+    const int64_t rows = dy.size(0), block = products.block_rows(rows);
     const bool is_onto = grads[1].defined();
     at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
-    const at::Tensor inner = at::empty({block, wide}, dy.options()),
-                     d_both = at::empty({block, 2 * wide}, dy.options());
+    const at::Tensor d_halves = at::empty({block, derivative.size(1)}, dy.options());
     for_blocks(rows, block, [&](int64_t begin, int64_t count) {
-      at::Tensor d_product = inner.narrow(0, 0, count), d_h = d_both.narrow(0, 0, count);
-      products.down->backward_into(dy.narrow(0, begin, count), d_product);
-      {
-        const ProfileScope activation_scope("activation backward");
-        detail::dispatch(dy, "gated_feed_forward", [&](auto t) {
-          using T = decltype(t);
-          kernels::swiglu_backward<T>({swiglu_op<T>(h.narrow(0, begin, count), {}), data<T>(d_product),
-                                       data<T>(d_h), data<T>(d_h) + wide});
-        });
-      }
-      products.up->backward_into(d_h, dx.narrow(0, begin, count), is_onto);
+      const at::Tensor d = d_halves.narrow(0, 0, count);
+      products.down->backward_halves(dy.narrow(0, begin, count), derivative.narrow(0, begin, count), d);
+      products.up->backward_into(d, dx.narrow(0, begin, count), is_onto);
     });
     return {dx, Variable(), Variable(), Variable(), Variable(), Variable()};
   }
@@ -162,21 +144,28 @@ WithInput feed_forward(const at::Tensor& x, const Linear& up, const Linear& down
   return {down.forward(msplora::activation(up.forward(x, context), activation), context), x};
 }
 
-WithInput gated_feed_forward(const at::Tensor& x, const JointLinear& joint, const Linear& gate,
-                             const Linear& up, const Linear& down, const ForwardContext& context) {
-  const std::vector<const Linear*> layers = {&gate, &up};
-  Product gate_up_product = detail::frozen_product(joint, layers, x),
-          down_product = detail::frozen_product(down, x);
-  if (gate_up_product && down_product) {
+WithInput gated(const at::Tensor& x, const JointLinear& joint, const std::vector<const Linear*>& layers,
+                kernels::Activation activation, const ForwardContext& context) {
+  if (const auto both = joint.gated(x, layers, activation, context)) return *both;
+  const at::Tensor gate = layers.front()->forward(x, context);
+  if (layers.size() == 1) return {gated_activation(gate, activation), x};
+  return {gated_activation(gate, layers[1]->forward(x, context), activation), x};
+}
+
+WithInput gated_feed_forward(const at::Tensor& x, const JointLinear& joint,
+                             const std::vector<const Linear*>& layers, const Linear& down,
+                             kernels::Activation activation, const ForwardContext& context) {
+  detail::FrozenGate gate = detail::frozen_gate(joint, layers, x);
+  Product down_product = gate.product ? detail::frozen_product(down, x) : Product();
+  if (down_product) {
     const at::Tensor rows = x.contiguous();
     const variable_list outputs = detail::apply_function<GatedFeedForwardFunction>(
-        rows, detail::or_empty(detail::joint_bias(layers)), as_float(down.bias), up.out_features(),
-        std::move(gate_up_product), std::move(down_product));
+        rows, detail::or_empty(gate.bias), as_float(down.bias), activation, std::move(gate.product),
+        std::move(down_product));
     return {outputs[0], outputs.size() > 1 ? outputs[1] : rows};
   }
-  if (const auto gate_up = joint.forward(x, layers, context))
-    return {down.forward(swiglu(gate_up->y), context), gate_up->x};
-  return {down.forward(swiglu(gate.forward(x, context), up.forward(x, context)), context), x};
+  const WithInput inner = gated(x, joint, layers, activation, context);
+  return {down.forward(inner.y, context), inner.x};
 }
 
 }  // namespace msplora

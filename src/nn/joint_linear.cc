@@ -35,6 +35,7 @@ struct Part {
 /// What one pass needs beside the differentiable tensors.
 struct Plan : torch::CustomClassHolder {
   c10::intrusive_ptr<detail::PackedLinear> product;
+  std::optional<kernels::Activation> gate;  // of a gated product
   at::Tensor bias;
   std::vector<Part> parts;  // of the layers with an update
   std::vector<kernels::LowRankSlice> slices;
@@ -75,6 +76,35 @@ std::vector<kernels::GemmUpdate> updates_of(const Plan& plan, const at::Tensor& 
   return updates;
 }
 
+// f(gate) * up and what is by them, in the place of both halves.
+at::Tensor gate_halves(const Plan& plan, const at::Tensor& halves) {
+  const ProfileScope scope("activation forward");
+  const int64_t width = plan.product->gated_width(), stride = halves.size(1);
+  at::Tensor y = at::empty({halves.size(0), width}, halves.options());
+  detail::dispatch(halves, "joint_linear", [&](auto t) {
+    using T = decltype(t);
+    T *const gate = data<T>(halves), *const up = gate + stride / 2;
+    kernels::gated_activation<T>({y.size(0), width, stride, *plan.gate, gate, up, data<T>(y), gate, up});
+  });
+  return y;
+}
+
+// dy of a gated product -> of its two halves.
+at::Tensor through_gate(const at::Tensor& dy, const at::Tensor& derivative) {
+  const ProfileScope scope("activation backward");
+  const int64_t width = dy.size(1), stride = derivative.size(1), half = stride / 2;
+  const at::Tensor d_halves = at::empty_like(derivative);
+  for (int64_t first = width; first < stride; first += half) d_halves.narrow(1, first, half - width).zero_();
+  detail::dispatch(dy, "joint_linear", [&](auto t) {
+    using T = decltype(t);
+    const T* const by = data<T>(derivative);
+    T* const d = data<T>(d_halves);
+    kernels::gated_activation_backward<T>(
+        {dy.size(0), width, stride, by, by + half, data<T>(dy), d, d + half});
+  });
+  return d_halves;
+}
+
 struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
   /// down [R, in] and factors [Σ r_part out_part], empty without updates. Gives y, and x where it needs a
   /// gradient.
@@ -83,7 +113,7 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
     const ProfileScope scope("linear forward");
     const at::Tensor down = detail::or_undefined(down_in);
     const bool adds_update = down.defined() && plan->product->adds_updates();
-    at::Tensor y, z;
+    at::Tensor y, z, derivative;
     if (!adds_update) y = plan->product->forward(x, plan->bias);
     if (down.defined()) {
       const ProfileScope low_rank("low rank forward");
@@ -100,10 +130,19 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
     }
     if (adds_update) {
       const detail::LowRankSum update{z, updates_of(*plan, factors)};
-      y = plan->product->forward(x, plan->bias, &update);
+      if (plan->gate) {
+        derivative = at::empty({x.size(0), plan->product->out_features()}, x.options());
+        y = at::empty({x.size(0), plan->product->gated_width()}, x.options());
+        plan->product->gated_into(x, plan->bias, *plan->gate, y, derivative, &update);
+      } else {
+        y = plan->product->forward(x, plan->bias, &update);
+      }
+    } else if (plan->gate) {
+      derivative = y;
+      y = gate_halves(*plan, derivative);
     }
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({down.defined() ? x : at::Tensor(), down, factors, z});
+    ctx->save_for_backward({down.defined() ? x : at::Tensor(), down, factors, z, derivative});
     ctx->saved_data["need_x"] = x.requires_grad();
     ctx->saved_data["plan"] = c10::IValue::make_capsule(std::move(plan));
     if (x.requires_grad()) return {y, x};
@@ -115,8 +154,8 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
     const variable_list tensors = ctx->get_saved_variables();
     const at::Tensor &x = tensors[0], &down = tensors[1], &factors = tensors[2];
     const auto& plan = static_cast<const Plan&>(*ctx->saved_data["plan"].toCapsule());
-    const at::Tensor dy = grads[0].contiguous();
-    at::Tensor dx;
+    at::Tensor dx, dy = grads[0].contiguous();
+    if (plan.gate) dy = through_gate(dy, tensors[4]);
     if (ctx->saved_data["need_x"].toBool()) dx = plan.product->backward_onto(dy, grads[1]);
     if (!down.defined()) return {dx, Variable(), Variable(), Variable()};
     const ProfileScope low_rank("low rank backward");
@@ -157,10 +196,17 @@ bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const 
 }
 
 c10::intrusive_ptr<detail::PackedLinear> product_of(const std::vector<const Linear*>& layers,
-                                                    detail::KeptProduct& kept) {
+                                                    detail::Gating gating, detail::KeptProduct& kept) {
   std::vector<const Weight*> weights;
   for (const Linear* layer : layers) weights.push_back(layer->weight.get());
-  return kept.of(weights);
+  return kept.of(weights, gating);
+}
+
+at::Tensor bias_of(const std::vector<const Linear*>& layers) {
+  if (!layers.front()->bias.defined()) return {};
+  std::vector<at::Tensor> parts;
+  for (const Linear* layer : layers) parts.push_back(detail::as(layer->bias.detach(), at::kFloat));
+  return at::cat(parts);
 }
 
 }  // namespace
@@ -169,34 +215,49 @@ struct JointLinear::Kept {
   detail::KeptProduct product;
 };
 
-at::Tensor detail::joint_bias(const std::vector<const Linear*>& layers) {
-  if (!layers.front()->bias.defined()) return {};
-  std::vector<at::Tensor> parts;
-  for (const Linear* layer : layers) parts.push_back(as(layer->bias.detach(), at::kFloat));
-  return at::cat(parts);
-}
-
-c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const JointLinear& joint,
-                                                                const std::vector<const Linear*>& layers,
-                                                                const at::Tensor& x) {
+detail::FrozenGate detail::frozen_gate(const JointLinear& joint, const std::vector<const Linear*>& layers,
+                                       const at::Tensor& x) {
   const bool is_adapted =
       std::any_of(layers.begin(), layers.end(), [](const Linear* layer) { return layer->update != nullptr; });
   if (is_adapted || !suits(x, layers, {})) return {};
-  return product_of(layers, joint.kept_->product);
+  auto product = product_of(layers, Gating::kHalves, joint.kept_->product);
+  if (!product) return {};
+  at::Tensor bias = product->in_halves(bias_of(layers));
+  return {std::move(product), std::move(bias)};
 }
 
 JointLinear::JointLinear() : kept_(std::make_shared<Kept>()) {}
 
-std::optional<WithInput> JointLinear::forward(const at::Tensor& x_in,
-                                              const std::vector<const Linear*>& layers,
+std::optional<WithInput> JointLinear::forward(const at::Tensor& x, const std::vector<const Linear*>& layers,
                                               const ForwardContext& context) const {
+  return run(x, layers, std::nullopt, context);
+}
+
+std::optional<WithInput> JointLinear::gated(const at::Tensor& x, const std::vector<const Linear*>& layers,
+                                            kernels::Activation activation,
+                                            const ForwardContext& context) const {
+  const Linear& first = *layers.front();
+  if (layers.size() == 1 && first.update) {
+    // The columns of its update are those of both halves, with nothing between.
+    const int64_t out = first.out_features();
+    const int64_t half = detail::PackedLinear::packed_half(x.scalar_type(), out, first.in_features());
+    if (2 * half != out) return std::nullopt;
+  }
+  return run(x, layers, activation, context);
+}
+
+std::optional<WithInput> JointLinear::run(const at::Tensor& x_in, const std::vector<const Linear*>& layers,
+                                          std::optional<kernels::Activation> gate,
+                                          const ForwardContext& context) const {
   if (!suits(x_in, layers, context)) return std::nullopt;
-  auto product = product_of(layers, kept_->product);
+  auto product = product_of(layers, gate ? detail::Gating::kHalves : detail::Gating::kNone, kept_->product);
   if (!product) return std::nullopt;
   const at::Tensor x = x_in.contiguous();
   auto plan = c10::make_intrusive<Plan>();
+  plan->gate = gate;
+  plan->bias = bias_of(layers);
+  if (gate) plan->bias = product->in_halves(plan->bias);
   plan->product = std::move(product);
-  plan->bias = detail::joint_bias(layers);
   std::vector<at::Tensor> downs, factors;
   int64_t rank = 0, column = 0;
   for (const Linear* layer : layers) {
@@ -215,7 +276,7 @@ std::optional<WithInput> JointLinear::forward(const at::Tensor& x_in,
         factors.push_back(detail::as(stacked.up, at::kFloat).t().reshape({-1}));
       }
     }
-    column += layer->out_features();
+    column += gate ? plan->product->out_features() / 2 : layer->out_features();
   }
   plan->slices = detail::merge_plain_slices(std::move(plan->slices));
   const at::Tensor none = at::empty({0});

@@ -27,8 +27,9 @@ class KernelProduct : public PackedProduct {
       const int64_t end = std::min(out_, begin + kRows);
       const at::Tensor part = matrix.rows(begin, end);
       T* const to = data<T>(packed_) + kernels::packed_gemm_elements<T>(isa_, in_, begin, precision_);
-      kernels::pack_gemm<T>(
-          {in_, end - begin, 1, in_, isa_, data<T>(part), to, nullptr, nullptr, precision_});
+      kernels::PackGemm<T> op{in_, end - begin, 1, in_, isa_, data<T>(part), to};
+      op.precision = precision_;
+      kernels::pack_gemm<T>(op);
     }
   }
 
@@ -50,6 +51,8 @@ class KernelProduct : public PackedProduct {
     op.is_activated = call.activation != nullptr;
     if (op.is_activated) op.activation = *call.activation;
     op.derivative = static_cast<T*>(call.derivative);
+    op.gated_width = call.gated_width;
+    op.half_width = call.half_width;
     if (call.update != nullptr) {
       op.z = data<float>(call.update->z);
       op.rank = call.update->z.size(1);

@@ -1,5 +1,6 @@
 #include "nn/packed_product.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <map>
@@ -76,29 +77,28 @@ class OneDnnMatrix {
   // lengths, long ones first: each call costs a start of all threads.
   void run(const ProductCall& call) const {
     const size_t element = memory::data_type_size(type_);
-    Rows at{static_cast<const char*>(call.x), static_cast<char*>(call.y),
-            static_cast<const char*>(call.factor), static_cast<char*>(call.derivative)};
     const size_t row_in = element * static_cast<size_t>(inner_),
                  row_out = element * static_cast<size_t>(width_);
-    int64_t rows = call.rows;
-    while (rows >= kStep) {
-      const int64_t count = block_rows(rows);
-      run_block(at.x, count, call.bias, at.y, call.add);
-      finish(call, at, count);
-      at.x += row_in * static_cast<size_t>(count);
-      for (char** out : {&at.y, &at.derivative})
-        *out += *out == nullptr ? 0 : row_out * static_cast<size_t>(count);
-      at.factor += at.factor == nullptr ? 0 : row_out * static_cast<size_t>(count);
-      rows -= count;
+    std::vector<char> sums;
+    int64_t done = 0;
+    while (call.rows - done >= kStep) {
+      const int64_t count = block_rows(call.rows - done);
+      const Rows at = rows_of(call, done);
+      char* const product = product_of(call, at, count, sums);
+      run_block(at.x, count, call.bias, product, call.add);
+      finish(call, at, product, count);
+      done += count;
     }
-    if (rows == 0) return;
-    const auto rest = static_cast<size_t>(rows);
+    if (done == call.rows) return;
+    const auto rest = static_cast<size_t>(call.rows - done);
+    const Rows at = rows_of(call, done);
+    char* const product = product_of(call, at, call.rows - done, sums);
     std::vector<char> padded_in(row_in * kStep), padded_out(row_out * kStep);
     std::memcpy(padded_in.data(), at.x, row_in * rest);
-    if (call.add) std::memcpy(padded_out.data(), at.y, row_out * rest);
+    if (call.add) std::memcpy(padded_out.data(), product, row_out * rest);
     run_block(padded_in.data(), kStep, call.bias, padded_out.data(), call.add);
-    std::memcpy(at.y, padded_out.data(), row_out * rest);
-    finish(call, at, rows);
+    std::memcpy(product, padded_out.data(), row_out * rest);
+    finish(call, at, product, call.rows - done);
   }
 
   int64_t bytes() const { return static_cast<int64_t>(packed_.get_desc().get_size()); }
@@ -113,20 +113,52 @@ class OneDnnMatrix {
     char* derivative;
   };
 
+  Rows rows_of(const ProductCall& call, int64_t row) const {
+    const auto bytes = [&](int64_t width) {
+      return row * width * static_cast<int64_t>(memory::data_type_size(type_));
+    };
+    const int64_t factors = call.half_width > 0 ? 2 * call.half_width : width_;
+    const auto* const factor = static_cast<const char*>(call.factor);
+    auto* const derivative = static_cast<char*>(call.derivative);
+    return {static_cast<const char*>(call.x) + bytes(inner_),
+            static_cast<char*>(call.y) + bytes(call.gated_width > 0 ? call.gated_width : factors),
+            factor == nullptr ? nullptr : factor + bytes(factors),
+            derivative == nullptr ? nullptr : derivative + bytes(width_)};
+  }
+
+  // Where the product goes, of which what is asked for is formed.
+  char* product_of(const ProductCall& call, const Rows& at, int64_t rows, std::vector<char>& sums) const {
+    if (call.gated_width > 0) return at.derivative;
+    if (call.half_width == 0) return at.y;
+    sums.resize(std::max(sums.size(), static_cast<size_t>(rows * width_) * memory::data_type_size(type_)));
+    return sums.data();
+  }
+
   // What our own kernels do while the sums are in registers.
-  void finish(const ProductCall& call, const Rows& at, int64_t rows) const {
+  void finish(const ProductCall& call, const Rows& at, char* product, int64_t rows) const {
     if (type_ == memory::data_type::bf16) {
-      finish_as<kernels::Bfloat16>(call, at, rows * width_);
+      finish_as<kernels::Bfloat16>(call, at, product, rows);
     } else {
-      finish_as<float>(call, at, rows * width_);
+      finish_as<float>(call, at, product, rows);
     }
   }
   template <typename T>
-  static void finish_as(const ProductCall& call, const Rows& at, int64_t n) {
-    T* y = reinterpret_cast<T*>(at.y);
-    if (call.factor != nullptr) kernels::multiply<T>({n, reinterpret_cast<const T*>(at.factor), y, y});
-    if (call.activation != nullptr)
-      kernels::activate<T>({n, *call.activation, y, y, reinterpret_cast<T*>(at.derivative)});
+  void finish_as(const ProductCall& call, const Rows& at, char* product, int64_t rows) const {
+    T *const sums = reinterpret_cast<T*>(product), *const y = reinterpret_cast<T*>(at.y);
+    const T* const factor = reinterpret_cast<const T*>(at.factor);
+    const int64_t half = call.half_width, n = rows * width_;
+    if (call.gated_width > 0) {
+      T* const up = sums + width_ / 2;
+      kernels::gated_activation<T>({rows, call.gated_width, width_, *call.activation, sums, up, y, sums, up});
+    } else if (half > 0) {
+      std::fill_n(y, half > width_ ? 2 * half * rows : 0, T{});
+      kernels::gated_activation_backward<T>(
+          {rows, width_, 2 * half, factor, factor + half, sums, y, y + half});
+    } else {
+      if (factor != nullptr) kernels::multiply<T>({n, factor, y, y});
+      if (call.activation != nullptr)
+        kernels::activate<T>({n, *call.activation, y, y, reinterpret_cast<T*>(at.derivative)});
+    }
   }
 
   // Powers of two above kBlock, then a multiple of kStep; less is padded to kStep.

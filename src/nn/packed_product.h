@@ -31,6 +31,10 @@ struct ProductCall {
   void* derivative = nullptr;                       // gets the activation's, when not null
 
   const LowRankSum* update = nullptr;  // added to the sums; for products that add updates
+
+  // A gated product, or the gradient of what one gives; 0: neither (kernels::PackedGemm).
+  int64_t gated_width = 0;
+  int64_t half_width = 0;
 };
 
 enum class Direction {

@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "msplora/nn/functional.h"
 #include "nn/drawn_tensors.h"
@@ -93,56 +95,104 @@ TEST(FeedForward, WithoutOurOwnProductsAsWell) {
   EXPECT_LT(relative_difference(gradient_in_block(at::kFloat), gradient_in_block(at::kDouble)), 5e-6);
 }
 
-/// down(silu(gate(x)) up(x)) + x and the gradient of x, beside those of libtorch in float64. `adapted` names
-/// the layer with an update: 0 none, 1 gate, 2 down.
-void expect_exact_gated(int64_t rows, at::ScalarType dtype, int adapted, double tolerance) {
-  const auto layer = [&](int64_t in, int64_t out, const char* name) {
-    return Linear(name, normals({out, in}, name, dtype) * 0.2, normals({out}, "bias", at::kFloat) * 0.2);
-  };
-  Linear gate = layer(kHidden, kInner, "gate"), up = layer(kHidden, kInner, "up"),
-         down = layer(kInner, kHidden, "down");
-  if (adapted > 0) {
-    Linear& changed = adapted == 1 ? gate : down;
+struct GatedLayers {
+  int64_t inner = kInner;
+  kernels::Activation kind = kernels::Activation::kSilu;
+  std::string adapted{};  // a layer with an update; empty: none
+  bool is_one = false;    // one layer gives gate and up
+  bool has_bias = true;
+};
+
+at::Tensor exact_activation(const at::Tensor& x, kernels::Activation kind) {
+  return kind == kernels::Activation::kSilu ? at::silu(x) : at::gelu(x, "tanh");
+}
+
+/// down(f(gate(x)) up(x)) + x and the gradients of x and of the factors, beside those of libtorch in float64.
+void expect_exact_gated(int64_t rows, at::ScalarType dtype, const GatedLayers& layers, double tolerance) {
+  SCOPED_TRACE(std::to_string(rows) + " rows, " + std::to_string(layers.inner) +
+               " wide, adapted: " + layers.adapted + (layers.is_one ? ", one layer" : "") +
+               (dtype == at::kFloat ? ", float" : ", bfloat16"));
+  const auto layer = [&](int64_t in, int64_t out, const std::string& name) {
+    Linear made(name, normals({out, in}, name.c_str(), dtype) * 0.2,
+                layers.has_bias ? normals({out}, "bias", at::kFloat) * 0.2 : at::Tensor());
+    if (layers.adapted != name) return made;
     auto update = std::make_shared<SiteUpdate>();
-    update->low_rank = {{normals({3, changed.in_features()}, "A", at::kFloat) * 0.2,
-                         normals({changed.out_features(), 3}, "B", at::kFloat) * 0.2, 0.5}};
-    changed.update = update;
+    update->low_rank = {{(normals({3, in}, "A", at::kFloat) * 0.2).requires_grad_(true),
+                         (normals({out, 3}, "B", at::kFloat) * 0.2).requires_grad_(true), 0.5}};
+    made.update = update;
+    return made;
+  };
+  const int64_t wide = layers.inner;
+  std::vector<Linear> gates;
+  if (layers.is_one) {
+    gates.push_back(layer(kHidden, 2 * wide, "gate_up"));
+  } else {
+    gates.push_back(layer(kHidden, wide, "gate"));
+    gates.push_back(layer(kHidden, wide, "up"));
   }
+  const Linear down = layer(wide, kHidden, "down");
   const at::Tensor x = normals({rows, kHidden}, "x", dtype).requires_grad_(true),
                    exact = x.detach().to(at::kDouble).requires_grad_(true),
                    dy = normals({rows, kHidden}, "dy", dtype);
-  const auto plain = [](const Linear& linear, const at::Tensor& in) {
+  std::vector<at::Tensor> factors, exact_factors;
+  const auto plain = [&](const Linear& linear, const at::Tensor& in) {
     at::Tensor weight = linear.weight->values().to(at::kDouble);
     if (linear.update) {
       const LowRankTerm& term = linear.update->low_rank[0];
-      weight = weight + term.scaling * term.up.to(at::kDouble).mm(term.down.to(at::kDouble));
+      factors = {term.down, term.up};
+      for (const at::Tensor& factor : factors)
+        exact_factors.push_back(factor.detach().to(at::kDouble).requires_grad_(true));
+      weight = weight + term.scaling * exact_factors[1].mm(exact_factors[0]);
     }
-    return at::linear(in, weight, linear.bias.to(at::kDouble));
+    return at::linear(in, weight, linear.bias.defined() ? linear.bias.to(at::kDouble) : at::Tensor());
   };
-  const at::Tensor expected = plain(down, at::silu(plain(gate, exact)) * plain(up, exact)) + exact;
+  at::Tensor gate = plain(gates[0], exact);
+  const at::Tensor up = layers.is_one ? gate.narrow(1, wide, wide) : plain(gates[1], exact);
+  gate = gate.narrow(1, 0, wide);
+  const at::Tensor expected = plain(down, exact_activation(gate, layers.kind) * up) + exact;
   expected.backward(dy.to(at::kDouble));
   const JointLinear joint;
-  const WithInput inner = gated_feed_forward(x, joint, gate, up, down, ForwardContext{});
+  std::vector<const Linear*> pointers;
+  for (const Linear& linear : gates) pointers.push_back(&linear);
+  const WithInput inner = gated_feed_forward(x, joint, pointers, down, layers.kind, ForwardContext{});
   const at::Tensor y = inner.y + inner.x;
   y.backward(dy);
-  EXPECT_LT(relative_difference(y.detach(), expected.detach()), tolerance) << rows << " rows";
-  EXPECT_LT(relative_difference(x.grad(), exact.grad()), tolerance) << rows << " rows";
+  EXPECT_LT(relative_difference(y.detach(), expected.detach()), tolerance);
+  EXPECT_LT(relative_difference(x.grad(), exact.grad()), tolerance);
+  for (size_t i = 0; i < factors.size(); ++i)
+    EXPECT_LT(relative_difference(factors[i].grad(), exact_factors[i].grad()), tolerance) << i;
+}
+
+std::vector<GatedLayers> kinds_of_gated_layers() {
+  std::vector<GatedLayers> all;
+  // Whole panels of every instruction set, and halves that end inside of one.
+  for (const int64_t inner : {kInner, int64_t{100}}) {
+    for (const char* adapted : {"", "gate", "up", "down"})
+      all.push_back({.inner = inner, .adapted = adapted});
+    for (const char* adapted : {"", "gate_up"})
+      all.push_back({.inner = inner, .adapted = adapted, .is_one = true});
+    all.push_back({.inner = inner, .kind = kernels::Activation::kGeluTanh});
+    all.push_back({.inner = inner, .has_bias = false});
+  }
+  return all;
 }
 
 TEST(GatedFeedForward, ValueAndGradientForEveryKindOfRowCount) {
-  for (const int64_t rows : {1, 31, 65, 513, 1100}) {
-    for (const int adapted : {0, 1, 2}) {
-      expect_exact_gated(rows, at::kFloat, adapted, 5e-6);
-      expect_exact_gated(rows, at::kBFloat16, adapted, bfloat16_bound());
+  for (const GatedLayers& layers : kinds_of_gated_layers()) {
+    for (const int64_t rows : {1, 31, 65, 513, 1100}) {
+      expect_exact_gated(rows, at::kFloat, layers, 5e-6);
+      expect_exact_gated(rows, at::kBFloat16, layers, bfloat16_bound());
     }
   }
 }
 
 TEST(GatedFeedForward, WithoutOurOwnProductsAsWell) {
   const testing::LowerIsa portable(kernels::Isa::kPortable);
-  for (const int64_t rows : {65, 1100}) {
-    expect_exact_gated(rows, at::kFloat, 0, 5e-6);
-    expect_exact_gated(rows, at::kBFloat16, 0, bfloat16_bound());
+  for (const GatedLayers& layers : kinds_of_gated_layers()) {
+    for (const int64_t rows : {65, 1100}) {
+      expect_exact_gated(rows, at::kFloat, layers, 5e-6);
+      expect_exact_gated(rows, at::kBFloat16, layers, bfloat16_bound());
+    }
   }
 }
 

@@ -298,7 +298,7 @@ TEST(ListOfKernels, AnotherDeviceTakesItsOwnKernelsAndComposesTheOthers) {
   if (testing::other_device() != device) GTEST_SKIP() << "the tests take the real device";
   const auto number = static_cast<int>(device.type());
   kernels::Table<double> some = kCounting;
-  some.swiglu_backward = nullptr;
+  some.gated_activation_backward = nullptr;
   some.rotary = nullptr;
   for (const OpCases& cases : all_cases()) {
     SCOPED_TRACE(cases.operation);
@@ -313,7 +313,7 @@ TEST(ListOfKernels, AnotherDeviceTakesItsOwnKernelsAndComposesTheOthers) {
     if (cases.operation == "residual_layer_norm" || cases.operation == "attention") {
       EXPECT_EQ(calls()[cases.operation] * calls()[cases.operation + "_backward"], 1);
     }
-    if (cases.operation == "swiglu" || cases.operation == "rotary") {
+    if (cases.operation == "gated_activation" || cases.operation == "rotary") {
       EXPECT_EQ(calls()[cases.operation], 0);
     }
   }

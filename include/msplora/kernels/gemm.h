@@ -15,6 +15,10 @@ bool has_matrix_units(Isa isa);
 template <typename T>
 int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision precision = Precision::kExact);
 
+/// `width` rounded up to whole panels of a matrix that is packed for `isa`.
+template <typename T>
+int64_t whole_panels(Isa isa, int64_t width, Precision precision = Precision::kExact);
+
 /// How products of floats are formed from now on (train.matmul_precision): of matrices that are packed, in
 /// attention and of low rank; at first kExact. Of `isa` kExact remains where it has no matrix units.
 void set_matmul_precision(Precision precision);

@@ -284,21 +284,26 @@ struct Rotary {
   T* y = nullptr;
 };
 
-/// y = silu(gate) * up (Shazeer, 2020). All [rows, width], with a distance between rows each, so that gate
-/// and up may be halves of one array.
+/// y = f(gate) * up (Shazeer, 2020), and the derivatives by gate and up, up f'(gate) and f(gate), which
+/// backward needs. All [rows, width]; rows of gate, up and what is by them lie `stride` apart, so that both
+/// may be halves of one array.
 template <typename T>
-struct SwiGlu {
-  int64_t rows = 0, width = 0;
-  int64_t gate_stride = 0, up_stride = 0, y_stride = 0;
+struct GatedActivation {
+  int64_t rows = 0, width = 0, stride = 0;
+  Activation activation = Activation::kSilu;
   const T* gate = nullptr;
   const T* up = nullptr;
-  T* y = nullptr;  // unused in backward
+  T* y = nullptr;
+  T* by_gate = nullptr;  // null: neither is needed; may be gate itself
+  T* by_up = nullptr;    // may be up itself
 };
 
-/// Backward. dy has y_stride; d_gate and d_up have the strides of gate and up and may be the same arrays.
+/// Backward: d_gate = dy * by_gate and d_up = dy * by_up, all but dy with `stride`.
 template <typename T>
-struct SwiGluBackward {
-  SwiGlu<T> forward;
+struct GatedActivationBackward {
+  int64_t rows = 0, width = 0, stride = 0;
+  const T* by_gate = nullptr;
+  const T* by_up = nullptr;
   const T* dy = nullptr;
   T* d_gate = nullptr;
   T* d_up = nullptr;
@@ -328,6 +333,7 @@ struct PackGemm {
   const T* w = nullptr;
   T* packed = nullptr;          // null: `elements` alone is told
   int64_t* elements = nullptr;  // that W takes when packed: its own, rounded up to whole panels; may be null
+  int64_t* columns = nullptr;   // `width` rounded up to whole panels; may be null
   /// Instead of `w`: Wᵀ [width, inner] as it was packed for the same instruction set. The strides are not
   /// read.
   const T* transposed = nullptr;
@@ -373,6 +379,15 @@ struct PackedGemm {
   bool is_activated = false;
   Activation activation = Activation::kGelu;
   T* derivative = nullptr;
+
+  /// A gated product, where above 0 (then activated): W has two halves of whole panels each (whole_panels),
+  /// of a gate and of what it lets through; f(gate) * up goes to y [rows, gated_width], and by_gate and by_up
+  /// (GatedActivation) to the halves of `derivative`, which must be there.
+  int64_t gated_width = 0;
+  /// Its gradient, where above 0 (then with a factor alone): factor and y are [rows, 2 half_width], and the
+  /// product, 0 from column `width` on, times each half of factor goes to that half of y. Not below `width`
+  /// and whole panels.
+  int64_t half_width = 0;
 };
 
 /// The list of kernels: alone, X(function, struct), or with their backward pass, B(function, struct), which
@@ -389,7 +404,7 @@ struct PackedGemm {
   B(low_rank, LowRank)                      \
   B(attention, Attention)                   \
   X(rotary, Rotary)                         \
-  B(swiglu, SwiGlu)                         \
+  B(gated_activation, GatedActivation)      \
   X(cross_entropy_rows, CrossEntropyRows)   \
   X(pack_gemm, PackGemm)                    \
   X(packed_gemm, PackedGemm)

@@ -45,9 +45,9 @@ at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens);
 at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int64_t head_dim,
                    const RotaryTable& table, kernels::RotaryPairs pairs = kernels::RotaryPairs::kHalves);
 
-/// silu(gate) * up, both of one shape.
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
-/// The same with gate and up side by side in one tensor, as their joint product leaves them.
-at::Tensor swiglu(const at::Tensor& gate_up);
+/// f(gate) * up, both of one shape (SwiGLU of f = silu, GeGLU of a GELU: Shazeer, 2020).
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, kernels::Activation kind);
+/// The same with gate and up side by side in one tensor.
+at::Tensor gated_activation(const at::Tensor& gate_up, kernels::Activation kind);
 
 }  // namespace msplora

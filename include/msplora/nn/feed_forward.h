@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "msplora/kernels/kernels.h"
 #include "msplora/nn/context.h"
@@ -23,9 +24,15 @@ inline constexpr int64_t kFeedForwardRows = 4096;
 WithInput feed_forward(const at::Tensor& x, const Linear& up, const Linear& down,
                        kernels::Activation activation, const ForwardContext& context);
 
-/// down(silu(gate(x)) * up(x)), the feed-forward part of a Llama block (Shazeer, 2020), in the same way.
-/// `joint` keeps the product of gate and up between passes.
-WithInput gated_feed_forward(const at::Tensor& x, const JointLinear& joint, const Linear& gate,
-                             const Linear& up, const Linear& down, const ForwardContext& context);
+/// f(gate(x)) * up(x) (Shazeer, 2020). `layers` are gate and up, or one layer that gives both side by side;
+/// `joint` keeps their product between passes.
+WithInput gated(const at::Tensor& x, const JointLinear& joint, const std::vector<const Linear*>& layers,
+                kernels::Activation activation, const ForwardContext& context);
+
+/// down(f(gate(x)) * up(x)), the feed-forward part of a Llama block, with what lies between in cache as
+/// above: backward needs the derivatives by gate and up alone, which are formed beside the sums.
+WithInput gated_feed_forward(const at::Tensor& x, const JointLinear& joint,
+                             const std::vector<const Linear*>& layers, const Linear& down,
+                             kernels::Activation activation, const ForwardContext& context);
 
 }  // namespace msplora

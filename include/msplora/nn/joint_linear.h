@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "msplora/kernels/kernels.h"
 #include "msplora/nn/context.h"
 #include "msplora/nn/linear.h"
 
@@ -22,11 +23,14 @@ struct WithInput {
 class JointLinear;
 
 namespace detail {
-c10::intrusive_ptr<PackedLinear> frozen_product(const JointLinear& joint,
-                                                const std::vector<const Linear*>& layers,
-                                                const at::Tensor& x);
-/// The biases of the layers one after the other, float32; undefined without any.
-at::Tensor joint_bias(const std::vector<const Linear*>& layers);
+/// The kept gated product of layers that are neither adapted nor trained, and the biases as it takes them; a
+/// null product for others and where packing does not help.
+struct FrozenGate {
+  c10::intrusive_ptr<PackedLinear> product;
+  at::Tensor bias;
+};
+FrozenGate frozen_gate(const JointLinear& joint, const std::vector<const Linear*>& layers,
+                       const at::Tensor& x);
 }  // namespace detail
 
 /// Frozen linear layers with one input (query, key and value), as a single product with a single low-rank
@@ -40,11 +44,17 @@ class JointLinear {
   /// are more than low-rank terms, dtypes or sizes without a packed product, biases in some layers only.
   std::optional<WithInput> forward(const at::Tensor& x, const std::vector<const Linear*>& layers,
                                    const ForwardContext& context) const;
+  /// x -> y [T, width] = f(gate) * up of layers with the outputs gate and up, or of one layer that gives both
+  /// side by side, whose halves must fill panels where it has an update.
+  std::optional<WithInput> gated(const at::Tensor& x, const std::vector<const Linear*>& layers,
+                                 kernels::Activation activation, const ForwardContext& context) const;
 
  private:
-  friend c10::intrusive_ptr<detail::PackedLinear> detail::frozen_product(const JointLinear&,
-                                                                         const std::vector<const Linear*>&,
-                                                                         const at::Tensor&);
+  friend detail::FrozenGate detail::frozen_gate(const JointLinear&, const std::vector<const Linear*>&,
+                                                const at::Tensor&);
+  std::optional<WithInput> run(const at::Tensor& x, const std::vector<const Linear*>& layers,
+                               std::optional<kernels::Activation> gate, const ForwardContext& context) const;
+
   struct Kept;
   std::shared_ptr<Kept> kept_;  // the packed product, made on first use
 };

@@ -1,4 +1,5 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
@@ -17,6 +18,8 @@ struct ProductSizes {
 /// What is asked for beside the product.
 struct Asked {
   bool bias = false, factor = false, add = false, activation = false, update = false;
+  bool is_gated = false;       // width: of y
+  bool has_halves = false;     // of factor
   bool is_transposed = false;  // W is stored as [width, inner]
   bool is_turned = false;      // and packed as its transpose
 };
@@ -43,18 +46,29 @@ at::Tensor update_sum(const at::Tensor& z, const at::Tensor& up_t, int64_t width
   return at::matmul(z.to(at::kDouble), dense);
 }
 
+constexpr auto kGate = kernels::Activation::kSilu;
+
+// Whole panels of every instruction set.
+int64_t half_of(int64_t width) {
+  constexpr int64_t kPanels = 96;
+  return (width + kPanels - 1) / kPanels * kPanels;
+}
+
 template <typename T>
 void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
-  const auto& [rows, inner, width] = p;
+  const int64_t rows = p.rows, inner = p.inner, half = half_of(p.width);
+  const int64_t width = asked.is_gated ? 2 * half : p.width, factors = asked.has_halves ? 2 * half : width;
   T* const x = f.constant("x", {rows, inner});
   T* const w =
       f.constant("w", asked.is_transposed ? at::IntArrayRef{width, inner} : at::IntArrayRef{inner, width});
   const float* const bias = asked.bias ? f.float_constant("bias", {width}) : nullptr;
-  const T* const factor = asked.factor ? f.constant("factor", {rows, width}) : nullptr;
+  const T* const factor = asked.factor ? f.constant("factor", {rows, factors}) : nullptr;
   const float* const z = asked.update ? f.float_constant("z", {rows, kUpdateRank}) : nullptr;
   const float* const up_t = asked.update ? f.float_constant("up", {kUpdateRank, width}) : nullptr;
-  const auto y = asked.add ? f.output_onto("y", {rows, width}) : f.output("y", {rows, width});
+  const int64_t columns = asked.is_gated ? p.width : factors;
+  const auto y = asked.add ? f.output_onto("y", {rows, columns}) : f.output("y", {rows, columns});
   const at::Tensor before = f.arrays.back().start;
+  if (asked.is_gated) f.arrays.back().slack = 3;  // the gate is rounded, too
   T* const derivative = asked.activation ? f.template saved<T>("derivative", {rows, width}) : nullptr;
   // Steep around 0, where sums of many terms round: compared as a whole.
   if (asked.activation) f.arrays.back().slack = 20;
@@ -81,6 +95,8 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
               op.x = x, op.packed = packed.get(), op.is_transposed = is_turned, op.bias = bias,
               op.factor = factor, op.add = asked.add, op.y = y.value;
               op.is_activated = asked.activation;
+              if (asked.is_gated) op.activation = kGate, op.gated_width = columns;
+              if (asked.has_halves) op.half_width = half;
               op.derivative = derivative;
               const auto updates =
                   asked.update ? updates_of(width, up_t) : std::vector<kernels::GemmUpdate>();
@@ -89,13 +105,21 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
               op.precision = precision;
               k.packed_gemm(op);
             });
-  f.function = [=, width = width](const auto& in) {
+  f.function = [=](const auto& in) {
     size_t at = 2;
     at::Tensor sum = detail::matmul(in[0], asked.is_transposed ? in[1].t() : in[1]);
     if (asked.bias) sum = sum + in[at++];
     const at::Tensor times = asked.factor ? in[at++] : at::Tensor();
     if (asked.update) sum = sum + update_sum(in[at], in[at + 1], width).to(sum.scalar_type());
+    if (asked.has_halves) {
+      sum = at::cat({sum, at::zeros({rows, half - width}, sum.options())}, 1);
+      sum = at::cat({sum, sum}, 1);
+    }
     if (times.defined()) sum = sum * times;
+    if (asked.is_gated) {
+      return std::vector<at::Tensor>{activation(sum.narrow(1, 0, columns), kGate) *
+                                     sum.narrow(1, half, columns)};
+    }
     if (asked.add) sum = sum + before.to(sum.options());
     return std::vector<at::Tensor>{asked.activation ? activation(sum, kernels::Activation::kGelu) : sum};
   };
@@ -141,6 +165,10 @@ OpCases packed_gemm_cases() {
        {"activation", {.activation = true, .is_transposed = true}},
        {"bias and update", {.bias = true, .update = true}},
        {"activation of an update", {.activation = true, .update = true}},
+       {"gated", {.activation = true, .is_gated = true}},
+       {"gated, bias and update", {.bias = true, .activation = true, .update = true, .is_gated = true}},
+       {"factor of two halves",
+        {.factor = true, .has_halves = true, .is_transposed = true, .is_turned = true}},
        {"packed as its transpose", {.add = true, .is_turned = true}},
        {"packed as its transpose, factor", {.factor = true, .is_transposed = true, .is_turned = true}},
        {"all but activation", {.bias = true, .factor = true, .add = true, .update = true}}});

@@ -39,6 +39,7 @@ template <int kParts>
 void pack(const PackGemm<float>& op) {
   const int64_t panels = ceil_div(op.width, kPanel);
   if (op.elements) *op.elements = panels * kPanel * whole_steps<Number>(op.inner) * kParts / 2;
+  if (op.columns) *op.columns = panels * kPanel;
   if (op.packed == nullptr) return;
 #pragma omp parallel for schedule(static)
   for (int64_t panel = 0; panel < panels; ++panel)

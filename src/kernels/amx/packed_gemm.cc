@@ -29,10 +29,10 @@ constexpr int kXSlot = 0, kZSlot = 1, kTurnedSlot = 2, kSumSlot = 3, kKeptSlot =
 
 // ---- How a product is cut
 
-// A task is a block of rows and a run of panels.
+// A task is a block of rows and a run of panels, in a gated product the same run of both halves.
 struct Cut {
   int64_t range;  // of the inner dimension, the same for any number of rows: all add in one order
-  int64_t block_rows, blocks, panels, run, runs;
+  int64_t block_rows, blocks, panels, of_half, run, runs;
   bool has_one_range;
 };
 
@@ -42,6 +42,7 @@ Cut cut_of(const PackedGemm<T>& op) {
   cut.has_one_range = op.inner <= kLongestInner;
   cut.range = cut.has_one_range ? whole_steps<Number>(op.inner) : kLongRange;
   cut.panels = ceil_div(op.width, kPanel);
+  cut.of_half = op.gated_width > 0 ? cut.panels / 2 : cut.panels;
   int64_t largest =
       kBlockBytes / (cut.range * kParts * static_cast<int64_t>(sizeof(Number))) / kTileRows * kTileRows;
   if (!cut.has_one_range) largest = kRowsOfRanges;
@@ -50,15 +51,16 @@ Cut cut_of(const PackedGemm<T>& op) {
   if (cut.blocks > kMostBlocks) cut.blocks = kMostBlocks;
   cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
   cut.blocks = ceil_div(op.rows, cut.block_rows);
-  cut.run = ceil_div(cut.panels, kRunsOfABlock);
+  cut.run = ceil_div(cut.of_half, kRunsOfABlock);
   if (!cut.has_one_range) {
     // Every run brings all ranges of x into order again: few long ones, unless threads would have nothing to
     // do.
-    const int64_t kept = kSumBytes / (cut.block_rows * kPanel * static_cast<int64_t>(sizeof(float)));
-    if (cut.blocks >= omp_get_max_threads()) cut.run = cut.panels;
+    const int64_t kept = kSumBytes / (cut.block_rows * kPanel * static_cast<int64_t>(sizeof(float))) *
+                         cut.of_half / cut.panels;
+    if (cut.blocks >= omp_get_max_threads()) cut.run = cut.of_half;
     if (cut.run > kept) cut.run = kept > 1 ? kept : 1;
   }
-  cut.runs = ceil_div(cut.panels, cut.run);
+  cut.runs = ceil_div(cut.of_half, cut.run);
   return cut;
 }
 
@@ -67,17 +69,15 @@ Cut cut_of(const PackedGemm<T>& op) {
 // Sums that wait to become y.
 template <typename T>
 struct Ending {
-  const PackedGemm<T>* op;
-  Finish<T> finish;
-  bool is_streamed;
+  const HalfEnd<T>* end = nullptr;
   const float* sums = nullptr;
   int64_t row = 0, rows = 0, column = 0, columns = 0;
 
   MSPLORA_INLINE void some(Ending& ending, int64_t count) {
     if (ending.rows == 0) return;
     if (count > ending.rows) count = ending.rows;
-    ending.finish(*ending.op, ending.sums, ending.row, count, ending.column, ending.columns,
-                  ending.is_streamed);
+    ending.end->finish(ending.end->op, ending.sums, ending.row, count, ending.column, ending.columns,
+                       ending.end->is_streamed);
     ending.sums += count * kPanel;
     ending.row += count;
     ending.rows -= count;
@@ -236,7 +236,8 @@ struct Rows {
 // A panel times the range of the rows that are there. `kept` holds the sums of all of them where the inner
 // dimension has several ranges, `sums` else those of two tiles in turn.
 template <int kParts, typename T>
-void one_panel(const Rows<kParts, T>& rows, int64_t panel, float* kept, float* sums, Beside<T>& beside) {
+void one_panel(const Rows<kParts, T>& rows, int64_t panel, const HalfEnd<T>& end, float* kept, float* sums,
+               Beside<T>& beside) {
   const PackedGemm<T>& op = rows.op;
   const bool is_first = rows.k == 0, is_last = rows.k + rows.inner == op.inner;
   const Number* const w = rows.panel(panel);
@@ -265,23 +266,29 @@ void one_panel(const Rows<kParts, T>& rows, int64_t panel, float* kept, float* s
     Ending<T>::some(beside.ending, kTileRows);  // what a short inner dimension has left
     const int64_t column = panel * kPanel;
     Ending<T>& ending = beside.ending;
+    ending.end = &end;
     ending.sums = whole, ending.row = rows.first + row, ending.rows = count;
     ending.column = column, ending.columns = op.width - column < kPanel ? op.width - column : kPanel;
   }
 }
 
 template <int kParts, typename T>
-void one_run(Rows<kParts, T>& rows, int64_t run, const Ending<T>& ending) {
+void one_run(Rows<kParts, T>& rows, int64_t run, const Ends<T>& ends) {
   const Cut& cut = rows.cut;
-  const int64_t first = run * cut.run, last = first + cut.run < cut.panels ? first + cut.run : cut.panels;
+  const int64_t first = run * cut.run, last = first + cut.run < cut.of_half ? first + cut.run : cut.of_half;
   float* const sums = thread_scratch(kSumSlot, 2 * kTileRows * kPanel);
   const int64_t kept_size = cut.block_rows * kPanel;
-  float* const kept = cut.has_one_range ? nullptr : thread_scratch(kKeptSlot, cut.run * kept_size);
-  Beside<T> beside{ending, {}};
+  float* const kept =
+      cut.has_one_range ? nullptr : thread_scratch(kKeptSlot, ends.count * cut.run * kept_size);
+  Beside<T> beside;
   for (int64_t k = 0; k < rows.op.inner; k += cut.range) {
     rows.take_range(k);
-    for (int64_t panel = first; panel < last; ++panel)
-      one_panel(rows, panel, kept ? kept + (panel - first) * kept_size : nullptr, sums, beside);
+    for (int64_t half = 0; half < ends.count; ++half) {
+      for (int64_t panel = first; panel < last; ++panel) {
+        float* const of_panel = kept ? kept + (half * cut.run + panel - first) * kept_size : nullptr;
+        one_panel(rows, half * cut.of_half + panel, ends.half[half], of_panel, sums, beside);
+      }
+    }
   }
   Ending<T>::some(beside.ending, kTileRows);
 }
@@ -293,13 +300,16 @@ bool begins_line(const void* p) {
 template <typename T>
 bool is_streamed(const PackedGemm<T>& op) {
   constexpr auto kElement = static_cast<int64_t>(sizeof(T));
-  return !op.add && op.rows * op.width * kElement >= kStreamedBytes && op.width * kElement % 64 == 0 &&
+  const int64_t width = op.gated_width > 0  ? op.gated_width
+                        : op.half_width > 0 ? 2 * op.half_width
+                                            : op.width;
+  return !op.add && op.rows * width * kElement >= kStreamedBytes && width * kElement % 64 == 0 &&
          begins_line(op.y) && begins_line(op.derivative);
 }
 
 // Runs of a block go to whoever asks; a thread asks first for those of its own share of the blocks.
 template <int kParts, typename T>
-void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const Ending<T>& ending,
+void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const Ends<T>& ends,
                int64_t* next_runs) {
   const int64_t own = omp_get_thread_num() * cut.blocks / omp_get_num_threads();
   const Tiles tiles;
@@ -310,10 +320,10 @@ void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const 
     for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs;
          is_packed = true) {
       if (!is_packed) rows.take_block(block);
-      one_run(rows, run, ending);
+      one_run(rows, run, ends);
     }
   }
-  if (ending.is_streamed) _mm_sfence();
+  if (ends.half[1].is_streamed) _mm_sfence();
 }
 
 template <int kParts, typename T>
@@ -322,11 +332,13 @@ void product(const PackedGemm<T>& op) {
   const Cut cut = cut_of<kParts>(op);
   const Number* const up =
       op.num_updates > 0 ? UpdateForm<kParts>::pack_up(op, cut.panels, kUpSlot, kUpTileSlot) : nullptr;
-  const Ending<T> ending{&op, finish_of(op), is_streamed(op)};
+  Ends<T> ends(op);
+  ends.half[1].is_streamed = is_streamed(op);
+  ends.half[0].is_streamed = ends.count == 1 && ends.half[1].is_streamed;  // a gate is read again at once
   int64_t next_runs[kMostBlocks];
   std::memset(next_runs, 0, sizeof(int64_t) * static_cast<size_t>(cut.blocks));
 #pragma omp parallel if (op.rows * op.inner * op.width > kParallelProducts)
-  run_share<kParts>(op, cut, up, ending, next_runs);
+  run_share<kParts>(op, cut, up, ends, next_runs);
 }
 
 }  // namespace

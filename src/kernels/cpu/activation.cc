@@ -32,18 +32,7 @@ void map(const Activate<T>& op) {
 
 template <typename T>
 void activate(const Activate<T>& op) {
-  switch (op.kind) {
-    case Activation::kGelu:
-      return map<GeluFor<T>>(op);
-    case Activation::kGeluTanh:
-      return map<GeluTanh>(op);
-    case Activation::kRelu:
-      return map<Relu>(op);
-    case Activation::kSilu:
-      return map<Silu>(op);
-    case Activation::kTanh:
-      return map<Tanh>(op);
-  }
+  with_function<T>(op.kind, [&]<typename F> { map<F>(op); });
 }
 
 template <typename T>

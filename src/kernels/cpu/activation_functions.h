@@ -109,5 +109,23 @@ struct GeluChoice<Bfloat16> {
 template <typename T>
 using GeluFor = typename GeluChoice<T>::Function;
 
+/// body.operator()<F>() with the function that `kind` names, for results of type T.
+template <typename T, typename Body>
+MSPLORA_INLINE auto with_function(Activation kind, const Body& body) {
+  switch (kind) {
+    case Activation::kGelu:
+      return body.template operator()<GeluFor<T>>();
+    case Activation::kGeluTanh:
+      return body.template operator()<GeluTanh>();
+    case Activation::kRelu:
+      return body.template operator()<Relu>();
+    case Activation::kSilu:
+      break;
+    case Activation::kTanh:
+      return body.template operator()<Tanh>();
+  }
+  return body.template operator()<Silu>();
+}
+
 }  // namespace
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -27,7 +27,7 @@ MSPLORA_INLINE Pair finished(const PackedGemm<T>& op, VecF value, int64_t column
 template <typename T>
 inline constexpr bool kHasLines = true;
 
-MSPLORA_INLINE void store_line(float* to, const VecF (&v)[kVectors], bool is_streamed) {
+MSPLORA_INLINE void store_panel(float* to, const VecF (&v)[kVectors], bool is_streamed) {
   for (int i = 0; i < kVectors; ++i) {
     if (is_streamed) {
       _mm512_stream_ps(to + i * kLanes, (__m512)v[i]);
@@ -36,7 +36,7 @@ MSPLORA_INLINE void store_line(float* to, const VecF (&v)[kVectors], bool is_str
     }
   }
 }
-MSPLORA_INLINE void store_line(Bfloat16* to, const VecF (&v)[kVectors], bool is_streamed) {
+MSPLORA_INLINE void store_panel(Bfloat16* to, const VecF (&v)[kVectors], bool is_streamed) {
   const __m512i line = (__m512i)_mm512_cvtne2ps_pbh((__m512)v[1], (__m512)v[0]);
   if (is_streamed) {
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
@@ -47,6 +47,11 @@ MSPLORA_INLINE void store_line(Bfloat16* to, const VecF (&v)[kVectors], bool is_
 #else
 template <typename T>
 inline constexpr bool kHasLines = false;
+
+template <typename T>
+MSPLORA_INLINE void store_panel(T* to, const VecF (&v)[kVectors], bool) {
+  for (int i = 0; i < kVectors; ++i) store(to + i * kLanes, v[i]);
+}
 #endif
 
 // Sums -> y, rows [row, row + rows) and columns [column, column + columns). `is_streamed`: lines are not read
@@ -72,8 +77,8 @@ void finish(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t r
         }
       }
       if constexpr (kHasLines<T>) {
-        store_line(op.y + at, values, is_streamed);
-        if (kDerivative) store_line(op.derivative + at, derivatives, is_streamed);
+        store_panel(op.y + at, values, is_streamed);
+        if (kDerivative) store_panel(op.derivative + at, derivatives, is_streamed);
       }
       continue;
     }
@@ -82,6 +87,66 @@ void finish(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t r
       const Pair f = finished<kBias, kFactor, kAdd, F>(op, load(from + j), column + j, at + j, n);
       store_some(op.y + at + j, f.value, n);
       if (kDerivative) store_some(op.derivative + at + j, f.derivative, n);
+    }
+  }
+}
+
+// A gated product's end has two parts. Panels of the gate come first and leave its values, in the type of y,
+// in their half of `derivative`, as this product says.
+template <typename T>
+PackedGemm<T> gate_of(const PackedGemm<T>& op) {
+  PackedGemm<T> gate = op;
+  gate.y = op.derivative;
+  gate.derivative = nullptr;
+  gate.is_activated = false;
+  gate.gated_width = 0;
+  return gate;
+}
+
+// Panels of what it lets through find them there.
+template <bool kBias, typename F, typename T>
+void finish_gated(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t rows, int64_t column,
+                  int64_t, bool is_streamed) {
+  const PackedGemm<T> op = call;
+  const int64_t half = op.width / 2, first = column - half, left = op.gated_width - first;
+  for (int64_t i = 0; i < rows; ++i) {
+    T* const by_up = op.derivative + (row + i) * op.width + column;
+    T *const by_gate = by_up - half, *const y = op.y + (row + i) * op.gated_width + first;
+    VecF values[kVectors], by_gates[kVectors], by_ups[kVectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      const int j = v * kLanes;
+      VecF up = load(sums + i * kPanel + j);
+      if (kBias) up += load(op.bias + column + j);
+      const Pair f = F::at(load(by_gate + j));
+      values[v] = f.value * up, by_gates[v] = f.derivative * up, by_ups[v] = f.value;
+    }
+    store_panel(by_gate, by_gates, false);
+    store_panel(by_up, by_ups, is_streamed);
+    if (left >= kPanel) {
+      store_panel(y, values, is_streamed);
+    } else {
+      for (int v = 0; v < kVectors && v * kLanes < left; ++v)
+        store_some(y + v * kLanes, values[v], lanes_from(v * kLanes, left));
+    }
+  }
+}
+
+// The gradient of what a gated product gives, for both halves (PackedGemm::half_width).
+template <typename T>
+void finish_halves(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t rows, int64_t column,
+                   int64_t, bool is_streamed) {
+  const PackedGemm<T> op = call;
+  const int64_t behind = column + kPanel < op.width ? 0 : op.half_width - column - kPanel;
+  for (int64_t i = 0; i < rows; ++i) {
+    VecF values[kVectors];
+    for (int64_t at = 2 * (row + i) * op.half_width + column, half = 0; half < 2;
+         ++half, at += op.half_width) {
+      for (int64_t j = 0; j < behind; ++j) op.y[at + kPanel + j] = T{};
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v)
+        values[v] = load(sums + i * kPanel + v * kLanes) * load(op.factor + at + v * kLanes);
+      store_panel(op.y + at, values, is_streamed);
     }
   }
 }
@@ -101,6 +166,7 @@ Finish<T> plain_finish(const PackedGemm<T>& op) {
 
 template <typename F, typename T>
 Finish<T> activated_finish(const PackedGemm<T>& op) {
+  if (op.gated_width > 0) return op.bias ? &finish_gated<true, F, T> : &finish_gated<false, F, T>;
   if (op.bias) {
     return op.derivative ? &finish<true, false, false, true, F, T> : &finish<true, false, false, false, F, T>;
   }
@@ -109,21 +175,31 @@ Finish<T> activated_finish(const PackedGemm<T>& op) {
 
 template <typename T>
 Finish<T> finish_of(const PackedGemm<T>& op) {
+  if (op.half_width > 0) return &finish_halves<T>;
   if (!op.is_activated) return op.bias ? plain_finish<true>(op) : plain_finish<false>(op);
-  switch (op.activation) {
-    case Activation::kGelu:
-      return activated_finish<GeluFor<T>>(op);
-    case Activation::kGeluTanh:
-      return activated_finish<GeluTanh>(op);
-    case Activation::kRelu:
-      return activated_finish<Relu>(op);
-    case Activation::kSilu:
-      return activated_finish<Silu>(op);
-    case Activation::kTanh:
-      return activated_finish<Tanh>(op);
-  }
-  return plain_finish<true>(op);
+  return with_function<T>(op.activation, [&]<typename F> { return activated_finish<F>(op); });
 }
+
+// The product as a half of the panels sees it (gate_of), and its end.
+template <typename T>
+struct HalfEnd {
+  PackedGemm<T> op;
+  Finish<T> finish;
+  bool is_streamed = false;
+
+  explicit HalfEnd(const PackedGemm<T>& of) : op(of), finish(finish_of(of)) {}
+};
+
+// Of all panels, or of the two halves of a gated product.
+template <typename T>
+struct Ends {
+  HalfEnd<T> half[2];
+  int64_t count;
+
+  explicit Ends(const PackedGemm<T>& op)
+      : half{HalfEnd<T>(op.gated_width > 0 ? gate_of(op) : op), HalfEnd<T>(op)},
+        count(op.gated_width > 0 ? 2 : 1) {}
+};
 
 }  // namespace
 }  // namespace msplora::kernels::MSPLORA_ISA

@@ -60,6 +60,7 @@ template <typename T>
 void pack_gemm(const PackGemm<T>& op) {
   const int64_t rows = whole_steps<T>(op.inner), panels = ceil_div(op.width, kPanel);
   if (op.elements) *op.elements = panels * kPanel * rows;
+  if (op.columns) *op.columns = panels * kPanel;
   if (op.packed == nullptr) return;
 #pragma omp parallel for schedule(static)
   for (int64_t panel = 0; panel < panels; ++panel) {

@@ -94,15 +94,28 @@ struct TileEnd {
 };
 
 // Inlined by force: GCC drops calls of a function that does nothing but fetch.
+template <int kIsWritten, typename T>
+MSPLORA_INLINE void fetch_panel(const T* p) {
+  for (int64_t at = 0; at < kPanel; at += 64 / static_cast<int64_t>(sizeof(T)))
+    __builtin_prefetch(p + at, kIsWritten);
+}
 template <typename T>
 MSPLORA_INLINE void fetch(const TileEnd<T>& end, int64_t row) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
   const PackedGemm<T>& op = *end.op;
   const int64_t begin = (end.row + row) * op.width + end.column;
-  for (int64_t at = begin; at < begin + kPanel; at += kLine) {
-    __builtin_prefetch(op.y + at, 1);
-    if (op.factor) __builtin_prefetch(op.factor + at, 0);
-    if (op.derivative) __builtin_prefetch(op.derivative + at, 1);
+  if (op.gated_width > 0) {  // by_gate is there since the gate
+    fetch_panel<1>(op.y + (end.row + row) * op.gated_width + end.column - op.width / 2);
+    fetch_panel<1>(op.derivative + begin);
+  } else if (op.half_width > 0) {
+    for (int64_t at = 2 * (end.row + row) * op.half_width + end.column, half = 0; half < 2;
+         ++half, at += op.half_width) {
+      fetch_panel<1>(op.y + at);
+      fetch_panel<0>(op.factor + at);
+    }
+  } else {
+    fetch_panel<1>(op.y + begin);
+    if (op.factor) fetch_panel<0>(op.factor + begin);
+    if (op.derivative) fetch_panel<1>(op.derivative + begin);
   }
 }
 
@@ -177,9 +190,10 @@ void add_update_to(const PackedGemm<T>& op, int64_t row, int64_t rows, const Pan
   for (int64_t i = 0; i < rows; ++i) add_update<1>(z + i * op.rank, op.rank, ranks, to + i * kPanel);
 }
 
-// How a product is cut: rows in blocks, the inner dimension in ranges. A task is a block and a run of panels.
+// How a product is cut: rows in blocks, the inner dimension in ranges. A task is a block and a run of panels,
+// in a gated product the same run of both halves.
 struct Cut {
-  int64_t block_rows, blocks, range, panels, run;
+  int64_t block_rows, blocks, range, panels, of_half, run;
 };
 
 template <typename T>
@@ -197,6 +211,7 @@ Cut cut_of(const PackedGemm<T>& op) {
   // The same for every way that a product is computed, so that all add in one order.
   cut.range = ceil_div(ceil_div(op.inner, ranges), kPanel) * kPanel;
   cut.panels = ceil_div(op.width, kPanel);
+  cut.of_half = op.gated_width > 0 ? cut.panels / 2 : cut.panels;
   const int64_t fitting = most_rows(op, cut);
   const int64_t largest = fitting > kTileRows ? fitting / kTileRows * kTileRows : kTileRows;
   cut.blocks = ceil_div(op.rows, largest);
@@ -204,7 +219,7 @@ Cut cut_of(const PackedGemm<T>& op) {
   cut.blocks = ceil_div(op.rows, cut.block_rows);
   cut.run = 1;
   if (op.rows <= kTileRows && !op.is_transposed) {
-    cut.run = ceil_div(cut.panels, kTasksOfAThread * omp_get_max_threads());
+    cut.run = ceil_div(cut.of_half, kTasksOfAThread * omp_get_max_threads());
   }
   return cut;
 }
@@ -230,8 +245,9 @@ TurnedNext<T> next_turned(const PackedGemm<T>& op, const Cut& cut, int64_t panel
 }
 
 template <typename T>
-void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_t first, int64_t last,
-               int64_t panel, const PanelRanks& ranks) {
+void one_panel(const HalfEnd<T>& end_of, const Cut& cut, int64_t first, int64_t last, int64_t panel,
+               const PanelRanks& ranks) {
+  const PackedGemm<T>& op = end_of.op;
   const bool is_whole = cut.range >= op.inner;
   float* sums = thread_scratch(kSumSlot, is_whole ? kTileRows * kPanel : cut.block_rows * kPanel);
   const int64_t column = panel * kPanel;
@@ -251,7 +267,7 @@ void one_panel(const PackedGemm<T>& op, const Cut& cut, Finish<T> finish, int64_
       end.next.end = next.end * (row + rows - first) / (last - first);
       tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, part, k == 0, to, end);
       if (is_last && ranks.end > ranks.begin) add_update_to(op, row, rows, ranks, to);
-      if (is_last) finish(op, to, row, rows, column, columns, false);
+      if (is_last) end_of.finish(op, to, row, rows, column, columns, false);
     }
   }
 }
@@ -262,17 +278,20 @@ template <typename T>
 void packed_gemm(const PackedGemm<T>& op) {
   if (op.rows == 0 || op.width == 0) return;
   const Cut cut = cut_of(op);
-  const Finish<T> finish = finish_of(op);
+  const Ends<T> ends(op);
   const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels, kUpSlot) : nullptr;
-  const int64_t runs = ceil_div(cut.panels, cut.run);
+  const int64_t runs = ceil_div(cut.of_half, cut.run);
 #pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.inner * op.width > kParallelProducts)
   for (int64_t task = 0; task < cut.blocks * runs; ++task) {
     const int64_t first = task / runs * cut.block_rows, begin = task % runs * cut.run;
     const int64_t last = first + cut.block_rows < op.rows ? first + cut.block_rows : op.rows;
-    for (int64_t panel = begin; panel < begin + cut.run && panel < cut.panels; ++panel) {
-      PanelRanks ranks = ranks_of(op, panel);
-      if (up) ranks.up = up + panel * op.rank * kPanel;
-      one_panel(op, cut, finish, first, last, panel, ranks);
+    const int64_t end = begin + cut.run < cut.of_half ? begin + cut.run : cut.of_half;
+    for (int64_t half = 0; half < ends.count; ++half) {
+      for (int64_t panel = half * cut.of_half + begin; panel < half * cut.of_half + end; ++panel) {
+        PanelRanks ranks = ranks_of(op, panel);
+        if (up) ranks.up = up + panel * op.rank * kPanel;
+        one_panel(ends.half[half], cut, first, last, panel, ranks);
+      }
     }
   }
 }
