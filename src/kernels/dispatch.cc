@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -127,13 +129,22 @@ std::string to_string(Isa isa) {
   return "unknown";
 }
 
+namespace {
+
+struct ScratchBuffer {
+  std::unique_ptr<float[], AlignedFree> memory;
+  int64_t size = 0;
+};
+
+std::array<ScratchBuffer, kScratchSlots>& scratch_of_thread() {
+  thread_local std::array<ScratchBuffer, kScratchSlots> buffers;
+  return buffers;
+}
+
+}  // namespace
+
 float* thread_scratch(int slot, int64_t floats) {
-  struct Buffer {
-    std::unique_ptr<float[], AlignedFree> memory;
-    int64_t size = 0;
-  };
-  thread_local Buffer buffers[kScratchSlots];
-  Buffer& buffer = buffers[slot];
+  ScratchBuffer& buffer = scratch_of_thread()[static_cast<size_t>(slot)];
   if (buffer.size < floats) {
 #ifdef __SANITIZE_ADDRESS__
     const int64_t more = 0;  // what is written beyond the end is found
@@ -145,6 +156,12 @@ float* thread_scratch(int slot, int64_t floats) {
         ::operator new[](sizeof(float) * static_cast<size_t>(buffer.size), std::align_val_t{64})));
   }
   return buffer.memory.get();
+}
+
+void spoil_scratch() {
+#pragma omp parallel
+  for (ScratchBuffer& buffer : scratch_of_thread())
+    std::fill_n(buffer.memory.get(), buffer.size, std::numeric_limits<float>::quiet_NaN());
 }
 
 uint64_t attention_mask_key(uint64_t key, int64_t k_begin, int64_t head) {

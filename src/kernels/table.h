@@ -54,8 +54,11 @@ MSPLORA_DECLARE_COLUMN(amx)
 
 /// Scratch memory of the calling thread, 64-byte aligned, kept between calls and grown on demand; `slot`
 /// (below kScratchSlots) tells apart buffers that are alive together.
-inline constexpr int kScratchSlots = 40;
+inline constexpr int kScratchSlots = 42;
 float* thread_scratch(int slot, int64_t floats);
+/// Fills what the threads of the next parallel region have of it with NaN: tests find kernels that read what
+/// they did not write.
+void spoil_scratch();
 
 /// The key of the attention mask of one (segment, head).
 uint64_t attention_mask_key(uint64_t key, int64_t k_begin, int64_t head);

@@ -17,7 +17,8 @@ namespace {
 
 constexpr int64_t kGradientRows = 4 * kRowBlock;  // queries
 
-constexpr int kTurnedQSlot = 24, kTurnedDoSlot = 25, kInterleavedSlot = 26;
+// Those of relative terms, whose gradients are not formed here.
+constexpr int kTurnedQSlot = 25, kTurnedDoSlot = 26, kInterleavedSlot = 27;
 
 // ---- Products
 
@@ -218,8 +219,8 @@ void clear_pairs(const BackwardScratch& t, int64_t first, int64_t last, int64_t 
 // Queries [i0, i0 + rows), the first of which is at row `at` of the scratch: dQ, and P and dS as pairs in the
 // columns `all`.
 template <int kParts, typename T>
-void backward_rows(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t, int64_t i0,
-                   int64_t at, int64_t rows, const Columns& all) {
+void backward_rows(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t,
+                   const PairTerms& terms, int64_t i0, int64_t at, int64_t rows, const Columns& all) {
   const Attention<T>& f = op.forward;
   const int64_t wide = tile.padded_length, deep = tile.padded_dim, dim = tile.dim, depth = depth_of(dim);
   const int64_t first_pair = at / 2, pairs = (rows + 1) / 2, last_pair = first_pair + round_up(pairs, kPairs);
@@ -235,10 +236,12 @@ void backward_rows(const AttentionBackward<T>& op, const Tile& tile, const Backw
   clear_pairs<kParts>(t, first_pair + pairs, last_pair, columns.begin, columns.padded_end);
   const int64_t begin = columns.begin, count = columns.count();
   multiply_pairs<kParts>(rows, count, depth, t.q.from(at, 0), t.kt.from(0, begin), t.s + begin, wide, false);
+  const float scale = complete_scores<TileProducts<kParts>>(tile, terms, t.q.from(at, 0), i0, rows, columns,
+                                                            static_cast<float>(f.scale), t.s);
   multiply_pairs<kParts>(rows, count, depth, t.d_o.from(at, 0), t.vt.from(0, begin), t.dp + begin, wide,
                          false);
   const BlockScratch block{t.s, t.dp, t.p.from(first_pair, 0), t.ds.from(first_pair, 0), t.ds_rows};
-  block_gradients<kParts>(f, tile, block, i0, rows, columns);
+  block_gradients<kParts>(f, tile, block, i0, rows, columns, ScoreForm(scale, f.scale, terms));
   multiply_pairs<kParts>(rows, deep, count / 2, t.ds_rows.from(0, begin / 2), t.k.from(begin / 2, 0), t.out,
                          deep, false);
   scatter(t.out, deep, rows, dim, 1.0f, dq, f.q_stride);
@@ -246,8 +249,8 @@ void backward_rows(const AttentionBackward<T>& op, const Tile& tile, const Backw
 
 // Queries [i0, i0 + rows) of a head, at most kGradientRows.
 template <int kParts, typename T>
-void backward_block(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t, int64_t i0,
-                    int64_t rows) {
+void backward_block(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t,
+                    const PairTerms& terms, int64_t i0, int64_t rows) {
   const Attention<T>& f = op.forward;
   const int64_t row = tile.first_query + i0, column = tile.head * tile.dim, wide = tile.padded_length;
   const T *q = f.q + row * f.q_stride + column, *d_o = op.d_o + row * f.o_stride + column;
@@ -255,7 +258,8 @@ void backward_block(const AttentionBackward<T>& op, const Tile& tile, const Back
   copy_rows<kParts>(d_o, f.o_stride, rows, tile.dim, t.d_o);
   const Columns all = columns_of(tile, i0, rows);
   for (int64_t at = 0; at < rows; at += kRowBlock)
-    backward_rows<kParts>(op, tile, t, i0 + at, at, rows - at < kRowBlock ? rows - at : kRowBlock, all);
+    backward_rows<kParts>(op, tile, t, terms, i0 + at, at, rows - at < kRowBlock ? rows - at : kRowBlock,
+                          all);
   if (all.none()) return;
   turn_rows<kParts>(q, f.q_stride, rows, tile, t.interleaved, t.turned_q);
   turn_rows<kParts>(d_o, f.o_stride, rows, tile, t.interleaved, t.turned_d_o);
@@ -285,9 +289,11 @@ void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_
   std::memset(t.turned_dv, 0, sizeof(float) * static_cast<size_t>(wide * deep));
   for (int64_t h = 0; h < group; ++h) {
     tile.head = kv_head * group + h;
+    PairTerms terms;
+    prepare_terms<TileProducts<kParts>>(f, tile, true, terms);
     for (int64_t i0 = 0; i0 < tile.queries; i0 += kGradientRows) {
       const int64_t rows = tile.queries - i0 < kGradientRows ? tile.queries - i0 : kGradientRows;
-      backward_block<kParts>(op, tile, t, i0, rows);
+      backward_block<kParts>(op, tile, t, terms, i0, rows);
     }
   }
   scatter_turned(t.turned_dk, tile, op.dk + k_offset, f.k_stride);
@@ -296,27 +302,24 @@ void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_
 
 // ---- Heads
 
+struct OfThread {
+  Tiles tiles{Shapes::kHalfSteps};
+  PairTerms terms;
+};
+
 template <int kParts, typename T>
 void forward(const Attention<T>& op) {
   if (!is_suitable(op)) return avx512bf16::attention(op);
   if (!avx512bf16::attention_of_few(op)) return;
-  const int64_t tasks = op.num_segments * op.heads, chunk = tasks_at_a_time(op.num_segments, op.heads);
-#pragma omp parallel if (is_parallel(op))
-  {
-    const Tiles tiles(Shapes::kHalfSteps);
-#pragma omp for schedule(dynamic, chunk)
-    for (int64_t task = 0; task < tasks; ++task) {
-      const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-      if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads]))
-        forward_head<TileProducts<kParts>>(op, tile);
-    }
-  }
+  for_heads<OfThread>(op, [&](const Tile& tile, OfThread& of_thread) {
+    forward_head<TileProducts<kParts>>(op, tile, of_thread.terms);
+  });
 }
 
 template <int kParts, typename T>
 void backward(const AttentionBackward<T>& op) {
   const Attention<T>& f = op.forward;
-  if (!is_suitable(f)) return avx512bf16::attention_backward(op);
+  if (!is_suitable(f) || f.relative) return avx512bf16::attention_backward(op);
   const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
 #pragma omp parallel if (is_parallel(f))
   {

@@ -1,9 +1,7 @@
 #include <type_traits>
 
 #include "kernels/cpu/attention_few.h"
-#include "kernels/cpu/attention_terms.h"
-#include "kernels/cpu/attention_tile.h"
-#include "kernels/cpu/small_gemm.h"
+#include "kernels/cpu/attention_float_terms.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 namespace {
@@ -13,7 +11,7 @@ int64_t rows_from(const Tile& tile, int64_t i0) {
 }
 
 template <typename T>
-void forward_tile(const Attention<T>& op, const Tile& tile) {
+void forward_tile(const Attention<T>& op, const Tile& tile, FloatTerms& terms) {
   const int64_t length = tile.length, dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t kv_head = tile.head / (op.heads / op.kv_heads);
   float* k = thread_scratch(kKSlot, length * deep);
@@ -25,7 +23,7 @@ void forward_tile(const Attention<T>& op, const Tile& tile) {
   gather(op.k + tile.first_key * op.k_stride + kv_head * dim, op.k_stride, length, dim, deep, 1.0f, k);
   transpose(k, length, dim, deep, kt, wide);
   gather(op.v + tile.first_key * op.v_stride + kv_head * dim, op.v_stride, length, dim, deep, 1.0f, v);
-  const Terms terms = make_terms(op, tile, k, false);
+  prepare_terms(op, tile, k, false, terms);
   for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) {
     const int64_t rows = rows_from(tile, i0), row = tile.first_query + i0;
     const Columns columns = columns_of(tile, i0, rows);
@@ -63,7 +61,7 @@ BackwardScratch backward_scratch(const Tile& tile) {
 
 template <typename T>
 void backward_block(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t,
-                    const Terms& terms, const TermGradients& gradients, int64_t i0) {
+                    const FloatTerms& terms, const TermGradients& gradients, int64_t i0) {
   const Attention<T>& f = op.forward;
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const float scale = static_cast<float>(f.scale);
@@ -96,7 +94,8 @@ void backward_block(const AttentionBackward<T>& op, const Tile& tile, const Back
 // All query heads that read one key head, so that dk and dv have one writer. `sums` are those of the group's
 // heads.
 template <typename T>
-void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_head, const TermSums& sums) {
+void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_head, const TermSums& sums,
+                    FloatTerms& terms) {
   const Attention<T>& f = op.forward;
   const int64_t group = f.heads / f.kv_heads;
   Tile tile = make_tile(f, segment, kv_head * group);
@@ -112,7 +111,7 @@ void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_
   std::memset(t.dv, 0, sizeof(float) * static_cast<size_t>(tile.length * deep));
   for (int64_t h = 0; h < group && tile.queries > 0; ++h) {
     tile.head = kv_head * group + h;
-    const Terms terms = make_terms(f, tile, t.k, true);
+    prepare_terms(f, tile, t.k, true, terms);
     TermGradients gradients{};
     if (terms.bucket_of)
       gradients = make_term_gradients(tile, terms, sums.of_head(h, f.relative->buckets, deep));
@@ -124,30 +123,6 @@ void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_
   scatter(t.dv, deep, tile.length, dim, 1.0f, op.dv + v_offset, f.v_stride);
 }
 
-// With relative terms, whose gradients are sums over all segments: one thread for each key head.
-template <typename T>
-void backward_of_kv_head(const AttentionBackward<T>& op, int64_t kv_head) {
-  const Attention<T>& f = op.forward;
-  const int64_t group = f.heads / f.kv_heads, dim = f.head_dim, deep = round_up(dim, 16);
-  const int64_t buckets = f.relative->buckets, of_group = group * buckets * deep,
-                all = 2 * of_group + group * buckets;
-  float* memory = thread_scratch(kRelativeSumSlot, all);
-  std::memset(memory, 0, sizeof(float) * static_cast<size_t>(all));
-  const TermSums sums{memory, memory + of_group, memory + 2 * of_group};
-  for (int64_t segment = 0; segment < f.num_segments; ++segment) backward_group(op, segment, kv_head, sums);
-  for (int64_t h = 0; h < group; ++h) {
-    const TermSums head = sums.of_head(h, buckets, deep);
-    const int64_t at = (kv_head * group + h) * dim, stride = f.heads * dim;
-    // Sums over q hold the scale, those over k do not.
-    if (f.relative->key && op.d_relative_key)
-      scatter(head.key, deep, buckets, dim, 1.0f, op.d_relative_key + at, stride);
-    if (f.relative->query && op.d_relative_query)
-      scatter(head.query, deep, buckets, dim, static_cast<float>(f.scale), op.d_relative_query + at, stride);
-    for (int64_t b = 0; f.relative->bias && op.d_relative_bias && b < buckets; ++b)
-      op.d_relative_bias[b * f.heads + kv_head * group + h] = head.bias[b];
-  }
-}
-
 }  // namespace
 
 template <typename T>
@@ -156,12 +131,7 @@ void attention(const Attention<T>& op) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
     if (attention_in_pairs(op)) return;
   }
-  const int64_t tasks = op.num_segments * op.heads, chunk = tasks_at_a_time(op.num_segments, op.heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(op))
-  for (int64_t task = 0; task < tasks; ++task) {
-    const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-    if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads])) forward_tile(op, tile);
-  }
+  for_heads<FloatTerms>(op, [&](const Tile& tile, FloatTerms& terms) { forward_tile(op, tile, terms); });
 }
 
 template <typename T>
@@ -172,12 +142,22 @@ void attention_backward(const AttentionBackward<T>& op) {
   const Attention<T>& f = op.forward;
   if (f.relative) {
 #pragma omp parallel for schedule(dynamic, 1) if (is_parallel(f))
-    for (int64_t kv_head = 0; kv_head < f.kv_heads; ++kv_head) backward_of_kv_head(op, kv_head);
+    for (int64_t kv_head = 0; kv_head < f.kv_heads; ++kv_head) {
+      FloatTerms terms;
+      // Sums over q hold the scale, those over k do not.
+      sum_term_gradients(op, kv_head, 1.0f, static_cast<float>(f.scale), [&](const TermSums& sums) {
+        for (int64_t segment = 0; segment < f.num_segments; ++segment)
+          backward_group(op, segment, kv_head, sums, terms);
+      });
+    }
     return;
   }
   const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
 #pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(f))
-  for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads, {});
+  for (int64_t task = 0; task < tasks; ++task) {
+    FloatTerms terms;
+    backward_group(op, task / f.kv_heads, task % f.kv_heads, {}, terms);
+  }
 }
 
 MSPLORA_DEFINED(attention, Attention)

@@ -60,10 +60,25 @@ struct DotProducts {
   }
 };
 
+constexpr int kTermRowSlot = 40, kTermColumnSlot = 41;
+
 struct BackwardScratch {
   BlockScratch rows;
   PairArray kt, vt, k, q, d_o;
   float *dk, *dv, *out;
+};
+
+// Gradients of relative terms as operands, `rows` of them.
+struct PackedGradients {
+  PairArray along, down;
+  int64_t rows;  // an even number
+
+  PackedGradients(const float* from, int64_t rows, int64_t wide, double scale)
+      : along(pair_array<1>(kTermRowSlot, round_up(rows, 2), wide / 2)),
+        down(pair_array<1>(kTermColumnSlot, round_up(rows, 2) / 2, wide)),
+        rows(round_up(rows, 2)) {
+    pack_gradients<1>(from, this->rows, wide, static_cast<float>(scale), along, down);
+  }
 };
 
 BackwardScratch backward_scratch(const Tile& tile) {
@@ -81,8 +96,17 @@ BackwardScratch backward_scratch(const Tile& tile) {
           thread_scratch(kOutSlot, kRowBlock * deep)};
 }
 
+// `gradient` += G table and `sum` += Gᵀ x, of the gradients G of products of x with a table by buckets.
+void add_through_table(const PackedGradients& g, const Terms& terms, int64_t rows, int64_t deep, Pairs table,
+                       Pairs x, float* gradient, float* sum) {
+  pair_gemm(rows, deep, terms.wide / 2, g.along.at, g.along.stride, 1, table.at, table.stride, gradient, deep,
+            true);
+  pair_gemm(terms.count, deep, g.rows / 2, g.down.at, 1, g.down.stride, x.at, x.stride,
+            sum + terms.first * deep, deep, true);
+}
+
 void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, const BackwardScratch& t,
-                    int64_t i0) {
+                    const PairTerms& terms, const TermGradients& gradients, int64_t i0) {
   const Attention<Bfloat16>& f = op.forward;
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
@@ -101,19 +125,27 @@ void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, con
   interleave_rows<1>(d_o, f.o_stride, rows, 2 * pairs, dim, t.d_o);
   pair_gemm(rows, count, dim / 2, as_pairs(q), f.q_stride / 2, 1, t.kt.at + first, wide, t.rows.s + first,
             wide, false);
+  const float scale = complete_scores<DotProducts>(tile, terms, {as_pairs(q), f.q_stride / 2, 0}, i0, rows,
+                                                   columns, static_cast<float>(f.scale), t.rows.s);
   pair_gemm(rows, count, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt.at + first, wide, t.rows.dp + first,
             wide, false);
-  block_gradients<1>(f, tile, t.rows, i0, rows, columns);
+  block_gradients<1>(f, tile, t.rows, i0, rows, columns, ScoreForm(scale, f.scale, terms));
   pair_gemm(count, deep, pairs, t.rows.p.at + first, 1, wide, t.d_o.at, deep, t.dv + first * deep, deep,
             true);
   pair_gemm(count, deep, pairs, t.rows.ds.at + first, 1, wide, t.q.at, deep, t.dk + first * deep, deep, true);
   pair_gemm(rows, deep, count / 2, t.rows.ds_rows.at + first / 2, wide / 2, 1, t.k.from(first / 2, 0).at,
             deep, t.out, deep, false);
+  if (terms.bucket_of) collect_term_gradients(tile, terms, gradients, t.rows.dp, i0, rows, columns);
+  if (terms.query_products) {
+    const PackedGradients g(gradients.of_products, rows, terms.wide, f.scale);
+    add_through_table(g, terms, rows, deep, terms.key, t.q, t.out, gradients.sums.key);
+  }
   scatter(t.out, deep, rows, dim, 1.0f, dq, f.q_stride);
 }
 
 // All query heads that read one key head, so that dk and dv have one writer.
-void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int64_t kv_head) {
+void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int64_t kv_head,
+                    const TermSums& sums, PairTerms& terms) {
   const Attention<Bfloat16>& f = op.forward;
   const int64_t group = f.heads / f.kv_heads;
   Tile tile = make_tile(f, segment, kv_head * group);
@@ -128,7 +160,17 @@ void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int6
   std::memset(t.dv, 0, sizeof(float) * static_cast<size_t>(wide * deep));
   for (int64_t h = 0; h < group; ++h) {
     tile.head = kv_head * group + h;
-    for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock) backward_block(op, tile, t, i0);
+    if (tile.queries == 0) continue;
+    prepare_terms<DotProducts>(f, tile, true, terms);
+    TermGradients gradients{};
+    if (terms.bucket_of)
+      gradients = make_term_gradients(tile, terms, sums.of_head(h, f.relative->buckets, deep));
+    for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock)
+      backward_block(op, tile, t, terms, gradients, i0);
+    if (terms.key_products) {
+      const PackedGradients g(gradients.of_key_products, tile.padded_length, terms.wide, f.scale);
+      add_through_table(g, terms, tile.length, deep, terms.query, t.k, t.dk, gradients.sums.query);
+    }
   }
   scatter(t.dk, deep, tile.length, dim, 1.0f, op.dk + k_offset, f.k_stride);
   scatter(t.dv, deep, tile.length, dim, 1.0f, op.dv + v_offset, f.v_stride);
@@ -138,22 +180,31 @@ void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int6
 
 bool attention_in_pairs(const Attention<Bfloat16>& op) {
   if (!is_suitable(op)) return false;
-  const int64_t tasks = op.num_segments * op.heads, chunk = tasks_at_a_time(op.num_segments, op.heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(op))
-  for (int64_t task = 0; task < tasks; ++task) {
-    const Tile tile = make_tile(op, task / op.heads, task % op.heads);
-    if (tile.queries > 0 && !has_few_queries(op, op.segments[task / op.heads]))
-      forward_head<DotProducts>(op, tile);
-  }
+  for_heads<PairTerms>(
+      op, [&](const Tile& tile, PairTerms& terms) { forward_head<DotProducts>(op, tile, terms); });
   return true;
 }
 
 bool attention_in_pairs_backward(const AttentionBackward<Bfloat16>& op) {
   const Attention<Bfloat16>& f = op.forward;
   if (!is_suitable(f)) return false;
+  if (f.relative) {
+#pragma omp parallel for schedule(dynamic, 1) if (is_parallel(f))
+    for (int64_t kv_head = 0; kv_head < f.kv_heads; ++kv_head) {
+      PairTerms terms;
+      sum_term_gradients(op, kv_head, 1.0f, 1.0f, [&](const TermSums& sums) {
+        for (int64_t segment = 0; segment < f.num_segments; ++segment)
+          backward_group(op, segment, kv_head, sums, terms);
+      });
+    }
+    return true;
+  }
   const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
 #pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(f))
-  for (int64_t task = 0; task < tasks; ++task) backward_group(op, task / f.kv_heads, task % f.kv_heads);
+  for (int64_t task = 0; task < tasks; ++task) {
+    PairTerms terms;
+    backward_group(op, task / f.kv_heads, task % f.kv_heads, {}, terms);
+  }
   return true;
 }
 

@@ -13,6 +13,23 @@ inline bool has_few_queries(const Attention<T>& op, const AttentionSegment& segm
          !op.mask.active() && op.relative == nullptr;
 }
 
+/// Runs body(tile, of_thread) over the heads of all other segments that have queries, where every thread has
+/// an OfThread of its own.
+template <typename OfThread, typename T, typename Body>
+void for_heads(const Attention<T>& op, const Body& body) {
+  const TaskOrder order(op);
+#pragma omp parallel if (is_parallel(op))
+  {
+    OfThread of_thread;
+#pragma omp for schedule(dynamic, order.chunk)
+    for (int64_t task = 0; task < order.count; ++task) {
+      const int64_t segment = order.segment(task);
+      const Tile tile = make_tile(op, segment, order.head(task));
+      if (tile.queries > 0 && !has_few_queries(op, op.segments[segment])) body(tile, of_thread);
+    }
+  }
+}
+
 /// Computes the segments of which has_few_queries holds (attention_few.cc). False: there are no others.
 template <typename T>
 bool attention_of_few(const Attention<T>& op);

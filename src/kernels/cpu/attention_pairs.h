@@ -1,16 +1,12 @@
 #pragma once
 
-// Attention on products of bfloat16 pairs. Operands are arrays of pairs (uint32_t): neighbours in a row where
-// the row is the summed dimension, two rows interleaved where the column is. Of Bfloat16, probabilities and
-// score gradients are rounded before they enter a product, as in FlashAttention; of float, all operands are
-// sums of parts. Softmax, masks and sums stay in float.
+// Attention on products of bfloat16 pairs (pair_operands.h). Of Bfloat16, probabilities and score gradients
+// are rounded before they enter a product, as in FlashAttention; of float, all operands are sums of parts.
+// Softmax, masks, terms and sums stay in float.
 #include <cmath>
-#include <type_traits>
 
 #include "kernels/cpu/attention_few.h"
-#include "kernels/cpu/attention_tile.h"
-#include "kernels/cpu/parts.h"
-#include "kernels/cpu/transpose_words.h"
+#include "kernels/cpu/attention_pair_terms.h"
 
 #if defined(__AVX512BF16__)
 namespace msplora::kernels::MSPLORA_ISA {
@@ -18,17 +14,6 @@ namespace {
 
 constexpr int kWidePairSlot = 15, kGradientPairSlot = 22, kGradientRowSlot = 23;
 
-MSPLORA_INLINE VecF dot_pairs(VecF sum, VecU a, VecU b) {
-  return (VecF)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-}
-MSPLORA_INLINE VecU load_u32(const uint32_t* p) {
-  VecU v;
-  std::memcpy(&v, p, sizeof(v));
-  return v;
-}
-MSPLORA_INLINE void store_u32(uint32_t* p, VecU v) {
-  std::memcpy(p, &v, sizeof(v));
-}
 MSPLORA_INLINE VecF only(VecF v, __mmask16 lanes) {
   return (VecF)_mm512_maskz_mov_ps(lanes, (__m512)v);
 }
@@ -51,72 +36,6 @@ MSPLORA_INLINE VecF exp2(VecF x) {
   return (VecF)_mm512_scalef_ps((__m512)p, n);
 }
 
-// Operands: pair p of row i is at[i * stride + p], parts of floats lie `part` pairs apart.
-template <typename Word>
-struct PairView {
-  Word* at;
-  int64_t stride, part;
-
-  PairView from(int64_t row, int64_t pair) const { return {at + row * stride + pair, stride, part}; }
-  operator PairView<const uint32_t>() const requires(!std::is_const_v<Word>) { return {at, stride, part}; }
-};
-using Pairs = PairView<const uint32_t>;
-using PairArray = PairView<uint32_t>;
-
-// Scratch memory of so many rows of pairs, in each part.
-template <int kParts>
-PairArray pair_array(int slot, int64_t rows, int64_t stride) {
-  return {reinterpret_cast<uint32_t*>(thread_scratch(slot, kParts * rows * stride)), stride, rows * stride};
-}
-
-// The same rows of the next head follow those of this one; strides are too wide for the processor to guess.
-template <typename T>
-MSPLORA_INLINE void prefetch_numbers(const T* p) {
-  for (int64_t at = 0; at < kNumbers; at += 64 / static_cast<int64_t>(sizeof(T)))
-    _mm_prefetch(reinterpret_cast<const char*>(p + at), _MM_HINT_T0);
-}
-
-// Rows of `dim` numbers, transposed: row p of `to` has pair p of every row, zero beyond `rows` and dim; it
-// has `kept` rows, dim / 2 or more, and not above the next multiple of 16.
-template <int kParts, typename T>
-void transpose_pairs(const T* from, int64_t stride, int64_t rows, int64_t dim, int64_t kept, PairArray to) {
-  for (int64_t r = 0; r < to.stride; r += 16) {
-    for (int64_t p = 0; 2 * p < dim; p += kPairs) {
-      __m512i v[kParts][16];
-      for (int64_t i = 0; i < 16; ++i) {
-        __m512i words[kParts];
-        load_parts(from + (r + i) * stride + 2 * p, first_numbers(r + i < rows ? dim - 2 * p : 0), words);
-        for (int part = 0; part < kParts; ++part) v[part][i] = words[part];
-      }
-      for (int64_t i = 0; i < 16; ++i) prefetch_numbers(from + (r + i) * stride + dim + 2 * p);
-      const int64_t columns = kept - p < 16 ? kept - p : 16;
-      for (int part = 0; part < kParts; ++part) {
-        transpose_words(v[part]);
-        uint32_t* const column = to.at + part * to.part + p * to.stride + r;
-        for (int64_t i = 0; i < columns; ++i) _mm512_storeu_si512(column + i * to.stride, v[part][i]);
-      }
-    }
-  }
-}
-
-// Rows of `dim` numbers, interleaved: row p of `to` has the pairs of rows 2p and 2p + 1, zero outside.
-template <int kParts, typename T>
-void interleave_rows(const T* from, int64_t stride, int64_t rows, int64_t padded_rows, int64_t dim,
-                     PairArray to) {
-  for (int64_t p = 0; p < padded_rows / 2; ++p) {
-    const T *even = from + 2 * p * stride, *odd = even + stride;
-    for (int64_t d = 0; d < to.stride; d += 16) {
-      const __mmask16 valid = first_lanes(dim - d);
-      VecU pairs[kParts];
-      load_pairs(even + d, odd + d, 2 * p < rows ? valid : __mmask16{0},
-                 2 * p + 1 < rows ? valid : __mmask16{0}, pairs);
-      for (int part = 0; part < kParts; ++part)
-        store_u32(to.at + part * to.part + p * to.stride + d, pairs[part]);
-      if (d % kNumbers == 0) prefetch_numbers(even + dim + d), prefetch_numbers(odd + dim + d);
-    }
-  }
-}
-
 constexpr float kLog2E = 1.44269504088896341f;
 
 // Raw products of one row -> e^(scale s - top), dropped ones and hidden columns zero, as a row of pairs.
@@ -126,7 +45,7 @@ template <int kParts>
 MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& columns, float scale,
                                  const MaskBits& mask, int64_t first, PairArray row, float* lse) {
   const auto put = [&](int64_t j, VecF e) __attribute__((always_inline)) {
-    store_parts<kParts>(reinterpret_cast<Number*>(row.at) + j, 2 * row.part, e);
+    store_numbers<kParts>(row, j, e);
   };
   // Whole vectors [begin, end), and one at each end of which some lanes are seen.
   if (seen.begin == seen.end) {
@@ -172,8 +91,9 @@ MSPLORA_INLINE float softmax_row(const float* s, Keys seen, const Columns& colum
 //   left(x, stride, rows, dim, slot)   rows as the left operand; where they lie, or in scratch
 //   multiply(m, n, k, a, b, c, ldc)    c[m, n] = a b over k pairs; m at most kRowBlock
 template <typename Products, typename T>
-void forward_head(const Attention<T>& op, const Tile& tile) {
+void forward_head(const Attention<T>& op, const Tile& tile, PairTerms& terms) {
   constexpr int kParts = Products::kParts;
+  prepare_terms<Products>(op, tile, false, terms);
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t kv_head = tile.head / (op.heads / op.kv_heads), depth = Products::depth(dim);
   const PairArray kt = pair_array<kParts>(kKtSlot, depth, wide),
@@ -200,12 +120,14 @@ void forward_head(const Attention<T>& op, const Tile& tile) {
     const Pairs q =
         Products::left(op.q + row * op.q_stride + tile.head * dim, op.q_stride, rows, dim, kQSlot);
     Products::multiply(rows, columns.count(), depth, q, kt.from(0, columns.begin), s + columns.begin, wide);
+    const float scale =
+        complete_scores<Products>(tile, terms, q, i0, rows, columns, static_cast<float>(op.scale), s);
     const MaskBits mask = block_mask(op.mask, tile, i0, rows, columns);
     float inverse[kRowBlock];
     for (int64_t r = 0; r < rows; ++r) {
       float* lse = op.lse ? op.lse + (row + r) * op.heads + tile.head : nullptr;
-      const float sum = softmax_row<kParts>(s + r * wide, visible(tile, i0 + r), columns,
-                                            static_cast<float>(op.scale), mask, r * wide, p.from(r, 0), lse);
+      const float sum = softmax_row<kParts>(s + r * wide, visible(tile, i0 + r), columns, scale, mask,
+                                            r * wide, p.from(r, 0), lse);
       inverse[r] = sum > 0.0f ? mask_scale / sum : sum;  // 0 where no key is seen, NaN where the sum is
     }
     Products::multiply(rows, deep, columns.count() / 2, p.from(0, columns.begin / 2),
@@ -241,62 +163,86 @@ MSPLORA_INLINE float prepare_row(float* s, const float* dp, Keys seen, const Col
   return sum > 0.0f ? mask_scale * sum_lanes(weighted) / sum : 0.0f;
 }
 
+// How the scores of a block were formed: their scale, that of what stands inside of a cap, the cap's slope
+// and whether dP is to hold the gradients of what stands inside, without the scale.
+struct ScoreForm {
+  float scale, inner_scale;
+  float* slope;
+  bool keeps_gradients;
+
+  ScoreForm(float scale, double inner_scale, const Terms& terms)
+      : scale(scale),
+        inner_scale(static_cast<float>(inner_scale)),
+        slope(terms.slope),
+        keeps_gradients(terms.bucket_of != nullptr) {}
+  bool is_plain() const { return slope == nullptr && !keeps_gradients; }
+};
+
 // Two rows of scores and of dP -> masked probabilities and scaled score gradients, as pairs down the columns,
 // and the gradients also along the rows.
-template <int kParts>
+template <int kParts, bool kIsPlain>
 MSPLORA_INLINE void gradient_rows(const BlockScratch& t, const float* delta, int64_t r, int64_t wide,
-                                  const Columns& columns, float scale, const MaskBits& mask,
+                                  const Columns& columns, const ScoreForm& form, const MaskBits& mask,
                                   float mask_scale) {
   for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) {
     VecF p[2], ds[2];
     for (int i = 0; i < 2; ++i) {
       const int64_t at = (r + i) * wide + j;
       p[i] = load(t.s + at);
-      const VecF gradient = load(t.dp + at) * mask_scale;
-      ds[i] = p[i] * scale * ((mask.active() ? keep(gradient, mask, at) : gradient) - delta[i]);
+      VecF gradient = load(t.dp + at) * mask_scale;
+      gradient = (mask.active() ? keep(gradient, mask, at) : gradient) - delta[i];
+      if (kIsPlain) {
+        ds[i] = p[i] * form.inner_scale * gradient;
+      } else {
+        VecF inner = p[i] * gradient;
+        if (form.slope) inner *= load(form.slope + at);
+        if (form.keeps_gradients) store(t.dp + at, inner);
+        ds[i] = inner * form.inner_scale;
+      }
       p[i] = (mask.active() ? keep(p[i], mask, at) : p[i]) * mask_scale;
-      store_parts<kParts>(reinterpret_cast<Number*>(t.ds_rows.from(r + i, 0).at) + j, 2 * t.ds_rows.part,
-                          ds[i]);
+      store_numbers<kParts>(t.ds_rows.from(r + i, 0), j, ds[i]);
     }
-    for (int part = 0; part < kParts; ++part) {
-      store_u32(t.p.from(r / 2, j).at + part * t.p.part, take_pairs(p[0], p[1]));
-      store_u32(t.ds.from(r / 2, j).at + part * t.ds.part, take_pairs(ds[0], ds[1]));
-    }
+    store_columns<kParts>(t.p.from(r / 2, j), p[0], p[1]);
+    store_columns<kParts>(t.ds.from(r / 2, j), ds[0], ds[1]);
   }
 }
 
 // Fills the columns of t.p, t.ds and t.ds_rows from t.s and t.dp; an odd last row is paired with zeros.
 template <int kParts, typename T>
 void block_gradients(const Attention<T>& f, const Tile& tile, const BlockScratch& t, int64_t i0, int64_t rows,
-                     const Columns& columns) {
+                     const Columns& columns, const ScoreForm& form) {
   const int64_t wide = tile.padded_length;
   const MaskBits mask = block_mask(f.mask, tile, i0, rows, columns);
   const float mask_scale = mask.active() ? static_cast<float>(f.mask.scale()) : 1.0f;
-  const float scale = static_cast<float>(f.scale);
   const float* lse = f.lse + (tile.first_query + i0) * f.heads + tile.head;
   float delta[kRowBlock + 1];
   for (int64_t r = 0; r < rows; ++r) {
-    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, i0 + r), columns, scale,
+    delta[r] = prepare_row(t.s + r * wide, t.dp + r * wide, visible(tile, i0 + r), columns, form.scale,
                            lse[r * f.heads], mask, r * wide, mask_scale);
   }
   if (rows % 2 != 0) {
-    const int64_t odd_row = rows * wide + columns.begin;
-    std::memset(t.s + odd_row, 0, sizeof(float) * static_cast<size_t>(columns.count()));
-    std::memset(t.dp + odd_row, 0, sizeof(float) * static_cast<size_t>(columns.count()));
+    for (float* const array : {t.s, t.dp, form.slope}) {
+      if (array)
+        std::memset(array + rows * wide + columns.begin, 0,
+                    sizeof(float) * static_cast<size_t>(columns.count()));
+    }
     delta[rows] = 0.0f;
   }
-  for (int64_t r = 0; r < rows; r += 2)
-    gradient_rows<kParts>(t, delta + r, r, wide, columns, scale, mask, mask_scale);
+  for (int64_t r = 0; r < rows; r += 2) {
+    if (form.is_plain()) {
+      gradient_rows<kParts, true>(t, delta + r, r, wide, columns, form, mask, mask_scale);
+    } else {
+      gradient_rows<kParts, false>(t, delta + r, r, wide, columns, form, mask, mask_scale);
+    }
+  }
 }
 
-// Pairs need even widths, and offsets of gathers are 32-bit. What scores get beside products is added in
-// float.
+// Pairs need even widths, and offsets of gathers are 32-bit; biases are added to unscaled products.
 template <typename T>
 bool is_suitable(const Attention<T>& op) {
   constexpr int64_t kLongestStride = 1 << 24;
   const int64_t strides = op.q_stride | op.k_stride | op.v_stride | op.o_stride;
-  return op.head_dim % 2 == 0 && strides % 2 == 0 && strides < kLongestStride && op.relative == nullptr &&
-         op.soft_cap <= 0;
+  return op.head_dim % 2 == 0 && strides % 2 == 0 && strides < kLongestStride && op.scale > 0;
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 #pragma once
 
-// What scores may be beside scale q kᵀ: terms by distance and a soft cap (Attention in kernels.h), in float.
-
+// What scores may be beside scale q kᵀ: terms by distance and a soft cap (Attention in kernels.h). They are
+// added in float; the products that they are made of are formed by whoever has keys and queries
+// (attention_float_terms.h, attention_pair_terms.h).
 #include "kernels/cpu/activation_functions.h"
 #include "kernels/cpu/attention_tile.h"
-#include "kernels/cpu/small_gemm.h"
 #include "kernels/cpu/transpose_words.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
@@ -14,57 +14,19 @@ constexpr int kSlopeSlot = 24, kRelativeKeySlot = 25, kRelativeKeyTSlot = 26, kR
               kRelativeQueryTSlot = 28, kQueryProductSlot = 29, kKeyProductSlot = 30, kQueryGradientSlot = 31,
               kKeyGradientSlot = 32, kRelativeBiasSlot = 33, kRelativeSumSlot = 34, kRunSlot = 39;
 
-// [rows, width] with row stride -> float [rows, padded], zero beyond width.
-template <typename T>
-void gather(const T* from, int64_t stride, int64_t rows, int64_t width, int64_t padded, float scale,
-            float* to) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* source = from + r * stride;
-    float* target = to + r * padded;
-    int64_t i = 0;
-    for (; i + kLanes <= width; i += kLanes) store(target + i, load(source + i) * scale);
-    for (; i < width; ++i) target[i] = to_float(source[i]) * scale;
-    for (; i < padded; ++i) target[i] = 0.0f;
-  }
-}
-
-// [rows, cols], padded to whole vectors -> [cols, to_stride], zero beyond the rows; to_stride is a multiple
-// of 16.
-inline void transpose(const float* from, int64_t rows, int64_t cols, int64_t from_stride, float* to,
-                      int64_t to_stride) {
-#if defined(__AVX512F__)
-  for (int64_t r = 0; r < to_stride; r += 16) {
-    for (int64_t c = 0; c < cols; c += 16) {
-      __m512i words[16] = {};
-      for (int64_t i = 0; i < 16 && r + i < rows; ++i)
-        words[i] = _mm512_loadu_si512(from + (r + i) * from_stride + c);
-      transpose_words(words);
-      for (int64_t i = 0; i < 16 && c + i < cols; ++i)
-        _mm512_storeu_si512(to + (c + i) * to_stride + r, words[i]);
-    }
-  }
-#else
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * from_stride + c];
-  for (int64_t c = 0; c < cols; ++c)
-    for (int64_t r = rows; r < to_stride; ++r) to[c * to_stride + r] = 0.0f;
-#endif
-}
-
 // The terms of one head of one segment. Buckets [first, first + count) are those of its distances, in rows
-// padded to `wide`. Products hold the scale of scores.
+// padded to `wide`.
 struct Terms {
   const int32_t* bucket_of = nullptr;  // of the distance 0; null: no relative terms
   int64_t reach = 0;
   int64_t first = 0, count = 0, wide = 0;
-  const int32_t* runs = nullptr;           // of the distance 0: how many from there on have buckets in a row
-  float *key = nullptr, *key_t = nullptr;  // [count, deep], [dim, wide]; null: no such term
-  float *query = nullptr, *query_t = nullptr;  // the same, times the scale
-  float* bias = nullptr;                       // [count]
-  float* query_products = nullptr;             // [kRowBlock, wide]: q · key[b] of a block of rows
-  float* key_products = nullptr;               // [length, wide]: k · query[b]
-  float cap = 0.0f;                            // 0: none
-  float* slope = nullptr;  // [kRowBlock, padded_length]: the cap's derivative; null: not needed
+  const int32_t* runs = nullptr;    // of the distance 0: how many from there on have buckets in a row
+  float* bias = nullptr;            // [count]; null: no such term
+  float* query_products = nullptr;  // [kRowBlock, wide]: q · key[b] of a block of rows; null: no such term
+  float* key_products = nullptr;    // [padded_length, wide]: k · query[b]; null: no such term
+  float cap = 0.0f;                 // 0: none
+  float* slope = nullptr;           // [kRowBlock, padded_length]: the cap's derivative; null: not needed
+  int64_t head = -1;                // whose tables by bucket are there; -1: none
 
   int64_t bucket(int64_t distance) const {
     const int64_t near = distance > reach ? reach : (distance < -reach ? -reach : distance);
@@ -98,40 +60,28 @@ void find_buckets(const RelativeTerms<T>& relative, const Tile& tile, Terms& ter
   terms.runs = runs;
 }
 
-// k: the keys in float, [length, padded_dim].
+// All but the products; `bias_factor` multiplies the bias. Returns whether the tables of keys and queries by
+// bucket are to be brought into order: they serve all segments of a head that have the same buckets.
 template <typename T>
-Terms make_terms(const Attention<T>& op, const Tile& tile, const float* k, bool with_gradient) {
-  Terms terms;
+bool begin_terms(const Attention<T>& op, const Tile& tile, bool with_gradient, float bias_factor,
+                 Terms& terms) {
+  const int64_t head = terms.head, first = terms.first, count = terms.count;
+  terms = Terms{};
   terms.cap = static_cast<float>(op.soft_cap);
   if (terms.cap > 0 && with_gradient)
     terms.slope = thread_scratch(kSlopeSlot, kRowBlock * tile.padded_length);
-  if (op.relative == nullptr || tile.length == 0) return terms;
+  if (op.relative == nullptr || tile.length == 0) return false;
   const RelativeTerms<T>& relative = *op.relative;
   find_buckets(relative, tile, terms);
-  const int64_t dim = tile.dim, deep = tile.padded_dim, stride = op.heads * dim;
-  const int64_t at = terms.first * stride + tile.head * dim;
-  if (relative.key) {
-    terms.key = thread_scratch(kRelativeKeySlot, terms.count * deep);
-    terms.key_t = thread_scratch(kRelativeKeyTSlot, dim * terms.wide);
-    terms.query_products = thread_scratch(kQueryProductSlot, kRowBlock * terms.wide);
-    gather(relative.key + at, stride, terms.count, dim, deep, 1.0f, terms.key);
-    transpose(terms.key, terms.count, dim, deep, terms.key_t, terms.wide);
-  }
-  if (relative.query) {
-    terms.query = thread_scratch(kRelativeQuerySlot, terms.count * deep);
-    terms.query_t = thread_scratch(kRelativeQueryTSlot, dim * terms.wide);
-    terms.key_products = thread_scratch(kKeyProductSlot, tile.length * terms.wide);
-    gather(relative.query + at, stride, terms.count, dim, deep, static_cast<float>(op.scale), terms.query);
-    transpose(terms.query, terms.count, dim, deep, terms.query_t, terms.wide);
-    gemm(tile.length, terms.wide, dim, k, deep, 1, terms.query_t, terms.wide, terms.key_products, terms.wide,
-         false);
-  }
+  if (relative.key) terms.query_products = thread_scratch(kQueryProductSlot, kRowBlock * terms.wide);
+  if (relative.query) terms.key_products = thread_scratch(kKeyProductSlot, tile.padded_length * terms.wide);
   if (relative.bias) {
     terms.bias = thread_scratch(kRelativeBiasSlot, terms.count);
     for (int64_t b = 0; b < terms.count; ++b)
-      terms.bias[b] = relative.bias[(terms.first + b) * op.heads + tile.head];
+      terms.bias[b] = relative.bias[(terms.first + b) * op.heads + tile.head] * bias_factor;
   }
-  return terms;
+  terms.head = tile.head;
+  return head != tile.head || first != terms.first || count != terms.count;
 }
 
 // Up to 16 rows of scores and 16 keys.
@@ -183,18 +133,18 @@ struct BlockMasks {
 inline void add_near(const Terms& terms, const ScoreBlock& b, int64_t first, int64_t wide, float* s) {
   const BlockMasks masks(b);
   __m512i sums[16] = {};
-  for (int64_t t = 0; terms.query && t < b.keys; ++t) {
+  for (int64_t t = 0; terms.key_products && t < b.keys; ++t) {
     const float* const from = terms.key_products + (b.key + t) * terms.wide + first + b.keys - 1 - t;
     sums[t] = _mm512_maskz_loadu_epi32(masks.rows, from);
   }
-  if (terms.query) transpose_words(sums);
+  if (terms.key_products) transpose_words(sums);
   for (int64_t i = 0; i < b.rows; ++i) {
     const int64_t lowest = first + b.keys - 16 + i;  // of the key of lane 15
     const auto falling = [&](const float* from) {
       return (VecF)reversed(_mm512_maskz_loadu_epi32(masks.last_keys, from + lowest));
     };
     VecF sum = (VecF)sums[i];
-    if (terms.key) sum += falling(terms.query_products + (b.row + i) * terms.wide);
+    if (terms.query_products) sum += falling(terms.query_products + (b.row + i) * terms.wide);
     if (terms.bias) sum += falling(terms.bias);
     float* const to = s + (b.row + i) * wide + b.key;
     _mm512_mask_storeu_ps(to, masks.keys, (__m512)(sum + (VecF)_mm512_maskz_loadu_ps(masks.keys, to)));
@@ -222,48 +172,35 @@ inline void add_near_gradients(const Terms&, const ScoreBlock&, int64_t, int64_t
                                float*) {}
 #endif
 
-inline void add_relative(const Tile& tile, const Terms& terms, const float* q, int64_t i0, int64_t rows,
-                         const Columns& columns, float* s) {
-  const int64_t deep = tile.padded_dim, wide = tile.padded_length;
-  if (terms.key)
-    gemm(rows, terms.wide, tile.dim, q, deep, 1, terms.key_t, terms.wide, terms.query_products, terms.wide,
-         false);
+// s += the terms of rows [i0, i0 + rows), whose query_products are there.
+inline void add_terms(const Tile& tile, const Terms& terms, int64_t i0, int64_t rows, const Columns& columns,
+                      float* s) {
+  const int64_t wide = tile.padded_length;
   const auto near = [&](const ScoreBlock& block, int64_t first) { add_near(terms, block, first, wide, s); };
   for_score_blocks(tile, terms, i0, rows, columns, near, [&](int64_t r, Keys keys) {
     const int64_t place = tile.first_place + i0 + r;
     for (int64_t j = keys.begin; j < keys.end; ++j) {
       const int64_t b = terms.bucket(place - j);
       float sum = terms.bias ? terms.bias[b] : 0.0f;
-      if (terms.key) sum += terms.query_products[r * terms.wide + b];
-      if (terms.query) sum += terms.key_products[j * terms.wide + b];
+      if (terms.query_products) sum += terms.query_products[r * terms.wide + b];
+      if (terms.key_products) sum += terms.key_products[j * terms.wide + b];
       s[r * wide + j] += sum;
     }
   });
 }
 
-// Scores scale q kᵀ of rows [i0, i0 + rows) -> the whole scores. q: those rows in float, times the scale.
-inline void finish_scores(const Tile& tile, const Terms& terms, const float* q, int64_t i0, int64_t rows,
-                          const Columns& columns, float* s) {
-  if (terms.bucket_of) add_relative(tile, terms, q, i0, rows, columns, s);
-  if (terms.cap <= 0) return;
+// s = cap tanh(scale s / cap), and the slope by scale s.
+inline void cap_scores(const Tile& tile, const Terms& terms, int64_t i0, int64_t rows, const Columns& columns,
+                       float scale, float* s) {
   const int64_t wide = tile.padded_length;
-  const float inverse = 1.0f / terms.cap;
+  const float factor = scale / terms.cap;
   for (int64_t r = 0; r < rows; ++r) {
     fill_hidden(s + r * wide, visible(tile, i0 + r), columns, 0.0f);
     for (int64_t j = columns.begin; j < columns.padded_end; j += kLanes) {
-      const VecF t = tanh(load(s + r * wide + j) * inverse);
+      const VecF t = tanh(load(s + r * wide + j) * factor);
       store(s + r * wide + j, t * terms.cap);
       if (terms.slope) store(terms.slope + r * wide + j, 1.0f - t * t);
     }
-  }
-}
-
-// ds: the gradients of the scores -> of what stands inside the cap.
-inline void through_cap(const Terms& terms, int64_t rows, int64_t wide, const Columns& columns, float* ds) {
-  if (terms.slope == nullptr) return;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = r * wide + columns.begin; i < r * wide + columns.padded_end; i += kLanes)
-      store(ds + i, load(ds + i) * load(terms.slope + i));
   }
 }
 
@@ -278,22 +215,23 @@ struct TermSums {
 
 struct TermGradients {
   float* of_products;      // [kRowBlock, wide]
-  float* of_key_products;  // [length, wide]
+  float* of_key_products;  // [padded_length, wide]
   TermSums sums;
 };
 
 inline TermGradients make_term_gradients(const Tile& tile, const Terms& terms, const TermSums& sums) {
   TermGradients g{thread_scratch(kQueryGradientSlot, kRowBlock * terms.wide),
-                  thread_scratch(kKeyGradientSlot, tile.length * terms.wide), sums};
-  std::memset(g.of_key_products, 0, sizeof(float) * static_cast<size_t>(tile.length * terms.wide));
+                  thread_scratch(kKeyGradientSlot, tile.padded_length * terms.wide), sums};
+  std::memset(g.of_key_products, 0, sizeof(float) * static_cast<size_t>(tile.padded_length * terms.wide));
   return g;
 }
 
-// The shares of rows [i0, i0 + rows). d_q [rows, deep], without the scale, is added to.
-inline void add_term_gradients(const Tile& tile, const Terms& terms, const TermGradients& g, const float* ds,
-                               const float* q, int64_t i0, int64_t rows, const Columns& columns, float* d_q) {
-  const int64_t deep = tile.padded_dim;
-  std::memset(g.of_products, 0, sizeof(float) * static_cast<size_t>(rows * terms.wide));
+// ds: the gradients of the scores of rows [i0, i0 + rows) -> of their query products, onto those of the key
+// products and the bias.
+inline void collect_term_gradients(const Tile& tile, const Terms& terms, const TermGradients& g,
+                                   const float* ds, int64_t i0, int64_t rows, const Columns& columns) {
+  // An even number of rows: they may be taken in pairs.
+  std::memset(g.of_products, 0, sizeof(float) * static_cast<size_t>(round_up(rows, 2) * terms.wide));
   const auto near = [&](const ScoreBlock& block, int64_t first) {
     add_near_gradients(terms, block, first, tile.padded_length, ds, g.of_products, g.of_key_products);
   };
@@ -305,24 +243,35 @@ inline void add_term_gradients(const Tile& tile, const Terms& terms, const TermG
       g.of_key_products[j * terms.wide + b] += ds[r * tile.padded_length + j];
     }
   });
-  if (terms.key) {
-    gemm(rows, deep, terms.count, g.of_products, terms.wide, 1, terms.key, deep, d_q, deep, true);
-    gemm(terms.count, deep, rows, g.of_products, 1, terms.wide, q, deep, g.sums.key + terms.first * deep,
-         deep, true);
-  }
   for (int64_t r = 0; terms.bias && r < rows; ++r)
     for (int64_t b = 0; b < terms.count; ++b)
       g.sums.bias[terms.first + b] += g.of_products[r * terms.wide + b];
 }
 
-// What the whole head of a segment gives: d_k [length, deep] is added to.
-inline void finish_term_gradients(const Tile& tile, const Terms& terms, const TermGradients& g,
-                                  const float* k, float* d_k) {
-  if (terms.query == nullptr) return;
-  const int64_t deep = tile.padded_dim;
-  gemm(tile.length, deep, terms.count, g.of_key_products, terms.wide, 1, terms.query, deep, d_k, deep, true);
-  gemm(terms.count, deep, tile.length, g.of_key_products, 1, terms.wide, k, deep,
-       g.sums.query + terms.first * deep, deep, true);
+// With relative terms, whose gradients are sums over all segments, one thread has a key head. Runs body(sums
+// of the heads that read it), and writes them: those by key times `key_scale`, those by query times
+// `query_scale`.
+template <typename T, typename Body>
+void sum_term_gradients(const AttentionBackward<T>& op, int64_t kv_head, float key_scale, float query_scale,
+                        const Body& body) {
+  const Attention<T>& f = op.forward;
+  const int64_t group = f.heads / f.kv_heads, dim = f.head_dim, deep = round_up(dim, 16);
+  const int64_t buckets = f.relative->buckets, of_group = group * buckets * deep,
+                all = 2 * of_group + group * buckets;
+  float* memory = thread_scratch(kRelativeSumSlot, all);
+  std::memset(memory, 0, sizeof(float) * static_cast<size_t>(all));
+  const TermSums sums{memory, memory + of_group, memory + 2 * of_group};
+  body(sums);
+  for (int64_t h = 0; h < group; ++h) {
+    const TermSums head = sums.of_head(h, buckets, deep);
+    const int64_t at = (kv_head * group + h) * dim, stride = f.heads * dim;
+    if (f.relative->key && op.d_relative_key)
+      scatter(head.key, deep, buckets, dim, key_scale, op.d_relative_key + at, stride);
+    if (f.relative->query && op.d_relative_query)
+      scatter(head.query, deep, buckets, dim, query_scale, op.d_relative_query + at, stride);
+    for (int64_t b = 0; f.relative->bias && op.d_relative_bias && b < buckets; ++b)
+      op.d_relative_bias[b * f.heads + kv_head * group + h] = head.bias[b];
+  }
 }
 
 }  // namespace

@@ -66,6 +66,24 @@ inline int64_t tasks_at_a_time(int64_t segments, int64_t heads) {
   return segments >= 4 * omp_get_max_threads() ? heads : 1;
 }
 
+// In which order heads of segments are taken: head by head where relative terms have tables for each.
+struct TaskOrder {
+  int64_t segments, heads, count, chunk;
+  bool is_by_head;
+
+  template <typename T>
+  explicit TaskOrder(const Attention<T>& op)
+      : segments(op.num_segments),
+        heads(op.heads),
+        count(segments * heads),
+        is_by_head(op.relative != nullptr) {
+    chunk = is_by_head ? round_up(segments, 4) / 4 : tasks_at_a_time(segments, heads);
+    if (chunk < 1) chunk = 1;
+  }
+  int64_t segment(int64_t task) const { return is_by_head ? task % segments : task / heads; }
+  int64_t head(int64_t task) const { return is_by_head ? task / segments : task % heads; }
+};
+
 // Whether there is enough to do for several threads.
 template <typename T>
 inline bool is_parallel(const Attention<T>& op) {
