@@ -54,6 +54,25 @@ int64_t half_of(int64_t width) {
   return (width + kPanels - 1) / kPanels * kPanels;
 }
 
+// The product as libtorch's operations give it; `in` holds x, W and what is asked for, `width` is that of y.
+at::Tensor composed_product(const Asked& asked, const std::vector<at::Tensor>& in, const at::Tensor& before,
+                            int64_t width) {
+  size_t at = 2;
+  const int64_t half = half_of(width);
+  at::Tensor sum = detail::matmul(in[0], asked.is_transposed ? in[1].t() : in[1]);
+  if (asked.bias) sum = sum + in[at++];
+  const at::Tensor times = asked.factor ? in[at++] : at::Tensor();
+  if (asked.update) sum = sum + update_sum(in[at], in[at + 1], sum.size(1)).to(sum.scalar_type());
+  if (asked.is_gated) return activation(sum.narrow(1, 0, width), kGate) * sum.narrow(1, half, width);
+  if (asked.has_halves) {
+    sum = at::cat({sum, at::zeros({sum.size(0), half - width}, sum.options())}, 1);
+    sum = at::cat({sum, sum}, 1);
+  }
+  if (times.defined()) sum = sum * times;
+  if (asked.add) sum = sum + before.to(sum.options());
+  return asked.activation ? activation(sum, kernels::Activation::kGelu) : sum;
+}
+
 template <typename T>
 void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
   const int64_t rows = p.rows, inner = p.inner, half = half_of(p.width);
@@ -105,23 +124,8 @@ void build_product(OpFrame<T>& f, const ProductSizes& p, const Asked& asked) {
               op.precision = precision;
               k.packed_gemm(op);
             });
-  f.function = [=](const auto& in) {
-    size_t at = 2;
-    at::Tensor sum = detail::matmul(in[0], asked.is_transposed ? in[1].t() : in[1]);
-    if (asked.bias) sum = sum + in[at++];
-    const at::Tensor times = asked.factor ? in[at++] : at::Tensor();
-    if (asked.update) sum = sum + update_sum(in[at], in[at + 1], width).to(sum.scalar_type());
-    if (asked.has_halves) {
-      sum = at::cat({sum, at::zeros({rows, half - width}, sum.options())}, 1);
-      sum = at::cat({sum, sum}, 1);
-    }
-    if (times.defined()) sum = sum * times;
-    if (asked.is_gated) {
-      return std::vector<at::Tensor>{activation(sum.narrow(1, 0, columns), kGate) *
-                                     sum.narrow(1, half, columns)};
-    }
-    if (asked.add) sum = sum + before.to(sum.options());
-    return std::vector<at::Tensor>{asked.activation ? activation(sum, kernels::Activation::kGelu) : sum};
+  f.function = [=, y_width = p.width](const auto& in) {
+    return std::vector<at::Tensor>{composed_product(asked, in, before, y_width)};
   };
 }
 
