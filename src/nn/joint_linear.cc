@@ -76,6 +76,16 @@ std::vector<kernels::GemmUpdate> updates_of(const Plan& plan, const at::Tensor& 
   return updates;
 }
 
+// The product with an update (null: none) that it adds itself; a gated one fills `derivative`.
+at::Tensor product_of(const Plan& plan, const at::Tensor& x, const detail::LowRankSum* update,
+                      at::Tensor& derivative) {
+  if (!plan.gate) return plan.product->forward(x, plan.bias, update);
+  derivative = at::empty({x.size(0), plan.product->out_features()}, x.options());
+  at::Tensor y = at::empty({x.size(0), plan.product->gated_width()}, x.options());
+  plan.product->gated_into(x, plan.bias, *plan.gate, y, derivative, update);
+  return y;
+}
+
 // f(gate) * up and what is by them, in the place of both halves.
 at::Tensor gate_halves(const Plan& plan, const at::Tensor& halves) {
   const ProfileScope scope("activation forward");
@@ -114,8 +124,8 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
     const at::Tensor down = detail::or_undefined(down_in);
     const bool adds_update = down.defined() && plan->product->adds_updates();
     at::Tensor y, z, derivative;
-    if (!adds_update) y = plan->product->forward(x, plan->bias);
     if (down.defined()) {
+      if (!adds_update) y = plan->product->forward(x, plan->bias);
       const ProfileScope low_rank("low rank forward");
       z = at::empty({x.size(0), down.size(0)}, down.options());
       detail::dispatch(x, "joint_linear", [&](auto t) {
@@ -130,13 +140,9 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
     }
     if (adds_update) {
       const detail::LowRankSum update{z, updates_of(*plan, factors)};
-      if (plan->gate) {
-        derivative = at::empty({x.size(0), plan->product->out_features()}, x.options());
-        y = at::empty({x.size(0), plan->product->gated_width()}, x.options());
-        plan->product->gated_into(x, plan->bias, *plan->gate, y, derivative, &update);
-      } else {
-        y = plan->product->forward(x, plan->bias, &update);
-      }
+      y = product_of(*plan, x, &update, derivative);
+    } else if (!down.defined()) {
+      y = product_of(*plan, x, nullptr, derivative);
     } else if (plan->gate) {
       derivative = y;
       y = gate_halves(*plan, derivative);
@@ -195,8 +201,8 @@ bool suits(const at::Tensor& x, const std::vector<const Linear*>& layers, const 
   });
 }
 
-c10::intrusive_ptr<detail::PackedLinear> product_of(const std::vector<const Linear*>& layers,
-                                                    detail::Gating gating, detail::KeptProduct& kept) {
+c10::intrusive_ptr<detail::PackedLinear> packed_of(const std::vector<const Linear*>& layers,
+                                                   detail::Gating gating, detail::KeptProduct& kept) {
   std::vector<const Weight*> weights;
   for (const Linear* layer : layers) weights.push_back(layer->weight.get());
   return kept.of(weights, gating);
@@ -220,7 +226,7 @@ detail::FrozenGate detail::frozen_gate(const JointLinear& joint, const std::vect
   const bool is_adapted =
       std::any_of(layers.begin(), layers.end(), [](const Linear* layer) { return layer->update != nullptr; });
   if (is_adapted || !suits(x, layers, {})) return {};
-  auto product = product_of(layers, Gating::kHalves, joint.kept_->product);
+  auto product = packed_of(layers, Gating::kHalves, joint.kept_->product);
   if (!product) return {};
   at::Tensor bias = product->in_halves(bias_of(layers));
   return {std::move(product), std::move(bias)};
@@ -250,7 +256,7 @@ std::optional<WithInput> JointLinear::run(const at::Tensor& x_in, const std::vec
                                           std::optional<kernels::Activation> gate,
                                           const ForwardContext& context) const {
   if (!suits(x_in, layers, context)) return std::nullopt;
-  auto product = product_of(layers, gate ? detail::Gating::kHalves : detail::Gating::kNone, kept_->product);
+  auto product = packed_of(layers, gate ? detail::Gating::kHalves : detail::Gating::kNone, kept_->product);
   if (!product) return std::nullopt;
   const at::Tensor x = x_in.contiguous();
   auto plan = c10::make_intrusive<Plan>();

@@ -149,11 +149,15 @@ void expect_exact_gated(int64_t rows, at::ScalarType dtype, const GatedLayers& l
   at::Tensor gate = plain(gates[0], exact);
   const at::Tensor up = layers.is_one ? gate.narrow(1, wide, wide) : plain(gates[1], exact);
   gate = gate.narrow(1, 0, wide);
-  const at::Tensor expected = plain(down, exact_activation(gate, layers.kind) * up) + exact;
+  const at::Tensor middle = exact_activation(gate, layers.kind) * up;
+  const at::Tensor expected = plain(down, middle) + exact;
   expected.backward(dy.to(at::kDouble));
   const JointLinear joint;
   std::vector<const Linear*> pointers;
   for (const Linear& linear : gates) pointers.push_back(&linear);
+  // As a model with dropout behind the gate asks for it.
+  const at::Tensor gated_alone = gated(x, joint, pointers, layers.kind, ForwardContext{}).y;
+  EXPECT_LT(relative_difference(gated_alone.detach(), middle.detach()), tolerance);
   const WithInput inner = gated_feed_forward(x, joint, pointers, down, layers.kind, ForwardContext{});
   const at::Tensor y = inner.y + inner.x;
   y.backward(dy);
