@@ -274,7 +274,7 @@ void backward_block(const AttentionBackward<T>& op, const Tile& tile, const Back
 
 // All query heads that read one key head, so that dk and dv have one writer.
 template <int kParts, typename T>
-void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_head) {
+void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_head, PairTerms& terms) {
   const Attention<T>& f = op.forward;
   const int64_t group = f.heads / f.kv_heads;
   Tile tile = make_tile(f, segment, kv_head * group);
@@ -289,7 +289,6 @@ void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_
   std::memset(t.turned_dv, 0, sizeof(float) * static_cast<size_t>(wide * deep));
   for (int64_t h = 0; h < group; ++h) {
     tile.head = kv_head * group + h;
-    PairTerms terms;
     prepare_terms<TileProducts<kParts>>(f, tile, true, terms);
     for (int64_t i0 = 0; i0 < tile.queries; i0 += kGradientRows) {
       const int64_t rows = tile.queries - i0 < kGradientRows ? tile.queries - i0 : kGradientRows;
@@ -320,14 +319,10 @@ template <int kParts, typename T>
 void backward(const AttentionBackward<T>& op) {
   const Attention<T>& f = op.forward;
   if (!is_suitable(f) || f.relative) return avx512bf16::attention_backward(op);
-  const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
-#pragma omp parallel if (is_parallel(f))
-  {
-    const Tiles tiles(Shapes::kHalfSteps);
-#pragma omp for schedule(dynamic, chunk)
-    for (int64_t task = 0; task < tasks; ++task)
-      backward_group<kParts>(op, task / f.kv_heads, task % f.kv_heads);
-  }
+  for_key_heads<OfThread>(op, 1.0f,
+                          [&](int64_t segment, int64_t kv_head, const TermSums&, OfThread& of_thread) {
+                            backward_group<kParts>(op, segment, kv_head, of_thread.terms);
+                          });
 }
 
 }  // namespace

@@ -139,25 +139,11 @@ void attention_backward(const AttentionBackward<T>& op) {
   if constexpr (std::is_same_v<T, Bfloat16>) {
     if (attention_in_pairs_backward(op)) return;
   }
-  const Attention<T>& f = op.forward;
-  if (f.relative) {
-#pragma omp parallel for schedule(dynamic, 1) if (is_parallel(f))
-    for (int64_t kv_head = 0; kv_head < f.kv_heads; ++kv_head) {
-      FloatTerms terms;
-      // Sums over q hold the scale, those over k do not.
-      sum_term_gradients(op, kv_head, 1.0f, static_cast<float>(f.scale), [&](const TermSums& sums) {
-        for (int64_t segment = 0; segment < f.num_segments; ++segment)
-          backward_group(op, segment, kv_head, sums, terms);
-      });
-    }
-    return;
-  }
-  const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(f))
-  for (int64_t task = 0; task < tasks; ++task) {
-    FloatTerms terms;
-    backward_group(op, task / f.kv_heads, task % f.kv_heads, {}, terms);
-  }
+  // Sums over q hold the scale, those over k do not.
+  for_key_heads<FloatTerms>(op, static_cast<float>(op.forward.scale),
+                            [&](int64_t segment, int64_t kv_head, const TermSums& sums, FloatTerms& terms) {
+                              backward_group(op, segment, kv_head, sums, terms);
+                            });
 }
 
 MSPLORA_DEFINED(attention, Attention)

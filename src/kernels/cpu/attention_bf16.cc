@@ -186,25 +186,11 @@ bool attention_in_pairs(const Attention<Bfloat16>& op) {
 }
 
 bool attention_in_pairs_backward(const AttentionBackward<Bfloat16>& op) {
-  const Attention<Bfloat16>& f = op.forward;
-  if (!is_suitable(f)) return false;
-  if (f.relative) {
-#pragma omp parallel for schedule(dynamic, 1) if (is_parallel(f))
-    for (int64_t kv_head = 0; kv_head < f.kv_heads; ++kv_head) {
-      PairTerms terms;
-      sum_term_gradients(op, kv_head, 1.0f, 1.0f, [&](const TermSums& sums) {
-        for (int64_t segment = 0; segment < f.num_segments; ++segment)
-          backward_group(op, segment, kv_head, sums, terms);
-      });
-    }
-    return true;
-  }
-  const int64_t tasks = f.num_segments * f.kv_heads, chunk = tasks_at_a_time(f.num_segments, f.kv_heads);
-#pragma omp parallel for schedule(dynamic, chunk) if (is_parallel(f))
-  for (int64_t task = 0; task < tasks; ++task) {
-    PairTerms terms;
-    backward_group(op, task / f.kv_heads, task % f.kv_heads, {}, terms);
-  }
+  if (!is_suitable(op.forward)) return false;
+  for_key_heads<PairTerms>(op, 1.0f,
+                           [&](int64_t segment, int64_t kv_head, const TermSums& sums, PairTerms& terms) {
+                             backward_group(op, segment, kv_head, sums, terms);
+                           });
   return true;
 }
 

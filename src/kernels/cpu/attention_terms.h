@@ -248,11 +248,9 @@ inline void collect_term_gradients(const Tile& tile, const Terms& terms, const T
       g.sums.bias[terms.first + b] += g.of_products[r * terms.wide + b];
 }
 
-// With relative terms, whose gradients are sums over all segments, one thread has a key head. Runs body(sums
-// of the heads that read it), and writes them: those by key times `key_scale`, those by query times
-// `query_scale`.
+// Runs body(sums of the heads that read a key head) and writes them, those by query times `query_scale`.
 template <typename T, typename Body>
-void sum_term_gradients(const AttentionBackward<T>& op, int64_t kv_head, float key_scale, float query_scale,
+void sum_term_gradients(const AttentionBackward<T>& op, int64_t kv_head, float query_scale,
                         const Body& body) {
   const Attention<T>& f = op.forward;
   const int64_t group = f.heads / f.kv_heads, dim = f.head_dim, deep = round_up(dim, 16);
@@ -266,11 +264,35 @@ void sum_term_gradients(const AttentionBackward<T>& op, int64_t kv_head, float k
     const TermSums head = sums.of_head(h, buckets, deep);
     const int64_t at = (kv_head * group + h) * dim, stride = f.heads * dim;
     if (f.relative->key && op.d_relative_key)
-      scatter(head.key, deep, buckets, dim, key_scale, op.d_relative_key + at, stride);
+      scatter(head.key, deep, buckets, dim, 1.0f, op.d_relative_key + at, stride);
     if (f.relative->query && op.d_relative_query)
       scatter(head.query, deep, buckets, dim, query_scale, op.d_relative_query + at, stride);
     for (int64_t b = 0; f.relative->bias && op.d_relative_bias && b < buckets; ++b)
       op.d_relative_bias[b * f.heads + kv_head * group + h] = head.bias[b];
+  }
+}
+
+// Runs body(segment, key head, sums, of_thread) over the key heads of all segments, where every thread has an
+// OfThread of its own. Gradients of relative terms are sums over all segments: one thread then has a key
+// head.
+template <typename OfThread, typename T, typename Body>
+void for_key_heads(const AttentionBackward<T>& op, float query_scale, const Body& body) {
+  const Attention<T>& f = op.forward;
+  const int64_t tasks = f.relative ? f.kv_heads : f.num_segments * f.kv_heads;
+  const int64_t chunk = f.relative ? 1 : tasks_at_a_time(f.num_segments, f.kv_heads);
+#pragma omp parallel if (is_parallel(f))
+  {
+    OfThread of_thread;
+#pragma omp for schedule(dynamic, chunk)
+    for (int64_t task = 0; task < tasks; ++task) {
+      if (f.relative == nullptr) {
+        body(task / f.kv_heads, task % f.kv_heads, TermSums{}, of_thread);
+        continue;
+      }
+      sum_term_gradients(op, task, query_scale, [&](const TermSums& sums) {
+        for (int64_t segment = 0; segment < f.num_segments; ++segment) body(segment, task, sums, of_thread);
+      });
+    }
   }
 }
 
