@@ -144,7 +144,7 @@ std::array<ScratchBuffer, kScratchSlots>& scratch_of_thread() {
 }  // namespace
 
 float* thread_scratch(int slot, int64_t floats) {
-  ScratchBuffer& buffer = scratch_of_thread()[static_cast<size_t>(slot)];
+  ScratchBuffer& buffer = scratch_of_thread().at(static_cast<size_t>(slot));
   if (buffer.size < floats) {
 #ifdef __SANITIZE_ADDRESS__
     const int64_t more = 0;  // what is written beyond the end is found

@@ -54,7 +54,7 @@ MSPLORA_DECLARE_COLUMN(amx)
 
 /// Scratch memory of the calling thread, 64-byte aligned, kept between calls and grown on demand; `slot`
 /// (below kScratchSlots) tells apart buffers that are alive together.
-inline constexpr int kScratchSlots = 42;
+inline constexpr int kScratchSlots = 47;
 float* thread_scratch(int slot, int64_t floats);
 /// Fills what the threads of the next parallel region have of it with NaN: tests find kernels that read what
 /// they did not write.

@@ -240,7 +240,7 @@ std::vector<AttentionSizes> ranged_cases() {
 
 /// Caps and relative terms, in pairs with the rest.
 std::vector<AttentionSizes> term_cases() {
-  const Segments small = packed({0, 3, 7}), some = packed({0, 33, 34, 100}),
+  const Segments small = packed({0, 3, 7}), some = packed({0, 33, 34, 100}), more = packed({0, 150, 171}),
                  cache = {{0, 1, 0, 41, 40, 0}, {1, 5, 41, 12, 7, 0}},
                  few = {{0, 1, 0, 300, 299, 0}, {1, 2, 300, 40, 38, 0}};
   const Segments blind = {{0, 40, 0, 10, 0, 30}}, empty = {{0, 3, 0, 0, 0, 0}, {3, 4, 0, 6, 0, 0}};
@@ -251,7 +251,8 @@ std::vector<AttentionSizes> term_cases() {
       {small, 2, 1, 2, 0.0, -1, -1, 0.0, 4},   {some, 4, 2, 16, 0.0, -1, -1, 0.0, 20},
       {some, 3, 3, 10, 0.1, -1, -1, 0.0, 150}, {some, 2, 2, 16, 0.0, 9, 4, 0.0, 30},
       {some, 4, 2, 8, 0.0, -1, 0, 2.0, 6},     {cache, 2, 1, 16, 0.0, -1, 0, 0.0, 12},
-      {blind, 2, 1, 16, 0.0, -1, 0, 0.0, 12},  {empty, 2, 1, 16, 0.0, -1, -1, 0.0, 3}};
+      {blind, 2, 1, 16, 0.0, -1, 0, 0.0, 12},  {empty, 2, 1, 16, 0.0, -1, -1, 0.0, 3},
+      {more, 2, 2, 10, 0.0, 40, 60, 0.0, 90}};
   for (const auto& [key, query, bias] :
        {std::tuple{true, false, false}, {false, true, false}, {false, false, true}, {true, true, false}}) {
     AttentionSizes one{some, 4, 2, 12, 0.0, -1, -1, 0.0, 50};
@@ -266,6 +267,7 @@ std::vector<AttentionSizes> term_cases() {
                              {some, 2, 2, 8, 0.0, 19, 7, 2.0, 90},
                              {cache, 2, 1, 16, 0.0, -1, 0, 0.0, 12},
                              {blind, 2, 1, 16, 0.0, -1, 0, 0.0, 60},
+                             {more, 2, 1, 16, 0.1, -1, -1, 0.0, 300},
                              {small, 2, 1, 2, 0.0, -1, -1, 0.0, 4}}) {
     one.has_own_bucket = true;
     cases.push_back(one);

@@ -113,8 +113,7 @@ void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_
     tile.head = kv_head * group + h;
     prepare_terms(f, tile, t.k, true, terms);
     TermGradients gradients{};
-    if (terms.bucket_of)
-      gradients = make_term_gradients(tile, terms, sums.of_head(h, f.relative->buckets, deep));
+    if (terms.bucket_of) gradients = make_term_gradients(tile, terms, sums.of_head(h));
     for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock)
       backward_block(op, tile, t, terms, gradients, i0);
     if (terms.bucket_of) finish_term_gradients(tile, terms, gradients, t.k, t.dk);

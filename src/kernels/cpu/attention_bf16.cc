@@ -163,8 +163,7 @@ void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int6
     if (tile.queries == 0) continue;
     prepare_terms<DotProducts>(f, tile, true, terms);
     TermGradients gradients{};
-    if (terms.bucket_of)
-      gradients = make_term_gradients(tile, terms, sums.of_head(h, f.relative->buckets, deep));
+    if (terms.bucket_of) gradients = make_term_gradients(tile, terms, sums.of_head(h));
     for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock)
       backward_block(op, tile, t, terms, gradients, i0);
     if (terms.key_products) {

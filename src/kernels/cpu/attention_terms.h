@@ -14,8 +14,8 @@ constexpr int kSlopeSlot = 24, kRelativeKeySlot = 25, kRelativeKeyTSlot = 26, kR
               kRelativeQueryTSlot = 28, kQueryProductSlot = 29, kKeyProductSlot = 30, kQueryGradientSlot = 31,
               kKeyGradientSlot = 32, kRelativeBiasSlot = 33, kRelativeSumSlot = 34, kRunSlot = 39;
 
-// The terms of one head of one segment. Buckets [first, first + count) are those of its distances, in rows
-// padded to `wide`.
+// The terms of one head of one segment. Buckets [first, first + count) hold those of its distances, in rows
+// padded to `wide`; `first` is a multiple of 16, so that arrays by bucket are met at whole lines.
 struct Terms {
   const int32_t* bucket_of = nullptr;  // of the distance 0; null: no relative terms
   int64_t reach = 0;
@@ -49,8 +49,8 @@ void find_buckets(const RelativeTerms<T>& relative, const Tile& tile, Terms& ter
     low = bucket < low ? bucket : low;
     high = bucket > high ? bucket : high;
   }
-  terms.first = low;
-  terms.count = high - low + 1;
+  terms.first = low / 16 * 16;
+  terms.count = high - terms.first + 1;
   terms.wide = round_up(terms.count, 16);
   const int64_t lowest = tile.first_place - (tile.length - 1), last = tile.first_place + tile.queries - 1;
   auto* const runs = reinterpret_cast<int32_t*>(thread_scratch(kRunSlot, last - lowest + 1)) - lowest;
@@ -206,10 +206,20 @@ inline void cap_scores(const Tile& tile, const Terms& terms, int64_t i0, int64_t
 
 // Sums of the gradients of relative terms over the segments, of the heads that one thread has.
 struct TermSums {
-  float *key, *query, *bias;  // [buckets, deep] a head, without the scale; [buckets] a head
+  float *key, *query, *bias;  // of_table numbers a head, without the scale; [buckets] a head
+  int64_t of_table, buckets;
 
-  TermSums of_head(int64_t head, int64_t buckets, int64_t deep) const {
-    return {key + head * buckets * deep, query + head * buckets * deep, bias + head * buckets};
+  TermSums of_head(int64_t head) const {
+    return {key + head * of_table, query + head * of_table, bias + head * buckets, of_table, buckets};
+  }
+};
+
+// How the sums of a head's table lie: [buckets, deep].
+struct SumsByBucket {
+  static int64_t size(int64_t buckets, int64_t deep) { return buckets * deep; }
+  template <typename T>
+  static void write(const float* sums, int64_t buckets, int64_t dim, float scale, T* to, int64_t stride) {
+    scatter(sums, round_up(dim, 16), buckets, dim, scale, to, stride);
   }
 };
 
@@ -249,24 +259,24 @@ inline void collect_term_gradients(const Tile& tile, const Terms& terms, const T
 }
 
 // Runs body(sums of the heads that read a key head) and writes them, those by query times `query_scale`.
-template <typename T, typename Body>
+template <typename Sums, typename T, typename Body>
 void sum_term_gradients(const AttentionBackward<T>& op, int64_t kv_head, float query_scale,
                         const Body& body) {
   const Attention<T>& f = op.forward;
   const int64_t group = f.heads / f.kv_heads, dim = f.head_dim, deep = round_up(dim, 16);
-  const int64_t buckets = f.relative->buckets, of_group = group * buckets * deep,
-                all = 2 * of_group + group * buckets;
+  const int64_t buckets = f.relative->buckets, of_table = Sums::size(buckets, deep),
+                of_group = group * of_table, all = 2 * of_group + group * buckets;
   float* memory = thread_scratch(kRelativeSumSlot, all);
   std::memset(memory, 0, sizeof(float) * static_cast<size_t>(all));
-  const TermSums sums{memory, memory + of_group, memory + 2 * of_group};
+  const TermSums sums{memory, memory + of_group, memory + 2 * of_group, of_table, buckets};
   body(sums);
   for (int64_t h = 0; h < group; ++h) {
-    const TermSums head = sums.of_head(h, buckets, deep);
+    const TermSums head = sums.of_head(h);
     const int64_t at = (kv_head * group + h) * dim, stride = f.heads * dim;
     if (f.relative->key && op.d_relative_key)
-      scatter(head.key, deep, buckets, dim, 1.0f, op.d_relative_key + at, stride);
+      Sums::write(head.key, buckets, dim, 1.0f, op.d_relative_key + at, stride);
     if (f.relative->query && op.d_relative_query)
-      scatter(head.query, deep, buckets, dim, query_scale, op.d_relative_query + at, stride);
+      Sums::write(head.query, buckets, dim, query_scale, op.d_relative_query + at, stride);
     for (int64_t b = 0; f.relative->bias && op.d_relative_bias && b < buckets; ++b)
       op.d_relative_bias[b * f.heads + kv_head * group + h] = head.bias[b];
   }
@@ -275,7 +285,7 @@ void sum_term_gradients(const AttentionBackward<T>& op, int64_t kv_head, float q
 // Runs body(segment, key head, sums, of_thread) over the key heads of all segments, where every thread has an
 // OfThread of its own. Gradients of relative terms are sums over all segments: one thread then has a key
 // head.
-template <typename OfThread, typename T, typename Body>
+template <typename OfThread, typename Sums = SumsByBucket, typename T, typename Body>
 void for_key_heads(const AttentionBackward<T>& op, float query_scale, const Body& body) {
   const Attention<T>& f = op.forward;
   const int64_t tasks = f.relative ? f.kv_heads : f.num_segments * f.kv_heads;
@@ -289,7 +299,7 @@ void for_key_heads(const AttentionBackward<T>& op, float query_scale, const Body
         body(task / f.kv_heads, task % f.kv_heads, TermSums{}, of_thread);
         continue;
       }
-      sum_term_gradients(op, task, query_scale, [&](const TermSums& sums) {
+      sum_term_gradients<Sums>(op, task, query_scale, [&](const TermSums& sums) {
         for (int64_t segment = 0; segment < f.num_segments; ++segment) body(segment, task, sums, of_thread);
       });
     }
