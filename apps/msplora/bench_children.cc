@@ -52,6 +52,7 @@ nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOp
                                       arguments.shape};
   for (std::string& option : step_options_of(arguments, common)) command.push_back(std::move(option));
   if (!arguments.weights.empty()) command.insert(command.end(), {"--weights", arguments.weights});
+  command.insert(command.end(), {"--matmul-precision", arguments.matmul_precision});
   if (arguments.checkpoint_activations) command.emplace_back("--checkpoint-activations");
   if (!common.device.empty()) command.insert(command.end(), {"--device", common.device});
   auto facts = nlohmann::ordered_json::parse(output_of(command, runs));

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,44 +22,114 @@ namespace fs = std::filesystem;
 
 struct PeerArguments {
   BenchArguments step;
-  std::string script = "bench/peers/peers.py";
+  std::string peer;                         // "": the one of the model
+  std::string script;                       // "": that of the peer, in the source folder
   std::string python = "/usr/bin/python3";  // Debian's, whatever comes first in PATH
   std::string sharing = "published";
   int64_t pad_to = 0;
   int64_t rounds = 2;
+  bool autocast = false;
 };
 
-void check_peer(const PeerArguments& arguments) {
-  if (arguments.step.method != "lora" && arguments.step.method != "msplora") {
-    throw Error(ErrorCode::kUsage, "--method", "the peer has lora and msplora, not " + arguments.step.method);
-  }
-  if (!fs::exists(arguments.script)) {
-    throw Error(ErrorCode::kIo, arguments.script, "no such file",
-                "run this in the source folder, or name the script with --script");
-  }
-  if (run_child({arguments.python, "-c", "import torch"}).exit_code != 0) {
-    throw Error(ErrorCode::kUsage, arguments.python, "cannot import torch",
-                "install Debian's python3-torch: scripts/install-deps.sh --bench");
-  }
+/// Who is compared with. The script of plain PyTorch knows one architecture, that of BERT and RoBERTa.
+struct Peer {
+  std::string name, script, modules, hint;
+  std::vector<std::string> methods;
+};
+
+const std::vector<Peer>& peers() {
+  static const std::vector<Peer> all = {{"pytorch",
+                                         "bench/peers/pytorch.py",
+                                         "torch",
+                                         "install Debian's python3-torch: scripts/install-deps.sh --bench",
+                                         {"lora", "msplora"}},
+                                        {"transformers",
+                                         "bench/peers/transformers_peft.py",
+                                         "torch, transformers, peft",
+                                         "name an interpreter that has them with --python",
+                                         {"lora"}}};
+  return all;
 }
 
-std::vector<std::string> peer_command(const PeerArguments& arguments, const CommonOptions& common) {
-  const Architecture shape = describe(known_model_shape(arguments.step.shape));
-  std::vector<std::string> command = {arguments.python, arguments.script};
-  for (std::string& option : step_options_of(arguments.step, common)) command.push_back(std::move(option));
+bool is_plain_encoder(const ModelConfig& config) {
+  return std::set<std::string>{"bert", "roberta", "xlm-roberta"}.contains(config.model_type);
+}
+
+/// Throws Error{kUsage} for what the peer cannot do.
+const Peer& peer_of(const PeerArguments& arguments) {
+  const ModelConfig config = known_model_shape(arguments.step.shape);
+  const Peer& peer = arguments.peer.empty()
+                         ? peers()[is_plain_encoder(config) ? 0 : 1]
+                         : *std::find_if(peers().begin(), peers().end(),
+                                         [&](const Peer& p) { return p.name == arguments.peer; });
+  if (peer.name == "pytorch" && !is_plain_encoder(config)) {
+    throw Error(ErrorCode::kUsage, "--peer",
+                fmt::format("pytorch has encoders of BERT's and RoBERTa's shape, not {}", config.model_type),
+                "take --peer transformers");
+  }
+  if (std::find(peer.methods.begin(), peer.methods.end(), arguments.step.method) == peer.methods.end()) {
+    throw Error(
+        ErrorCode::kUsage, "--method",
+        fmt::format("{} has {}, not {}", peer.name, fmt::join(peer.methods, " and "), arguments.step.method));
+  }
+  if (arguments.autocast && peer.name != "transformers")
+    throw Error(ErrorCode::kUsage, "--autocast", "is for transformers; pytorch has no other bfloat16");
+  if (!arguments.step.weights.empty())
+    throw Error(ErrorCode::kUsage, "--weights", "both sides draw their weights",
+                "name the model with --shape");
+  return peer;
+}
+
+std::string script_of(const PeerArguments& arguments, const Peer& peer) {
+  return arguments.script.empty() ? peer.script : arguments.script;
+}
+
+void check_peer(const PeerArguments& arguments, const Peer& peer) {
+  const std::string script = script_of(arguments, peer);
+  if (!fs::exists(script)) {
+    throw Error(ErrorCode::kIo, script, "no such file",
+                "run this in the source folder, or name the script with --script");
+  }
+  if (run_child({arguments.python, "-c", "import " + peer.modules}).exit_code != 0)
+    throw Error(ErrorCode::kUsage, arguments.python, "cannot import " + peer.modules, peer.hint);
+}
+
+std::vector<std::string> shape_options(const Peer& peer, const PeerArguments& arguments) {
+  const ModelConfig config = step_options(arguments.step).model;
+  if (peer.name == "transformers") {
+    const bool is_decoder = supports_task(config.model_type, ModelTask::kCausalLm);
+    std::vector<std::string> options = {"--config", model_config_to_json(config).dump(), "--task",
+                                        is_decoder ? "causal_lm" : "sequence_classification"};
+    if (arguments.step.target_modules.empty()) {
+      options.insert(
+          options.end(),
+          {"--target-modules", fmt::format("{}", fmt::join(default_target_modules(config.model_type), ","))});
+    }
+    if (arguments.autocast) options.emplace_back("--autocast");
+    return options;
+  }
+  const Architecture shape = describe(config);
+  std::vector<std::string> options = {"--sharing", arguments.sharing};
   for (const auto& [name, value] :
        std::vector<std::pair<std::string, int64_t>>{{"--hidden", shape.hidden_size()},
                                                     {"--layers", shape.num_layers()},
                                                     {"--heads", shape.heads()},
                                                     {"--ffn", shape.intermediate_size()},
                                                     {"--vocab", shape.vocab_size()},
-                                                    {"--positions", shape.embeddings.position_rows},
-                                                    {"--pad-to", arguments.pad_to}}) {
-    command.push_back(name);
-    command.push_back(std::to_string(value));
+                                                    {"--positions", shape.embeddings.position_rows}}) {
+    options.insert(options.end(), {name, std::to_string(value)});
   }
-  command.push_back("--sharing");
-  command.push_back(arguments.sharing);
+  return options;
+}
+
+std::vector<std::string> peer_command(const PeerArguments& arguments, const Peer& peer,
+                                      const CommonOptions& common) {
+  std::vector<std::string> command = {arguments.python, script_of(arguments, peer)};
+  for (const auto& options : {step_options_of(arguments.step, common),
+                              shape_options(peer, arguments),
+                              {"--pad-to", std::to_string(arguments.pad_to)}}) {
+    command.insert(command.end(), options.begin(), options.end());
+  }
   return command;
 }
 
@@ -92,13 +163,15 @@ void print_sides(const StepRuns& ours, const StepRuns& peer, const Json& our_fac
                bytes_text(side.peak_memory_bytes)});
   };
   add("msplora", ours, our_facts, "tokens");
-  add("PyTorch " + peer_facts["torch"].get<std::string>(), peer, peer_facts, "padded_tokens");
-  std::cout << machine_line() << "\n" << table.text("  ");
+  add("peer", peer, peer_facts, "padded_tokens");
+  std::cout << machine_line() << "\npeer: " << peer_facts["peer"].get<std::string>() << "\n"
+            << table.text("  ");
 }
 
 void run_peers(const PeerArguments& arguments, const CommonOptions& given) {
   step_options(arguments.step);  // what we would refuse is refused before anything runs
-  check_peer(arguments);
+  const Peer& other = peer_of(arguments);
+  check_peer(arguments, other);
   if (!device_of(given).is_cpu())
     throw Error(ErrorCode::kUsage, "--device", "bench peers compares on the CPU alone");
   // Both sides are told: PyTorch's own choice may be half of the processors.
@@ -108,7 +181,7 @@ void run_peers(const PeerArguments& arguments, const CommonOptions& given) {
   Json our_facts, peer_facts;
   for (int64_t round = 0; round < arguments.rounds; ++round) {
     our_facts = run_steps(arguments.step, common, ours);
-    take_peer(output_of(peer_command(arguments, common), peer), peer, peer_facts);
+    take_peer(output_of(peer_command(arguments, other, common), peer), peer, peer_facts);
   }
   const double time_ratio = peer.steps.best() / ours.steps.best();
   const double median_ratio = peer.steps.median() / ours.steps.median();
@@ -118,7 +191,7 @@ void run_peers(const PeerArguments& arguments, const CommonOptions& given) {
     return print_json({{"machine", machine_json()},
                        {"msplora", side_json(ours, our_facts)},
                        {"peer", side_json(peer, peer_facts)},
-                       {"peer_torch", peer_facts["torch"]},
+                       {"peer_name", peer_facts["peer"]},
                        {"peer_threads", peer_facts["threads"]},
                        {"peer_padded_tokens", peer_facts["padded_tokens"]},
                        {"time_ratio", time_ratio},
@@ -127,16 +200,27 @@ void run_peers(const PeerArguments& arguments, const CommonOptions& given) {
   }
   print_sides(ours, peer, our_facts, peer_facts);
   std::cout << fmt::format(
-      "  PyTorch takes {:.2f} times as long (medians: {:.2f}) and {:.2f} times the memory\n", time_ratio,
+      "  the peer takes {:.2f} times as long (medians: {:.2f}) and {:.2f} times the memory\n", time_ratio,
       median_ratio, memory_ratio);
 }
 
 }  // namespace
 
 Command add_bench_peers(CLI::App& bench, CommonOptions& common) {
-  CLI::App* command = bench.add_subcommand("peers", "Our step and that of plain PyTorch, in turn");
+  CLI::App* command = bench.add_subcommand(
+      "peers", "Our step and that of plain PyTorch, or of transformers and PEFT, in turn");
   auto arguments = std::make_shared<PeerArguments>();
   add_bench_arguments(*command, arguments->step);
+  add_precision(*command, arguments->step.matmul_precision);
+  command
+      ->add_option("--peer", arguments->peer,
+                   "pytorch: our own plain script, of encoders like BERT and RoBERTa, which are compared "
+                   "with it unless "
+                   "told otherwise; transformers: with PEFT, all models")
+      ->check(CLI::IsMember({"pytorch", "transformers"}));
+  command->add_flag(
+      "--autocast", arguments->autocast,
+      "transformers: weights in float32 and products in bfloat16, in place of weights in bfloat16");
   command->add_option("--pad-to", arguments->pad_to, "Tokens that the peer pads to; 0: the longest sequence")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -146,8 +230,9 @@ Command add_bench_peers(CLI::App& bench, CommonOptions& common) {
   command->add_option("--rounds", arguments->rounds, "Times that each side is started")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--script", arguments->script, "The peer")->capture_default_str();
-  command->add_option("--python", arguments->python, "Interpreter that has torch")->capture_default_str();
+  command->add_option("--script", arguments->script, "The peer's program; bench/peers/ has them");
+  command->add_option("--python", arguments->python, "Interpreter that has the peer's modules")
+      ->capture_default_str();
   add_common(*command, common);
   return {command, [arguments, &common] { run_peers(*arguments, common); }};
 }

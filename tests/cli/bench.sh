@@ -38,8 +38,8 @@ expect 2 "--data" -- "$MSPLORA" bench epoch --tokenizer "$model"
 
 # The peer needs PyTorch; without it the command says what to install.
 if /usr/bin/python3 -c 'import torch' 2> /dev/null; then
-  expect 0 "times as long" -- "$MSPLORA" bench peers "${small[@]}" --rounds 1 --script "$SOURCE_DIR/bench/peers/peers.py"
+  expect 0 "times as long" -- "$MSPLORA" bench peers "${small[@]}" --rounds 1 --script "$SOURCE_DIR/bench/peers/pytorch.py"
 else
-  expect 2 "python3-torch" -- "$MSPLORA" bench peers "${small[@]}" --script "$SOURCE_DIR/bench/peers/peers.py"
+  expect 2 "python3-torch" -- "$MSPLORA" bench peers "${small[@]}" --script "$SOURCE_DIR/bench/peers/pytorch.py"
 fi
-expect 2 "lora and msplora" -- "$MSPLORA" bench peers --method none --script "$SOURCE_DIR/bench/peers/peers.py"
+expect 2 "lora and msplora" -- "$MSPLORA" bench peers --method none --script "$SOURCE_DIR/bench/peers/pytorch.py"

@@ -7,16 +7,13 @@ outputs are added to that of the frozen layer. Nothing is fused or tuned; that i
 
 Prints one JSON object a step and one at the end. Needs PyTorch 1.13 or newer (Debian: python3-torch).
 """
-import argparse
-import json
 import math
-import os
-import resource
-import time
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from step import make_batch, make_parser, prepare, run_steps
 
 
 class LevelLinear(nn.Module):
@@ -138,36 +135,12 @@ class Classifier(nn.Module):
         return self.out_proj(F.dropout(x, self.p, self.training))
 
 
-def lengths_of(args):
-    shortest = args.min_seq if args.min_seq > 0 else args.seq
-    steps = max(1, args.batch - 1)
-    return [args.seq - (args.seq - shortest) * i // steps for i in range(args.batch)]
-
-
-def make_batch(args):
-    lengths = lengths_of(args)
-    width = max(args.pad_to, max(lengths))
-    ids = torch.full((args.batch, width), 1)
-    mask = torch.zeros(args.batch, width)
-    for row, length in enumerate(lengths):
-        ids[row, :length] = torch.randint(0, args.vocab, (length,))
-        mask[row, :length] = 1
-    return ids, mask, torch.arange(args.batch) % 2, sum(lengths), args.batch * width
-
-
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {
-        "hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 50265, "positions": 514, "rank": 8, "levels": 3,
-        "batch": 32, "seq": 128, "min-seq": 0, "pad-to": 0, "steps": 3, "warmup": 1, "threads": 0, "seed": 1,
-    }.items():
+    parser = make_parser(__doc__)
+    for name, default in {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072, "vocab": 50265, "positions": 514}.items():
         parser.add_argument("--" + name, type=int, default=default)
     parser.add_argument("--method", choices=["lora", "msplora"], default="msplora")
     parser.add_argument("--sharing", choices=["published", "owner_only"], default="published")
-    parser.add_argument("--target-modules", default="query,value")
-    parser.add_argument("--alpha", type=float, default=16.0)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--adapter-dropout", type=float, default=0.0)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
                         help="bfloat16: autocast around the forward pass, weights in float32")
     return parser.parse_args()
@@ -175,30 +148,18 @@ def parse():
 
 def main():
     args = parse()
-    torch.manual_seed(args.seed)
-    # PyTorch's own choice may be half of the processors.
-    torch.set_num_threads(args.threads if args.threads > 0 else len(os.sched_getaffinity(0)))
+    prepare(args)
     model = Classifier(args).train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01)
-    ids, mask, labels, tokens, padded = make_batch(args)
-    for step in range(args.warmup + args.steps):
-        began = time.perf_counter()
+    ids, mask = make_batch(args, args.vocab)
+    labels = torch.arange(args.batch) % 2
+
+    def loss_of_batch():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.dtype == "bfloat16"):
             logits = model(ids, mask)
-        loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - began
-        print(json.dumps({"step": step + 1, "counts": step >= args.warmup, "seconds": seconds, "loss": loss.item()}),
-              flush=True)
-    print(json.dumps({
-        "tokens": tokens, "padded_tokens": padded, "trainable_parameters": sum(p.numel() for p in trained),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }), flush=True)
+        return F.cross_entropy(logits.float(), labels)
+
+    run_steps(args, trained, loss_of_batch, mask, {"peer": "PyTorch " + torch.__version__})
 
 
 if __name__ == "__main__":
