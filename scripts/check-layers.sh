@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fails if a file includes a header of a layer it must not know, or if a layer without libtorch includes libtorch.
+# Fails if a file includes a header of a layer it must not know, if a layer without libtorch includes libtorch, or if a
+# std::filesystem function is called that throws an exception of its own (core/paths.h has those that throw ours).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,6 +35,9 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation", "analysis"],
   );
   my %torch_free = map { $_ => 1 } qw(core gguf tokenizers data metrics generation templates report);
+  my $throwing = join "|", qw(exists is_directory is_regular_file is_empty status file_size create_directory
+    create_directories remove remove_all rename copy copy_file read_symlink absolute canonical weakly_canonical equivalent
+    directory_iterator recursive_directory_iterator is_symlink);
   my ($files, $includes, @wrong) = (0, 0);
   while (my $file = <STDIN>) {
     chomp $file;
@@ -49,6 +53,9 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     my %may = $layer ? map { $_ => 1 } $layer, @{$allowed{$layer}} : ();
     open(my $in, "<", $file) or die "check-layers: $file: $!\n";
     while (my $line = <$in>) {
+      if ($file =~ m{^(src/(?!core/)|apps/)} && $line =~ /\bfs::($throwing)\(/ && $line !~ /\b(code|ignored)\)/) {
+        push @wrong, "$file:$.: fs::$1 may throw what is no Error: see msplora/core/paths.h, or give it an error_code";
+      }
       next unless $line =~ /^\s*#\s*include\s*[<"]([^>"]+)[>"]/;
       my $header = $1;
       $includes++;
@@ -70,7 +77,7 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
   if (!$files) { print STDERR "check-layers: no C++ files are tracked\n"; exit 1; }
   if (@wrong) {
     print STDERR "$_\n" for @wrong;
-    print STDERR "check-layers: FAILED, ", scalar(@wrong), " wrong includes\n";
+    print STDERR "check-layers: FAILED, ", scalar(@wrong), " wrong lines\n";
     exit 1;
   }
   print "check-layers: $includes includes in $files files point downwards\n";'

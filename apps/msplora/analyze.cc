@@ -197,13 +197,13 @@ Command add_analyze(CLI::App& program, CommonOptions& common) {
   command->add_flag("--checkpoints", arguments->checkpoints, "Curves over the checkpoints of the runs");
   command->add_flag("--sites", arguments->by_site, "A line for each adapted layer");
   command->add_option("--top", arguments->options.top, "Leading directions that are compared")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("K")
       ->capture_default_str();
   command
       ->add_option("--intruder-top", arguments->options.intruder_top,
                    "Leading directions of the adapted weight that may be intruders")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("K")
       ->capture_default_str();
   command
@@ -217,7 +217,7 @@ Command add_analyze(CLI::App& program, CommonOptions& common) {
           "--largest-base", arguments->options.largest_base,
           "Directions of the base, and intruders, for layers whose smaller side is at most this: they "
           "need a dense decomposition")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--csv", arguments->csv, "Writes the numbers as tables into this directory")

@@ -22,11 +22,11 @@ void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments) {
       ->type_name("NAME")
       ->capture_default_str();
   command.add_option("--rank", arguments.rank, "Rank (msplora: of the first level)")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("R")
       ->capture_default_str();
   command.add_option("--levels", arguments.levels, "msplora: number of levels")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command
@@ -45,28 +45,28 @@ void add_model_bench_arguments(CLI::App& command, BenchArguments& arguments) {
   command.add_flag("--checkpoint-activations", arguments.checkpoint_activations,
                    "Keep the inputs of blocks alone (train.checkpoint_activations)");
   command.add_option("--seed", arguments.seed, "Seed of weights, tokens and dropout")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->type_name("N");
 }
 
 void add_bench_arguments(CLI::App& command, BenchArguments& arguments) {
   add_model_bench_arguments(command, arguments);
   command.add_option("--batch", arguments.batch, "Sequences of a step")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("B")
       ->capture_default_str();
   command.add_option("--seq", arguments.seq, "Tokens of the longest sequence")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("S")
       ->capture_default_str();
   command
       .add_option("--min-seq", arguments.min_seq,
                   "Tokens of the shortest, the others evenly between; 0: all are equally long")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->type_name("S")
       ->capture_default_str();
   command.add_option("--steps", arguments.steps, "Steps that count, after two that do not")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
 }

@@ -52,7 +52,7 @@ Command add_bench_analyze(CLI::App& bench, CommonOptions& common) {
   command->add_option("--keep", arguments->directory, "Where the adapter is written, to stay there")
       ->type_name("DIR");
   command->add_option("--repeat", arguments->repetitions, "Times that it is analysed")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   add_model_bench_arguments(*command, arguments->step);

@@ -119,17 +119,17 @@ Command add_bench_epoch(CLI::App& bench, CommonOptions& common) {
       ->type_name("DIR")
       ->required();
   command->add_option("--max-length", arguments->max_length, "Longest sequence in tokens")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   command->add_option("--token-budget", arguments->token_budget, "Tokens of a batch")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   command
       ->add_option("--batch-size", arguments->batch_size, "Sequences of a batch, instead of --token-budget")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   command->add_option("--max-steps", arguments->max_steps, "Stop after this many steps; 0: the whole pass")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   add_model_bench_arguments(*command, arguments->step);
   add_common(*command, common);

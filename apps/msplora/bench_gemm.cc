@@ -113,13 +113,13 @@ Command add_bench_gemm(CLI::App& bench, CommonOptions& common) {
       ->type_name("NAME")
       ->capture_default_str();
   command->add_option("--tokens", arguments->tokens, "Rows of the products of --shape")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("T")
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtypes, "Types, with commas")->capture_default_str();
   add_precision(*command, arguments->precision);
   command->add_option("--repeat", arguments->repetitions, "Runs of each product, in turn")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   add_common(*command, common);

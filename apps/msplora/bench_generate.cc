@@ -86,7 +86,7 @@ Command add_bench_generate(CLI::App& bench, CommonOptions& common) {
   auto arguments = std::make_shared<GenerateArguments>();
   GenerateBenchOptions& options = arguments->options;
   const auto number = [&](const char* name, int64_t& value, const char* what) {
-    command->add_option(name, value, what)->check(CLI::PositiveNumber)->type_name("N")->capture_default_str();
+    command->add_option(name, value, what)->check(positive_number())->type_name("N")->capture_default_str();
   };
   command->add_option("--shape", arguments->shape, "Well-known decoder (see inspect); its weights are drawn")
       ->type_name("NAME")

@@ -88,18 +88,18 @@ Command add_bench_kernels(CLI::App& bench, CommonOptions& common) {
       ->transform(dtype_choice({"float32", "bfloat16"}))
       ->capture_default_str();
   command->add_option("--batch", arguments->batch, "Sequences")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("B")
       ->capture_default_str();
   command->add_option("--seq", arguments->seq, "Tokens of each sequence")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("S")
       ->capture_default_str();
   command->add_option("--dropout", arguments->dropout, "Dropout in norms and attention")
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str();
   command->add_option("--repeat", arguments->repetitions, "Runs of each kernel, in turn")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   add_common(*command, common);

@@ -44,7 +44,7 @@ Command add_bench_load(CLI::App& bench, CommonOptions& common) {
   CLI::App* command = bench.add_subcommand("load", "From a float32 checkpoint to a model ready to train");
   auto arguments = std::make_shared<LoadArguments>();
   command->add_option("--repeat", arguments->repetitions, "Times that it is loaded")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   add_model_bench_arguments(*command, arguments->step);

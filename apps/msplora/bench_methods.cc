@@ -112,7 +112,7 @@ Command add_bench_methods(CLI::App& bench, CommonOptions& common) {
       ->type_name("NAME")
       ->capture_default_str();
   command->add_option("--rounds", arguments->rounds, "Times that each method is started")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   add_common(*command, common);
   return {command, [arguments, &common] { run_methods(*arguments, common); }};

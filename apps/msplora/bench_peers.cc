@@ -12,6 +12,7 @@
 #include "bench.h"
 #include "bench_children.h"
 #include "msplora/bench/child_process.h"
+#include "msplora/core/paths.h"
 #include "msplora/train/runtime.h"
 
 namespace msplora {
@@ -86,7 +87,7 @@ std::string script_of(const PeerArguments& arguments, const Peer& peer) {
 
 void check_peer(const PeerArguments& arguments, const Peer& peer) {
   const std::string script = script_of(arguments, peer);
-  if (!fs::exists(script)) {
+  if (!path_exists(script)) {
     throw Error(ErrorCode::kIo, script, "no such file",
                 "run this in the source folder, or name the script with --script");
   }
@@ -222,13 +223,13 @@ Command add_bench_peers(CLI::App& bench, CommonOptions& common) {
       "--autocast", arguments->autocast,
       "transformers: weights in float32 and products in bfloat16, in place of weights in bfloat16");
   command->add_option("--pad-to", arguments->pad_to, "Tokens that the peer pads to; 0: the longest sequence")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   command->add_option("--sharing", arguments->sharing, "Sharing of the peer's levels")
       ->check(CLI::IsMember({"published", "owner_only"}))
       ->capture_default_str();
   command->add_option("--rounds", arguments->rounds, "Times that each side is started")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   command->add_option("--script", arguments->script, "The peer's program; bench/peers/ has them");
   command->add_option("--python", arguments->python, "Interpreter that has the peer's modules")

@@ -127,7 +127,7 @@ Command add_compare(CLI::App& program, CommonOptions& common) {
   command->add_option("--methods", arguments->methods, "compare.methods: names with commas, or `all`")
       ->type_name("A,B,...");
   command->add_option("--seeds", arguments->seeds, "compare.seeds: runs of each method")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N");
   command->add_option("--lr-grid", arguments->lr_grid, "compare.lr_grid: rates to choose from, with commas")
       ->type_name("X,Y,...");

@@ -21,10 +21,10 @@ void add_data_arguments(CLI::App& command, DataArguments& arguments, bool with_l
       ->check(CLI::IsMember({"auto", ",", ";", "tab", "|"}));
   command
       .add_option("--max-length", arguments.max_length, "Longest sequence in tokens; default: as in training")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N");
   command.add_option("--batch-tokens", arguments.batch_tokens, "Tokens in a batch")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
 }

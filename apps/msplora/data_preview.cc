@@ -187,7 +187,7 @@ Command add_data_preview(CLI::App& data, CommonOptions& common) {
       ->type_name("NAME")
       ->capture_default_str();
   command->add_option("--examples", arguments->examples, "Examples to show")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->type_name("N")
       ->capture_default_str();
   add_common(*command, common);

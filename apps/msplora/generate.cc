@@ -296,9 +296,9 @@ Command add_generate(CLI::App& program, CommonOptions& common) {
                    "File to write (.jsonl: as --json); default: standard output")
       ->type_name("FILE");
   command->add_option("--samples", arguments->samples, "Texts for each prompt, with draws of their own")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   command->add_option("--max-batch", arguments->max_batch, "Texts that are written at a time")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   command->add_flag("--logprobs", arguments->logprobs, "With --json: log-probabilities of the tokens");
   command->add_flag("--chat", arguments->chat, "Every prompt is a message, which the model answers");
   command->add_flag("--echo", arguments->echo, "Show the prompt before its text");

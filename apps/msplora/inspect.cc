@@ -300,34 +300,34 @@ Command add_inspect(CLI::App& program, CommonOptions& common) {
   command->add_option("--method", arguments->method, "Method, or several with commas; default: msplora,lora")
       ->type_name("NAME");
   command->add_option("--rank", arguments->rank, "Rank (msplora: of the first level)")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("R")
       ->capture_default_str();
   command->add_option("--levels", arguments->levels, "msplora: number of levels")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--ranks", arguments->ranks, "msplora: rank of each level, e.g. 8,4,2")
       ->type_name("R,R,...");
   command->add_option("--mid-groups", arguments->mid_groups, "msplora: groups of the mid levels")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--alpha", arguments->alpha, "Scaling numerator")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("A");
   command
       ->add_option("--target-modules", arguments->target_modules,
                    "Modules to adapt, e.g. query,value; those of the family when absent")
       ->type_name("A,B,...");
   command->add_option("--tokens", arguments->tokens, "Tokens of a batch, for the memory estimate")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("T")
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "Type of activations and frozen weights")
       ->transform(dtype_choice({"float32", "bfloat16"}));
   command->add_option("--seq", arguments->seq, "Tokens of a sequence, for the products of a step")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("S")
       ->capture_default_str();
   command->add_flag("--checkpoint-activations", arguments->checkpoint_activations,

@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -13,6 +15,7 @@
 #include "msplora/core/dtype_names.h"
 #include "msplora/core/dump_json.h"
 #include "msplora/core/log.h"
+#include "msplora/core/threads.h"
 #include "msplora/nn/device.h"
 
 namespace msplora {
@@ -24,12 +27,27 @@ size_t width_of(const std::string& text) {
       text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
+/// NaN for what is no number.
+double number_of(const std::string& text) {
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return code == std::errc() && end == text.data() + text.size() ? value
+                                                                 : std::numeric_limits<double>::quiet_NaN();
+}
+
 }  // namespace
 
 void add_common(CLI::App& command, CommonOptions& common) {
   command.add_flag("--json", common.json, "Machine-readable output on standard output");
   command.add_option("--threads", common.threads, "Threads; 0: as many as this process may use")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return number_of(text) > kMostThreads
+                       ? fmt::format("expected at most {}, found {}", kMostThreads, text)
+                       : std::string();
+          },
+          ""))
       ->type_name("N");
   command.add_option("--device", common.device, "Where the model runs: cpu, cuda or cuda:N")
       ->type_name("NAME");
@@ -38,6 +56,23 @@ void add_common(CLI::App& command, CommonOptions& common) {
                   "Lines on standard error: text, or json (one object a line, with its time)")
       ->check(CLI::IsMember({"text", "json"}));
   command.add_flag("--debug", common.debug, "Show details of errors");
+}
+
+CLI::Validator positive_number() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        return number_of(text) > 0 ? std::string() : fmt::format("expected a number above 0, found {}", text);
+      },
+      "POSITIVE");
+}
+
+CLI::Validator non_negative_number() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        return number_of(text) >= 0 ? std::string()
+                                    : fmt::format("expected 0 or a number above it, found {}", text);
+      },
+      "NONNEGATIVE");
 }
 
 CLI::Validator dtype_choice(std::vector<std::string> names) {

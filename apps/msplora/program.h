@@ -55,6 +55,9 @@ Command add_docs(CLI::App& program, CommonOptions& common);
 
 /// For the options that name a type: takes every usual name (core/dtype_names.h) of those in `names`.
 CLI::Validator dtype_choice(std::vector<std::string> names);
+/// Numbers above 0, and those from 0 on.
+CLI::Validator positive_number();
+CLI::Validator non_negative_number();
 
 /// "135,168".
 std::string with_commas(int64_t number);

@@ -253,12 +253,12 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
           ->check(CLI::IsMember({"bytes", "characters"}));
   auto* length =
       command->add_option("--max-length", arguments->max_length, "Longest result, special tokens counted")
-          ->check(CLI::PositiveNumber)
+          ->check(positive_number())
           ->type_name("N");
   auto* stride = command
                      ->add_option("--stride", arguments->stride,
                                   "Write what --max-length cuts off too, in windows that overlap by N tokens")
-                     ->check(CLI::NonNegativeNumber)
+                     ->check(non_negative_number())
                      ->type_name("N")
                      ->needs(length);
   command->add_option("--truncate", arguments->truncate, "Which text of a pair gives way")
@@ -268,7 +268,7 @@ Command add_tokenize(CLI::App& program, CommonOptions& common) {
   for (auto* option : {offsets, length, stride}) option->excludes(decode)->excludes(bench)->excludes(train);
   command->add_option("--output", arguments->output, "--train: directory to write")->type_name("DIR");
   command->add_option("--vocab-size", arguments->vocab_size, "--train: entries in all")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--type", arguments->type, "--train: wordpiece (encoders) or bpe (decoders)")

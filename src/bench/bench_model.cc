@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "msplora/adapters/planning.h"
+#include "msplora/core/paths.h"
 #include "msplora/tasks/target.h"
 
 namespace msplora::detail {
@@ -104,7 +105,9 @@ ScratchDirectory::ScratchDirectory() {
   for (int attempt = 0;; ++attempt) {
     path_ = fs::temp_directory_path() /
             fmt::format("msplora-bench-{}-{}", static_cast<int64_t>(getpid()), attempt);
-    if (fs::create_directories(path_)) return;
+    if (path_exists(path_)) continue;
+    make_directories(path_);
+    return;
   }
 }
 

@@ -15,23 +15,14 @@
 #include <string>
 #include <string_view>
 
+#include "core/path_failure.h"
+#include "msplora/core/paths.h"
+
 namespace msplora {
 namespace fs = std::filesystem;
 namespace {
 
-[[noreturn]] void fail(const fs::path& path, const std::string& action, int code) {
-  std::string hint;
-  if (code == ENOSPC || code == EDQUOT) hint = "the disk is full; nothing was replaced";
-  if (code == EACCES || code == EPERM) hint = "check the permissions of the file and its directory";
-  throw Error(ErrorCode::kIo, path.string(), "cannot " + action + ": " + std::strerror(code), hint);
-}
-
-void sync_path(const fs::path& path, int flags) {
-  const int fd = ::open(path.c_str(), flags);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
+using detail::fail_at;
 
 // Unique within the machine: two processes writing the same file must not share a temporary.
 fs::path temporary_beside(const fs::path& path) {
@@ -43,13 +34,13 @@ fs::path temporary_beside(const fs::path& path) {
 
 std::string read_file(const fs::path& path) {
   errno = 0;
-  if (fs::is_directory(path))
+  if (directory_exists(path))
     throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory");
   std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path, "open", errno ? errno : ENOENT);
+  if (!in) fail_at(path, "open", errno ? errno : ENOENT);
   std::ostringstream content;
   content << in.rdbuf();
-  if (in.bad()) fail(path, "read", errno ? errno : EIO);
+  if (in.bad()) fail_at(path, "read", errno ? errno : EIO);
   return std::move(content).str();
 }
 
@@ -68,10 +59,10 @@ bool write_in_place(const fs::path& path, const std::function<void(std::ostream&
   if (!fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status)) return false;
   errno = 0;
   std::ofstream out(path, std::ios::binary);
-  if (!out) fail(path, "open", errno);
+  if (!out) fail_at(path, "open", errno);
   write(out);
   out.flush();
-  if (!out) fail(path, "write", errno ? errno : EIO);
+  if (!out) fail_at(path, "write", errno ? errno : EIO);
   return true;
 }
 
@@ -131,19 +122,22 @@ void write_file_atomically(const fs::path& where, const std::function<void(std::
   try {
     errno = 0;
     std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-    if (!out) fail(path, "create a file beside it", errno);
+    if (!out) fail_at(path, "create a file beside it", errno);
     write(out);
     out.flush();
-    if (!out) fail(path, "write", errno ? errno : EIO);
+    if (!out) fail_at(path, "write", errno ? errno : EIO);
+    errno = 0;
     out.close();
-    sync_path(temporary, O_RDONLY);
-    if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "rename the new file into place", errno);
+    if (!out) fail_at(path, "write", errno ? errno : EIO);
+    sync_path(temporary);
+    if (::rename(temporary.c_str(), path.c_str()) != 0)
+      fail_at(path, "rename the new file into place", errno);
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
   }
   const fs::path parent = path.parent_path();
-  sync_path(parent.empty() ? fs::path(".") : parent, O_RDONLY | O_DIRECTORY);
+  sync_path(parent.empty() ? fs::path(".") : parent);
 }
 
 void prepare_output_directory(const fs::path& path, bool overwrite) {
@@ -156,8 +150,7 @@ void prepare_output_directory(const fs::path& path, bool overwrite) {
     throw Error(ErrorCode::kIo, path.string(), "the output directory exists and is not empty",
                 "choose another directory or pass --overwrite");
   }
-  fs::create_directories(path, code);
-  if (code) fail(path, "create the directory", code.value());
+  make_directories(path);
 }
 
 void prepare_output_file(const fs::path& path, bool overwrite) {
@@ -167,19 +160,17 @@ void prepare_output_file(const fs::path& path, bool overwrite) {
   if (fs::is_regular_file(path, code) && !overwrite)
     throw Error(ErrorCode::kIo, path.string(), "the output file exists",
                 "choose another one or pass --overwrite");
-  if (!path.has_parent_path()) return;
-  fs::create_directories(path.parent_path(), code);
-  if (code) fail(path.parent_path(), "create the directory", code.value());
+  if (path.has_parent_path()) make_directories(path.parent_path());
 }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) fail(path, "open", errno);
+  if (fd < 0) fail_at(path, "open", errno);
   struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     const int code = S_ISDIR(info.st_mode) ? EISDIR : errno;
     ::close(fd);
-    fail(path, "map", code);
+    fail_at(path, "map", code);
   }
   std::shared_ptr<MappedFile> file(new MappedFile);
   file->size_ = static_cast<size_t>(info.st_size);
@@ -187,7 +178,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
     void* address = ::mmap(nullptr, file->size_, PROT_READ, MAP_PRIVATE, fd, 0);
     const int code = errno;
     ::close(fd);
-    if (address == MAP_FAILED) fail(path, "map", code);
+    if (address == MAP_FAILED) fail_at(path, "map", code);
     file->data_ = static_cast<const std::byte*>(address);
   } else {
     ::close(fd);

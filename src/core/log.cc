@@ -125,6 +125,12 @@ void set_log_level(LogLevel level) {
   logger().set_level(to_spdlog(level));
 }
 
+void show(std::FILE* stream, std::string_view text) noexcept {
+  std::fwrite(text.data(), 1, text.size(), stream);
+  std::fflush(stream);
+  std::clearerr(stream);
+}
+
 void log(LogLevel level, std::string_view message) {
   if (level == LogLevel::kWarning) remember(message);
   logger().log(to_spdlog(level), "{}", log_line(level, message));

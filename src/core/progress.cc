@@ -71,8 +71,7 @@ void Progress::update(int64_t done, const std::string& detail) {
 
 void Progress::line(const std::string& text) {
   erase();
-  fmt::print(stream_, "{}\n", log_line(LogLevel::kInfo, text));
-  std::fflush(stream_);
+  show(stream_, log_line(LogLevel::kInfo, text) + "\n");
 }
 
 void Progress::finish() {
@@ -92,15 +91,13 @@ void Progress::draw() {
   text += "  left " + left;
   const size_t columns = terminal_columns(stream_);
   if (text.size() >= columns) text.resize(columns - 1);  // a wrapped line could not be erased
-  fmt::print(stream_, "\r{}\x1b[K", text);
-  std::fflush(stream_);
+  show(stream_, "\r" + text + "\x1b[K");
   drawn_ = true;
 }
 
 void Progress::erase() {
   if (!drawn_) return;
-  fmt::print(stream_, "\r\x1b[K");
-  std::fflush(stream_);
+  show(stream_, "\r\x1b[K");
   drawn_ = false;
 }
 

@@ -1,8 +1,9 @@
 #include "msplora/core/threads.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
 #include <fstream>
+#include <locale>
 #include <string>
 #include <thread>
 
@@ -25,10 +26,10 @@ int processors_of_affinity() {
 /// cpu.max of the version 2 hierarchy: "QUOTA PERIOD" in microseconds, or "max PERIOD". 0: no limit.
 int processors_of_control_group() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 0;
-  return static_cast<int>(std::ceil(std::strtod(quota.c_str(), nullptr) / period));
+  file.imbue(std::locale::classic());
+  int64_t quota = 0, period = 0;
+  if (!(file >> quota >> period) || period <= 0) return 0;
+  return static_cast<int>((quota + period - 1) / period);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "msplora/data/glue.h"
+#include "msplora/core/paths.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -104,16 +105,16 @@ void check_header(const GlueTask& task, const Columns& columns, const fs::path& 
 }
 
 fs::path require_file(const fs::path& path, const GlueTask& task) {
-  if (fs::exists(path)) return path;
+  if (path_exists(path)) return path;
   const fs::path inner = path.parent_path() / task.folder / path.filename();
   throw Error(
       ErrorCode::kIo, path.string(), fmt::format("no such file in the folder of GLUE task `{}`", task.name),
-      fs::exists(inner) ? fmt::format("set data.dir to {}", inner.parent_path().string()) : std::string());
+      path_exists(inner) ? fmt::format("set data.dir to {}", inner.parent_path().string()) : std::string());
 }
 
 bool is_original_mrpc(const GlueTask& task, const fs::path& dir) {
-  return task.name == "mrpc" && !fs::exists(dir / "train.tsv") &&
-         fs::exists(dir / "msr_paraphrase_train.txt");
+  return task.name == "mrpc" && !path_exists(dir / "train.tsv") &&
+         path_exists(dir / "msr_paraphrase_train.txt");
 }
 
 }  // namespace
@@ -200,7 +201,7 @@ TaskData load_glue(const GlueTask& task, const fs::path& dir, const TaskParts& p
   TaskData result;
   result.labels = task.labels;
   result.metrics = task.metrics;
-  if (!fs::is_directory(dir)) throw Error(ErrorCode::kIo, dir.string(), "expected the folder of a GLUE task");
+  if (!directory_exists(dir)) throw Error(ErrorCode::kIo, dir.string(), "expected the folder of a GLUE task");
   const bool original = is_original_mrpc(task, dir);
   if (parts.train) {
     result.train = original ? read_mrpc_original(dir, false)

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 
 namespace msplora::detail {
 namespace fs = std::filesystem;
@@ -185,7 +186,7 @@ std::optional<StoredServerState> load_newest_server_state(const fs::path& direct
 
 void prune_server_states(const fs::path& directory, int64_t keep) {
   const auto rounds = stored_rounds(directory);
-  for (size_t i = 0; i + static_cast<size_t>(keep) < rounds.size(); ++i) fs::remove(rounds[i].second);
+  for (size_t i = 0; i + static_cast<size_t>(keep) < rounds.size(); ++i) remove_path(rounds[i].second);
 }
 
 void append_round(const fs::path& directory, const nlohmann::ordered_json& round) {
@@ -198,7 +199,7 @@ void append_round(const fs::path& directory, const nlohmann::ordered_json& round
 void keep_rounds(const fs::path& directory, int64_t last_round) {
   const fs::path path = directory / kRounds;
   std::string kept;
-  if (last_round > 0 && fs::exists(path)) {
+  if (last_round > 0 && path_exists(path)) {
     std::istringstream lines(read_file(path));
     for (std::string line; std::getline(lines, line);) {
       const json round = json::parse(line, nullptr, /*allow_exceptions=*/false);

@@ -13,6 +13,7 @@
 #include "kernels/cpu/registers.h"
 #include "kernels/ref/reference.h"
 #include "kernels/table.h"
+#include "kernels/thread_errors.h"
 #include "kernels/tile_permission.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
@@ -156,6 +157,15 @@ float* thread_scratch(int slot, int64_t floats) {
         ::operator new[](sizeof(float) * static_cast<size_t>(buffer.size), std::align_val_t{64})));
   }
   return buffer.memory.get();
+}
+
+void ThreadErrors::keep() noexcept {
+#pragma omp critical(msplora_thread_errors)
+  if (!first_) first_ = std::current_exception();
+}
+
+void ThreadErrors::rethrow() const {
+  if (first_) std::rethrow_exception(first_);
 }
 
 void spoil_scratch() {

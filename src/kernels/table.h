@@ -53,7 +53,8 @@ MSPLORA_DECLARE_COLUMN(amx)
 #undef MSPLORA_DECLARE_COLUMN
 
 /// Scratch memory of the calling thread, 64-byte aligned, kept between calls and grown on demand; `slot`
-/// (below kScratchSlots) tells apart buffers that are alive together.
+/// (below kScratchSlots) tells apart buffers that are alive together. Throws std::bad_alloc: parallel regions
+/// run what calls it by ThreadErrors.
 inline constexpr int kScratchSlots = 47;
 float* thread_scratch(int slot, int64_t floats);
 /// Fills what the threads of the next parallel region have of it with NaN: tests find kernels that read what

@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -21,7 +21,9 @@ using nlohmann::json;
 
 // The shortest decimal that gives this float32: what was meant by 9.999999747378752e-06.
 double shortest(double value) {
-  return std::strtod(fmt::format("{}", static_cast<float>(value)).c_str(), nullptr);
+  const std::string text = fmt::format("{}", static_cast<float>(value));
+  std::from_chars(text.data(), text.data() + text.size(), value);  // as no locale has it
+  return value;
 }
 
 /// Turns the keys of one file into those of config.json.

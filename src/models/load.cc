@@ -10,6 +10,7 @@
 #include "models/registry.h"
 #include "models/transformer.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/gguf/file.h"
 #include "msplora/io/gguf_weights.h"
 #include "msplora/io/safetensors.h"
@@ -165,7 +166,7 @@ void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
     const at::Tensor stored = parameter.values().detach().to(dtype);
     tensors.push_back({parameter.name, transposed.contains(parameter.name) ? stored.t() : stored});
   }
-  fs::create_directories(directory);
+  make_directories(directory);
   write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});
   write_file_atomically(directory / "config.json", model_config_to_json(config).dump(2) + "\n");
 }

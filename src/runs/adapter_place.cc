@@ -7,6 +7,7 @@
 
 #include "msplora/adapters/files.h"
 #include "msplora/core/error.h"
+#include "msplora/core/paths.h"
 #include "msplora/tasks/facts.h"
 
 namespace msplora {
@@ -14,10 +15,10 @@ namespace fs = std::filesystem;
 
 AdapterPlace find_adapter(const fs::path& given) {
   if (adapter_form(given) != AdapterForm::kNone) {
-    fs::path path = fs::absolute(given).lexically_normal();
+    fs::path path = absolute_path(given).lexically_normal();
     if (path.filename().empty()) path = path.parent_path();
     const bool is_of_run = path.filename() == "adapter" || path.filename() == "adapter-native";
-    if (is_of_run && fs::exists(path.parent_path() / "recipe.yaml")) return {given, path.parent_path()};
+    if (is_of_run && path_exists(path.parent_path() / "recipe.yaml")) return {given, path.parent_path()};
     return {given, {}};
   }
   for (const char* name : {"adapter-native", "adapter"}) {

@@ -20,6 +20,7 @@
 #include "msplora/analysis/export.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/gguf/file.h"
 #include "msplora/runs/adapter_place.h"
 #include "msplora/runs/model_files.h"
@@ -35,7 +36,7 @@ namespace fs = std::filesystem;
 
 /// The last parts of a path, one more where the last is the place of an adapter in its run.
 std::string tail_of(fs::path path, int parts) {
-  path = fs::absolute(path).lexically_normal();
+  path = absolute_path(path).lexically_normal();
   if (path.filename().empty()) path = path.parent_path();
   if (path.filename() == "adapter" || path.filename() == "adapter-native") ++parts;
   fs::path tail;
@@ -227,9 +228,7 @@ analysis::Report analyze_adapters(const AnalysisRequest& request,
 }
 
 void write_csv_tables(const analysis::Report& report, const fs::path& directory) {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) throw Error(ErrorCode::kIo, directory.string(), error.message());
+  make_directories(directory);
   for (const auto& [name, text] : analysis::to_csv(report)) write_file_atomically(directory / name, text);
 }
 

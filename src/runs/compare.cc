@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/tasks/evaluation.h"
 
 namespace msplora {
@@ -238,7 +239,7 @@ RunOutcome read_outcome(const PlannedRun& run) {
   outcome.warnings = report.warnings;
   outcome.adapter_bytes = directory_bytes(directory / "adapter-native");
   const fs::path pairs = directory / kTestPairsFile;
-  if (outcome.is_test && fs::exists(pairs)) outcome.pairs = read_test_pairs(pairs);
+  if (outcome.is_test && path_exists(pairs)) outcome.pairs = read_test_pairs(pairs);
   for (const auto& [part, classes] : report.classes) {
     if (classes.contains("labels")) outcome.classes = static_cast<int64_t>(classes.at("labels").size());
   }

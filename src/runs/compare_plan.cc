@@ -218,6 +218,8 @@ PlannedRun ComparisonPlan::run(const PlannedMethod& method, double rate, int64_t
   run.name = fmt::format("{}/lr-{}-seed-{}", method.method, rate, seed);
   run.recipe = method.recipe;
   run.recipe.train.lr = rate;
+  // The head is all that there is to tune.
+  if (method.parameters == 0 && !rates.empty()) run.recipe.train.head_lr = rate;
   run.recipe.train.seed = seed;
   run.recipe.output.dir = fmt::format("{}/runs/{}", directory, run.name);
   return run;

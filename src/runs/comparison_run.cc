@@ -13,6 +13,7 @@
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/option_io.h"
+#include "msplora/core/paths.h"
 #include "msplora/runs/compare.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/runs/recipe_file.h"
@@ -86,7 +87,7 @@ ComparisonRun open_run(const CompareRecipe& recipe, const OpenOptions& options) 
   if (recipe.output.overwrite && !options.resume) {
     const fs::path runs = run.directory->path() / "runs";
     refuse_input_as_output(runs, files_of(recipe.data), "output.dir");
-    fs::remove_all(runs);
+    remove_path(runs);
   }
   write_file_atomically(run.directory->recipe(), to_yaml(run.recipe));
   return run;
@@ -109,7 +110,7 @@ RunOutcome train_planned(const PlannedRun& run, const Launch& launch) {
   check_same_recipe(run, recipe);
   std::error_code code;
   if (fs::exists(directory / kReportFile, code)) return read_outcome(run);
-  fs::create_directories(directory);
+  make_directories(directory);
   write_file_atomically(recipe, to_yaml(run.recipe));
   const fs::path log = directory / "train.log";
   const std::string failure = launch(recipe, log);

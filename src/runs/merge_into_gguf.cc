@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "msplora/core/paths.h"
 #include "msplora/gguf/quantise.h"
 #include "msplora/gguf/writer.h"
 #include "msplora/models/gguf.h"
@@ -109,7 +110,7 @@ MergedFiles merge_into_gguf(TunedModel tuned, const fs::path& base, const fs::pa
   // The one rounding is that of the file.
   if (tuned.adapter) merged.sites = merge_adapter(*tuned.adapter, at::kFloat).sites;
   GgufWriter file;
-  export_model(*tuned.model, wanted, fs::absolute(base).lexically_normal().stem().string(), file);
+  export_model(*tuned.model, wanted, absolute_path(base).lexically_normal().stem().string(), file);
   export_tokenizer(base, tuned.model->architecture().vocab_size(), file);
   const Part part{output.string() + ".part"};
   file.write(part.path);
@@ -121,7 +122,7 @@ MergedFiles merge_into_gguf(TunedModel tuned, const fs::path& base, const fs::pa
   options.task = ModelTask::kCausalLm;
   options.device = device;
   merged.difference = compare_logits(adapted, sample_logits(*load_model(part.path, options), samples));
-  fs::rename(part.path, output);
+  rename_path(part.path, output);
   return merged;
 }
 

@@ -11,6 +11,7 @@
 #include "msplora/core/dtype_names.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/data/label_map.h"
 #include "msplora/gguf/file.h"
 #include "msplora/nn/device.h"
@@ -90,14 +91,10 @@ void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",
                            "spiece.model", "tekken.json", "chat_template.jinja", "generation_config.json"}) {
-    std::error_code code;
-    if (fs::exists(from / name, code)) write_file_atomically(to / name, read_file(from / name));
+    if (path_exists(from / name)) write_file_atomically(to / name, read_file(from / name));
   }
-  std::error_code missing;
-  for (const auto& entry : fs::directory_iterator(from, missing)) {
-    if (entry.path().extension() == ".tiktoken")
-      write_file_atomically(to / entry.path().filename(), read_file(entry.path()));
-  }
+  for (const fs::path& entry : entries_of(from))
+    if (entry.extension() == ".tiktoken") write_file_atomically(to / entry.filename(), read_file(entry));
 }
 
 at::ScalarType stored_dtype(const fs::path& path) {

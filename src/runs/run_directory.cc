@@ -14,6 +14,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/train/tensorboard.h"
 
 namespace msplora {
@@ -34,7 +35,7 @@ class BeginningSink : public EventSink {
 }  // namespace
 
 RunDirectory::RunDirectory(const OutputOptions& output, bool resume)
-    : path_(output.dir), existed_(fs::exists(path_)) {
+    : path_(output.dir), existed_(path_exists(path_)) {
   try {
     prepare_output_directory(path_, output.overwrite || resume);
   } catch (const Error& error) {
@@ -78,7 +79,7 @@ void RunDirectory::begin(const std::string& recipe_yaml, bool resumed) const {
   if (!resumed) {
     for (const fs::path& earlier :
          {adapter("peft"), adapter("native"), model(), metrics(), test_pairs(), samples()})
-      fs::remove_all(earlier);
+      remove_path(earlier);
     TensorBoardWriter::remove_earlier(path_);
   }
   write_file_atomically(recipe(), recipe_yaml);

@@ -9,6 +9,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/tokenizers/trainer.h"
 #include "tokenizers/pair_joiner.h"
 #include "tokenizers/pre_tokenizers.h"
@@ -125,11 +126,7 @@ void train_byte_pair(const BytePairTrainerOptions& options, const std::vector<fs
     throw Error(ErrorCode::kData, output_directory.string(), "there is no text to learn a vocabulary from");
   }
   const json tokenizer = make_pair_json(options, learn_pairs(options, words));
-  std::error_code error;
-  fs::create_directories(output_directory, error);
-  if (error) {
-    throw Error(ErrorCode::kIo, output_directory.string(), "cannot make the directory: " + error.message());
-  }
+  make_directories(output_directory);
   write_file_atomically(output_directory / kPairConfigFile, make_pair_config(options).dump(1) + "\n");
   write_file_atomically(output_directory / kPairTokenizerFile, tokenizer.dump(1) + "\n");
 }

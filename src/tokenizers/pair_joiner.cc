@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "msplora/core/error.h"
+#include "msplora/core/paths.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
@@ -49,7 +50,7 @@ void for_each_line(const std::vector<fs::path>& files, const std::function<void(
   std::string line;
   for (const auto& path : files) {
     std::ifstream in(path);
-    if (!in || fs::is_directory(path)) {
+    if (!in || directory_exists(path)) {
       throw Error(ErrorCode::kIo, path.string(), "cannot open the text file for reading");
     }
     while (std::getline(in, line)) use(line);

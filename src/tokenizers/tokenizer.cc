@@ -17,6 +17,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
+#include "msplora/core/paths.h"
 #include "msplora/tokenizers/decode_stream.h"
 #include "tokenizers/tokenizer_impl.h"
 
@@ -305,9 +306,7 @@ size_t Tokenizer::special_tokens_added(bool pair) const {
 }
 
 void Tokenizer::save(const fs::path& directory) const {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) throw Error(ErrorCode::kIo, directory.string(), "cannot make the directory: " + error.message());
+  make_directories(directory);
   if (impl_->make_tokenizer)
     write_file_atomically(directory / "tokenizer.json", impl_->make_tokenizer().dump(1) + "\n");
   for (const auto& [name, content] : impl_->saved_files) write_file_atomically(directory / name, content);

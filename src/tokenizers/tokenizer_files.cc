@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/gguf/file.h"
 #include "tokenizers/json_view.h"
 #include "tokenizers/tokenizer_json.h"
@@ -18,7 +19,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 json read_json_if_any(const fs::path& path, std::string* text) {
-  if (!fs::exists(path)) return json::object();
+  if (!path_exists(path)) return json::object();
   std::string content = read_file(path);
   json document = parse_json_object(content, path);
   if (text) *text = std::move(content);
@@ -78,7 +79,7 @@ json bert_from_vocabulary(const fs::path& path, const TokenizerFiles& files) {
 }
 
 json read_merge_lines(const fs::path& path) {
-  if (!fs::exists(path)) {
+  if (!path_exists(path)) {
     throw Error(ErrorCode::kIo, path.string(), "vocab.json is there, but merges.txt is missing",
                 "byte-level BPE needs both");
   }
@@ -175,12 +176,11 @@ json byte_level_from_vocabulary(const fs::path& path, const TokenizerFiles& file
 fs::path find_source(const fs::path& directory) {
   for (const char* name : {"tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model",
                            "spm.model", "sentencepiece.bpe.model", "tekken.json"}) {
-    if (fs::exists(directory / name)) return directory / name;
+    if (path_exists(directory / name)) return directory / name;
   }
   std::vector<fs::path> ranks;
-  for (const auto& entry : fs::directory_iterator(directory)) {
-    if (entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
-  }
+  for (const fs::path& entry : entries_of(directory))
+    if (entry.extension() == ".tiktoken") ranks.push_back(entry);
   if (ranks.size() == 1) return ranks[0];
   throw Error(
       ErrorCode::kIo, directory.string(),
@@ -207,11 +207,11 @@ void append_added_tokens(const fs::path& path, json& tokenizer) {
 }  // namespace
 
 TokenizerFiles read_tokenizer_files(const fs::path& path) {
-  if (!fs::exists(path)) {
+  if (!path_exists(path)) {
     throw Error(ErrorCode::kIo, path.string(), "there is no such file or directory",
                 "expected a directory with tokenizer.json, or such a file");
   }
-  const bool is_directory = fs::is_directory(path);
+  const bool is_directory = directory_exists(path);
   if (is_gguf_path(path)) {
     // It stands alone: what lies beside it belongs to something else.
     TokenizerFiles alone;

@@ -8,6 +8,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/tokenizers/trainer.h"
 #include "tokenizers/normalizers.h"
 #include "tokenizers/pair_joiner.h"
@@ -154,9 +155,7 @@ void write_directory(const WordPieceTrainerOptions& options, const std::vector<s
   const json tokenizer = detail::make_bert_json(parts, (directory / kTokenizerFile).string());
   std::string lines;
   for (const auto& token : vocabulary) lines += token + "\n";
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) throw Error(ErrorCode::kIo, directory.string(), "cannot make the directory: " + error.message());
+  make_directories(directory);
   write_file_atomically(directory / kVocabularyFile, lines);
   write_file_atomically(directory / kConfigFile, make_config(options).dump(1) + "\n");
   write_file_atomically(directory / kTokenizerFile, tokenizer.dump(1) + "\n");

@@ -1,8 +1,6 @@
 #include "msplora/train/checkpoint.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -15,6 +13,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
@@ -38,20 +37,6 @@ std::optional<int64_t> step_of(const fs::path& directory) {
   return step;
 }
 
-void sync_directory(const fs::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
-
-void rename_directory(const fs::path& from, const fs::path& to) {
-  std::error_code code;
-  fs::rename(from, to, code);
-  if (code)
-    throw Error(ErrorCode::kIo, to.string(), "cannot rename " + from.string() + ": " + code.message());
-}
-
 nlohmann::json read_state(const fs::path& directory) {
   const fs::path path = directory / kState;
   nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
@@ -67,7 +52,7 @@ bool is_complete(const fs::path& directory) {
   try {
     const nlohmann::json state = read_state(directory);
     for (const auto& [name, size] : state.at("files").items()) {
-      if (fs::file_size(directory / name) != size.get<uintmax_t>()) return false;
+      if (size_of_file(directory / name) != size.get<uintmax_t>()) return false;
     }
     return true;
   } catch (const std::exception&) {
@@ -92,10 +77,9 @@ fs::path CheckpointStore::path(int64_t step) const {
 
 std::vector<int64_t> CheckpointStore::steps() const {
   std::vector<int64_t> steps;
-  std::error_code code;
-  for (const auto& entry : fs::directory_iterator(directory_, code)) {
-    const auto step = step_of(entry.path());
-    if (step && is_complete(entry.path())) steps.push_back(*step);
+  for (const fs::path& entry : entries_of(directory_)) {
+    const auto step = step_of(entry);
+    if (step && is_complete(entry)) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -104,30 +88,26 @@ std::vector<int64_t> CheckpointStore::steps() const {
 void CheckpointStore::save(const TrainingCheckpoint& checkpoint) {
   const fs::path target = path(checkpoint.state.step);
   const fs::path hidden = directory_ / fmt::format("{}{}.new", kHidden, checkpoint.state.step);
-  fs::remove_all(hidden);
+  remove_path(hidden);
   try {
-    fs::create_directories(hidden);
+    make_directories(hidden);
     write_safetensors(hidden / kTrainable, checkpoint.trainable);
     write_safetensors(hidden / kOptimizer, checkpoint.optimizer);
-    nlohmann::json json = {{"format", kFormatVersion},
-                           {"run", run_state_to_json(checkpoint.state)},
-                           {"adapter_state", checkpoint.adapter_state},
-                           {"recipe", checkpoint.recipe},
-                           {"data_fingerprint", checkpoint.data_fingerprint},
-                           {"base_fingerprint", checkpoint.base_fingerprint},
-                           {"files",
-                            {{kTrainable, fs::file_size(hidden / kTrainable)},
-                             {kOptimizer, fs::file_size(hidden / kOptimizer)}}}};
+    nlohmann::json json = {
+        {"format", kFormatVersion},
+        {"run", run_state_to_json(checkpoint.state)},
+        {"adapter_state", checkpoint.adapter_state},
+        {"recipe", checkpoint.recipe},
+        {"data_fingerprint", checkpoint.data_fingerprint},
+        {"base_fingerprint", checkpoint.base_fingerprint},
+        {"files",
+         {{kTrainable, size_of_file(hidden / kTrainable)}, {kOptimizer, size_of_file(hidden / kOptimizer)}}}};
     write_file_atomically(hidden / kState, json.dump(2) + "\n");
-    sync_directory(hidden);
-    if (fs::exists(target))
-      rename_directory(target, directory_ / fmt::format("{}{}.old", kHidden, checkpoint.state.step));
-    rename_directory(hidden, target);
-    sync_directory(directory_);
-  } catch (const fs::filesystem_error& problem) {
-    fs::remove_all(hidden);
-    throw Error(ErrorCode::kIo, target.string(),
-                std::string("cannot write the checkpoint: ") + problem.what());
+    sync_path(hidden);
+    if (path_exists(target))
+      rename_path(target, directory_ / fmt::format("{}{}.old", kHidden, checkpoint.state.step));
+    rename_path(hidden, target);
+    sync_path(directory_);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(hidden, ignored);
@@ -163,33 +143,26 @@ void CheckpointStore::prune(int64_t keep, int64_t best_step) {
   const std::vector<int64_t> all = steps();
   for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) {
     if (all[i] == best_step) continue;
-    rename_directory(path(all[i]), directory_ / fmt::format("{}{}.old", kHidden, all[i]));
+    rename_path(path(all[i]), directory_ / fmt::format("{}{}.old", kHidden, all[i]));
   }
   remove_leftovers();
 }
 
 void CheckpointStore::remove(int64_t step) {
-  rename_directory(path(step), directory_ / fmt::format("{}{}.old", kHidden, step));
+  rename_path(path(step), directory_ / fmt::format("{}{}.old", kHidden, step));
   remove_leftovers();
 }
 
 void CheckpointStore::remove_all() {
-  std::error_code code;
-  std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(directory_, code)) {
-    if (step_of(entry.path())) found.push_back(entry.path());
-  }
-  for (const fs::path& directory : found) fs::remove_all(directory, code);
+  for (const fs::path& entry : entries_of(directory_))
+    if (step_of(entry)) remove_path(entry);
   remove_leftovers();
 }
 
 void CheckpointStore::remove_leftovers() {
-  std::error_code code;
-  std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(directory_, code)) {
-    if (entry.path().filename().string().starts_with(kHidden)) found.push_back(entry.path());
-  }
-  for (const fs::path& directory : found) fs::remove_all(directory, code);
+  std::error_code ignored;
+  for (const fs::path& entry : entries_of(directory_))
+    if (entry.filename().string().starts_with(kHidden)) fs::remove_all(entry, ignored);
 }
 
 }  // namespace msplora

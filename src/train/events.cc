@@ -54,7 +54,7 @@ class ConsoleSink : public EventSink {
     if (progress_) {
       progress_->line(text);
     } else {
-      fmt::print(stream_, "{}\n", log_line(LogLevel::kInfo, text));
+      show(stream_, log_line(LogLevel::kInfo, text) + "\n");
     }
   }
 

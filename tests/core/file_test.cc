@@ -4,14 +4,26 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <vector>
 
+#include "msplora/core/paths.h"
 #include "temporary_directory.h"
 
 namespace msplora {
 namespace {
 
 namespace fs = std::filesystem;
+
+ErrorCode code_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ErrorCode::kUsage;
+}
 
 std::string problem_with(const fs::path& output, const fs::path& input) {
   try {
@@ -47,6 +59,32 @@ TEST(RefuseInputAsOutput, FindsWhatWouldBeWrittenOver) {
   EXPECT_EQ(problem_with(root / "run", model), "");  // no part of a name
   EXPECT_EQ(problem_with(root / "runs", ""), "");
   EXPECT_EQ(problem_with("", model), "");
+}
+
+TEST(Paths, NamesThatAreTooLongEndAsOurErrors) {
+  const fs::path long_name = std::string(300, 'a');
+  EXPECT_FALSE(path_exists(long_name));
+  EXPECT_FALSE(directory_exists(long_name));
+  EXPECT_TRUE(entries_of(long_name).empty());
+  for (const auto& body : std::vector<std::function<void()>>{
+           [&] { read_file(long_name); }, [&] { write_file_atomically(long_name, "x"); },
+           [&] { make_directories(long_name); }, [&] { size_of_file(long_name); },
+           [&] { rename_path(long_name, "b"); }, [&] { prepare_output_directory(long_name, true); }}) {
+    EXPECT_EQ(code_of(body), ErrorCode::kIo);
+  }
+}
+
+TEST(Paths, RemovesWhatIsThere) {
+  TemporaryDirectory dir;
+  const fs::path tree = dir.path() / "a" / "b";
+  make_directories(tree);
+  write_file_atomically(tree / "z", "1");
+  write_file_atomically(tree / "c", "12");
+  EXPECT_EQ(entries_of(tree), (std::vector<fs::path>{tree / "c", tree / "z"}));
+  EXPECT_EQ(size_of_file(tree / "c"), 2u);
+  remove_path(dir.path() / "a");
+  EXPECT_FALSE(path_exists(tree));
+  remove_path(dir.path() / "a");
 }
 
 }  // namespace

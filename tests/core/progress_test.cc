@@ -79,5 +79,17 @@ TEST(Threads, AtLeastOne) {
   EXPECT_GE(machine_threads(), 1);
 }
 
+// Nobody looks at a terminal that was closed, and no work ends for it.
+TEST(Progress, GoesOnWhereNothingCanBeWritten) {
+  std::FILE* const full = std::fopen("/dev/full", "w");
+  if (full == nullptr) GTEST_SKIP() << "no /dev/full";
+  {
+    Progress progress("training", 10, full, true);
+    for (int64_t step = 1; step <= 10; ++step) progress.update(step, "loss 1");
+    progress.line("evaluation");
+  }
+  std::fclose(full);
+}
+
 }  // namespace
 }  // namespace msplora

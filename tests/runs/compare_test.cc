@@ -91,6 +91,19 @@ TEST(Compare, PlansEveryMethodWithItsOwnOptions) {
   EXPECT_EQ(run.recipe.adapter.method, "full");
 }
 
+// Else all rates of the grid would be one and the same run.
+TEST(Compare, OfTheHeadAloneTheRateOfTheHeadIsTuned) {
+  CompareRecipe recipe = small_recipe();
+  recipe.train.head_lr = 1e-3;
+  recipe.compare.methods = {"lora", "none"};
+  recipe.compare.lr_grid = {1e-3, 1e-2};
+  const ComparisonPlan plan = plan_of(recipe);
+  EXPECT_EQ(plan.run(plan.methods[0], 1e-2, 1).recipe.train.head_lr, 1e-3);
+  EXPECT_EQ(plan.run(plan.methods[1], 1e-2, 1).recipe.train.head_lr, 1e-2);
+  recipe.compare.lr_grid.clear();
+  EXPECT_EQ(plan_of(recipe).run(plan.methods[1], 5e-4, 1).recipe.train.head_lr, 1e-3);
+}
+
 TEST(Compare, CountsOfTheBaselinesAreThoseOfTheModel) {
   CompareRecipe recipe = small_recipe();
   recipe.compare.methods = {"full", "bitfit"};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdio>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,10 @@ std::string log_line(LogLevel level, std::string_view message);
 
 /// The warnings of this process so far, in order, each once (the first hundred): for the summary of a run.
 std::vector<std::string> logged_warnings();
+
+/// Writes `text` as it is, at once. What cannot be written (a terminal that was closed, a full disk) is left
+/// out: no work ends because nobody can look at it.
+void show(std::FILE* stream, std::string_view text) noexcept;
 
 /// One line on standard error: information as it is, the rest with a word in front ("warning: ..."). Safe to
 /// call from several threads.

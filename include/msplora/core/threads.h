@@ -7,4 +7,7 @@ namespace msplora {
 /// everything slower.
 int machine_threads();
 
+/// More than this is a slip of the pen: every thread has a stack and scratch memory of its own.
+inline constexpr int kMostThreads = 512;
+
 }  // namespace msplora

@@ -105,7 +105,8 @@ struct ComparisonPlan {
   int64_t reference_parameters = 0;
   std::string directory;
 
-  /// The learning rates that a method tries, ascending; at least one. compare.lr_grid_extensions may add
+  /// The learning rates that a method tries, ascending; at least one. Of a method that trains the head alone
+  /// (`none`) they are those of the head, whatever train.head_lr says. compare.lr_grid_extensions may add
   /// some.
   std::vector<double> rates_of(const PlannedMethod& method) const;
   /// How many seeds, from 1 on, every rate is tried with.

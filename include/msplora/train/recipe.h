@@ -10,6 +10,7 @@
 #include "msplora/adapters/config.h"
 #include "msplora/core/error.h"
 #include "msplora/core/options.h"
+#include "msplora/core/threads.h"
 #include "msplora/data/options.h"
 #include "msplora/kernels/gemm.h"
 #include "msplora/tasks/task.h"
@@ -135,7 +136,7 @@ struct TrainOptions {
             "Keep the input of each block alone and run the block again in the backward pass: less memory, "
             "up to half more products, the same gradients");
     visitor("seed", seed, "Seed of fresh weights, shuffling, dropout and masking", at_least(0));
-    visitor("threads", threads, "Threads; 0: as many as the machine has", at_least(0));
+    visitor("threads", threads, "Threads; 0: as many as the machine has", between(0, kMostThreads));
     visitor("log_every", log_every, "Steps between log lines", at_least(1));
     visitor("eval_every", eval_every, "Steps between evaluations; 0: after each epoch", at_least(0));
     visitor("eval_batch_tokens", eval_batch_tokens, "Tokens in a batch of evaluation", at_least(1));

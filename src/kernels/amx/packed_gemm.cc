@@ -337,8 +337,10 @@ void product(const PackedGemm<T>& op) {
   ends.half[0].is_streamed = ends.count == 1 && ends.half[1].is_streamed;  // a gate is read again at once
   int64_t next_runs[kMostBlocks];
   std::memset(next_runs, 0, sizeof(int64_t) * static_cast<size_t>(cut.blocks));
+  ThreadErrors errors;
 #pragma omp parallel if (op.rows * op.inner * op.width > kParallelProducts)
-  run_share<kParts>(op, cut, up, ends, next_runs);
+  errors.run([&] { run_share<kParts>(op, cut, up, ends, next_runs); });
+  errors.rethrow();
 }
 
 }  // namespace

@@ -199,9 +199,12 @@ bool attention_of_few(const Attention<T>& op) {
       }
     }
   });
+  ThreadErrors errors;
 #pragma omp parallel for schedule(dynamic, \
                                   1) if (count > 1 && keys * op.heads * op.head_dim > kParallelElements)
-  for (int64_t task = 0; task < count; ++task) run_few(op, tasks[task], sums + task * size);
+  for (int64_t task = 0; task < count; ++task)
+    errors.run([&] { run_few(op, tasks[task], sums + task * size); });
+  errors.rethrow();
   int64_t first = 0;
   for_queries(op, [&](const Tile& tile, int64_t i, Keys seen) {
     if (seen.begin == seen.end) {

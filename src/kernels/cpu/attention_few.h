@@ -18,6 +18,7 @@ inline bool has_few_queries(const Attention<T>& op, const AttentionSegment& segm
 template <typename OfThread, typename T, typename Body>
 void for_heads(const Attention<T>& op, const Body& body) {
   const TaskOrder order(op);
+  ThreadErrors errors;
 #pragma omp parallel if (is_parallel(op))
   {
     OfThread of_thread;
@@ -25,9 +26,11 @@ void for_heads(const Attention<T>& op, const Body& body) {
     for (int64_t task = 0; task < order.count; ++task) {
       const int64_t segment = order.segment(task);
       const Tile tile = make_tile(op, segment, order.head(task));
-      if (tile.queries > 0 && !has_few_queries(op, op.segments[segment])) body(tile, of_thread);
+      if (tile.queries > 0 && !has_few_queries(op, op.segments[segment]))
+        errors.run([&] { body(tile, of_thread); });
     }
   }
+  errors.rethrow();
 }
 
 /// Computes the segments of which has_few_queries holds (attention_few.cc). False: there are no others.

@@ -290,20 +290,21 @@ void for_key_heads(const AttentionBackward<T>& op, float query_scale, const Body
   const Attention<T>& f = op.forward;
   const int64_t tasks = f.relative ? f.kv_heads : f.num_segments * f.kv_heads;
   const int64_t chunk = f.relative ? 1 : tasks_at_a_time(f.num_segments, f.kv_heads);
+  ThreadErrors errors;
 #pragma omp parallel if (is_parallel(f))
   {
     OfThread of_thread;
 #pragma omp for schedule(dynamic, chunk)
     for (int64_t task = 0; task < tasks; ++task) {
-      if (f.relative == nullptr) {
-        body(task / f.kv_heads, task % f.kv_heads, TermSums{}, of_thread);
-        continue;
-      }
-      sum_term_gradients<Sums>(op, task, query_scale, [&](const TermSums& sums) {
-        for (int64_t segment = 0; segment < f.num_segments; ++segment) body(segment, task, sums, of_thread);
+      errors.run([&] {
+        if (f.relative == nullptr) return body(task / f.kv_heads, task % f.kv_heads, TermSums{}, of_thread);
+        sum_term_gradients<Sums>(op, task, query_scale, [&](const TermSums& sums) {
+          for (int64_t segment = 0; segment < f.num_segments; ++segment) body(segment, task, sums, of_thread);
+        });
       });
     }
   }
+  errors.rethrow();
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cpu/simd.h"
+#include "kernels/thread_errors.h"
 
 namespace msplora::kernels::MSPLORA_ISA {
 

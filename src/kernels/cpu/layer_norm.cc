@@ -143,15 +143,19 @@ void parameter_gradients(const ResidualLayerNormBackward<T>& op) {
 
 template <typename T>
 void residual_layer_norm(const ResidualLayerNorm<T>& op) {
+  ThreadErrors errors;
 #pragma omp parallel for schedule(dynamic, kRowsOfATask) if (op.rows * op.width > kParallelElements)
-  for (int64_t row = 0; row < op.rows; ++row) forward_row(op, row);
+  for (int64_t row = 0; row < op.rows; ++row) errors.run([&] { forward_row(op, row); });
+  errors.rethrow();
 }
 
 template <typename T>
 void residual_layer_norm_backward(const ResidualLayerNormBackward<T>& op) {
   if (op.d_x || op.d_residual) {
+    ThreadErrors errors;
 #pragma omp parallel for schedule(dynamic, kRowsOfATask) if (op.rows * op.width > kParallelElements)
-    for (int64_t row = 0; row < op.rows; ++row) backward_row(op, row);
+    for (int64_t row = 0; row < op.rows; ++row) errors.run([&] { backward_row(op, row); });
+    errors.rethrow();
   }
   if (op.d_gamma || op.d_beta) parameter_gradients(op);
 }

@@ -337,6 +337,7 @@ void run_low_rank(const LowRank<T>& op) {
   pad_factors(op, down, up_t);
   const float* const prepared = prepare_factors<Products>(op, down, up_t);
   const int64_t blocks = (op.rows + kRowBlock - 1) / kRowBlock;
+  ThreadErrors errors;
   // The last rows first: the product before wrote them last, and so they are the ones still in a cache.
 #pragma omp parallel if (op.rows * op.in > kParallelElements)
   {
@@ -344,9 +345,11 @@ void run_low_rank(const LowRank<T>& op) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t block = blocks - 1; block >= 0; --block) {
       const int64_t t = block * kRowBlock;
-      forward_block<Products>(make_block(op, down, up_t, prepared), t, rows_from(t, op.rows));
+      errors.run(
+          [&] { forward_block<Products>(make_block(op, down, up_t, prepared), t, rows_from(t, op.rows)); });
     }
   }
+  errors.rethrow();
 }
 
 template <typename Products, typename T>
@@ -359,21 +362,24 @@ void run_low_rank_backward(const LowRankBackward<T>& op) {
   float* up_t = thread_scratch(kUpSlot, up_size * (1 + cut.parts));
   pad_factors(f, down, up_t);
   const float* const prepared = prepare_factors<Products>(f, down, up_t);
+  const auto run_part = [&](int64_t part) {
+    const Sums sums{down + down_size * (1 + part), up_t + up_size * (1 + part),
+                    thread_scratch(kDzSlot, kRowBlock * f.rank)};
+    std::memset(sums.down, 0, sizeof(float) * static_cast<size_t>(down_size));
+    std::memset(sums.up_t, 0, sizeof(float) * static_cast<size_t>(up_size));
+    const Block<T> block = make_block(f, down, up_t, prepared);
+    const int64_t begin = part * cut.rows, end = begin + cut.rows < f.rows ? begin + cut.rows : f.rows;
+    for (int64_t t = begin; t < end; t += kRowBlock)
+      backward_block<Products>(op, block, sums, t, rows_from(t, end));
+  };
+  ThreadErrors errors;
 #pragma omp parallel if (f.rows * f.in > kParallelElements)
   {
     [[maybe_unused]] const typename Products::Session session;
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t part = 0; part < cut.parts; ++part) {
-      const Sums sums{down + down_size * (1 + part), up_t + up_size * (1 + part),
-                      thread_scratch(kDzSlot, kRowBlock * f.rank)};
-      std::memset(sums.down, 0, sizeof(float) * static_cast<size_t>(down_size));
-      std::memset(sums.up_t, 0, sizeof(float) * static_cast<size_t>(up_size));
-      const Block<T> block = make_block(f, down, up_t, prepared);
-      const int64_t begin = part * cut.rows, end = begin + cut.rows < f.rows ? begin + cut.rows : f.rows;
-      for (int64_t t = begin; t < end; t += kRowBlock)
-        backward_block<Products>(op, block, sums, t, rows_from(t, end));
-    }
+    for (int64_t part = 0; part < cut.parts; ++part) errors.run([&] { run_part(part); });
   }
+  errors.rethrow();
   reduce(down + down_size, cut.parts, down_size, f.rank, f.in, op.d_down);
   for_outputs(f, up_t + up_size, [&](const LowRankOutput<T>& o, float* parts, int64_t) {
     reduce(parts, cut.parts, up_size, o.end - o.begin, o.width, o.d_up_t);

@@ -281,8 +281,7 @@ void packed_gemm(const PackedGemm<T>& op) {
   const Ends<T> ends(op);
   const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels, kUpSlot) : nullptr;
   const int64_t runs = ceil_div(cut.of_half, cut.run);
-#pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.inner * op.width > kParallelProducts)
-  for (int64_t task = 0; task < cut.blocks * runs; ++task) {
+  const auto run_task = [&](int64_t task) {
     const int64_t first = task / runs * cut.block_rows, begin = task % runs * cut.run;
     const int64_t last = first + cut.block_rows < op.rows ? first + cut.block_rows : op.rows;
     const int64_t end = begin + cut.run < cut.of_half ? begin + cut.run : cut.of_half;
@@ -293,7 +292,11 @@ void packed_gemm(const PackedGemm<T>& op) {
         one_panel(ends.half[half], cut, first, last, panel, ranks);
       }
     }
-  }
+  };
+  ThreadErrors errors;
+#pragma omp parallel for schedule(dynamic, 1) if (op.rows * op.inner * op.width > kParallelProducts)
+  for (int64_t task = 0; task < cut.blocks * runs; ++task) errors.run([&] { run_task(task); });
+  errors.rethrow();
 }
 
 MSPLORA_DEFINED(packed_gemm, PackedGemm)

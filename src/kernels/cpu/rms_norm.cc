@@ -69,16 +69,20 @@ void gamma_gradient(const ResidualRmsNormBackward<T>& op) {
 
 template <typename T>
 void residual_rms_norm(const ResidualRmsNorm<T>& op) {
+  ThreadErrors errors;
 #pragma omp parallel for schedule(dynamic, kRowsOfATask) if (op.rows * op.width > kParallelElements)
-  for (int64_t row = 0; row < op.rows; ++row) forward_row(op, row);
+  for (int64_t row = 0; row < op.rows; ++row) errors.run([&] { forward_row(op, row); });
+  errors.rethrow();
 }
 
 template <typename T>
 void residual_rms_norm_backward(const ResidualRmsNormBackward<T>& op) {
   // First, as d_x may be written over what it reads.
   if (op.d_gamma) gamma_gradient(op);
+  ThreadErrors errors;
 #pragma omp parallel for schedule(dynamic, kRowsOfATask) if (op.rows * op.width > kParallelElements)
-  for (int64_t row = 0; row < op.rows; ++row) backward_row(op, row);
+  for (int64_t row = 0; row < op.rows; ++row) errors.run([&] { backward_row(op, row); });
+  errors.rethrow();
 }
 
 MSPLORA_DEFINED(residual_rms_norm, ResidualRmsNorm)

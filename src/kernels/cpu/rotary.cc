@@ -69,8 +69,10 @@ void turn_token(const Rotary<T>& op, int64_t token) {
 
 template <typename T>
 void rotary(const Rotary<T>& op) {
+  ThreadErrors errors;
 #pragma omp parallel for schedule(static) if (op.tokens * op.heads * op.head_dim > kParallelElements)
-  for (int64_t token = 0; token < op.tokens; ++token) turn_token(op, token);
+  for (int64_t token = 0; token < op.tokens; ++token) errors.run([&] { turn_token(op, token); });
+  errors.rethrow();
 }
 
 MSPLORA_DEFINED(rotary, Rotary)
