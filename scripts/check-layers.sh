@@ -35,10 +35,20 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     bench => [@torch, @text, "io", "models", "adapters", "tasks", "train", "decoding", "generation", "analysis"],
   );
   my %torch_free = map { $_ => 1 } qw(core gguf tokenizers data metrics generation templates report);
+  # The table of docs/architecture.md begins with the lowest layer.
+  open(my $table, "<", "docs/architecture.md") or die "check-layers: docs/architecture.md: $!\n";
+  my (%row, @wrong);
+  while (my $line = <$table>) { $row{$1} //= $. if $line =~ /^\| `([a-z]+)` \|/; }
+  for my $layer (sort keys %allowed) {
+    if (!$row{$layer}) { push @wrong, "docs/architecture.md: the layer \"$layer\" is missing"; next; }
+    for my $lower (grep { ($row{$_} // 0) > $row{$layer} } @{$allowed{$layer}}) {
+      push @wrong, "docs/architecture.md:$row{$layer}: \"$layer\" may include \"$lower\", which stands below it";
+    }
+  }
   my $throwing = join "|", qw(exists is_directory is_regular_file is_empty status file_size create_directory
     create_directories remove remove_all rename copy copy_file read_symlink absolute canonical weakly_canonical equivalent
     directory_iterator recursive_directory_iterator is_symlink);
-  my ($files, $includes, @wrong) = (0, 0);
+  my ($files, $includes) = (0, 0);
   while (my $file = <STDIN>) {
     chomp $file;
     $files++;
