@@ -12,7 +12,8 @@
 #   rows    none: LoRA and MSPLoRA at equal rank and at equal parameters, ASLoRA, full, the head alone
 #           methods: every method; forms: MSPLoRA in other shapes of equal size; effects: methods with and without what
 #           they are about; parameters: methods whose rank is free, with as many parameters as LoRA has; long: LoRA
-#           and MSPLoRA over six epochs; ranks: LoRA with ranks from the spectrum of a short run
+#           and MSPLoRA over six epochs; ranks: LoRA with ranks from the spectrum of a short run; head: LoRA and MSPLoRA with
+#           a rate of the head that suits the head alone, 0.03
 #
 # OUTPUT/BASE-TASK (OUTPUT: build/evidence) is a directory of `msplora compare recipes/evidence.yaml` (of facts:
 # recipes/compare-facts.yaml); what is done is kept, so that a run that was stopped goes on, and studies of one base and task
@@ -30,7 +31,7 @@ program=${MSPLORA:-build/release/bin/msplora}
 
 bases=(minilm mini)
 tasks=(sst2 cola sections needs likeness)
-kinds=("" methods forms effects parameters long ranks)
+kinds=("" methods forms effects parameters long ranks head)
 smollm2=SmolLM2-135M-Instruct.Q4_1.gguf
 aggregators=(fedit ffa flora flexlora fedex lora_fair)
 
@@ -146,6 +147,10 @@ add_rows() {
       rows=lora,lora-r5,msplora
       settings+=(--set train.epochs=6)
       ;;
+    head)
+      rows=lora,lora-r5,msplora
+      settings+=(--set train.head_lr=0.03)
+      ;;
   esac
   rows=${METHODS:-$rows}
   if [ -n "$rows" ]; then settings+=(--methods "$rows"); fi
@@ -200,7 +205,7 @@ run_study() {
   fi
   add_rows "$kind"
   if [ "$kind" = parameters ]; then settings+=(--mode equal-parameters); fi
-  case $kind in parameters | long) directory=$output/$study ;; esac  # other runs under the same names
+  case $kind in parameters | long | head) directory=$output/$study ;; esac  # other runs under the same names
   "$program" compare "$recipe" "${settings[@]}" --output "$directory" --threads "${THREADS:-1}" --resume
   cp "$directory/compare.json" "$output/$study.json"
 }
