@@ -17,10 +17,16 @@ void fail(std::string message) {
   throw Failure{std::move(message)};
 }
 
-Budget::Budget(size_t units) : left_(units), next_look_(units), outer_(std::exchange(running_, this)) {}
+Budget::Budget(size_t units) : left_(units), outer_(std::exchange(running_, this)) {
+  plan_look();
+}
 
 void Budget::look() {
   if (interrupt_requested()) throw Interrupted{};
+  plan_look();
+}
+
+void Budget::plan_look() {
   next_look_ = left_ > kUnitsBetweenLooks ? left_ - kUnitsBetweenLooks : 0;
 }
 

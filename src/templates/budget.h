@@ -19,8 +19,8 @@ struct Interrupted {};
 
 /// How much a template may do: about one unit for each value that is looked at and each byte that is made.
 /// Charged is the one that was made last on the thread: lists may hold one list many times, so that what
-/// printing or comparing values costs is known only where it is done. Where none was made, nothing is charged.
-/// Everything is paid before it is done, so that what is refused takes neither time nor memory.
+/// printing or comparing values costs is known only where it is done. Where none was made, nothing is
+/// charged. Everything is paid before it is done, so that what is refused takes neither time nor memory.
 class Budget {
  public:
   explicit Budget(size_t units);
@@ -52,6 +52,7 @@ class Budget {
 
  private:
   void look();
+  void plan_look();
 
   static thread_local constinit Budget* running_;
   size_t left_, next_look_ = 0;

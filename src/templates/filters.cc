@@ -292,8 +292,8 @@ Value dict_sorted(const Value& input, const Arguments& arguments) {
   for (const auto& [key, value] : input.dict().entries()) pairs.add(Value::tuple({key, value}));
   const std::string by = text_or(arguments, 1, "by", "key");
   const Value place(int64_t{by == "value" ? 1 : 0});
-  return sorted(Value(std::move(pairs)).items(), flag(arguments, 0, "case_sensitive"), flag(arguments, 2, "reverse"),
-                &place);
+  return sorted(Value(std::move(pairs)).items(), flag(arguments, 0, "case_sensitive"),
+                flag(arguments, 2, "reverse"), &place);
 }
 
 Value unique(const Value& input, const Arguments& arguments) {
@@ -328,8 +328,7 @@ Value method(const Value& input, const char* name, const Arguments& arguments) {
 /// The first or last item.
 Value at_end(const Value& input, bool is_last) {
   if (input.is_string()) {
-    const std::string_view found =
-        is_last ? last_character(input.string()) : first_character(input.string());
+    const std::string_view found = is_last ? last_character(input.string()) : first_character(input.string());
     return found.empty() ? Value() : Value(found);
   }
   if (input.is_dict() && !input.dict().entries().empty())

@@ -63,8 +63,7 @@ std::string padded(const Conversion& how, const std::string& text) {
 /// Of a number's sign, what stands before its digits, and these.
 std::string padded_number(const Conversion& how, bool is_negative, const std::string& prefix,
                           std::string digits) {
-  const std::string front =
-      (is_negative ? "-" : how.shows_plus ? "+" : how.leaves_space ? " " : "") + prefix;
+  const std::string front = (is_negative ? "-" : how.shows_plus ? "+" : how.leaves_space ? " " : "") + prefix;
   const size_t length = front.size() + digits.size();
   if (how.fills_zeros && !how.is_left && how.width > length) digits.insert(0, how.width - length, '0');
   return padded(how, front + digits);
@@ -91,8 +90,8 @@ std::string of_integer(const Conversion& how, const Value& value) {
 
 std::string of_float(const Conversion& how, const Value& value) {
   const char style = static_cast<char>(how.letter | 0x20);
-  std::string digits = float_text(value.number(), style, static_cast<int>(how.precision.value_or(6)),
-                                  how.is_alternate);
+  std::string digits =
+      float_text(value.number(), style, static_cast<int>(how.precision.value_or(6)), how.is_alternate);
   const bool is_negative = digits.starts_with('-');
   if (is_negative) digits.erase(0, 1);
   if (style != how.letter) digits = upper(digits);

@@ -68,7 +68,7 @@ class Loop : public Object {
 const Value* Scope::find(const std::string& name) const {
   Budget::charge(name.size() / 8);
   for (const Scope* scope = this; scope != nullptr; scope = scope->outer.get()) {
-    Budget::charge(scope->values.size() / 4);
+    Budget::charge(scope->values.size() / 2);
     for (const auto& [key, value] : scope->values) {
       if (key == name) return &value;
     }
@@ -77,7 +77,7 @@ const Value* Scope::find(const std::string& name) const {
 }
 
 void Scope::set(const std::string& name, Value value) {
-  Budget::charge((name.size() + values.size()) / 4);
+  Budget::charge((name.size() + values.size()) / 2);
   for (auto& [key, old] : values) {
     if (key == name) {
       old = std::move(value);
@@ -310,6 +310,7 @@ void Interpreter::assign(const Target& target, const Value& value, Scope& scope)
 }
 
 Value Interpreter::make_macro(const Statement& statement, const std::shared_ptr<Scope>& scope) {
+  Budget::charge(2 * kCostOfAnObject);  // it keeps its scope
   return Store::make<Macro>(*this, statement, scope);
 }
 

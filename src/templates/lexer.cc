@@ -190,13 +190,9 @@ class Lexer {
     size_t end = at_;
     bool is_float = false;
     const auto digits = [&] {
-      while (end < source_.size() &&
-             (is_ascii_digit(source_[end]) || source_[end] == '_'))
-        ++end;
+      while (end < source_.size() && (is_ascii_digit(source_[end]) || source_[end] == '_')) ++end;
     };
-    const auto digit_at = [&](size_t i) {
-      return i < source_.size() && is_ascii_digit(source_[i]);
-    };
+    const auto digit_at = [&](size_t i) { return i < source_.size() && is_ascii_digit(source_[i]); };
     digits();
     if (end < source_.size() && source_[end] == '.' && digit_at(end + 1)) {
       is_float = true;
@@ -238,8 +234,7 @@ class Lexer {
     const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
     if (digits > 0) {
       const std::string hex = source_.substr(i + 1, digits);
-      if (hex.size() != digits ||
-          hex.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
+      if (hex.size() != digits || hex.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
         fail(std::string("a string has a damaged escape \\") + c);
       append_character(text, static_cast<char32_t>(std::stoul(hex, nullptr, 16)));
       return i + digits;

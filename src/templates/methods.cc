@@ -98,8 +98,8 @@ Value split(const std::string& text, const Arguments& arguments, bool from_right
   const bool at_space = separator == nullptr || separator->is_none();
   if (!at_space && text_argument(arguments, 0, "sep", "split").empty()) fail("empty separator");
   ListMaker parts;
-  for (const std::string_view piece : at_space ? words_of(text, most, from_right)
-                                               : pieces_of(text, separator->string(), most, from_right))
+  for (const std::string_view piece :
+       at_space ? words_of(text, most, from_right) : pieces_of(text, separator->string(), most, from_right))
     parts.add(piece);
   return parts;
 }

@@ -13,7 +13,8 @@ namespace msplora::templates {
 
 /// As float(text): nothing where it is no number.
 std::optional<double> parsed_float(std::string_view text);
-/// As int(text, base), base from 2 to 36: nothing where it is no whole number. Fails for one that is too large.
+/// As int(text, base), base from 2 to 36: nothing where it is no whole number. Fails for one that is too
+/// large.
 std::optional<int64_t> parsed_integer(std::string_view text, int base = 10);
 /// As int(value). Fails for one that is too large and for what is no number.
 int64_t whole(double value);

@@ -73,7 +73,7 @@ Value of_floats(double a, const std::string& operation, double b) {
 /// Of a text, by characters.
 Value part_of(std::string_view text, int64_t from, int64_t to) {
   if (from >= to) return "";
-  Budget::charge(static_cast<size_t>(to));
+  Budget::charge(2 * static_cast<size_t>(to));
   text.remove_prefix(place_of_character(text, static_cast<size_t>(from)));
   return text.substr(0, place_of_character(text, static_cast<size_t>(to - from)));
 }
@@ -84,6 +84,10 @@ Value repeated(const Value& value, int64_t times) {
     if (value.string().empty()) return value;
     Budget::require(count * value.string().size());
     TextMaker text;
+    if (value.string().size() == 1) {
+      text.add(count, value.string()[0]);
+      return text;
+    }
     for (size_t i = 0; i < count; ++i) text.add(value.string());
     return text;
   }
@@ -159,7 +163,7 @@ Value item_of(const Value& value, const Value& key) {
     if (index < 0 || index >= length) return Value();
     const auto place = static_cast<size_t>(index);
     if (value.is_sequence()) return value.items()[place];
-    Budget::charge(place);
+    Budget::charge(2 * place);
     const std::string_view text = value.string();
     return first_character(text.substr(place_of_character(text, place)));
   }

@@ -253,7 +253,7 @@ const List& Value::elements() const {
 int64_t Value::length() const {
   if (is_undefined()) return 0;
   if (is_string()) {
-    Budget::charge(string().size() / 4);
+    Budget::charge(string().size());
     return static_cast<int64_t>(count_characters(string()));
   }
   if (is_sequence()) return static_cast<int64_t>(items().size());
