@@ -76,6 +76,7 @@ class Conversation {
         }
       } catch (const Error& error) {
         if (!is_terminal_) throw;
+        if (error.code() == ErrorCode::kInterrupted) clear_interrupt();
         say(error.what());
       }
     }

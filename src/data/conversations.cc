@@ -14,8 +14,10 @@
 
 #include "msplora/core/dump_json.h"
 #include "msplora/core/input_file.h"
+#include "msplora/data/options.h"
 #include "msplora/data/reader.h"
 #include "msplora/data/row_json.h"
+#include "msplora/templates/chat_template.h"
 #include "msplora/templates/messages.h"
 
 namespace msplora {
@@ -277,6 +279,13 @@ void each_row(const fs::path& file, const std::string& delimiter, const UseRow& 
 }
 
 }  // namespace
+
+const char* chat_template_help() {
+  static const std::string kHelp = fmt::format(
+      "How conversations are written: `auto` takes the model's own chat template; else a name ({}) or a file",
+      fmt::join(ChatTemplate::names(), ", "));
+  return kHelp.c_str();
+}
 
 Dataset read_conversations(const fs::path& file, const ChatDataOptions& options, bool alpaca_as_messages,
                            const std::string& delimiter) {

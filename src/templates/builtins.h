@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <ctime>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,14 +50,13 @@ Value arithmetic(const Value& left, const std::string& operation, const Value& r
 /// `left operation right` with == != < <= > >= in, not in.
 bool compared(const Value& left, const std::string& operation, const Value& right);
 /// Python's text % values.
-std::string formatted(const std::string& text, const Value& values);
+Value formatted(const std::string& text, const Value& values);
 
 /// Thrown by raise_exception.
 struct TemplateRefusal {
   std::string message;
 };
-/// range, namespace, dict, raise_exception, strftime_now. `namespaces` gets all that are made.
-std::vector<std::pair<std::string, Value>> global_functions(
-    std::time_t now, std::vector<std::weak_ptr<Namespace>>& namespaces);
+/// range, namespace, dict, raise_exception, strftime_now.
+std::vector<std::pair<std::string, Value>> global_functions(std::time_t now);
 
 }  // namespace msplora::templates

@@ -23,6 +23,11 @@ int64_t remainder(const Value& value, int64_t by) {
   return by == -1 ? 0 : value.integer() % by;
 }
 
+using Casing = std::string (*)(std::string_view text);
+bool is_in_case(const std::string& text, Casing wanted, Casing other) {
+  return text == wanted(text) && text != other(text);
+}
+
 struct NamedTest {
   std::string_view name;
   Test run;
@@ -68,8 +73,7 @@ constexpr NamedTest kTests[] = {
      }},
     {"le", compares<3>},
     {"lessthan", compares<2>},
-    {"lower", [](const Value& v,
-                 const Arguments&) { return v.text() == lower(v.text()) && v.text() != upper(v.text()); }},
+    {"lower", [](const Value& v, const Arguments&) { return is_in_case(v.text(), lower, upper); }},
     {"lt", compares<2>},
     {"mapping", [](const Value& v, const Arguments&) { return v.is_dict(); }},
     {"ne", compares<1>},
@@ -87,8 +91,7 @@ constexpr NamedTest kTests[] = {
     {"string", [](const Value& v, const Arguments&) { return v.is_string(); }},
     {"true", [](const Value& v, const Arguments&) { return v.is_bool() && v.truth(); }},
     {"undefined", [](const Value& v, const Arguments&) { return v.is_undefined(); }},
-    {"upper", [](const Value& v,
-                 const Arguments&) { return v.text() == upper(v.text()) && v.text() != lower(v.text()); }},
+    {"upper", [](const Value& v, const Arguments&) { return is_in_case(v.text(), upper, lower); }},
 };
 
 }  // namespace

@@ -1,13 +1,14 @@
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <iterator>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "templates/builtins.h"
+#include "templates/numbers.h"
 #include "templates/text.h"
 
 namespace msplora::templates {
@@ -42,7 +43,8 @@ Value path_of(Value value, const Value& path) {
     const bool is_place = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
     // An entry comes before a method of its name.
     if (value.is_undefined()) return value;
-    value = is_place ? item_of(value, static_cast<int64_t>(std::atoll(part.c_str()))) : item_of(value, part);
+    if (is_place && part.size() > 18) return {};
+    value = item_of(value, is_place ? Value(parsed_integer(part).value()) : Value(part));
     begin = end + 1;
   }
   return value;
@@ -54,24 +56,21 @@ Value sort_key(const Value& value, bool is_case_sensitive, const Value* attribut
   return key.is_string() && !is_case_sensitive ? Value(lower(key.string())) : key;
 }
 
-List sorted(List items, bool is_case_sensitive, bool is_reversed, const Value* attribute) {
+Value sorted(const List& items, bool is_case_sensitive, bool is_reversed, const Value* attribute) {
+  Budget::charge(64 * items.size());
   std::vector<std::pair<Value, Value>> keyed;
-  for (Value& item : items) {
-    Value key = sort_key(item, is_case_sensitive, attribute);
-    keyed.emplace_back(std::move(key), std::move(item));
-  }
-  Budget::charge(64 * keyed.size());
+  for (const Value& item : items) keyed.emplace_back(sort_key(item, is_case_sensitive, attribute), item);
   std::stable_sort(keyed.begin(), keyed.end(), [is_reversed](const auto& a, const auto& b) {
     return is_reversed ? b.first.compare(a.first) < 0 : a.first.compare(b.first) < 0;
   });
-  List out;
-  for (auto& [key, item] : keyed) out.push_back(std::move(item));
+  ListMaker out;
+  for (auto& [key, item] : keyed) out.add(std::move(item));
   return out;
 }
 
 Value extreme(const Value& input, const Arguments& arguments, int wanted) {
-  const List items = input.elements();
-  if (items.empty()) return Value::undefined("extreme of nothing");
+  const List& items = input.elements();
+  if (items.empty()) return {};
   const bool is_case_sensitive = flag(arguments, 0, "case_sensitive");
   const Value* attribute = arguments.find(1, "attribute");
   size_t best = 0;
@@ -103,17 +102,18 @@ Value chosen(const Value& input, const Arguments& arguments, bool by_attribute, 
     rest.positional.assign(arguments.positional.begin() + static_cast<std::ptrdiff_t>(next),
                            arguments.positional.end());
   }
-  List out;
+  ListMaker out;
   for (const Value& item : input.elements()) {
     Budget::charge(16);
     const Value value = by_attribute ? path_of(item, attribute) : item;
-    if ((test != nullptr ? test(value, rest) : value.truth()) == wanted) out.push_back(item);
+    if ((test != nullptr ? test(value, rest) : value.truth()) == wanted) out.add(item);
   }
   return out;
 }
 
 Value mapped(const Value& input, const Arguments& arguments) {
-  List out;
+  const Budget::Level level;  // map('map', 'map', ...)
+  ListMaker out;
   const Value* attribute = nullptr;
   const Value* fallback = nullptr;
   for (const auto& [name, value] : arguments.named) {
@@ -123,7 +123,7 @@ Value mapped(const Value& input, const Arguments& arguments) {
   if (attribute != nullptr) {
     for (const Value& item : input.elements()) {
       Value value = path_of(item, *attribute);
-      out.push_back(value.is_undefined() && fallback != nullptr ? *fallback : std::move(value));
+      out.add(value.is_undefined() && fallback != nullptr ? *fallback : std::move(value));
     }
     return out;
   }
@@ -131,12 +131,13 @@ Value mapped(const Value& input, const Arguments& arguments) {
   const std::string name = arguments.positional[0].text();
   const Filter filter = find_filter(name);
   if (filter == nullptr) fail("no filter is called `" + name + "`");
+  Budget::charge(kCostOfAnEntry * (arguments.positional.size() + arguments.named.size()));
   Arguments rest;
   rest.positional.assign(arguments.positional.begin() + 1, arguments.positional.end());
   rest.named = arguments.named;
   for (const Value& item : input.elements()) {
     Budget::charge(16);
-    out.push_back(filter(item, rest));
+    out.add(filter(item, rest));
   }
   return out;
 }
@@ -144,14 +145,13 @@ Value mapped(const Value& input, const Arguments& arguments) {
 Value joined(const Value& input, const Arguments& arguments) {
   const std::string between = text_or(arguments, 0, "d", "");
   const Value* attribute = arguments.find(1, "attribute");
-  std::string out;
+  TextMaker out;
   bool is_first = true;
   for (const Value& item : input.elements()) {
-    if (!is_first) out += between;
+    Budget::charge(16);
+    if (!is_first) out.add(between);
     is_first = false;
-    const std::string text = attribute != nullptr ? path_of(item, *attribute).text() : item.text();
-    Budget::charge(between.size() + text.size() + 16);
-    out += text;
+    (attribute != nullptr ? path_of(item, *attribute) : item).append_text(out);
   }
   return out;
 }
@@ -165,43 +165,43 @@ Value indented(const Value& input, const Arguments& arguments) {
                              : std::string(static_cast<size_t>(std::max<int64_t>(spaces, 0)), ' ');
   const bool first = flag(arguments, 1, "first"), blank = flag(arguments, 2, "blank");
   const std::string text = input.text();
-  std::string out = first ? by : "";
+  TextMaker out;
+  if (first) out.add(by);
   size_t begin = 0;
   for (bool is_first = true; begin <= text.size(); is_first = false) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     if (!is_first) {
-      out += '\n';
-      if (blank || end > begin) out += by;
+      out.add('\n');
+      if (blank || end > begin) out.add(by);
     }
-    out.append(text, begin, end - begin);
-    Budget::charge(by.size() + end - begin + 1);
+    out.add(std::string_view(text).substr(begin, end - begin));
     begin = end + 1;
   }
   return out;
 }
 
 Value escaped(const Value& input, const Arguments&) {
-  std::string out;
-  for (const char c : input.text()) {
-    Budget::charge(1);
+  TextMaker out;
+  const std::string text = input.text();
+  for (const char c : text) {
     switch (c) {
       case '&':
-        out += "&amp;";
+        out.add("&amp;");
         break;
       case '<':
-        out += "&lt;";
+        out.add("&lt;");
         break;
       case '>':
-        out += "&gt;";
+        out.add("&gt;");
         break;
       case '\'':
-        out += "&#39;";
+        out.add("&#39;");
         break;
       case '"':
-        out += "&#34;";
+        out.add("&#34;");
         break;
       default:
-        out += c;
+        out.add(c);
     }
   }
   return out;
@@ -209,11 +209,12 @@ Value escaped(const Value& input, const Arguments&) {
 
 /// The filter's own rule: words begin behind white space and ( { [ < -.
 Value in_title_case(const Value& input, const Arguments&) {
-  std::string out, word;
+  TextMaker out;
+  std::string word;
   const auto flush = [&] {
-    if (word.empty()) return;
-    const std::string_view first = characters(word).front();
-    out += upper(first) + lower(std::string_view(word).substr(first.size()));
+    const std::string_view first = first_character(word);
+    out.add(upper(first));
+    out.add(lower(std::string_view(word).substr(first.size())));
     word.clear();
   };
   const std::string text = input.text();
@@ -223,43 +224,34 @@ Value in_title_case(const Value& input, const Arguments&) {
       continue;
     }
     flush();
-    out += c;
+    out.add(c);
   }
   flush();
   return out;
 }
 
-double parsed_float(const Value& input, bool& is_number) {
-  is_number = input.is_number();
-  if (is_number) return input.number();
-  const std::string text(stripped(input.text(), true, true));
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  is_number = !text.empty() && *end == '\0';
-  return value;
-}
-
+/// Text as a number of either kind, as jinja2 goes about it.
 Value as_int(const Value& input, const Arguments& arguments) {
-  bool is_number = false;
-  const double value = parsed_float(input, is_number);
   if (input.is_int() || input.is_bool()) return input.integer();
+  std::optional<double> value;
+  if (input.is_float() && !std::isnan(input.number())) value = input.number();
   if (input.is_string()) {
-    const std::string text(stripped(input.string(), true, true));
-    char* end = nullptr;
     const int64_t base = integer_or(arguments, 1, "base", 10);
     if (base < 2 || base > 36) fail("int: a base from 2 to 36");
-    const long long whole = std::strtoll(text.c_str(), &end, static_cast<int>(base));
-    if (!text.empty() && *end == '\0') return static_cast<int64_t>(whole);
+    if (const auto number = parsed_integer(input.string(), static_cast<int>(base))) return *number;
+    value = parsed_float(input.string());
+    if (value && !std::isfinite(*value)) value.reset();
   }
-  if (is_number && std::abs(value) < 9e18) return static_cast<int64_t>(value);
+  if (value) return whole(*value);
   const Value* fallback = arguments.find(0, "default");
   return fallback != nullptr ? *fallback : Value(int64_t{0});
 }
 
 Value as_float(const Value& input, const Arguments& arguments) {
-  bool is_number = false;
-  const double value = parsed_float(input, is_number);
-  if (is_number) return value;
+  if (input.is_number()) return input.number();
+  if (input.is_string()) {
+    if (const auto value = parsed_float(input.string())) return *value;
+  }
   const Value* fallback = arguments.find(0, "default");
   return fallback != nullptr ? *fallback : Value(0.0);
 }
@@ -275,9 +267,7 @@ Value rounded(const Value& input, const Arguments& arguments) {
   if (method != "common") fail("round: method is common, ceil or floor");
   if (precision < 0) return std::nearbyint(value * scale) / scale;
   // Printing rounds the exact value, ties to even, as Python does.
-  char buffer[400];
-  std::snprintf(buffer, sizeof buffer, "%.*f", static_cast<int>(precision), value);
-  return std::strtod(buffer, nullptr);
+  return parsed_float(float_text(value, 'f', static_cast<int>(precision))).value();
 }
 
 Value to_json(const Value& input, const Arguments& arguments) {
@@ -293,29 +283,28 @@ Value to_json(const Value& input, const Arguments& arguments) {
     style.behind_key = separators->items()[1].text();
   }
   style.sorted = flag(arguments, 3, "sort_keys");
-  std::string text = json_text(input, style);
-  Budget::charge(text.size());
-  return text;
+  return json_text(input, style);
 }
 
 Value dict_sorted(const Value& input, const Arguments& arguments) {
   if (!input.is_dict()) fail("dictsort needs a dict, not " + input.type_name());
-  List pairs;
-  for (const auto& [key, value] : input.dict().entries) pairs.push_back(Value::tuple({key, value}));
+  ListMaker pairs;
+  for (const auto& [key, value] : input.dict().entries()) pairs.add(Value::tuple({key, value}));
   const std::string by = text_or(arguments, 1, "by", "key");
   const Value place(int64_t{by == "value" ? 1 : 0});
-  return sorted(std::move(pairs), flag(arguments, 0, "case_sensitive"), flag(arguments, 2, "reverse"),
-                &place);
+  return sorted(Value(std::move(pairs)).items(), flag(arguments, 0, "case_sensitive"),
+                flag(arguments, 2, "reverse"), &place);
 }
 
 Value unique(const Value& input, const Arguments& arguments) {
-  List out, seen;
+  ListMaker out;
+  List seen;
   for (const Value& item : input.elements()) {
     const Value key = sort_key(item, flag(arguments, 0, "case_sensitive"), arguments.find(1, "attribute"));
     Budget::charge(16 + seen.size());
     if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
     seen.push_back(key);
-    out.push_back(item);
+    out.add(item);
   }
   return out;
 }
@@ -325,6 +314,7 @@ Value total(const Value& input, const Arguments& arguments) {
   const Value* start = arguments.find(1, "start");
   Value sum = start != nullptr ? *start : Value(int64_t{0});
   for (const Value& item : input.elements()) {
+    Budget::charge(16);
     const bool has_attribute = attribute != nullptr && !attribute->is_none();
     sum = arithmetic(sum, "+", has_attribute ? path_of(item, *attribute) : item);
   }
@@ -333,6 +323,34 @@ Value total(const Value& input, const Arguments& arguments) {
 
 Value method(const Value& input, const char* name, const Arguments& arguments) {
   return attribute_of(Value(input.text()), name).object().call(arguments);
+}
+
+/// The first or last item.
+Value at_end(const Value& input, bool is_last) {
+  if (input.is_string()) {
+    const std::string_view found = is_last ? last_character(input.string()) : first_character(input.string());
+    return found.empty() ? Value() : Value(found);
+  }
+  if (input.is_dict() && !input.dict().entries().empty())
+    return is_last ? input.dict().entries().back().first : input.dict().entries().front().first;
+  const List& items = input.elements();
+  return items.empty() ? Value() : is_last ? items.back() : items.front();
+}
+
+Value reversed(const Value& input, const Arguments&) {
+  if (input.is_string()) {
+    TextMaker out;
+    for (std::string_view rest = input.string(); !rest.empty();) {
+      const std::string_view last = last_character(rest);
+      out.add(last);
+      rest.remove_suffix(last.size());
+    }
+    return out;
+  }
+  ListMaker out;
+  const List& items = input.elements();
+  for (size_t i = items.size(); i > 0; --i) out.add(items[i - 1]);
+  return out;
 }
 
 struct NamedFilter {
@@ -358,15 +376,15 @@ constexpr NamedFilter kFilters[] = {
     {"dictsort", dict_sorted},
     {"e", escaped},
     {"escape", escaped},
-    {"first",
-     [](const Value& v, const Arguments&) -> Value {
-       const List items = v.elements();
-       return items.empty() ? Value::undefined("first of nothing") : items.front();
-     }},
+    {"first", [](const Value& v, const Arguments&) { return at_end(v, false); }},
     {"float", as_float},
     {"format",
      [](const Value& v, const Arguments& a) -> Value {
-       if (a.named.empty()) return formatted(v.text(), Value::tuple(a.positional));
+       if (a.named.empty()) {
+         ListMaker values;
+         values.add_all(a.positional);
+         return formatted(v.text(), Value::tuple(std::move(values)));
+       }
        Dict named;
        for (const auto& [name, value] : a.named) named.set(name, value);
        return formatted(v.text(), std::move(named));
@@ -375,21 +393,17 @@ constexpr NamedFilter kFilters[] = {
     {"int", as_int},
     {"items",
      [](const Value& v, const Arguments& a) -> Value {
-       if (v.is_undefined()) return List();
+       if (v.is_undefined()) return ListMaker();
        if (!v.is_dict()) fail("items needs a dict, not " + v.type_name());
        return attribute_of(v, "items").object().call(a);
      }},
     {"join", joined},
-    {"last",
-     [](const Value& v, const Arguments&) -> Value {
-       const List items = v.elements();
-       return items.empty() ? Value::undefined("last of nothing") : items.back();
-     }},
+    {"last", [](const Value& v, const Arguments&) { return at_end(v, true); }},
     {"length", [](const Value& v, const Arguments&) -> Value { return v.length(); }},
     {"list",
      [](const Value& v, const Arguments&) -> Value {
-       List items = v.elements();
-       Budget::charge(16 * items.size());
+       ListMaker items;
+       items.add_all(v.elements());
        return items;
      }},
     {"lower", [](const Value& v, const Arguments&) -> Value { return lower(v.text()); }},
@@ -399,15 +413,7 @@ constexpr NamedFilter kFilters[] = {
     {"reject", [](const Value& v, const Arguments& a) { return chosen(v, a, false, false); }},
     {"rejectattr", [](const Value& v, const Arguments& a) { return chosen(v, a, true, false); }},
     {"replace", [](const Value& v, const Arguments& a) { return method(v, "replace", a); }},
-    {"reverse",
-     [](const Value& v, const Arguments&) -> Value {
-       List items = v.elements();
-       std::reverse(items.begin(), items.end());
-       if (!v.is_string()) return items;
-       std::string out;
-       for (const Value& c : items) out += c.string();
-       return out;
-     }},
+    {"reverse", reversed},
     {"round", rounded},
     {"safe", [](const Value& v, const Arguments&) -> Value { return v.text(); }},
     {"select", [](const Value& v, const Arguments& a) { return chosen(v, a, false, true); }},
@@ -423,7 +429,8 @@ constexpr NamedFilter kFilters[] = {
     {"tojson", to_json},
     {"trim",
      [](const Value& v, const Arguments& a) -> Value {
-       return std::string(stripped(v.text(), true, true, text_or(a, 0, "chars", "")));
+       const std::string text = v.text();
+       return stripped(text, true, true, text_or(a, 0, "chars", ""));
      }},
     {"unique", unique},
     {"upper", [](const Value& v, const Arguments&) -> Value { return upper(v.text()); }},

@@ -1,6 +1,6 @@
 #include <clocale>
 #include <ctime>
-#include <memory>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,14 +22,13 @@ Value range(const Arguments& arguments) {
   const int64_t from = given.size() > 1 ? given[0] : 0, to = given.size() > 1 ? given[1] : given[0];
   const int64_t by = given.size() > 2 ? given[2] : 1;
   if (by == 0) fail("range() arg 3 must not be zero");
-  List items;
+  ListMaker items;
   for (int64_t i = from; by > 0 ? i < to : i > to;) {
     if (static_cast<int64_t>(items.size()) == kLongestRange)
       fail("a range of more than " + std::to_string(kLongestRange) + " numbers");
-    items.push_back(i);
+    items.add(i);
     if (__builtin_add_overflow(i, by, &i)) break;
   }
-  Budget::charge(16 * items.size() + 16);
   return items;
 }
 
@@ -38,7 +37,7 @@ Dict dict_of(const Arguments& arguments) {
   Dict dict;
   for (const Value& one : arguments.positional) {
     if (one.is_dict()) {
-      for (const auto& [key, value] : one.dict().entries) dict.set(key, value);
+      for (const auto& [key, value] : one.dict().entries()) dict.set(key, value);
       continue;
     }
     for (const Value& pair : one.elements()) {
@@ -50,11 +49,11 @@ Dict dict_of(const Arguments& arguments) {
   return dict;
 }
 
-Value make_namespace(const Arguments& arguments, std::vector<std::weak_ptr<Namespace>>& namespaces) {
-  auto made = std::make_shared<Namespace>();
-  namespaces.push_back(made);
-  for (const auto& [key, value] : dict_of(arguments).entries) made->set(key.text(), value);
-  return Value(std::shared_ptr<Object>(std::move(made)));
+Value make_namespace(const Arguments& arguments) {
+  auto* const made = Store::make<Namespace>();
+  const Dict given = dict_of(arguments);
+  for (const auto& [key, value] : given.entries()) made->set(key.text(), value);
+  return made;
 }
 
 /// Month and day names are English whatever the locale of the program is.
@@ -72,16 +71,11 @@ Value time_text(const Arguments& arguments, std::time_t now) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, Value>> global_functions(
-    std::time_t now, std::vector<std::weak_ptr<Namespace>>& namespaces) {
-  const auto function = [](std::function<Value(const Arguments&)> run) {
-    return Value(std::shared_ptr<Object>(std::make_shared<Function>(std::move(run))));
-  };
+std::vector<std::pair<std::string, Value>> global_functions(std::time_t now) {
+  const auto function = [](auto run) { return Value(Store::make<Function>(std::move(run))); };
   return {{"range", function([](const Arguments& arguments) { return range(arguments); })},
           {"dict", function([](const Arguments& arguments) { return Value(dict_of(arguments)); })},
-          {"namespace", function([&namespaces](const Arguments& arguments) {
-             return make_namespace(arguments, namespaces);
-           })},
+          {"namespace", function([](const Arguments& arguments) { return make_namespace(arguments); })},
           {"strftime_now", function([now](const Arguments& arguments) { return time_text(arguments, now); })},
           {"raise_exception", function([](const Arguments& arguments) -> Value {
              throw TemplateRefusal{arguments.positional.empty() ? "" : arguments.positional[0].text()};

@@ -9,37 +9,37 @@
 namespace msplora::templates {
 namespace {
 
-void append_escape(std::string& out, uint32_t unit) {
+void append_escape(TextMaker& out, uint32_t unit) {
   constexpr const char* kHex = "0123456789abcdef";
-  out += "\\u";
-  for (int shift = 12; shift >= 0; shift -= 4) out += kHex[(unit >> shift) & 15];
+  out.add("\\u");
+  for (int shift = 12; shift >= 0; shift -= 4) out.add(kHex[(unit >> shift) & 15]);
 }
 
-void append_string(std::string& out, const std::string& text, bool ascii) {
-  out += '"';
+void append_string(TextMaker& out, const std::string& text, bool ascii) {
+  out.add('"');
   for (const std::string_view c : characters(text)) {
     const char32_t code = code_point(c);
     switch (code) {
       case '"':
-        out += "\\\"";
+        out.add("\\\"");
         break;
       case '\\':
-        out += "\\\\";
+        out.add("\\\\");
         break;
       case '\n':
-        out += "\\n";
+        out.add("\\n");
         break;
       case '\r':
-        out += "\\r";
+        out.add("\\r");
         break;
       case '\t':
-        out += "\\t";
+        out.add("\\t");
         break;
       case '\b':
-        out += "\\b";
+        out.add("\\b");
         break;
       case '\f':
-        out += "\\f";
+        out.add("\\f");
         break;
       default:
         if (code < 0x20 || (ascii && code >= 0x7F && code < 0x10000 && code != 0x7F)) {
@@ -48,11 +48,11 @@ void append_string(std::string& out, const std::string& text, bool ascii) {
           append_escape(out, 0xD800 + ((code - 0x10000) >> 10));
           append_escape(out, 0xDC00 + ((code - 0x10000) & 0x3FF));
         } else {
-          out += c;
+          out.add(c);
         }
     }
   }
-  out += '"';
+  out.add('"');
 }
 
 std::string key_text(const Value& key) {
@@ -63,65 +63,69 @@ std::string key_text(const Value& key) {
 
 class JsonWriter {
  public:
-  JsonWriter(const JsonStyle& style, std::string& out) : style_(style), out_(out) {}
+  JsonWriter(const JsonStyle& style, TextMaker& out) : style_(style), out_(out) {}
 
-  void write(const Value& value, int depth) {
-    if (depth > kDeepestValue) fail("a value that holds itself is no JSON");
-    Budget::charge(value.is_string() ? value.string().size() + 16 : 16);
+  void write(const Value& value, size_t depth) {
+    Budget::charge(16);
     if (value.is_none()) {
-      out_ += "null";
+      out_.add("null");
     } else if (value.is_bool()) {
-      out_ += value.truth() ? "true" : "false";
+      out_.add(value.truth() ? "true" : "false");
     } else if (value.is_int() || value.is_float()) {
       const std::string text = value.repr();
-      out_ += text == "nan" ? "NaN" : text == "inf" ? "Infinity" : text == "-inf" ? "-Infinity" : text;
+      out_.add(text == "nan" ? "NaN" : text == "inf" ? "Infinity" : text == "-inf" ? "-Infinity" : text);
     } else if (value.is_string()) {
       append_string(out_, value.string(), style_.ascii);
     } else if (value.is_sequence()) {
       write_all('[', ']', value.items(), depth, [&](const Value& item) { write(item, depth + 1); });
     } else if (value.is_dict()) {
-      auto entries = value.dict().entries;
-      if (style_.sorted)
-        std::stable_sort(entries.begin(), entries.end(),
-                         [](const auto& a, const auto& b) { return a.first.compare(b.first) < 0; });
-      write_all('{', '}', entries, depth, [&](const auto& entry) {
-        append_string(out_, key_text(entry.first), style_.ascii);
-        out_ += style_.behind_key;
-        write(entry.second, depth + 1);
-      });
+      write_dict(value.dict(), depth);
     } else {
       fail("Object of type " + value.type_name() + " is not JSON serializable");
     }
   }
 
  private:
+  void write_dict(const Dict& dict, size_t depth) {
+    Budget::charge(16 * dict.entries().size());
+    std::vector<const Dict::Entry*> entries;
+    for (const Dict::Entry& entry : dict.entries()) entries.push_back(&entry);
+    if (style_.sorted)
+      std::stable_sort(entries.begin(), entries.end(),
+                       [](const auto* a, const auto* b) { return a->first.compare(b->first) < 0; });
+    write_all('{', '}', entries, depth, [&](const Dict::Entry* entry) {
+      append_string(out_, key_text(entry->first), style_.ascii);
+      out_.add(style_.behind_key);
+      write(entry->second, depth + 1);
+    });
+  }
   template <class Items, class Write>
-  void write_all(char open, char close, const Items& items, int depth, const Write& write_item) {
-    out_ += open;
+  void write_all(char open, char close, const Items& items, size_t depth, const Write& write_item) {
+    out_.add(open);
     bool is_first = true;
     for (const auto& item : items) {
-      if (!is_first) out_ += style_.between;
+      if (!is_first) out_.add(style_.between);
       is_first = false;
       break_line(depth + 1);
       write_item(item);
     }
     if (!is_first) break_line(depth);
-    out_ += close;
+    out_.add(close);
   }
-  void break_line(int depth) {
+  void break_line(size_t depth) {
     if (style_.indent < 0) return;
-    out_ += '\n';
-    out_.append(static_cast<size_t>(style_.indent) * static_cast<size_t>(depth), ' ');
+    out_.add('\n');
+    out_.add(static_cast<size_t>(style_.indent) * depth, ' ');
   }
 
   const JsonStyle& style_;
-  std::string& out_;
+  TextMaker& out_;
 };
 
 }  // namespace
 
-std::string json_text(const Value& value, const JsonStyle& style) {
-  std::string out;
+Value json_text(const Value& value, const JsonStyle& style) {
+  TextMaker out;
   JsonWriter(style, out).write(value, 0);
   return out;
 }

@@ -1,7 +1,6 @@
 #include "templates/lexer.h"
 
 #include <algorithm>
-#include <cctype>
 #include <utility>
 
 #include "templates/text.h"
@@ -10,11 +9,11 @@
 namespace msplora::templates {
 namespace {
 
-bool is_name_start(char c) {
-  return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_';
-}
 bool is_name_part(char c) {
-  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+  return is_ascii_alphanumeric(c) || c == '_';
+}
+bool is_name_start(char c) {
+  return is_name_part(c) && !is_ascii_digit(c);
 }
 bool is_blank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v';
@@ -173,7 +172,7 @@ class Lexer {
       size_t end = at_;
       while (end < source_.size() && is_name_part(source_[end])) ++end;
       add(TokenKind::kName, source_.substr(at_, end - at_), end);
-    } else if (std::isdigit(static_cast<unsigned char>(c)) != 0) {
+    } else if (is_ascii_digit(c)) {
       number();
     } else if (c == '\'' || c == '"') {
       string(c);
@@ -191,13 +190,9 @@ class Lexer {
     size_t end = at_;
     bool is_float = false;
     const auto digits = [&] {
-      while (end < source_.size() &&
-             (std::isdigit(static_cast<unsigned char>(source_[end])) != 0 || source_[end] == '_'))
-        ++end;
+      while (end < source_.size() && (is_ascii_digit(source_[end]) || source_[end] == '_')) ++end;
     };
-    const auto digit_at = [&](size_t i) {
-      return i < source_.size() && std::isdigit(static_cast<unsigned char>(source_[i])) != 0;
-    };
+    const auto digit_at = [&](size_t i) { return i < source_.size() && is_ascii_digit(source_[i]); };
     digits();
     if (end < source_.size() && source_[end] == '.' && digit_at(end + 1)) {
       is_float = true;
@@ -239,8 +234,7 @@ class Lexer {
     const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
     if (digits > 0) {
       const std::string hex = source_.substr(i + 1, digits);
-      if (hex.size() != digits ||
-          !std::all_of(hex.begin(), hex.end(), [](unsigned char h) { return std::isxdigit(h); }))
+      if (hex.size() != digits || hex.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
         fail(std::string("a string has a damaged escape \\") + c);
       append_character(text, static_cast<char32_t>(std::stoul(hex, nullptr, 16)));
       return i + digits;
@@ -264,7 +258,7 @@ class Lexer {
     const char c = source_[at_];
     if (std::string_view("+-/*%~[](){}<>=.:|,;").find(c) == std::string_view::npos) {
       const std::string_view rest = std::string_view(source_).substr(at_);
-      fail("unexpected character `" + std::string(characters(rest.substr(0, 4)).front()) + "`");
+      fail("unexpected character `" + std::string(first_character(rest)) + "`");
     }
     if (c == '(' || c == '[' || c == '{') open_brackets += c == '(' ? ')' : c == '[' ? ']' : '}';
     if (c == ')' || c == ']' || c == '}') {

@@ -67,7 +67,8 @@ void check_roles(const Json& messages, const ChatTemplate& chat_template) {
 
 Error error_of_row(const Error& error, const std::string& row, ErrorCode code) {
   const std::string within = error.where().empty() ? "" : error.where() + ": ";
-  return {code, row, within + error.message(), error.hint()};
+  const bool is_stop = error.code() == ErrorCode::kInterrupted;
+  return {is_stop ? error.code() : code, row, within + error.message(), error.hint()};
 }
 
 Json tools_of(const Json& given) {

@@ -1,12 +1,14 @@
 #include <algorithm>
 #include <functional>
 #include <iterator>
-#include <memory>
+#include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "templates/builtins.h"
+#include "templates/search.h"
 #include "templates/text.h"
 
 namespace msplora::templates {
@@ -27,52 +29,88 @@ int64_t count_argument(const Arguments& arguments, size_t place, std::string_vie
   return found->integer();
 }
 
+/// How often at most; all is the largest number.
+int64_t most_of(const Arguments& arguments, size_t place, std::string_view name) {
+  const int64_t most = count_argument(arguments, place, name, -1);
+  return most < 0 ? std::numeric_limits<int64_t>::max() : most;
+}
+
 /// The characters that strip() takes; "" is white space.
-std::string stripped_set(const Arguments& arguments, const std::string& method) {
+std::string_view stripped_set(const Arguments& arguments, const std::string& method) {
   const Value* found = arguments.find(0, "chars");
-  return found == nullptr || found->is_none() ? "" : text_argument(arguments, 0, "chars", method);
+  return found == nullptr || found->is_none() ? std::string_view()
+                                              : text_argument(arguments, 0, "chars", method);
+}
+
+using Pieces = std::vector<std::string_view>;
+
+/// What stands between white space; behind (or, from the right, before) the last cut all that is left.
+Pieces words_of(std::string_view text, int64_t most, bool from_right) {
+  Pieces words;
+  const char* begin = nullptr;
+  const auto end_word = [&](const char* end) {
+    if (begin == nullptr) return;
+    Budget::charge(kCostOfAValue);
+    words.emplace_back(begin, static_cast<size_t>(end - begin));
+    begin = nullptr;
+  };
+  for (const std::string_view c : characters(text)) {
+    if (is_space(c)) {
+      end_word(c.data());
+    } else if (begin == nullptr) {
+      begin = c.data();
+    }
+  }
+  end_word(text.data() + text.size());
+  if (most >= static_cast<int64_t>(words.size())) return words;
+  const auto kept = static_cast<size_t>(most);
+  if (!from_right) {
+    words[kept] = text.substr(static_cast<size_t>(words[kept].data() - text.data()));
+    words.resize(kept + 1);
+    return words;
+  }
+  const std::string_view last = words[words.size() - kept - 1];
+  words.erase(words.begin(), words.end() - static_cast<std::ptrdiff_t>(kept));
+  words.insert(words.begin(), text.substr(0, static_cast<size_t>(last.data() + last.size() - text.data())));
+  return words;
+}
+
+Pieces pieces_of(std::string_view text, std::string_view separator, int64_t most, bool from_right) {
+  Pieces pieces;
+  Places places(text, separator, from_right);
+  size_t begin = 0, end = text.size();
+  for (; most > 0; --most) {
+    const size_t found = places.next();
+    if (found == Places::kNone) break;
+    Budget::charge(kCostOfAValue);
+    const size_t behind = found + separator.size();
+    pieces.push_back(from_right ? text.substr(behind, end - behind) : text.substr(begin, found - begin));
+    (from_right ? end : begin) = from_right ? found : behind;
+  }
+  pieces.push_back(text.substr(begin, end - begin));
+  if (from_right) std::reverse(pieces.begin(), pieces.end());
+  return pieces;
 }
 
 Value split(const std::string& text, const Arguments& arguments, bool from_right) {
   const Value* separator = arguments.find(0, "sep");
-  int64_t most = count_argument(arguments, 1, "maxsplit", -1);
-  List parts;
-  if (separator == nullptr || separator->is_none()) {
-    std::string_view rest = stripped(text, true, true);
-    while (!rest.empty()) {
-      const auto all = characters(rest);
-      if (from_right) fail("rsplit() needs a separator here");
-      size_t end = 0;
-      for (size_t i = 0; i < all.size() && !is_space(all[i]); ++i) end += all[i].size();
-      if (most == 0) end = rest.size();
-      --most;
-      parts.emplace_back(std::string(rest.substr(0, end)));
-      rest = stripped(rest.substr(end), true, false);
-    }
-    return parts;
-  }
-  const std::string by = text_argument(arguments, 0, "sep", "split");
-  if (by.empty()) fail("empty separator");
-  std::string_view rest = text;
-  while (true) {
-    const size_t found = most == 0 ? std::string_view::npos : from_right ? rest.rfind(by) : rest.find(by);
-    if (found == std::string_view::npos) break;
-    --most;
-    parts.emplace_back(std::string(from_right ? rest.substr(found + by.size()) : rest.substr(0, found)));
-    rest = from_right ? rest.substr(0, found) : rest.substr(found + by.size());
-  }
-  parts.emplace_back(std::string(rest));
-  if (from_right) std::reverse(parts.begin(), parts.end());
+  const int64_t most = most_of(arguments, 1, "maxsplit");
+  const bool at_space = separator == nullptr || separator->is_none();
+  if (!at_space && text_argument(arguments, 0, "sep", "split").empty()) fail("empty separator");
+  ListMaker parts;
+  for (const std::string_view piece :
+       at_space ? words_of(text, most, from_right) : pieces_of(text, separator->string(), most, from_right))
+    parts.add(piece);
   return parts;
 }
 
-Value split_lines(const std::string& text) {
-  List lines;
+Value split_lines(std::string_view text) {
+  ListMaker lines;
   size_t begin = 0;
   while (begin < text.size()) {
     const size_t end = std::min(text.find_first_of("\r\n", begin), text.size());
-    lines.emplace_back(text.substr(begin, end - begin));
-    begin = end + (text.compare(end, 2, "\r\n") == 0 ? 2 : 1);
+    lines.add(text.substr(begin, end - begin));
+    begin = end + (text.substr(end).starts_with("\r\n") ? 2 : 1);
   }
   return lines;
 }
@@ -83,59 +121,70 @@ bool has_affix(const std::string& text, const Value& affix, bool at_start) {
                        [&](const Value& one) { return has_affix(text, one, at_start); });
   }
   if (!affix.is_string()) fail("startswith() and endswith() need a string or a tuple of strings");
+  Budget::charge(8 + affix.string().size() / 8);
   return at_start ? text.starts_with(affix.string()) : text.ends_with(affix.string());
 }
 
-/// The place of `part` in characters, -1 where it is not there.
+/// The first byte of `part`, or of its last occurrence; Places::kNone where it is not there.
+size_t byte_of(const std::string& text, const std::string& part, bool last) {
+  if (part.empty()) return last ? text.size() : 0;
+  return Places(text, part, last).next();
+}
+
+/// In characters, -1 where it is not there.
 int64_t place_of(const std::string& text, const std::string& part, bool last) {
-  const size_t found = last ? text.rfind(part) : text.find(part);
-  if (found == std::string::npos) return -1;
+  const size_t found = byte_of(text, part, last);
+  if (found == Places::kNone) return -1;
   return static_cast<int64_t>(count_characters(std::string_view(text).substr(0, found)));
 }
 
 int64_t occurrences(const std::string& text, const std::string& part) {
   if (part.empty()) return static_cast<int64_t>(count_characters(text)) + 1;
   int64_t count = 0;
-  for (size_t i = text.find(part); i != std::string::npos; i = text.find(part, i + part.size())) ++count;
+  for (Places places(text, part); places.next() != Places::kNone;) ++count;
   return count;
 }
 
-std::string replaced(const std::string& text, const std::string& old, const std::string& by, int64_t most) {
-  std::string out;
-  size_t at = 0;
+Value replaced(std::string_view text, const std::string& old, const std::string& by, int64_t most) {
+  TextMaker out;
   if (old.empty()) {
     for (const std::string_view c : characters(text)) {
-      if (most-- != 0) out += by;
-      out += c;
-      Budget::charge(by.size() + 1);
+      if (most > 0) out.add(by);
+      most -= most > 0 ? 1 : 0;
+      out.add(c);
     }
-    return most != 0 ? out + by : out;
+    if (most > 0) out.add(by);
+    return out;
   }
-  for (size_t i = text.find(old); i != std::string::npos && most != 0; i = text.find(old, at)) {
-    out.append(text, at, i - at).append(by);
-    Budget::charge(by.size() + 1);
-    at = i + old.size();
-    --most;
+  size_t at = 0;
+  for (Places places(text, old); most > 0; --most) {
+    const size_t found = places.next();
+    if (found == Places::kNone) break;
+    out.add(text.substr(at, found - at));
+    out.add(by);
+    at = found + old.size();
   }
-  return out.append(text, at);
+  out.add(text.substr(at));
+  return out;
 }
 
 bool all_characters(const std::string& text, bool (*holds)(std::string_view)) {
-  const auto all = characters(text);
-  return !all.empty() && std::all_of(all.begin(), all.end(), holds);
+  const Characters all(text);
+  return !text.empty() && std::all_of(all.begin(), all.end(), holds);
 }
 
 /// Letters of one case alone, and at least one.
 bool is_cased(const std::string& text, bool (*wanted)(std::string_view), bool (*other)(std::string_view)) {
-  const auto all = characters(text);
+  const Characters all(text);
   return std::any_of(all.begin(), all.end(), wanted) && std::none_of(all.begin(), all.end(), other);
 }
 
 Value partition(const std::string& text, const std::string& by, bool last) {
-  const size_t found = last ? text.rfind(by) : text.find(by);
   if (by.empty()) fail("empty separator");
-  if (found == std::string::npos) return last ? Value::tuple({"", "", text}) : Value::tuple({text, "", ""});
-  return Value::tuple({text.substr(0, found), by, text.substr(found + by.size())});
+  const size_t found = byte_of(text, by, last);
+  if (found == Places::kNone) return last ? Value::tuple({"", "", text}) : Value::tuple({text, "", ""});
+  const std::string_view all = text;
+  return Value::tuple({all.substr(0, found), by, all.substr(found + by.size())});
 }
 
 using StringMethod = Value (*)(const std::string& text, const Arguments& arguments);
@@ -181,21 +230,21 @@ constexpr NamedStringMethod kStringMethods[] = {
     {"join",
      [](const std::string& s, const Arguments& a) -> Value {
        if (a.positional.empty()) fail("join() needs a list");
-       std::string out;
+       TextMaker out;
        bool is_first = true;
        for (const Value& item : a.positional[0].elements()) {
+         Budget::charge(16);
          if (!item.is_string()) fail("join() needs strings, not " + item.type_name());
-         if (!is_first) out += s;
+         if (!is_first) out.add(s);
          is_first = false;
-         out += item.string();
-         Budget::charge(s.size() + item.string().size() + 1);
+         out.add(item.string());
        }
        return out;
      }},
     {"lower", [](const std::string& s, const Arguments&) -> Value { return lower(s); }},
     {"lstrip",
      [](const std::string& s, const Arguments& a) -> Value {
-       return std::string(stripped(s, true, false, stripped_set(a, "lstrip")));
+       return stripped(s, true, false, stripped_set(a, "lstrip"));
      }},
     {"partition",
      [](const std::string& s, const Arguments& a) -> Value {
@@ -203,18 +252,18 @@ constexpr NamedStringMethod kStringMethods[] = {
      }},
     {"removeprefix",
      [](const std::string& s, const Arguments& a) -> Value {
-       const std::string prefix = text_argument(a, 0, "prefix", "removeprefix");
-       return s.starts_with(prefix) ? s.substr(prefix.size()) : s;
+       const std::string& prefix = text_argument(a, 0, "prefix", "removeprefix");
+       return std::string_view(s).substr(s.starts_with(prefix) ? prefix.size() : 0);
      }},
     {"removesuffix",
      [](const std::string& s, const Arguments& a) -> Value {
-       const std::string suffix = text_argument(a, 0, "suffix", "removesuffix");
-       return s.ends_with(suffix) ? s.substr(0, s.size() - suffix.size()) : s;
+       const std::string& suffix = text_argument(a, 0, "suffix", "removesuffix");
+       return std::string_view(s).substr(0, s.size() - (s.ends_with(suffix) ? suffix.size() : 0));
      }},
     {"replace",
      [](const std::string& s, const Arguments& a) -> Value {
        return replaced(s, text_argument(a, 0, "old", "replace"), text_argument(a, 1, "new", "replace"),
-                       count_argument(a, 2, "count", -1));
+                       most_of(a, 2, "count"));
      }},
     {"rfind",
      [](const std::string& s, const Arguments& a) -> Value {
@@ -227,7 +276,7 @@ constexpr NamedStringMethod kStringMethods[] = {
     {"rsplit", [](const std::string& s, const Arguments& a) -> Value { return split(s, a, true); }},
     {"rstrip",
      [](const std::string& s, const Arguments& a) -> Value {
-       return std::string(stripped(s, false, true, stripped_set(a, "rstrip")));
+       return stripped(s, false, true, stripped_set(a, "rstrip"));
      }},
     {"split", [](const std::string& s, const Arguments& a) -> Value { return split(s, a, false); }},
     {"splitlines", [](const std::string& s, const Arguments&) -> Value { return split_lines(s); }},
@@ -237,19 +286,19 @@ constexpr NamedStringMethod kStringMethods[] = {
      }},
     {"strip",
      [](const std::string& s, const Arguments& a) -> Value {
-       return std::string(stripped(s, true, true, stripped_set(a, "strip")));
+       return stripped(s, true, true, stripped_set(a, "strip"));
      }},
     {"title", [](const std::string& s, const Arguments&) -> Value { return titled(s); }},
     {"upper", [](const std::string& s, const Arguments&) -> Value { return upper(s); }},
 };
 
 Value function(std::function<Value(const Arguments&)> run) {
-  return Value(std::shared_ptr<Object>(std::make_shared<Function>(std::move(run))));
+  return Store::make<Function>(std::move(run));
 }
 
 Value string_method(const Value& value, const std::string& name) {
   const NamedStringMethod* found = entry_named(kStringMethods, name);
-  if (found == nullptr) return Value::undefined(name);
+  if (found == nullptr) return Value();
   return function([value, run = found->run](const Arguments& arguments) {
     Budget::charge(value.string().size() + 16);
     return run(value.string(), arguments);
@@ -257,11 +306,10 @@ Value string_method(const Value& value, const std::string& name) {
 }
 
 Value dict_method(const Value& value, const std::string& name) {
-  const auto listed = [&](Value (*make)(const std::pair<Value, Value>& entry)) {
+  const auto listed = [&](Value (*make)(const Dict::Entry& entry)) {
     return function([value, make](const Arguments&) {
-      Budget::charge(16 * value.dict().entries.size() + 16);
-      List items;
-      for (const auto& entry : value.dict().entries) items.push_back(make(entry));
+      ListMaker items;
+      for (const auto& entry : value.dict().entries()) items.add(make(entry));
       return Value(std::move(items));
     });
   };
@@ -279,7 +327,7 @@ Value dict_method(const Value& value, const std::string& name) {
       return fallback != nullptr ? *fallback : Value::none();
     });
   }
-  return Value::undefined(name);
+  return Value();
 }
 
 Value list_method(const Value& value, const std::string& name) {
@@ -298,7 +346,7 @@ Value list_method(const Value& value, const std::string& name) {
           std::count(value.items().begin(), value.items().end(), arguments.positional[0])));
     });
   }
-  return Value::undefined(name);
+  return Value();
 }
 
 bool changes_its_value(const Value& value, const std::string& name) {
@@ -314,9 +362,9 @@ bool changes_its_value(const Value& value, const std::string& name) {
 
 Value attribute_of(const Value& value, const std::string& name) {
   if (value.is_undefined()) fail("an undefined value has no attribute `" + name + "`");
-  if (name.starts_with("__")) return Value::undefined(name);
+  if (name.starts_with("__")) return Value();
   if (value.is_object()) return value.object().attribute(name);
-  Value method = Value::undefined(name);
+  Value method = Value();
   if (value.is_string()) method = string_method(value, name);
   if (value.is_dict()) method = dict_method(value, name);
   if (value.is_sequence()) method = list_method(value, name);

@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <cstdlib>
 #include <string>
 #include <utility>
 
 #include "msplora/core/error.h"
 #include "templates/builtins.h"
+#include "templates/numbers.h"
 #include "templates/parser.h"
 
 namespace msplora::templates {
@@ -152,12 +152,10 @@ ExpressionPtr Parser::parse_primary() {
       while (now().kind == TokenKind::kString) text += take().text;
       return constant(std::move(text));
     }
-    case TokenKind::kInteger: {
-      if (token.text.size() > 18) fail("the number " + token.text + " is too large");
-      return constant(static_cast<int64_t>(std::stoll(token.text)));
-    }
+    case TokenKind::kInteger:
+      return constant(parsed_integer(token.text).value());
     case TokenKind::kFloat:
-      return constant(std::strtod(token.text.c_str(), nullptr));
+      return constant(parsed_float(token.text).value());
     case TokenKind::kOperator:
       if (token.text == "(") return parse_brackets();
       if (token.text == "[") return parse_list();
@@ -204,7 +202,7 @@ ExpressionPtr Parser::parse_postfix(ExpressionPtr value) {
   while (true) {
     if (skip_operator(".")) {
       if (now().kind == TokenKind::kInteger) {
-        ExpressionPtr index = constant(static_cast<int64_t>(std::atoll(take().text.c_str())));
+        ExpressionPtr index = constant(parsed_integer(take().text).value());
         value = make(ExpressionKind::kItem, parts_of(std::move(value), std::move(index)));
       } else {
         value = make(ExpressionKind::kAttribute, parts_of(std::move(value)), expect_name());

@@ -38,6 +38,8 @@ RenderedText Template::render(const nlohmann::ordered_json& variables, std::time
     throw Error(ErrorCode::kFormat, impl_->place(line), failure.message);
   } catch (const templates::TemplateRefusal& refusal) {
     throw Error(ErrorCode::kData, impl_->name, refusal.message);
+  } catch (const templates::Interrupted&) {
+    throw Error(ErrorCode::kInterrupted, impl_->place(line), "stopped while rendering");
   }
 }
 

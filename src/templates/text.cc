@@ -3,16 +3,24 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "templates/budget.h"
 
 namespace msplora::templates {
 namespace {
 
 constexpr char32_t kIotaBelow = 0x345, kCapitalIota = 0x399, kSharpS = 0xDF;
+constexpr size_t kWorkOfACapital = 64;  // where a letter has to be taken apart for it
 
-size_t length_at(std::string_view text, size_t i) {
+/// Of the first character.
+size_t length_of_first(std::string_view text) {
+  if (text.empty()) return 0;
+  if (static_cast<unsigned char>(text[0]) < 0x80) return 1;
   utf8proc_int32_t c = 0;
-  const auto read = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + i,
-                                     static_cast<utf8proc_ssize_t>(text.size() - i), &c);
+  const auto read = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                     static_cast<utf8proc_ssize_t>(text.size()), &c);
   return read > 0 ? static_cast<size_t>(read) : 1;
 }
 
@@ -46,6 +54,7 @@ void append_upper(std::string& out, char32_t c) {
     out += "SS";
     return;
   }
+  Budget::charge(kWorkOfACapital);
   const std::vector<char32_t> parts = decomposed(c);
   const bool has_iota = std::find(parts.begin(), parts.end(), kIotaBelow) != parts.end();
   const bool is_lower = utf8proc_category(static_cast<utf8proc_int32_t>(c)) == UTF8PROC_CATEGORY_LL;
@@ -80,17 +89,33 @@ void append_title(std::string& out, char32_t c) {
 
 }  // namespace
 
-std::vector<std::string_view> characters(std::string_view text) {
-  std::vector<std::string_view> all;
-  for (size_t i = 0; i < text.size(); i += all.back().size())
-    all.push_back(text.substr(i, length_at(text, i)));
-  return all;
+void Characters::iterator::read() {
+  size_ = length_of_first(rest_);
+}
+
+std::string_view first_character(std::string_view text) {
+  return text.substr(0, length_of_first(text));
+}
+
+// No character begins inside of a well-formed one, so that one which ends the text is its last.
+std::string_view last_character(std::string_view text) {
+  for (size_t size = std::min<size_t>(4, text.size()); size > 1; --size) {
+    const std::string_view end = text.substr(text.size() - size);
+    if (length_of_first(end) == size) return end;
+  }
+  return text.substr(text.size() - std::min<size_t>(1, text.size()));
 }
 
 size_t count_characters(std::string_view text) {
   size_t count = 0;
-  for (size_t i = 0; i < text.size(); i += length_at(text, i)) ++count;
+  for (; !text.empty(); text.remove_prefix(length_of_first(text))) ++count;
   return count;
+}
+
+size_t place_of_character(std::string_view text, size_t index) {
+  const size_t size = text.size();
+  for (; index > 0 && !text.empty(); --index) text.remove_prefix(length_of_first(text));
+  return size - text.size();
 }
 
 void append_character(std::string& out, char32_t c) {
@@ -129,18 +154,21 @@ bool is_lower(std::string_view character) {
 }
 
 std::string upper(std::string_view text) {
+  Budget::charge(text.size());
   std::string out;
   for (const std::string_view c : characters(text)) append_upper(out, code_point(c));
   return out;
 }
 
 std::string lower(std::string_view text) {
+  Budget::charge(text.size());
   std::string out;
   for (const std::string_view c : characters(text)) append_lower(out, code_point(c));
   return out;
 }
 
 std::string capitalized(std::string_view text) {
+  Budget::charge(text.size());
   std::string out;
   bool is_first = true;
   for (const std::string_view c : characters(text)) {
@@ -155,6 +183,7 @@ std::string capitalized(std::string_view text) {
 }
 
 std::string titled(std::string_view text) {
+  Budget::charge(text.size());
   std::string out;
   bool is_in_word = false;
   for (const std::string_view c : characters(text)) {
@@ -169,15 +198,19 @@ std::string titled(std::string_view text) {
 }
 
 std::string_view stripped(std::string_view text, bool left, bool right, std::string_view set) {
-  const std::vector<std::string_view> all = characters(text), members = characters(set);
+  Budget::charge(16 * set.size());
+  const Characters all(set);
+  std::vector<std::string_view> members(all.begin(), all.end());
+  std::sort(members.begin(), members.end());
   const auto goes = [&](std::string_view c) {
-    return set.empty() ? is_space(c) : std::find(members.begin(), members.end(), c) != members.end();
+    Budget::charge(1);
+    return set.empty() ? is_space(c) : std::binary_search(members.begin(), members.end(), c);
   };
-  size_t begin = 0, end = all.size();
-  size_t from = 0, to = text.size();
-  while (left && begin < end && goes(all[begin])) from += all[begin++].size();
-  while (right && end > begin && goes(all[end - 1])) to -= all[--end].size();
-  return text.substr(from, to - from);
+  while (left && !text.empty() && goes(first_character(text)))
+    text.remove_prefix(first_character(text).size());
+  while (right && !text.empty() && goes(last_character(text)))
+    text.remove_suffix(last_character(text).size());
+  return text;
 }
 
 }  // namespace msplora::templates

@@ -1,9 +1,8 @@
 #include "templates/value.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 
+#include "templates/numbers.h"
 #include "templates/text.h"
 
 namespace msplora::templates {
@@ -14,53 +13,48 @@ int order(const T& a, const T& b) {
   return a < b ? -1 : b < a ? 1 : 0;
 }
 
-void append_quoted(std::string& out, const std::string& text) {
+[[noreturn]] void refuse_deep() {
+  fail("values lie in each other more than " + std::to_string(kDeepestValue) + " deep");
+}
+
+void append_quoted(TextMaker& out, const std::string& text) {
   const bool has_single = text.find('\'') != std::string::npos,
              has_double = text.find('"') != std::string::npos;
   const char quote = has_single && !has_double ? '"' : '\'';
-  out += quote;
+  out.add(quote);
   for (const char c : text) {
     if (c == '\\' || c == quote) {
-      out += '\\';
-      out += c;
+      out.add('\\');
+      out.add(c);
     } else if (c == '\n') {
-      out += "\\n";
+      out.add("\\n");
     } else if (c == '\r') {
-      out += "\\r";
+      out.add("\\r");
     } else if (c == '\t') {
-      out += "\\t";
+      out.add("\\t");
     } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
       constexpr const char* kHex = "0123456789abcdef";
-      out += "\\x";
-      out += kHex[(c >> 4) & 15];
-      out += kHex[c & 15];
+      out.add("\\x");
+      out.add(kHex[(c >> 4) & 15]);
+      out.add(kHex[c & 15]);
     } else {
-      out += c;
+      out.add(c);
     }
   }
-  out += quote;
+  out.add(quote);
 }
 
 }  // namespace
 
-thread_local Budget* Budget::running_ = nullptr;
-
-void fail(std::string message) {
-  throw Failure{std::move(message)};
-}
+thread_local constinit Store* Store::running_ = nullptr;
 
 const Value* Arguments::find(size_t place, std::string_view name) const {
   if (place < positional.size()) return &positional[place];
+  Budget::charge(named.size());
   for (const auto& [key, value] : named) {
     if (key == name) return &value;
   }
   return nullptr;
-}
-
-Value Value::undefined(std::string name) {
-  Value value;
-  value.data_ = Undefined{std::make_shared<const std::string>(std::move(name))};
-  return value;
 }
 
 Value Value::none() {
@@ -69,28 +63,57 @@ Value Value::none() {
   return value;
 }
 
-Value::Value(Dict dict) : data_(std::make_shared<const Dict>(std::move(dict))) {}
+Value::Value(std::string_view text) {
+  Budget::charge(kCostOfAText + text.size());
+  data_ = std::make_shared<const std::string>(text);
+}
 
-Value Value::tuple(List items) {
-  Value value;
-  value.data_ = Sequence{std::make_shared<const List>(std::move(items)), true};
+Value::Value(std::string text) {
+  Budget::charge(kCostOfAText + text.size());
+  data_ = std::make_shared<const std::string>(std::move(text));
+}
+
+Value::Value(TextMaker&& text) {
+  Budget::charge(kCostOfAText);
+  data_ = std::make_shared<const std::string>(text.take());
+}
+
+Value::Value(ListMaker&& items)
+    : data_(Sequence{Store::keep(std::move(items.items_)), items.depth_ + 1, false}) {
+  if (depth() > kDeepestValue) refuse_deep();
+}
+
+Value::Value(Dict dict) : data_(Store::keep(std::move(dict))) {
+  if (depth() > kDeepestValue) refuse_deep();
+}
+
+Value Value::tuple(ListMaker&& items) {
+  Value value(std::move(items));
+  std::get<Sequence>(value.data_).is_tuple = true;
   return value;
 }
 
-Value Value::from_json(const nlohmann::ordered_json& json) {
+Value Value::tuple(std::initializer_list<Value> items) {
+  ListMaker made;
+  for (const Value& item : items) made.add(item);
+  return tuple(std::move(made));
+}
+
+Value Value::from_json(const nlohmann::ordered_json& json, int level) {
+  if (level > kDeepestValue) refuse_deep();
   if (json.is_null()) return none();
   if (json.is_boolean()) return json.get<bool>();
   if (json.is_number_float()) return json.get<double>();
   if (json.is_number_unsigned() && json.get<uint64_t>() > INT64_MAX) return json.get<double>();
   if (json.is_number_integer()) return json.get<int64_t>();
-  if (json.is_string()) return json.get<std::string>();
+  if (json.is_string()) return std::string_view(json.get_ref<const std::string&>());
   if (json.is_array()) {
-    List items;
-    for (const auto& item : json) items.push_back(from_json(item));
+    ListMaker items;
+    for (const auto& item : json) items.add(from_json(item, level + 1));
     return items;
   }
   Dict dict;
-  for (const auto& [key, value] : json.items()) dict.entries.emplace_back(key, from_json(value));
+  for (const auto& [key, value] : json.items()) dict.add(std::string_view(key), from_json(value, level + 1));
   return dict;
 }
 
@@ -99,7 +122,7 @@ bool Value::truth() const {
   if (is_number()) return number() != 0.0;
   if (is_string()) return !string().empty();
   if (is_sequence()) return !items().empty();
-  if (is_dict()) return !dict().entries.empty();
+  if (is_dict()) return !dict().entries().empty();
   return true;
 }
 
@@ -116,51 +139,57 @@ std::string Value::type_name() const {
 }
 
 std::string Value::text() const {
-  if (is_string()) return string();
-  if (is_undefined()) return "";
-  return repr();
+  TextMaker out;
+  append_text(out);
+  return out.take();
 }
 
 std::string Value::repr() const {
-  std::string out;
-  append_repr(out, 0);
-  return out;
+  TextMaker out;
+  append_repr(out);
+  return out.take();
 }
 
-void Value::append_repr(std::string& out, int depth) const {
-  if (depth > kDeepestValue) fail("a value that holds itself cannot be shown");
-  Budget::charge(is_string() ? string().size() + 16 : 16);
+void Value::append_text(TextMaker& out) const {
+  if (is_string()) return out.add(string());
+  if (!is_undefined()) append_repr(out);
+}
+
+void Value::append_repr(TextMaker& out) const {
+  Budget::charge(16);
   if (is_undefined()) {
-    out += "Undefined";
+    out.add("Undefined");
   } else if (is_none()) {
-    out += "None";
+    out.add("None");
   } else if (is_bool()) {
-    out += integer() != 0 ? "True" : "False";
+    out.add(integer() != 0 ? "True" : "False");
   } else if (is_int()) {
-    out += std::to_string(integer());
+    out.add(std::to_string(integer()));
   } else if (is_float()) {
-    out += float_text(number());
+    out.add(float_text(number()));
   } else if (is_string()) {
     append_quoted(out, string());
   } else if (is_sequence()) {
-    out += is_tuple() ? '(' : '[';
+    out.add(is_tuple() ? '(' : '[');
     for (size_t i = 0; i < items().size(); ++i) {
-      if (i > 0) out += ", ";
-      items()[i].append_repr(out, depth + 1);
+      if (i > 0) out.add(", ");
+      items()[i].append_repr(out);
     }
-    if (is_tuple() && items().size() == 1) out += ',';
-    out += is_tuple() ? ')' : ']';
+    if (is_tuple() && items().size() == 1) out.add(',');
+    out.add(is_tuple() ? ')' : ']');
   } else if (is_dict()) {
-    out += '{';
-    for (size_t i = 0; i < dict().entries.size(); ++i) {
-      if (i > 0) out += ", ";
-      dict().entries[i].first.append_repr(out, depth + 1);
-      out += ": ";
-      dict().entries[i].second.append_repr(out, depth + 1);
+    out.add('{');
+    bool is_first = true;
+    for (const auto& [key, value] : dict().entries()) {
+      if (!is_first) out.add(", ");
+      is_first = false;
+      key.append_repr(out);
+      out.add(": ");
+      value.append_repr(out);
     }
-    out += '}';
+    out.add('}');
   } else {
-    out += "<" + object().type_name() + ">";
+    out.add("<" + object().type_name() + ">");
   }
 }
 
@@ -178,8 +207,8 @@ bool Value::operator==(const Value& other) const {
   }
   if (is_sequence()) return is_tuple() == other.is_tuple() && items() == other.items();
   if (is_dict()) {
-    const auto& mine = dict().entries;
-    if (mine.size() != other.dict().entries.size()) return false;
+    const auto& mine = dict().entries();
+    if (mine.size() != other.dict().entries().size()) return false;
     return std::all_of(mine.begin(), mine.end(), [&](const auto& entry) {
       const Value* found = other.dict().find(entry.first);
       return found != nullptr && *found == entry.second;
@@ -208,36 +237,57 @@ int Value::compare(const Value& other) const {
   fail("'" + type_name() + "' and '" + other.type_name() + "' have no order");
 }
 
-List Value::elements() const {
+const List& Value::elements() const {
   if (is_sequence()) return items();
-  List elements;
+  ListMaker elements;
   if (is_string()) {
-    for (const std::string_view c : characters(string())) elements.emplace_back(std::string(c));
+    for (const std::string_view c : characters(string())) elements.add(c);
   } else if (is_dict()) {
-    for (const auto& [key, value] : dict().entries) elements.push_back(key);
+    for (const auto& [key, value] : dict().entries()) elements.add(key);
   } else if (!is_undefined()) {
     fail("'" + type_name() + "' object is not iterable");
   }
-  return elements;
+  return *Store::keep(std::move(elements.items_));
 }
 
 int64_t Value::length() const {
   if (is_undefined()) return 0;
-  if (is_string()) return static_cast<int64_t>(count_characters(string()));
+  if (is_string()) {
+    Budget::charge(string().size());
+    return static_cast<int64_t>(count_characters(string()));
+  }
   if (is_sequence()) return static_cast<int64_t>(items().size());
-  if (is_dict()) return static_cast<int64_t>(dict().entries.size());
+  if (is_dict()) return static_cast<int64_t>(dict().entries().size());
   fail("object of type '" + type_name() + "' has no length");
 }
 
+int Value::depth() const {
+  if (is_sequence()) return std::get<Sequence>(data_).depth;
+  return is_dict() ? dict().depth() + 1 : 0;
+}
+
+void ListMaker::add(Value value) {
+  Budget::charge(kCostOfAValue);
+  depth_ = std::max(depth_, value.depth());
+  items_.push_back(std::move(value));
+}
+
+void ListMaker::add_all(const List& values) {
+  Budget::charge(kCostOfAValue * values.size());
+  for (const Value& value : values) depth_ = std::max(depth_, value.depth());
+  items_.insert(items_.end(), values.begin(), values.end());
+}
+
 const Value* Dict::find(const Value& key) const {
-  for (const auto& [name, value] : entries) {
+  for (const auto& [name, value] : entries_) {
     if (name == key) return &value;
   }
   return nullptr;
 }
 
 const Value* Dict::find(std::string_view key) const {
-  for (const auto& [name, value] : entries) {
+  Budget::charge(entries_.size() / 2 + key.size() / 8);
+  for (const auto& [name, value] : entries_) {
     if (name.is_string() && name.string() == key) return &value;
   }
   return nullptr;
@@ -246,17 +296,39 @@ const Value* Dict::find(std::string_view key) const {
 void Dict::set(Value key, Value value) {
   if (key.is_sequence() && !key.is_tuple()) fail("unhashable type: 'list'");
   if (key.is_dict()) fail("unhashable type: 'dict'");
-  for (auto& [name, old] : entries) {
+  for (auto& [name, old] : entries_) {
     if (name == key) {
+      depth_ = std::max(depth_, value.depth());
       old = std::move(value);
       return;
     }
   }
-  entries.emplace_back(std::move(key), std::move(value));
+  add(std::move(key), std::move(value));
+}
+
+void Dict::add(Value key, Value value) {
+  Budget::charge(kCostOfAnEntry);
+  depth_ = std::max({depth_, key.depth(), value.depth()});
+  entries_.emplace_back(std::move(key), std::move(value));
+}
+
+const List* Store::keep(List items) {
+  Budget::charge(kCostOfAnObject);
+  return &running_->lists_.emplace_back(std::move(items));
+}
+
+const Dict* Store::keep(Dict dict) {
+  Budget::charge(kCostOfAnObject);
+  return &running_->dicts_.emplace_back(std::move(dict));
+}
+
+void Store::keep(std::unique_ptr<Object> object) {
+  Budget::charge(kCostOfAnObject);
+  running_->objects_.push_back(std::move(object));
 }
 
 Value Object::attribute(const std::string& name) const {
-  return Value::undefined(name);
+  return Value();
 }
 
 Value Object::call(const Arguments&) {
@@ -265,26 +337,12 @@ Value Object::call(const Arguments&) {
 
 Value Namespace::attribute(const std::string& name) const {
   const Value* found = values.find(std::string_view(name));
-  return found != nullptr ? *found : Value::undefined(name);
+  return found != nullptr ? *found : Value();
 }
 
 void Namespace::set(const std::string& name, Value value) {
   if (name.starts_with("_")) fail("a namespace holds no names that begin with `_`: " + name);
   values.set(name, std::move(value));
-}
-
-std::string float_text(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-  char buffer[64];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr;
-  std::string text(buffer, end);
-  const size_t e = text.find('e');
-  const int exponent = std::atoi(text.c_str() + e + 1);
-  if (exponent < -4 || exponent >= 16) return text;
-  const auto fixed = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::fixed).ptr;
-  text.assign(buffer, fixed);
-  return text.find('.') == std::string::npos ? text + ".0" : text;
 }
 
 }  // namespace msplora::templates

@@ -12,6 +12,7 @@
 #include "msplora/core/error.h"
 #include "msplora/templates/chat_template.h"
 #include "msplora/templates/messages.h"
+#include "rendered_message.h"
 
 namespace msplora {
 namespace {
@@ -22,14 +23,6 @@ using ::testing::HasSubstr;
 
 std::string rendered(const std::string& source, const Json& variables = Json::object()) {
   return Template(source).render(variables).text;
-}
-
-std::string message(const std::string& source, const Json& variables = Json::object()) {
-  try {
-    return "rendered: " + rendered(source, variables).substr(0, 200);
-  } catch (const Error& error) {
-    return error.what();
-  }
 }
 
 std::string repeated(const std::string& text, size_t times) {
@@ -74,7 +67,7 @@ TEST(Template, EndsWhateverItIsToldToDo) {
   };
   for (const std::string& one : hostile) {
     SCOPED_TRACE(one.substr(0, 120));
-    EXPECT_THAT(message(one), ::testing::Not(HasSubstr("rendered: ")));
+    EXPECT_THAT(rendered_message(one), ::testing::Not(HasSubstr("rendered: ")));
   }
   // Long and flat is fine.
   EXPECT_EQ(rendered(repeated("{% if a %}x{% elif b %}y{% endif %}{{ 1 ~ 2 }}", 2000)), repeated("12", 2000));
@@ -90,13 +83,14 @@ TEST(Template, ListsOfTheSameListsEndToo) {
         "{{ ns.x < ns.y }}", "{{ [ns.x, ns.y] | unique | list | length }}", "{{ [ns.x] | join }}",
         "{{ ns.x ~ '' }}", "{{ ns.x | string | length }}", "{{ '%s' % ns.x }}",
         "{{ [ns.x, ns.y] | sort | length }}", "{{ {'a': ns.x} == {'a': ns.y} }}", "{{ ns.x is eq(ns.y) }}"}) {
-    EXPECT_THAT(message(made + use), HasSubstr("the template does too much")) << use;
+    EXPECT_THAT(rendered_message(made + use), HasSubstr("the template does too much")) << use;
   }
 }
 
 TEST(Template, WhatHoldsItselfIsShownShortOrRefused) {
-  EXPECT_THAT(message("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}"), HasSubstr("<Namespace>"));
-  EXPECT_THAT(message("{% for x in [1] %}{% set loop_ = loop %}{% endfor %}{{ loop_ is defined }}"),
+  EXPECT_THAT(rendered_message("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}"),
+              HasSubstr("<Namespace>"));
+  EXPECT_THAT(rendered_message("{% for x in [1] %}{% set loop_ = loop %}{% endfor %}{{ loop_ is defined }}"),
               HasSubstr("False"));
   // What a loop left behind can still be asked.
   EXPECT_EQ(
@@ -106,27 +100,28 @@ TEST(Template, WhatHoldsItselfIsShownShortOrRefused) {
 }
 
 TEST(Template, ErrorsNameTheLine) {
-  EXPECT_THAT(message("a\n\n{{ 1 + }}"), HasSubstr("template:3: unexpected the end of the print statement"));
-  EXPECT_THAT(message("a\n{% if x %}\n"), HasSubstr("the block `if` has no end"));
-  EXPECT_THAT(message("a\n{{ x|uper }}\n"),
+  EXPECT_THAT(rendered_message("a\n\n{{ 1 + }}"),
+              HasSubstr("template:3: unexpected the end of the print statement"));
+  EXPECT_THAT(rendered_message("a\n{% if x %}\n"), HasSubstr("the block `if` has no end"));
+  EXPECT_THAT(rendered_message("a\n{{ x|uper }}\n"),
               HasSubstr("template:2: no filter is called `uper`: did you mean `upper`?"));
-  EXPECT_THAT(message("{{ x is strng }}"), HasSubstr("did you mean `string`?"));
-  EXPECT_THAT(message("{% for x in [1] %}\n{{ x.y.z }}{% endfor %}"),
+  EXPECT_THAT(rendered_message("{{ x is strng }}"), HasSubstr("did you mean `string`?"));
+  EXPECT_THAT(rendered_message("{% for x in [1] %}\n{{ x.y.z }}{% endfor %}"),
               HasSubstr("template:2: an undefined value has no attribute `z`"));
-  EXPECT_THAT(message("{% include 'x' %}"), HasSubstr("unknown tag `include`"));
-  EXPECT_THAT(message("{% endfor %}"), HasSubstr("unknown tag `endfor`"));
-  EXPECT_THAT(message("{% break %}"), HasSubstr("outside of a loop"));
-  EXPECT_THAT(message("{{ 'a"), HasSubstr("a string has no end"));
-  EXPECT_THAT(message("{# a"), HasSubstr("a comment has no end"));
-  EXPECT_THAT(message("{{ raise_exception('No: {{ x }}') }}"), HasSubstr("No: {{ x }}"));
-  EXPECT_THAT(message("{% set l.x = 1 %}"), HasSubstr("`l` is no namespace"));
+  EXPECT_THAT(rendered_message("{% include 'x' %}"), HasSubstr("unknown tag `include`"));
+  EXPECT_THAT(rendered_message("{% endfor %}"), HasSubstr("unknown tag `endfor`"));
+  EXPECT_THAT(rendered_message("{% break %}"), HasSubstr("outside of a loop"));
+  EXPECT_THAT(rendered_message("{{ 'a"), HasSubstr("a string has no end"));
+  EXPECT_THAT(rendered_message("{# a"), HasSubstr("a comment has no end"));
+  EXPECT_THAT(rendered_message("{{ raise_exception('No: {{ x }}') }}"), HasSubstr("No: {{ x }}"));
+  EXPECT_THAT(rendered_message("{% set l.x = 1 %}"), HasSubstr("`l` is no namespace"));
 }
 
 TEST(Template, VariablesStayAsTheyAre) {
   const Json variables = {{"l", {1, 2}}, {"d", {{"a", 1}}}};
   for (const char* one : {"{{ l.append(3) }}", "{{ d.update({'b': 2}) }}", "{{ l.pop() }}", "{{ d.clear() }}",
                           "{{ l.sort() }}"})
-    EXPECT_THAT(message(one, variables), HasSubstr("which templates cannot")) << one;
+    EXPECT_THAT(rendered_message(one, variables), HasSubstr("which templates cannot")) << one;
   EXPECT_EQ(rendered("{{ ''.__class__ }}{{ l.__len__ }}{{ d.__dict__ }}", variables), "");
 }
 

@@ -59,6 +59,9 @@ struct DataFiles {
   }
 };
 
+/// What `data.chat.template` may be, with the names of ChatTemplate::names().
+const char* chat_template_help();
+
 /// How instruction data are read and learned, as written under `data.chat:` in a recipe.
 struct ChatDataOptions {
   std::string layout = "auto";
@@ -73,9 +76,7 @@ struct ChatDataOptions {
         "Keys of the rows: `messages`; `sharegpt` (conversations of from and value); `alpaca` (instruction, "
         "input, output); `prompt_completion`; `text`. `auto` goes by the keys and says so",
         one_of({"auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"}));
-    visitor("template", chat_template,
-            "How conversations are written: `auto` takes the model's own chat template; else a name (alpaca, "
-            "chatml, gemma, llama-2, llama-3, mistral, phi-3, zephyr) or a file");
+    visitor("template", chat_template, chat_template_help());
     visitor(
         "loss_on", loss_on,
         "What is learned: `assistant` all that the assistant says, `last` its last message, `completion`, "

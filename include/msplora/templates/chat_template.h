@@ -39,8 +39,8 @@ class ChatTemplate {
   /// The special tokens that the files of a model directory name, as variables of templates.
   static std::map<std::string, std::string> special_tokens_of(const std::filesystem::path& directory);
 
-  /// One that is known by name: alpaca, chatml, gemma, llama-2, llama-3, mistral, phi-3, zephyr. All of them
-  /// mark what the assistant says. Throws Error{kUsage} with the nearest name.
+  /// One of those that are known by name. All of them mark what the assistant says. Throws Error{kUsage} with
+  /// the nearest name.
   static ChatTemplate named(const std::string& name, std::map<std::string, std::string> special_tokens = {});
   static std::vector<std::string> names();
 

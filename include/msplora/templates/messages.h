@@ -23,7 +23,7 @@ void check_roles(const nlohmann::ordered_json& messages, const ChatTemplate& cha
 nlohmann::ordered_json tools_of(const nlohmann::ordered_json& given);
 
 /// What is wrong with a conversation as an error of the row that it stands in (file and line). A place within
-/// the template stays, in the message.
+/// the template stays, in the message; Error{kInterrupted} stays that.
 Error error_of_row(const Error& error, const std::string& row, ErrorCode code = ErrorCode::kData);
 
 }  // namespace msplora
