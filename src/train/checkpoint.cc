@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 
@@ -54,7 +55,7 @@ void rename_directory(const fs::path& from, const fs::path& to) {
 
 nlohmann::json read_state(const fs::path& directory) {
   const fs::path path = directory / kState;
-  nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json json = detail::parse_strict_json(read_file(path), path.string());
   if (!json.is_object() || json.value("format", 0) != kFormatVersion) {
     throw Error(ErrorCode::kFormat, path.string(),
                 fmt::format("expected the state of a checkpoint of format {}", kFormatVersion));
