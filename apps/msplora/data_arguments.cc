@@ -30,9 +30,7 @@ void add_data_arguments(CLI::App& command, DataArguments& arguments, bool with_l
 }
 
 void say_delimiter(const Dataset& data) {
-  for (const std::string& note : data.notes()) {
-    if (note.ends_with("between fields (recognised)")) log_info(note);
-  }
+  if (!data.delimiter_note().empty()) log_info(data.delimiter_note());
 }
 
 DataConfig merged_data_config(const DataConfig& known, const DataArguments& arguments) {

@@ -16,6 +16,7 @@
 #include "msplora/core/input_file.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/log.h"
+#include "msplora/data/row_json.h"
 #include "msplora/tasks/evaluator.h"
 #include "msplora/tasks/prediction.h"
 #include "msplora/train/runtime.h"
@@ -218,7 +219,8 @@ bool is_plain_text(const std::string& file, const std::string& format) {
 /// What stands in the columns of an example, by name.
 Json fields_of(const Dataset& data, const Example& example) {
   if (example.fields.empty()) return Json::object();
-  if (data.delimiter() == 0) return Json::parse(example.fields.front());
+  if (data.delimiter() == 0)
+    return parse_row(example.fields.front(), file_and_line(data.path(), example.line));
   Json fields = Json::object();
   for (size_t i = 0; i < example.fields.size(); ++i) fields[data.columns()[i]] = example.fields[i];
   return fields;

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/nn/dtype.h"
@@ -112,12 +113,7 @@ std::string list_entries(const std::string& title, const std::vector<std::string
 }
 
 nlohmann::ordered_json read_json_object(const std::filesystem::path& path) {
-  nlohmann::ordered_json json;
-  try {
-    json = nlohmann::ordered_json::parse(read_file(path));
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kFormat, path.string(), std::string("not valid JSON: ") + error.what());
-  }
+  auto json = parse_strict<nlohmann::ordered_json>(read_file(path), path.string());
   if (!json.is_object()) throw Error(ErrorCode::kFormat, path.string(), "expected a JSON object");
   return json;
 }

@@ -32,6 +32,18 @@ fs::path temporary_beside(const fs::path& path) {
 
 }  // namespace
 
+void require_file(const fs::path& path) {
+  std::error_code code;
+  const fs::file_status status = fs::status(path, code);
+  if (!fs::exists(status) || fs::is_regular_file(status)) return;
+  if (fs::is_directory(status))
+    throw Error(ErrorCode::kIo, path.string(), "expected a file, found a directory");
+  const char* kind = fs::is_fifo(status) ? "a pipe" : fs::is_socket(status) ? "a socket" : "a device";
+  throw Error(ErrorCode::kIo, path.string(),
+              std::string("expected a file, found ") + kind + ": it is read more than once",
+              "write what comes out of it into a file, and name that");
+}
+
 std::string read_file(const fs::path& path) {
   errno = 0;
   if (directory_exists(path))
@@ -140,13 +152,18 @@ void write_file_atomically(const fs::path& where, const std::function<void(std::
   sync_path(parent.empty() ? fs::path(".") : parent);
 }
 
+bool is_filled_directory(const fs::path& path) {
+  std::error_code code;
+  return fs::is_directory(path, code) && !fs::is_empty(path, code);
+}
+
 void prepare_output_directory(const fs::path& path, bool overwrite) {
   std::error_code code;
   const bool is_directory = fs::is_directory(path, code);
   if (fs::exists(path, code) && !is_directory) {
     throw Error(ErrorCode::kIo, path.string(), "expected a directory, found a file");
   }
-  if (is_directory && !overwrite && !fs::is_empty(path, code)) {
+  if (!overwrite && is_filled_directory(path)) {
     throw Error(ErrorCode::kIo, path.string(), "the output directory exists and is not empty",
                 "choose another directory or pass --overwrite");
   }
@@ -164,6 +181,7 @@ void prepare_output_file(const fs::path& path, bool overwrite) {
 }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
+  require_file(path);  // opening a pipe would wait for who writes to it
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail_at(path, "open", errno);
   struct stat info {};

@@ -14,6 +14,8 @@ namespace msplora {
 
 namespace {
 
+constexpr double kMostDraws = 1 << 30;  // an epoch's order takes four bytes of each
+
 // Limits come from people; their product must not wrap around.
 uint64_t saturating_product(uint64_t a, uint64_t b) {
   return a > std::numeric_limits<uint64_t>::max() / b ? std::numeric_limits<uint64_t>::max() : a * b;
@@ -75,10 +77,21 @@ void BatchPlan::group(const DrawWeights& draws) {
   groups_.resize(draws.weights.size());
   for (size_t i = 0; i < lengths_.size(); ++i)
     groups_[draws.groups[i]].members.push_back(static_cast<uint32_t>(i));
-  double least = 0;
+  double least = 0, most = 0;
   for (size_t g = 0; g < groups_.size(); ++g) {
-    groups_[g].weight = draws.weights[g];
-    least += std::floor(groups_[g].weight * static_cast<double>(groups_[g].members.size()));
+    const double weight = draws.weights[g], drawn = weight * static_cast<double>(groups_[g].members.size());
+    if (!std::isfinite(weight) || weight <= 0)
+      throw Error(ErrorCode::kConfig, "data.train",
+                  fmt::format("expected weights above 0, found {}", weight));
+    groups_[g].weight = weight;
+    least += std::floor(drawn);
+    most += drawn;
+  }
+  if (most > kMostDraws) {
+    throw Error(ErrorCode::kConfig, "data.train",
+                fmt::format("expected weights that give epochs of at most {:.0f} examples, found {:.3g}",
+                            kMostDraws, most),
+                "lower them: only their ratios matter, and train.epochs repeats");
   }
   if (least < 1)
     throw Error(ErrorCode::kConfig, "data.train", "the weights leave epochs without an example", "raise one");

@@ -239,6 +239,13 @@ void each_of_list(const std::string& text, const fs::path& file, const UseRow& u
   parse_row(text, file.string(), text.size());  // what stands between the elements
 }
 
+/// What is left of a file, which may be a pipe.
+std::string rest_of(LineReader& lines) {
+  std::string text;
+  for (std::string line; lines.next(line, /*keep_cr=*/true);) text.append(line).push_back('\n');
+  return text;
+}
+
 void each_row(const fs::path& file, const std::string& delimiter, const UseRow& use) {
   const std::string extension = unpacked_name(file).extension().string();
   if (extension == ".txt") {
@@ -270,7 +277,7 @@ void each_row(const fs::path& file, const std::string& delimiter, const UseRow& 
   const std::vector<std::string> ahead = lines.peek(1);
   const size_t first = ahead.empty() ? std::string::npos : ahead[0].find_first_not_of(" \t\r\xEF\xBB\xBF");
   if (extension == ".json" && first != std::string::npos && ahead[0][first] == '[')
-    return each_of_list(read_input_file(file), file, use);
+    return each_of_list(rest_of(lines), file, use);
   for (std::string line; lines.next(line);) {
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     const std::string where = file_and_line(file, lines.line());

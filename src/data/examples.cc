@@ -1,7 +1,6 @@
 #include "msplora/data/examples.h"
 
 #include <bit>
-#include <cmath>
 #include <limits>
 #include <memory>
 #include <string>
@@ -79,14 +78,17 @@ uint64_t fingerprint_of(const Examples& examples) {
   uint64_t hash = mix_seed(examples.is_labelled ? 0 : 1, examples.size);
   for (size_t i = 0; i < examples.size; ++i) {
     const TokenizedExample example = examples.get(i);
-    for (const int32_t id : example.ids) hash = mix_seed(hash, static_cast<uint64_t>(id));
-    for (const int32_t start : example.starts) hash = mix_seed(hash, static_cast<uint64_t>(start));
+    for (const auto* numbers : {&example.ids, &example.type_ids, &example.starts}) {
+      hash = mix_seed(hash, numbers->size());
+      for (const int32_t number : *numbers) hash = mix_seed(hash, static_cast<uint64_t>(number));
+    }
+    hash = mix_seed(hash, example.predicted.size());
     for (const TokenSpan& span : example.predicted) {
       hash = mix_seed(mix_seed(hash, static_cast<uint64_t>(span.begin)), static_cast<uint64_t>(span.end));
     }
     if (!examples.is_labelled) continue;
     hash = mix_seed(hash, static_cast<uint64_t>(example.label));
-    hash = mix_seed(hash, static_cast<uint64_t>(std::llround(example.target * 1e6)));
+    hash = mix_seed(hash, std::bit_cast<uint64_t>(example.target));
   }
   for (const uint32_t group : examples.draws.groups) hash = mix_seed(hash, group);
   for (const double weight : examples.draws.weights) hash = mix_seed(hash, std::bit_cast<uint64_t>(weight));

@@ -11,17 +11,24 @@
 namespace msplora {
 namespace {
 
+OptionRange weight_range() {
+  return {{}, 0.0, WeightedFile::kMostWeight, /*min_excluded=*/true, /*max_excluded=*/false};
+}
+
 /// A path, or a group of `path` and `weight`; "" or what is wrong.
 std::string read_file_entry(const OptionNode& node, WeightedFile& file) {
   if (node.kind == OptionNode::Kind::kScalar) return detail::read_value(node, {}, file.path);
   if (node.kind != OptionNode::Kind::kMap)
     return fmt::format("expected a path, or `path` and `weight`, found {}", detail::describe_node(node));
+  const OptionNode* path = node.find("path");
   for (const auto& [key, value] : node.entries) {
     const bool is_path = key == "path";
     if (!is_path && key != "weight") return fmt::format("unknown key `{}`; known are path, weight", key);
-    const std::string problem =
-        is_path ? detail::read_value(value, {}, file.path) : detail::read_value(value, above(0), file.weight);
-    if (!problem.empty()) return fmt::format("`{}`: {}", key, problem);
+    const std::string problem = is_path ? detail::read_value(value, {}, file.path)
+                                        : detail::read_value(value, weight_range(), file.weight);
+    if (problem.empty()) continue;
+    const bool is_named = !is_path && path != nullptr && path->kind == OptionNode::Kind::kScalar;
+    return fmt::format("`{}`{}: {}", key, is_named ? " of " + path->text : "", problem);
   }
   return file.path.empty() ? "`path` is missing" : "";
 }
@@ -29,8 +36,10 @@ std::string read_file_entry(const OptionNode& node, WeightedFile& file) {
 bool read_file_entry(const nlohmann::json& json, WeightedFile& file) {
   if (json.is_string()) return detail::read_value(json, file.path);
   if (!json.is_object() || !json.contains("path") || json.size() > 2) return false;
-  return detail::read_value(json["path"], file.path) &&
-         (json.size() == 1 || (json.contains("weight") && detail::read_value(json["weight"], file.weight)));
+  if (!detail::read_value(json["path"], file.path)) return false;
+  if (json.size() == 1) return true;
+  return json.contains("weight") && detail::read_value(json["weight"], file.weight) && file.weight > 0 &&
+         file.weight <= WeightedFile::kMostWeight;
 }
 
 }  // namespace

@@ -1,10 +1,6 @@
 #include "msplora/data/reader.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
-#include <cstring>
-#include <deque>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,14 +10,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "fmt/format.h"
-#include "msplora/core/input_file.h"
 
 namespace msplora {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 bool is_blank(std::string_view line) {
   return line.find_first_not_of(" \t\r") == std::string_view::npos;
@@ -190,7 +184,7 @@ class CsvReader : public RecordReader {
 };
 
 // The members of one JSON object, in order, without a tree: finding a key in nlohmann's ordered objects takes
-// a walk over all of them. Of a repeated key the last value counts, in the first one's place.
+// a walk over all of them.
 class ObjectMembers : public nlohmann::json_sax<nlohmann::json> {
  public:
   struct Member {
@@ -200,6 +194,8 @@ class ObjectMembers : public nlohmann::json_sax<nlohmann::json> {
   std::vector<Member> members;
   const char* top = nullptr;  // what stands there when it is no object
   size_t damaged_at = 0;
+  std::optional<std::string> repeated;  // a name that is there twice
+  bool is_too_deep = false;
 
   bool null() override { return scalar("null", std::nullopt); }
   bool boolean(bool value) override { return scalar("boolean", value ? "true" : "false"); }
@@ -212,8 +208,8 @@ class ObjectMembers : public nlohmann::json_sax<nlohmann::json> {
   bool binary(binary_t&) override { return true; }
   bool start_object(size_t) override {
     if (depth_ == 1 && top == nullptr) members[current_].value.reset();
-    ++depth_;
-    return true;
+    is_too_deep = ++depth_ > static_cast<size_t>(detail::JsonRules{}.max_depth);
+    return !is_too_deep;
   }
   bool end_object() override { return --depth_, true; }
   bool start_array(size_t) override {
@@ -225,7 +221,11 @@ class ObjectMembers : public nlohmann::json_sax<nlohmann::json> {
     if (depth_ != 1 || top != nullptr) return true;
     const auto [known, is_new] = places_.try_emplace(name, members.size());
     current_ = known->second;
-    if (is_new) members.push_back({std::move(name), std::nullopt});
+    if (is_new) {
+      members.push_back({std::move(name), std::nullopt});
+    } else {
+      repeated = std::move(name);
+    }
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) override {
@@ -258,12 +258,25 @@ class JsonlReader : public RecordReader {
     record.beginning = beginning_of(line_);
     record.source = line_;
     ObjectMembers object;
-    if (!nlohmann::json::sax_parse(line_, &object)) {
+    const size_t zero = detail::find_zero_byte(line_);
+    if (zero != std::string::npos) object.damaged_at = zero + 1;
+    const bool is_whole = zero == std::string::npos && nlohmann::json::sax_parse(line_, &object);
+    if (object.is_too_deep) {
+      throw Error(ErrorCode::kData, file_and_line(path(), record.line),
+                  fmt::format("expected JSON nested at most {} levels deep; the line begins \"{}\"",
+                              detail::JsonRules{}.max_depth, record.beginning));
+    }
+    if (!is_whole) {
       throw Error(
           ErrorCode::kData, file_and_line(path(), record.line),
           fmt::format("expected one JSON object on the line, but it is damaged at byte {}; the line begins "
                       "\"{}\"",
                       object.damaged_at, record.beginning));
+    }
+    if (object.repeated) {
+      throw Error(ErrorCode::kData, file_and_line(path(), record.line),
+                  fmt::format("the key `{}` appears twice in one object; the line begins \"{}\"",
+                              *object.repeated, record.beginning));
     }
     if (object.top != nullptr) {
       throw Error(ErrorCode::kData, file_and_line(path(), record.line),
@@ -316,47 +329,6 @@ void Record::clear() {
   beginning.clear();
 }
 
-struct LineReader::Stream {
-  InputFile in;
-};
-
-LineReader::LineReader(const fs::path& path) : path_(path), stream_(new Stream{InputFile(path)}) {}
-
-LineReader::~LineReader() = default;
-
-bool LineReader::read_raw(std::string& line) {
-  if (!std::getline(stream_->in, line)) return false;
-  const int64_t number = line_ + static_cast<int64_t>(ahead_.size()) + 1;
-  if (number == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
-  if (const size_t bad = find_invalid_utf8(line); bad != std::string::npos) {
-    const bool utf16 = number == 1 && (line.starts_with("\xFF\xFE") || line.starts_with("\xFE\xFF"));
-    throw Error(ErrorCode::kData, file_and_line(path_, number),
-                fmt::format("expected UTF-8, found the byte 0x{:02X} at position {} of the line",
-                            static_cast<unsigned char>(line[bad]), bad + 1),
-                utf16 ? "the file looks like UTF-16; convert it with `iconv -f utf-16 -t utf-8`"
-                      : "convert the file, for example with `iconv -f latin1 -t utf-8`");
-  }
-  return true;
-}
-
-bool LineReader::next(std::string& line, bool keep_cr) {
-  if (!ahead_.empty()) {
-    line = std::move(ahead_.front());
-    ahead_.pop_front();
-  } else if (!read_raw(line)) {
-    return false;
-  }
-  ++line_;
-  if (!keep_cr && !line.empty() && line.back() == '\r') line.pop_back();
-  return true;
-}
-
-std::vector<std::string> LineReader::peek(size_t count) {
-  std::string line;
-  while (ahead_.size() < count && read_raw(line)) ahead_.push_back(line);
-  return {ahead_.begin(), ahead_.begin() + static_cast<std::ptrdiff_t>(std::min(count, ahead_.size()))};
-}
-
 std::unique_ptr<RecordReader> RecordReader::open(const fs::path& path, FileFormat format,
                                                  const std::string& delimiter,
                                                  const std::vector<std::string>& names) {
@@ -370,41 +342,12 @@ std::string delimiter_name(char delimiter) {
   return delimiter == '\t' ? "tab" : std::string(1, delimiter);
 }
 
-std::string file_and_line(const fs::path& path, int64_t line) {
-  return fmt::format("{}:{}", path.string(), line);
-}
-
 std::string beginning_of(std::string_view line) {
   constexpr size_t kBeginning = 60;
   if (line.size() <= kBeginning) return std::string(line);
   size_t end = kBeginning;
   while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) --end;
   return std::string(line.substr(0, end)) + "...";
-}
-
-size_t find_invalid_utf8(std::string_view text) {
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
-  size_t i = 0;
-  while (i < text.size()) {
-    uint64_t block;
-    if (i + sizeof(block) <= text.size()) {
-      std::memcpy(&block, bytes + i, sizeof(block));
-      if ((block & 0x8080808080808080ull) == 0) {
-        i += sizeof(block);
-        continue;
-      }
-    }
-    if (bytes[i] < 0x80) {
-      ++i;
-      continue;
-    }
-    utf8proc_int32_t code_point;
-    const auto length =
-        utf8proc_iterate(bytes + i, static_cast<utf8proc_ssize_t>(text.size() - i), &code_point);
-    if (length < 0) return i;
-    i += static_cast<size_t>(length);
-  }
-  return std::string_view::npos;
 }
 
 }  // namespace msplora

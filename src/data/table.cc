@@ -285,9 +285,11 @@ Dataset read_table(const fs::path& path, const TableSpec& spec) {
   if (!note.empty()) data.add_note(std::move(note));
   const bool is_usual = reader->delimiter() == (spec.format == FileFormat::kTsv ? '\t' : ',');
   if (!keyed && !is_usual) {
+    const bool is_recognised = spec.delimiter == "auto";
     data.add_note(fmt::format("{}: `{}` between fields ({})", path.string(),
                               delimiter_name(reader->delimiter()),
-                              spec.delimiter == "auto" ? "recognised" : "the configuration says so"));
+                              is_recognised ? "recognised" : "the configuration says so"));
+    if (is_recognised) data.set_delimiter_note(data.notes().back());
   }
   if (!empty.empty()) data.add_note(fmt::format("{}: {}", path.string(), empty));
   data.set_delimiter(reader->delimiter());

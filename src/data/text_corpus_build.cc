@@ -142,6 +142,7 @@ TextCorpus TextCorpus::build(const std::vector<fs::path>& files, const Tokenizer
   uint64_t key = 0;
   fs::path cache;
   if (options.cache_dir) {
+    for (const fs::path& file : files) require_file(file);
     key = cache_key(files, tokenizer, corpus.frame_, options);
     cache = *options.cache_dir / fmt::format("text-{:016x}.bin", key);
     if (corpus.load(cache, key)) {

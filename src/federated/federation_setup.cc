@@ -20,14 +20,8 @@ namespace {
 uint64_t fingerprint_of(const std::vector<ClientData>& clients) {
   uint64_t hash = mix_seed(2, clients.size());
   for (const ClientData& client : clients) {
-    for (const auto* examples : {&client.train, &client.held_out}) {
-      hash = mix_seed(hash, examples->size());
-      for (const TokenizedExample& example : *examples) {
-        for (const int32_t id : example.ids) hash = mix_seed(hash, static_cast<uint64_t>(id));
-        hash = mix_seed(hash, static_cast<uint64_t>(example.label));
-        hash = mix_seed(hash, static_cast<uint64_t>(static_cast<int64_t>(example.target * 1e6)));
-      }
-    }
+    for (const auto* examples : {&client.train, &client.held_out})
+      hash = mix_seed(hash, fingerprint_of(all_of(*examples)));
   }
   return hash;
 }
@@ -108,7 +102,8 @@ void Federation::resume() {
     }
   }
   if (stored->identity.data_fingerprint != data_fingerprint_) {
-    errors.add(where, "the clients' data has changed since");
+    errors.add(where, "the clients' data has changed since, or was read by another version of msplora",
+               "resume with the same data and version, or start anew in another directory");
   }
   if (stored->identity.base_fingerprint != setup_.target.base_fingerprint) {
     errors.add(where, "the base model has changed since");

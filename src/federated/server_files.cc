@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/paths.h"
 
@@ -164,7 +165,7 @@ std::optional<StoredServerState> load_newest_server_state(const fs::path& direct
   const auto text = file->metadata().find("federated");
   const json description = text == file->metadata().end()
                                ? json()
-                               : json::parse(text->second, nullptr, /*allow_exceptions=*/false);
+                               : parse_strict_json(text->second, stored.path.string() + ": federated");
   if (!description.is_object() || description.value("format", 0) != kFormatVersion) {
     throw Error(ErrorCode::kFormat, stored.path.string(),
                 fmt::format("expected the state of a federated run of format {}", kFormatVersion));
@@ -202,9 +203,10 @@ void keep_rounds(const fs::path& directory, int64_t last_round) {
   if (last_round > 0 && path_exists(path)) {
     std::istringstream lines(read_file(path));
     for (std::string line; std::getline(lines, line);) {
-      const json round = json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (!round.is_object() || !round.contains("round") || !round["round"].is_number_integer()) continue;
-      if (round["round"].get<int64_t>() <= last_round) kept += line + "\n";
+      const auto json = try_strict_json(line);
+      if (!json || !json->is_object() || !json->contains("round")) continue;
+      const auto& round = json->at("round");
+      if (round.is_number_integer() && round.get<int64_t>() <= last_round) kept += line + "\n";
     }
   }
   write_file_atomically(path, kept);

@@ -46,7 +46,10 @@ void quantise_q8_0(const float* x, int64_t blocks, uint8_t* to) {
   for (; blocks > 0; --blocks, x += 32, to += 34) {
     float largest = 0.0F;
     for (int j = 0; j < 32; ++j) largest = std::max(largest, std::fabs(x[j]));
-    const float d = largest / 127.0F, inverse = d > 0.0F ? 1.0F / d : 0.0F;
+    const float d = largest / 127.0F;
+    // A d whose inverse is infinite is 0 as a half in any case. Of other d that become 0, ggml keeps the
+    // codes.
+    const float inverse = d > 0.0F && std::isfinite(1.0F / d) ? 1.0F / d : 0.0F;
     put_u16(to_half(d), to);
     for (int j = 0; j < 32; ++j)
       to[2 + j] = static_cast<uint8_t>(static_cast<int8_t>(std::round(x[j] * inverse)));

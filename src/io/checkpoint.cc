@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "io/strict_json.h"
+#include "core/strict_json.h"
 #include "msplora/io/safetensors.h"
 
 namespace msplora {

@@ -19,8 +19,8 @@
 #include <vector>
 
 #include "core/foreign_file.h"
+#include "core/strict_json.h"
 #include "io/safetensors_dtype.h"
-#include "io/strict_json.h"
 
 namespace msplora {
 namespace fs = std::filesystem;

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "io/strict_json.h"
+#include "core/strict_json.h"
 #include "msplora/core/error.h"
 
 namespace msplora::detail {

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <set>
 
-#include "io/strict_json.h"
+#include "core/strict_json.h"
 #include "msplora/core/log.h"
 #include "msplora/nn/functional.h"
 

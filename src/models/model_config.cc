@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "io/strict_json.h"
+#include "core/strict_json.h"
 #include "models/config_labels.h"
 #include "models/config_reader.h"
 #include "models/registry.h"

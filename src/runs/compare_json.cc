@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/runs/compare.h"
@@ -168,10 +169,12 @@ Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison
 
 SavedComparison read_comparison(const std::filesystem::path& path) {
   const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "compare.json" : path;
+  detail::JsonRules rules;
+  rules.hint = "expected what `msplora compare` writes";
   try {
-    return comparison_from_json(Json::parse(read_file(file)));
+    return comparison_from_json(detail::parse_strict<Json>(read_file(file), file.string(), rules));
   } catch (const nlohmann::json::exception& problem) {
-    throw Error(ErrorCode::kFormat, file.string(), problem.what(), "expected what `msplora compare` writes");
+    throw Error(ErrorCode::kFormat, file.string(), problem.what(), rules.hint);
   }
 }
 

@@ -63,9 +63,18 @@ std::vector<fs::path> files_of(const DataConfig& data) {
   return files;
 }
 
+/// Every training of a comparison reads the data anew.
+void require_files(const DataConfig& data) {
+  std::error_code code;
+  for (const fs::path& file : files_of(data)) {
+    if (!fs::is_directory(file, code)) require_file(file);
+  }
+}
+
 }  // namespace
 
 Run check_run(const CompareRecipe& recipe, ErrorList& errors) {
+  attempt(errors, [&] { require_files(recipe.data); });
   Run run = check_run(static_cast<const Recipe&>(recipe), errors, /*with_adapter=*/false);
   if (run.config.model_type.empty()) return run;
   attempt(errors, [&] {
@@ -78,6 +87,7 @@ Run check_run(const CompareRecipe& recipe, ErrorList& errors) {
 }
 
 ComparisonRun open_run(const CompareRecipe& recipe, const OpenOptions& options) {
+  require_files(recipe.data);
   ComparisonRun run;
   run.recipe = recipe;
   const ModelConfig config = load_supported_config(recipe.model.path);

@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "io/strict_json.h"
+#include "core/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/core/option_io.h"

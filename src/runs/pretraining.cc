@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
@@ -61,7 +62,12 @@ PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
   }
   if (config && !recipe.model.random_init) attempt(errors, [&] { open_weights(recipe.model.path, *config); });
   for (const auto* files : {&recipe.data.train, &recipe.data.validation}) {
-    for (const std::string& file : *files) attempt(errors, [&] { LineReader{file}; });
+    for (const std::string& file : *files) {
+      attempt(errors, [&] {
+        require_file(file);  // it is read now, and again to be encoded
+        LineReader{file};
+      });
+    }
   }
   return run;
 }

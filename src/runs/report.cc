@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
@@ -159,11 +160,10 @@ RunReport read_report(const std::filesystem::path& directory) {
     throw Error(ErrorCode::kIo, path.string(),
                 "missing: the run did not finish, or this is no run directory");
   }
-  const Json json = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) {
-    throw Error(ErrorCode::kFormat, path.string(), "expected a JSON object",
-                "the file is damaged or from another program");
-  }
+  detail::JsonRules rules;
+  rules.hint = "the file is damaged or from another program";
+  const Json json = detail::parse_strict<Json>(read_file(path), path.string(), rules);
+  if (!json.is_object()) throw Error(ErrorCode::kFormat, path.string(), "expected a JSON object", rules.hint);
   RunReport report;
   report.visit(ReportReader(json, path.string() + ": "));
   return report;

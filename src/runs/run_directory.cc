@@ -41,7 +41,7 @@ RunDirectory::RunDirectory(const OutputOptions& output, bool resume)
   } catch (const Error& error) {
     // As `validate` says it: the recipe names a place that it cannot have.
     if (!existed_) throw;
-    if (error.message().find("not empty") == std::string::npos)
+    if (!is_filled_directory(path_))
       throw Error(ErrorCode::kConfig, error.where(), error.message(), error.hint());
     throw Error(
         ErrorCode::kConfig, path_.string(), error.message(),

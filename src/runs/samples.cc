@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
 #include "msplora/decoding/generator.h"
@@ -42,9 +43,10 @@ class SampleSink : public EventSink {
   void keep_lines_until(int64_t last_step) {
     std::istringstream lines(read_file(path_));
     for (std::string line; std::getline(lines, line);) {
-      const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (json.is_object() && json.value("step", Json()).is_number_integer() && json["step"] <= last_step)
-        lines_ += line + "\n";
+      const auto json = detail::try_strict_json(line);
+      if (!json || !json->is_object() || !json->contains("step")) continue;
+      const auto& step = json->at("step");
+      if (step.is_number_integer() && step.get<int64_t>() <= last_step) lines_ += line + "\n";
     }
   }
 

@@ -166,9 +166,7 @@ TaskRows read_task_rows(const TunedModel& tuned, const fs::path& file, const Dat
     data = read_glue_file(glue, file, /*labelled=*/true);
   } else {
     data = read_rows(columns, tuned.label_kind(), file);
-    for (const std::string& note : data.notes()) {
-      if (notes != nullptr && note.ends_with("between fields (recognised)")) notes->push_back(note);
-    }
+    if (notes != nullptr && !data.delimiter_note().empty()) notes->push_back(data.delimiter_note());
   }
   TaskRows rows{tuned.task(max_length, std::move(metrics)), {}};
   rows.encoded = rows.task->encode(data);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
 #include "msplora/tasks/task.h"
@@ -42,7 +43,7 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
   std::error_code code;
   if (!std::filesystem::exists(path, code)) return std::nullopt;
   try {
-    const nlohmann::json json = nlohmann::json::parse(read_file(path));
+    const nlohmann::json json = detail::parse_strict_json(read_file(path), path.string());
     TaskFacts facts;
     facts.type = json.at("type").get<std::string>();
     const nlohmann::json& id2label = json.at("id2label");

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/chat_templates.h"
+#include "core/strict_json.h"
 #include "msplora/core/dump_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
@@ -52,7 +54,7 @@ using SpecialTokens = std::map<std::string, std::string>;
 nlohmann::json read_object(const fs::path& file) {
   std::error_code code;
   if (!fs::exists(file, code)) return nlohmann::json::object();
-  auto json = nlohmann::json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  auto json = detail::parse_strict_json(read_file(file), file.string());
   if (!json.is_object()) throw Error(ErrorCode::kFormat, file.string(), "expected a JSON object");
   return json;
 }
@@ -69,17 +71,9 @@ void add_special_tokens(const nlohmann::json& from, SpecialTokens& tokens) {
 
 /// A template, or several with names.
 std::string chosen_source(const nlohmann::json& given, bool has_tools, const std::string& where) {
-  if (given.is_string()) return given;
-  std::map<std::string, std::string> by_name;
-  if (given.is_array()) {
-    for (const auto& one : given) {
-      if (one.is_object() && one.value("name", nlohmann::json()).is_string() &&
-          one.value("template", nlohmann::json()).is_string())
-        by_name[one["name"]] = one["template"];
-    }
-  }
-  if (has_tools && by_name.contains("tool_use")) return by_name["tool_use"];
-  if (by_name.contains("default")) return by_name["default"];
+  const auto by_name = detail::named_chat_templates(given, where + ": chat_template");
+  if (has_tools && by_name.contains("tool_use")) return by_name.at("tool_use");
+  if (by_name.contains("default")) return by_name.at("default");
   throw Error(ErrorCode::kFormat, where + ": chat_template",
               "expected a text, or a list of {name, template} with one called `default`");
 }
@@ -130,7 +124,7 @@ ChatTemplate::ChatTemplate(std::string source, std::map<std::string, std::string
 std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bool has_tools) {
   if (is_gguf_path(directory)) return template_of_gguf(directory, has_tools);
   const fs::path config_file = directory / "tokenizer_config.json";
-  const fs::path file = directory / "chat_template.jinja";
+  const fs::path file = directory / detail::kChatTemplateFile;
   const nlohmann::json config = read_object(config_file);
   std::error_code code;
   if (fs::exists(file, code))

@@ -1,10 +1,10 @@
 #include "tokenizers/byte_decoders.h"
 
-#include <charconv>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "tokenizers/byte_pieces.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
@@ -113,13 +113,6 @@ std::unique_ptr<const Decoder> byte_decoder(Make make) {
 }
 
 }  // namespace
-
-int byte_of_piece(std::string_view token) {
-  unsigned value = 0;
-  if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return -1;
-  const char* const end = token.data() + 5;
-  return std::from_chars(token.data() + 3, end, value, 16).ptr == end ? static_cast<int>(value) : -1;
-}
 
 std::unique_ptr<const Decoder> make_byte_level_decoder() {
   return byte_decoder([](TextSink& next, ByteRuns) { return std::make_unique<ByteLevelStage>(next); });

@@ -73,7 +73,4 @@ class TokenStage : public TextSink {
   std::string token_;
 };
 
-/// The byte that a token of the form <0x41> stands for; -1 for any other token.
-int byte_of_piece(std::string_view token);
-
 }  // namespace msplora::detail

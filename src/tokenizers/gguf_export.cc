@@ -11,9 +11,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/chat_templates.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/tokenizer.h"
+#include "tokenizers/byte_pieces.h"
 #include "tokenizers/sentencepiece_file.h"
 #include "tokenizers/tokenizer_files.h"
 #include "tokenizers/word_starts.h"
@@ -55,10 +57,6 @@ struct GgufTokens {
            types[static_cast<size_t>(id)] == static_cast<int32_t>(GgufTokenType::kNormal);
   }
 };
-
-bool is_byte_piece(const std::string& token) {
-  return token.size() == 6 && token.starts_with("<0x") && token.back() == '>';
-}
 
 /// "left", "right" of an entry of `merges`, in either of its forms.
 std::pair<std::string, std::string> merge_of(const json& entry) {
@@ -135,9 +133,9 @@ void set_pieces(const TokenizerFiles& files, const std::optional<SentencePieceFi
   const std::string unknown = model.value("unk_token", json()).is_string() ? model["unk_token"] : json("");
   for (const auto& [text, id] : model.at("vocab").items()) {
     const auto found = ranks.find(text);
-    const GgufTokenType type = text == unknown       ? GgufTokenType::kUnknown
-                               : is_byte_piece(text) ? GgufTokenType::kByte
-                                                     : GgufTokenType::kNormal;
+    const GgufTokenType type = text == unknown                    ? GgufTokenType::kUnknown
+                               : detail::byte_of_piece(text) >= 0 ? GgufTokenType::kByte
+                                                                  : GgufTokenType::kNormal;
     tokens.set(id, text, type, found == ranks.end() ? 0.0F : found->second);
   }
 }
@@ -188,22 +186,18 @@ void set_roles(const Tokenizer& tokenizer, const fs::path& source, GgufWriter& t
 void set_templates(const fs::path& directory, const json& config, GgufWriter& to) {
   std::vector<std::string> names;
   const auto found = config.find("chat_template");
-  if (found != config.end() && found->is_string()) {
-    to.set(gguf_key::kChatTemplate, found->get<std::string>());
-  } else if (found != config.end() && found->is_array()) {
-    for (const json& entry : *found) {
-      const std::string name = entry.value("name", ""), text = entry.value("template", "");
-      if (name == "default") {
-        to.set(gguf_key::kChatTemplate, text);
-      } else if (!name.empty()) {
-        to.set(fmt::format("{}.{}", gguf_key::kChatTemplate, name), text);
-        names.push_back(name);
-      }
+  if (found != config.end() && !found->is_null()) {
+    const std::string where = (directory / "tokenizer_config.json").string() + ": chat_template";
+    for (const auto& [name, text] : detail::named_chat_templates(*found, where)) {
+      const bool is_default = name == "default";
+      to.set(is_default ? gguf_key::kChatTemplate : fmt::format("{}.{}", gguf_key::kChatTemplate, name),
+             text);
+      if (!is_default) names.push_back(name);
     }
   }
+  const fs::path file = directory / detail::kChatTemplateFile;
   std::error_code ignored;
-  if (fs::exists(directory / "chat_template.jinja", ignored))
-    to.set(gguf_key::kChatTemplate, read_file(directory / "chat_template.jinja"));
+  if (fs::exists(file, ignored)) to.set(gguf_key::kChatTemplate, read_file(file));
   if (!names.empty()) to.set_texts("tokenizer.chat_templates", names);
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
@@ -85,12 +86,7 @@ void JsonView::fail_unknown(const std::string& kind, const std::vector<std::stri
 }
 
 nlohmann::json parse_json_object(const std::string& text, const std::filesystem::path& file) {
-  nlohmann::json document;
-  try {
-    document = nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kFormat, file.string(), std::string("not valid JSON: ") + error.what());
-  }
+  nlohmann::json document = parse_strict_json(text, file.string());
   if (!document.is_object()) {
     throw Error(ErrorCode::kFormat, file.string(),
                 std::string("expected a JSON object at the top, found ") + document.type_name());

@@ -50,7 +50,7 @@ class JsonView {
   std::string path_;
 };
 
-/// Reads and parses a JSON file whose top must be an object.
+/// Parses the text of a JSON file (core/strict_json.h), whose top must be an object.
 nlohmann::json parse_json_object(const std::string& text, const std::filesystem::path& file);
 
 }  // namespace msplora::detail

@@ -78,7 +78,8 @@ class Translator : private PatternReader {
       const size_t before = literals_.size();
       std::string item = atom(options);
       if (literals_.size() == before) literals_.clear();
-      for (bool repeated = false; quantify(item, options, repeated); repeated = true) {
+      for (int count = 0; quantify(item, options, count > 0); ++count) {
+        if (count == kDeepest) fail("more than " + std::to_string(kDeepest) + " quantifiers stand in a row");
       }
       out += item;
     }
@@ -160,13 +161,19 @@ class Translator : private PatternReader {
 
   // What lies between the opening of a group and its end.
   std::string group_body(const std::string& opening, Options inner) {
+    std::string body = nested(inner);
+    if (!take(")")) fail("a `(` without its `)`");
+    return opening + body + ")";
+  }
+
+  // The alternatives of a group, bounded in depth.
+  std::string nested(Options inner) {
     if (++depth_ > kDeepest) fail("groups are nested deeper than " + std::to_string(kDeepest));
     std::string body = alternatives(inner);
-    if (!take(")")) fail("a `(` without its `)`");
     --depth_;
     literals_.clear();
     quantifiable_ = true;
-    return opening + body + ")";
+    return body;
   }
 
   std::string group(Options options) {
@@ -222,10 +229,7 @@ class Translator : private PatternReader {
     const std::string opening = inner.caseless == outer.caseless ? "(?:" : inner.caseless ? "(?i:" : "(?-i:";
     if (take(":")) return group_body(opening, inner);
     ++position_;
-    std::string body = alternatives(inner);
-    literals_.clear();
-    quantifiable_ = true;
-    return opening + body + ")";
+    return opening + nested(inner) + ")";
   }
 
   std::string escape(Options options) {

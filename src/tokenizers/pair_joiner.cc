@@ -1,11 +1,9 @@
 #include "tokenizers/pair_joiner.h"
 
 #include <algorithm>
-#include <fstream>
 #include <utility>
 
-#include "msplora/core/error.h"
-#include "msplora/core/paths.h"
+#include "msplora/core/line_reader.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora::detail {
@@ -49,12 +47,8 @@ std::vector<WordCount> WordCounter::take() {
 void for_each_line(const std::vector<fs::path>& files, const std::function<void(const std::string&)>& use) {
   std::string line;
   for (const auto& path : files) {
-    std::ifstream in(path);
-    if (!in || directory_exists(path)) {
-      throw Error(ErrorCode::kIo, path.string(), "cannot open the text file for reading");
-    }
-    while (std::getline(in, line)) use(line);
-    if (in.bad()) throw Error(ErrorCode::kIo, path.string(), "cannot read the text file to its end");
+    LineReader lines(path);
+    while (lines.next(line)) use(line);
   }
 }
 

@@ -48,7 +48,7 @@ class WordCounter {
   std::vector<WordCount> words_;
 };
 
-/// Calls `use` with every line. Throws Error{kIo} for a file that cannot be read.
+/// Calls `use` with every line. Throws as LineReader, which reads them.
 void for_each_line(const std::vector<std::filesystem::path>& files,
                    const std::function<void(const std::string&)>& use);
 

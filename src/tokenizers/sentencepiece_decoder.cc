@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 
+#include "tokenizers/byte_pieces.h"
 #include "tokenizers/sentencepiece.h"
 #include "tokenizers/unicode.h"
 #include "tokenizers/word_starts.h"

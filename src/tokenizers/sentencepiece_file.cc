@@ -1,8 +1,6 @@
 #include "tokenizers/sentencepiece_file.h"
 
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "tokenizers/byte_pieces.h"
 #include "tokenizers/protobuf.h"
 #include "tokenizers/unicode.h"
 #include "tokenizers/vocabulary.h"
@@ -125,11 +124,9 @@ void check_pieces(SentencePieceFile& file) {
     throw std::invalid_argument("expected one piece of type unknown, found " + std::to_string(unknown));
   if (!file.byte_fallback) return;
   for (unsigned byte = 0; byte < 256; ++byte) {
-    std::array<char, 8> name{};
-    std::snprintf(name.data(), name.size(), "<0x%02X>", byte);
-    if (!seen.contains(name.data()))
-      throw std::invalid_argument("byte_fallback is on, but the piece " + std::string(name.data()) +
-                                  " is missing");
+    const std::string name = byte_piece(static_cast<uint8_t>(byte));
+    if (!seen.contains(name))
+      throw std::invalid_argument("byte_fallback is on, but the piece " + name + " is missing");
   }
 }
 

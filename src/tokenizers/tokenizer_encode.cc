@@ -4,50 +4,18 @@
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "tokenizers/character_index.h"
 #include "tokenizers/tokenizer_impl.h"
 #include "tokenizers/unicode.h"
 
 namespace msplora {
+using detail::CharacterIndex;
+using detail::LazyCharacterIndex;
 using detail::Lengths;
 using detail::Piece;
 using detail::TokenizedText;
 
 namespace {
-
-// Where the characters of a text begin, to count in characters in place of bytes.
-class CharacterIndex {
- public:
-  explicit CharacterIndex(std::string_view text) : character_of_(text.size() + 1) {
-    for (size_t at = 0; at < text.size();) {
-      // A damaged part counts as the U+FFFD that it is read as.
-      size_t size = detail::well_formed_size(text.substr(at));
-      if (size == 0) size = damaged_size(text.substr(at));
-      for (size_t i = at; i < at + size; ++i) character_of_[i] = starts_.size();
-      starts_.push_back(at);
-      at += size;
-    }
-    character_of_[text.size()] = starts_.size();
-    starts_.push_back(text.size());
-  }
-  size_t count() const { return starts_.size() - 1; }
-  size_t character(size_t byte) const { return character_of_[std::min(byte, character_of_.size() - 1)]; }
-  size_t byte(size_t character) const { return starts_[std::min(character, starts_.size() - 1)]; }
-
- private:
-  // The maximal ill-formed part, as valid_utf8() has it.
-  static size_t damaged_size(std::string_view text) {
-    std::string buffer;
-    size_t size = 1;
-    while (size < 3 && size < text.size() && detail::finished_size(text.substr(0, size)) == 0 &&
-           detail::finished_size(text.substr(0, size + 1)) == 0) {
-      ++size;
-    }
-    return size;
-  }
-
-  std::vector<size_t> character_of_;  // by byte
-  std::vector<size_t> starts_;
-};
 
 // The parts that a text of `length` tokens is cut into when `kept` of them fit.
 std::vector<Piece> window_ranges(size_t length, size_t kept, size_t stride, bool from_left) {
@@ -232,11 +200,11 @@ Tokenizer::Impl::Fit Tokenizer::Impl::fit(const Scratch& scratch, bool is_pair,
 }
 
 void Tokenizer::Impl::append_offsets(const TokenizedText& text, Piece window, OffsetUnit unit,
-                                     std::vector<TextSpan>& offsets) const {
-  const CharacterIndex index(text.text);
+                                     LazyCharacterIndex& characters, std::vector<TextSpan>& offsets) const {
   for (size_t i = window.begin; i < window.end; ++i) {
     TextSpan span{text.ranges[i].begin, text.ranges[i].end};
     if (post_processor.trims_offsets || unit == OffsetUnit::kCharacters) {
+      const CharacterIndex& index = *characters;
       span = {index.character(span.begin), index.character(span.end)};
       if (post_processor.trims_offsets)
         post_processor.trim(vocabulary.token(text.ids[i]), i == window.begin, span);
@@ -247,7 +215,7 @@ void Tokenizer::Impl::append_offsets(const TokenizedText& text, Piece window, Of
 }
 
 Encoding Tokenizer::Impl::assemble(const Scratch& scratch, bool is_pair, Piece first, Piece second,
-                                   const EncodeOptions& options) const {
+                                   const EncodeOptions& options, Characters& characters) const {
   Encoding result;
   const size_t kept = first.end - first.begin + second.end - second.begin;
   result.dropped_tokens = scratch.first.ids.size() + scratch.second.ids.size() - kept;
@@ -270,7 +238,9 @@ Encoding Tokenizer::Impl::assemble(const Scratch& scratch, bool is_pair, Piece f
     const bool is_first = item.kind == detail::PostProcessor::Kind::kFirst;
     const TokenizedText& text = is_first ? scratch.first : scratch.second;
     append(text.ids, is_first ? first : second, item.type_id);
-    if (offsets) append_offsets(text, is_first ? first : second, options.offsets, result.offsets);
+    if (!offsets) continue;
+    append_offsets(text, is_first ? first : second, options.offsets,
+                   is_first ? characters.first : characters.second, result.offsets);
   }
   return result;
 }
@@ -291,11 +261,12 @@ void Tokenizer::Impl::read(const TextPair& text, const EncodeOptions& options, S
 Encoding Tokenizer::Impl::encode(const TextPair& text, const EncodeOptions& options, Scratch& scratch) const {
   read(text, options, scratch);
   const Fit fitted = fit(scratch, text.pair.has_value(), options);
+  Characters characters{LazyCharacterIndex(scratch.first.text), LazyCharacterIndex(scratch.second.text)};
   const auto range = [&](const TokenizedText& one, size_t kept) -> Piece {
     return {fitted.from_left ? one.ids.size() - kept : 0, fitted.from_left ? one.ids.size() : kept};
   };
   return assemble(scratch, text.pair.has_value(), range(scratch.first, fitted.kept.first),
-                  range(scratch.second, fitted.kept.second), options);
+                  range(scratch.second, fitted.kept.second), options, characters);
 }
 
 std::vector<Encoding> Tokenizer::Impl::encode_windows(const TextPair& text, const EncodeOptions& options,
@@ -308,8 +279,11 @@ std::vector<Encoding> Tokenizer::Impl::encode_windows(const TextPair& text, cons
   };
   const auto first = ranges(scratch.first, fitted.kept.first);
   const auto second = ranges(scratch.second, fitted.kept.second);
+  Characters characters{LazyCharacterIndex(scratch.first.text), LazyCharacterIndex(scratch.second.text)};
   std::vector<Encoding> results;
-  const auto add = [&](Piece a, Piece b) { results.push_back(assemble(scratch, is_pair, a, b, options)); };
+  const auto add = [&](Piece a, Piece b) {
+    results.push_back(assemble(scratch, is_pair, a, b, options, characters));
+  };
   // In Hugging Face's order: the further windows of the first text come before those of the second.
   add(first[0], second[0]);
   for (size_t i = 1; i < first.size(); ++i) {

@@ -14,6 +14,7 @@
 
 #include "msplora/tokenizers/tokenizer.h"
 #include "tokenizers/added_tokens.h"
+#include "tokenizers/character_index.h"
 #include "tokenizers/decoders.h"
 #include "tokenizers/model.h"
 #include "tokenizers/normalizers.h"
@@ -91,6 +92,11 @@ struct Tokenizer::Impl {
     bool from_left = false;
   };
 
+  /// Of both texts.
+  struct Characters {
+    detail::LazyCharacterIndex first, second;
+  };
+
   void read_vocabulary(const detail::JsonView& document);
   void find_roles(const detail::TokenizerFiles& files);
   /// Both texts into scratch.first and scratch.second.
@@ -102,9 +108,9 @@ struct Tokenizer::Impl {
   void tokenize_traced_part(detail::Piece part, Scratch& scratch, detail::TokenizedText& result) const;
   Fit fit(const Scratch& scratch, bool is_pair, const EncodeOptions& options) const;
   Encoding assemble(const Scratch& scratch, bool is_pair, detail::Piece first, detail::Piece second,
-                    const EncodeOptions& options) const;
+                    const EncodeOptions& options, Characters& characters) const;
   void append_offsets(const detail::TokenizedText& text, detail::Piece window, OffsetUnit unit,
-                      std::vector<TextSpan>& offsets) const;
+                      detail::LazyCharacterIndex& characters, std::vector<TextSpan>& offsets) const;
 
   mutable std::mutex scratch_mutex_;
   mutable std::vector<std::unique_ptr<Scratch>> free_scratch_;

@@ -1,9 +1,10 @@
 #include "tokenizers/vocabulary.h"
 
 #include <array>
-#include <cstdio>
 #include <string_view>
 #include <vector>
+
+#include "tokenizers/byte_pieces.h"
 
 namespace msplora::detail {
 
@@ -50,11 +51,8 @@ void Vocabulary::set(std::string_view token, int32_t id) {
 
 std::array<int32_t, 256> byte_pieces(const Vocabulary& vocabulary) {
   std::array<int32_t, 256> ids{};
-  for (size_t byte = 0; byte < ids.size(); ++byte) {
-    char name[8];
-    std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned>(byte));
-    ids[byte] = vocabulary.table().find(name);
-  }
+  for (size_t byte = 0; byte < ids.size(); ++byte)
+    ids[byte] = vocabulary.table().find(byte_piece(static_cast<uint8_t>(byte)));
   return ids;
 }
 

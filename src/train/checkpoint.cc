@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/core/paths.h"
@@ -39,7 +40,7 @@ std::optional<int64_t> step_of(const fs::path& directory) {
 
 nlohmann::json read_state(const fs::path& directory) {
   const fs::path path = directory / kState;
-  nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json json = detail::parse_strict_json(read_file(path), path.string());
   if (!json.is_object() || json.value("format", 0) != kFormatVersion) {
     throw Error(ErrorCode::kFormat, path.string(),
                 fmt::format("expected the state of a checkpoint of format {}", kFormatVersion));

@@ -12,6 +12,7 @@
 #include <sstream>
 #include <string>
 
+#include "core/strict_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/log.h"
 #include "msplora/core/progress.h"
@@ -122,9 +123,10 @@ class JsonlSink : public EventSink {
     std::istringstream lines(read_file(path_));
     std::string kept;
     for (std::string line; std::getline(lines, line);) {
-      const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
-      if (json["step"].get<int64_t>() <= last_step) kept += line + "\n";
+      const auto json = detail::try_strict_json(line);
+      if (!json || !json->is_object() || !json->contains("step")) continue;
+      const auto& step = json->at("step");
+      if (step.is_number_integer() && step.get<int64_t>() <= last_step) kept += line + "\n";
     }
     return kept;
   }

@@ -146,8 +146,11 @@ void Trainer::check_same_run(const TrainingCheckpoint& checkpoint) const {
     errors.throw_if_any(ErrorCode::kConfig, where + ": made with other options");
   }
   if (checkpoint.data_fingerprint != data_.fingerprint()) {
-    throw Error(ErrorCode::kConfig, where, "the training data has changed since the checkpoint was made",
-                "resume with the same data, or start anew in another directory");
+    throw Error(
+        ErrorCode::kConfig, where,
+        "the training data has changed since the checkpoint was made, or was read by another version of "
+        "msplora",
+        "resume with the same data and version, or start anew in another directory");
   }
   if (checkpoint.base_fingerprint != setup_.base_fingerprint) {
     throw Error(ErrorCode::kConfig, where, "the base model has changed since the checkpoint was made",

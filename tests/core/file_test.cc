@@ -2,12 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "msplora/core/paths.h"
 #include "temporary_directory.h"
 
@@ -33,6 +35,32 @@ std::string problem_with(const fs::path& output, const fs::path& input) {
     return error.message();
   }
   return "";
+}
+
+TEST(RequireFile, TakesFilesAlone) {
+  const TemporaryDirectory dir;
+  require_file(dir.write("file", "text"));
+  require_file(dir.path() / "absent");
+  fs::create_symlink(dir.path() / "file", dir.path() / "link");
+  require_file(dir.path() / "link");
+  ASSERT_EQ(::mkfifo((dir.path() / "pipe").c_str(), 0600), 0);
+  for (const auto& [path, kind] : {std::pair(dir.path() / "pipe", "a pipe"),
+                                   {dir.path(), "a directory"},
+                                   {fs::path("/dev/null"), "a device"}}) {
+    EXPECT_THAT(error_text(ErrorCode::kIo, [&] { require_file(path); }),
+                testing::HasSubstr(path.string() + ": expected a file, found " + kind));
+    // Nobody writes to the pipe: what opened it would wait.
+    EXPECT_THAT(error_text(ErrorCode::kIo, [&] { MappedFile::open(path); }), testing::HasSubstr(kind));
+  }
+}
+
+TEST(FilledDirectory, HasSomethingInIt) {
+  const TemporaryDirectory dir;
+  EXPECT_FALSE(is_filled_directory(dir.path()));
+  EXPECT_FALSE(is_filled_directory(dir.path() / "absent"));
+  const fs::path file = dir.write("file", "text");
+  EXPECT_TRUE(is_filled_directory(dir.path()));
+  EXPECT_FALSE(is_filled_directory(file));
 }
 
 TEST(RefuseInputAsOutput, FindsWhatWouldBeWrittenOver) {

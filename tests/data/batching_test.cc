@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <vector>
 
+#include "error_text.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
 
@@ -210,6 +212,20 @@ TEST(Examples, PartsAndFingerprintsFollowTheExamples) {
   examples[1].label = 0;
   examples[1].predicted = {{0, 1}};
   EXPECT_NE(fingerprint_of(whole), before);
+  examples[1].predicted = {};
+  EXPECT_EQ(fingerprint_of(whole), before);
+  examples[1].type_ids = {1};
+  EXPECT_NE(fingerprint_of(whole), before);
+  examples[1].type_ids = {};
+  examples[2].starts = {1};
+  EXPECT_NE(fingerprint_of(whole), before);
+  examples[2].starts = {};
+  // By its bits: neither rounded nor limited to what an integer holds.
+  std::set<uint64_t> seen = {before};
+  for (const double target : {1e-9, 2e-9, 1e13, 2e13, -1e300}) {
+    examples[1].target = target;
+    EXPECT_TRUE(seen.insert(fingerprint_of(whole)).second) << target;
+  }
 }
 
 std::vector<int> counts_of(const BatchList& list, size_t sequences) {
@@ -269,6 +285,11 @@ TEST(BatchPlan, HalvesAreDrawnAnewAndEmptyEpochsRefused) {
   EXPECT_NE(counts_of(plan.epoch(0), 40), counts_of(plan.epoch(2), 40));
   draws.weights = {0.02};
   EXPECT_THROW(BatchPlan(lengths, options, draws), Error);
+  for (const double weight : {1.0e300, 1.0e12, 3.0e7, -1.0, std::numeric_limits<double>::infinity()}) {
+    draws.weights = {weight};
+    EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { BatchPlan(lengths, options, draws); }),
+                testing::HasSubstr("data.train: expected weights"));
+  }
   draws.groups.pop_back();
   EXPECT_THROW(BatchPlan(lengths, options, draws), Error);
 }

@@ -122,7 +122,7 @@ TEST_F(ConversationsTest, AListHasTheLinesOfItsRows) {
   EXPECT_THAT(rows.notes().front(), HasSubstr("rows of text (recognised by text)"));
   EXPECT_THAT(message("a.json", "[{\"text\": \"a\"}, {\"text\": 3}]"),
               HasSubstr("a.json:1: `text`: expected a text, found 3"));
-  EXPECT_THAT(message("a.json", "[{\"text\": \"a\"} {\"text\": \"b\"}]"), HasSubstr("not JSON"));
+  EXPECT_THAT(message("a.json", "[{\"text\": \"a\"} {\"text\": \"b\"}]"), HasSubstr("expected JSON"));
   EXPECT_THAT(message("a.json", "[{\"text\": \"a\"}"), HasSubstr("the list has no end"));
 }
 
@@ -147,7 +147,7 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
                 HasSubstr("`tools`: expected a list of objects, found "));
   }
   EXPECT_THAT(message("a.jsonl", "{\"text\": \"\\ud800\"}"),
-              HasSubstr("a.jsonl:1: not JSON (byte 17): invalid string: surrogate"));
+              HasSubstr("a.jsonl:1: expected JSON, found a fault at byte 17: invalid string: surrogate"));
   EXPECT_THAT(message("a.jsonl", R"({"conversations": [{"from": "humn", "value": "q"}]})"),
               HasSubstr("did you mean `human`?"));
   EXPECT_THAT(message("a.jsonl", R"({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}]})"),
@@ -155,9 +155,13 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
   EXPECT_THAT(message("a.jsonl", R"({"instruction": "q", "output": "a", "history": {"x": ["q", "a"]}})"),
               HasSubstr("`history`: expected a list of pairs"));
   EXPECT_THAT(message("a.jsonl", "[1, 2]"), HasSubstr("expected an object"));
-  EXPECT_THAT(message("a.jsonl", "{\"text\": "), HasSubstr("a.jsonl:1: not JSON (byte"));
+  EXPECT_THAT(message("a.jsonl", "{\"text\": "),
+              HasSubstr("a.jsonl:1: expected JSON, found a fault at byte"));
   EXPECT_THAT(message("a.jsonl", "\n\n"), HasSubstr("holds no rows"));
-  EXPECT_THAT(message("a.jsonl", std::string(5000, '[')), HasSubstr("nested deeper"));
+  EXPECT_THAT(message("a.jsonl", std::string(5000, '[')), HasSubstr("levels deep"));
+  EXPECT_THAT(message("a.jsonl", std::string("{\"text\": \"a\"}\0zzz", 17)),
+              HasSubstr("zero byte at position 13"));
+  EXPECT_THAT(message("a.jsonl", R"({"text": "a", "text": "b"})"), HasSubstr("`text` appears twice"));
   std::string keys = "{\"text\": \"a\"";
   for (int i = 0; i < 5000; ++i) keys += ", \"k" + std::to_string(i) + "\": 0";
   EXPECT_THAT(message("a.jsonl", keys + "}"), HasSubstr("more than 4096 keys"));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "error_text.h"
+#include "msplora/core/option_io.h"
 #include "msplora/data/label_map.h"
 #include "msplora/data/notes.h"
 #include "temporary_directory.h"
@@ -309,6 +310,21 @@ TEST(LoadTaskData, SeveralFilesAreOneDataSetThatKnowsItsPlaces) {
   config.validation = files;
   EXPECT_THAT(error_text(ErrorCode::kConfig, [&] { load_task_data(config, LabelKind::kClass, 1); }),
               HasSubstr("data.validation"));
+}
+
+TEST(DataFiles, WeightsHaveBounds) {
+  for (const char* weight : {"1.0e300", "1.0e12", "1001", "0", "-1", "nan"}) {
+    DataConfig config;
+    ErrorList errors;
+    apply_override(config, std::string("train=[{path: cls.tsv, weight: ") + weight + "}]", errors);
+    ASSERT_EQ(errors.size(), 1u) << weight;
+    EXPECT_THAT(errors.problems()[0].what(), HasSubstr("train")) << weight;
+    EXPECT_THAT(errors.problems()[0].what(), HasSubstr("`weight` of cls.tsv: expected a number")) << weight;
+  }
+  DataFiles files;
+  EXPECT_TRUE(files.read(nlohmann::json{{"path", "a"}, {"weight", 1000}}));
+  EXPECT_FALSE(files.read(nlohmann::json{{"path", "a"}, {"weight", 1e300}}));
+  EXPECT_FALSE(files.read(nlohmann::json{{"path", "a"}, {"weight", 0}}));
 }
 
 TEST(LoadTaskData, ReadsFilesAndSplits) {

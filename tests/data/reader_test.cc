@@ -82,10 +82,10 @@ TEST(JsonlReader, ReadsScalarsAndNamesTheRest) {
   EXPECT_EQ(records[1].line, 3);
 }
 
-TEST(JsonlReader, RepeatedKeysNestedValuesAndNumbers) {
+TEST(JsonlReader, NestedValuesAndNumbers) {
   TemporaryDirectory dir;
   const auto file =
-      dir.write("a.jsonl", R"({"b": 1, "a": {"b": [2, {"c": 3}]}, "b": "x", "d": 1.5, "e": -0.0, "f": true,)"
+      dir.write("a.jsonl", R"({"b": "x", "a": {"b": [2, {"c": 3}]}, "d": 1.5, "e": -0.0, "f": true,)"
                            R"( "g": null, "h": 18446744073709551615, "i": 1e3})");
   const auto reader = RecordReader::open(file, FileFormat::kJsonl);
   Record record;
@@ -95,6 +95,23 @@ TEST(JsonlReader, RepeatedKeysNestedValuesAndNumbers) {
   EXPECT_THAT(record.other_names, ElementsAre("a", "g"));
   const auto huge = dir.write("b.jsonl", "{\"a\": 1e999}\n");
   EXPECT_THROW(RecordReader::open(huge, FileFormat::kJsonl)->next(record), Error);
+}
+
+TEST(JsonlReader, WhatReadersWouldTakeDifferentlyIsRefused) {
+  TemporaryDirectory dir;
+  const auto problem = [&](std::string_view text) {
+    const auto file = dir.write("a.jsonl", text);
+    Record record;
+    return error_text(ErrorCode::kData, [&] { RecordReader::open(file, FileFormat::kJsonl)->next(record); });
+  };
+  using namespace std::string_view_literals;
+  EXPECT_THAT(problem("{\"text\":\"abc\",\"label\":\"1\"}\0zzz\n"sv),
+              HasSubstr("a.jsonl:1: expected one JSON object"));
+  EXPECT_THAT(problem("{\"text\":\"abc\",\"label\":\"1\"}\0\n"sv), HasSubstr("damaged at byte 27"));
+  EXPECT_THAT(problem(R"({"text":"abc","label":"1","label":"0"})"),
+              HasSubstr("the key `label` appears twice"));
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  EXPECT_THAT(problem("{\"text\":\"abc\",\"more\":" + deep + "}"), HasSubstr("at most 64 levels deep"));
 }
 
 // Looking through all earlier keys for each would not end.

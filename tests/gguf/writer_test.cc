@@ -43,6 +43,25 @@ uint16_t bfloat16_of(float value) {
   return bits;
 }
 
+// Where the block's factor is too small for its inverse, and where it becomes 0 as a half: as ggml writes
+// them.
+TEST(GgufQuantise, BlocksOfVerySmallValues) {
+  std::vector<float> values(32, 0.0F);
+  values[1] = 1e-40F;
+  values[2] = -1.4e-45F;
+  EXPECT_EQ(blocks_of(GgufType::kQ8_0, values), std::string(34, '\0'));
+  values[1] = std::numeric_limits<float>::min();
+  values[2] = -values[1] / 2;
+  const std::string blocks = blocks_of(GgufType::kQ8_0, values);
+  EXPECT_EQ(blocks.substr(0, 2), std::string(2, '\0'));
+  values[1] = 1e-7F;
+  values[2] = -0.5e-7F;
+  const std::string small = blocks_of(GgufType::kQ8_0, values);
+  EXPECT_EQ(small.substr(0, 2), std::string(2, '\0'));
+  EXPECT_EQ(small[3], 127);
+  EXPECT_EQ(small[4], -64);
+}
+
 TEST(GgufQuantise, EveryHalfAndWhatLiesBetweenTwo) {
   for (uint32_t half = 0; half < 0x7bff; ++half) {
     const float low = detail::half_to_float(static_cast<uint16_t>(half)),

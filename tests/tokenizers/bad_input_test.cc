@@ -66,6 +66,37 @@ TEST(TokenizerBadInput, DamagedFiles) {
   }
 }
 
+TEST(TokenizerBadInput, WhatReadersWouldTakeDifferentlyIsRefused) {
+  const TemporaryDirectory directory;
+  const auto load = [&] { Tokenizer::load(directory.path()); };
+  const std::string good = json{{"model", word_model({"a"})}}.dump();
+  directory.write("tokenizer.json", good + std::string(1, '\0') + "zzz");
+  expect_error(ErrorCode::kFormat, {"tokenizer.json", "zero byte"}, load);
+  directory.write("tokenizer.json",
+                  "{\"decoder\": null, " + good.substr(1, good.size() - 2) + ", \"model\": {}}");
+  expect_error(ErrorCode::kFormat, {"tokenizer.json", "`model` appears twice"}, load);
+}
+
+TEST(TokenizerBadInput, DeepNestingIsRefusedWithItsKey) {
+  const TemporaryDirectory directory;
+  const auto load = [&] { Tokenizer::load(directory.path()); };
+  const std::string model = "{\"model\": " + word_model({"a"}).dump() + ", ";
+  for (const auto& [key, list] : {std::pair("decoder", "decoders"),
+                                  {"normalizer", "normalizers"},
+                                  {"pre_tokenizer", "pretokenizers"},
+                                  {"post_processor", "processors"}}) {
+    std::string text = model + "\"" + key + "\": ";
+    constexpr int kDepth = 20000;
+    for (int i = 0; i < kDepth; ++i) text += std::string("{\"type\": \"Sequence\", \"") + list + "\": [";
+    for (int i = 0; i < kDepth; ++i) text += "]}";
+    directory.write("tokenizer.json", text + "}");
+    expect_error(ErrorCode::kFormat, {"tokenizer.json: " + std::string(key), "levels deep"}, load);
+  }
+  directory.write("tokenizer.json",
+                  model + "\"x\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}");
+  expect_error(ErrorCode::kFormat, {"tokenizer.json: x", "levels deep"}, load);
+}
+
 TEST(TokenizerBadInput, DamagedVocabularyFiles) {
   const TemporaryDirectory bert;
   bert.write("vocab.txt", "[UNK]\nhello\n");

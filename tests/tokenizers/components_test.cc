@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "msplora/core/stopwatch.h"
 #include "tokenizers/json_view.h"
 #include "tokenizers/normalizers.h"
 #include "tokenizers/pre_tokenizers.h"
@@ -410,6 +411,29 @@ TEST(Unicode, DamagedTextBecomesReplacementCharacters) {
   EXPECT_EQ(repaired("\xed\xa0\x80"), "\ufffd\ufffd\ufffd");            // a surrogate
   EXPECT_EQ(repaired("\xc0\xaf"), "\ufffd\ufffd");                      // overlong
   EXPECT_EQ(repaired("\xf4\x90\x80\x80"), "\ufffd\ufffd\ufffd\ufffd");  // above U+10FFFF
+}
+
+// Counting characters anew for every window would take minutes.
+TEST(Windows, OfALongLineTakeTimeByItsLength) {
+  nlohmann::json content = {{"model", word_model({"w\u00f6rd", "b"})},
+                            {"pre_tokenizer", {{"type", "Whitespace"}}}};
+  std::string text;
+  constexpr size_t kBytes = size_t{2} << 20;
+  while (text.size() < kBytes) text += "w\u00f6rd b ";
+  const auto tokenizer = tokenizer_from(content);
+  EncodeOptions options;
+  options.max_length = 32;
+  options.stride = 4;
+  for (const OffsetUnit unit : {OffsetUnit::kBytes, OffsetUnit::kCharacters}) {
+    options.offsets = unit;
+    const Stopwatch watch;
+    const std::vector<Encoding> windows = tokenizer->encode_windows({text, {}}, options);
+    EXPECT_LT(watch.cpu_seconds(), 30.0);
+    ASSERT_GT(windows.size(), 1000u);
+    const size_t per_pair = unit == OffsetUnit::kBytes ? 8 : 7;  // of "w\u00f6rd b "
+    EXPECT_EQ(windows[1].offsets.front().begin, 14 * per_pair);
+    EXPECT_EQ(windows[1].offsets[1].begin, 14 * per_pair + (unit == OffsetUnit::kBytes ? 6 : 5));
+  }
 }
 
 }  // namespace

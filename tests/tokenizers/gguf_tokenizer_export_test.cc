@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "golden_cases.h"
 #include "msplora/core/error.h"
 #include "msplora/gguf/file.h"
@@ -16,6 +17,7 @@
 #include "msplora/tokenizers/gguf_export.h"
 #include "msplora/tokenizers/tokenizer.h"
 #include "temporary_directory.h"
+#include "tokenizers/byte_pieces.h"
 #include "tokenizers/golden_folders.h"
 
 namespace msplora {
@@ -41,6 +43,45 @@ std::vector<std::string> special_tokens(const Tokenizer& tokenizer) {
       tokens.push_back(tokenizer.id_to_token(static_cast<int32_t>(id)));
   }
   return tokens;
+}
+
+nlohmann::json byte_fallback_tokenizer() {
+  nlohmann::json vocabulary = {{"<unk>", 0}, {"a", 1}, {"<0xZZ>", 2}};
+  for (int byte = 0; byte < 256; ++byte)
+    vocabulary[detail::byte_piece(static_cast<uint8_t>(byte))] = vocabulary.size();
+  return {{"model",
+           {{"type", "BPE"},
+            {"byte_fallback", true},
+            {"unk_token", "<unk>"},
+            {"vocab", vocabulary},
+            {"merges", nlohmann::json::array()}}}};
+}
+
+TEST(GgufTokenizerExport, WhatIsSpelledLikeAByteIsNone) {
+  const TemporaryDirectory directory;
+  directory.write("tokenizer.json", byte_fallback_tokenizer().dump());
+  const auto file = GgufFile::open(write_with_tokenizer(directory.path(), 259, directory));
+  const auto types = file->integers(gguf_key::kTokenTypes);
+  ASSERT_TRUE(types && types->size() == 259U);
+  EXPECT_EQ((*types)[2], static_cast<int64_t>(GgufTokenType::kNormal));
+  EXPECT_EQ((*types)[3], static_cast<int64_t>(GgufTokenType::kByte));
+}
+
+TEST(GgufTokenizerExport, TemplatesAreThoseThatAChatWouldTake) {
+  const TemporaryDirectory directory;
+  directory.write("tokenizer.json", byte_fallback_tokenizer().dump());
+  directory.write(
+      "tokenizer_config.json",
+      R"({"chat_template": [{"name": "default", "template": "A"}, {"name": "b", "template": "B"}]})");
+  const auto file = GgufFile::open(write_with_tokenizer(directory.path(), 259, directory));
+  EXPECT_EQ(file->text(gguf_key::kChatTemplate), "A");
+  EXPECT_EQ(file->text(std::string(gguf_key::kChatTemplate) + ".b"), "B");
+  for (const char* bad : {"3", R"([{"name": 3, "template": "A"}])", "[7]", R"([{"name": "default"}])"}) {
+    directory.write("tokenizer_config.json", std::string("{\"chat_template\": ") + bad + "}");
+    EXPECT_THAT(
+        error_text(ErrorCode::kFormat, [&] { write_with_tokenizer(directory.path(), 259, directory); }),
+        HasSubstr("tokenizer_config.json: chat_template: expected a text, or a list of"));
+  }
 }
 
 class GoldenTokenizersInGguf : public ::testing::TestWithParam<TokenizerFolder> {};

@@ -189,6 +189,31 @@ TEST(Oniguruma, RefusesByNameWhatHasNoTranslation) {
   EXPECT_THROW(detail::oniguruma_to_pcre2(std::string(100000, '[')), detail::PatternError);
 }
 
+std::string repeated(std::string_view part, int count) {
+  std::string all;
+  for (int i = 0; i < count; ++i) all += part;
+  return all;
+}
+
+// Whatever nests, in the reader or in what matches.
+TEST(Oniguruma, DeepPatternsAreRefused) {
+  constexpr int kDepth = 100'000;
+  for (const char* opening :
+       {"(?i)", "(?m-i)", "(", "(?:", "(?i:", "(?=", "(?<!", "(?>", "(?<a>", "[", "[^a["})
+    EXPECT_THROW(detail::oniguruma_to_pcre2(repeated(opening, kDepth) + "a"), detail::PatternError)
+        << opening;
+  for (const char* quantifier : {"{1}", "+", "{2,3}", "*?"})
+    EXPECT_THROW(detail::oniguruma_to_pcre2("a" + repeated(quantifier, kDepth)), detail::PatternError)
+        << quantifier;
+}
+
+TEST(Oniguruma, LongPatternsThatDoNotNestAreRead) {
+  EXPECT_EQ(isolated(repeated("a|", 2000) + "b", "xbx"), (std::vector<std::string>{"x", "b", "x"}));
+  EXPECT_EQ(isolated(repeated("(?:b)?", 200) + "a", "xbax"), (std::vector<std::string>{"x", "ba", "x"}));
+  // Options reach to the end of the group, so that each of these is one level.
+  EXPECT_EQ(isolated(repeated("(?i)", 100) + "b", "xBx"), (std::vector<std::string>{"x", "B", "x"}));
+}
+
 TEST(Oniguruma, TheRefusalNamesThePlaceInTheFile) {
   const nlohmann::json node = {{"Regex", "(?~a)"}};
   try {

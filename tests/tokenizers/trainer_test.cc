@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/tokenizers/tokenizer.h"
@@ -234,6 +236,42 @@ TEST(BytePairTrainer, RefusesWhatCannotWork) {
   }
   EXPECT_FALSE(std::filesystem::exists(out));
   EXPECT_THROW(train_byte_pair({}, {directory.write("empty", "\n\n")}, out), Error);
+}
+
+std::string packed_by_gzip(const std::string& text) {
+  const TemporaryDirectory directory;
+  const std::string path = (directory.path() / "text.gz").string();
+  const gzFile out = gzopen(path.c_str(), "wb");
+  gzwrite(out, text.data(), static_cast<unsigned>(text.size()));
+  gzclose(out);
+  return read_file(path);
+}
+
+// As every other text of ours: unpacked, UTF-8 or refused.
+TEST(Trainers, ReadTextAsEveryOtherReaderDoes) {
+  const TemporaryDirectory directory;
+  const std::string text = "some words and some more words\nwords again\n";
+  const auto plain = directory.write("plain.txt", text),
+             windows = directory.write("windows.txt",
+                                       "\xEF\xBB\xBFsome words and some more words\r\nwords again\r\n");
+  const auto packed = directory.write("packed.txt.gz", packed_by_gzip(text));
+  const auto latin = directory.write("latin.txt", "fine\ncaf\xe9 au lait\n");
+  const auto check = [&](const auto& train) {
+    std::string vocabulary;
+    for (const auto& file : {plain, windows, packed}) {
+      const auto out = directory.path() / "out" / file.filename();
+      train(file, out);
+      const std::string learned = read_file(out / "tokenizer.json");
+      if (vocabulary.empty()) vocabulary = learned;
+      EXPECT_EQ(learned, vocabulary) << file;
+    }
+    EXPECT_THAT(error_text(ErrorCode::kData, [&] { train(latin, directory.path() / "no"); }),
+                testing::HasSubstr("latin.txt:2: expected UTF-8, found the byte 0xE9"));
+    EXPECT_FALSE(std::filesystem::exists(directory.path() / "no"));
+    std::filesystem::remove_all(directory.path() / "out");
+  };
+  check([](const auto& file, const auto& out) { train_wordpiece({}, {file}, out); });
+  check([](const auto& file, const auto& out) { train_byte_pair({}, {file}, out); });
 }
 
 }  // namespace

@@ -16,6 +16,10 @@ namespace msplora {
 /// The whole file as bytes. Throws Error{kIo} naming the file when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
+/// Throws Error{kIo} for what is there and is no regular file (a directory, pipe or device): asked of what is
+/// read more than once, or mapped. What is not there is left to who opens it.
+void require_file(const std::filesystem::path& path);
+
 /// Writes `content` beside `path` and renames it into place, so that a reader sees the old file or the new
 /// one, never a part. A link stays and its target is replaced; what is no regular file (a pipe, /dev/null) is
 /// written to as it is. Syncs to disk before the rename. Throws Error{kIo} (full disk, permissions); the old
@@ -33,6 +37,9 @@ void write_file_atomically(const std::filesystem::path& path,
 void refuse_input_as_output(const std::filesystem::path& output,
                             const std::vector<std::filesystem::path>& inputs,
                             const std::string& option = "--output");
+
+/// Whether it is a directory with something in it.
+bool is_filled_directory(const std::filesystem::path& path);
 
 /// Fails with Error{kIo} when `path` exists and is a non-empty directory or a file, unless `overwrite`;
 /// creates the directory otherwise. Nothing inside is deleted.

@@ -55,7 +55,7 @@ class BatchPlan {
   static constexpr int64_t kFewestWindows = 8;
 
   /// `lengths` in tokens. Throws Error{kConfig} when neither limit is given or one is negative, and for
-  /// weights that leave an epoch empty.
+  /// weights that are no numbers above 0, leave an epoch empty, or make one of more than 2^30 sequences.
   BatchPlan(std::vector<uint32_t> lengths, const BatchOptions& options, const DrawWeights& draws = {});
 
   /// The batches of epoch `epoch` (from 0). Every sequence occurs once, or as the weights say.

@@ -67,6 +67,10 @@ class Dataset {
   /// Between the fields of its file; 0 for JSONL and for data that comes from no table.
   char delimiter() const noexcept { return delimiter_; }
   void set_delimiter(char delimiter) { delimiter_ = delimiter; }
+  /// What is to be said of a delimiter that was recognised and is not the usual one; "" for nothing. It is
+  /// one of the notes.
+  const std::string& delimiter_note() const noexcept { return delimiter_note_; }
+  void set_delimiter_note(std::string note) { delimiter_note_ = std::move(note); }
   void add_note(std::string note) { notes_.push_back(std::move(note)); }
 
   /// How often each label occurs, by name.
@@ -86,6 +90,7 @@ class Dataset {
   std::vector<std::string> columns_;
   std::vector<std::string> notes_;
   char delimiter_ = 0;
+  std::string delimiter_note_;
 };
 
 /// Which columns of a file to read, by name or by position counted from 0.

@@ -16,6 +16,8 @@ struct OptionNode;
 
 /// A file of examples, and how often each of them comes up in an epoch.
 struct WeightedFile {
+  static constexpr double kMostWeight = 1000;  // more is a slip; an epoch of it would not end
+
   std::string path = {};
   double weight = 1.0;
 

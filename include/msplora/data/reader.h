@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "msplora/core/error.h"
+#include "msplora/core/line_reader.h"
 
 namespace msplora {
 
@@ -28,29 +28,6 @@ struct Record {
   std::string beginning;                 // first characters of its line, for messages
 
   void clear();
-};
-
-/// Reads lines of UTF-8 text one at a time: LF or CRLF, an optional byte order mark, a last line with or
-/// without its end; packed by gzip or xz, or not (core/input_file.h). Throws Error{kIo} and Error{kFormat} as
-/// InputFile does, Error{kData} naming file, line and byte where the text is not UTF-8.
-class LineReader {
- public:
-  explicit LineReader(const std::filesystem::path& path);
-  ~LineReader();
-  /// The next line without its LF (and without the CR of a CRLF, unless `keep_cr`). False at the end.
-  bool next(std::string& line, bool keep_cr = false);
-  /// The next lines, at most `count`, with their CRs, without taking them.
-  std::vector<std::string> peek(size_t count);
-  int64_t line() const noexcept { return line_; }  // number of the line last read, from 1
-  const std::filesystem::path& path() const noexcept { return path_; }
-
- private:
-  struct Stream;
-  bool read_raw(std::string& line);
-  std::filesystem::path path_;
-  std::unique_ptr<Stream> stream_;
-  std::deque<std::string> ahead_;  // lines that were peeked at
-  int64_t line_ = 0;
 };
 
 /// Reads the records of a file one at a time, in constant memory. Blank lines are left out.
@@ -84,11 +61,5 @@ std::string beginning_of(std::string_view line);
 
 /// "tab", else the character itself.
 std::string delimiter_name(char delimiter);
-
-/// "file:line", the way messages name a place.
-std::string file_and_line(const std::filesystem::path& path, int64_t line);
-
-/// Byte offset of the first byte that is not well-formed UTF-8, or npos.
-size_t find_invalid_utf8(std::string_view text);
 
 }  // namespace msplora
