@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <deque>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -73,36 +75,93 @@ struct Generator::Impl {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::vector<int64_t> end_tokens;
   GeneratorOptions options;
-  KeyValueCache cache;
-  /// The last text, for a request that begins in the same way.
-  struct Last {
-    std::vector<int32_t> ids;
-    KeyValueCache::Sequence sequence;
+
+  /// What a call remembers of texts, for itself alone, and leaves to the next call.
+  struct Memory {
+    KeyValueCache cache;
+    uint64_t age = 0;  // how often the model had changed before its texts were read
+    /// The last text, for a request that begins in the same way.
+    struct Last {
+      std::vector<int32_t> ids;
+      KeyValueCache::Sequence sequence;
+    };
+    std::optional<Last> last;
+
+    void forget() {
+      if (last) cache.end(last->sequence);
+      last.reset();
+    }
+    /// Gives the text a place in the cache, beside what it begins with.
+    void begin(TextInProgress& text, bool is_alone);
+    void end(TextInProgress& text, bool is_kept);
   };
-  std::optional<Last> last;
+
+  std::mutex mutex;              // of what follows
+  std::unique_ptr<Memory> idle;  // of a call that has ended; null: a call makes its own
+  uint64_t age = 0;              // how often the model has changed
 
   Impl(Model& model, std::shared_ptr<const Tokenizer> tokenizer, std::vector<int64_t> end_tokens,
        const GeneratorOptions& options)
-      : model(model),
-        tokenizer(std::move(tokenizer)),
-        end_tokens(std::move(end_tokens)),
-        options(options),
-        cache(model.architecture(), model.compute_dtype(), model.device()) {}
+      : model(model), tokenizer(std::move(tokenizer)), end_tokens(std::move(end_tokens)), options(options) {}
 
-  void forget() {
-    if (last) cache.end(last->sequence);
-    last.reset();
-  }
+  std::unique_ptr<Memory> take();
+  void give_back(std::unique_ptr<Memory> memory);
+  void forget();
 
   std::vector<int32_t> prompt_of(const GenerationRequest& request, const std::string& where) const;
   TextInProgress prepare(size_t index, GenerationRequest request, const std::string& where) const;
-  /// Gives the text a place in the cache, beside what it begins with.
-  void begin(TextInProgress& text, bool is_alone);
-  void end(TextInProgress& text, bool is_alone);
-  void run(DecodePass& pass);
-  std::vector<Generation> write(std::deque<TextInProgress> waiting,
-                                const std::function<void(size_t, const Generation&)>& on_done);
+  void run(DecodePass& pass, KeyValueCache& cache) const;
+  std::vector<Generation> write(std::deque<TextInProgress> waiting, Memory& memory,
+                                const std::function<void(size_t, const Generation&)>& on_done) const;
 };
+
+void Generator::Impl::Memory::begin(TextInProgress& text, bool is_alone) {
+  const std::span<const int32_t> prompt = text.unread(0);
+  if (last && is_alone) {
+    const auto [mine, theirs] =
+        std::mismatch(prompt.begin(), prompt.end() - 1, last->ids.begin(), last->ids.end());
+    const auto same = static_cast<size_t>(mine - prompt.begin());
+    if (same > 0 && cache.cut(last->sequence, static_cast<int64_t>(same), text.longest())) {
+      text.begin(last->sequence, same);
+      last.reset();
+      return;
+    }
+    forget();
+  }
+  text.begin(cache.start(static_cast<int64_t>(prompt.size()), text.longest()), 0);
+}
+
+void Generator::Impl::Memory::end(TextInProgress& text, bool is_kept) {
+  if (is_kept) {
+    forget();
+    const auto ids = text.read_tokens();
+    last = Last{{ids.begin(), ids.end()}, text.sequences().front()};
+    return;
+  }
+  for (const KeyValueCache::Sequence sequence : text.sequences()) cache.end(sequence);
+}
+
+std::unique_ptr<Generator::Impl::Memory> Generator::Impl::take() {
+  const std::lock_guard lock(mutex);
+  if (idle) return std::move(idle);
+  return std::make_unique<Memory>(
+      Memory{KeyValueCache(model.architecture(), model.compute_dtype(), model.device()), age, {}});
+}
+
+void Generator::Impl::give_back(std::unique_ptr<Memory> memory) {
+  const std::lock_guard lock(mutex);
+  if (memory->age != age) memory->forget();
+  memory->age = age;
+  idle = std::move(memory);
+}
+
+void Generator::Impl::forget() {
+  const std::lock_guard lock(mutex);
+  ++age;
+  if (!idle) return;
+  idle->forget();
+  idle->age = age;
+}
 
 void check_prompt_size(size_t bytes, const std::string& where) {
   if (bytes <= kMostPromptBytes) return;
@@ -148,34 +207,7 @@ TextInProgress Generator::Impl::prepare(size_t index, GenerationRequest request,
   return TextInProgress(index, std::move(request), std::move(prompt), tokenizer, room);
 }
 
-void Generator::Impl::begin(TextInProgress& text, bool is_alone) {
-  const std::span<const int32_t> prompt = text.unread(0);
-  if (last && is_alone) {
-    const auto [mine, theirs] =
-        std::mismatch(prompt.begin(), prompt.end() - 1, last->ids.begin(), last->ids.end());
-    const auto same = static_cast<size_t>(mine - prompt.begin());
-    if (same > 0 && cache.cut(last->sequence, static_cast<int64_t>(same), text.longest())) {
-      text.begin(last->sequence, same);
-      last.reset();
-      return;
-    }
-    forget();
-  }
-  text.begin(cache.start(static_cast<int64_t>(prompt.size()), text.longest()), 0);
-}
-
-void Generator::Impl::end(TextInProgress& text, bool is_alone) {
-  const bool is_kept = options.keeps_last && is_alone && text.width() == 1;
-  if (is_kept) {
-    forget();
-    const auto ids = text.read_tokens();
-    last = Last{{ids.begin(), ids.end()}, text.sequences().front()};
-    return;
-  }
-  for (const KeyValueCache::Sequence sequence : text.sequences()) cache.end(sequence);
-}
-
-void Generator::Impl::run(DecodePass& pass) {
+void Generator::Impl::run(DecodePass& pass, KeyValueCache& cache) const {
   PackedInput input;
   input.input_ids = as_tensor({pass.ids.begin(), pass.ids.end()});
   input.cu_seqlens = pass.cu_seqlens;
@@ -193,7 +225,8 @@ void Generator::Impl::run(DecodePass& pass) {
 }
 
 std::vector<Generation> Generator::Impl::write(
-    std::deque<TextInProgress> waiting, const std::function<void(size_t, const Generation&)>& on_done) {
+    std::deque<TextInProgress> waiting, Memory& memory,
+    const std::function<void(size_t, const Generation&)>& on_done) const {
   const bool is_alone = waiting.size() == 1;
   std::vector<Generation> results(waiting.size());
   std::vector<TextInProgress> live;
@@ -204,7 +237,7 @@ std::vector<Generation> Generator::Impl::write(
       width += waiting.front().width();
       live.push_back(std::move(waiting.front()));
       waiting.pop_front();
-      begin(live.back(), is_alone);
+      memory.begin(live.back(), is_alone);
     }
     DecodePass pass;
     auto budget = static_cast<size_t>(options.prefill_tokens);
@@ -216,14 +249,14 @@ std::vector<Generation> Generator::Impl::write(
       pass.add(text, is_prompt ? budget : 1);
       if (is_prompt) budget -= pass.parts.back().tokens;
     }
-    if (!pass.parts.empty()) run(pass);
+    if (!pass.parts.empty()) run(pass, memory.cache);
     std::vector<TextInProgress> left;
     for (TextInProgress& text : live) {
       if (!text.is_done()) {
         left.push_back(std::move(text));
         continue;
       }
-      end(text, is_alone);
+      memory.end(text, options.keeps_last && is_alone && text.width() == 1);
       width -= text.width();
       Generation& result = results[text.index()] = text.take_result();
       if (on_done) on_done(text.index(), result);
@@ -260,15 +293,11 @@ std::vector<Generation> Generator::generate(
     const std::string where = requests.size() == 1 ? "the prompt" : fmt::format("prompt {}", i + 1);
     waiting.push_back(impl_->prepare(i, std::move(requests[i]), where));
   }
-  try {
-    return impl_->write(std::move(waiting), on_done);
-  } catch (...) {
-    // Texts in progress are lost, and so are their places in the cache.
-    impl_->last.reset();
-    impl_->cache =
-        KeyValueCache(impl_->model.architecture(), impl_->model.compute_dtype(), impl_->model.device());
-    throw;
-  }
+  // Where something is thrown, texts in progress are lost, and so is what was remembered.
+  auto memory = impl_->take();
+  std::vector<Generation> results = impl_->write(std::move(waiting), *memory, on_done);
+  impl_->give_back(std::move(memory));
+  return results;
 }
 
 void Generator::forget() {
@@ -276,7 +305,8 @@ void Generator::forget() {
 }
 
 int64_t Generator::cache_bytes() const {
-  return impl_->cache.bytes();
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->idle ? impl_->idle->cache.bytes() : 0;
 }
 
 const std::vector<int64_t>& Generator::end_tokens() const {

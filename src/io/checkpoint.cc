@@ -40,13 +40,9 @@ std::string joined(const std::set<std::string>& names) {
 }
 
 [[noreturn]] void fail_without_weights(const fs::path& directory) {
+  require_model_directory(directory);
   const std::string where = directory.string();
   std::error_code code;
-  if (!fs::exists(directory, code)) throw Error(ErrorCode::kIo, where, "the model directory does not exist");
-  if (!fs::is_directory(directory, code)) {
-    throw Error(ErrorCode::kIo, where, "expected a model directory, found a file",
-                "give the directory that holds config.json and " + std::string(kSingle) + ", or a GGUF file");
-  }
   const std::string expected = fmt::format("expected {} or {}", kSingle, kIndex);
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
     if (is_file(directory / name)) {
@@ -126,6 +122,16 @@ Location open_shards(const fs::path& directory) {
 }
 
 }  // namespace
+
+void require_model_directory(const fs::path& path) {
+  const std::string where = path.string();
+  std::error_code code;
+  if (path.empty()) throw Error(ErrorCode::kIo, "model", "expected a model directory, found an empty path");
+  if (!fs::exists(path, code)) throw Error(ErrorCode::kIo, where, "the model directory does not exist");
+  if (fs::is_directory(path, code)) return;
+  throw Error(ErrorCode::kIo, where, "expected a model directory, found a file",
+              fmt::format("give the directory that holds config.json and {}, or a GGUF file", kSingle));
+}
 
 Checkpoint Checkpoint::open(const fs::path& directory) {
   Checkpoint checkpoint;

@@ -26,6 +26,7 @@ class Head {
   at::Tensor loss_sum(const at::Tensor& hidden, const at::Tensor& labels,
                       const ForwardContext& context) const;
 
+  bool is_language_model() const { return output_.has_value(); }
   /// Module paths that are trained and saved whole beside an adapter.
   const std::vector<std::string>& modules() const { return modules_; }
   /// Gives the output layer, which is the table of words, a weight of its own with the same values.
@@ -41,7 +42,6 @@ class Head {
     uint64_t dropout_stream = 0;
   };
 
-  bool is_language_model() const { return output_.has_value(); }
   at::Tensor run_stages(at::Tensor x, const ForwardContext& context) const;
 
   HeadSpec spec_;

@@ -12,6 +12,7 @@
 #include "models/model_parts.h"
 #include "msplora/core/error.h"
 #include "msplora/nn/attention.h"
+#include "nn/sequences.h"
 
 namespace msplora {
 namespace {
@@ -201,6 +202,7 @@ KeyValueCache::Extension::Extension(KeyValueCache& cache, std::span<const Sequen
   if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end() ||
       cu_seqlens_.size() != sequences_.size() + 1)
     throw Error(ErrorCode::kUsage, "key-value cache", "expected each sequence once, with tokens of its own");
+  detail::require_ends(cu_seqlens_);
   int64_t longest = 0;
   positions_ = at::empty({cu_seqlens_.back()}, at::kInt);
   int32_t* position = positions_.data_ptr<int32_t>();

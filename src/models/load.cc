@@ -1,14 +1,18 @@
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "models/parameter_store.h"
 #include "models/registry.h"
 #include "models/transformer.h"
+#include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/core/paths.h"
 #include "msplora/gguf/file.h"
@@ -16,14 +20,46 @@
 #include "msplora/io/safetensors.h"
 #include "msplora/models/gguf.h"
 #include "msplora/models/model.h"
+#include "msplora/nn/device.h"
+#include "msplora/nn/dtype.h"
 
 namespace msplora {
 namespace {
 
 namespace fs = std::filesystem;
 
+constexpr at::ScalarType kComputeTypes[] = {at::kFloat, at::kBFloat16, at::kDouble};
+constexpr at::ScalarType kStoredTypes[] = {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble};
+
+/// Empty where `dtype` is one of those.
+std::string type_problem(std::span<const at::ScalarType> known, at::ScalarType dtype) {
+  if (std::find(known.begin(), known.end(), dtype) != known.end()) return {};
+  std::vector<std::string> names;
+  for (const at::ScalarType type : known) names.push_back(dtype_name(type));
+  return fmt::format("expected one of {}, found {}", fmt::join(names, ", "), dtype_name(dtype));
+}
+
+/// What no model can be made with, whatever its files say.
+void check_options(const ModelLoadOptions& options) {
+  ErrorList errors;
+  if (options.num_labels < 0) {
+    errors.add("num_labels", fmt::format("expected at least 1, found {}", options.num_labels),
+               "0 takes what config.json says");
+  }
+  if (const std::string problem = type_problem(kComputeTypes, options.compute_dtype); !problem.empty())
+    errors.add("compute_dtype", problem);
+  // Written so that NaN is refused.
+  if (options.dropout && !(*options.dropout >= 0.0 && *options.dropout < 1.0)) {
+    errors.add("dropout", fmt::format("expected at least 0 and below 1, found {}", *options.dropout),
+               "without a value config.json counts");
+  }
+  if (const std::string problem = device_problem(options.device); !problem.empty())
+    errors.add("device", problem, "cpu is always there");
+  errors.throw_if_any(ErrorCode::kUsage, "ModelLoadOptions");
+}
+
 ModelConfig with_labels(ModelConfig config, const ModelLoadOptions& options) {
-  if (options.num_labels <= 0) return config;
+  if (options.num_labels == 0) return config;
   if (static_cast<int64_t>(config.id2label.size()) != options.num_labels) config.id2label.clear();
   config.num_labels = options.num_labels;
   config.label_problems.clear();  // what the file says of labels counts no more
@@ -81,11 +117,14 @@ std::string class_of_foreign_head(const ModelConfig& config, const Architecture&
 std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& options,
                              const WeightSource* source, const std::string& where, ModelLoadReport* report,
                              bool shapes_alone = false) {
+  check_options(options);
   require_supported(read);
   ModelConfig config = with_labels(read, options);
   // The dropout of a run is no property of the model that is saved.
   const Architecture architecture = describe(config, options.task, options.dropout);
   config.architectures = {class_name(*find_family(config.model_type), options.task)};
+  // Tensors made in this mode could never be trained.
+  const c10::InferenceMode no_inference(false);
   ParameterStore store(source, options, architecture);
   const std::string foreign = class_of_foreign_head(read, architecture, source);
   if (!foreign.empty()) store.set_foreign_head(head_prefixes(architecture.head, false));
@@ -98,10 +137,11 @@ std::unique_ptr<Model> build(const ModelConfig& read, const ModelLoadOptions& op
 
 std::unique_ptr<Model> build_from(const fs::path& directory, const ModelLoadOptions& options,
                                   ModelLoadReport* report, bool shapes_alone) {
+  check_options(options);
   const ModelConfig config = load_model_config(directory);
   require_supported(config);
   describe(config, options.task);  // before a checkpoint is looked for
-  if (options.task == ModelTask::kSequenceClassification && options.num_labels <= 0) require_labels(config);
+  if (options.task == ModelTask::kSequenceClassification && options.num_labels == 0) require_labels(config);
   const auto source = open_weights(directory, config);
   return build(config, options, source.get(), directory.string(), report, shapes_alone);
 }
@@ -155,8 +195,11 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task) {
 }
 
 void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
+  if (const std::string problem = type_problem(kStoredTypes, dtype); !problem.empty())
+    throw Error(ErrorCode::kUsage, "dtype", problem);
+  prepare_output_directory(directory, /*overwrite=*/true);
   ModelConfig config = model.config();
-  config.torch_dtype = dtype == at::kBFloat16 ? "bfloat16" : dtype == at::kHalf ? "float16" : "float32";
+  config.torch_dtype = dtype_name(dtype);
   std::set<std::string> transposed;
   for (const PlacedLinear& linear : linears_of(model.architecture())) {
     if (linear.spec.is_transposed) transposed.insert(linear.path + ".weight");
@@ -166,7 +209,6 @@ void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
     const at::Tensor stored = parameter.values().detach().to(dtype);
     tensors.push_back({parameter.name, transposed.contains(parameter.name) ? stored.t() : stored});
   }
-  make_directories(directory);
   write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});
   write_file_atomically(directory / "config.json", model_config_to_json(config).dump(2) + "\n");
 }

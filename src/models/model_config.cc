@@ -139,13 +139,12 @@ ModelConfig load_model_config(const fs::path& directory) {
   const fs::path path = directory / "config.json";
   std::error_code code;
   if (!fs::exists(path, code)) {
-    const bool is_directory = fs::is_directory(directory, code);
-    std::string hint = is_directory ? "a model directory holds config.json and model.safetensors" : "";
+    require_model_directory(directory);
+    std::string hint = "a model directory holds config.json and model.safetensors";
     if (fs::exists(directory / "adapter_config.json", code) || fs::exists(directory / "adapter.json", code)) {
       hint = "this is an adapter; give the base model's directory as the model and this one as the adapter";
     }
-    throw Error(ErrorCode::kIo, is_directory ? path.string() : directory.string(),
-                is_directory ? "the file is missing" : "the model directory does not exist", hint);
+    throw Error(ErrorCode::kIo, path.string(), "the file is missing", hint);
   }
   return parse_model_config(detail::parse_strict_json(read_file(path), path.string(), 64), path.string());
 }

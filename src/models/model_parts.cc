@@ -1,17 +1,13 @@
 #include "models/model_parts.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/aminmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
-#include <fmt/format.h>
 #include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include "msplora/core/error.h"
 
 namespace msplora {
 
@@ -76,26 +72,6 @@ std::vector<RotaryTable> rotary_tables(const Architecture& architecture, int64_t
     tables.push_back(std::move(table));
   }
   return tables;
-}
-
-void check_lengths(const PackedInput& input, int64_t longest) {
-  for (size_t b = 1; b < input.cu_seqlens.size(); ++b) {
-    const int64_t length = input.cu_seqlens[b] - input.cu_seqlens[b - 1];
-    if (length >= 1 && length <= longest) continue;
-    throw Error(ErrorCode::kData, fmt::format("sequence {} of the batch", b - 1),
-                fmt::format("has {} tokens, the model takes 1 to {}", length, longest),
-                fmt::format("set data.max_length to {} or less", longest));
-  }
-}
-
-void check_ids(const at::Tensor& ids, int64_t limit, const char* what) {
-  if (!ids.defined() || ids.numel() == 0) return;
-  const auto [low, high] = at::aminmax(ids);
-  if (low.item<int64_t>() >= 0 && high.item<int64_t>() < limit) return;
-  throw Error(ErrorCode::kData, what,
-              fmt::format("ids run from {} to {}, the model knows 0 to {}", low.item<int64_t>(),
-                          high.item<int64_t>(), limit - 1),
-              "does the tokenizer belong to this model?");
 }
 
 }  // namespace msplora

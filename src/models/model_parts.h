@@ -42,9 +42,4 @@ at::Tensor rows_or_all(const at::Tensor& x, const at::Tensor& rows);
 std::vector<RotaryTable> rotary_tables(const Architecture& architecture, int64_t positions,
                                        at::ScalarType compute_dtype, at::Device device);
 
-/// Throws Error{kData} when a sequence has none or more than `longest` tokens.
-void check_lengths(const PackedInput& input, int64_t longest);
-/// Throws Error{kData} when an id is not in [0, limit); `what` names the ids.
-void check_ids(const at::Tensor& ids, int64_t limit, const char* what);
-
 }  // namespace msplora

@@ -21,6 +21,19 @@ const std::vector<Family>& families() {
   return all;
 }
 
+[[noreturn]] void throw_unknown(const ModelConfig& config, const std::vector<std::string>& known) {
+  throw Error(
+      ErrorCode::kModel, config.where + ": model_type",
+      fmt::format("`{}` is not supported; supported are {}", config.model_type, fmt::join(known, ", ")),
+      did_you_mean(config.model_type, known));
+}
+
+bool has_task(const Family& family, ModelTask task) {
+  return std::find(family.tasks.begin(), family.tasks.end(), task) != family.tasks.end();
+}
+
+}  // namespace
+
 std::string task_name(ModelTask task) {
   switch (task) {
     case ModelTask::kNone:
@@ -34,19 +47,6 @@ std::string task_name(ModelTask task) {
   }
   return "?";
 }
-
-[[noreturn]] void throw_unknown(const ModelConfig& config, const std::vector<std::string>& known) {
-  throw Error(
-      ErrorCode::kModel, config.where + ": model_type",
-      fmt::format("`{}` is not supported; supported are {}", config.model_type, fmt::join(known, ", ")),
-      did_you_mean(config.model_type, known));
-}
-
-bool has_task(const Family& family, ModelTask task) {
-  return std::find(family.tasks.begin(), family.tasks.end(), task) != family.tasks.end();
-}
-
-}  // namespace
 
 const Family* find_family(const std::string& model_type) {
   for (const Family& family : families()) {

@@ -14,6 +14,9 @@ const Family* find_gguf_family(const std::string& architecture);
 /// "llama, qwen2, ...": those that are.
 std::string known_gguf_architectures();
 
+/// "sequence classification", "causal language modelling", ...
+std::string task_name(ModelTask task);
+
 /// Hugging Face's class of a model with this head, for config.json: "RobertaForMaskedLM".
 std::string class_name(const Family& family, ModelTask task);
 

@@ -8,9 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include "models/input_checks.h"
 #include "models/model_parts.h"
+#include "models/registry.h"
 #include "msplora/core/error.h"
 #include "msplora/core/random.h"
+#include "nn/labels.h"
 
 namespace msplora {
 namespace {
@@ -107,7 +110,15 @@ at::Tensor Transformer::forward(const PackedInput& input, const ForwardContext& 
 
 at::Tensor Transformer::loss_sum(const PackedInput& input, const at::Tensor& labels,
                                  const ForwardContext& context) {
-  return head_.loss_sum(run(begin(input, context)), labels, context);
+  if (!head_.is_language_model()) {
+    throw Error(ErrorCode::kUsage, "loss_sum",
+                fmt::format("is for language models, and this {} is loaded for {}", architecture().model_type,
+                            task_name(task())),
+                "give what forward() returns to cross_entropy_sum or squared_error_sum");
+  }
+  const Pass pass = begin(input, context);
+  detail::check_label_count(labels, output_row_count(input));
+  return head_.loss_sum(run(pass), labels, context);
 }
 
 at::Tensor Transformer::decode(const PackedInput& input, KeyValueCache& cache,
@@ -117,7 +128,7 @@ at::Tensor Transformer::decode(const PackedInput& input, KeyValueCache& cache,
                 "load it for causal language modelling to have it write");
   }
   const c10::NoGradGuard no_grad;
-  check(input);
+  check_input(input, architecture());
   KeyValueCache::Extension extension(cache, sequences, input.cu_seqlens);
   const Pass pass = begin(input, extension);
   at::Tensor logits;

@@ -78,7 +78,6 @@ class Transformer : public Model {
   at::Tensor run(const Pass& pass) const;
   Pass begin(const PackedInput& input, const ForwardContext& context) const;
   Pass begin(const PackedInput& input, KeyValueCache::Extension& extension) const;
-  void check(const PackedInput& input) const;
   /// A model with one segment puts both texts of a pair into it, whatever its tokenizer says.
   at::Tensor segment_ids(const PackedInput& input) const;
   /// The rows of the table of words, and where in them those of `ids` are.

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/input_checks.h"
 #include "models/model_parts.h"
 #include "models/transformer.h"
 #include "msplora/core/error.h"
@@ -55,13 +56,6 @@ at::Tensor pooled_rows(Pool pool, const PackedInput& input) {
 
 }  // namespace
 
-void Transformer::check(const PackedInput& input) const {
-  const Architecture& a = architecture();
-  check_lengths(input, a.longest);
-  check_ids(input.input_ids, a.vocab_size(), "input_ids");
-  if (a.embeddings.type_rows > 0) check_ids(segment_ids(input), a.embeddings.type_rows, "token_type_ids");
-}
-
 at::Tensor Transformer::segment_ids(const PackedInput& input) const {
   return architecture().embeddings.type_rows == 1 ? at::Tensor() : input.token_type_ids;
 }
@@ -92,7 +86,7 @@ at::Tensor Transformer::embed(const Pass& pass) const {
 }
 
 Transformer::Pass Transformer::begin(const PackedInput& input, const ForwardContext& context) const {
-  check(input);
+  check_input(input, architecture());
   Pass pass;
   pass.input = input;
   pass.context = context;

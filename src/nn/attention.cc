@@ -38,6 +38,7 @@ struct AttentionPlan : torch::CustomClassHolder {
   int64_t buckets = 0;          // 0: no relative terms
   bool covers_queries = false;  // all rows are of some segment
   bool covers_keys = false;
+  bool covers_columns = false;  // all columns of the arrays are queries, keys or values
 };
 
 std::vector<AttentionSegment> segments_of(const std::vector<int32_t>& cu_seqlens, bool is_one, bool is_last) {
@@ -86,7 +87,7 @@ Coverage coverage_of(std::vector<Range> ranges, int64_t rows, const char* what) 
 }
 
 const at::Tensor& array_of(const AttentionInput& input, const Place& place, int64_t width, const char* what) {
-  if (place.array >= input.arrays.size() || input.arrays[place.array].dim() != 2 ||
+  if (place.array >= input.arrays.size() || input.arrays[place.array].dim() != 2 || place.column < 0 ||
       place.column + width > input.arrays[place.array].size(1)) {
     refuse(fmt::format("{} need {} columns from {} on of array {}", what, width, place.column, place.array));
   }
@@ -117,6 +118,25 @@ bool any_requires_grad(const AttentionInput& input) {
                      [](const at::Tensor& array) { return array.requires_grad(); });
 }
 
+/// Whether every column of the arrays is of queries, keys or values. Refuses columns that are of several of
+/// them where gradients are wanted. The places lie within the arrays.
+bool covers_columns(const AttentionInput& input, int64_t wide, int64_t narrow) {
+  bool covers_all = true;
+  for (size_t i = 0; i < input.arrays.size(); ++i) {
+    if (input.arrays[i].dim() != 2) refuse(fmt::format("array {} has no rows and columns", i));
+    std::vector<Range> ranges;
+    for (const auto& [place, width] :
+         {std::pair{input.q, wide}, std::pair{input.k, narrow}, std::pair{input.v, narrow}})
+      if (place.array == i) ranges.push_back({place.column, width});
+    const int64_t columns = input.arrays[i].size(1);
+    const Coverage coverage = coverage_of(std::move(ranges), columns, "columns");
+    if (coverage.overlaps && any_requires_grad(input))
+      refuse("queries, keys and values have a column in common, which has no gradient");
+    covers_all = covers_all && coverage.covered == columns;
+  }
+  return covers_all;
+}
+
 c10::intrusive_ptr<AttentionPlan> plan_of(const AttentionInput& input, const AttentionCall& call) {
   const AttentionShape& shape = call.shape;
   const int64_t wide = shape.heads * shape.head_dim, narrow = shape.kv_heads * shape.head_dim;
@@ -145,6 +165,7 @@ c10::intrusive_ptr<AttentionPlan> plan_of(const AttentionInput& input, const Att
     if (term.defined()) plan->buckets = term.size(0);
   plan->covers_queries = q.covered == queries;
   plan->covers_keys = k.covered == keys;
+  plan->covers_columns = covers_columns(input, wide, narrow);
   return plan;
 }
 
@@ -200,7 +221,9 @@ void set_call(KernelCall<T>& to, const AttentionPlan& plan, const Tensors& in, c
   op.relative = &to.relative;
 }
 
-struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
+struct AttentionFunction : detail::KernelFunction<AttentionFunction> {
+  static constexpr const char* kName = "attention";
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& first, const at::Tensor& second,
                             const at::Tensor& third, const at::Tensor& key, const at::Tensor& query,
                             const at::Tensor& bias, c10::intrusive_ptr<AttentionPlan> plan) {
@@ -223,12 +246,12 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     return o;
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("attention backward");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor d_o = grads[0].contiguous();
     const auto& plan = static_cast<const AttentionPlan&>(*ctx->saved_data["plan"].toCapsule());
-    const bool is_whole = plan.covers_queries && plan.covers_keys;
+    const bool is_whole = plan.covers_queries && plan.covers_keys && plan.covers_columns;
     const auto like = [&](const at::Tensor& t) {
       return !t.defined() ? at::Tensor() : is_whole ? at::empty_like(t) : at::zeros_like(t);
     };

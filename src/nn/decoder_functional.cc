@@ -13,6 +13,7 @@
 #include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
+#include "nn/sequences.h"
 
 namespace msplora {
 namespace {
@@ -24,7 +25,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFunction> {
+struct ResidualRmsNormFunction : detail::KernelFunction<ResidualRmsNormFunction> {
+  static constexpr const char* kName = "residual_rms_norm";
+
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& residual_in,
                                const at::Tensor& gamma, double eps) {
     const ProfileScope scope("norm forward");
@@ -48,7 +51,7 @@ struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFuncti
     return has_residual ? variable_list{y, s} : variable_list{y};
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("norm backward");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &s = saved[0], &inverse = saved[1], &gamma = saved[2];
@@ -70,7 +73,9 @@ struct ResidualRmsNormFunction : torch::autograd::Function<ResidualRmsNormFuncti
   }
 };
 
-struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
+struct RotaryFunction : detail::KernelFunction<RotaryFunction> {
+  static constexpr const char* kName = "rotary_";
+
   static void turn(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cos,
                    const at::Tensor& sin, int64_t heads, int64_t head_dim, int64_t pairs, bool inverse) {
     dispatch(x, "rotary", [&](auto t) {
@@ -104,7 +109,7 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
     turn(x, positions, cos, sin, heads, head_dim, pairs, false);
     return x;
   }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("rotary backward");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor dx = grads[0].contiguous();
@@ -132,7 +137,9 @@ struct GateAndUp {
   }
 };
 
-struct GatedActivationFunction : torch::autograd::Function<GatedActivationFunction> {
+struct GatedActivationFunction : detail::KernelFunction<GatedActivationFunction> {
+  static constexpr const char* kName = "gated_activation";
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up,
                             int64_t kind) {
     const ProfileScope scope("activation forward");
@@ -149,7 +156,7 @@ struct GatedActivationFunction : torch::autograd::Function<GatedActivationFuncti
     ctx->save_for_backward({derivatives.gate, derivatives.up});
     return y;
   }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("activation backward");
     const variable_list saved = ctx->get_saved_variables();
     const GateAndUp by{saved[0], saved[1]}, d = by.like();
@@ -212,6 +219,7 @@ RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& freq
 }
 
 at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens) {
+  detail::require_ends(cu_seqlens);
   at::Tensor positions = at::empty({cu_seqlens.empty() ? 0 : cu_seqlens.back()}, at::kInt);
   int32_t* position = data<int32_t>(positions);
   for (size_t b = 1; b < cu_seqlens.size(); ++b)
@@ -226,6 +234,11 @@ at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int
                 "a width of " + std::to_string(x.size(1)) + " has no " + std::to_string(heads) +
                     " heads of " + std::to_string(head_dim) + " elements, of which " +
                     std::to_string(table.rotary_dim) + " are turned");
+  }
+  if (positions.dim() != 1 || positions.size(0) != x.size(0)) {
+    throw Error(ErrorCode::kUsage, "positions",
+                "expected " + std::to_string(x.size(0)) + ", one for each row, found " +
+                    std::to_string(positions.numel()));
   }
   // Elsewhere asking would wait for the device, whose own lookup refuses what is out of range.
   const at::Tensor places = positions.to(at::kInt).contiguous();

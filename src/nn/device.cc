@@ -1,6 +1,7 @@
 #include "msplora/nn/device.h"
 
 #include <ATen/Context.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -34,6 +35,17 @@ c10::Device parse_device(const std::string& name) {
                             count == 1 ? "" : "s"));
   }
   return device;
+}
+
+std::string device_problem(const c10::Device& device) {
+  if (device.is_cpu()) return {};
+  if (device.is_meta()) return "expected one that holds numbers, found meta";
+  const int64_t count = c10::impl::hasDeviceGuardImpl(device.type())
+                            ? c10::impl::getDeviceGuardImpl(device.type())->deviceCount()
+                            : 0;
+  if (device.index() < count && count > 0) return {};
+  return fmt::format("`{}` is asked for, libtorch finds {} such device{}", device.str(), count,
+                     count == 1 ? "" : "s");
 }
 
 void synchronize(const c10::Device& device) {

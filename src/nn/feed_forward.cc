@@ -19,7 +19,6 @@ namespace {
 
 using detail::data;
 using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
 using torch::autograd::variable_list;
 using Product = c10::intrusive_ptr<detail::PackedLinear>;
 
@@ -34,7 +33,31 @@ void for_blocks(int64_t rows, int64_t block, const Body& body) {
   for (int64_t begin = 0; begin < rows; begin += block) body(begin, std::min(block, rows - begin));
 }
 
-struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
+/// The gradient of the input of two products: `through_down` gives rows of what is by the outputs of the
+/// first from those of dy and of its derivative. Where the input was handed on, its gradient there is added.
+template <typename ThroughDown>
+at::Tensor input_gradient(AutogradContext* ctx, const variable_list& grads, const ThroughDown& through_down) {
+  const ProfileScope scope("linear backward");
+  if (!grads[0].defined()) return grads[1];  // only the input was used
+  const at::Tensor derivative = ctx->get_saved_variables()[0];
+  const at::Tensor dy = grads[0].contiguous();
+  const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
+  const int64_t rows = dy.size(0), block = products.block_rows(rows);
+  // Rows of dy are read before those of dx are written, should both be one array.
+  const bool is_onto = grads[1].defined();
+  at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
+  const at::Tensor inner = at::empty({block, derivative.size(1)}, dy.options());
+  for_blocks(rows, block, [&](int64_t begin, int64_t count) {
+    const at::Tensor d = inner.narrow(0, 0, count);
+    through_down(*products.down, dy.narrow(0, begin, count), derivative.narrow(0, begin, count), d);
+    products.up->backward_into(d, dx.narrow(0, begin, count), is_onto);
+  });
+  return dx;
+}
+
+struct FeedForwardFunction : detail::KernelFunction<FeedForwardFunction> {
+  static constexpr const char* kName = "feed_forward";
+
   /// Gives y, and x where it needs a gradient.
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& up_bias,
                                const at::Tensor& down_bias, kernels::Activation activation, int64_t wide,
@@ -60,26 +83,16 @@ struct FeedForwardFunction : torch::autograd::Function<FeedForwardFunction> {
     return {y};
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const ProfileScope scope("linear backward");
-    const at::Tensor derivative = ctx->get_saved_variables()[0];
-    const at::Tensor dy = grads[0].contiguous();
-    const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
-    const int64_t rows = dy.size(0), block = products.block_rows(rows);
-    // Rows of dy are read before those of dx are written, should both be one array.
-    const bool is_onto = grads[1].defined();
-    at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
-    const at::Tensor inner = at::empty({block, derivative.size(1)}, dy.options());
-    for_blocks(rows, block, [&](int64_t begin, int64_t count) {
-      const at::Tensor dh = inner.narrow(0, 0, count);
-      products.down->backward_times(dy.narrow(0, begin, count), derivative.narrow(0, begin, count), dh);
-      products.up->backward_into(dh, dx.narrow(0, begin, count), is_onto);
-    });
-    return {dx, Variable(), Variable(), Variable(), Variable(), Variable(), Variable()};
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
+    const auto times = [](const detail::PackedLinear& down, const at::Tensor& dy, const at::Tensor& by,
+                          const at::Tensor& d) { down.backward_times(dy, by, d); };
+    return {input_gradient(ctx, grads, times), {}, {}, {}, {}, {}, {}};
   }
 };
 
-struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunction> {
+struct GatedFeedForwardFunction : detail::KernelFunction<GatedFeedForwardFunction> {
+  static constexpr const char* kName = "gated_feed_forward";
+
   /// Gives y, and x where it needs a gradient.
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gate_up_bias,
                                const at::Tensor& down_bias, kernels::Activation activation, Product gate_up,
@@ -107,21 +120,10 @@ struct GatedFeedForwardFunction : torch::autograd::Function<GatedFeedForwardFunc
     return {y};
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const ProfileScope scope("linear backward");
-    const at::Tensor derivative = ctx->get_saved_variables()[0];
-    const at::Tensor dy = grads[0].contiguous();
-    const auto& products = static_cast<const Products&>(*ctx->saved_data["products"].toCapsule());
-    const int64_t rows = dy.size(0), block = products.block_rows(rows);
-    const bool is_onto = grads[1].defined();
-    at::Tensor dx = is_onto ? grads[1].contiguous() : at::empty_like(dy);
-    const at::Tensor d_halves = at::empty({block, derivative.size(1)}, dy.options());
-    for_blocks(rows, block, [&](int64_t begin, int64_t count) {
-      const at::Tensor d = d_halves.narrow(0, 0, count);
-      products.down->backward_halves(dy.narrow(0, begin, count), derivative.narrow(0, begin, count), d);
-      products.up->backward_into(d, dx.narrow(0, begin, count), is_onto);
-    });
-    return {dx, Variable(), Variable(), Variable(), Variable(), Variable()};
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
+    const auto halves = [](const detail::PackedLinear& down, const at::Tensor& dy, const at::Tensor& by,
+                           const at::Tensor& d) { down.backward_halves(dy, by, d); };
+    return {input_gradient(ctx, grads, halves), {}, {}, {}, {}, {}};
   }
 };
 

@@ -1,6 +1,8 @@
 #include "msplora/nn/functional.h"
 
 #include <ATen/TensorOperators.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <ATen/ops/embedding.h>
@@ -12,11 +14,13 @@
 #include <string>
 #include <vector>
 
+#include "msplora/core/error.h"
 #include "msplora/core/profile.h"
 #include "msplora/core/random.h"
 #include "nn/autograd.h"
 #include "nn/composed.h"
 #include "nn/dispatch.h"
+#include "nn/int64_vector.h"
 #include "nn/labels.h"
 
 namespace msplora {
@@ -48,19 +52,23 @@ at::Tensor apply_dropout(const at::Tensor& x, const kernels::DropoutMask& mask) 
   return y;
 }
 
-struct DropoutFunction : torch::autograd::Function<DropoutFunction> {
+struct DropoutFunction : detail::KernelFunction<DropoutFunction> {
+  static constexpr const char* kName = "dropout";
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, kernels::DropoutMask mask) {
     const ProfileScope scope("dropout forward");
     save_mask(ctx, mask);
     return apply_dropout(x.contiguous(), mask);
   }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("dropout backward");
     return {apply_dropout(grads[0].contiguous(), saved_mask(ctx)), Variable()};
   }
 };
 
-struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFunction> {
+struct ResidualLayerNormFunction : detail::KernelFunction<ResidualLayerNormFunction> {
+  static constexpr const char* kName = "residual_layer_norm";
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& residual_in,
                             const at::Tensor& gamma, const at::Tensor& beta, double eps,
                             kernels::DropoutMask mask) {
@@ -88,7 +96,7 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
     return y;
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("norm backward");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &s = saved[0], &mean = saved[1], &rstd = saved[2], &gamma = saved[3];
@@ -126,7 +134,9 @@ struct ResidualLayerNormFunction : torch::autograd::Function<ResidualLayerNormFu
   }
 };
 
-struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
+struct ActivationFunction : detail::KernelFunction<ActivationFunction> {
+  static constexpr const char* kName = "activation";
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, kernels::Activation kind) {
     const ProfileScope scope("activation forward");
     const at::Tensor x = x_in.contiguous();
@@ -139,7 +149,7 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
     ctx->save_for_backward({derivative});
     return y;
   }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("activation backward");
     const at::Tensor derivative = ctx->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
@@ -151,6 +161,23 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
     return {dx, Variable()};
   }
 };
+
+void check_embeddings(const std::vector<Embedding>& parts) {
+  constexpr auto kMost = static_cast<size_t>(kernels::EmbeddingSum<float>::kMost);
+  if (parts.empty() || parts.size() > kMost) {
+    throw Error(ErrorCode::kUsage, "embedding_sum",
+                fmt::format("expected 1 to {} embeddings, found {}", kMost, parts.size()));
+  }
+  detail::require_int64_vector(parts.front().ids, "ids");
+  const int64_t rows = parts.front().ids.size(0), width = parts.front().table.size(-1);
+  for (const Embedding& part : parts) {
+    if (part.ids.defined()) detail::require_int64_vector(part.ids, "ids", rows, "the rows of the sum");
+    if (part.table.dim() == 2 && part.table.size(1) == width) continue;
+    throw Error(
+        ErrorCode::kUsage, "embedding_sum",
+        fmt::format("expected tables [n, {}], found [{}]", width, fmt::join(part.table.sizes(), ", ")));
+  }
+}
 
 }  // namespace
 
@@ -193,6 +220,7 @@ at::Tensor activation(const at::Tensor& x, kernels::Activation kind) {
 }
 
 at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dtype) {
+  check_embeddings(parts);
   const auto is_frozen = [&](const Embedding& part) {
     return !part.table.requires_grad() && part.table.scalar_type() == dtype && part.table.is_contiguous();
   };
@@ -210,7 +238,7 @@ at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dty
   at::Tensor y = at::empty({parts.front().ids.size(0), first.size(1)}, first.options());
   std::vector<at::Tensor> ids;
   for (const Embedding& part : parts)
-    ids.push_back(part.ids.defined() ? part.ids.to(first.device()) : at::Tensor());
+    ids.push_back(part.ids.defined() ? part.ids.to(first.device()).contiguous() : at::Tensor());
   dispatch(y, "embedding_sum", [&](auto t) {
     using T = decltype(t);
     kernels::EmbeddingSum<T> op;
@@ -227,14 +255,22 @@ at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dty
 }
 
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels) {
-  detail::check_labels(labels, logits.size(1));
+  if (logits.dim() != 2)
+    throw Error(ErrorCode::kUsage, "logits",
+                fmt::format("expected [rows, classes], found {} dimensions", logits.dim()));
+  detail::check_labels(labels, logits.size(0), logits.size(1));
   const at::Tensor exact = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
   return at::nll_loss(at::log_softmax(exact, 1), labels.to(exact.device()), {}, at::Reduction::Sum,
                       kIgnoredLabel);
 }
 
 at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& targets) {
-  return (predictions.reshape({-1}) - targets.to(predictions.options())).square().sum();
+  if (predictions.numel() != targets.numel()) {
+    throw Error(
+        ErrorCode::kUsage, "targets",
+        fmt::format("expected {}, one for each prediction, found {}", predictions.numel(), targets.numel()));
+  }
+  return (predictions.reshape({-1}) - targets.to(predictions.options()).reshape({-1})).square().sum();
 }
 
 uint64_t ForwardContext::dropout_key(uint64_t stream) const {

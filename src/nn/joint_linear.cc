@@ -115,7 +115,9 @@ at::Tensor through_gate(const at::Tensor& dy, const at::Tensor& derivative) {
   return d_halves;
 }
 
-struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
+struct JointLinearFunction : detail::KernelFunction<JointLinearFunction> {
+  static constexpr const char* kName = "joint_linear";
+
   /// down [R, in] and factors [Σ r_part out_part], empty without updates. Gives y, and x where it needs a
   /// gradient.
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& down_in,
@@ -155,8 +157,9 @@ struct JointLinearFunction : torch::autograd::Function<JointLinearFunction> {
     return {y};
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("linear backward");
+    if (!grads[0].defined()) return {grads[1], Variable(), Variable(), Variable()};  // only x was used
     const variable_list tensors = ctx->get_saved_variables();
     const at::Tensor &x = tensors[0], &down = tensors[1], &factors = tensors[2];
     const auto& plan = static_cast<const Plan&>(*ctx->saved_data["plan"].toCapsule());

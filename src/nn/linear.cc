@@ -99,7 +99,9 @@ Update run_update(const at::Tensor& x, const at::Tensor& down, const at::Tensor&
   return update;
 }
 
-struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> {
+struct AdaptedLinearFunction : detail::KernelFunction<AdaptedLinearFunction> {
+  static constexpr const char* kName = "adapted_linear";
+
   /// `weight` is empty where a packed product stands for it.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight_in,
                             const at::Tensor& bias_in, const at::Tensor& down_in, const at::Tensor& up_in,
@@ -140,7 +142,7 @@ struct AdaptedLinearFunction : torch::autograd::Function<AdaptedLinearFunction> 
     return y;
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("linear backward");
     const variable_list tensors = ctx->get_saved_variables();
     const at::Tensor &x = tensors[0], &weight = tensors[1], &down = tensors[2], &up_t = tensors[3];

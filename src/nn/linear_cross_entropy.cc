@@ -84,7 +84,9 @@ double head_loss(const at::Tensor& hidden, const Head& head, const at::Tensor& l
   return losses.sum().item<double>();
 }
 
-struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
+struct LinearCrossEntropyFunction : detail::KernelFunction<LinearCrossEntropyFunction> {
+  static constexpr const char* kName = "linear_cross_entropy_sum";
+
   /// `weight_in` is empty where the packed product stands for it.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight_in,
                             const at::Tensor& bias_in, const at::Tensor& rows, const at::Tensor& labels,
@@ -109,7 +111,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
     return at::scalar_tensor(loss, hidden.options().dtype(exact).requires_grad(false));
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     const ProfileScope scope("head and loss, backward");
     const variable_list saved = ctx->get_saved_variables();
     const int64_t all_rows = ctx->saved_data["rows"].toInt();
@@ -141,7 +143,7 @@ struct Counted {
   int64_t chunk = 0;
 
   Counted(const at::Tensor& hidden, const at::Tensor& all, int64_t classes, int64_t chunk_rows) {
-    detail::check_labels(all, classes);
+    detail::check_labels(all, hidden.size(0), classes);
     const at::Tensor counted = all.ne(kIgnoredLabel).nonzero().squeeze(1);
     rows = counted.to(hidden.device());
     labels = all.index_select(0, counted).to(hidden.device());
@@ -168,12 +170,14 @@ struct Known : torch::CustomClassHolder {
   variable_list gradients;
 };
 
-struct KnownGradientsFunction : torch::autograd::Function<KnownGradientsFunction> {
+struct KnownGradientsFunction : detail::KernelFunction<KnownGradientsFunction> {
+  static constexpr const char* kName = "linear_cross_entropy_sum";
+
   static at::Tensor forward(AutogradContext* ctx, at::TensorList, c10::intrusive_ptr<Known> known) {
     ctx->save_for_backward(known->gradients);
     return known->value;
   }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+  static variable_list gradients(AutogradContext* ctx, variable_list grads) {
     variable_list scaled;
     for (const at::Tensor& gradient : ctx->get_saved_variables())
       scaled.push_back(gradient.defined() ? gradient * grads[0] : Variable());

@@ -13,6 +13,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/profile.h"
+#include "nn/autograd.h"
 #include "nn/graph_leaves.h"
 
 namespace msplora {
@@ -59,9 +60,7 @@ struct RecomputeNode : public Node {
   RecomputedPart part;
 
   variable_list apply(variable_list&& grads) override {
-    if (c10::GradMode::is_enabled()) {
-      throw Error(ErrorCode::kUsage, "recompute_in_backward", "gradients of gradients are not supported");
-    }
+    detail::refuse_second_derivatives("recompute_in_backward");
     if (!part) {
       throw Error(ErrorCode::kUsage, "recompute_in_backward",
                   "a second backward pass through a graph that was freed", "use retain_graph");

@@ -3,12 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "decoding/word_tokenizer.h"
 #include "msplora/core/error.h"
+#include "msplora/core/file.h"
 #include "msplora/decoding/generator.h"
 #include "temporary_directory.h"
 #include "train/tiny_run.h"
@@ -161,6 +166,60 @@ TEST_F(GeneratorTest, WhatCannotBeWrittenIsSaid) {
   ModelLoadOptions options;
   const auto classifier = create_model(tiny_config("llama", 0.0), options);
   EXPECT_THROW(Generator(*classifier, tokenizer_), Error);
+}
+
+TEST_F(GeneratorTest, AnEmptyTextIsTheBeginningTokenWhereThereIsOne) {
+  write_file_atomically(directory_.path() / "tokenizer_config.json", R"({"bos_token": "w1"})");
+  Generator writer(*model_, Tokenizer::load(directory_.path()));
+  const Generation made = writer.generate(request(""));
+  EXPECT_EQ(made.prompt_tokens, 1u);
+  EXPECT_EQ(made.tokens, writer.generate(request("w1")).tokens);
+}
+
+TEST_F(GeneratorTest, SeveralThreadsMayWriteWithOne) {
+  GeneratorOptions keeping;
+  keeping.keeps_last = true;
+  Generator shared = generator(keeping);
+  const auto prompt = [](int i) {
+    return "w" + std::to_string(3 + i % 7) + " w" + std::to_string(20 + i % 5) + " w9";
+  };
+  constexpr int kThreads = 4, kTexts = 40;
+  std::vector<std::vector<int32_t>> expected;
+  for (int i = 0; i < kThreads * kTexts; ++i)
+    expected.push_back(generator().generate(request(prompt(i), 20)).tokens);
+  std::atomic<int> wrong{0}, waiting{kThreads};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      --waiting;
+      while (waiting > 0) std::this_thread::yield();
+      for (int i = t * kTexts; i < (t + 1) * kTexts; ++i) {
+        try {
+          if (shared.generate(request(prompt(i), 20)).tokens != expected[static_cast<size_t>(i)]) ++wrong;
+        } catch (const std::exception&) {
+          ++wrong;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(GeneratorTest, WhatIsForgottenWhileATextIsWrittenDoesNotComeBack) {
+  GeneratorOptions keeping;
+  keeping.keeps_last = true;
+  Generator kept = generator(keeping);
+  GenerationRequest one = request("w3 w14 w15");
+  bool is_changed = false;
+  one.on_text = [&](std::string_view) {
+    if (std::exchange(is_changed, true)) return;
+    for (const Parameter& parameter : model_->parameters())
+      if (parameter.tensor().defined()) parameter.tensor().neg_();
+    kept.forget();
+  };
+  kept.generate(one);
+  EXPECT_EQ(kept.generate(request("w3 w14 w15")).tokens, generator().generate(request("w3 w14 w15")).tokens);
 }
 
 TEST_F(GeneratorTest, NothingMayFollow) {

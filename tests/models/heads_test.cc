@@ -145,6 +145,7 @@ TEST(OneSegment, TakesPairs) {
     EXPECT_FALSE(at::equal(two->forward(input, {}), plain));
     input.token_type_ids[4] = 2;
     EXPECT_THROW(two->forward(input, {}), Error);
+    EXPECT_THROW(model->forward(input, {}), Error);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -111,6 +112,33 @@ TEST(Attention, RowsOfNoSegmentAreZero) {
   }
 }
 
+TEST(Attention, ColumnsThatNobodyReadsHaveNoGradient) {
+  const AttentionCall call{packed_segments({0, 400, 700}), kShape, {}, {}};
+  for (const bool is_composed : {false, true}) {
+    const ComposedOperations form(is_composed);
+    // Queries, keys and values with columns before, between and behind them, and a third array.
+    const auto drawn = [](int64_t width) { return normals({700, width}, "a").requires_grad_(true); };
+    const AttentionInput input{{drawn(26), drawn(7)}, {0, 3}, {0, 13}, {1, 2}};
+    const at::Tensor d_o = normals({700, 8}, "d_o");
+    const at::Tensor &joint = input.arrays[0], &values = input.arrays[1];
+    // Memory that a gradient may come to lie in.
+    for (int i = 0; i < 4; ++i) normals({700, i % 2 == 0 ? 26 : 7}, "other");
+    attention(input, call).backward(d_o);
+    const auto leaf = [](const at::Tensor& array, int64_t from, int64_t width) {
+      return array.detach().narrow(1, from, width).contiguous().requires_grad_(true);
+    };
+    const at::Tensor q = leaf(joint, 3, 8), k = leaf(joint, 13, 4), v = leaf(values, 2, 4);
+    attention(AttentionInput::apart(q, k, v), call).backward(d_o);
+    at::Tensor of_joint = at::zeros_like(joint, joint.options().requires_grad(false)),
+               of_values = at::zeros_like(values, values.options().requires_grad(false));
+    of_joint.narrow(1, 3, 8).copy_(q.grad());
+    of_joint.narrow(1, 13, 4).copy_(k.grad());
+    of_values.narrow(1, 2, 4).copy_(v.grad());
+    EXPECT_LT(relative_difference(joint.grad(), of_joint), 1e-12);
+    EXPECT_LT(relative_difference(values.grad(), of_values), 1e-12);
+  }
+}
+
 TEST(Attention, WhatDoesNotFitIsRefused) {
   const AttentionInput input = input_of(6, 9);
   const auto attend = [&](const AttentionInput& in, const std::vector<AttentionSegment>& segments,
@@ -130,6 +158,12 @@ TEST(Attention, WhatDoesNotFitIsRefused) {
   AttentionInput narrow = input;
   narrow.v.column = 1;
   EXPECT_THROW(attend(narrow, {{0, 6, 0, 9, 0, 0}}), Error);
+  narrow.v.column = -1;
+  EXPECT_THROW(attend(narrow, {{0, 6, 0, 9, 0, 0}}), Error);
+  AttentionInput one{{normals({6, 12}, "all")}, {0, 0}, {0, 8}, {0, 8}};  // keys are values
+  EXPECT_NO_THROW(attend(one, {{0, 6, 0, 6, 0, 0}}));
+  one.arrays[0].requires_grad_(true);
+  EXPECT_THROW(attend(one, {{0, 6, 0, 6, 0, 0}}), Error);
   const at::Tensor key = normals({3, 8}, "key");
   EXPECT_NO_THROW(attend(input, {{0, 6, 0, 9, 0, 0}}, {{0, 1, 2}, key, {}, {}}));
   EXPECT_THROW(attend(input, {{0, 6, 0, 9, 0, 0}}, {{0, 1, 3}, key, {}, {}}), Error);  // no bucket 3

@@ -6,6 +6,7 @@
 #include <ATen/ops/silu.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -83,6 +84,25 @@ at::Tensor gradient_in_block(at::ScalarType dtype) {
 // Without dropout the norm hands one array on as the gradient of both, and it is added to in place.
 TEST(FeedForward, OneGradientForOutputAndResidual) {
   EXPECT_LT(relative_difference(gradient_in_block(at::kFloat), gradient_in_block(at::kDouble)), 5e-6);
+}
+
+TEST(FeedForward, TheInputAloneMayBeUsed) {
+  const Linear up("up", normals({kInner, kHidden}, "up", at::kFloat), {}),
+      down("down", normals({kHidden, kInner}, "down", at::kFloat), {});
+  const at::Tensor dx = normals({600, kHidden}, "dx", at::kFloat);
+  const std::vector<std::function<WithInput(const at::Tensor&)>> parts = {
+      [&](const at::Tensor& x) { return feed_forward(x, up, down, kernels::Activation::kGelu, {}); },
+      [&](const at::Tensor& x) {
+        return gated_feed_forward(x, JointLinear(), {&up, &up}, down, kernels::Activation::kSilu, {});
+      },
+      [&](const at::Tensor& x) {
+        return gated(x, JointLinear(), {&up, &up}, kernels::Activation::kSilu, {});
+      }};
+  for (const auto& part : parts) {
+    const at::Tensor x = normals({600, kHidden}, "x", at::kFloat).requires_grad_(true);
+    part(x).x.backward(dx);
+    EXPECT_TRUE(x.grad().equal(dx));
+  }
 }
 
 // Processors without SIMD units that our products know take oneDNN's.

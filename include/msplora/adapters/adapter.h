@@ -131,7 +131,7 @@ class Search {
 
 /// A method applied to a model. Creating one checks the options against the sites, makes the trainable
 /// tensors and attaches a SiteUpdate to every targeted Linear; destroying it detaches them. The model must
-/// outlive it.
+/// outlive it. While it is attached, detached or trained, no other thread may use the model (models/model.h).
 ///
 /// What a method does beyond its trainable tensors is in the virtual functions. An optimizer step calls them
 /// in this order, the same on every rank of a run:

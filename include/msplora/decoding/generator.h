@@ -63,7 +63,9 @@ struct GeneratorOptions {
 
 /// Has a causal language model write. Texts of different lengths and rules are written together: a text that
 /// ends makes room for the next prompt (continuous batches), each token passes through the model once, and no
-/// text depends on which others it is written with but for the rounding of products.
+/// text depends on which others it is written with but for the rounding of products. Several threads may call
+/// one, or several for one model, while the model stays as it is (models/model.h); each call has keys and
+/// values of its own.
 ///
 ///     Generator generator(*model, Tokenizer::load(directory));
 ///     std::cout << generator.generate({.prompt = "The capital of France is"}).text;
@@ -76,8 +78,9 @@ class Generator {
             const GeneratorOptions& options = {});
   ~Generator();
 
-  /// Throws Error{kConfig} for options that contradict each other, Error{kData} for a prompt without tokens,
-  /// with ids that the model does not have, or longer than it takes.
+  /// Throws Error{kConfig} for options that contradict each other, Error{kData} for a prompt with ids that
+  /// the model does not have, longer than it takes, or without tokens: an empty text is what the tokenizer
+  /// puts around one, else its beginning token, and is refused where it has none.
   Generation generate(GenerationRequest request);
 
   /// All of them, in the order given. `on_done` sees each as it ends. All are checked before the first
@@ -86,9 +89,10 @@ class Generator {
       std::vector<GenerationRequest> requests,
       const std::function<void(size_t index, const Generation& generation)>& on_done = {});
 
-  /// Forgets what is kept of the last text; to be called when the model has changed (another adapter).
+  /// Forgets what is kept of the last text, also of one that is being written; to be called when the model
+  /// has changed (another adapter).
   void forget();
-  /// Bytes of keys and values at present.
+  /// Bytes of the keys and values that are kept between calls.
   int64_t cache_bytes() const;
 
   const std::vector<int64_t>& end_tokens() const;

@@ -44,6 +44,9 @@ class SafetensorsFile {
   size_t data_offset_ = 0;
 };
 
+/// Throws Error{kIo} unless `path` is a directory, saying what models are read from.
+void require_model_directory(const std::filesystem::path& path);
+
 /// Every tensor of a model directory: model.safetensors, or the shards that model.safetensors.index.json
 /// names. Throws Error{kIo} naming missing shards, and for pytorch_model.bin alone an Error that says how to
 /// convert it.

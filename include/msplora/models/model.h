@@ -21,17 +21,27 @@ namespace msplora {
 
 /// A transformer with a head, over packed batches. Inputs lie on the CPU and are brought to the model's
 /// device, where its outputs stay.
+///
+/// Every pass first checks its input (PackedInput says what each member holds). It throws Error{kUsage} for
+/// members of another type, shape or count, and for rows that are not there; Error{kData} for token ids and
+/// segments that the model does not know, for sequences without tokens and for longer ones than it takes.
+///
+/// Several threads may run forward, loss_sum and decode (with caches of their own) at a time, but for
+/// training passes with an adapter, as long as nobody changes parameters, layers or adapters meanwhile.
+///
+/// Gradients have no gradients: on the CPU a backward pass with create_graph throws Error{kUsage}.
 class Model {
  public:
   virtual ~Model() = default;
 
   /// Logits in float32 (float64 for a model in float64): [B, num_labels] for sequence classification, [N,
-  /// vocab_size] for language models, where N counts input.output_rows (all T rows when undefined). Throws
-  /// Error{kData} when a token id or a sequence length is out of the model's range.
+  /// vocab_size] for language models, where N counts input.output_rows (all T rows when undefined).
   virtual at::Tensor forward(const PackedInput& input, const ForwardContext& context) = 0;
 
   /// Language models: Σ of the cross entropies of labels, int64, one for each row of forward(). A float32
-  /// (float64) scalar. The logits never exist as a whole.
+  /// (float64) scalar. The logits never exist as a whole. Throws Error{kUsage} for other models, whose loss
+  /// is cross_entropy_sum or squared_error_sum of forward() (nn/functional.h), and for labels of another type
+  /// or count; Error{kData} for a label that the model does not know.
   virtual at::Tensor loss_sum(const PackedInput& input, const at::Tensor& labels,
                               const ForwardContext& context) = 0;
 
@@ -87,11 +97,12 @@ class Model {
 struct ModelLoadOptions {
   ModelTask task = ModelTask::kSequenceClassification;
   int64_t num_labels = 0;  // 0: what config.json says; a head of another number is drawn anew
-  at::ScalarType compute_dtype = at::kFloat;
-  at::Device device = at::kCPU;   // where all parameters lie and the model runs (nn/device.h)
-  uint64_t seed = 0;              // of fresh weights
-  bool random_init = false;       // ignore the checkpoint's weights and draw all of them
-  std::optional<double> dropout;  // of hidden states, attention and head, instead of what config.json says
+  at::ScalarType compute_dtype = at::kFloat;  // or kBFloat16, kDouble
+  at::Device device = at::kCPU;               // where all parameters lie and the model runs (nn/device.h)
+  uint64_t seed = 0;                          // of fresh weights
+  bool random_init = false;                   // ignore the checkpoint's weights and draw all of them
+  std::optional<double> dropout;  // of hidden states, attention and head, instead of what config.json says;
+                                  // at least 0, below 1
   bool keep_float32 = false;      // keep parameters in float32 (full training) and convert on use
 };
 
@@ -113,7 +124,8 @@ std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& path, co
 /// Reads a Hugging Face model directory (config.json and safetensors) or a GGUF file.
 /// Throws Error{kModel} listing together every missing, unexpected and mis-shaped tensor, Error{kFormat} for
 /// damaged files, Error{kNumerics} when a weight is not finite, Error{kConfig} when the labels of config.json
-/// are wanted (num_labels 0) and contradict each other.
+/// are wanted (num_labels 0) and contradict each other, Error{kUsage} listing the options that no model can
+/// have. The parameters can be trained, also where this is called in c10::InferenceMode.
 std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const ModelLoadOptions& options,
                                   ModelLoadReport* report = nullptr);
 
@@ -121,7 +133,8 @@ std::unique_ptr<Model> load_model(const std::filesystem::path& directory, const 
 /// load_model, but sees no values.
 ModelLoadReport plan_load(const std::filesystem::path& directory, const ModelLoadOptions& options);
 
-/// A model of the given shape with drawn weights (std = initializer_range); nothing is read.
+/// A model of the given shape with drawn weights (std = initializer_range); nothing is read. Throws
+/// Error{kUsage} as load_model.
 std::unique_ptr<Model> create_model(const ModelConfig& config, const ModelLoadOptions& options);
 
 /// The sites of a model without allocating it (`linear` is null).
@@ -132,7 +145,9 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task);
 /// size of the model. Throws like create_model.
 std::vector<Parameter> parameters_of_shape(const ModelConfig& config, ModelTask task);
 
-/// Writes config.json and model.safetensors (names and dtype of `dtype`), so that Hugging Face loads it.
+/// Writes config.json and model.safetensors (names and dtype of `dtype`: kFloat, kBFloat16, kHalf or
+/// kDouble), so that Hugging Face loads it. Throws Error{kUsage} for another type, Error{kIo} where
+/// `directory` cannot be made, as where it is a file.
 void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype);
 
 }  // namespace msplora

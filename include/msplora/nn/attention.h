@@ -67,8 +67,8 @@ struct AttentionCall {
 };
 
 /// [rows of the queries, heads * head_dim]; 0 in rows of no segment. Gradients flow to all tensors. Throws
-/// Error{kUsage} for segments that reach beyond their arrays or share queries (keys: where gradients are
-/// wanted), and for arrays and relative terms that do not fit the shape.
+/// Error{kUsage} for segments that reach beyond their arrays or share queries (where gradients are wanted:
+/// keys, too, and columns of arrays), and for arrays and relative terms that do not fit the shape.
 at::Tensor attention(const AttentionInput& input, const AttentionCall& call);
 
 }  // namespace msplora

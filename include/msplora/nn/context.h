@@ -11,9 +11,10 @@ namespace msplora {
 /// The input of a model: T tokens of B sequences laid end to end. No padding exists anywhere in a model;
 /// hidden states are [T, hidden_size] and attention works per segment.
 struct PackedInput {
-  at::Tensor input_ids;             // int64 [T]
-  at::Tensor token_type_ids;        // int64 [T], or undefined when all are 0
-  std::vector<int32_t> cu_seqlens;  // [B+1], cu_seqlens[0] = 0, cu_seqlens[B] = T
+  at::Tensor input_ids;       // int64 [T]
+  at::Tensor token_type_ids;  // int64 [T], or undefined when all are 0; 1: the second text of a pair, also
+                              // where a model has one segment for both
+  std::vector<int32_t> cu_seqlens;  // [B+1], cu_seqlens[0] = 0, cu_seqlens[B] = T; no sequence is empty
   at::Tensor output_rows;  // int64 [N]: the rows a language-model head is applied to; undefined = all
 
   int64_t tokens() const { return cu_seqlens.empty() ? 0 : cu_seqlens.back(); }

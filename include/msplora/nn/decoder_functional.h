@@ -34,14 +34,15 @@ struct RotaryTable {
 RotaryTable make_rotary_table(int64_t positions, const std::vector<double>& frequencies,
                               at::ScalarType compute_dtype, double factor = 1.0);
 
-/// Positions 0, 1, 2, ... of each segment of a packed batch, int32 [T].
+/// Positions 0, 1, 2, ... of each segment of a packed batch, int32 [T]. Throws Error{kUsage} where cu_seqlens
+/// do not begin with 0 or fall.
 at::Tensor segment_positions(const std::vector<int32_t>& cu_seqlens);
 
 /// Turns the first `heads` heads, head_dim wide each, of every row of x [T, width] in place, and leaves what
 /// follows them (the values of a joint product). Backward turns the gradient in place, too: nothing but x may
 /// have got that array, as is so for gradients of attention. positions: int32 [T]. Throws
 /// Error{kData} when a position is not in the table, Error{kUsage} when the heads are wider than x or
-/// narrower than rotary_dim, or x is not contiguous.
+/// narrower than rotary_dim, x is not contiguous, or positions are not one for each row.
 at::Tensor rotary_(at::Tensor x, const at::Tensor& positions, int64_t heads, int64_t head_dim,
                    const RotaryTable& table, kernels::RotaryPairs pairs = kernels::RotaryPairs::kHalves);
 

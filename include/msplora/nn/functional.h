@@ -9,7 +9,9 @@
 #include "msplora/nn/context.h"
 
 /// Differentiable functions over the kernels. Tensors are contiguous, on the CPU, in float32, bfloat16 or
-/// float64; hidden states are [T, width].
+/// float64; hidden states are [T, width]. They have first derivatives alone: where the kernels run, a
+/// backward pass with create_graph throws Error{kUsage}; compositions on other devices can be differentiated
+/// again.
 namespace msplora {
 
 /// A dropout mask for `p` at the place `stream`; inactive outside training.
@@ -31,7 +33,7 @@ struct Embedding {
   at::Tensor table, ids;
 };
 /// The sum of up to three embeddings, the first of which has ids, as `dtype` [T, width]. Gradients flow to
-/// tables that are trained.
+/// tables that are trained. Throws Error{kUsage} for ids of another type or count.
 at::Tensor embedding_sum(const std::vector<Embedding>& parts, at::ScalarType dtype);
 
 /// Gaussian noise on the weight of one product: row i has the standard deviation deviations[i]. Drawn in
@@ -50,10 +52,12 @@ at::Tensor adapted_linear(const at::Tensor& x, const at::Tensor& weight, const a
                           std::vector<kernels::LowRankSlice> slices, const WeightNoise& noise = {});
 
 /// Σ over rows whose label is not kIgnoredLabel of -log softmax(logits)[label], a float32 (float64) scalar.
-/// logits [N, classes], labels int64 [N]. Throws Error{kData} when a label is out of range.
+/// logits [N, classes], labels int64 [N]. Throws Error{kUsage} for labels of another type or count,
+/// Error{kData} when one is out of range.
 at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& labels);
 
-/// Σ (prediction - target)². predictions [N] or [N, 1], targets [N].
+/// Σ (prediction - target)². predictions [N] or [N, 1], targets [N]. Throws Error{kUsage} where their counts
+/// differ.
 at::Tensor squared_error_sum(const at::Tensor& predictions, const at::Tensor& targets);
 
 }  // namespace msplora

@@ -80,7 +80,7 @@ struct SiteUpdate {
 
 /// y = x Wᵀ + b + Σ_k scaling_k · dropout_k(x) A_kᵀ B_kᵀ, the one adapted linear operation.
 ///
-/// No gradient of W is formed unless W requires one.
+/// No gradient of W is formed unless W requires one. First derivatives alone, see functional.h.
 class Linear {
  public:
   Linear();

@@ -19,8 +19,9 @@ int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes);
 /// hidden [N, d], weight [classes, d], bias [classes] or undefined, labels int64 [N]. Ignored rows are left
 /// out before the head. The head runs in chunks of `chunk_rows` rows (0: default_logit_rows), whose gradients
 /// are formed at once: [N, classes] never exists. With a soft_cap above 0, logits z become cap tanh(z / cap)
-/// first. Gradients flow to hidden, and to weight and bias where they are trained. Throws Error{kData} when a
-/// label is out of range.
+/// first. Gradients flow to hidden, and to weight and bias where they are trained; they have no gradients
+/// (see functional.h). Throws Error{kUsage} for labels of another type or count, Error{kData} when one is out
+/// of range.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
                                     const at::Tensor& bias, const at::Tensor& labels, int64_t chunk_rows = 0,
                                     double soft_cap = 0.0);

@@ -33,6 +33,9 @@ struct LanguageModelOptions {
 ///
 ///     auto model = msplora::LanguageModel::open("models/SmolLM2", {.adapters = {{"mine",
 ///     "output/adapter"}}}); model.use("mine"); std::cout << model.generate("Once upon a time").text << "\n";
+///
+/// Several threads may call generate and the const functions at a time, but nothing while one is in `use` or
+/// set_chat_template.
 class LanguageModel {
  public:
   /// Throws Error{kModel} when the files hold no causal language model, and for several adapters of which one

@@ -31,7 +31,8 @@ struct TunedOptions {
 };
 
 /// A model ready to predict, be evaluated, merged or exported. Members are destroyed in reverse order: the
-/// adapter before its model.
+/// adapter before its model. Several threads may predict with and evaluate one at a time; ablate_levels and
+/// whatever else changes the adapter or the model needs it alone.
 struct TunedModel {
   TaskFacts facts;
   std::optional<LabelMap> labels;  // unset where the task has no classes
