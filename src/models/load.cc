@@ -15,6 +15,7 @@
 #include "msplora/io/safetensors.h"
 #include "msplora/models/gguf.h"
 #include "msplora/models/model.h"
+#include "msplora/nn/dtype.h"
 
 namespace msplora {
 namespace {
@@ -154,6 +155,16 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task) {
 }
 
 void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
+  if (!at::isFloatingType(dtype)) {
+    throw Error(ErrorCode::kUsage, directory.string(),
+                fmt::format("weights are saved in a floating-point type, not in {}", dtype_name(dtype)),
+                "float32, bfloat16 or float16");
+  }
+  for (const Site& site : model.sites()) {
+    if (site.linear->update == nullptr) continue;
+    throw Error(ErrorCode::kUsage, site.path, "carries an adapter, which the model's files would be without",
+                "merge it first (merge_adapter), or detach it to save the base");
+  }
   ModelConfig config = model.config();
   config.torch_dtype = dtype == at::kBFloat16 ? "bfloat16" : dtype == at::kHalf ? "float16" : "float32";
   std::set<std::string> transposed;

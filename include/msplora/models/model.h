@@ -67,6 +67,8 @@ class Model {
   at::ScalarType compute_dtype() const { return compute_dtype_; }
   /// Where parameters and outputs lie.
   at::Device device() const { return device_; }
+  /// Expires with the model, for what may outlive it.
+  std::weak_ptr<const void> lifetime() const { return lifetime_; }
 
  protected:
   Model(ModelConfig config, Architecture architecture, at::ScalarType compute_dtype, at::Device device)
@@ -82,6 +84,7 @@ class Model {
   Architecture architecture_;
   at::ScalarType compute_dtype_;
   at::Device device_;
+  std::shared_ptr<const void> lifetime_ = std::make_shared<char>();
 };
 
 struct ModelLoadOptions {
@@ -133,6 +136,8 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task);
 std::vector<Parameter> parameters_of_shape(const ModelConfig& config, ModelTask task);
 
 /// Writes config.json and model.safetensors (names and dtype of `dtype`), so that Hugging Face loads it.
+/// Throws Error{kUsage} when the dtype is no floating-point type, or layers carry an adapter, which belongs
+/// in files of its own or is merged before (merge_adapter).
 void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype);
 
 }  // namespace msplora
