@@ -1,12 +1,14 @@
 # Everything comes from Debian packages (scripts/install-deps.sh); docs/architecture.md says why each is used.
+# A project that adds this one with add_subdirectory links these from its own folder.
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL TRUE)
 find_package(Threads REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
-pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET GLOBAL libutf8proc)
+pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET GLOBAL libpcre2-8)
 find_package(ZLIB REQUIRED)
 find_package(LibLZMA REQUIRED)
 
@@ -47,3 +49,4 @@ set_target_properties(msplora_torch PROPERTIES EXPORT_NAME torch)
 # Its targets, not TORCH_LIBRARIES: that list takes libc10 from the system's folders where there is one too.
 target_link_libraries(msplora_torch INTERFACE torch torch_library c10)
 target_compile_options(msplora_torch INTERFACE ${TORCH_CXX_FLAGS})
+unset(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL)

@@ -1,15 +1,21 @@
 # `cmake --install` gives lib/, include/msplora/ and lib/cmake/msplora/, so that other projects write
 #   find_package(msplora REQUIRED)
-#   target_link_libraries(app PRIVATE msplora::msplora)   # or msplora::base, the part without libtorch
+#   target_link_libraries(app PRIVATE msplora::msplora)
+# or, where there is no libtorch, find_package(msplora REQUIRED COMPONENTS base) and msplora::base.
 # examples/embed is such a project.
 include(CMakePackageConfigHelpers)
 
 target_compile_features(msplora_base PUBLIC cxx_std_20)
-install(TARGETS msplora_base msplora msplora_start msplora_torch EXPORT msploraTargets
+install(TARGETS msplora_base msplora_start EXPORT msploraBaseTargets
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS msplora msplora_torch EXPORT msploraTargets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/msplora DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
-install(EXPORT msploraTargets NAMESPACE msplora:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)
+foreach(targets msploraBaseTargets msploraTargets)
+  install(EXPORT ${targets} NAMESPACE msplora:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/msplora)
+endforeach()
 
 # What a user of the program reads and starts from.
 set(MSPLORA_SHARE ${CMAKE_INSTALL_DATADIR}/msplora)

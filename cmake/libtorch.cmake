@@ -6,7 +6,7 @@
 # end in are there already.
 foreach(target torch::cudart torch::nvtoolsext)
   if(NOT TARGET ${target})
-    add_library(${target} INTERFACE IMPORTED)
+    add_library(${target} INTERFACE IMPORTED GLOBAL)
   endif()
 endforeach()
 

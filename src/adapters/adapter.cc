@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/base_parameters.h"
 #include "msplora/core/error.h"
 
 namespace msplora {
@@ -82,8 +83,17 @@ void Adapter::attach_without(size_t level) {
   });
 }
 
+bool Adapter::is_model_gone() const {
+  return target_.lifetime && target_.lifetime->expired();
+}
+
 void Adapter::attach_updates(const std::function<SiteUpdate(size_t)>& made) {
-  detach();
+  if (is_merged()) {
+    throw Error(ErrorCode::kUsage, "adapter", "it was merged: its update is in the weights already",
+                "load model and adapter again");
+  }
+  if (is_model_gone()) throw Error(ErrorCode::kUsage, "adapter", "its model is gone");
+  take_updates_off();
   for (const Site& site : sites_) {
     if (site.linear == nullptr) {
       throw Error(ErrorCode::kUsage, site.path, "the site has no layer (only its shape is known)");
@@ -93,6 +103,9 @@ void Adapter::attach_updates(const std::function<SiteUpdate(size_t)>& made) {
                   "detach or destroy it first");
     }
   }
+  if (base_) base_->put_into_model();
+  place_ = Place::kOnModel;
+  name_base_tensors();
   for (size_t i = 0; i < sites_.size(); ++i) {
     auto update = std::make_shared<SiteUpdate>(made(i));
     if (update->empty()) continue;
@@ -101,11 +114,34 @@ void Adapter::attach_updates(const std::function<SiteUpdate(size_t)>& made) {
   }
 }
 
-void Adapter::detach() {
+void Adapter::take_updates_off() {
   for (const auto& [linear, update] : attached_) {
-    if (linear->update == update) linear->update = nullptr;
+    if (!is_model_gone() && linear->update == update) linear->update = nullptr;
   }
   attached_.clear();
+}
+
+void Adapter::detach() {
+  take_updates_off();
+  if (!attached()) return;
+  if (base_) base_->take_out_of_model();
+  place_ = Place::kOffModel;
+  name_base_tensors();
+}
+
+void Adapter::become_merged() {
+  take_updates_off();
+  if (base_) base_->leave_in_model();
+  place_ = Place::kMerged;
+}
+
+void Adapter::name_base_tensors() {
+  for (size_t i = 0; base_ && i < base_->parameters().size(); ++i) {
+    const std::string& name = base_->parameters()[i].parameter.name;
+    for (TrainableTensor& entry : trainable_) {
+      if (entry.name == name) entry.tensor = base_->tensor(i);
+    }
+  }
 }
 
 at::Tensor Adapter::add_trainable(std::string name, at::Tensor tensor, int64_t level) {

@@ -4,9 +4,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <algorithm>
+#include <mutex>
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "adapters/target_modules.h"
@@ -148,28 +150,147 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
   return trained;
 }
 
-void prepare_base_parameters(const AdapterTarget& target, std::vector<BaseParameter>& trained) {
+namespace {
+
+/// The parameters that adapters have their values in, of all models of the process: adapters do not know of
+/// one another.
+class HeldParameters {
+ public:
+  bool contains(const void* key) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return keys_.contains(key);
+  }
+  void add(const void* key) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    keys_.insert(key);
+  }
+  void remove(const void* key) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    keys_.erase(key);
+  }
+  static HeldParameters& all() {
+    static HeldParameters held;
+    return held;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<const void*> keys_;
+};
+
+const void* key_of(const Parameter& parameter) {
+  return parameter.weight ? static_cast<const void*>(parameter.weight.get())
+                          : static_cast<const void*>(parameter.vector.unsafeGetTensorImpl());
+}
+
+/// Values, gradient and requires_grad of two tensors. Every handle of the model's sees the other's then.
+void exchange_vectors(at::Tensor in_model, at::Tensor& other) {
+  at::Tensor kept = in_model.detach();
+  kept.requires_grad_(in_model.requires_grad());
+  kept.mutable_grad() = in_model.grad();
+  in_model.set_data(other.detach());
+  in_model.requires_grad_(other.requires_grad());
+  in_model.mutable_grad() = other.grad();
+  other = std::move(kept);
+}
+
+}  // namespace
+
+TrainedBase::TrainedBase(const AdapterTarget& target, std::vector<BaseParameter> trained)
+    : target_(target), trained_(std::move(trained)) {
   std::unordered_map<std::string, const Linear*> layers;
   for (const Site& site : target.sites) layers[site.path] = site.linear;
-  for (const Parameter& parameter : target.parameters) {
-    const at::Tensor& tensor = parameter.tensor();
-    if (tensor.defined() && tensor.is_floating_point()) tensor.requires_grad_(false);
-  }
-  for (BaseParameter& base : trained) {
-    const std::string& name = base.parameter.name;
-    const auto found = layers.find(module_of(name));
+  for (const BaseParameter& base : trained_) {
+    const Parameter& parameter = base.parameter;
+    const auto found = layers.find(module_of(parameter.name));
     if (found != layers.end() && found->second != nullptr) {
       const Linear& layer = *found->second;
-      const bool is_own = base.parameter.weight ? base.parameter.weight == layer.weight
-                                                : base.parameter.vector.is_same(layer.bias);
+      const bool is_own =
+          parameter.weight ? parameter.weight == layer.weight : parameter.vector.is_same(layer.bias);
       if (!is_own) {
-        throw Error(ErrorCode::kUsage, "AdapterTarget.parameters",
-                    name + " is not what the layer computes with, so training it would change nothing");
+        throw Error(
+            ErrorCode::kUsage, "AdapterTarget.parameters",
+            parameter.name + " is not what the layer computes with, so training it would change nothing");
       }
     }
-    const at::ScalarType dtype = base.parameter.dtype();
-    base.parameter.own(dtype == at::kDouble ? dtype : at::kFloat).requires_grad_(true);
+    const at::ScalarType dtype = parameter.dtype() == at::kDouble ? at::kDouble : at::kFloat;
+    at::Tensor own = parameter.values().detach().to(dtype, /*non_blocking=*/false, /*copy=*/true);
+    own.requires_grad_(true);
+    if (parameter.weight) {
+      if (parameter.weight->frozen()) parameter.weight->frozen()->let_go();
+      others_.push_back({Weight(std::move(own)), {}});
+    } else {
+      others_.push_back({std::nullopt, std::move(own)});
+    }
   }
+}
+
+TrainedBase::~TrainedBase() {
+  take_out_of_model();
+}
+
+const void* TrainedBase::key(size_t index) const {
+  return key_of(trained_[index].parameter);
+}
+
+at::Tensor TrainedBase::tensor(size_t index) const {
+  if (is_in_model_) return trained_[index].parameter.tensor();
+  return others_[index].weight ? others_[index].weight->tensor() : others_[index].vector;
+}
+
+void TrainedBase::exchange() {
+  for (size_t i = 0; i < trained_.size(); ++i) {
+    Parameter& parameter = trained_[i].parameter;
+    if (parameter.weight) {
+      std::swap(*parameter.weight, *others_[i].weight);
+    } else {
+      exchange_vectors(parameter.vector, others_[i].vector);
+    }
+  }
+}
+
+void TrainedBase::put_into_model() {
+  if (is_in_model_) return;
+  HeldParameters& held = HeldParameters::all();
+  for (size_t i = 0; i < trained_.size(); ++i) {
+    if (!held.contains(key(i))) continue;
+    throw Error(ErrorCode::kUsage, trained_[i].parameter.name,
+                "another adapter that is on the model trains it, too", "detach or destroy it first");
+  }
+  for (const Parameter& parameter : target_.parameters) {
+    const at::Tensor& tensor = parameter.tensor();
+    if (!tensor.defined() || !tensor.requires_grad() || held.contains(key_of(parameter))) continue;
+    switched_off_.push_back(tensor);
+    tensor.requires_grad_(false);
+  }
+  exchange();
+  for (size_t i = 0; i < trained_.size(); ++i) held.add(key(i));
+  is_in_model_ = true;
+}
+
+void TrainedBase::take_out_of_model() {
+  if (!is_in_model_) return;
+  for (size_t i = 0; i < trained_.size(); ++i) HeldParameters::all().remove(key(i));
+  exchange();
+  is_in_model_ = false;
+  set_gradients_back();
+}
+
+void TrainedBase::leave_in_model() {
+  if (!is_in_model_) return;
+  for (size_t i = 0; i < trained_.size(); ++i) {
+    HeldParameters::all().remove(key(i));
+    trained_[i].parameter.tensor().requires_grad_(false);
+  }
+  set_gradients_back();
+  trained_.clear();
+  others_.clear();
+  is_in_model_ = false;
+}
+
+void TrainedBase::set_gradients_back() {
+  for (const at::Tensor& tensor : switched_off_) tensor.requires_grad_(true);
+  switched_off_.clear();
 }
 
 }  // namespace msplora::detail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,8 +34,42 @@ std::vector<BaseParameter> select_base_parameters(const AdapterConfig& config, c
                                                   const ParameterFilter& trained_by_method, bool lenient,
                                                   ErrorList& errors);
 
-/// Switches gradients on for `trained` and off for every other parameter of the target, and gives trained
-/// matrices storage of their own. Throws Error{kUsage} when the target's parameters are not the model's own.
-void prepare_base_parameters(const AdapterTarget& target, std::vector<BaseParameter>& trained);
+/// The parameters of the base that one adapter trains: the adapter's values and the base's, which change
+/// places between the model and this object.
+class TrainedBase {
+ public:
+  /// The adapter's values begin as copies of the base's; the model keeps the base's. Throws Error{kUsage}
+  /// when the target's parameters are not the model's own.
+  TrainedBase(const AdapterTarget& target, std::vector<BaseParameter> trained);
+  ~TrainedBase();
+  TrainedBase(const TrainedBase&) = delete;
+  TrainedBase& operator=(const TrainedBase&) = delete;
+
+  const std::vector<BaseParameter>& parameters() const { return trained_; }
+  /// With the adapter's values; while they are in the model, what the model computes with.
+  at::Tensor tensor(size_t index) const;
+
+  /// Throws Error{kUsage} where another adapter has its values in the model; all is as it was then.
+  void put_into_model();
+  void take_out_of_model();
+  /// The adapter's values stay in the model, and the base's are forgotten.
+  void leave_in_model();
+
+ private:
+  const void* key(size_t index) const;
+  void exchange();
+  void set_gradients_back();
+
+  const AdapterTarget& target_;
+  std::vector<BaseParameter> trained_;
+  /// Of each, what is not in the model: a weight, or a vector.
+  struct Other {
+    std::optional<Weight> weight;
+    at::Tensor vector;
+  };
+  std::vector<Other> others_;
+  std::vector<at::Tensor> switched_off_;  // parameters that asked for gradients before
+  bool is_in_model_ = false;
+};
 
 }  // namespace msplora::detail

@@ -50,6 +50,7 @@ Method base_training(std::function<bool(const std::string&)> trains_parameter) {
 Method full_method() {
   Method method = base_training([](const std::string&) { return true; });
   method.name = "full";
+  method.base_part = "parameters of the base";
   method.summary = "Every parameter of the base is trained (full fine-tuning)";
   method.traits.whole_base = true;
   method.line = [](const AdapterConfig&) { return "full: every parameter is trained"; };
@@ -59,6 +60,7 @@ Method full_method() {
 Method bitfit_method() {
   Method method = base_training([](const std::string& name) { return matches_suffix(name, "bias"); });
   method.name = "bitfit";
+  method.base_part = "biases";
   method.summary = "The biases of the base are trained (Ben Zaken et al. 2021)";
   method.line = [](const AdapterConfig&) { return "bitfit: the biases are trained, and the head"; };
   return method;

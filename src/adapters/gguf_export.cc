@@ -37,6 +37,8 @@ std::string names_of(const Adapter& adapter, ParameterGroup group) {
 }
 
 void check_form(const Adapter& adapter) {
+  if (const std::string reason = detail::no_files(adapter); !reason.empty())
+    throw Error(ErrorCode::kUsage, "GGUF", reason);
   const auto& no_form = detail::method_of(adapter).peft.no_lora_form;
   if (const std::string reason = no_form ? no_form(adapter) : std::string(); !reason.empty())
     refuse_gguf(fmt::format("method {}: {}", adapter.config().method, reason));

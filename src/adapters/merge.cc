@@ -2,11 +2,14 @@
 
 #include <ATen/ops/isfinite.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/ScalarType.h>
+#include <fmt/format.h>
 
 #include <ATen/TensorOperators.h>
 #include <algorithm>
 #include <vector>
 
+#include "adapters/merged_sites.h"
 #include "msplora/core/error.h"
 
 namespace msplora {
@@ -25,10 +28,7 @@ at::Tensor merged(const at::Tensor& tensor, const at::Tensor& change, at::Scalar
   return result;
 }
 
-/// A layer's tensors after merging; the bias is undefined where it stays as it is.
-struct MergedSite {
-  at::Tensor weight, bias;
-};
+using detail::MergedSite;
 
 MergedSite merged_site(const Adapter& adapter, size_t index, at::ScalarType stored_dtype) {
   const Site& site = adapter.sites()[index];
@@ -58,15 +58,47 @@ void untie_adapted(const Adapter& adapter) {
   if (is_adapted) target.untie();
 }
 
+/// Puts an adapter on for merging, and takes it off again where nothing comes of it.
+class OnModel {
+ public:
+  explicit OnModel(Adapter& adapter) : adapter_(adapter), was_off_(!adapter.attached()) {
+    if (was_off_) adapter_.attach();
+  }
+  ~OnModel() {
+    if (was_off_ && !adapter_.is_merged()) adapter_.detach();
+  }
+  OnModel(const OnModel&) = delete;
+  OnModel& operator=(const OnModel&) = delete;
+
+ private:
+  Adapter& adapter_;
+  bool was_off_;
+};
+
 }  // namespace
 
-MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype) {
-  c10::NoGradGuard no_grad;
-  MergeReport report;
+std::vector<MergedSite> detail::merged_sites(const Adapter& adapter, at::ScalarType stored_dtype) {
   std::vector<MergedSite> sites;
   for (size_t i = 0; i < adapter.sites().size(); ++i) sites.push_back(merged_site(adapter, i, stored_dtype));
+  return sites;
+}
+
+MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype) {
+  if (!at::isFloatingType(stored_dtype)) {
+    throw Error(ErrorCode::kUsage, "merge_adapter: stored_dtype",
+                fmt::format("expected a floating-point type, found {}", c10::toString(stored_dtype)),
+                "float32, bfloat16 or float16");
+  }
+  if (adapter.is_merged()) {
+    throw Error(ErrorCode::kUsage, "merge_adapter",
+                "the adapter was merged before: its update would count twice");
+  }
+  c10::NoGradGuard no_grad;
+  MergeReport report;
+  const OnModel on_model(adapter);
+  const std::vector<MergedSite> sites = detail::merged_sites(adapter, stored_dtype);
   untie_adapted(adapter);
-  adapter.detach();
+  adapter.become_merged();
   for (size_t i = 0; i < sites.size(); ++i) {
     Linear& layer = *adapter.sites()[i].linear;
     layer.weight->set(sites[i].weight);

@@ -120,6 +120,7 @@ struct Method {
   /// Whether a parameter of the base is trained by the method itself; unset for methods that leave the base
   /// alone. Heads and modules_to_save are trained in any case and not asked for.
   std::function<bool(const std::string& name)> trains_parameter = {};
+  std::string base_part = {};  // those parameters in a word: "biases"
   PeftForm peft = {};
 };
 
@@ -130,7 +131,9 @@ MSPLORA_METHODS(MSPLORA_DECLARE_METHOD)
 /// Null for an unknown name.
 const Method* find_method(const std::string& name);
 const std::vector<Method>& all_methods();
-/// The method of an adapter.
+/// The method of an adapter of the registry.
 const Method& method_of(const Adapter& adapter);
+/// Why an adapter has no files, or "": its class is none of the registry's.
+std::string no_files(const Adapter& adapter);
 
 }  // namespace msplora::detail

@@ -123,6 +123,8 @@ void check_base(const NativeHeader& header, const AdapterTarget& target, const s
 }  // namespace
 
 void save_native_adapter(const Adapter& adapter, const std::filesystem::path& directory) {
+  if (const std::string reason = detail::no_files(adapter); !reason.empty())
+    throw Error(ErrorCode::kUsage, directory.string(), reason, "write its trainable() tensors yourself");
   detail::make_directory(directory);
   std::vector<NamedTensor> tensors;
   for (const TrainableTensor& entry : adapter.trainable()) {

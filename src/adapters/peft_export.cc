@@ -311,6 +311,7 @@ std::string no_lora_form(const Adapter& adapter) {
 }  // namespace
 
 std::string peft_form_refusal(const Adapter& adapter) {
+  if (const std::string reason = detail::no_files(adapter); !reason.empty()) return reason;
   const c10::NoGradGuard no_grad;
   const detail::PeftForm& form = detail::method_of(adapter).peft;
   const std::string no_lora = no_lora_form(adapter);

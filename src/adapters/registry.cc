@@ -111,6 +111,13 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
   return checked;
 }
 
+std::string nothing_to_train(const Method& method) {
+  return method.base_part.empty()
+             ? fmt::format("nothing to train: `{}` trains heads alone and this model has none", method.name)
+             : fmt::format("nothing to train: `{}` trains {} and heads, and this model has neither",
+                           method.name, method.base_part);
+}
+
 /// Adds the parameters of the base that the method trains itself.
 void count_base(const Method& method, const AdapterConfig& config, const std::vector<std::string>& heads,
                 const std::vector<Parameter>& parameters, ParameterCount& count) {
@@ -152,6 +159,13 @@ const Method& method_of(const Adapter& adapter) {
   return *find_method(adapter.config().method);
 }
 
+std::string no_files(const Adapter& adapter) {
+  return adapter.is_of_registry()
+             ? ""
+             : "the adapter is of a class of its own, which files have no name for: only what "
+               "create_adapter or load_adapter made is saved";
+}
+
 }  // namespace detail
 
 std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, AdapterTarget target,
@@ -164,10 +178,8 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
       checked.method != nullptr ? checked.method->trains_parameter : nullptr;
   auto base = detail::select_base_parameters(config, target, checked.sites, trains, lenient, errors);
   if (errors.empty() && checked.tensors.empty() && base.empty()) {
-    errors.add(
-        "adapter.method",
-        fmt::format("nothing to train: `{}` trains heads alone and this model has none", config.method),
-        "name modules in modules_to_save, or take another method");
+    errors.add("adapter.method", nothing_to_train(*checked.method),
+               "name modules in modules_to_save, or take another method");
   }
   throw_if_any(errors);
   const bool has_layers = std::any_of(checked.sites.begin(), checked.sites.end(),
@@ -177,11 +189,13 @@ std::unique_ptr<Adapter> AdapterBuilder::build(const AdapterConfig& config, Adap
       throw Error(ErrorCode::kUsage, site.path, "the site has no layer (only its shape is known)");
     }
   }
-  detail::prepare_base_parameters(target, base);
   std::unique_ptr<Adapter> adapter =
       checked.method->create({config, std::move(target), std::move(checked.sites), seed, values_follow});
-  for (const detail::BaseParameter& entry : base) {
-    adapter->trainable_.push_back({entry.parameter.name, entry.parameter.tensor(), entry.group, 0});
+  adapter->is_of_registry_ = true;
+  adapter->base_ = std::make_unique<detail::TrainedBase>(adapter->target_, std::move(base));
+  for (size_t i = 0; i < adapter->base_->parameters().size(); ++i) {
+    const detail::BaseParameter& entry = adapter->base_->parameters()[i];
+    adapter->trainable_.push_back({entry.parameter.name, adapter->base_->tensor(i), entry.group, 0});
   }
   if (!adapter->is_shape_only()) adapter->attach();
   return adapter;

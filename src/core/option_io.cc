@@ -190,8 +190,10 @@ bool read_value(const nlohmann::json& json, bool& value) {
 }
 
 bool read_value(const nlohmann::json& json, int64_t& value) {
-  if (json.is_number_integer()) json.get_to(value);
-  return json.is_number_integer();
+  constexpr auto kLargest = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  const bool fits = json.is_number_unsigned() ? json.get<uint64_t>() <= kLargest : json.is_number_integer();
+  if (fits) json.get_to(value);
+  return fits;
 }
 
 bool read_value(const nlohmann::json& json, double& value) {

@@ -197,6 +197,11 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task) {
 void save_model(Model& model, const fs::path& directory, at::ScalarType dtype) {
   if (const std::string problem = type_problem(kStoredTypes, dtype); !problem.empty())
     throw Error(ErrorCode::kUsage, "dtype", problem);
+  for (const Site& site : model.sites()) {
+    if (site.linear->update == nullptr) continue;
+    throw Error(ErrorCode::kUsage, site.path, "carries an adapter, which the model's files would be without",
+                "merge it first (merge_adapter), or detach it to save the base");
+  }
   prepare_output_directory(directory, /*overwrite=*/true);
   ModelConfig config = model.config();
   config.torch_dtype = dtype_name(dtype);

@@ -9,13 +9,14 @@
 
 #include <cmath>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <tuple>
 #include <utility>
 
 #include "adapters/equivalent_gradient.h"
-#include "msplora/adapters/merge.h"
+#include "adapters/merged_sites.h"
 #include "msplora/core/error.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/random.h"
@@ -52,21 +53,28 @@ void check(const Adapter& adapter) {
   }
 }
 
-/// The adapted layers with the adapter merged into their weights; they get their own and the adapter back at
-/// the end.
+/// The adapted layers with the adapter's updates in their weights; they get their own and the updates back at
+/// the end. Heads and biases that the adapter trains stay where they are.
 class DenseWeights {
  public:
   explicit DenseWeights(Adapter& adapter) : adapter_(adapter) {
-    for (const Site& site : adapter.sites()) kept_.push_back({*site.linear->weight, site.linear->bias});
-    merge_adapter(adapter, layer(0).weight->dtype());
-    for (const Site& site : adapter.sites()) tuned_.push_back(site.linear->weight->tensor());
+    if (!adapter.attached()) throw Error(ErrorCode::kUsage, "landscape", "the adapter is not on the model");
+    const c10::NoGradGuard no_grad;
+    const auto merged = detail::merged_sites(adapter, layer(0).weight->dtype());
+    for (size_t i = 0; i < merged.size(); ++i) {
+      kept_.push_back({*layer(i).weight, layer(i).bias, layer(i).update});
+      layer(i).weight->set(merged[i].weight);
+      if (merged[i].bias.defined()) layer(i).bias = merged[i].bias;
+      layer(i).update = nullptr;
+      tuned_.push_back(merged[i].weight);
+    }
   }
   ~DenseWeights() {
     for (size_t i = 0; i < kept_.size(); ++i) {
-      *layer(i).weight = kept_[i].first;
-      layer(i).bias = kept_[i].second;
+      *layer(i).weight = kept_[i].weight;
+      layer(i).bias = kept_[i].bias;
+      layer(i).update = kept_[i].update;
     }
-    adapter_.attach();
   }
   DenseWeights(const DenseWeights&) = delete;
   DenseWeights& operator=(const DenseWeights&) = delete;
@@ -86,8 +94,14 @@ class DenseWeights {
  private:
   Linear& layer(size_t site) const { return *adapter_.sites()[site].linear; }
 
+  struct Kept {
+    Weight weight;
+    at::Tensor bias;
+    std::shared_ptr<const SiteUpdate> update;
+  };
+
   Adapter& adapter_;
-  std::vector<std::pair<Weight, at::Tensor>> kept_;
+  std::vector<Kept> kept_;
   std::vector<at::Tensor> tuned_;
 };
 

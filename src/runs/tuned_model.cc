@@ -76,6 +76,11 @@ void check_outputs(const TaskFacts& facts, const ModelConfig& base, const fs::pa
               "it belongs to another model: delete it, or copy it again from the run");
 }
 
+bool reads_pairs(const TaskFacts& facts) {
+  if (facts.data.text_pair) return true;
+  return facts.data.glue_task && glue_task(*facts.data.glue_task).labelled.text_pair >= 0;
+}
+
 }  // namespace
 
 std::unique_ptr<Task> TunedModel::task(int64_t max_length, std::vector<std::string> metrics) const {
@@ -151,6 +156,16 @@ Prediction predict(TunedModel& tuned, const std::map<std::string, std::string>& 
     }
   }
   if (!row.contains("text")) throw Error(ErrorCode::kUsage, "predict", "the row has no `text`");
+  if (example.has_pair != reads_pairs(tuned.facts)) {
+    throw Error(
+        ErrorCode::kUsage, "predict: text_pair",
+        example.has_pair
+            ? fmt::format("the model's {} reads single texts", tuned.facts.type)
+            : fmt::format("the model's {} reads pairs of texts, and the row has one", tuned.facts.type),
+        example.has_pair
+            ? "leave it out; where task.json is missing, facts.data.text_pair says that pairs are read"
+            : "give both");
+  }
   const auto task = tuned.task();
   const EncodedDataset encoded = task->encode(Dataset("row", {std::move(example)}, /*has_labels=*/false));
   return predict(*task, *tuned.model, all_of(encoded.examples)).front();

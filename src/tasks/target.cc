@@ -19,6 +19,7 @@ AdapterTarget target_of(Model& model, const std::string& base_name) {
   target.head_modules = model.head_modules();
   target.ties = tied_names(model.architecture());
   target.untie = [&model] { model.untie(); };
+  target.lifetime = model.lifetime();
   target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
   return target;
 }

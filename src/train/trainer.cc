@@ -7,6 +7,7 @@
 #include <cmath>
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "msplora/core/interrupt.h"
@@ -18,11 +19,39 @@ namespace msplora {
 namespace {}  // namespace
 
 TrainingResult Trainer::run() {
+  sinks_ended_ = false;
+  try {
+    TrainingResult result = train();
+    end_sinks();
+    return result;
+  } catch (...) {
+    try {
+      end_sinks();
+    } catch (...) {
+      // What stopped the run is what its caller should hear of.
+    }
+    throw;
+  }
+}
+
+void Trainer::end_sinks() {
+  if (std::exchange(sinks_ended_, true)) return;
+  std::exception_ptr problem;
+  for (const auto& sink : setup_.sinks) {
+    try {
+      sink->on_end();
+    } catch (...) {
+      if (!problem) problem = std::current_exception();
+    }
+  }
+  if (problem) std::rethrow_exception(problem);
+}
+
+TrainingResult Trainer::train() {
   start();
   while (!finished()) {
     if (setup_.options.stop_at > 0 && state_.step >= setup_.options.stop_at) {
       save_checkpoint();
-      tell([](EventSink& sink) { sink.on_end(); });
       return result(/*paused=*/true);
     }
     if (search_due()) search_within_training();
@@ -35,7 +64,6 @@ TrainingResult Trainer::run() {
     after_step();
     if (on_any_rank(interrupt_requested()) && !finished()) {
       save_checkpoint();
-      tell([](EventSink& sink) { sink.on_end(); });
       throw Error(ErrorCode::kInterrupted, "training",
                   setup_.keeps_checkpoints ? fmt::format("stopped at step {}; everything is saved in {}",
                                                          state_.step, checkpoints_.path(state_.step).string())
@@ -45,7 +73,6 @@ TrainingResult Trainer::run() {
   }
   load_best();
   if (search_due()) search();
-  tell([](EventSink& sink) { sink.on_end(); });
   return result(/*paused=*/false);
 }
 

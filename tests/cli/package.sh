@@ -12,6 +12,28 @@ for example in embed finetune generate; do
   "$CMAKE" --build build/$example > build.txt 2>&1 || { cat build.txt >&2; fail "build"; }
 done
 
+# The part without libtorch, where there is none.
+mkdir base
+cat > base/CMakeLists.txt <<'END'
+cmake_minimum_required(VERSION 3.22)
+project(base LANGUAGES CXX)
+find_package(msplora REQUIRED COMPONENTS base)
+add_executable(base main.cc)
+target_link_libraries(base PRIVATE msplora::base)
+END
+cat > base/main.cc <<'END'
+#include <cstdio>
+
+#include "msplora/tokenizers/tokenizer.h"
+int main(int, char** arguments) {
+  std::printf("%zu ids\n", msplora::Tokenizer::load(arguments[1])->encode({"some text", {}}).ids.size());
+}
+END
+"$CMAKE" -S base -B build/base -DCMAKE_PREFIX_PATH="$here/prefix" -DCMAKE_CXX_COMPILER="$CXX" \
+  -DCMAKE_DISABLE_FIND_PACKAGE_Torch=ON > configure.txt 2>&1 || { cat configure.txt >&2; fail "configure the base alone"; }
+"$CMAKE" --build build/base > build.txt 2>&1 || { cat build.txt >&2; fail "build the base alone"; }
+expect 0 " ids" -- build/base/base "$model"
+
 recipe > recipe.yaml
 expect 0 -- "$MSPLORA" train recipe.yaml --set train.max_steps=20
 expect 0 -- build/embed/embed "$model" run/adapter-native "the film was lovely" "the meal looked dull and poor"

@@ -35,12 +35,14 @@ TEST_P(Conformance, DetachingGivesTheBaseBack) {
   TinyModel model("roberta");
   const auto parameters = model.model().parameters();
   std::vector<at::Tensor> stored;
+  for (const Parameter& parameter : parameters) stored.push_back(parameter.values().detach().clone());
+  const at::Tensor before = model.logits();
   {
     const auto adapter = create_adapter(row().config, model.target(), 1);
     randomise(*adapter);
-    for (const Parameter& parameter : parameters) stored.push_back(parameter.values().detach().clone());
     const at::Tensor adapted = model.logits();
     adapter->detach();
+    EXPECT_TRUE(at::equal(model.logits(), before));
     for (const Site& site : model.model().sites()) EXPECT_EQ(site.linear->update, nullptr) << site.path;
     adapter->attach();
     EXPECT_TRUE(at::equal(model.logits(), adapted));

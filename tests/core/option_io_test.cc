@@ -121,6 +121,25 @@ TEST(ReadYaml, AcceptsIntegersWrittenAsFloats) {
   EXPECT_EQ(options.inner.rank, 1000);
 }
 
+TEST(ReadJson, IntegersThatDoNotFitAreRefused) {
+  Outer options;
+  for (const nlohmann::json& value :
+       {nlohmann::json(18446744073709551615ull), nlohmann::json(9223372036854775808ull),
+        nlohmann::json(1e300), nlohmann::json(2.5)}) {
+    try {
+      set_option(options, "inner.rank", value, "adapter");
+      ADD_FAILURE() << value << " became " << options.inner.rank;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr("adapter.inner.rank: wrong type or out of range"));
+    }
+  }
+  set_option(options, "inner.rank", 9223372036854775807ull, "adapter");
+  EXPECT_EQ(options.inner.rank, 9223372036854775807ll);
+  ErrorList errors;
+  read_yaml(options, "inner: {rank: 18446744073709551615}", "recipe.yaml", errors);
+  EXPECT_EQ(errors.size(), 1u);
+}
+
 TEST(ReadYaml, ReportsAllProblemsWithTheirLines) {
   const std::string text = problems_of(
       "inner:\n  rnak: 4\n  rank: 0\n  alpha: fast\n  dropout: 1\n  shape: linaer\n  modules: query\n"

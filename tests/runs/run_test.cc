@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "error_text.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/runs/compare.h"
@@ -98,6 +99,19 @@ TEST_F(Runs, TrainEvaluateSaveAndUse) {
   EXPECT_THAT((std::vector<std::string>{"good", "bad"}),
               testing::Contains(predict(tuned, {{"text", "the film was fine"}}).text()));
   EXPECT_THROW(predict(tuned, {{"txt", "the film was fine"}}), Error);
+  EXPECT_THAT(error_text(ErrorCode::kUsage,
+                         [&] {
+                           predict(tuned, {{"text", "a"}, {"text_pair", "b"}});
+                         }),
+              HasSubstr("reads single texts"));
+  tuned.facts.data.text_pair = "text_pair";
+  predict(tuned, {{"text", "a"}, {"text_pair", "b"}});
+  EXPECT_THAT(error_text(ErrorCode::kUsage,
+                         [&] {
+                           predict(tuned, {{"text", "a"}});
+                         }),
+              HasSubstr("reads pairs of texts"));
+  tuned.facts.data.text_pair.reset();
   const Evaluation evaluation = evaluate(tuned, path("train.tsv"), tuned.facts.data);
   EXPECT_NEAR(evaluation.value("loss"), report.score("loss")->value, 1e-6);
 
@@ -106,6 +120,24 @@ TEST_F(Runs, TrainEvaluateSaveAndUse) {
   TunedModel alone = open_tuned(path("merged"));
   EXPECT_NEAR(evaluate(alone, path("train.tsv"), alone.facts.data).value("loss"), evaluation.value("loss"),
               1e-4);
+}
+
+/// Members are replaced one by one, the model before the adapter that was on it.
+TEST_F(Runs, WhatHoldsAModelAndItsAdapterCanBeAssigned) {
+  msplora::Run run = open_run(recipe());
+  const RunReport report = train(run);
+  Recipe again = recipe();
+  again.output.dir = path("again");
+  run = open_run(again);
+  EXPECT_TRUE(run.adapter->attached());
+  EXPECT_EQ(train(run).last_loss, report.last_loss);
+
+  const auto answer = [](TunedModel& tuned) { return predict(tuned, {{"text", "the film was fine"}}).json; };
+  TunedModel tuned = open_tuned(path("base"), report.adapters.at("native"));
+  const auto expected = answer(tuned);
+  tuned = open_tuned(path("base"), report.adapters.at("native"));
+  EXPECT_EQ(answer(tuned), expected);
+  tuned = TunedModel();
 }
 
 TEST_F(Runs, EverythingThatIsWrongIsSaidAtOnceAndNothingIsLeft) {

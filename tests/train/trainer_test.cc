@@ -74,6 +74,40 @@ TEST(Trainer, MicroBatchesEqualOneBigBatch) {
   for (size_t i = 0; i < a.size(); ++i) EXPECT_LT((a[i] - b[i]).abs().max().item<double>(), 2e-5) << i;
 }
 
+/// Throws at a step, and counts how often it hears of the end.
+class FailingSink : public EventSink {
+ public:
+  FailingSink(int64_t at_step, int& ends) : at_step_(at_step), ends_(ends) {}
+  void on_step(const StepReport& report) override {
+    if (report.step == at_step_) throw Error(ErrorCode::kIo, "sink", "no space left");
+  }
+  void on_end() override { ++ends_; }
+
+ private:
+  int64_t at_step_;
+  int& ends_;
+};
+
+TEST(Trainer, EverySinkHearsOfTheEndOnceAlsoWhenOneThrows) {
+  for (const bool fails : {false, true}) {
+    TemporaryDirectory directory;
+    TinyRun run;
+    run.options.max_steps = 3;
+    TrainerSetup setup = run.setup(directory.path());
+    int failing = 0, other = 0;
+    setup.sinks.push_back(std::make_unique<FailingSink>(fails ? 2 : -1, failing));
+    setup.sinks.push_back(std::make_unique<FailingSink>(-1, other));
+    Trainer trainer(std::move(setup), run.make_data());
+    if (fails) {
+      EXPECT_THROW(trainer.run(), Error);
+    } else {
+      trainer.run();
+    }
+    EXPECT_EQ(failing, 1);
+    EXPECT_EQ(other, 1);
+  }
+}
+
 TEST(Trainer, NothingTrainableIsAnError) {
   TemporaryDirectory directory;
   TinyRun run;

@@ -21,6 +21,11 @@
 
 namespace msplora {
 
+struct MergeReport;
+namespace detail {
+class TrainedBase;  // src/adapters/base_parameters.h
+}
+
 /// Which learning rate and report line a trainable tensor belongs to.
 enum class ParameterGroup { kAdapter, kBias, kHead };
 
@@ -41,10 +46,11 @@ struct AttentionHeads {
 /// What an adapter is put on: a model seen through its sites and parameters, without knowing the model class.
 ///
 /// `parameters` must hold the very tensors that the model computes with (the same at::Tensor handle as
-/// Linear::weight and bias): parameters that are trained (heads, modules_to_save, biases) are switched to
-/// requires_grad in place and all others off. Trained matrices become float32 copies of their own (the stored
-/// ones may be views of a read-only file or of the compute dtype; layers convert on use); trained vectors
-/// (biases, norms) must be float32 already, whatever the compute dtype, or creating the adapter throws.
+/// Linear::weight and bias): while an adapter is attached, the parameters that it trains (heads,
+/// modules_to_save, biases) have its values and require gradients, and no others do. Trained matrices are
+/// float32 copies of their own (the stored ones may be views of a read-only file or of the compute dtype;
+/// layers convert on use); trained vectors (biases, norms) must be float32 already, whatever the compute
+/// dtype, or creating the adapter throws.
 struct AdapterTarget {
   std::string model_type;
   std::string base_name;          // directory or hub name of the base, recorded in adapter files
@@ -57,6 +63,9 @@ struct AdapterTarget {
   std::vector<std::string> head_modules;  // trained and saved whole, e.g. {"classifier"}
   std::vector<TiedName> ties;             // other names that Hugging Face has for some of the parameters
   std::function<void()> untie;            // gives tied layers matrices of their own (Model::untie)
+  /// Expires with the model (Model::lifetime): adapters leave its layers alone from then on. Unset: the model
+  /// outlives them.
+  std::optional<std::weak_ptr<const void>> lifetime;
 };
 
 /// Where training stands, given to adapters that react to it.
@@ -130,8 +139,15 @@ class Search {
 };
 
 /// A method applied to a model. Creating one checks the options against the sites, makes the trainable
-/// tensors and attaches a SiteUpdate to every targeted Linear; destroying it detaches them. The model must
-/// outlive it. While it is attached, detached or trained, no other thread may use the model (models/model.h).
+/// tensors and attaches a SiteUpdate to every targeted Linear; destroying it detaches them. While it is
+/// attached, detached or trained, no other thread may use the model (models/model.h). All else needs the
+/// model; one that is gone may be destroyed and assigned to.
+///
+/// What an adapter trains of the base itself (heads, modules_to_save, biases) changes places with the base's
+/// values when it is attached and detached, so that adapters take turns on one base, each with its own head,
+/// and leave the base and its requires_grad as they found them. Kept for that are the base's values of the
+/// trained parameters: of matrices as they were loaded (in a model read from a file on the CPU pages of that
+/// file, else a copy in memory, which for method `full` is all of the model), of vectors a copy.
 ///
 /// What a method does beyond its trainable tensors is in the virtual functions. An optimizer step calls them
 /// in this order, the same on every rank of a run:
@@ -154,7 +170,8 @@ class Adapter {
 
   /// Every trainable tensor once: the method's own, then biases, then heads and modules_to_save. A shared
   /// tensor is one entry under its owner's name. A method may drop entries in the course of training; from
-  /// then on the step plan names them as frozen.
+  /// then on the step plan names them as frozen. Ask again after attach() or detach(): of a trained vector of
+  /// the base the tensor is the model's own while the adapter is attached, and another one while it is not.
   const std::vector<TrainableTensor>& trainable() const { return trainable_; }
   int64_t trainable_count(ParameterGroup group) const;
 
@@ -162,18 +179,18 @@ class Adapter {
   virtual SiteUpdate update_of(size_t site_index) const;
 
   /// Before the forward passes of a step.
-  virtual StepPlan begin_step(const TrainingProgress& progress) { return {}; }
+  virtual StepPlan begin_step(const TrainingProgress& /*progress*/) { return {}; }
   /// What the forward passes of a step have observed, each [micro-batches, ...]. Where several processes
   /// train together, they hold those of all of them afterwards, in the order of micro-batches; everything
   /// else that an adapter keeps is the same on every rank, since it follows from gradients that are summed.
   virtual std::vector<at::Tensor*> reduced_state() { return {}; }
   /// Gradients are complete (all micro-batches and ranks); the method may change them in place. What it
   /// leaves is what is looked at for infinities, measured, clipped and given to the optimizer.
-  virtual void gradients_ready(const TrainingProgress& progress) {}
+  virtual void gradients_ready(const TrainingProgress& /*progress*/) {}
   /// Behind the optimizer, for the tensors that the step plan names.
-  virtual void own_update(const TrainingProgress& progress, const StepRule& rule) {}
+  virtual void own_update(const TrainingProgress& /*progress*/, const StepRule& /*rule*/) {}
   /// After the step; progress.step counts it.
-  virtual void end_step(const TrainingProgress& progress, OptimizerControl& optimizer) {}
+  virtual void end_step(const TrainingProgress& /*progress*/, OptimizerControl& /*optimizer*/) {}
   /// Null for most methods; owned by the adapter.
   virtual Search* search() { return nullptr; }
 
@@ -185,7 +202,7 @@ class Adapter {
   /// Of each of terms(site_index), the index of its level; by default all are of the first.
   virtual std::vector<size_t> levels_of_terms(size_t site_index) const;
   /// Empty where the terms are the whole change. Throws Error{kUsage} when the base is not there.
-  virtual WeightScaling weight_scaling(size_t site_index) const { return {}; }
+  virtual WeightScaling weight_scaling(size_t /*site_index*/) const { return {}; }
   /// The change of one site, in float32 (float64 in a model of float64); by default the sum of its terms,
   /// formed in float64 and rounded once. It is that of the stored tensors: ask for it before it is applied.
   virtual SiteChange change_of(size_t site_index) const;
@@ -193,20 +210,25 @@ class Adapter {
   /// `optimizer`: empty for what files hold; train.optimizer for what checkpoints hold, with what a resumed
   /// run alone needs, which is made when first asked for. The sets of tensors do not change after creation,
   /// and names do not collide with trainable ones.
-  virtual AdapterState state(const std::string& optimizer = {}) const { return {}; }
+  virtual AdapterState state(const std::string& /*optimizer*/ = {}) const { return {}; }
   /// Takes the facts of a file or checkpoint over. kStructure comes before values are filled in and brings
   /// the set of trainable tensors to what the facts say (ties of ASLoRA), kValues after trainable tensors and
   /// those of the state are back. Throws Error{kFormat} when the facts do not fit this adapter.
-  virtual void restore(const nlohmann::json& facts, RestorePhase phase) {}
+  virtual void restore(const nlohmann::json& /*facts*/, RestorePhase /*phase*/) {}
 
-  /// Puts the updates on (off) the model's linear layers; created attached. Attaching again renews them.
-  /// Throws Error{kUsage} when a layer carries another adapter.
+  /// Puts the updates on (off) the model's linear layers and the trained parameters of the base in (out);
+  /// created attached. Attaching again renews the updates. Throws Error{kUsage} when a layer carries another
+  /// adapter, another one that is attached trains the same parameters of the base (every adapter of a
+  /// classifier has its head), the adapter was merged, or the model is gone.
   void attach();
   /// The same with the terms of one level left out (an index of level_names()), to see what it does. attach()
   /// puts the whole back; trainable tensors are not touched.
   void attach_without(size_t level);
+  /// Nothing where it is not attached.
   void detach();
-  bool attached() const { return !attached_.empty(); }
+  bool attached() const { return place_ == Place::kOnModel; }
+  /// Whether merge_adapter() has made it a part of the model.
+  bool is_merged() const { return place_ == Place::kMerged; }
   /// Whether it was read for sites of which the shapes alone are known. It is on no layer then, has neither
   /// heads nor biases, and what needs W0 (change_of of some methods, weight_scaling) throws.
   bool is_shape_only() const;
@@ -214,6 +236,9 @@ class Adapter {
   /// The base that the file this was loaded from names (PEFT's base_model_name_or_path); "" when created
   /// anew.
   const std::string& recorded_base() const { return recorded_base_; }
+  /// Whether it was made by create_adapter or load_adapter. One of a class of your own was not: it can be
+  /// trained and merged, but not saved, since its files would be read as those of another method.
+  bool is_of_registry() const { return is_of_registry_; }
 
  protected:
   Adapter(AdapterConfig config, AdapterTarget target, std::vector<Site> sites);
@@ -227,10 +252,20 @@ class Adapter {
 
  private:
   friend struct AdapterBuilder;  // src/adapters/registry.h
-  void attach_updates(const std::function<SiteUpdate(size_t)>& update);
+  friend MergeReport merge_adapter(Adapter& adapter, at::ScalarType stored_dtype);
+  enum class Place { kOffModel, kOnModel, kMerged };
 
+  void attach_updates(const std::function<SiteUpdate(size_t)>& update);
+  void take_updates_off();
+  bool is_model_gone() const;
+  void become_merged();
+  void name_base_tensors();
+
+  Place place_ = Place::kOffModel;
   std::vector<std::pair<Linear*, std::shared_ptr<const SiteUpdate>>> attached_;
+  std::unique_ptr<detail::TrainedBase> base_;  // null: it trains nothing of the base
   std::string recorded_base_;
+  bool is_of_registry_ = false;
 };
 
 /// Matches, checks (all problems at once) and builds. `seed` determines the initial factors.

@@ -14,7 +14,8 @@
 namespace msplora {
 
 /// Our native form: adapter.json (method, options, plan, base) and adapter.safetensors with every trainable
-/// tensor once, under its own name; shared tensors are re-tied on load.
+/// tensor once, under its own name; shared tensors are re-tied on load. All three throw Error{kUsage} for an
+/// adapter that is none of the registry's (Adapter::is_of_registry).
 void save_native_adapter(const Adapter& adapter, const std::filesystem::path& directory);
 
 /// PEFT: adapter_config.json and adapter_model.safetensors, exact: LoRA (levels concatenated, scalings folded

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "msplora/nn/named_tensor.h"
+#include "msplora/nn/weight.h"
 
 namespace msplora {
 

@@ -27,7 +27,8 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
 AdapterConfig with_default_targets(AdapterConfig config, const std::string& model_type);
 
 /// What `method` uses of options written for several methods: the options that belong to other methods go
-/// back to their defaults, which the method would refuse otherwise.
+/// back to their defaults. A method refuses those otherwise, but for levels, mid_groups and sharing, whose
+/// defaults act: it ignores them, so that a recipe may hold them whatever its method.
 AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& method);
 
 // The following throw Error{kConfig} for an unknown method.

@@ -185,7 +185,7 @@ class OptionReader {
       : node_(node), prefix_(std::move(prefix)), all_keys_(all_keys), errors_(errors) {}
 
   template <class T>
-  void operator()(const char* name, T& value, const char* help, const OptionRange& range = {}) {
+  void operator()(const char* name, T& value, const char*, const OptionRange& range = {}) {
     known_.push_back(name);
     const OptionNode* found = node_.find(name);
     if (found == nullptr) return;
@@ -314,7 +314,7 @@ class JsonReader {
         return;
       }
     }
-    errors_.add(where_ + "." + name, "wrong type: " + found->dump());
+    errors_.add(where_ + "." + name, "wrong type or out of range: " + found->dump());
   }
 
   template <class Options>
@@ -348,12 +348,12 @@ class RangeChecker {
   }
 
  private:
-  void check(const std::string& key, bool value, const OptionRange& range) {}
+  void check(const std::string&, bool, const OptionRange&) {}
   void check(const std::string& key, int64_t value, const OptionRange& range);
   void check(const std::string& key, double value, const OptionRange& range);
   void check(const std::string& key, const std::string& value, const OptionRange& range);
   template <IsOwnOption T>
-  void check(const std::string& key, const T& value, const OptionRange& range) {}  // read() has checked it
+  void check(const std::string&, const T&, const OptionRange&) {}  // read() has checked it
   template <class T>
   void check(const std::string& key, const std::optional<T>& value, const OptionRange& range) {
     if (value) check(key, *value, range);

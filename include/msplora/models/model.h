@@ -77,6 +77,8 @@ class Model {
   at::ScalarType compute_dtype() const { return compute_dtype_; }
   /// Where parameters and outputs lie.
   at::Device device() const { return device_; }
+  /// Expires with the model, for what may outlive it.
+  std::weak_ptr<const void> lifetime() const { return lifetime_; }
 
  protected:
   Model(ModelConfig config, Architecture architecture, at::ScalarType compute_dtype, at::Device device)
@@ -92,6 +94,7 @@ class Model {
   Architecture architecture_;
   at::ScalarType compute_dtype_;
   at::Device device_;
+  std::shared_ptr<const void> lifetime_ = std::make_shared<char>();
 };
 
 struct ModelLoadOptions {
@@ -146,7 +149,8 @@ std::vector<Site> sites_of_shape(const ModelConfig& config, ModelTask task);
 std::vector<Parameter> parameters_of_shape(const ModelConfig& config, ModelTask task);
 
 /// Writes config.json and model.safetensors (names and dtype of `dtype`: kFloat, kBFloat16, kHalf or
-/// kDouble), so that Hugging Face loads it. Throws Error{kUsage} for another type, Error{kIo} where
+/// kDouble), so that Hugging Face loads it. Throws Error{kUsage} for another type, and when layers carry an
+/// adapter, which belongs in files of its own or is merged before (merge_adapter); Error{kIo} where
 /// `directory` cannot be made, as where it is a file.
 void save_model(Model& model, const std::filesystem::path& directory, at::ScalarType dtype);
 

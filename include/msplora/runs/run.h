@@ -27,8 +27,7 @@ struct LayerRanks {
   std::optional<double> seconds;  // spent on estimating them
 };
 
-/// Everything that a run of `train` works on. Members are destroyed in reverse order: the adapter before the
-/// model it sits on.
+/// Everything that a run of `train` works on.
 struct Run {
   Recipe recipe;  // as it runs: default targets filled in, ranks settled
   bool resume = false;

@@ -30,9 +30,8 @@ struct TunedOptions {
   at::Device device = at::kCPU;
 };
 
-/// A model ready to predict, be evaluated, merged or exported. Members are destroyed in reverse order: the
-/// adapter before its model. Several threads may predict with and evaluate one at a time; ablate_levels and
-/// whatever else changes the adapter or the model needs it alone.
+/// A model ready to predict, be evaluated, merged or exported. Several threads may predict with and evaluate
+/// one at a time; ablate_levels and whatever else changes the adapter or the model needs it alone.
 struct TunedModel {
   TaskFacts facts;
   std::optional<LabelMap> labels;  // unset where the task has no classes
@@ -57,7 +56,8 @@ struct TunedModel {
 TunedModel open_tuned(const std::filesystem::path& model, const std::filesystem::path& adapter = {},
                       const TunedOptions& options = {});
 
-/// What the model says of one row: {"text": ...}, and {"text_pair": ...} where the task reads pairs.
+/// What the model says of one row: {"text": ...}, and {"text_pair": ...} where the task reads pairs
+/// (facts.data.text_pair, or the GLUE task's). Throws Error{kUsage} for rows of another kind.
 Prediction predict(TunedModel& tuned, const std::map<std::string, std::string>& row);
 
 /// A labelled file as the task of a model sees it.

@@ -33,15 +33,17 @@ struct StepReport {
   double seconds = 0.0;  // since the run began
 };
 
-/// Receives what happens during training. Calls come from the training thread, in order.
+/// Receives what happens during training. Calls come from the training thread, in order. on_end() is the last
+/// one, also where something is thrown, be it by a sink.
 class EventSink {
  public:
   virtual ~EventSink() = default;
-  virtual void on_start(const RunInfo& info) {}
-  virtual void on_step(const StepReport& report) {}
-  virtual void on_log(const StepReport& report) {}
-  virtual void on_evaluation(int64_t step, double epoch, const Evaluation& evaluation, bool is_best) {}
-  virtual void on_message(const std::string& text) {}
+  virtual void on_start(const RunInfo& /*info*/) {}
+  virtual void on_step(const StepReport& /*report*/) {}
+  virtual void on_log(const StepReport& /*report*/) {}
+  virtual void on_evaluation(int64_t /*step*/, double /*epoch*/, const Evaluation& /*evaluation*/,
+                             bool /*is_best*/) {}
+  virtual void on_message(const std::string& /*text*/) {}
   virtual void on_end() {}
 };
 

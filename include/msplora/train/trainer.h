@@ -90,6 +90,8 @@ class Trainer {
 
  private:
   // trainer.cc: the loop.
+  TrainingResult train();
+  void end_sinks();
   void do_step();
   std::vector<Batch> take_batches();
   bool on_any_rank(bool what);
@@ -137,7 +139,8 @@ class Trainer {
   Communicator* ranks_;
   RunState state_;
   int64_t epoch_batches_ = 0;  // micro-batches of the current epoch
-  int64_t saved_step_ = -1;    // step of the newest checkpoint
+  bool sinks_ended_ = false;
+  int64_t saved_step_ = -1;  // step of the newest checkpoint
   double last_lr_ = 0.0;
   double last_grad_norm_ = 0.0;
   double seconds_before_ = 0.0;  // of the parts before this process
