@@ -10,6 +10,7 @@
 #include "bench.h"
 #include "bench_children.h"
 #include "msplora/adapters/adapter.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/error.h"
 #include "msplora/train/runtime.h"
 
@@ -60,6 +61,9 @@ BenchArguments step_of(const MethodsArguments& arguments, const std::string& met
   BenchArguments step = arguments.step;
   step.method = method;
   if (!takes_dropout(method)) step.adapter_dropout = 0.0;
+  AdapterConfig config;
+  config.method = method;
+  if (update_ranks(config, 0, /*num_layers=*/1).empty()) step.rank = config.rank;
   return step;
 }
 

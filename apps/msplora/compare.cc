@@ -71,7 +71,9 @@ std::string train_in_child(const fs::path& recipe, const fs::path& log) {
 }
 
 std::string outcome_line(const RunOutcome& run) {
-  if (!run.error.empty()) return fmt::format("{}: failed: {}", run.name, run.error);
+  // Why stands below the table, once for all runs that failed so.
+  if (!run.error.empty())
+    return fmt::format("{}: failed{}", run.name, run.log.empty() ? "" : fmt::format(", log: {}", run.log));
   return fmt::format("{}: {} {:.4f} in {:.1f} s", run.name, run.metric, run.score.value_or(NAN), run.seconds);
 }
 
@@ -84,7 +86,9 @@ void check_any_done(const Comparison& comparison) {
     }
   }
   throw Error(ErrorCode::kModel, "compare", "every run failed",
-              first == nullptr ? "" : fmt::format("{}: {}", first->name, first->error));
+              first == nullptr     ? ""
+              : first->log.empty() ? fmt::format("{}: {}", first->name, first->error)
+                                   : fmt::format("{}: {} (log: {})", first->name, first->error, first->log));
 }
 
 void compare(const CompareArguments& arguments, const CommonOptions& common) {
@@ -92,16 +96,12 @@ void compare(const CompareArguments& arguments, const CommonOptions& common) {
   const ComparisonRun run = open_run(load_recipe<CompareRecipe>(given.file, changes_of(given, common)),
                                      {.resume = arguments.resume});
   const ComparisonPlan& plan = run.plan;
-  const size_t rates = std::max<size_t>(1, plan.rates.size());
-  const auto seeds = static_cast<size_t>(plan.options.seeds),
-             choosing = static_cast<size_t>(plan.choosing_seeds());
-  size_t planned = plan.methods.size() * (rates * choosing + seeds - choosing);
   size_t done = 0;
   const auto train_one = [](const PlannedRun& planned) { return train_planned(planned, train_in_child); };
   Comparison comparison =
       run_comparison(plan, train_one, [&](const Comparison& now, const RunOutcome& outcome) {
-        planned = std::max(planned, ++done);  // a grid may grow
-        say(common, fmt::format("[{}/{}] {}\n", done, planned, printable_line(outcome_line(outcome))));
+        say(common, fmt::format("[{}/{}] {}\n", ++done, planned_runs(plan, now),
+                                printable_line(outcome_line(outcome))));
         Comparison shown = now;
         contrast_with_reference(shown, plan.options.reference, /*draws=*/0);
         write_comparison(plan, shown);

@@ -4,12 +4,15 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "msplora/core/file.h"
@@ -61,20 +64,23 @@ std::string contrasts_of(const ComparisonPlan& plan, const Comparison& compariso
       {"method", "seeds", "difference", "95 % over seeds", "p", "p (Holm)", "95 % over seeds and examples"},
       {false, true, true, true, true, true, true});
   bool any = false;
+  size_t tests = 0;
   for (const ComparisonRow& row : comparison.rows) {
     if (!row.contrast) continue;
     any = true;
+    if (row.contrast->over_seeds.p) ++tests;
     const PairedTest& test = row.contrast->over_seeds;
     table.add({row.method, std::to_string(test.pairs), fmt::format("{:+.4f}", test.difference),
                interval_text(test.interval), p_text(test.p), p_text(row.contrast->p_adjusted),
                interval_text(row.contrast->over_both)});
   }
   if (!any) return {};
-  const size_t others = comparison.rows.size() - 1;
-  return fmt::format(
-             "\nDifferences from {}: paired t-tests over the seeds, adjusted for {} row{} by Holm; bootstrap "
-             "intervals over seeds and test examples.\n\n",
-             plan.options.reference, others, others == 1 ? "" : "s") +
+  const std::string told = tests == 0
+                               ? "too few seeds for t-tests"
+                               : fmt::format("paired t-tests over the seeds, adjusted for {} row{} by Holm",
+                                             tests, tests == 1 ? "" : "s");
+  return fmt::format("\nDifferences from {}: {}; bootstrap intervals over seeds and test examples.\n\n",
+                     plan.options.reference, told) +
          table.markdown();
 }
 
@@ -89,23 +95,42 @@ std::string edges_of(const Comparison& comparison) {
       fmt::join(names, ", "));
 }
 
-std::string failures_of(const Comparison& comparison) {
-  std::string text;
-  std::set<std::string> told;
-  const auto tell = [&](const RunOutcome& run) {
-    if (!run.error.empty() && told.insert(run.name).second) {
-      text += fmt::format("- {}: {}\n", run.name, run.error);
-    }
-  };
-  for (const RunOutcome& run : comparison.grid) tell(run);
+/// Methods whose rank was to match the reference and could not.
+std::string far_off(const ComparisonPlan& plan, const Comparison& comparison) {
+  constexpr double kNear = 0.1;
+  if (plan.options.mode != "equal-parameters") return {};
+  std::vector<std::string> names;
   for (const ComparisonRow& row : comparison.rows) {
-    for (const RunOutcome& run : row.runs) tell(run);
+    if (row.rank && std::abs(row.share - 1.0) > kNear) names.push_back(row.method);
   }
+  if (names.empty()) return {};
+  return fmt::format(
+      "\nNo rank of {} has a number of parameters within {:.0f} % of that of {}: the nearest is taken.\n",
+      fmt::join(names, ", "), 100.0 * kNear, plan.options.reference);
+}
+
+/// Each reason once, with the runs that failed for it.
+std::string failures_of(const Comparison& comparison) {
+  std::vector<std::pair<std::string, std::set<std::string>>> reasons;
+  const auto note = [&](const RunOutcome& run) {
+    if (run.error.empty()) return;
+    auto found = std::find_if(reasons.begin(), reasons.end(),
+                              [&](const auto& reason) { return reason.first == run.error; });
+    if (found == reasons.end()) found = reasons.insert(found, {run.error, {}});
+    found->second.insert(run.log.empty() ? run.name : run.log);
+  };
+  for (const RunOutcome& run : comparison.grid) note(run);
+  for (const ComparisonRow& row : comparison.rows) {
+    for (const RunOutcome& run : row.runs) note(run);
+  }
+  std::string text;
+  for (const auto& [reason, runs] : reasons)
+    text += fmt::format("- {} ({})\n", reason, shortened({runs.begin(), runs.end()}, 3));
   return text.empty() ? text : "\nFailed:\n\n" + text;
 }
 
-/// Each warning once, with the runs that gave it.
-std::string warnings_of(const Comparison& comparison) {
+/// Each warning once, with the runs that gave it; those of the comparison itself first.
+std::string warnings_of(const ComparisonPlan& plan, const Comparison& comparison) {
   std::map<std::string, std::set<std::string>> runs;
   const auto note = [&](const RunOutcome& run) {
     for (const std::string& warning : run.warnings) runs[warning].insert(run.name);
@@ -115,6 +140,8 @@ std::string warnings_of(const Comparison& comparison) {
     for (const RunOutcome& run : row.runs) note(run);
   }
   std::string text;
+  const std::string reason = no_contrast_reason(comparison, plan.options.reference);
+  if (!reason.empty()) text += fmt::format("- {}\n", reason);
   for (const auto& [warning, names] : runs) {
     text += fmt::format("- {} ({})\n", warning, shortened({names.begin(), names.end()}, 3));
   }
@@ -212,7 +239,8 @@ std::string comparison_document(const ComparisonPlan& plan, const Comparison& co
                         extensions > 0 ? ", and beyond these while the outermost was the best" : "");
   }
   return text + "\n" + table_of(plan, comparison).markdown() + edges_of(comparison) +
-         contrasts_of(plan, comparison) + warnings_of(comparison) + failures_of(comparison);
+         far_off(plan, comparison) + contrasts_of(plan, comparison) + warnings_of(plan, comparison) +
+         failures_of(comparison);
 }
 
 void write_comparison(const ComparisonPlan& plan, const Comparison& comparison) {

@@ -43,8 +43,9 @@ struct InspectArguments {
   bool checkpoint_activations = false;
 };
 
+/// `is_shared`: the options are those of several methods, of which each takes what it knows.
 AdapterConfig adapter_config(const InspectArguments& arguments, const std::string& method,
-                             const ModelConfig& config) {
+                             const ModelConfig& config, bool is_shared) {
   AdapterConfig adapter;
   adapter.method = method;
   adapter.rank = arguments.rank;
@@ -61,7 +62,7 @@ AdapterConfig adapter_config(const InspectArguments& arguments, const std::strin
                   "for example 8,4,2");
     }
   }
-  return adapter;
+  return is_shared ? config_for_method(adapter, method) : adapter;
 }
 
 Json modules_of(const std::vector<Site>& sites) {
@@ -102,7 +103,7 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   for (const Site& site : sites) {
     if (!is_target(site, adapter)) continue;
     question.adapted.insert(site.role);
-    const std::vector<int64_t> ranks = update_ranks(adapter, site.layer);
+    const std::vector<int64_t> ranks = update_ranks(adapter, site.layer, architecture.num_layers());
     question.rank = std::max(question.rank, std::accumulate(ranks.begin(), ranks.end(), int64_t{0}));
   }
   question.tokens_per_batch = arguments.tokens;
@@ -112,17 +113,33 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   return estimate_memory(architecture, question);
 }
 
-/// Of model types that can be run; of others the linear layers alone are known.
-std::vector<Parameter> known_parameters(const ModelConfig& config) {
+/// Of others the linear layers alone are known.
+bool can_be_run(const ModelConfig& config) {
   const std::vector<std::string> types = supported_model_types();
-  if (std::find(types.begin(), types.end(), config.model_type) == types.end()) return {};
-  return parameters_of_shape(config, ModelTask::kSequenceClassification);
+  return std::find(types.begin(), types.end(), config.model_type) != types.end();
+}
+
+std::vector<Parameter> known_parameters(const ModelConfig& config, ModelTask task) {
+  return can_be_run(config) ? parameters_of_shape(config, task) : std::vector<Parameter>();
 }
 
 bool adapts_output(const std::vector<Site>& sites, const AdapterConfig& adapter) {
   return std::any_of(sites.begin(), sites.end(), [&](const Site& site) {
     return site.role == LinearRole::kOutput && is_target(site, adapter);
   });
+}
+
+/// Names of what is trained of the model itself: by the method, and the head of a classifier.
+std::vector<std::string> trained_parameters(const ModelConfig& config, ModelTask task,
+                                            const AdapterConfig& adapter) {
+  const std::vector<Parameter> parameters = known_parameters(config, task);
+  std::vector<std::string> names = trained_of_base(adapter, parameters);
+  for (const std::string& module : trained_modules(describe(config, task).head)) {
+    for (const Parameter& parameter : parameters) {
+      if (parameter.name.starts_with(module + ".")) names.push_back(parameter.name);
+    }
+  }
+  return names;
 }
 
 /// Products of one step of sequences of --seq tokens, classified, with the modules adapted at `rank` in all;
@@ -133,30 +150,48 @@ StepFlops flops_of(const InspectArguments& arguments, const ModelConfig& config,
   question.lengths.assign(static_cast<size_t>(std::max<int64_t>(1, arguments.tokens / arguments.seq)),
                           arguments.seq);
   question.checkpoint_activations = arguments.checkpoint_activations;
-  for (const Site& site : sites) {
-    const std::vector<int64_t> ranks =
-        is_target(site, adapter) ? update_ranks(adapter, site.layer) : std::vector<int64_t>();
+  question.reads_one_row = !adapts_output(sites, adapter);
+  const ModelTask task = !question.reads_one_row ? ModelTask::kCausalLm
+                         : can_be_run(config)    ? ModelTask::kSequenceClassification
+                                                 : ModelTask::kNone;
+  if (!question.reads_one_row) {
+    for (const int64_t length : question.lengths) question.predicted_tokens += length;
+  }
+  const Architecture architecture = describe(config, task);
+  for (const Site& site : sites_of_shape(architecture)) {
+    const std::vector<int64_t> ranks = is_target(site, adapter)
+                                           ? update_ranks(adapter, site.layer, architecture.num_layers())
+                                           : std::vector<int64_t>();
     question.sites.push_back(
         {std::accumulate(ranks.begin(), ranks.end(), int64_t{0}), !ranks.empty(), false});
   }
-  if (!adapts_output(sites, adapter)) return count_step_flops(describe(config), question);
-  question.reads_one_row = false;
-  for (const int64_t length : question.lengths) question.predicted_tokens += length;
-  return count_step_flops(describe(config, ModelTask::kCausalLm), question);
+  note_trained(architecture, trained_parameters(config, task, adapter), question);
+  return count_step_flops(architecture, question);
+}
+
+/// Level by level, or layer by layer where a method has one level and the layers differ.
+std::vector<int64_t> shown_ranks(const AdapterConfig& adapter, int64_t layers) {
+  const std::vector<int64_t> levels = update_ranks(adapter, 0, layers);
+  if (levels.size() != 1) return levels;
+  std::vector<int64_t> ranks;
+  for (int64_t layer = 0; layer < layers; ++layer)
+    ranks.push_back(update_ranks(adapter, layer, layers).at(0));
+  const bool differ = std::any_of(ranks.begin(), ranks.end(), [&](int64_t r) { return r != ranks.front(); });
+  return differ ? ranks : levels;
 }
 
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
-                 const std::string& method) {
-  const AdapterConfig adapter = adapter_config(arguments, method, config);
+                 const std::string& method, bool is_one_of_several) {
+  const AdapterConfig adapter = adapter_config(arguments, method, config, is_one_of_several);
   const ParameterCount count =
       count_parameters(adapter, sites, describe(config).num_layers(), attention_heads(config),
-                       kDefaultHeadModules, known_parameters(config));
+                       kDefaultHeadModules, known_parameters(config, ModelTask::kSequenceClassification));
   const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
   const StepFlops flops = flops_of(arguments, config, sites, adapter);
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);
   Json json = {{"method", method},
-               {"ranks", update_ranks(adapter, 0)},
+               {"ranks", shown_ranks(adapter, describe(config).num_layers())},
                {"target_modules", adapter.target_modules},
                {"trainable_parameters", count.total},
                {"percent_of_model", share},
@@ -176,6 +211,8 @@ Json method_json(const InspectArguments& arguments, const ModelConfig& config, c
                  {"trainable_bytes", memory.trainable},
                  {"activation_bytes", memory.activations},
                  {"total_bytes", memory.total()}}}};
+  // They are then the least that there can be, and so is the count.
+  if (is_unsettled(adapter)) json["ranks_to_be_estimated"] = true;
   // What is left after the merges of aslora.
   if (count.total_at_end != count.total) json["trainable_parameters_at_end"] = count.total_at_end;
   return json;
@@ -208,13 +245,16 @@ void print_methods(const Json& methods, int64_t layers, std::ostream& out) {
                  with_commas(levels[i]), "", ""});
     }
     const auto total = method["trainable_parameters"].get<int64_t>();
-    const std::string rank = has_levels || total == 0 ? "" : ranks_text(method["ranks"]);
+    const bool is_unsettled = method.contains("ranks_to_be_estimated");
+    const std::string rank = has_levels || total == 0 ? ""
+                             : is_unsettled           ? "to be estimated"
+                                                      : ranks_text(method["ranks"]);
     const std::string owners = has_levels || levels.empty() ? "" : owners_text(method["owners"][0], layers);
     const auto flops =
         method["step"]["flops"].get<double>() + method["step"]["recomputed_flops"].get<double>();
-    table.add({name, has_levels ? "all" : "", rank, owners, with_commas(total),
-               bytes_text(method["memory"]["total_bytes"].get<int64_t>()),
-               fmt::format("{:.3f}", 1e-12 * flops)});
+    table.add(
+        {name, has_levels ? "all" : "", rank, owners, (is_unsettled ? "at least " : "") + with_commas(total),
+         bytes_text(method["memory"]["total_bytes"].get<int64_t>()), fmt::format("{:.3f}", 1e-12 * flops)});
     if (method.contains("trainable_parameters_at_end")) {
       const auto at_end = method["trainable_parameters_at_end"].get<int64_t>();
       table.add({name + " at the end", "", rank, "", with_commas(at_end), "", ""});
@@ -271,7 +311,7 @@ void inspect(const InspectArguments& arguments, const CommonOptions& common) {
                  {"modules", modules_of(sites)},
                  {"methods", Json::array()}};
   for (const std::string& method : methods)
-    report["methods"].push_back(method_json(arguments, config, sites, method));
+    report["methods"].push_back(method_json(arguments, config, sites, method, methods.size() > 1));
   if (!common.json) return print_report(arguments, config, report);
   if (methods.size() == 1) {
     // One method: its keys at the top level, as scripts want them.

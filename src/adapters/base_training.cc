@@ -34,9 +34,10 @@ std::vector<TensorSpec> check_bias(const PlanInput& input, ErrorList& errors) {
 Method base_training(std::function<bool(const std::string&)> trains_parameter) {
   Method method;
   method.traits = {.uses_sites = false, .takes_dropout = false};
+  method.unused = {{"rank"}, {"alpha"}, {"dropout"}, {"init"}, {"use_rslora"}};
   method.tensors = check_bias;
   method.create = [](MethodInput in) { return std::make_unique<BaseTraining>(std::move(in)); };
-  method.ranks = [](const AdapterConfig&, int64_t) { return std::vector<int64_t>(); };
+  method.ranks = [](const AdapterConfig&, int64_t, int64_t) { return std::vector<int64_t>(); };
   method.trains_parameter = std::move(trains_parameter);
   method.peft.no_lora_form = [](const Adapter& adapter) {
     return fmt::format("method `{}` changes parameters of the base themselves, not by low-rank terms",

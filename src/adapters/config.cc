@@ -47,12 +47,20 @@ void check_foreign_options(const AdapterConfig& config, ErrorList& errors) {
   }
 }
 
-void refuse_options(const AdapterConfig& config, const std::vector<std::string>& names, ErrorList& errors) {
+void refuse_options(const AdapterConfig& config, const std::vector<UnusedOption>& options,
+                    ErrorList& errors) {
   const json set = to_json(config), defaults = to_json(AdapterConfig());
-  for (const std::string& name : names) {
-    if (set.at(name) == defaults.at(name)) continue;
-    errors.add(fmt::format("adapter.{}", name), fmt::format("has no effect with method {}", config.method));
+  for (const UnusedOption& option : options) {
+    if (set.at(option.name) == defaults.at(option.name)) continue;
+    errors.add(fmt::format("adapter.{}", option.name),
+               option.why.empty() ? fmt::format("has no effect with method {}", config.method) : option.why,
+               option.hint);
   }
+}
+
+void reset_options(AdapterConfig& config, const std::vector<UnusedOption>& options) {
+  const json defaults = to_json(AdapterConfig());
+  for (const UnusedOption& option : options) config.set(option.name, defaults.at(option.name));
 }
 
 }  // namespace detail

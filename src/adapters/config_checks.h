@@ -11,7 +11,17 @@ namespace msplora::detail {
 /// Adds every option of a method's own group that was set although another method is chosen.
 void check_foreign_options(const AdapterConfig& config, ErrorList& errors);
 
-/// Adds every option named that was set, for options outside such groups which the method has no use for.
-void refuse_options(const AdapterConfig& config, const std::vector<std::string>& names, ErrorList& errors);
+/// An option that several methods share, which a method has no use for.
+struct UnusedOption {
+  std::string name;
+  std::string hint = {};  // what acts in its place
+  std::string why = {};   // "": it does nothing with the method
+};
+
+/// Adds every one of them that was set.
+void refuse_options(const AdapterConfig& config, const std::vector<UnusedOption>& options, ErrorList& errors);
+
+/// Puts them back to their defaults.
+void reset_options(AdapterConfig& config, const std::vector<UnusedOption>& options);
 
 }  // namespace msplora::detail

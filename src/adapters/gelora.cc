@@ -56,20 +56,9 @@ LowRankLayout gelora_layout(const AdapterConfig& config, const std::vector<Site>
   return layout;
 }
 
-void check_shared_options(const AdapterConfig& config, ErrorList& errors) {
-  const AdapterConfig defaults;
-  const auto refuse = [&](bool is_set, const char* name, const char* hint) {
-    if (is_set) errors.add(std::string("adapter.") + name, "has no effect with gelora", hint);
-  };
-  refuse(config.rank != defaults.rank, "rank", "adapter.gelora.layer_ranks, or max_rank");
-  refuse(config.alpha != defaults.alpha, "alpha", "adapter.gelora.alpha_ratio");
-  refuse(config.use_rslora, "use_rslora", "adapter.gelora.alpha_ratio");
-}
-
 std::vector<TensorSpec> gelora_tensors(const PlanInput& input, ErrorList& errors) {
   const std::vector<int64_t>& ranks = input.config.own<GeLoraOptions>().layer_ranks;
   const size_t problems = errors.size();
-  check_shared_options(input.config, errors);
   if (!ranks.empty() && static_cast<int64_t>(ranks.size()) != input.num_layers) {
     errors.add("adapter.gelora.layer_ranks",
                fmt::format("has {} entries, but the model has {} layers", ranks.size(), input.num_layers));
@@ -98,6 +87,9 @@ Method gelora_method() {
   method.name = "gelora";
   method.summary = "LoRA with the rank of each layer from the intrinsic dimensions of hidden states (2024)";
   method.options = OptionGroup(GeLoraOptions(), "Options of method gelora");
+  method.unused = {{"rank", "adapter.gelora.layer_ranks, or max_rank"},
+                   {"alpha", "adapter.gelora.alpha_ratio"},
+                   {"use_rslora", "adapter.gelora.alpha_ratio"}};
   method.tensors = gelora_tensors;
   method.create = [](MethodInput in) {
     if (in.config.own<GeLoraOptions>().layer_ranks.empty()) {
@@ -115,7 +107,7 @@ Method gelora_method() {
                            : fmt::format("ranks {}", fmt::join(o.layer_ranks, " ")),
                        o.alpha_ratio);
   };
-  method.ranks = [](const AdapterConfig& config, int64_t layer) {
+  method.ranks = [](const AdapterConfig& config, int64_t layer, int64_t) {
     return std::vector<int64_t>{rank_of_layer(config.own<GeLoraOptions>(), layer)};
   };
   method.settle_without_data = [](AdapterConfig& config, int64_t num_layers) {

@@ -389,6 +389,7 @@ Method glora_method() {
   method.name = "glora";
   method.summary = "Scales, shifts and low-rank updates of weight and bias, chosen by a search (2023)";
   method.traits = {.takes_dropout = false};
+  method.unused = {{"alpha"}, {"dropout"}, {"init"}, {"use_rslora"}};
   method.options = OptionGroup(GloraOptions(), "Options of method glora");
   method.tensors = glora_tensors;
   method.create = [](MethodInput in) { return std::make_unique<GloraAdapter>(std::move(in)); };

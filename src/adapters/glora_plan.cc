@@ -120,7 +120,6 @@ std::vector<SupportTensor> support_tensors(const AdapterConfig& config, const Si
 
 std::vector<TensorSpec> glora_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  refuse_options(config, {"alpha", "dropout", "init", "use_rslora"}, errors);
   check_search(config, errors);
   if (input.check_ranks) {
     check_rank("adapter.rank", config.rank, input.sites, errors);

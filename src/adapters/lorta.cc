@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/computed_low_rank.h"
 #include "adapters/config_checks.h"
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
@@ -207,11 +208,6 @@ class LayoutMaker {
 
 std::vector<TensorSpec> lorta_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  refuse_options(config, {"init"}, errors);
-  if (config.alpha != AdapterConfig().alpha) {
-    errors.add("adapter.alpha", "lorta has an alpha of its own, whose default is the rank",
-               "adapter.lorta.alpha");
-  }
   const size_t problems = errors.size();
   const LortaLayout layout = LayoutMaker(config, input.sites, input.num_layers, input.heads, errors).make();
   if (input.check_ranks) check_rank("adapter.rank", config.rank, input.sites, errors);
@@ -221,10 +217,10 @@ std::vector<TensorSpec> lorta_tensors(const PlanInput& input, ErrorList& errors)
   return layout.tensors(config.rank, owner);
 }
 
-class LortaAdapter : public Adapter {
+class LortaAdapter : public ComputedLowRank {
  public:
   LortaAdapter(MethodInput input, LortaLayout layout)
-      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)),
+      : ComputedLowRank(std::move(input.config), std::move(input.target), std::move(input.sites)),
         layout_(std::move(layout)),
         scaling_(scaling_of(config_.own<LortaOptions>().alpha.value_or(static_cast<double>(config_.rank)),
                             config_.rank, config_.use_rslora)) {
@@ -258,12 +254,6 @@ class LortaAdapter : public Adapter {
     return {term};
   }
 
-  SiteUpdate update_of(size_t site_index) const override {
-    SiteUpdate update;
-    update.computed_low_rank = [this, site_index] { return terms(site_index); };
-    return update;
-  }
-
  private:
   LortaLayout layout_;
   double scaling_;
@@ -277,6 +267,7 @@ Method lorta_method() {
   method.name = "lorta";
   method.summary = "One CP tensor for the attention of all layers, heads and matrices (2024)";
   method.options = OptionGroup(LortaOptions(), "Options of method lorta");
+  method.unused = {{"init"}, {"alpha", "adapter.lorta.alpha, whose default is the rank"}};
   method.tensors = lorta_tensors;
   method.create = [](MethodInput in) {
     ErrorList errors;  // checked before

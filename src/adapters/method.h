@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/config_checks.h"
 #include "adapters/method_list.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/planning.h"
@@ -99,6 +100,10 @@ struct Method {
   std::string summary;  // one sentence
   MethodTraits traits = {};
   OptionGroup options = {};  // its own group with the defaults; empty for most
+  /// Options that most methods share and that do nothing here: a recipe that sets one is refused.
+  std::vector<UnusedOption> unused = {};
+  /// Those that other options of the configuration leave nothing to do.
+  std::function<std::vector<UnusedOption>(const AdapterConfig&)> overridden = {};
 
   /// Checks the options (problems go to the list) and says which tensors they make. Allocates nothing.
   std::function<std::vector<TensorSpec>(const PlanInput&, ErrorList&)> tensors;
@@ -108,9 +113,10 @@ struct Method {
   std::function<std::string(const AdapterConfig&)> line = [](const AdapterConfig& config) {
     return lora_line(config);
   };
-  /// The ranks of the update of a module in this layer, level by level; right in the sum over all layers.
-  std::function<std::vector<int64_t>(const AdapterConfig&, int64_t layer)> ranks =
-      [](const AdapterConfig& config, int64_t) { return std::vector<int64_t>{config.rank}; };
+  /// The ranks of the update of a module in this layer of so many, level by level; right in the sum over all
+  /// layers.
+  std::function<std::vector<int64_t>(const AdapterConfig&, int64_t layer, int64_t num_layers)> ranks =
+      [](const AdapterConfig& config, int64_t, int64_t) { return std::vector<int64_t>{config.rank}; };
   /// Sets what a run would find out first from its data, where there is none (benchmarks).
   std::function<void(AdapterConfig&, int64_t num_layers)> settle_without_data = {};
   /// Whether options are left that a run finds out first; the tensors are then at least those planned.

@@ -51,12 +51,35 @@ void check_levels(const AdapterConfig& config, const std::vector<int64_t>& ranks
   }
 }
 
+std::vector<UnusedOption> overridden_options(const AdapterConfig& config) {
+  std::vector<UnusedOption> options;
+  const auto add = [&](bool is_overridden, const char* name, const std::string& why, const char* hint) {
+    if (is_overridden) options.push_back({name, hint, why});
+  };
+  const char* const kOne = "give one of the two";
+  add(!config.ranks.empty(), "rank", "has no effect beside adapter.ranks", kOne);
+  add(!config.alphas.empty(), "alpha", "has no effect beside adapter.alphas", kOne);
+  add(!config.dropouts.empty(), "dropout", "has no effect beside adapter.dropouts", kOne);
+  const size_t levels = level_ranks(config).size();
+  const std::string no_mid =
+      fmt::format("has no effect on {} level{}: none of them is a mid level", levels, levels == 1 ? "" : "s");
+  add(levels < 3, "mid_groups", no_mid, "three levels or more");
+  add(levels < 3, "layer_groups", no_mid, "three levels or more");
+  return options;
+}
+
 /// Every layer has its group, and the number of groups is said once.
 void check_groups(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  if (config.layer_groups.empty()) return;
   int64_t layers = input.num_layers;
   for (const Site& site : input.sites) layers = std::max(layers, site.layer + 1);
+  const bool is_default = config.mid_groups == AdapterConfig().mid_groups;
+  if (input.check_ranks && !is_default && config.mid_groups > layers) {
+    errors.add("adapter.mid_groups",
+               fmt::format("{} groups, but the model has {} layers", config.mid_groups, layers),
+               fmt::format("1 to {}", layers));
+  }
+  if (config.layer_groups.empty()) return;
   const auto count = static_cast<int64_t>(config.layer_groups.size());
   if (count != layers) {
     errors.add("adapter.layer_groups", fmt::format("has {} entr{}, but the model has {} layers", count,
@@ -192,13 +215,14 @@ Method msplora_method() {
   method.name = "msplora";
   method.summary = "A pyramid of factors: shared by all layers, by groups of layers, and by none (2025)";
   method.traits = {.pairs = FactorPairs::kShared, .lora_plus = true, .levels = true, .words = true};
+  method.overridden = overridden_options;
   method.tensors = msplora_tensors;
   method.create = [](MethodInput in) {
     LowRankLayout layout = msplora_layout(in.config, in.sites, in.target.num_layers);
     return std::make_unique<MsploraAdapter>(std::move(in), std::move(layout));
   };
   method.line = msplora_line;
-  method.ranks = [](const AdapterConfig& config, int64_t) { return level_ranks(config); };
+  method.ranks = [](const AdapterConfig& config, int64_t, int64_t) { return level_ranks(config); };
   method.check_run = [](const AdapterConfig& config, const RunFacts& run, ErrorList& errors) {
     const auto levels = static_cast<int64_t>(level_ranks(config).size());
     if (!config.stagewise || !run.steps || *run.steps >= levels) return;

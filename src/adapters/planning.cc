@@ -35,7 +35,13 @@ AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& 
   for (size_t i = 0; i < config.groups.size(); ++i) {
     if (config.groups[i].first != method) config.groups[i] = defaults.groups[i];
   }
-  const detail::MethodTraits traits = known_method(config).traits;
+  const detail::Method& known = known_method(config);
+  const detail::MethodTraits& traits = known.traits;
+  detail::reset_options(config, known.unused);
+  if (!traits.takes_dropout) config.dropout = defaults.dropout;
+  if (!traits.dora) config.use_dora = defaults.use_dora;
+  if (!traits.lora_plus) config.lora_plus_ratio = defaults.lora_plus_ratio;
+  if (!traits.lora_inits && config.init != "gaussian") config.init = defaults.init;
   if (!traits.levels) {
     config.levels = defaults.levels;
     config.ranks = defaults.ranks;
@@ -51,15 +57,25 @@ AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& 
     config.rank_pattern = defaults.rank_pattern;
     config.alpha_pattern = defaults.alpha_pattern;
   }
-  return config;
+  return without_overridden(config, shared);
+}
+
+AdapterConfig without_overridden(const AdapterConfig& config, const AdapterConfig& shared) {
+  const detail::Method& method = known_method(config);
+  if (!method.overridden) return config;
+  AdapterConfig result = config;
+  for (const detail::UnusedOption& option : method.overridden(config)) {
+    if (config.get(option.name) == shared.get(option.name)) detail::reset_options(result, {option});
+  }
+  return result;
 }
 
 std::string method_line(const AdapterConfig& config) {
   return known_method(config).line(config);
 }
 
-std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer) {
-  return known_method(config).ranks(config, layer);
+std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer, int64_t num_layers) {
+  return known_method(config).ranks(config, layer, num_layers);
 }
 
 FactorPairs factor_pairs(const AdapterConfig& config) {
@@ -69,6 +85,16 @@ FactorPairs factor_pairs(const AdapterConfig& config) {
 
 bool starts_in_weight(const AdapterConfig& config) {
   return detail::is_weight_init(config.init);
+}
+
+std::vector<std::string> trained_of_base(const AdapterConfig& config,
+                                         const std::vector<Parameter>& parameters) {
+  std::vector<std::string> names;
+  const auto& trains = known_method(config).trains_parameter;
+  for (const Parameter& parameter : parameters) {
+    if (trains && trains(parameter.name)) names.push_back(parameter.name);
+  }
+  return names;
 }
 
 bool trains_whole_base(const AdapterConfig& config) {

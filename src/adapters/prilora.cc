@@ -205,6 +205,9 @@ Method prilora_method() {
     LowRankLayout layout = prilora_layout(in.config, in.sites, in.target.num_layers);
     return std::make_unique<PriloraAdapter>(std::move(in), std::move(layout));
   };
+  method.ranks = [](const AdapterConfig& config, int64_t layer, int64_t num_layers) {
+    return std::vector<int64_t>{linear_rank(rank_range(config), layer, num_layers)};
+  };
   return method;
 }
 

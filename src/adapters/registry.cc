@@ -43,7 +43,6 @@ void check_family_options(const Method& method, const AdapterConfig& config, Err
   const bool is_lora_init = config.init == "pissa" || config.init == "olora" || config.init == "orthogonal";
   refuse(is_lora_init && !knows.lora_inits, "adapter.init",
          fmt::format("`{}` is for method lora; default or gaussian", config.init));
-  if (!method.traits.uses_sites) return;
   const auto foreign = [&](bool is_set, const char* option, const char* owner) {
     if (!is_set) return;
     errors.add(fmt::format("adapter.{}", option),
@@ -99,6 +98,12 @@ Checked check(const AdapterConfig& config, const std::vector<Site>& sites, int64
   if (checked.method == nullptr) return checked;
   check_family_options(*checked.method, config, errors);
   detail::check_foreign_options(config, errors);
+  // Files of earlier versions may hold them.
+  if (strictness == detail::Strictness::kStrict) {
+    detail::refuse_options(config, checked.method->unused, errors);
+    if (checked.method->overridden)
+      detail::refuse_options(config, checked.method->overridden(config), errors);
+  }
   if (checked.method->traits.uses_sites) {
     checked.sites = detail::match_targets(config, sites, heads, strictness, errors);
     check_words(*checked.method, config, checked.sites, errors);
@@ -133,6 +138,7 @@ void count_base(const Method& method, const AdapterConfig& config, const std::ve
     if (detail::is_saved_whole(config, heads, parameter.name) || !method.trains_parameter(parameter.name))
       continue;
     count.total += parameter.numel();
+    count.total_at_end += parameter.numel();
     count.per_level[0] += parameter.numel();
   }
 }

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/computed_low_rank.h"
 #include "adapters/config_checks.h"
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
@@ -132,7 +133,6 @@ bool check_patterns(const PlanInput& input, ErrorList& errors) {
 
 std::vector<TensorSpec> ttlora_tensors(const PlanInput& input, ErrorList& errors) {
   const AdapterConfig& config = input.config;
-  refuse_options(config, {"init", "use_rslora"}, errors);
   if (input.check_ranks) check_rank("adapter.rank", config.rank, input.sites, errors);
   if (!check_patterns(input, errors)) return {};
   const size_t problems = errors.size();
@@ -147,10 +147,10 @@ std::vector<TensorSpec> ttlora_tensors(const PlanInput& input, ErrorList& errors
   return specs;
 }
 
-class TtloraAdapter : public Adapter {
+class TtloraAdapter : public ComputedLowRank {
  public:
   explicit TtloraAdapter(MethodInput input)
-      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)) {
+      : ComputedLowRank(std::move(input.config), std::move(input.target), std::move(input.sites)) {
     for (const Site& site : sites_) {
       trains_.push_back(train_of(config_, site));
       std::vector<at::Tensor> cores = initial_cores(site, trains_.back(), input.seed);
@@ -176,12 +176,6 @@ class TtloraAdapter : public Adapter {
     term.dropout = config_.dropout;
     term.dropout_stream = hash_name(fmt::format("{}.tt_dropout", site.path));
     return {term};
-  }
-
-  SiteUpdate update_of(size_t site_index) const override {
-    SiteUpdate update;
-    update.computed_low_rank = [this, site_index] { return terms(site_index); };
-    return update;
   }
 
  private:
@@ -230,6 +224,7 @@ Method ttlora_method() {
   method.summary = "The update of each module is a tensor train (2024)";
   method.options = OptionGroup(TtloraOptions(),
                                "Options of method ttlora, whose update adapter.alpha multiplies directly");
+  method.unused = {{"init"}, {"use_rslora"}};
   method.tensors = ttlora_tensors;
   method.create = [](MethodInput in) { return std::make_unique<TtloraAdapter>(std::move(in)); };
   return method;

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "adapters/config_checks.h"
+#include "adapters/computed_low_rank.h"
 #include "adapters/initial.h"
 #include "adapters/low_rank.h"
 #include "adapters/method.h"
@@ -69,8 +69,7 @@ class ProjectionDraw {
   std::mt19937 generator_;
 };
 
-std::vector<TensorSpec> vera_tensors(const PlanInput& input, ErrorList& errors) {
-  refuse_options(input.config, {"alpha", "init", "use_rslora"}, errors);
+std::vector<TensorSpec> vera_tensors(const PlanInput& input, ErrorList&) {
   std::vector<TensorSpec> specs;
   for (const Site& site : input.sites) {
     specs.push_back({d_name(site), {input.config.rank}, 0, site.layer});
@@ -79,10 +78,10 @@ std::vector<TensorSpec> vera_tensors(const PlanInput& input, ErrorList& errors) 
   return specs;
 }
 
-class VeraAdapter : public Adapter {
+class VeraAdapter : public ComputedLowRank {
  public:
   explicit VeraAdapter(MethodInput input)
-      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)) {
+      : ComputedLowRank(std::move(input.config), std::move(input.target), std::move(input.sites)) {
     const int64_t rank = config_.rank;
     int64_t in = 0, out = 0;
     for (const Site& site : sites_) {
@@ -105,12 +104,6 @@ class VeraAdapter : public Adapter {
     term.dropout = config_.dropout;
     term.dropout_stream = dropout_stream(site, 0);
     return {term};
-  }
-
-  SiteUpdate update_of(size_t site_index) const override {
-    SiteUpdate update;
-    update.computed_low_rank = [this, site_index] { return terms(site_index); };
-    return update;
   }
 
   AdapterState state(const std::string& optimizer = {}) const override {
@@ -161,6 +154,7 @@ Method vera_method() {
   method.name = "vera";
   method.summary = "Two trained vectors for each module around one frozen random pair of factors (2023)";
   method.options = OptionGroup(VeraOptions(), "Options of method vera");
+  method.unused = {{"alpha"}, {"init"}, {"use_rslora"}};
   method.tensors = vera_tensors;
   method.create = [](MethodInput in) { return std::make_unique<VeraAdapter>(std::move(in)); };
   method.line = [](const AdapterConfig& config) {

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/computed_low_rank.h"
 #include "adapters/initial.h"
 #include "adapters/initial_factors.h"
 #include "adapters/low_rank.h"
@@ -100,10 +101,10 @@ std::vector<std::set<int64_t>> choose_layers(const AdapterConfig& config, const 
   return rounds;
 }
 
-class XgbLoraAdapter : public Adapter {
+class XgbLoraAdapter : public ComputedLowRank {
  public:
   explicit XgbLoraAdapter(MethodInput input)
-      : Adapter(std::move(input.config), std::move(input.target), std::move(input.sites)),
+      : ComputedLowRank(std::move(input.config), std::move(input.target), std::move(input.sites)),
         seed_(input.seed),
         scaling_(booster_scaling(config_)) {
     XgbLoraOptions& options = config_.own<XgbLoraOptions>();
@@ -146,12 +147,6 @@ class XgbLoraAdapter : public Adapter {
     if (modules_.at(site_index).merged > 0) levels.push_back(0);
     if (modules_.at(site_index).is_active) levels.push_back(1);
     return levels;
-  }
-
-  SiteUpdate update_of(size_t site_index) const override {
-    SiteUpdate update;
-    update.computed_low_rank = [this, site_index] { return terms(site_index); };
-    return update;
   }
 
   StepPlan begin_step(const TrainingProgress& progress) override {
@@ -344,7 +339,7 @@ Method xgblora_method() {
   method.tensors = xgblora_tensors;
   method.create = [](MethodInput in) { return std::make_unique<XgbLoraAdapter>(std::move(in)); };
   method.line = xgblora_line;
-  method.ranks = [](const AdapterConfig& config, int64_t) {
+  method.ranks = [](const AdapterConfig& config, int64_t, int64_t) {
     return std::vector<int64_t>{config.own<XgbLoraOptions>().booster_rank};
   };
   return method;

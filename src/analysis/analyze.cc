@@ -30,31 +30,60 @@ int64_t level_parameters(const Adapter& adapter, const std::vector<SiteForm>& fo
   return count;
 }
 
+/// Means over the sites that a level acts in.
+class LevelMeans {
+ public:
+  void add(const Spectrum& spectrum, int64_t rank, double share, double own) {
+    ++summary_.sites;
+    summary_.rank = std::max(summary_.rank, rank);
+    share_.push_back(share);
+    own_.push_back(own);
+    norm_.push_back(spectrum.norm);
+    stable_.push_back(spectrum.stable_rank);
+    // Unknown where only the leading values of a large matrix were sought.
+    if (spectrum.effective_rank) effective_.push_back(*spectrum.effective_rank);
+    if (spectrum.rank_90) rank_90_.push_back(static_cast<double>(*spectrum.rank_90));
+    if (spectrum.rank_99) rank_99_.push_back(static_cast<double>(*spectrum.rank_99));
+    summary_.largest_rank_99 = std::max(summary_.largest_rank_99, spectrum.rank_99.value_or(0));
+  }
+
+  LevelSummary summary() const {
+    LevelSummary summary = summary_;
+    summary.share = mean_of(share_);
+    summary.own = mean_of(own_);
+    summary.norm = mean_of(norm_);
+    summary.stable_rank = mean_of(stable_);
+    summary.effective_rank = mean_of(effective_);
+    summary.rank_90 = mean_of(rank_90_);
+    summary.rank_99 = mean_of(rank_99_);
+    return summary;
+  }
+
+ private:
+  LevelSummary summary_;
+  std::vector<double> share_, own_, norm_, stable_, effective_, rank_90_, rank_99_;
+};
+
 LevelSummary summary_of(const std::vector<SiteAnalysis>& sites, size_t level) {
-  LevelSummary summary;
-  std::vector<double> share, own, norm, stable, effective, rank_90, rank_99;
+  LevelMeans means;
   for (const SiteAnalysis& site : sites) {
     for (const LevelPart& part : site.levels) {
-      if (part.level != level) continue;
-      ++summary.sites;
-      summary.rank = std::max(summary.rank, part.rank);
-      share.push_back(part.share);
-      own.push_back(part.own);
-      norm.push_back(part.spectrum.norm);
-      stable.push_back(part.spectrum.stable_rank);
-      effective.push_back(part.spectrum.effective_rank.value_or(0.0));
-      rank_90.push_back(static_cast<double>(part.spectrum.rank_90.value_or(0)));
-      rank_99.push_back(static_cast<double>(part.spectrum.rank_99.value_or(0)));
-      summary.largest_rank_99 = std::max(summary.largest_rank_99, part.spectrum.rank_99.value_or(0));
+      if (part.level == level) means.add(part.spectrum, part.rank, part.share, part.own);
     }
   }
-  summary.share = mean_of(share);
-  summary.own = mean_of(own);
-  summary.norm = mean_of(norm);
-  summary.stable_rank = mean_of(stable);
-  summary.effective_rank = mean_of(effective);
-  summary.rank_90 = mean_of(rank_90);
-  summary.rank_99 = mean_of(rank_99);
+  return means.summary();
+}
+
+/// Of an update without factors: the whole is its one level.
+LevelSummary summary_of_wholes(const std::vector<SiteAnalysis>& sites) {
+  LevelMeans means;
+  int64_t parameters = 0;
+  for (const SiteAnalysis& site : sites) {
+    means.add(site.whole, std::min(site.out_features, site.in_features), 1.0, 1.0);
+    parameters += site.out_features * site.in_features;
+  }
+  LevelSummary summary = means.summary();
+  summary.parameters = parameters;
   return summary;
 }
 
@@ -97,10 +126,11 @@ AdapterAnalysis analyze(const Adapter& adapter, const std::string& name, const B
   result.stacks = std::move(snapshot.stacks);
   if (base != nullptr) result.base = base->name;
   for (size_t k = 0; k < levels.size(); ++k) {
-    LevelSummary summary = summary_of(result.sites, k);
+    const bool has_factors = !adapter.sites().empty();
+    LevelSummary summary = has_factors ? summary_of(result.sites, k) : summary_of_wholes(result.sites);
     summary.name = levels[k];
     summary.is_shared = is_shared_level(forms, k);
-    summary.parameters = level_parameters(adapter, forms, k);
+    if (has_factors) summary.parameters = level_parameters(adapter, forms, k);
     result.levels.push_back(std::move(summary));
   }
   note_large_bases(result.sites, options, result.notes);

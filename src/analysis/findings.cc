@@ -23,10 +23,16 @@ constexpr double kApart = 2.0;  // spaces that overlap less than this many times
 constexpr double kAlike = 3.0;  // updates whose |cosine| is above this many random ones repeat each other
 constexpr double kDifference = 0.1;  // of two redundancies, relative to the larger: below, they are equal
 
+/// As many as hold all layers that are adapted.
+int64_t num_layers(const AdapterAnalysis& analysis) {
+  int64_t layers = 0;
+  for (const SiteAnalysis& site : analysis.sites) layers = std::max(layers, site.layer + 1);
+  return layers;
+}
+
 /// Whether a run on these layers would take the settings, as a recipe is checked.
 bool is_accepted(const AdapterConfig& config, const AdapterAnalysis& analysis) {
   std::vector<Site> sites;
-  int64_t layers = 0;
   for (const SiteAnalysis& found : analysis.sites) {
     Site site;
     site.path = found.path;
@@ -34,11 +40,10 @@ bool is_accepted(const AdapterConfig& config, const AdapterAnalysis& analysis) {
     site.layer = found.layer;
     site.out_features = found.out_features;
     site.in_features = found.in_features;
-    layers = std::max(layers, site.layer + 1);
     sites.push_back(std::move(site));
   }
   try {
-    count_parameters(config, sites, layers, AttentionHeads());
+    count_parameters(config, sites, num_layers(analysis), AttentionHeads());
     return true;
   } catch (const Error&) {
     return false;
@@ -75,7 +80,8 @@ std::string levels_recipe(const AdapterAnalysis& analysis, const AdapterConfig& 
   }
   changed.stage_fractions.clear();
   changed.init_from.clear();
-  return recipe_of(changed, analysis);
+  // Groups of mid levels, where none is left.
+  return recipe_of(without_overridden(changed, changed), analysis);
 }
 
 /// Levels that have so little of the update that it would hardly be another one without them.
@@ -98,7 +104,7 @@ void find_idle_levels(const AdapterAnalysis& analysis, const AdapterConfig& conf
     // What another level would be without the first or the last is not what it is now.
     const bool is_between = k > 0 && k + 1 < analysis.levels.size();
     if (config.method == "msplora" && is_between) {
-      std::vector<int64_t> ranks = update_ranks(config, 0);
+      std::vector<int64_t> ranks = update_ranks(config, 0, num_layers(analysis));
       std::vector<size_t> kept;
       for (size_t other = 0; other < ranks.size(); ++other) {
         if (other != k) kept.push_back(other);
@@ -120,7 +126,8 @@ std::vector<int64_t> enough_ranks(const AdapterAnalysis& analysis) {
 
 std::string fewer_ranks_recipe(const AdapterAnalysis& analysis, const AdapterConfig& config,
                                std::vector<int64_t> ranks) {
-  const std::vector<int64_t> now = update_ranks(config, 0);
+  const int64_t layers = num_layers(analysis);
+  const std::vector<int64_t> now = update_ranks(config, 0, layers);
   if (config.method == "msplora" && ranks.size() == now.size()) {
     std::vector<size_t> kept;
     for (size_t k = 0; k < ranks.size(); ++k) {
@@ -131,7 +138,8 @@ std::string fewer_ranks_recipe(const AdapterAnalysis& analysis, const AdapterCon
   }
   const bool has_one_rank =
       std::all_of(analysis.sites.begin(), analysis.sites.end(), [&](const SiteAnalysis& site) {
-        return site.rank == config.rank && update_ranks(config, site.layer) == std::vector{config.rank};
+        return site.rank == config.rank &&
+               update_ranks(config, site.layer, layers) == std::vector{config.rank};
       });
   AdapterConfig changed = config;
   changed.init_from.clear();
@@ -141,6 +149,9 @@ std::string fewer_ranks_recipe(const AdapterAnalysis& analysis, const AdapterCon
 
 void find_spare_ranks(const AdapterAnalysis& analysis, const AdapterConfig& config,
                       std::vector<Finding>& findings) {
+  const bool has_factors = std::any_of(analysis.sites.begin(), analysis.sites.end(),
+                                       [](const SiteAnalysis& site) { return site.rank > 0; });
+  if (!has_factors) return;
   std::vector<std::string> parts;
   const std::vector<int64_t> enough = enough_ranks(analysis);
   for (size_t k = 0; k < analysis.levels.size(); ++k) {
@@ -239,6 +250,44 @@ void find_intruders(const AdapterAnalysis& analysis, const Options& options, std
                       ""});
 }
 
+/// The largest rank of what layers have of their own.
+int64_t own_rank(const AdapterAnalysis& analysis) {
+  int64_t rank = 0;
+  for (const LevelSummary& level : analysis.levels) {
+    if (!level.is_shared) rank = std::max(rank, level.rank);
+  }
+  return rank;
+}
+
+bool has_shared(const AdapterAnalysis& analysis) {
+  return std::any_of(analysis.levels.begin(), analysis.levels.end(),
+                     [](const LevelSummary& level) { return level.is_shared; });
+}
+
+std::string beside_each_other(const AdapterAnalysis& shared, const AdapterAnalysis& plain) {
+  const Redundancy ours = redundancy_of(shared), theirs = redundancy_of(plain);
+  if (std::isnan(ours.mean) || std::isnan(theirs.mean)) return {};
+  const double difference = ours.mean - theirs.mean;
+  const bool is_equal = std::abs(difference) < kDifference * std::max(ours.mean, theirs.mean);
+  const int64_t our_rank = own_rank(shared), their_rank = own_rank(plain);
+  return fmt::format(
+      "Layer by layer the parts of its own of {} (rank {}) are {} the updates of {} (rank {}): mean |cosine| "
+      "{:.5f} against {:.5f} (random {:.5f}; equal within {:.0f} %). As wholes, with what layers share, "
+      "{:.5f} "
+      "against {:.5f}. {}One pair of runs is no evidence: seeds differ by as much.",
+      shared.name, our_rank,
+      is_equal         ? "as alike as"
+      : difference < 0 ? "less alike than"
+                       : "more alike than",
+      plain.name, their_rank, ours.mean, theirs.mean, theirs.random, 100.0 * kDifference, ours.whole,
+      theirs.whole,
+      our_rank == their_rank
+          ? ""
+          : fmt::format(
+                "The ranks differ, and with them what is compared: a LoRA of rank {} would be its like. ",
+                our_rank));
+}
+
 }  // namespace
 
 std::vector<Finding> findings_of(const AdapterAnalysis& analysis, const AdapterConfig& config,
@@ -254,31 +303,12 @@ std::vector<Finding> findings_of(const AdapterAnalysis& analysis, const AdapterC
 
 std::vector<Finding> findings_of(const std::vector<AdapterAnalysis>& adapters) {
   std::vector<Finding> findings;
-  const auto has_shared = [](const AdapterAnalysis& analysis) {
-    return std::any_of(analysis.levels.begin(), analysis.levels.end(),
-                       [](const LevelSummary& level) { return level.is_shared; });
-  };
   for (const AdapterAnalysis& shared : adapters) {
     if (!has_shared(shared)) continue;
     for (const AdapterAnalysis& plain : adapters) {
       if (plain.levels.size() != 1 || has_shared(plain)) continue;
-      const Redundancy ours = redundancy_of(shared), theirs = redundancy_of(plain);
-      if (std::isnan(ours.mean) || std::isnan(theirs.mean)) continue;
-      const double difference = ours.mean - theirs.mean;
-      const bool is_equal = std::abs(difference) < kDifference * std::max(ours.mean, theirs.mean);
-      findings.push_back(
-          {"redundancy",
-           fmt::format(
-               "Layer by layer the parts of its own of {} are {} the updates of {}: mean |cosine| {:.5f} "
-               "against {:.5f} (random {:.5f}; equal within {:.0f} %). As wholes, with what layers share, "
-               "{:.5f} against {:.5f}. One pair of runs is no evidence: seeds differ by as much.",
-               shared.name,
-               is_equal         ? "as alike as"
-               : difference < 0 ? "less alike than"
-                                : "more alike than",
-               plain.name, ours.mean, theirs.mean, theirs.random, 100.0 * kDifference, ours.whole,
-               theirs.whole),
-           ""});
+      std::string text = beside_each_other(shared, plain);
+      if (!text.empty()) findings.push_back({"redundancy", std::move(text), ""});
     }
   }
   return findings;

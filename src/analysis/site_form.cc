@@ -131,7 +131,13 @@ std::vector<SiteForm> forms_of(const Adapter& adapter, const BaseWeights* base,
                                std::vector<std::string>& notes) {
   const c10::NoGradGuard no_grad;
   check_has_change(adapter);
-  if (adapter.sites().empty()) return dense_forms(adapter, base);
+  if (adapter.sites().empty()) {
+    notes.push_back(fmt::format(
+        "{}: the change has full rank and no factors; cosines between layers are formed of factors alone and "
+        "left out, spaces are those of the leading directions",
+        adapter.config().method));
+    return dense_forms(adapter, base);
+  }
   std::vector<SiteForm> forms;
   for (size_t i = 0; i < adapter.sites().size(); ++i) forms.push_back(low_rank_form(adapter, i, base));
   note_missing(adapter, forms, notes);

@@ -54,10 +54,8 @@ StepQuestion BenchModel::question(std::vector<int64_t> lengths, bool checkpoint_
   }
   question.lengths = std::move(lengths);
   question.checkpoint_activations = checkpoint_activations;
-  question.trains_embeddings = adapter == nullptr;
   for (const Site& site : model->sites()) {
     SiteWork work;
-    work.trains_weight = site.linear->weight->requires_grad();
     for (size_t i = 0; adapter != nullptr && i < adapter->sites().size(); ++i) {
       if (adapter->sites()[i].path != site.path) continue;
       work.has_adapter = true;
@@ -65,6 +63,12 @@ StepQuestion BenchModel::question(std::vector<int64_t> lengths, bool checkpoint_
     }
     question.sites.push_back(work);
   }
+  std::vector<std::string> trained;
+  for (const Parameter& parameter : model->parameters()) {
+    const at::Tensor& tensor = parameter.tensor();
+    if (tensor.defined() && tensor.requires_grad()) trained.push_back(parameter.name);
+  }
+  note_trained(model->architecture(), trained, question);
   return question;
 }
 

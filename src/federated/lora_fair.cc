@@ -169,6 +169,10 @@ AggregatorKind lora_fair_aggregator() {
     return fmt::format(" ({}, lambda {}{})", fair.solver, fair.lambda,
                        fair.lambda_relative ? ", relative" : "");
   };
+  kind.unused = [](const OptionGroup& options) {
+    return options.as<FairOptions>()->solver == "cosine" ? std::vector<std::string>()
+                                                         : std::vector<std::string>{"iterations", "step"};
+  };
   return kind;
 }
 

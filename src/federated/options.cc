@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "federated/check_options.h"
 #include "msplora/adapters/planning.h"
@@ -36,6 +39,12 @@ void check_method(const FederatedOptions& options, const AdapterConfig& adapter,
                     adapter.init),
         "default, gaussian or orthogonal");
   }
+  if (adapter.use_dora) {
+    errors.add(
+        at("adapter.use_dora"),
+        "trains a magnitude for each output beside its pairs of factors, and servers combine pairs alone",
+        "remove it");
+  }
   if (adapter.stagewise) {
     errors.add(at("adapter.stagewise"), "the stages would begin anew in every round", "remove it");
   }
@@ -56,6 +65,43 @@ void check_ranks(const FederatedOptions& options, const AdapterConfig& adapter,
   }
   if (!adapter.rank_pattern.empty() || factor_pairs(adapter) != FactorPairs::kOwn) {
     errors.add(at, "given together with adapter.rank_pattern or a method other than lora", "remove one");
+  }
+}
+
+/// Options that were set and would be ignored.
+void check_unused(const FederatedOptions& options, ErrorList& errors, const std::string& where) {
+  const FederatedOptions defaults;
+  const auto refuse = [&](const std::string& key, const nlohmann::json& value, const nlohmann::json& usual,
+                          const std::string& why) {
+    if (value != usual) errors.add(fmt::format("{}: federated.{}", where, key), why);
+  };
+  for (const AggregatorKind& kind : aggregators()) {
+    if (kind.options.empty()) continue;
+    const bool is_chosen = kind.name == options.aggregator;
+    const auto group = std::find_if(options.groups.begin(), options.groups.end(),
+                                    [&](const auto& entry) { return entry.first == kind.group; });
+    const nlohmann::json set = to_json(group->second), usual = to_json(kind.options);
+    const std::vector<std::string> unused =
+        is_chosen && kind.unused ? kind.unused(group->second) : std::vector<std::string>();
+    for (const auto& [name, value] : set.items()) {
+      const std::string key = kind.group + "." + name;
+      if (!is_chosen)
+        refuse(key, value, usual.at(name),
+               fmt::format("belongs to aggregator {}; {} would ignore it", kind.name, options.aggregator));
+      if (std::find(unused.begin(), unused.end(), name) != unused.end())
+        refuse(key, value, usual.at(name), "has no effect beside the other options of the group");
+    }
+  }
+  static const std::map<std::string, std::string> kKindOf = {{"alpha", "dirichlet"},
+                                                             {"min_size", "dirichlet"},
+                                                             {"max_retries", "dirichlet"},
+                                                             {"shards_per_client", "shards"},
+                                                             {"classes_per_client", "classes"}};
+  const nlohmann::json set = to_json(options.partition), usual = to_json(defaults.partition);
+  for (const auto& [name, kind] : kKindOf) {
+    if (options.partition.kind != kind)
+      refuse("partition." + name, set.at(name), usual.at(name),
+             fmt::format("is for partition.kind {}; {} would ignore it", kind, options.partition.kind));
   }
 }
 
@@ -89,6 +135,7 @@ void check_federated_options(const FederatedOptions& options, const AdapterConfi
   if (errors.size() == before) check_method(options, adapter, traits, errors, where);
   check_ranks(options, adapter, traits, errors, where);
   check_train(train, errors, where);
+  check_unused(options, errors, where);
   if (options.min_clients > options.clients) {
     errors.add(at("min_clients"), fmt::format("{} of {} clients", options.min_clients, options.clients));
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace msplora {
@@ -128,7 +129,47 @@ double attention_pairs(const std::vector<int64_t>& lengths, const AttentionShape
   return pairs;
 }
 
+// Whether gradients of the parameter pass the first block: embeddings and what is made of them.
+bool is_below_blocks(const Architecture& architecture, const std::string& parameter) {
+  const EmbeddingSpec& e = architecture.embeddings;
+  std::vector<std::string> places = {architecture.relative.table, architecture.relative.norm.name,
+                                     architecture.convolution.name, architecture.convolution.norm.name};
+  for (const std::string& name : {e.words, e.positions, e.types, e.norm.name}) {
+    if (!name.empty()) places.push_back(e.path + "." + name);
+  }
+  return std::any_of(places.begin(), places.end(), [&](const std::string& place) {
+    return !place.empty() && (parameter == place || parameter.starts_with(place + "."));
+  });
+}
+
 }  // namespace
+
+void note_trained(const Architecture& architecture, const std::vector<std::string>& parameters,
+                  StepQuestion& question) {
+  const std::vector<PlacedLinear> linears = linears_of(architecture);
+  question.sites.resize(linears.size());
+  const std::string words = architecture.embeddings.path + "." + architecture.embeddings.words + ".weight";
+  for (const std::string& name : parameters) {
+    bool is_of_layer = false;
+    for (size_t i = 0; i < linears.size(); ++i) {
+      const std::string& path = linears[i].path;
+      const bool is_tied = linears[i].spec.role == LinearRole::kOutput && architecture.head.is_tied;
+      const bool is_weight = name == path + ".weight" || (is_tied && name == words);
+      const bool is_bias = name == path + ".bias";
+      if (is_weight) question.sites[i].trains_weight = true;
+      if (is_bias) question.sites[i].has_adapter = true;
+      is_of_layer |= is_weight || is_bias;
+    }
+    if (is_of_layer) continue;
+    if (is_below_blocks(architecture, name)) question.trains_embeddings = true;
+    for (size_t i = 0; i < linears.size(); ++i) {
+      if (linears[i].layer < 0) continue;
+      if (!name.starts_with(architecture.blocks[static_cast<size_t>(linears[i].layer)].path + ".")) continue;
+      question.sites[i].has_adapter = true;
+      break;
+    }
+  }
+}
 
 StepFlops count_step_flops(const Architecture& architecture, const StepQuestion& question) {
   const std::vector<PlacedLinear> linears = linears_of(architecture);

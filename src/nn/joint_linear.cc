@@ -191,7 +191,7 @@ bool is_frozen(const Linear& layer, const at::Tensor& x) {
 
 bool has_terms_alone(const SiteUpdate* update, const ForwardContext& context) {
   if (update == nullptr) return true;
-  const bool is_noisy = update->noise != nullptr && context.training;
+  const bool is_noisy = update->noise != nullptr && update->noise->deviations.defined() && context.training;
   return !update->affine && !update->transform_output && !is_noisy;
 }
 

@@ -246,6 +246,27 @@ RunOutcome read_outcome(const PlannedRun& run) {
   return outcome;
 }
 
+size_t planned_runs(const ComparisonPlan& plan, const Comparison& comparison) {
+  const auto choosing = static_cast<size_t>(plan.choosing_seeds());
+  const auto seeds = static_cast<size_t>(plan.options.seeds);
+  size_t planned = 0;
+  for (size_t i = 0; i < plan.methods.size(); ++i) {
+    const ComparisonRow& row = comparison.rows[i];
+    const auto done =
+        static_cast<size_t>(std::count_if(comparison.grid.begin(), comparison.grid.end(),
+                                          [&](const RunOutcome& run) { return run.method == row.method; }));
+    const size_t least = plan.rates_of(plan.methods[i]).size();
+    size_t rates = std::max(least, (done + choosing - 1) / choosing);
+    const bool is_tried = done >= rates * choosing;
+    // try_rates goes on under the same conditions.
+    const auto extensions = static_cast<size_t>(plan.options.lr_grid_extensions);
+    if (is_tried && row.is_at_edge && rates < least + extensions) ++rates;
+    planned += rates * choosing;
+    if (row.lr || !is_tried) planned += seeds - choosing;
+  }
+  return planned;
+}
+
 Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
                           const std::function<void(const Comparison&, const RunOutcome&)>& on_change) {
   ComparisonProgress progress(plan, run_once, on_change);

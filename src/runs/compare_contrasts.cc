@@ -1,4 +1,6 @@
 // Rows of a comparison beside its reference.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -45,6 +47,28 @@ void adjust(std::vector<ComparisonRow>& rows) {
 }
 
 }  // namespace
+
+std::string no_contrast_reason(const Comparison& comparison, const std::string& reference) {
+  const ComparisonRow* found = nullptr;
+  bool any_other = false;
+  for (const ComparisonRow& row : comparison.rows) {
+    if (row.contrast) return {};
+    if (row.method == reference) {
+      found = &row;
+    } else {
+      any_other = true;
+    }
+  }
+  if (!any_other) return {};
+  if (found == nullptr)
+    return fmt::format("no differences from {}: it is not among compare.methods, so it has no runs",
+                       reference);
+  if (!found->mean)
+    return fmt::format("no differences from {}: {}", reference,
+                       found->failed > 0 ? "every run of it failed" : "it has no run with a score yet");
+  return fmt::format("no differences from {}: no other method has a run with the seed of one of its runs",
+                     reference);
+}
 
 void contrast_with_reference(Comparison& comparison, const std::string& reference, int64_t draws) {
   for (ComparisonRow& row : comparison.rows) row.contrast.reset();

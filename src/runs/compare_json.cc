@@ -59,6 +59,7 @@ Json run_to_json(const RunOutcome& run) {
   Json json = {{"name", run.name}, {"method", run.method}, {"lr", run.lr}, {"seed", run.seed}};
   if (!run.error.empty()) {
     json["error"] = run.error;
+    if (!run.log.empty()) json["log"] = run.log;
     return json;
   }
   RunOutcome::visit_measures(run, MeasureWriter{json});
@@ -81,6 +82,7 @@ RunOutcome run_from_json(const Json& json, const Json& comparison) {
   run.is_test = comparison.at("measured_on") == "test";
   if (json.contains("error")) {
     run.error = json.at("error");
+    run.log = json.value("log", std::string());
     return run;
   }
   RunOutcome::visit_measures(run, MeasureReader{json});
@@ -154,17 +156,20 @@ Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison
   }
   Json grid = Json::array();
   for (const RunOutcome& run : comparison.grid) grid.push_back(run_to_json(run));
-  return {{"mode", plan.options.mode},
-          {"reference", plan.options.reference},
-          {"reference_parameters", plan.reference_parameters},
-          {"seeds", plan.options.seeds},
-          {"lr_grid", plan.rates},
-          {"lr_grid_extensions", plan.options.lr_grid_extensions},
-          {"lr_seeds", plan.options.lr_seeds},
-          {"metric", comparison.metric},
-          {"measured_on", comparison.is_test ? "test" : "validation"},
-          {"rows", std::move(rows)},
-          {"grid", std::move(grid)}};
+  Json json = {{"mode", plan.options.mode},
+               {"reference", plan.options.reference},
+               {"reference_parameters", plan.reference_parameters},
+               {"seeds", plan.options.seeds},
+               {"lr_grid", plan.rates},
+               {"lr_grid_extensions", plan.options.lr_grid_extensions},
+               {"lr_seeds", plan.options.lr_seeds},
+               {"metric", comparison.metric},
+               {"measured_on", comparison.is_test ? "test" : "validation"},
+               {"rows", std::move(rows)},
+               {"grid", std::move(grid)}};
+  const std::string reason = no_contrast_reason(comparison, plan.options.reference);
+  if (!reason.empty()) json["warnings"] = Json::array({reason});
+  return json;
 }
 
 SavedComparison read_comparison(const std::filesystem::path& path) {

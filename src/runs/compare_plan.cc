@@ -89,6 +89,7 @@ Recipe recipe_of(const CompareRecipe& common, const std::string& name, ErrorList
   const auto& all = is_variant ? common.compare.variants : common.compare.settings;
   if (const auto settings = all.find(name); settings != all.end()) {
     for (const std::string& text : settings->second) apply_override(recipe, text, errors);
+    if (recipe.adapter.method == method) recipe.adapter = without_overridden(recipe.adapter, common.adapter);
   }
   if (recipe.adapter.method != method) errors.add(where, "changes adapter.method itself");
   if (!common.compare.lr_grid.empty() && recipe.train.lr != common.train.lr) {
@@ -115,31 +116,57 @@ std::optional<int64_t> count_of(const AdapterConfig& config, const ComparisonBas
   }
 }
 
-/// Numbers of parameters by rank, for the ranks that the method takes.
-std::map<int64_t, int64_t> counts_by_rank(AdapterConfig config, const ComparisonBase& base, int64_t last) {
-  std::map<int64_t, int64_t> counts;
-  for (int64_t rank = 1; rank <= last; ++rank) {
-    config.rank = rank;
-    std::string ignored;
-    if (const auto count = count_of(config, base, ignored)) counts[rank] = *count;
-  }
-  return counts;
-}
+/// Looks for the rank with the count nearest to `wanted`. Counts grow with the rank; the ranks that a method
+/// takes have a beginning (levels halve it) and perhaps an end (the width of a layer), with gaps of one
+/// between (even ranks alone).
+class RankSearch {
+ public:
+  RankSearch(AdapterConfig config, const ComparisonBase& base, int64_t wanted)
+      : config_(std::move(config)), base_(base), wanted_(wanted) {}
 
-int64_t widest(const ComparisonBase& base) {
-  int64_t width = 1;
-  for (const Site& site : base.sites) width = std::max(width, std::min(site.in_features, site.out_features));
-  return width;
-}
-
-/// The rank with the count nearest to `wanted`; of two equally near, the smaller.
-int64_t nearest_rank(const std::map<int64_t, int64_t>& counts, int64_t wanted) {
-  int64_t best = counts.begin()->first;
-  for (const auto& [rank, count] : counts) {
-    if (std::abs(count - wanted) < std::abs(counts.at(best) - wanted)) best = rank;
+  /// Unset where the rank changes nothing. Of two equally near, the smaller.
+  std::optional<int64_t> nearest() {
+    int64_t low = 0, high = 1;
+    while (high < kLargest && is_below(high)) {
+      low = high;
+      high *= 2;
+    }
+    while (high - low > 1) {
+      const int64_t middle = low + (high - low) / 2;
+      (is_below(middle) ? low : high) = middle;
+    }
+    if (counts_.size() == 1) is_below(2 * counts_.begin()->first);  // one alone says nothing of others
+    const auto changes = [&](const auto& entry) { return entry.second != counts_.begin()->second; };
+    if (std::none_of(counts_.begin(), counts_.end(), changes)) return std::nullopt;
+    int64_t best = counts_.begin()->first;
+    for (const auto& [rank, count] : counts_) {
+      if (std::abs(count - wanted_) < std::abs(counts_.at(best) - wanted_)) best = rank;
+    }
+    return best;
   }
-  return best;
-}
+
+ private:
+  static constexpr int64_t kLargest = int64_t{1} << 32;
+
+  /// Whether the rank, or the next one where it is not taken, has too few parameters.
+  bool is_below(int64_t first) {
+    for (const int64_t rank : {first, first + 1}) {
+      config_.rank = rank;
+      std::string ignored;
+      if (const auto count = count_of(config_, base_, ignored)) {
+        const bool is_constant = counts_.size() > 1 && counts_.begin()->second == *count;
+        counts_[rank] = *count;
+        return *count < wanted_ && !is_constant;
+      }
+    }
+    return counts_.empty() || first < counts_.begin()->first;
+  }
+
+  AdapterConfig config_;
+  const ComparisonBase& base_;
+  const int64_t wanted_;
+  std::map<int64_t, int64_t> counts_;  // of the ranks looked at
+};
 
 bool rank_matters(const PlannedMethod& method, const ComparisonBase& base) {
   AdapterConfig config = method.recipe.adapter;
@@ -182,11 +209,8 @@ std::optional<int64_t> count_reference(const CompareRecipe& recipe, const Compar
 }
 
 void choose_rank(PlannedMethod& method, const ComparisonBase& base, int64_t wanted) {
-  const auto counts = counts_by_rank(method.recipe.adapter, base, widest(base));
-  if (counts.empty()) return;
   AdapterConfig& config = method.recipe.adapter;
-  config.rank = nearest_rank(counts, wanted);
-  method.parameters = counts.at(config.rank);
+  if (const auto rank = RankSearch(config, base, wanted).nearest()) config.rank = *rank;
 }
 
 }  // namespace
@@ -199,6 +223,9 @@ void check_recipe(const CompareRecipe& recipe, ErrorList& errors, const std::str
                "methods are compared from their own starts; only `train` goes on");
   }
   if (recipe.train.stop_at > 0) errors.add(where + ": train.stop_at", "runs of a comparison go to their end");
+  if (recipe.train.seed != TrainOptions().seed) {
+    errors.add(where + ": train.seed", "every method has the seeds 1, 2, ...", "compare.seeds says how many");
+  }
   // Those of methods that are left out this time (--methods) may stay.
   const std::vector<std::string> methods = known_methods();
   for (const auto& [method, settings] : compare.settings)

@@ -130,7 +130,8 @@ RunOutcome train_planned(const PlannedRun& run, const Launch& launch) {
   }
   if (failure.empty()) return read_outcome(run);
   RunOutcome failed = outcome_of(run);
-  failed.error = fs::exists(log, code) ? fmt::format("{} (log: {})", failure, log.string()) : failure;
+  failed.error = failure;
+  if (fs::exists(log, code)) failed.log = log.string();
   return failed;
 }
 

@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -69,19 +70,23 @@ GradientReport GradientWatch::examine(const std::set<std::string>& frozen, doubl
   GradientReport report;
   double total = 0.0;
   std::vector<std::string> dead;
-  size_t still = 0;  // without a gradient for kProbation steps
+  size_t still = 0;   // without a gradient for kProbation steps
+  size_t absent = 0;  // of the dead, those that no gradient reaches at all
+  size_t lost = 0;    // had a gradient in an earlier step, and have none in this one
   for (Entry& entry : entries_) {
     if (frozen.contains(entry.parameter.name)) continue;
     const at::Tensor& gradient = entry.parameter.tensor.grad();
     const double squares = gradient.defined() ? sum_of_squares(gradient) : 0.0;
     total += squares;
     if (!std::isfinite(squares)) report.not_finite.push_back(entry.parameter.name);
+    if (squares == 0.0 && entry.alive) ++lost;
     if (squares != 0.0) entry.alive = true;
     if (entry.alive) continue;
     if (entry.updates > 0) {
       ++entry.misses;
       if (!gradient.defined()) ++entry.absences;
       if (entry.misses >= kProbation) ++still;
+      if (entry.absences >= kProbation) ++absent;
       if (entry.absences >= kProbation || entry.misses >= kZeroProbation)
         dead.push_back(entry.parameter.name);
     }
@@ -92,20 +97,35 @@ GradientReport GradientWatch::examine(const std::set<std::string>& frozen, doubl
   // Nothing has a gradient any more: what came before ran the model into saturation.
   const bool any_alive =
       std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) { return entry.alive; });
-  if (exploded || (total == 0.0 && any_alive)) {
+  // Squares that float32 cannot hold make Adam's second moments infinite and its steps 0.
+  const bool overflows = total > static_cast<double>(std::numeric_limits<float>::max());
+  if (exploded || overflows || (total == 0.0 && any_alive)) {
     throw Error(
         ErrorCode::kNumerics, "training",
         fmt::format("loss or gradients exploded: the norm of the gradients is {:.3g}, and {} of {} trainable "
                     "tensors have none after the first updates",
                     report.norm, still, entries_.size()),
-        "a smaller learning rate (train.lr), or train.clip_norm and warm-up");
+        "a smaller learning rate (train.lr) or adapter.alpha, or train.clip_norm and warm-up");
   }
   if (dead.empty()) return report;
+  if (absent == 0 && lost > 0) {
+    throw Error(
+        ErrorCode::kNumerics, "training",
+        fmt::format(
+            "numbers overflow or vanish in the model: of {} trainable tensors {} had a gradient and have "
+            "one of exactly 0 now, {} never had any other",
+            entries_.size(), lost, dead.size()),
+        "a smaller adapter.alpha or learning rate (train.lr), or train.clip_norm and warm-up");
+  }
   throw Error(
       ErrorCode::kConfig, "training",
       fmt::format("{} of {} trainable tensors never got a gradient, so they would stay as they are: {}",
                   dead.size(), entries_.size(), list_names(dead)),
-      "they do not take part in the model's output; adapt other modules or remove them from modules_to_save");
+      absent > 0
+          ? "they do not take part in the model's output; adapt other modules or remove them from "
+            "modules_to_save"
+          : "their gradients are there and exactly 0: nothing in the model's output depends on them, or "
+            "its numbers overflow or vanish (adapter.alpha, train.lr)");
 }
 
 }  // namespace msplora

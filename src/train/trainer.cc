@@ -16,7 +16,23 @@
 #include "msplora/nn/recompute.h"
 
 namespace msplora {
-namespace {}  // namespace
+namespace {
+
+constexpr const char* kNumericsHint =
+    "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched";
+
+/// Targets, tokens and sequences of this rank's micro-batches.
+std::vector<double> counts_of(const TrainingData& data, const std::vector<Batch>& batches) {
+  std::vector<double> counts(3, 0.0);
+  for (const Batch& batch : batches) {
+    counts[0] += static_cast<double>(data.num_targets(batch));
+    counts[1] += static_cast<double>(batch.tokens());
+    counts[2] += static_cast<double>(batch.sequences());
+  }
+  return counts;
+}
+
+}  // namespace
 
 TrainingResult Trainer::run() {
   sinks_ended_ = false;
@@ -84,13 +100,7 @@ void Trainer::do_step() {
   const StepPlan plan = adapter != nullptr ? adapter->begin_step(progress) : StepPlan();
   freeze(plan.frozen);
   const std::vector<Batch> batches = take_batches();
-  double targets = 0, tokens = 0, examples = 0;
-  for (const Batch& batch : batches) {
-    targets += static_cast<double>(data_.num_targets(batch));
-    tokens += static_cast<double>(batch.tokens());
-    examples += static_cast<double>(batch.sequences());
-  }
-  const std::vector<double> counts = sum_over_ranks(*ranks_, {targets, tokens, examples});
+  const std::vector<double> counts = sum_over_ranks(*ranks_, counts_of(data_, batches));
   double loss = 0;
   std::exception_ptr problem;
   try {
@@ -121,7 +131,7 @@ void Trainer::do_step() {
         ErrorCode::kNumerics, fmt::format("training, step {}", state_.step + 1),
         fmt::format("the gradient of {} is not finite (loss {:.6g}); {}", gradients.not_finite.front(), loss,
                     batches.empty() ? std::string("of another rank") : data_.describe(batches.front())),
-        "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
+        kNumericsHint);
   }
   update(progress, lr_factor, clip_factor(gradients.norm, setup_.options.clip_norm), plan);
 
@@ -197,10 +207,9 @@ double Trainer::backward(const std::vector<Batch>& batches, double targets) {
     }
     const double value = sum.item<double>();
     if (!std::isfinite(value)) {
-      throw Error(
-          ErrorCode::kNumerics, fmt::format("training, step {}, micro-batch {}", state_.step + 1, i + 1),
-          fmt::format("the loss is {}; {}", value, data_.describe(batches[i])),
-          "a smaller learning rate, train.clip_norm or float32 may help; the last checkpoint is untouched");
+      throw Error(ErrorCode::kNumerics,
+                  fmt::format("training, step {}, micro-batch {}", state_.step + 1, i + 1),
+                  fmt::format("the loss is {}; {}", value, data_.describe(batches[i])), kNumericsHint);
     }
     if (!sum.requires_grad()) {
       throw Error(ErrorCode::kConfig, "training", "the loss does not depend on any trainable tensor",

@@ -15,6 +15,7 @@
 
 #include "adapters/fake_model.h"
 #include "msplora/adapters/files.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/core/file.h"
 #include "msplora/io/safetensors.h"
 
@@ -30,7 +31,7 @@ inline AdapterConfig config_of(const std::string& method) {
   config.method = method;
   config.rank = 8;
   config.alpha = 12.0;
-  return config;
+  return config_for_method(config, method);
 }
 
 inline std::vector<at::Tensor> deltas(const Adapter& adapter) {
@@ -110,6 +111,7 @@ inline std::vector<AdapterConfig> all_kinds() {
   configs.push_back(config);
   config = config_of("msplora");
   config.ranks = {6, 5};
+  config.alpha = AdapterConfig().alpha;
   config.alphas = {3, 10};
   config.dropouts = {0.1, 0.2};
   config.target_modules = {"all-linear"};

@@ -103,7 +103,6 @@ TEST(Msplora, CountsAgreeWithTheTensors) {
 TEST(Msplora, DeltaIsTheSumOfScaledProducts) {
   FakeModel model;
   AdapterConfig config = msplora_config();
-  config.alpha = 5.0;
   config.alphas = {5.0, 7.0, 11.0};
   const auto adapter = create_adapter(config, model.target(), 1);
   testing::randomize(*adapter);
@@ -148,6 +147,7 @@ TEST(Msplora, RanksGivenOrHalved) {
   AdapterConfig config = msplora_config();
   config.rank = 6;
   EXPECT_THAT(ranks_of(config), ElementsAre(6, 3, 1));
+  config = msplora_config();
   config.ranks = {10, 10, 3, 2};
   EXPECT_THAT(ranks_of(config), ElementsAre(10, 10, 3, 2));
   config = msplora_config();

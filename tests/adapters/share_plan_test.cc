@@ -9,6 +9,7 @@
 
 #include "adapters/fake_model.h"
 #include "error_text.h"
+#include "msplora/adapters/planning.h"
 
 namespace msplora {
 namespace {
@@ -42,7 +43,7 @@ TEST(CountParameters, RobertaBase) {
   EXPECT_EQ(count_parameters(qv("msplora", 8, 2), sites, 12).total, 172032);
   EXPECT_EQ(count_parameters(qv("msplora", 8, 4), sites, 12).total, 116736);
   EXPECT_EQ(count_parameters(qv("lora", 8, 3), sites, 12).total, 294912);
-  EXPECT_EQ(count_parameters(qv("none", 8, 3), sites, 12).total, 0);
+  EXPECT_EQ(count_parameters(config_for_method(qv("none", 8, 3), "none"), sites, 12).total, 0);
 }
 
 TEST(CountParameters, Llama2) {

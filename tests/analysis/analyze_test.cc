@@ -253,7 +253,9 @@ AdapterConfig config_in(const std::string& recipe) {
 TEST(Findings, ALevelOfZerosIsIdleAndTheRecipeLeavesItOut) {
   FakeModel model;
   AdapterConfig config = config_of("msplora");
+  config.alpha = AdapterConfig().alpha;
   config.alphas = {3, 5, 7};
+  config.mid_groups = 2;
   const auto adapter = drawn(model, config);
   set_tensors(*adapter, "lora_B.1.weight", at::zeros({16, 4}));
   const AdapterAnalysis found = analyze(*adapter, "it", nullptr, {});
@@ -294,6 +296,14 @@ TEST(Findings, SharedLevelsAreComparedWithTheOneBesideThem) {
   ASSERT_EQ(findings.size(), 1u);
   EXPECT_EQ(findings[0].kind, "redundancy");
   EXPECT_THAT(findings[0].text, HasSubstr("no evidence"));
+  EXPECT_THAT(findings[0].text, HasSubstr("(rank 2) are"));
+  EXPECT_THAT(findings[0].text, HasSubstr("(rank 8): mean"));
+  EXPECT_THAT(findings[0].text, HasSubstr("The ranks differ"));
+  AdapterConfig like = config_of("lora");
+  like.rank = 2;
+  const std::vector<Finding> fair = findings_of({analysis_of(config_of("msplora")), analysis_of(like)});
+  ASSERT_EQ(fair.size(), 1u);
+  EXPECT_THAT(fair[0].text, ::testing::Not(HasSubstr("The ranks differ")));
 }
 
 TEST(Curves, EndWhereTheAdapterIs) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/planning.h"
 #include "msplora/bench/child_process.h"
 #include "msplora/bench/epoch.h"
 #include "msplora/bench/gemm.h"
@@ -23,6 +24,7 @@ StepBenchOptions tiny_step(const std::string& method) {
   options.model = tiny_config(0.1);
   options.adapter.method = method;
   options.adapter.rank = 4;
+  options.adapter = config_for_method(options.adapter, method);
   options.batch = 4;
   options.longest = 12;
   options.shortest = 6;
@@ -74,6 +76,10 @@ TEST(BenchStep, FlopsAreThoseCountedByHand) {
   // Everything: gradients of all weights and all inputs.
   EXPECT_DOUBLE_EQ(full.flops.linear_backward, 2 * (2 * block + last_block + head));
   EXPECT_DOUBLE_EQ(full.flops.attention_backward, 2 * attention);
+  // The biases, those of the embeddings among them: gradients of all inputs, and of the head's weights.
+  const StepBenchResult bitfit = bench_step(tiny_step("bitfit"));
+  EXPECT_DOUBLE_EQ(bitfit.flops.linear_backward, 2 * block + last_block + 2 * head);
+  EXPECT_DOUBLE_EQ(bitfit.flops.attention_backward, 2 * attention);
   const int64_t norm = 2 * 32, of_block = 4 * (1024 + 32) + (2048 + 64) + (2048 + 32) + 2 * norm;
   EXPECT_EQ(full.trainable_parameters, (60 + 40 + 1) * 32 + norm + 3 * of_block + none.trainable_parameters);
   // Queries and values of rank 4: block 0 passes no gradient to its input, 5,120 weights lie behind

@@ -48,7 +48,7 @@ expect 0 "levels" -- "$MSPLORA" federate recipe.yaml --set output.dir=pyramid --
 
 # Clients by a column of the data.
 perl -ne 'chomp; print $_, "\t", $. == 1 ? "site" : "site " . $. % 3, "\n"' "$data/train.tsv" > sites.tsv
-groups=(--set data.train=sites.tsv --set data.group=site --set federated.partition.kind=groups --set federated.rounds=1)
+groups=(--set data.train=sites.tsv --set data.group=site --set federated.partition.kind=groups --set federated.partition.min_size=10 --set federated.rounds=1)
 expect 0 "3, groups" -- "$MSPLORA" federate recipe.yaml "${groups[@]}" --set output.dir=sites --set federated.clients=3
 expect 2 "only 3 different values" -- "$MSPLORA" federate recipe.yaml "${groups[@]}" --set output.dir=none
 [ ! -e none ] || fail "a refused run left its directory"
@@ -58,5 +58,8 @@ expect 2 "unknown key" "lamda" "stop_at" -- "$MSPLORA" federate recipe.yaml --se
   --set federated.fair.lamda=1 --set federated.stop_at=-1
 expect 2 "fedit" "2 ranks for 4 clients" "eval_every" -- "$MSPLORA" federate recipe.yaml --set output.dir=none \
   --set adapter.method=msplora --set 'federated.client_ranks=[4,4]' --set train.eval_every=5
+expect 2 "adapter.use_dora: trains a magnitude" "federated.fair.lambda: belongs to aggregator lora_fair" "federated.partition.alpha: is for partition.kind dirichlet" -- \
+  "$MSPLORA" federate recipe.yaml --set output.dir=none --set adapter.use_dora=true --set federated.aggregator=fedit \
+  --set federated.fair.lambda=1 --set federated.partition.kind=iid --set federated.partition.alpha=0.1
 expect 2 "max_retries" -- "$MSPLORA" federate recipe.yaml --set output.dir=none --set federated.partition.alpha=0.01 \
   --set federated.partition.min_size=60

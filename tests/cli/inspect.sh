@@ -36,4 +36,21 @@ done
 expect 0 '"checkpoint_activations": true' -- "$MSPLORA" inspect --json --shape roberta-base --method lora --checkpoint-activations
 grep -qE '"recomputed_flops":[1-9]' <(tr -d ' \n' < out.txt) || fail "checkpointing repeats products"
 expect 0 "TFLOP a step" "inputs of blocks alone" -- "$MSPLORA" inspect --shape roberta-base --checkpoint-activations
+# By hand: 32 sequences of 128 tokens, 12 blocks of 7,077,888 weights, of the last one keys and values alone for
+# all tokens; a head of 768 x 768 and 768 x 2. Forward 0.6656 TF; the head: + gradients of its weights and of one
+# input; the biases: + the whole way back; full: + gradients of all weights.
+flops() { # METHOD OPERATIONS
+  expect 0 -- "$MSPLORA" inspect --json --shape roberta-base --method $1
+  grep -qF "\"flops\":$2" <(tr -d ' \n' < out.txt) || { cat out.txt >&2; fail "expected $2 operations of $1"; }
+  grep -qF "at_end" out.txt && fail "$1 drops nothing in the course of training"
+  true
+}
+flops none 665648922624.0
+flops bitfit 1348989124608.0
+flops full 1996832931840.0
+expect 0 "prilora" "4 to 12" -- "$MSPLORA" inspect --shape roberta-base --method prilora
+expect 0 -- "$MSPLORA" inspect --json --shape roberta-base --method prilora
+grep -qF '"ranks":[4,5,5,6,7,8,8,9,10,11,11,12]' <(tr -d ' \n' < out.txt) || { cat out.txt >&2; fail "ranks of prilora"; }
+expect 0 "gelora" "to be estimated" "at least 36,864" -- "$MSPLORA" inspect --shape roberta-base --method gelora
+expect 0 '"ranks_to_be_estimated": true' -- "$MSPLORA" inspect --json --shape roberta-base --method gelora
 expect 2 "quary" -- "$MSPLORA" inspect --shape roberta-base --target-modules quary

@@ -91,6 +91,17 @@ TEST_P(Conformance, AnalysisAgreesWithADenseDecomposition) {
     EXPECT_LE(site.weight_part->gain->smallest, site.weight_part->gain->median);
   }
   EXPECT_GT(largest, 1e-3) << "the rule compared zeros";
+  if (trains_whole_base(row().config)) {
+    ASSERT_EQ(found.levels.size(), 1u);
+    int64_t weights = 0;
+    for (const analysis::SiteAnalysis& site : found.sites) weights += site.out_features * site.in_features;
+    EXPECT_EQ(found.levels[0].sites, static_cast<int64_t>(found.sites.size()));
+    EXPECT_EQ(found.levels[0].parameters, weights);
+    EXPECT_EQ(found.levels[0].rank, 16);
+    EXPECT_GT(found.levels[0].norm, 0.0);
+    EXPECT_THAT(found.notes, ::testing::Contains(HasSubstr("cosines between layers")));
+    for (const analysis::Finding& finding : found.findings) EXPECT_NE(finding.kind, "spare rank");
+  }
   expect_whole_energies(found);
 }
 

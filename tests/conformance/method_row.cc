@@ -35,6 +35,25 @@ AdapterConfig small_config(const std::string& method) {
   return config;
 }
 
+AdapterConfig config_without_update(const std::string& method) {
+  AdapterConfig config;
+  config.method = method;
+  config.target_modules = {"query", "value"};
+  return config;
+}
+
+std::vector<BadSetting> settings_of_updates(const std::string& method) {
+  const auto has_no_effect = [&](const char* option) {
+    return "adapter." + std::string(option) + ": has no effect with method " + method;
+  };
+  return {{[](AdapterConfig& config) { config.rank = 4; }, has_no_effect("rank")},
+          {[](AdapterConfig& config) { config.alpha = 4.0; }, has_no_effect("alpha")},
+          {[](AdapterConfig& config) { config.dropout = 0.1; }, has_no_effect("dropout")},
+          {[](AdapterConfig& config) { config.init = "gaussian"; }, has_no_effect("init")},
+          {[](AdapterConfig& config) { config.use_rslora = true; }, has_no_effect("use_rslora")},
+          {[](AdapterConfig& config) { config.ranks = {4}; }, "adapter.ranks: belongs to method msplora"}};
+}
+
 INSTANTIATE_TEST_SUITE_P(Methods, Conformance, ::testing::ValuesIn(method_rows()),
                          [](const auto& info) { return info.param.name; });
 

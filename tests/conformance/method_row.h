@@ -81,4 +81,9 @@ inline int64_t lora_count(const std::vector<Site>& sites, int64_t rank) {
 /// Rank 4 and alpha 6, so that a scaling is never 1 and a rank never hides a transposition; query and value.
 AdapterConfig small_config(const std::string& method);
 
+/// For methods without an update of layers: rank, alpha and what else belongs to one at their defaults, and
+/// that all of it is refused.
+AdapterConfig config_without_update(const std::string& method);
+std::vector<BadSetting> settings_of_updates(const std::string& method);
+
 }  // namespace msplora::testing

@@ -202,8 +202,9 @@ class GoldenParity : public ::testing::TestWithParam<ParityCase> {
     AdapterConfig config;
     config.method = settings_.at("method");
     const auto ranks = settings_.at("ranks").get<std::vector<int64_t>>();
-    config.rank = ranks.front();
-    if (config.method == "msplora") {
+    if (config.method != "msplora") {
+      config.rank = ranks.front();
+    } else {
       config.ranks = ranks;
       config.levels = static_cast<int64_t>(ranks.size());
       config.mid_groups = settings_.at("mid_groups");

@@ -114,6 +114,30 @@ TEST(StepFlops, FullTrainingFormsEveryGradient) {
   EXPECT_DOUBLE_EQ(flops.attention_backward, 2 * 2 * kAttention);
 }
 
+// What is trained of the model itself, by name. The whole way back of two blocks: every input.
+TEST(StepFlops, TrainedParametersDecideHowFarGradientsGo) {
+  SmallEncoder biases;
+  note_trained(biases.architecture,
+               {"roberta.embeddings.LayerNorm.bias", "roberta.encoder.layer.0.attention.self.query.bias"},
+               biases.question);
+  EXPECT_DOUBLE_EQ(biases.count().linear_backward, 2 * kBlock);
+  EXPECT_DOUBLE_EQ(biases.count().attention_backward, 2 * 2 * kAttention);
+  EXPECT_DOUBLE_EQ(biases.count().low_rank, 0.0);
+
+  SmallEncoder last;  // nothing below block 1's value needs a gradient
+  note_trained(last.architecture, {"roberta.encoder.layer.1.attention.self.value.bias"}, last.question);
+  EXPECT_DOUBLE_EQ(last.count().linear_backward, kSquare + 2 * kWide);
+  EXPECT_DOUBLE_EQ(last.count().attention_backward, 2 * kAttention);
+
+  SmallEncoder norm;
+  note_trained(norm.architecture, {"roberta.encoder.layer.1.output.LayerNorm.weight"}, norm.question);
+  EXPECT_DOUBLE_EQ(norm.count().linear_backward, kSquare + 2 * kWide);
+
+  SmallEncoder weight;
+  note_trained(weight.architecture, {"roberta.encoder.layer.1.output.dense.weight"}, weight.question);
+  EXPECT_DOUBLE_EQ(weight.count().linear_backward, kWide);
+}
+
 TEST(StepFlops, RecomputationRepeatsTheBlocksWithGradients) {
   SmallEncoder m;
   m.question.checkpoint_activations = true;

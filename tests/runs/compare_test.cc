@@ -141,6 +141,30 @@ TEST(Compare, EqualParametersTakesTheNearestRank) {
   EXPECT_THAT(problem_of(recipe), HasSubstr("no parameters to be matched"));
 }
 
+// VeRA's rank may exceed every width: 3 layers of query and value, 6 (r + 32) numbers.
+TEST(Compare, EqualParametersSearchesAsFarAsTheMethodAllows) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.methods = {"vera", "xgblora", "bitfit", "orthogonal"};
+  recipe.compare.variants = {{"orthogonal", {"adapter.method=lora", "adapter.init=orthogonal"}}};
+  recipe.compare.mode = "equal-parameters";
+  recipe.adapter.rank = 32;
+  const ComparisonPlan plan = plan_of(recipe);
+  EXPECT_EQ(plan.reference_parameters, 6 * 64 * 32);
+  EXPECT_EQ(plan.methods[0].recipe.adapter.rank, 64 * 32 - 32);
+  EXPECT_EQ(plan.methods[0].parameters, plan.reference_parameters);
+  EXPECT_EQ(plan.methods[1].recipe.adapter.rank, 32);  // of the total, which changes no number: it stays
+  EXPECT_EQ(plan.methods[3].recipe.adapter.rank, 32);
+  recipe.compare.reference = "vera";
+  recipe.adapter.rank = 300;
+  recipe.compare.methods = {"lora", "orthogonal"};
+  EXPECT_EQ(plan_of(recipe).methods[0].recipe.adapter.rank, 5);  // 1920 and 384 r; 6 is as near
+  EXPECT_EQ(plan_of(recipe).methods[1].recipe.adapter.rank, 6);  // even ranks alone: 4 is farther
+  recipe.adapter.rank = 1;                                       // 198: fewer than lora can have
+  EXPECT_EQ(plan_of(recipe).methods[0].recipe.adapter.rank, 1);
+  recipe.adapter.rank = 10000;  // more than lora can have: its largest rank
+  EXPECT_EQ(plan_of(recipe).methods[0].recipe.adapter.rank, 32);
+}
+
 TEST(Compare, ReportsAllProblemsAtOnce) {
   CompareRecipe recipe = small_recipe();
   recipe.compare.methods = {"lroa", "bitft", "lora", "lora"};
@@ -255,6 +279,25 @@ TEST(Compare, FailuresCostTheirOwnEntry) {
   EXPECT_EQ(json["metric"], "accuracy");
 }
 
+// Lora's grid grows once, none fails at every rate: planned are then no more and no fewer runs than come.
+TEST(Compare, RunsToComeAreKnownAsFarAsTheyCanBe) {
+  CompareRecipe recipe = small_recipe();
+  recipe.compare.lr_grid = {1e-4, 1e-3, 1e-2};
+  recipe.compare.lr_grid_extensions = 1;
+  recipe.compare.seeds = 3;
+  const RunOnce run_once = [](const PlannedRun& run) {
+    RunOutcome outcome = scored([](const PlannedRun& r) { return r.lr; })(run);
+    if (run.method == "none") outcome.error = "out of memory";
+    return outcome;
+  };
+  std::vector<size_t> planned;
+  const ComparisonPlan plan = plan_of(recipe);
+  run_comparison(plan, run_once, [&](const Comparison& now, const RunOutcome&) {
+    planned.push_back(planned_runs(plan, now));
+  });
+  EXPECT_THAT(planned, ElementsAre(10, 10, 11, 11, 11, 11, 9, 9, 9));
+}
+
 TEST(Compare, WithoutValidationNoRateIsChosen) {
   CompareRecipe recipe = small_recipe();
   recipe.compare.methods = {"lora"};
@@ -305,6 +348,10 @@ TEST(Compare, WhatIsWrongWithVariants) {
     EXPECT_THAT(problem, HasSubstr(part));
   }
   EXPECT_THAT(problem, ::testing::Not(HasSubstr("fine-1.0")));
+  recipe.train.seed = 7;
+  check_recipe(recipe, errors, "recipe.yaml");
+  EXPECT_THAT(error_text([&] { errors.throw_if_any(ErrorCode::kConfig, "recipe.yaml"); }),
+              HasSubstr("train.seed"));
   recipe.compare.variants = {{"dora", {"adapter.method=lroa", "adapter.use_dora=true"}}};
   recipe.compare.methods = {"lora", "dora"};
   EXPECT_THAT(problem_of(recipe), HasSubstr("did you mean `lora`?"));
@@ -341,8 +388,20 @@ TEST(Compare, ContrastsPairRunsOfOneSeed) {
   EXPECT_LT(contrast.over_both.value().high, 0.45);
   EXPECT_EQ(comparison.rows[2].contrast.value().over_seeds.pairs, 1);
   EXPECT_FALSE(comparison.rows[2].contrast.value().over_seeds.p);
+  EXPECT_EQ(no_contrast_reason(comparison, "lora"), "");
   contrast_with_reference(comparison, "full", 200);
   for (const ComparisonRow& row : comparison.rows) EXPECT_FALSE(row.contrast);
+  EXPECT_THAT(no_contrast_reason(comparison, "full"), HasSubstr("not among compare.methods"));
+  for (RunOutcome& outcome : comparison.rows[0].runs) {
+    outcome.error = "no memory";
+    outcome.score.reset();
+  }
+  comparison.rows[0].mean.reset();
+  summarise(comparison.rows[0], 1);
+  contrast_with_reference(comparison, "lora", 200);
+  EXPECT_THAT(no_contrast_reason(comparison, "lora"), HasSubstr("every run of it failed"));
+  const auto json = comparison_to_json(plan_of(recipe), comparison);
+  EXPECT_THAT(json["warnings"][0].get<std::string>(), HasSubstr("every run of it failed"));
 }
 
 TEST(Compare, RatesAtTheEdgeOfTheGridAreTold) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "error_text.h"
+#include "msplora/adapters/planning.h"
 #include "train/adapted_run.h"
 
 namespace msplora {
@@ -23,7 +24,7 @@ AdapterConfig config_of(const std::string& method, int64_t rank) {
   config.method = method;
   config.rank = rank;
   config.target_modules = {"query", "value"};
-  return config;
+  return config_for_method(config, method);
 }
 
 /// A tiny classifier in float64 with an adapter whose factors are drawn at random.

@@ -16,12 +16,13 @@ namespace msplora {
 
 /// A small model with the adapter of a configuration, and what it takes to train it.
 struct AdaptedRun {
-  explicit AdaptedRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat) {
+  explicit AdaptedRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat,
+                      const ModelConfig& shape = tiny_config(0.1)) {
     ModelLoadOptions load;
     load.num_labels = 2;
     load.seed = 5;
     load.compute_dtype = dtype;
-    model = create_model(tiny_config(0.1), load);
+    model = create_model(shape, load);
     adapter = create_adapter(config, target_of(*model), 7);
     options.batch_size = 5;
     options.lr = 1e-2;

@@ -92,6 +92,40 @@ TEST(GradientWatch, SaysThatTrainingExplodedWhereItDid) {
   }
 }
 
+/// Adam divides by the root of an infinite mean, so that B stays 0 and A never gets a gradient.
+TEST(GradientWatch, SquaresBeyondFloat32AreAnExplosion) {
+  const NamedTensor up = with_gradient("B", at::full({2}, 1e30, at::kFloat)),
+                    down = with_gradient("A", at::zeros({2}));
+  GradientWatch watch({up, down});
+  for (int i = 0; i < GradientWatch::kProbation; ++i) EXPECT_NO_THROW(watch.examine({}, 1.0));
+  try {
+    watch.examine({}, 1.0);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kNumerics);
+    EXPECT_NE(error.message().find("exploded"), std::string::npos) << error.what();
+    EXPECT_NE(error.hint().find("adapter.alpha"), std::string::npos);
+  }
+}
+
+/// A head that goes on beside factors that saturated: nobody is to change what is adapted for that.
+TEST(GradientWatch, SaysThatNumbersVanishedWhereOnlyAPartHasGradients) {
+  const NamedTensor head = with_gradient("head", at::ones({2})), down = with_gradient("A", at::zeros({2}));
+  NamedTensor up = with_gradient("B", at::ones({2}));
+  GradientWatch watch({head, up, down});
+  watch.examine({}, 1.0);
+  up.tensor.mutable_grad() = at::zeros({2});
+  for (int i = 1; i < GradientWatch::kZeroProbation; ++i) EXPECT_NO_THROW(watch.examine({}, 1.0));
+  try {
+    watch.examine({}, 1.0);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kNumerics);
+    EXPECT_NE(error.message().find("overflow or vanish"), std::string::npos) << error.what();
+    EXPECT_NE(error.hint().find("adapter.alpha"), std::string::npos);
+  }
+}
+
 TEST(GradientWatch, GivesFactorsBehindAZeroTimeToStart) {
   NamedTensor late = with_gradient("lora_A", at::zeros({2}));
   GradientWatch watch({late});

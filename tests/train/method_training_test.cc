@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "msplora/adapters/files.h"
+#include "msplora/adapters/planning.h"
 #include "msplora/io/safetensors.h"
 #include "temporary_directory.h"
 #include "train/adapted_run.h"
@@ -31,7 +32,7 @@ AdapterConfig config_of(const std::string& method, int64_t rank = 3) {
   config.method = method;
   config.rank = rank;
   config.alpha = 5.0;
-  return config;
+  return config_for_method(config, method);
 }
 
 AdapterConfig lorapro(const std::string& mode) {
@@ -62,8 +63,9 @@ AdapterConfig gelora() {
 
 /// A run of kSteps steps with two micro-batches each.
 struct MethodRun : AdaptedRun {
-  explicit MethodRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat)
-      : AdaptedRun(config, dtype) {
+  explicit MethodRun(const AdapterConfig& config, at::ScalarType dtype = at::kFloat,
+                     const ModelConfig& shape = tiny_config(0.1))
+      : AdaptedRun(config, dtype, shape) {
     options.max_steps = kSteps;
     options.accumulation = 2;
     options.load_best_at_end = false;
@@ -144,16 +146,25 @@ bool same_training(MethodRun& a, MethodRun& b) {
   return a_result.last_loss == b_result.last_loss && all_equal(a.values(), b.values());
 }
 
+/// Wide enough for products with packed weights, which queries, keys and values share.
+ModelConfig wide_config() {
+  return model_test::with_keys(tiny_config(0.1), {{"hidden_size", 64}, {"head_dim", 16}});
+}
+
 TEST(FlatLora, WithoutNoiseIsLoraBitForBit) {
   AdapterConfig quiet = config_of("flatlora");
   quiet.set("flatlora.rho", 0.0);
   quiet.dropout = 0.1;
   AdapterConfig lora = config_of("lora");
   lora.dropout = 0.1;
-  MethodRun a(quiet), b(lora);
-  EXPECT_TRUE(same_training(a, b));
-  MethodRun noisy(config_of("flatlora")), plain(config_of("lora"));
-  EXPECT_FALSE(same_training(noisy, plain));
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const ModelConfig& shape : {tiny_config(0.1), wide_config()}) {
+      MethodRun a(quiet, dtype, shape), b(lora, dtype, shape);
+      EXPECT_TRUE(same_training(a, b)) << dtype;
+      MethodRun noisy(config_of("flatlora"), dtype, shape), plain(config_of("lora"), dtype, shape);
+      EXPECT_FALSE(same_training(noisy, plain)) << dtype;
+    }
+  }
 }
 
 TEST(FlatLora, EvaluatesWithoutNoise) {

@@ -26,18 +26,23 @@ ParameterCount count_parameters(const AdapterConfig& config, const std::vector<S
 /// The options with the target modules of the model's family (default_target_modules) where they name none.
 AdapterConfig with_default_targets(AdapterConfig config, const std::string& model_type);
 
-/// What `method` uses of options written for several methods: the options that belong to other methods go
-/// back to their defaults. A method refuses those otherwise, but for levels, mid_groups and sharing, whose
-/// defaults act: it ignores them, so that a recipe may hold them whatever its method.
+/// What `method` uses of options written for several methods: the options that it has no use for go back to
+/// their defaults. A method refuses those otherwise, but for levels, mid_groups and sharing, whose defaults
+/// act: it ignores them, so that a recipe may hold them whatever its method.
 AdapterConfig config_for_method(const AdapterConfig& shared, const std::string& method);
+
+/// The same for a method's own settings on top of that (`ranks` beside the `rank` of all): what they leave
+/// nothing to do goes back to its default where it is still what `shared` has.
+AdapterConfig without_overridden(const AdapterConfig& config, const AdapterConfig& shared);
 
 // The following throw Error{kConfig} for an unknown method.
 
 /// One line on the method and its options: "lora, rank 8, alpha 16".
 std::string method_line(const AdapterConfig& config);
 
-/// The ranks of the update of a module in this layer, level by level; empty for methods without factors.
-std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer);
+/// The ranks of the update of a module in this layer of so many, level by level; empty for methods without
+/// factors.
+std::vector<int64_t> update_ranks(const AdapterConfig& config, int64_t layer, int64_t num_layers);
 
 /// Whether what a method trains is pairs of low-rank factors and nothing else, of which sums over clients may
 /// be formed: none, one pair for each module, or pairs that modules share.
@@ -48,6 +53,11 @@ FactorPairs factor_pairs(const AdapterConfig& config);
 /// Whether the factors begin as a part of the weight, which the update then lacks (PiSSA, OLoRA): a client's
 /// change is s (B A - B0 A0).
 bool starts_in_weight(const AdapterConfig& config);
+
+/// Names of those of `parameters` that the method itself trains (full: all, bitfit: the biases). Heads and
+/// modules_to_save are trained in any case and not asked for.
+std::vector<std::string> trained_of_base(const AdapterConfig& config,
+                                         const std::vector<Parameter>& parameters);
 
 /// Whether every parameter of the base is trained (full fine-tuning).
 bool trains_whole_base(const AdapterConfig& config);

@@ -89,6 +89,8 @@ struct AggregatorKind {
                          const std::vector<FactorPair>& pairs, const std::vector<double>& weights)>
       combine;
   std::function<std::string(const OptionGroup&)> line = {};  // what a run's panel adds to the name
+  /// Names of its options that the others leave nothing to do.
+  std::function<std::vector<std::string>(const OptionGroup&)> unused = {};
 };
 const std::vector<AggregatorKind>& aggregators();
 /// Throws Error{kConfig} with the nearest name for an unknown one.

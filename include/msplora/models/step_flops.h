@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "msplora/models/architecture.h"
@@ -23,6 +24,12 @@ struct StepQuestion {
   int64_t predicted_tokens = 0;    // rows of a language model's output layer
   bool checkpoint_activations = false;
 };
+
+/// Notes which parameters of the model itself are trained, by their names in it: weights and biases of
+/// layers, the head, embeddings. What a block has beside its layers (norms) counts as if it stood where the
+/// block begins.
+void note_trained(const Architecture& architecture, const std::vector<std::string>& parameters,
+                  StepQuestion& question);
 
 /// Floating-point operations of matrix products, a multiplication and an addition counted as two.
 struct StepFlops {

@@ -127,6 +127,7 @@ struct RunOutcome {
   int64_t seed = 0;
   std::vector<std::string> warnings;  // that the run gave
   std::string error;                  // why there are no numbers; "" when there are
+  std::string log;                    // of a run that failed: the file with what it printed, if there is one
 
   std::string metric;
   std::optional<double> validation;  // of the best evaluation
@@ -215,6 +216,13 @@ struct Comparison {
 /// seeds. `on_change` sees the state after every run.
 Comparison run_comparison(const ComparisonPlan& plan, const RunOnce& run_once,
                           const std::function<void(const Comparison&, const RunOutcome&)>& on_change = {});
+
+/// How many runs there will be as far as is known: a rate beyond a grid is known once the grid's best is its
+/// outermost, and a method of which every rate failed has no further seeds.
+size_t planned_runs(const ComparisonPlan& plan, const Comparison& comparison);
+
+/// Why no row has a contrast with the reference, or "".
+std::string no_contrast_reason(const Comparison& comparison, const std::string& reference);
 
 /// Sets the contrast of every row, drawing `draws` times (0: no intervals over examples).
 void contrast_with_reference(Comparison& comparison, const std::string& reference, int64_t draws);

@@ -40,7 +40,8 @@ class GradientWatch {
 
   /// Looks at the gradients before the optimizer step. `lr_factor` is the one of the coming update.
   /// Throws Error{kConfig} naming the dead tensors; Error{kNumerics} where they are dead because training has
-  /// `exploded` (the caller judges by the loss) or because no tensor has a gradient any more.
+  /// `exploded` (the caller judges by the loss), because the squares of gradients are beyond float32, or
+  /// because gradients that were there have become exactly 0: numbers in the model overflow or vanish.
   GradientReport examine(const std::set<std::string>& frozen, double lr_factor, bool exploded = false);
 
  private:

@@ -7,7 +7,7 @@ namespace {
 MethodRow base_training(const std::string& method, bool (*wanted)(const std::string&)) {
   MethodRow row;
   row.name = method;
-  row.config = small_config(method);
+  row.config = config_without_update(method);
   row.takes_dropout = false;
   row.no_peft_form = "changes parameters of the base themselves";
   row.count = [wanted](const std::vector<Site>&, const AdapterTarget& target) {
@@ -18,10 +18,9 @@ MethodRow base_training(const std::string& method, bool (*wanted)(const std::str
     }
     return count;
   };
-  row.refused = {
-      {[](AdapterConfig& config) { config.bias = "all"; }, "trains every bias already"},
-      {[](AdapterConfig& config) { config.bias = "lora_only"; }, "adapter.bias"},
-  };
+  row.refused = settings_of_updates(method);
+  row.refused.push_back({[](AdapterConfig& config) { config.bias = "all"; }, "trains every bias already"});
+  row.refused.push_back({[](AdapterConfig& config) { config.bias = "lora_only"; }, "adapter.bias"});
   return row;
 }
 

@@ -44,7 +44,7 @@ MethodRow pyramid(const std::string& name, const std::vector<int64_t>& ranks) {
   row.config = small_config("msplora");
   row.config.rank = ranks.front();
   row.config.levels = static_cast<int64_t>(ranks.size());
-  row.config.mid_groups = kMidGroups;
+  if (ranks.size() > 2) row.config.mid_groups = kMidGroups;
   row.count = [ranks](const std::vector<Site>& sites, const AdapterTarget& target) {
     return pyramid_count(sites, target.num_layers, ranks);
   };
@@ -58,6 +58,19 @@ MethodRow pyramid(const std::string& name, const std::vector<int64_t>& ranks) {
        },
        "adapter.layer_groups"},
       {[](AdapterConfig& config) { config.alphas = {1, 2, 3, 4, 5, 6}; }, "adapter.alphas"},
+      {[](AdapterConfig& config) { config.alphas.assign(static_cast<size_t>(config.levels), 1.0); },
+       "adapter.alpha: has no effect beside adapter.alphas"},
+      {[](AdapterConfig& config) {
+         config.dropout = 0.1;
+         config.dropouts.assign(static_cast<size_t>(config.levels), 0.1);
+       },
+       "adapter.dropout: has no effect beside adapter.dropouts"},
+      {[](AdapterConfig& config) {
+         config.rank = 4;
+         config.ranks.assign(static_cast<size_t>(config.levels), 2);
+       },
+       "adapter.rank: has no effect beside adapter.ranks"},
+      {[](AdapterConfig& config) { config.mid_groups = 9; }, "adapter.mid_groups"},
       {[](AdapterConfig& config) {
          config.rank_pattern = {{"query", 2}};
        },
@@ -97,9 +110,11 @@ MethodRow msplora_all_shapes() {
   row.config.rank = 8;
   row.config.levels = 3;
   row.config.ranks = {6, 5, 2};
+  row.config.alpha = AdapterConfig().alpha;
   row.config.alphas = {3, 10, 1};
   row.config.dropouts = {0.1, 0.0, 0.2};
   row.config.bias = "all";
+  row.takes_dropout = false;
   row.refused.clear();
   return row;
 }

@@ -6,10 +6,12 @@ namespace {
 MethodRow none(const std::string& name) {
   MethodRow row;
   row.name = name;
-  row.config = small_config("none");
+  row.config = config_without_update("none");
+  row.takes_dropout = false;
   row.no_peft_form = "no low-rank update";
   row.count = [](const std::vector<Site>&, const AdapterTarget&) -> int64_t { return 0; };
-  row.refused = {{[](AdapterConfig& config) { config.bias = "lora_only"; }, "adapter.bias"}};
+  row.refused = settings_of_updates("none");
+  row.refused.push_back({[](AdapterConfig& config) { config.bias = "lora_only"; }, "adapter.bias"});
   return row;
 }
 
