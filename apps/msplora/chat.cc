@@ -54,7 +54,7 @@ class Conversation {
         options_(std::move(options)),
         common_(common),
         is_terminal_(isatty(STDIN_FILENO) == 1),
-        has_messages_(!arguments.plain && model.chat_template().has_value()) {
+        has_messages_(!arguments.plain && model.chat_template() != nullptr) {
     if (!arguments.system.empty()) system(arguments.system);
   }
 

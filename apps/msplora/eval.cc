@@ -169,6 +169,11 @@ Command add_eval(CLI::App& program, CommonOptions& common) {
   CLI::App* command = program.add_subcommand("eval", "Score a model and its adapter on labelled files");
   auto arguments = std::make_shared<EvalArguments>();
   add_model_arguments(*command, arguments->model, /*adapter_required=*/false);
+  command
+      ->add_option("--task", arguments->model.task,
+                   "What a language model whose files name no task is scored on: texts (causal_lm) or "
+                   "conversations (sft)")
+      ->check(CLI::IsMember({"causal_lm", "sft"}));
   command->add_option("--data", arguments->data.files, "Labelled files")->required()->type_name("FILE...");
   command->add_option("--format", arguments->data.format, "Form of the files")
       ->check(CLI::IsMember({"auto", "tsv", "csv", "jsonl"}));

@@ -269,6 +269,7 @@ void generate(const GenerateArguments& arguments, const CommonOptions& common) {
   std::vector<std::filesystem::path> inputs = {arguments.generation.model};
   if (!arguments.file.empty()) inputs.emplace_back(arguments.file);
   refuse_input_as_output(arguments.output, inputs);
+  prepare_output_file(arguments.output, /*overwrite=*/true);  // said before the texts are written
   write_file_atomically(arguments.output,
                         [&](std::ostream& out) { generate_all(arguments, common, out, is_json); });
 }

@@ -20,7 +20,7 @@ struct MergeArguments {
   ModelArguments model;
   std::string output;
   std::string save_dtype = "auto";
-  std::string format = "hf";
+  std::string format = "auto";
   std::string type = "auto";  // of GGUF
   bool overwrite = false;
 };
@@ -28,10 +28,11 @@ struct MergeArguments {
 MergedFiles merge_model(const MergeArguments& arguments, const CommonOptions& common) {
   const fs::path output = arguments.output;
   refuse_input_as_output(output, {arguments.model.model, arguments.model.adapter});
-  const bool is_gguf = arguments.format == "gguf";
+  const bool is_gguf =
+      arguments.format == "auto" ? output.extension() == ".gguf" : arguments.format == "gguf";
   if (is_gguf ? arguments.save_dtype != "auto" : arguments.type != "auto") {
     throw Error(ErrorCode::kUsage, is_gguf ? "--save-dtype" : "--type",
-                fmt::format("has no effect with --format {}", arguments.format),
+                fmt::format("has no effect with --format {}", is_gguf ? "gguf" : "hf"),
                 is_gguf ? "--type f32, f16, bf16 or q8_0" : "--save-dtype float32, bfloat16 or float16");
   }
   if (!is_gguf) {
@@ -80,8 +81,9 @@ Command add_merge(CLI::App& program, CommonOptions& common) {
   command
       ->add_option(
           "--format", arguments->format,
-          "`hf`: a Hugging Face directory; `gguf`: a file for llama.cpp, with tokenizer and chat template")
-      ->check(CLI::IsMember({"hf", "gguf"}));
+          "`hf`: a Hugging Face directory; `gguf`: a file for llama.cpp, with tokenizer and chat template; "
+          "`auto`: gguf where the name of the output ends so")
+      ->check(CLI::IsMember({"auto", "hf", "gguf"}));
   command
       ->add_option(
           "--type", arguments->type,

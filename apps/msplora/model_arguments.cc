@@ -40,7 +40,7 @@ void find_files(ModelArguments& arguments) {
 
 TunedModel open_tuned(const ModelArguments& arguments, const CommonOptions& common) {
   return open_tuned(arguments.model, arguments.adapter,
-                    {split_names(arguments.labels), arguments.dtype, device_of(common)});
+                    {split_names(arguments.labels), arguments.task, arguments.dtype, device_of(common)});
 }
 
 }  // namespace msplora

@@ -14,6 +14,7 @@ struct ModelArguments {
   std::string model;
   std::string adapter;
   std::string labels;
+  std::string task;  // of a language model whose files name none
   std::string dtype = "float32";
 };
 void add_model_arguments(CLI::App& command, ModelArguments& arguments, bool adapter_required,

@@ -107,6 +107,7 @@ std::unique_ptr<Adapter> start_adapter(const AdapterConfig& config, AdapterTarge
 
 void check_start(const AdapterConfig& config, const std::vector<TensorSpec>& tensors, ErrorList& errors) {
   const AdapterFacts facts = load_adapter_facts(config.init_from);
+  if (facts.form == AdapterForm::kGguf) return;  // its names are llama.cpp's; loading meets them
   std::vector<std::string> missing, misshaped;
   for (const TensorSpec& tensor : tensors) {
     const auto found = facts.shapes.find(tensor.name);

@@ -71,6 +71,10 @@ std::string EncodeSummary::text() const {
   if (rows_too_long > 0) line += fmt::format("; {} longer rows were left out", rows_too_long);
   if (rows_without_loss > 0)
     line += fmt::format("; {} rows were left out, of which nothing would be learned", rows_without_loss);
+  if (teaches_no_end)
+    line +=
+        "; nothing that is learned ends an answer: none of the template's marks there is a special token of "
+        "this model (data.chat.template), which will not learn to stop";
   if (const std::string note = unknown.note(); !note.empty()) line += "; " + note;
   return line;
 }

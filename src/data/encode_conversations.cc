@@ -208,19 +208,29 @@ bool learns(const TokenizedExample& example) {
                      [](const TokenSpan& span) { return span.end > std::max(span.begin, 1); });
 }
 
-/// What does not fit is cut or makes the row go. Whether it stays.
+/// Cuts what does not fit, or makes the row go, as one of which nothing is learned goes. Whether it stays.
 bool fit(TokenizedExample& example, const ConversationEncoding& how, EncodeSummary& summary) {
   const auto longest = static_cast<size_t>(how.max_length);
-  if (longest == 0 || example.ids.size() <= longest) return true;
-  const size_t over = example.ids.size() - longest;
-  if (how.options.too_long == "drop") {
+  const size_t over = longest == 0 || example.ids.size() <= longest ? 0 : example.ids.size() - longest;
+  if (over > 0 && how.options.too_long == "drop") {
     ++summary.rows_too_long;
     return false;
   }
-  cut(example, how.options.too_long == "cut_start" ? over : 0, longest);
-  ++summary.truncated_examples;
+  if (over > 0) cut(example, how.options.too_long == "cut_start" ? over : 0, longest);
+  if (!learns(example)) {
+    ++summary.rows_without_loss;
+    return false;
+  }
+  if (over > 0) ++summary.truncated_examples;
   summary.dropped_tokens += static_cast<int64_t>(over);
   return true;
+}
+
+bool learns_special_token(const TokenizedExample& example, const Tokenizer& tokenizer) {
+  return std::any_of(example.predicted.begin(), example.predicted.end(), [&](const TokenSpan& span) {
+    return std::any_of(example.ids.begin() + span.begin, example.ids.begin() + span.end,
+                       [&](int32_t id) { return tokenizer.is_special(id); });
+  });
 }
 
 /// The encodings of texts with the tokenizer's special tokens, or without where the template wrote them.
@@ -284,6 +294,7 @@ EncodedRows encoded(const std::vector<Written>& rows, const Tokenizer& tokenizer
 
 EncodedDataset encode_conversations(const Dataset& rows, const ConversationEncoding& how, int threads) {
   EncodedDataset result;
+  bool teaches_end = false;
   const Writer writer(how, rows);
   const std::optional<int32_t> unknown = countable_unknown(*how.tokenizer);
   if (unknown) result.summary.unknown.token = how.tokenizer->id_to_token(*unknown);
@@ -300,11 +311,8 @@ EncodedDataset encode_conversations(const Dataset& rows, const ConversationEncod
       if (unknown)
         result.summary.unknown.count += std::count(encoding.ids.begin(), encoding.ids.end(), *unknown);
       example.ids = std::move(encoding.ids);
+      teaches_end = teaches_end || learns_special_token(example, *how.tokenizer);
       if (!fit(example, how, result.summary)) continue;
-      if (!learns(example)) {
-        ++result.summary.rows_without_loss;
-        continue;
-      }
       result.summary.add(static_cast<int64_t>(example.ids.size()));
       result.rows.push_back(static_cast<uint32_t>(begin + k));
       result.examples.push_back(std::move(example));
@@ -318,6 +326,7 @@ EncodedDataset encode_conversations(const Dataset& rows, const ConversationEncod
             rows.size(), result.summary.rows_too_long, result.summary.rows_without_loss),
         "data.max_length, data.chat.too_long and data.chat.loss_on decide");
   }
+  result.summary.teaches_no_end = !teaches_end;
   return result;
 }
 

@@ -19,7 +19,7 @@ namespace {
 
 /// Rows beyond what a text needs at the moment, so that it is not moved with every token.
 int64_t with_headroom(int64_t rows) {
-  return rows + std::max<int64_t>(256, rows / 4);
+  return rows + std::max<int64_t>(32, rows / 4);
 }
 
 int64_t row_width(const BlockSpec& block) {

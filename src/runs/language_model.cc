@@ -14,6 +14,7 @@
 #include "msplora/adapters/merge.h"
 #include "msplora/core/error.h"
 #include "msplora/runs/model_files.h"
+#include "msplora/tasks/facts.h"
 #include "msplora/tasks/target.h"
 #include "msplora/templates/messages.h"
 
@@ -63,11 +64,15 @@ LanguageModel LanguageModel::open(const fs::path& path, const LanguageModelOptio
         "is it a causal language model?");
   }
   opened.tokenizer_ = load_tokenizer(path, config);
-  try {
-    opened.chat_template_ = ChatTemplate::of_model(path);
-  } catch (const Error& problem) {
-    opened.chat_template_problem_ = problem;
-  }
+  const auto read_template = [&](const std::string& name, const ChatDataOptions& chat) {
+    Written& written = opened.written_[name];
+    try {
+      written.chat_template = chat_template_of(chat, path);
+    } catch (const Error& problem) {
+      written.problem = problem;
+    }
+  };
+  read_template("", ChatDataOptions{});
   opened.defaults_ = generation_defaults(path, config, *opened.tokenizer_);
   const AdapterTarget target =
       options.adapters.empty() ? AdapterTarget{} : target_of(*opened.model_, path.string());
@@ -76,9 +81,13 @@ LanguageModel LanguageModel::open(const fs::path& path, const LanguageModelOptio
     if (options.adapters.size() > 1) refuse_replaced_parameters(*adapter, directory);
     adapter->detach();
     opened.adapters_[name] = std::move(adapter);
+    const std::optional<TaskFacts> facts = load_task_facts(directory);
+    if (facts && facts->data.chat.chat_template != ChatDataOptions{}.chat_template)
+      read_template(name, facts->data.chat);
   }
   opened.generator_ = std::make_unique<Generator>(*opened.model_, opened.tokenizer_,
                                                   opened.defaults_.eos_token_id, options.generator);
+  opened.take_chat_template();
   if (options.adapters.size() == 1) opened.use(options.adapters.begin()->first);
   if (options.merge) {
     merge_adapter(*opened.adapters_.begin()->second, load.compute_dtype);
@@ -103,13 +112,22 @@ void LanguageModel::use(const std::string& name) {
   if (!adapter_.empty()) adapters_.at(adapter_)->detach();
   adapter_ = name;
   if (!name.empty()) adapters_.at(name)->attach();
+  take_chat_template();
   generator_->forget();
+}
+
+void LanguageModel::take_chat_template() {
+  if (is_template_chosen_) return;
+  const Written& written = written_.at(written_.contains(adapter_) ? adapter_ : "");
+  chat_template_ = written.chat_template;
+  chat_template_problem_ = written.problem;
 }
 
 void LanguageModel::set_chat_template(const std::string& name_or_file) {
   std::map<std::string, std::string> tokens;
+  is_template_chosen_ = true;
   if (chat_template_) tokens = chat_template_->special_tokens();
-  chat_template_ = named_chat_template(name_or_file, std::move(tokens));
+  chat_template_ = std::make_shared<const ChatTemplate>(named_chat_template(name_or_file, std::move(tokens)));
 }
 
 GenerationRequest chat_request(const ChatTemplate& chat_template, const Tokenizer& tokenizer,

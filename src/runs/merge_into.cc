@@ -52,6 +52,11 @@ MergedFiles merge_into(TunedModel tuned, const fs::path& base, const fs::path& o
   tuned.task()->describe(tuned.model->mutable_config());
   save_model(*tuned.model, output, dtype);
   copy_tokenizer_files(base, output);
+  // A template of the adapter's own is the model's from now on.
+  if (tuned.chat_template && tuned.facts.data.chat.chat_template != ChatDataOptions{}.chat_template) {
+    write_file_atomically(output / "chat_template.jinja", tuned.chat_template->source());
+    tuned.facts.data.chat.chat_template = ChatDataOptions{}.chat_template;
+  }
   // Class names are in config.json now; how the text was cut and read is not.
   save_task_facts(tuned.facts, output);
   tuned.adapter.reset();

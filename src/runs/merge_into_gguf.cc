@@ -112,6 +112,7 @@ MergedFiles merge_into_gguf(TunedModel tuned, const fs::path& base, const fs::pa
   GgufWriter file;
   export_model(*tuned.model, wanted, absolute_path(base).lexically_normal().stem().string(), file);
   export_tokenizer(base, tuned.model->architecture().vocab_size(), file);
+  if (tuned.chat_template) file.set("tokenizer.chat_template", tuned.chat_template->source());
   const Part part{output.string() + ".part"};
   file.write(part.path);
   check_written_model(*tuned.model, part.path);

@@ -76,6 +76,17 @@ void check_outputs(const TaskFacts& facts, const ModelConfig& base, const fs::pa
               "it belongs to another model: delete it, or copy it again from the run");
 }
 
+void choose_task(const std::string& task, const fs::path& described, bool has_task_file,
+                 std::optional<TaskFacts>& facts) {
+  if (has_task_file && facts->type != task)
+    throw Error(ErrorCode::kUsage, "task", fmt::format("expected none, found `{}`", task),
+                fmt::format("task.json in {} says {}", described.string(), facts->type));
+  if (!facts)
+    throw Error(ErrorCode::kUsage, "task", fmt::format("`{}` is for language models", task),
+                "this one is no causal language model");
+  facts->type = task;
+}
+
 bool reads_pairs(const TaskFacts& facts) {
   if (facts.data.text_pair) return true;
   return facts.data.glue_task && glue_task(*facts.data.glue_task).labelled.text_pair >= 0;
@@ -104,9 +115,12 @@ TunedModel open_tuned(const fs::path& path, const fs::path& adapter, const Tuned
   const bool has_adapter = !adapter.empty();
   const fs::path& described = has_adapter ? adapter : path;
   std::optional<TaskFacts> facts = load_task_facts(described);
+  const bool has_task_file = facts.has_value();
   const AdapterFacts own = has_adapter ? load_adapter_facts(adapter) : AdapterFacts();
-  if (!facts && !has_adapter && is_language_model(config)) facts = facts_of_language_model("CAUSAL_LM");
-  if (!facts) facts = facts_of_language_model(own.task_type);
+  const bool says_nothing = own.task_type.empty() && own.head_outputs == 0;
+  if (!facts)
+    facts = facts_of_language_model(says_nothing && is_language_model(config) ? "CAUSAL_LM" : own.task_type);
+  if (!options.task.empty()) choose_task(options.task, described, has_task_file, facts);
   if (facts) load.task = task_kind(facts->type).head;
   bool has_own_head = false;
   if (has_adapter) {

@@ -286,8 +286,10 @@ TEST(PeftFiles, AHeadStoredTwiceMustBeTheSameTwice) {
   foreign.add_head();
   foreign.add(kPrefix + "classifier.dense.bias", at::full({16}, 0.5));
   FakeModel model;
-  foreign.load(model.target());
-  EXPECT_TRUE(at::equal(model.parameter("classifier.dense.bias"), at::full({16}, 0.5)));
+  {
+    const auto adapter = foreign.load(model.target());
+    EXPECT_TRUE(at::equal(model.parameter("classifier.dense.bias"), at::full({16}, 0.5)));
+  }
   foreign.add(kPrefix + "classifier.modules_to_save.out_proj.bias", at::full({3}, 0.25));
   EXPECT_THAT(foreign.load_error(), AllOf(HasSubstr("has other values than"),
                                           HasSubstr("classifier.modules_to_save.out_proj.bias")));

@@ -29,8 +29,8 @@ using testing::TinyModel;
 AdapterConfig trained_base_config(const std::string& method) {
   AdapterConfig config;
   config.method = method;
-  config.rank = 2;
   if (method == "lora") {
+    config.rank = 2;
     config.target_modules = {"query"};
     config.bias = "all";
     config.modules_to_save = {"layer.1.output"};
@@ -177,7 +177,7 @@ TEST(SaveModel, RefusesTypesOfIntegersAndAdapters) {
   const TemporaryDirectory directory;
   EXPECT_THAT(
       error_text(ErrorCode::kUsage, [&] { save_model(model.model(), directory.path() / "x", at::kInt); }),
-      HasSubstr("floating-point"));
+      HasSubstr("expected one of float32, bfloat16, float16, float64, found int32"));
   const auto adapter = create_adapter(trained_base_config("lora"), model.target(), 1);
   EXPECT_THAT(
       error_text(ErrorCode::kUsage, [&] { save_model(model.model(), directory.path() / "x", at::kFloat); }),

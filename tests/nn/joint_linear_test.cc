@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
 #include <gtest/gtest.h>
 
@@ -154,7 +155,11 @@ TEST(JointLinear, LeavesToTheLayersWhatIsTheirs) {
                                          const ForwardContext&) { return y; };
       },
       x));
-  EXPECT_FALSE(is_joint([&](Layers& l) { update(l)->noise = std::make_shared<NoiseSource>(); }, x));
+  // Noise without deviations is none.
+  EXPECT_TRUE(is_joint([&](Layers& l) { update(l)->noise = std::make_shared<NoiseSource>(); }, x));
+  NoiseSource noise;
+  noise.deviations = at::full({96}, 0.1);
+  EXPECT_FALSE(is_joint([&](Layers& l) { update(l)->noise = std::make_shared<NoiseSource>(noise); }, x));
 }
 
 }  // namespace

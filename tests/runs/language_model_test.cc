@@ -14,6 +14,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/runs/language_model.h"
+#include "msplora/tasks/facts.h"
 #include "msplora/tasks/target.h"
 #include "temporary_directory.h"
 #include "train/tiny_run.h"
@@ -101,6 +102,36 @@ TEST_F(LanguageModelTest, AMergedAdapterWritesTheSame) {
   EXPECT_THROW(LanguageModel::open(base(), {.merge = true}), Error);
 }
 
+// What an adapter learned to answer is written as it was then, not as the base's files have it.
+TEST_F(LanguageModelTest, ConversationsAreThoseThatTheAdapterWasTrainedOn) {
+  write_file_atomically(base() / "chat_template.jinja",
+                        "{% for m in messages %}w1 {{ m.content }}{% endfor %}");
+  write_file_atomically(directory_.path() / "mine.jinja",
+                        "{% for m in messages %}w2 {{ m.content }}{% endfor %}");
+  TaskFacts facts;
+  facts.type = "sft";
+  facts.data.chat.chat_template = (directory_.path() / "mine.jinja").string();
+  save_task_facts(facts, adapter("one"));
+  LanguageModel both =
+      LanguageModel::open(base(), {.adapters = {{"one", adapter("one")}, {"two", adapter("two")}}});
+  const auto written = [&](const std::string& name) {
+    both.use(name);
+    return both.request_for({{{"role", "user"}, {"content", "w7"}}}).prompt;
+  };
+  EXPECT_EQ(written(""), "w1 w7");
+  EXPECT_EQ(written("one"), "w2 w7");
+  EXPECT_EQ(written("two"), "w1 w7");
+  both.use("one");
+  fs::remove(directory_.path() / "mine.jinja");
+  LanguageModel without = LanguageModel::open(base(), {.adapters = {{"one", adapter("one")}}});
+  EXPECT_THROW(without.request_for({{{"role", "user"}, {"content", "w7"}}}), Error);
+  without.use("");
+  EXPECT_EQ(without.request_for({{{"role", "user"}, {"content", "w7"}}}).prompt, "w1 w7");
+  write_file_atomically(directory_.path() / "other.jinja", "w3");
+  both.set_chat_template((directory_.path() / "other.jinja").string());
+  EXPECT_EQ(written(""), "w3");
+}
+
 TEST_F(LanguageModelTest, AModelThatDoesNotWriteIsRefused) {
   ModelLoadOptions options;
   const auto encoder = create_model(tiny_config("roberta", 0.0), options);
@@ -112,7 +143,7 @@ TEST_F(LanguageModelTest, AModelThatDoesNotWriteIsRefused) {
 TEST_F(LanguageModelTest, ConversationsAreWrittenAsTheModelHasThem) {
   LanguageModel plain = LanguageModel::open(base());
   const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", "w5 w6"}}};
-  EXPECT_FALSE(plain.chat_template().has_value());
+  EXPECT_EQ(plain.chat_template(), nullptr);
   EXPECT_THROW(plain.request_for(messages), Error);
   plain.set_chat_template("chatml");
   EXPECT_THAT(plain.request_for(messages).prompt, ::testing::EndsWith("<|im_start|>assistant\n"));

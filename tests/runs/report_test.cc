@@ -104,7 +104,7 @@ TEST(RunReport, HasTheParametersByGroup) {
 TEST(RunReport, DamageIsNamedByItsKey) {
   const TemporaryDirectory directory;
   EXPECT_THROW(read_report(directory.path()), Error);
-  EXPECT_THAT(problem_of(directory, "{"), HasSubstr("metrics.json: expected a JSON object"));
+  EXPECT_THAT(problem_of(directory, "{"), HasSubstr("metrics.json: expected JSON, found a fault at byte 2"));
   EXPECT_THAT(problem_of(directory, "[1]"), HasSubstr("expected a JSON object"));
   auto json = to_json(some_report());
   json.erase("steps");

@@ -121,11 +121,12 @@ TEST(Recipe, DataAreOneFileOrSeveralWithWeights) {
     EXPECT_EQ(from_json.data.train, files);
   }
   EXPECT_EQ(recipe_to_json(valid())["data"]["train"], nullptr);
-  for (const auto& [value, expected] : {std::pair("[]", "at least one"),
-                                        {"[a.csv, {path: b.csv, weight: 0}]", "above 0"},
-                                        {"[a.csv, {weight: 2}]", "`path` is missing"},
-                                        {"[{path: a.csv, wieght: 2}]", "wieght"},
-                                        {"[[a.csv]]", "a path"}}) {
+  for (const auto& [value, expected] :
+       {std::pair("[]", "at least one"),
+        {"[a.csv, {path: b.csv, weight: 0}]", "expected a number in (0, 1000], found 0"},
+        {"[a.csv, {weight: 2}]", "`path` is missing"},
+        {"[{path: a.csv, wieght: 2}]", "wieght"},
+        {"[[a.csv]]", "a path"}}) {
     std::string problem;
     read(value, &problem);
     EXPECT_THAT(problem,

@@ -38,6 +38,7 @@ struct EncodeSummary {
   int64_t dropped_tokens = 0;
   int64_t rows_too_long = 0;      // left out
   int64_t rows_without_loss = 0;  // left out, since nothing of them is learned
+  bool teaches_no_end = false;    // of conversations: no special token is learned
   UnknownTokens unknown;
 
   /// Counts an example of so many tokens.

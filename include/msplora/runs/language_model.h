@@ -51,11 +51,13 @@ class LanguageModel {
   std::vector<std::string> adapters() const;
   const std::string& adapter() const { return adapter_; }
 
-  /// How conversations are written for this model; empty where its files do not say, or say it in a way that
-  /// cannot be read (`chat_template_problem`), which only conversations need.
-  const std::optional<ChatTemplate>& chat_template() const { return chat_template_; }
+  /// How conversations are written: as those that the adapter in use was trained on, else as the model's own
+  /// files say; null where they do not, or say it in a way that cannot be read (`chat_template_problem`),
+  /// which only conversations need.
+  const std::shared_ptr<const ChatTemplate>& chat_template() const { return chat_template_; }
   const std::optional<Error>& chat_template_problem() const { return chat_template_problem_; }
-  /// Takes another one: a name that ChatTemplate::named knows, or a file that holds a template.
+  /// Takes another one, whatever adapter is in use: a name that ChatTemplate::named knows, or a file that
+  /// holds a template.
   void set_chat_template(const std::string& name_or_file);
   /// The request for what the assistant answers to these messages, with the defaults. Throws Error{kModel}
   /// where there is no template, its problem where it cannot be read, else as chat_request.
@@ -74,10 +76,18 @@ class LanguageModel {
 
  private:
   LanguageModel();
+  void take_chat_template();
+
+  struct Written {
+    std::shared_ptr<const ChatTemplate> chat_template;
+    std::optional<Error> problem;
+  };
 
   GenerationOptions defaults_;
-  std::optional<ChatTemplate> chat_template_;
+  std::shared_ptr<const ChatTemplate> chat_template_;
   std::optional<Error> chat_template_problem_;
+  bool is_template_chosen_ = false;
+  std::map<std::string, Written> written_;  // by adapters that say how; "": by the model
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<Model> model_;
   std::map<std::string, std::unique_ptr<Adapter>> adapters_;

@@ -26,6 +26,7 @@ namespace msplora {
 struct TunedOptions {
   std::vector<std::string> labels;  // class names in the order of their numbers, where nothing names them,
                                     // and for files that hold numbers
+  std::string task = "";            // of a language model whose files name none: causal_lm or sft
   std::string dtype = "float32";    // of activations and frozen weights
   at::Device device = at::kCPU;
 };
@@ -49,10 +50,11 @@ struct TunedModel {
 };
 
 /// Loads model and adapter ("": none); class names, columns and lengths come from the task.json beside the
-/// adapter (without one, beside the model). Where there is none, a model without an adapter is what its
-/// config.json says, a language model or a classifier; class names, where the base's own head is used, are
-/// those of config.json, else numbers. Throws Error{kModel} when neither brings a trained head, or when
-/// task.json belongs to another one.
+/// adapter (without one, beside the model). Where there is none, a model whose adapter says nothing else
+/// either is what its config.json says, a language model or a classifier; class names, where the base's own
+/// head is used, are those of config.json, else numbers. Throws Error{kModel} when neither brings a trained
+/// head, or when task.json belongs to another one, Error{kUsage} for options.task where the files name the
+/// task.
 TunedModel open_tuned(const std::filesystem::path& model, const std::filesystem::path& adapter = {},
                       const TunedOptions& options = {});
 
