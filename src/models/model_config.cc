@@ -144,6 +144,10 @@ ModelConfig load_model_config(const fs::path& directory) {
     if (fs::exists(directory / "adapter_config.json", code) || fs::exists(directory / "adapter.json", code)) {
       hint = "this is an adapter; give the base model's directory as the model and this one as the adapter";
     }
+    if (fs::exists(directory, code) && !is_directory) {
+      throw Error(ErrorCode::kIo, directory.string(), "expected a model directory, found a file",
+                  "give the directory that holds config.json, or a GGUF file");
+    }
     throw Error(ErrorCode::kIo, is_directory ? path.string() : directory.string(),
                 is_directory ? "the file is missing" : "the model directory does not exist", hint);
   }

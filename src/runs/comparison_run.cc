@@ -52,16 +52,6 @@ void check_same_recipe(const PlannedRun& run, const fs::path& path) {
               "choose another --output, or --overwrite to run everything again");
 }
 
-std::vector<fs::path> files_of(const DataConfig& data) {
-  std::vector<fs::path> files;
-  for (const auto* part : {&data.train, &data.validation, &data.test}) {
-    if (!*part) continue;
-    for (const WeightedFile& file : (*part)->files) files.emplace_back(file.path);
-  }
-  if (data.dir) files.emplace_back(*data.dir);
-  return files;
-}
-
 }  // namespace
 
 Run check_run(const CompareRecipe& recipe, ErrorList& errors) {

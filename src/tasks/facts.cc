@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "msplora/core/file.h"
+#include "msplora/core/json_problem.h"
 #include "msplora/core/option_io.h"
 #include "msplora/tasks/task.h"
 
@@ -41,8 +42,10 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
   const std::filesystem::path path = directory / kFile;
   std::error_code code;
   if (!std::filesystem::exists(path, code)) return std::nullopt;
+  constexpr char kHint[] = "delete it, or copy it again from the run";
+  const std::string text = read_file(path);
   try {
-    const nlohmann::json json = nlohmann::json::parse(read_file(path));
+    const nlohmann::json json = nlohmann::json::parse(text);
     TaskFacts facts;
     facts.type = json.at("type").get<std::string>();
     const nlohmann::json& id2label = json.at("id2label");
@@ -62,8 +65,11 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
     if (json.contains("chat")) read_json(facts.data.chat, json["chat"], path.string() + ": chat", errors);
     errors.throw_if_any(ErrorCode::kFormat, path.string());
     return facts;
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kFormat, path.string(), error.what(), "delete it, or copy it again from the run");
+  } catch (const nlohmann::json::parse_error& error) {
+    throw Error(ErrorCode::kFormat, path.string(), json_problem(error, text.size()), kHint);
+  } catch (const nlohmann::json::exception&) {
+    throw Error(ErrorCode::kFormat, path.string(), "a key is missing or holds another type than runs write",
+                kHint);
   }
 }
 
