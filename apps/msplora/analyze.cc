@@ -159,6 +159,7 @@ void analyze_command(const AnalyzeArguments& arguments, const CommonOptions& com
     for (const std::filesystem::path& input : request.inputs) {
       read.insert(read.end(), {input / "adapter", input / "adapter-native"});  // of runs
     }
+    refuse_packed_name(arguments.page, "--report");
     refuse_input_as_output(arguments.page, read, "--report");
     prepare_output_file(arguments.page, arguments.overwrite);
   }

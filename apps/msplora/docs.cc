@@ -35,8 +35,13 @@ constexpr const char* kData = R"(
   task (question answering, tokens), a fresh head is drawn; `validate` and `train` say so.
 - One label an example: more than one (multi-label) is not built. `a|b` is a class of its own, and noted where `a` and `b`
   occur elsewhere too.
-- A validation part that is split off gets its share of every class. Texts that also lie in the training data, equal texts with
-  different labels, classes with few examples and names that differ in case or spaces alone are counted and said.
+- A validation part that is split off gets its share of every class, rounded, and leaves one example of each for training at least:
+  classes without an example in it are named, and where no class has two examples nothing can be split off.
+- Texts that also lie in the training data, equal texts with different labels, classes with few examples, names that differ in case or
+  spaces alone or are the same number (`0`, `0.0`), a class for nearly every row, and a text column that is the label's are said.
+- TSV has no quotes. Where a program put texts with quotes or line ends between quotes, as pandas does, `data.format: csv` with
+  `data.delimiter: tab` reads them; texts that look so are counted and said.
+- The files in `data.test` may have no labels, and are not scored then; some without labels are an error.
 - Of pairs, either text may be empty; `[CLS] a [SEP] [SEP]` is what the model then sees. Empty ones are counted, on both sides.
   A base with one kind of segment (`type_vocab_size` 1) takes both texts into it.
 

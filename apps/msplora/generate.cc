@@ -266,8 +266,10 @@ void generate(const GenerateArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
   const bool is_json = common.json || std::filesystem::path(arguments.output).extension() == ".jsonl";
   if (arguments.output.empty()) return generate_all(arguments, common, std::cout, is_json);
+  refuse_packed_name(arguments.output, "--output");
   std::vector<std::filesystem::path> inputs = {arguments.generation.model};
   if (!arguments.file.empty()) inputs.emplace_back(arguments.file);
+  for (const auto& [name, path] : adapter_paths(arguments.generation)) inputs.emplace_back(path);
   refuse_input_as_output(arguments.output, inputs);
   prepare_output_file(arguments.output, /*overwrite=*/true);  // said before the texts are written
   write_file_atomically(arguments.output,

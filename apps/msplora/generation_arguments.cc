@@ -44,9 +44,11 @@ NamedAdapter named_adapter(const std::string& given) {
           find_adapter(path).adapter};
 }
 
-std::map<std::string, std::filesystem::path> named_adapters(const std::vector<std::string>& given) {
+}  // namespace
+
+std::map<std::string, std::filesystem::path> adapter_paths(const GenerationArguments& arguments) {
   std::map<std::string, std::filesystem::path> adapters;
-  for (const std::string& one : given) {
+  for (const std::string& one : arguments.adapters) {
     const NamedAdapter adapter = named_adapter(one);
     if (!adapters.emplace(adapter.name, adapter.path).second) {
       throw Error(ErrorCode::kUsage, "--adapter", "two are called `" + adapter.name + "`",
@@ -55,8 +57,6 @@ std::map<std::string, std::filesystem::path> named_adapters(const std::vector<st
   }
   return adapters;
 }
-
-}  // namespace
 
 void add_generation_arguments(CLI::App& command, GenerationArguments& arguments) {
   command
@@ -133,7 +133,7 @@ void find_files(GenerationArguments& arguments) {
 LanguageModel open_language_model(const GenerationArguments& arguments, const GeneratorOptions& options,
                                   const CommonOptions& common) {
   LanguageModelOptions open;
-  open.adapters = named_adapters(arguments.adapters);
+  open.adapters = adapter_paths(arguments);
   open.merge = arguments.merge;
   open.dtype = arguments.dtype;
   open.device = device_of(common);

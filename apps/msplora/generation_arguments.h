@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ struct GenerationArguments {
 /// Adds --model, --adapter, --merge, --dtype, --chat-template and an option for each of GenerationOptions.
 void add_generation_arguments(CLI::App& command, GenerationArguments& arguments);
 
+/// The adapters by their names. Throws Error{kUsage} where two have one.
+std::map<std::string, std::filesystem::path> adapter_paths(const GenerationArguments& arguments);
 /// Puts the model that the first adapter names in the place of one that was left out. Throws as
 /// model_or_base.
 void find_files(GenerationArguments& arguments);

@@ -9,6 +9,7 @@
 #include "model_arguments.h"
 #include "msplora/core/file.h"
 #include "msplora/train/runtime.h"
+#include "output_directory.h"
 #include "program.h"
 
 namespace msplora {
@@ -36,10 +37,13 @@ MergedFiles merge_model(const MergeArguments& arguments, const CommonOptions& co
                 is_gguf ? "--type f32, f16, bf16 or q8_0" : "--save-dtype float32, bfloat16 or float16");
   }
   if (!is_gguf) {
-    prepare_output_directory(output, arguments.overwrite);
-    return merge_into(open_tuned(arguments.model, common), arguments.model.model, output,
-                      arguments.save_dtype);
+    OutputDirectory directory(output, arguments.overwrite);
+    const MergedFiles merged =
+        merge_into(open_tuned(arguments.model, common), arguments.model.model, output, arguments.save_dtype);
+    directory.keep();
+    return merged;
   }
+  refuse_packed_name(arguments.output, "--output");
   prepare_output_file(output, arguments.overwrite);
   return merge_into_gguf(open_tuned(arguments.model, common), arguments.model.model, output, arguments.type);
 }

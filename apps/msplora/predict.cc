@@ -35,17 +35,23 @@ struct PredictArguments {
   DataArguments data;
   std::string output;
   std::string output_format = "auto";
-  std::string keep;
+  std::string keep, keep_prefix;
   bool logits = false;
 };
 
 /// Which fields of the input are written again.
 class KeptColumns {
  public:
-  explicit KeptColumns(const std::string& argument) : is_all_(argument == "all") {
-    if (!is_all_) names_ = split_names(argument);
+  KeptColumns(const std::string& argument, std::string prefix)
+      : is_all_(argument == "all"), prefix_(std::move(prefix)) {
+    if (is_all_) return;
+    for (std::string& name : split_names(argument)) {
+      if (std::find(names_.begin(), names_.end(), name) == names_.end()) names_.push_back(std::move(name));
+    }
   }
   bool any() const { return is_all_ || !names_.empty(); }
+  /// What a kept column is called in the results.
+  std::string written(const std::string& name) const { return prefix_ + name; }
 
   /// The columns to keep of a table with these. Throws Error{kData} with the nearest for one that is missing.
   std::vector<std::string> of(const std::vector<std::string>& columns, const std::string& where) const {
@@ -59,18 +65,19 @@ class KeptColumns {
     return names_;
   }
 
-  /// The kept ones among the named values of an example.
+  /// The kept ones among the named values of an example, by the names that are written.
   Json select(const Json& fields, const std::string& where) const {
     if (!any()) return Json::object();
     std::vector<std::string> columns;
     for (const auto& [name, value] : fields.items()) columns.push_back(name);
     Json kept = Json::object();
-    for (const std::string& name : of(columns, where)) kept[name] = fields.at(name);
+    for (const std::string& name : of(columns, where)) kept[written(name)] = fields.at(name);
     return kept;
   }
 
  private:
   bool is_all_;
+  std::string prefix_;
   std::vector<std::string> names_;
 };
 
@@ -96,7 +103,7 @@ class Predictor {
   Predictor(const PredictArguments& arguments, const CommonOptions& common, std::ostream& out)
       : arguments_(arguments),
         wants_json_(common.json),
-        kept_(arguments.keep),
+        kept_(arguments.keep, arguments.keep_prefix),
         tuned_(open_tuned(arguments.model, common)),
         task_(tuned_.task(arguments.data.max_length)),
         out_(out) {}
@@ -111,6 +118,7 @@ class Predictor {
     path_ = path;
     std::vector<std::string> names;
     if (kept_.any()) names = kept_.of(columns, path);
+    for (std::string& name : names) name = kept_.written(name);
     if (!writer_) {
       PredictionLayout layout;
       layout.format = output_format(arguments_, wants_json_, format);
@@ -189,6 +197,7 @@ void predict_lines(std::istream& in, const std::string& name, Predictor& predict
   if (wants_pair) columns.push_back("text_pair");
   predictor.begin(name, FileFormat::kTsv, '\t', columns);
   std::string line;
+  bool is_empty = true;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
     const size_t bad = find_invalid_utf8(line);
@@ -208,12 +217,24 @@ void predict_lines(std::istream& in, const std::string& name, Predictor& predict
     Json fields = {{"text", example.text}};
     if (wants_pair) fields["text_pair"] = example.text_pair = line.substr(tab + 1);
     predictor.add(std::move(example), fields);
+    is_empty = false;
   }
+  if (is_empty) throw Error(ErrorCode::kData, name, "the file is empty; expected at least one text");
 }
 
 bool is_plain_text(const std::string& file, const std::string& format) {
-  if (file == "-" || format == "lines") return true;
-  return (format.empty() || format == "auto") && unpacked_name(file).extension() == ".txt";
+  if (format == "lines") return true;
+  return (format.empty() || format == "auto") && (file == "-" || unpacked_name(file).extension() == ".txt");
+}
+
+/// What names columns has no effect on lines: most likely the input is a table.
+void refuse_columns(const DataArguments& data) {
+  for (const auto& [option, value] :
+       {std::pair("--text", data.text), {"--header", data.header}, {"--delimiter", data.delimiter}}) {
+    if (value.empty()) continue;
+    throw Error(ErrorCode::kUsage, option, "standard input is read as one text a line, which has no columns",
+                "say with --format tsv, csv or jsonl what it is");
+  }
 }
 
 /// What stands in the columns of an example, by name.
@@ -227,18 +248,23 @@ Json fields_of(const Dataset& data, const Example& example) {
 }
 
 void predict_file(const std::string& file, const PredictArguments& arguments, Predictor& predictor) {
-  if (file == "-") return predict_lines(std::cin, "standard input", predictor);
+  const bool is_stdin = file == "-";
   if (is_plain_text(file, arguments.data.format)) {
+    if (is_stdin) {
+      refuse_columns(arguments.data);
+      return predict_lines(std::cin, "standard input", predictor);
+    }
     InputFile in(file);
     return predict_lines(in, file, predictor);
   }
   const DataConfig config = predictor.columns();
-  TableSpec spec = table_spec(config, file, predictor.labels());
-  spec.label_optional = true;
+  const std::string path = is_stdin ? "/dev/stdin" : file;
+  TableSpec spec = table_spec(config, path, predictor.labels());
+  spec.label_optional = spec.label_ignored = true;
   spec.keep_fields = predictor.kept().any();
-  const Dataset data = read_table(file, spec);
+  const Dataset data = read_table(path, spec);
   say_delimiter(data);
-  predictor.begin(file, spec.format, data.delimiter(), data.columns());
+  predictor.begin(path, spec.format, data.delimiter(), data.columns());
   for (const Example& example : data.examples()) predictor.add(example, fields_of(data, example));
 }
 
@@ -256,6 +282,7 @@ void predict_all(const PredictArguments& arguments, const CommonOptions& common,
 void predict(const PredictArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
   if (arguments.output.empty()) return predict_all(arguments, common, std::cout);
+  refuse_packed_name(arguments.output, "--output");
   std::vector<std::filesystem::path> inputs = {arguments.model.model};
   if (!arguments.model.adapter.empty()) inputs.emplace_back(arguments.model.adapter);
   inputs.insert(inputs.end(), arguments.data.files.begin(), arguments.data.files.end());
@@ -272,7 +299,8 @@ Command add_predict(CLI::App& program, CommonOptions& common) {
   command
       ->add_option(
           "--data", arguments->data.files,
-          "Tables (.tsv, .csv, .jsonl) or text files, one text a line (.txt); default: standard input")
+          "Tables (.tsv, .csv, .jsonl) or text files, one text a line (.txt); default, and `-`: standard "
+          "input, one text a line unless --format says otherwise")
       ->type_name("FILE...");
   command->add_option("--format", arguments->data.format, "Form of the files; `lines` is one text a line")
       ->check(CLI::IsMember({"auto", "lines", "tsv", "csv", "jsonl"}));
@@ -286,6 +314,10 @@ Command add_predict(CLI::App& program, CommonOptions& common) {
       ->check(CLI::IsMember({"auto", "tsv", "csv", "jsonl"}));
   command->add_option("--keep", arguments->keep, "Columns of the input to write before the results, or `all`")
       ->type_name("COLUMN,COLUMN,...");
+  command
+      ->add_option("--keep-prefix", arguments->keep_prefix,
+                   "Put before the names of kept columns, which must differ from those of the results")
+      ->type_name("TEXT");
   command->add_flag("--logits", arguments->logits, "Write the model's outputs before softmax too");
   add_data_arguments(*command, arguments->data, /*with_labels=*/false);
   add_common(*command, common);

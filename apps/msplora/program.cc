@@ -14,6 +14,7 @@
 
 #include "msplora/core/dtype_names.h"
 #include "msplora/core/dump_json.h"
+#include "msplora/core/input_file.h"
 #include "msplora/core/log.h"
 #include "msplora/core/threads.h"
 #include "msplora/nn/device.h"
@@ -132,8 +133,11 @@ std::vector<std::string> split_names(const std::string& text) {
       names.push_back(name.substr(begin, name.find_last_not_of(' ') + 1 - begin));
     name.clear();
   };
-  for (const char c : text) {
-    if (c == '"') {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"' && is_quoted && i + 1 < text.size() && text[i + 1] == '"') {
+      name += text[++i];
+    } else if (c == '"') {
       is_quoted = !is_quoted;
     } else if (c == ',' && !is_quoted) {
       add();
@@ -196,6 +200,13 @@ std::string TextTable::markdown() const {
     out += "|\n";
   }
   return out;
+}
+
+void refuse_packed_name(const std::string& file, const std::string& option) {
+  const std::string plain = unpacked_name(file).string();
+  if (plain == file) return;
+  throw Error(ErrorCode::kUsage, option, fmt::format("{}: files are written unpacked", file),
+              fmt::format("write {} and pack that", plain));
 }
 
 void say(const CommonOptions& common, const std::string& text) {

@@ -66,7 +66,8 @@ std::string bytes_text(int64_t bytes);
 /// "a, b and 3 more".
 std::string shortened(const std::vector<std::string>& names, size_t shown = 8);
 std::vector<std::string> split_commas(const std::string& text);
-/// The same for names, which may hold commas between double quotes (`a,"b, c"`); spaces around a name go.
+/// The same for names, which may hold commas between double quotes, and there a double quote as two of them
+/// (`a,"b, c","say ""d"""`); spaces around a name go.
 std::vector<std::string> split_names(const std::string& text);
 
 /// Rows of text in aligned columns, or as a Markdown table.
@@ -84,6 +85,9 @@ class TextTable {
   std::vector<std::vector<std::string>> rows_;  // the header first
   std::vector<bool> right_;
 };
+
+/// Throws Error{kUsage} for the name of a packed file (.gz, .xz), which is read but not written.
+void refuse_packed_name(const std::string& file, const std::string& option);
 
 /// What a command tells while it works: on standard output, or with --json, which has that for its result, as
 /// log lines on standard error.

@@ -13,6 +13,7 @@
 #include "compare_tables.h"
 #include "msplora/report/svg.h"
 #include "msplora/runs/compare.h"
+#include "msplora/runs/recipe_file.h"
 #include "msplora/runs/report.h"
 #include "program.h"
 
@@ -32,7 +33,15 @@ struct ResultsArguments {
 Json read_run(const std::string& run, const std::string& metric) {
   const RunReport report = read_report(run);
   const auto score = report.score(metric.empty() ? report.best_metric : metric);
+  if (!score && !metric.empty()) {
+    const std::vector<std::string> names = report.metric_names();
+    throw Error(ErrorCode::kUsage, "--metric",
+                fmt::format("{} has no `{}`; it has {}", run, metric,
+                            names.empty() ? "no metrics" : shortened(names, 20)),
+                did_you_mean(metric, names));
+  }
   Json row = {{"run", run},
+              {"task", task_of_recipe(std::filesystem::path(run) / "recipe.yaml")},
               {"method", report.method},
               {"trainable_parameters", report.trainable.total},
               {"adapter_parameters", report.trainable.adapter},
@@ -99,14 +108,27 @@ void results(const ResultsArguments& arguments, const CommonOptions& common) {
   }
   const bool is_mixed = names.size() > 1;
   const std::string title = names.size() == 1 ? *names.begin() : "metric";
-  TextTable table(
-      {"method", "adapter parameters", "trained with head", title, "seconds", "tokens/s", "adapter"},
-      {false, true, true, true, true, true, false});
+  std::vector<std::string> header = {
+      "method", "adapter parameters", "trained with head", title, "seconds", "tokens/s", "adapter"};
+  std::vector<bool> right = {false, true, true, true, true, true, false};
+  // Rows of several metrics are of several tasks, mostly.
+  if (is_mixed) {
+    header.insert(header.begin(), {"run", "task"});
+    right.insert(right.begin(), {false, false});
+  }
+  TextTable table(header, right);
   for (const Json& row : rows) {
-    table.add({row["method"].get<std::string>(), with_commas(row["adapter_parameters"].get<int64_t>()),
-               with_commas(row["trainable_parameters"].get<int64_t>()), metric_text(row["metric"], is_mixed),
-               fmt::format("{:.1f}", row["seconds"].get<double>()),
-               with_commas(static_cast<int64_t>(row["tokens_per_second"].get<double>())), adapter_text(row)});
+    std::vector<std::string> cells = {
+        row["method"].get<std::string>(),
+        with_commas(row["adapter_parameters"].get<int64_t>()),
+        with_commas(row["trainable_parameters"].get<int64_t>()),
+        metric_text(row["metric"], is_mixed),
+        fmt::format("{:.1f}", row["seconds"].get<double>()),
+        with_commas(static_cast<int64_t>(row["tokens_per_second"].get<double>())),
+        adapter_text(row)};
+    if (is_mixed)
+      cells.insert(cells.begin(), {row["run"].get<std::string>(), row["task"].get<std::string>()});
+    table.add(std::move(cells));
   }
   std::cout << table.markdown();
 }

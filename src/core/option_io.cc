@@ -153,9 +153,13 @@ std::string read_value(const OptionNode& node, const OptionRange& range, int64_t
   if (!parse_number(node.text, value)) {
     // 1e5 and 100.0 are integers too; beyond 2^53 a double no longer is one for certain.
     double number = 0.0;
-    if (!parse_number(node.text, number) || std::trunc(number) != number ||
-        std::abs(number) > 9007199254740992.0) {
-      return not_a("an integer", node);
+    if (!parse_number(node.text, number) || std::trunc(number) != number) return not_a("an integer", node);
+    if (std::abs(number) > 9007199254740992.0) {
+      const auto limit =
+          number > 0 ? std::numeric_limits<int64_t>::max() : std::numeric_limits<int64_t>::min();
+      return not_a(
+          fmt::format("an integer, written in digits, of {} {}", number > 0 ? "at most" : "at least", limit),
+          node);
     }
     value = static_cast<int64_t>(number);
   }

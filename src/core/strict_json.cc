@@ -76,10 +76,12 @@ Json parse_strict(std::string_view text, const std::string& where, const JsonRul
   try {
     return Json::parse(text.begin(), text.end(), std::ref(check));
   } catch (const typename Json::parse_error& error) {
-    throw Error(
-        rules.code, where,
-        fmt::format("expected JSON, found a fault at byte {}: {}", error.byte, reason_of(error.what())),
-        rules.hint);
+    const std::string found =
+        text.empty() ? "nothing"
+        : error.byte > text.size()
+            ? fmt::format("an end at byte {}: it is cut short", text.size())
+            : fmt::format("a fault at byte {}: {}", error.byte, reason_of(error.what()));
+    throw Error(rules.code, where, "expected JSON, found " + found, rules.hint);
   } catch (const typename Json::exception& error) {
     throw Error(rules.code, where, "expected JSON, found a fault: " + reason_of(error.what()), rules.hint);
   }

@@ -168,8 +168,14 @@ std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, 
   RandomStream(seed, "validation split").shuffle(order);
   const auto wanted = static_cast<size_t>(std::llround(fraction * static_cast<double>(data.size())));
   size_t count = std::clamp<size_t>(wanted, 1, data.size() - 1);
-  // Classes of one example each cannot be divided.
-  if (by_class && data.label_counts().size() < data.size()) count = choose_by_class(data, count, order);
+  if (by_class && data.label_counts().size() == data.size()) {
+    throw Error(
+        ErrorCode::kData, data.path().string(),
+        fmt::format("every class has one example ({} in all), so none can be set aside for validation",
+                    data.size()),
+        "name a file in data.validation, or leave out data.validation_fraction");
+  }
+  if (by_class) count = choose_by_class(data, count, order);
   const auto middle = order.begin() + static_cast<std::ptrdiff_t>(count);
   std::vector<uint32_t> taken(order.begin(), middle), rest(middle, order.end());
   std::sort(taken.begin(), taken.end());
@@ -229,6 +235,33 @@ void check_config(const DataConfig& config, LabelKind labels, const TaskParts& p
   problems.throw_if_any(ErrorCode::kConfig, "data");
 }
 
+/// Classes whose share of the examples set aside is none: those of one example, and rare ones.
+void note_unseen_classes(const Dataset& rest, const Dataset& taken, std::vector<std::string>& notes) {
+  constexpr size_t kShown = 10;
+  const std::map<std::string, int64_t> kept = rest.label_counts(), seen = taken.label_counts();
+  std::vector<std::string> unseen, shown;
+  for (const auto& [name, count] : kept) {
+    if (!seen.contains(name)) unseen.push_back(name);
+  }
+  if (unseen.empty()) return;
+  for (size_t i = 0; i < std::min(unseen.size(), kShown); ++i)
+    shown.push_back(fmt::format("`{}`", beginning_of(unseen[i])));
+  notes.push_back(
+      fmt::format("{} of {} classes have too few examples for one to be set aside for validation, where they "
+                  "do not count: {}{}",
+                  unseen.size(), kept.size(), fmt::join(shown, ", "),
+                  unseen.size() > kShown ? fmt::format(" and {} more", unseen.size() - kShown) : ""));
+}
+
+/// A column that is text and label teaches the model to read it off.
+void note_shared_columns(const DataConfig& config, std::vector<std::string>& notes) {
+  for (const auto& [key, column] :
+       {std::pair("data.text", std::optional(config.text)), {"data.text_pair", config.text_pair}}) {
+    if (column == config.label)
+      notes.push_back(fmt::format("{} and data.label are the same column, `{}`", key, config.label));
+  }
+}
+
 TaskData load_glue_data(const DataConfig& config, LabelKind labels, const TaskParts& parts) {
   TaskData result = load_glue(glue_task(*config.glue_task), *config.dir, parts);
   if (!config.labels.empty()) result.labels = config.labels;
@@ -278,9 +311,12 @@ TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t see
   const bool split = !config.validation && config.validation_fraction > 0 && config.train;
   if (parts.train || (parts.validation && split)) {
     result.train = read_rows(config, labels, *config.train, false, /*with_group=*/true);
+    if (labels == LabelKind::kClass || labels == LabelKind::kNumber)
+      note_shared_columns(config, result.notes);
     if (labels == LabelKind::kClass) {
       result.class_counts = result.train.label_counts();
-      result.notes = class_notes(config.train->text(), result.class_counts, !config.labels.empty());
+      for (std::string& note : class_notes(config.train->text(), result.class_counts, !config.labels.empty()))
+        result.notes.push_back(std::move(note));
     }
   }
   if (parts.validation && config.validation) {
@@ -289,6 +325,7 @@ TaskData load_task_data(const DataConfig& config, LabelKind labels, uint64_t see
   if (split) {
     auto [rest, taken] = split_dataset(result.train, config.validation_fraction, seed,
                                        /*by_class=*/labels == LabelKind::kClass);
+    if (labels == LabelKind::kClass) note_unseen_classes(rest, taken, result.notes);
     taken.add_note(fmt::format("{}: {} of {} examples set aside for validation (seed {})",
                                config.train->text(), taken.size(), result.train.size(), seed));
     if (parts.validation) result.validation.push_back({"validation", std::move(taken)});

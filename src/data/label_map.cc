@@ -18,9 +18,11 @@ constexpr size_t kListedLabels = 20;
 constexpr int64_t kFewValues = 20;  // more different numbers than this are rarely classes
 
 std::string list_names(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kListedLabels);
-  std::string text = fmt::format(
-      "`{}`", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), "`, `"));
+  constexpr size_t kMostCharacters = 300;  // in all: names may be sentences
+  std::string text;
+  size_t shown = 0;
+  for (; shown < std::min(names.size(), kListedLabels) && text.size() < kMostCharacters; ++shown)
+    text += fmt::format("{}`{}`", shown > 0 ? ", " : "", beginning_of(names[shown]));
   if (shown < names.size()) text += fmt::format(" and {} more", names.size() - shown);
   return text;
 }

@@ -45,7 +45,7 @@ std::string folded(const std::string& name) {
 std::string with_counts(const std::vector<std::string>& names, const Counts& counts) {
   std::vector<std::string> shown;
   for (size_t i = 0; i < std::min(names.size(), kShownClasses); ++i)
-    shown.push_back(fmt::format("`{}` ({})", names[i], counts.at(names[i])));
+    shown.push_back(fmt::format("`{}` ({})", beginning_of(names[i]), counts.at(names[i])));
   std::string text = fmt::format("{}", fmt::join(shown, ", "));
   if (names.size() > kShownClasses) text += fmt::format(" and {} more", names.size() - kShownClasses);
   return text;
@@ -70,6 +70,31 @@ void note_similar_names(const Counts& counts, std::vector<std::string>& notes) {
     notes.push_back(
         fmt::format("classes whose names differ only in case or spaces: {}", with_counts(names, counts)));
   }
+}
+
+void note_equal_numbers(const Counts& counts, std::vector<std::string>& notes) {
+  std::map<double, std::vector<std::string>> spellings;
+  for (const auto& [name, count] : counts) {
+    if (const auto value = parse_double(name)) spellings[*value].push_back(name);
+  }
+  for (const auto& [value, names] : spellings) {
+    if (names.size() < 2) continue;
+    notes.push_back(fmt::format("classes whose names are the same number: {}", with_counts(names, counts)));
+  }
+}
+
+/// Mostly a column of texts or ids that was taken for the labels.
+void note_own_classes(const Counts& counts, std::vector<std::string>& notes) {
+  constexpr double kNearlyAll = 0.9;
+  int64_t examples = 0;
+  for (const auto& [name, count] : counts) examples += count;
+  if (counts.size() <= kManyValues ||
+      static_cast<double>(counts.size()) < kNearlyAll * static_cast<double>(examples))
+    return;
+  notes.push_back(
+      fmt::format("nearly every example is a class of its own ({} classes, {} examples), such as "
+                  "`{}`: is data.label the column of the labels?",
+                  counts.size(), examples, beginning_of(counts.begin()->first)));
 }
 
 void note_numbers(const std::filesystem::path& file, const Counts& counts, bool are_given,
@@ -182,6 +207,8 @@ std::vector<std::string> class_notes(const std::filesystem::path& file, const Co
   note_numbers(file, counts, are_given, notes);
   note_rare_classes(counts, notes);
   note_similar_names(counts, notes);
+  note_equal_numbers(counts, notes);
+  note_own_classes(counts, notes);
   note_compound_names(counts, notes);
   return notes;
 }

@@ -281,7 +281,10 @@ class JsonlReader : public RecordReader {
     if (object.top != nullptr) {
       throw Error(ErrorCode::kData, file_and_line(path(), record.line),
                   fmt::format("expected a JSON object, found {}; the line begins \"{}\"", object.top,
-                              record.beginning));
+                              record.beginning),
+                  std::string_view(object.top) == "array"
+                      ? "one object a line is read; of an array of them: jq -c '.[]' FILE > NEW.jsonl"
+                      : "");
     }
     for (ObjectMembers::Member& member : object.members) {
       if (!member.value) {

@@ -150,6 +150,13 @@ class ColumnMap {
     return std::nullopt;
   }
 
+  /// Old Macs', which are one line to all readers.
+  bool lines_end_in_cr() const {
+    return header_ && std::any_of(columns_.begin(), columns_.end(), [](const std::string& name) {
+             return name.find('\r') != std::string::npos;
+           });
+  }
+
   size_t require(const std::string& column, const char* key, ErrorList& problems) const {
     if (const std::optional<size_t> found = find(column, problems)) return *found;
     std::string hint = did_you_mean(column, columns_);
@@ -159,6 +166,8 @@ class ColumnMap {
       hint = fmt::format("the fields seem to have `{}` between them; set data.delimiter",
                          columns_.front()[columns_.front().find_first_of(",;|")]);
     }
+    if (lines_end_in_cr())
+      hint = "the lines seem to end in CR alone; rewrite them: tr '\\r' '\\n' < FILE > NEW";
     if (hint.empty()) hint = fmt::format("set data.{}, or data.header if the first row is no header", key);
     problems.add(file_and_line(path_, line_),
                  fmt::format("no column `{}` (data.{}); found {} columns: {}", column, key, columns_.size(),
@@ -176,17 +185,56 @@ class ColumnMap {
   std::optional<size_t> text_, pair_, label_, group_;
 };
 
-void check_width(const fs::path& path, const Record& record, size_t expected, char delimiter) {
+constexpr char kReadQuotes[] = "set data.format to csv and data.delimiter to tab to have quotes read";
+
+/// Without quotes in the form, a field that a writer of CSV quoted for its line end stands on two lines.
+std::string open_quote_hint(const Record& record) {
+  const bool is_open = std::any_of(record.fields.begin(), record.fields.end(), [](const std::string& field) {
+    return field.starts_with('"') && (field.size() == 1 || !field.ends_with('"'));
+  });
+  return is_open ? fmt::format("a quoted field may go on in the next line: {}", kReadQuotes) : "";
+}
+
+void check_width(const fs::path& path, const Record& record, size_t expected, char delimiter,
+                 bool has_quotes) {
   if (record.fields.size() == expected) return;
   const std::string separator = delimiter == ',' ? "comma" : delimiter_name(delimiter);
   throw Error(ErrorCode::kData, file_and_line(path, record.line),
               fmt::format("expected {} {}-separated fields, found {}; the line begins \"{}\"", expected,
-                          separator, record.fields.size(), record.beginning));
+                          separator, record.fields.size(), record.beginning),
+              has_quotes ? "" : open_quote_hint(record));
+}
+
+/// As writers of CSV put a text between quotes that has quotes in it: `"he said ""no"""`.
+bool is_quoted_twice(std::string_view text) {
+  if (text.size() < 4 || !text.starts_with('"') || !text.ends_with('"')) return false;
+  text = text.substr(1, text.size() - 2);
+  bool has_pair = false;
+  for (size_t at = text.find('"'); at != std::string_view::npos; at = text.find('"', at + 2)) {
+    if (at + 1 == text.size() || text[at + 1] != '"') return false;
+    has_pair = true;
+  }
+  return has_pair;
+}
+
+std::string quote_note(const std::vector<Example>& examples) {
+  size_t count = 0;
+  const Example* first = nullptr;
+  for (const Example& example : examples) {
+    if (!is_quoted_twice(example.text) && !is_quoted_twice(example.text_pair)) continue;
+    if (count++ == 0) first = &example;
+  }
+  if (first == nullptr) return {};
+  return fmt::format(
+      "{} examples have a text between quotes with doubled quotes in it, which stay as they are, "
+      "the first on line {}; if a program quoted them, {}",
+      count, first->line, kReadQuotes);
 }
 
 // A label column that is empty throughout (unlabelled test files) is no label column.
 bool check_labels(const fs::path& path, std::vector<Example>& examples, const TableSpec& spec) {
   constexpr size_t kShown = 10;
+  if (spec.label_ignored) return false;
   std::vector<const Example*> empty;
   for (const Example& example : examples) {
     if (example.label.empty()) empty.push_back(&example);
@@ -200,9 +248,10 @@ bool check_labels(const fs::path& path, std::vector<Example>& examples, const Ta
     others = fmt::format("; so are those of {} other examples (lines {}{})", empty.size() - 1,
                          fmt::join(lines, ", "), empty.size() > kShown ? ", ..." : "");
   }
-  throw Error(ErrorCode::kData, file_and_line(path, empty.front()->line),
-              fmt::format("the label is empty (the text begins \"{}\"){}", beginning_of(empty.front()->text),
-                          others));
+  throw Error(
+      ErrorCode::kData, file_and_line(path, empty.front()->line),
+      fmt::format("the label is empty (the text begins \"{}\"){}", beginning_of(empty.front()->text), others),
+      spec.label_optional ? "all examples of the file have a label, or none" : "");
 }
 
 std::vector<std::string> named_columns(const TableSpec& spec) {
@@ -248,6 +297,7 @@ Dataset read_table(const fs::path& path, const TableSpec& spec) {
 
   ColumnMap map(path, spec);
   const bool keyed = spec.format == FileFormat::kJsonl;
+  const bool has_quotes = spec.format == FileFormat::kCsv || reader->delimiter() != '\t';
   std::vector<std::string> columns;
   std::string note;
   if (!keyed) {
@@ -271,7 +321,7 @@ Dataset read_table(const fs::path& path, const TableSpec& spec) {
     if (keyed) {
       map.resolve(record);
     } else {
-      check_width(path, record, columns.size(), reader->delimiter());
+      check_width(path, record, columns.size(), reader->delimiter(), has_quotes);
     }
     examples.push_back(map.example(record));
     if (spec.keep_fields && keyed) examples.back().fields = {record.source};
@@ -280,6 +330,7 @@ Dataset read_table(const fs::path& path, const TableSpec& spec) {
   if (examples.empty()) throw Error(ErrorCode::kData, path.string(), "the file has a header but no examples");
   const bool has_labels = check_labels(path, examples, spec);
   const std::string empty = empty_note(examples);
+  const std::string quotes = has_quotes || keyed ? std::string() : quote_note(examples);
   Dataset data(path, std::move(examples), has_labels);
   data.set_columns(std::move(columns));
   if (!note.empty()) data.add_note(std::move(note));
@@ -291,7 +342,9 @@ Dataset read_table(const fs::path& path, const TableSpec& spec) {
                               is_recognised ? "recognised" : "the configuration says so"));
     if (is_recognised) data.set_delimiter_note(data.notes().back());
   }
-  if (!empty.empty()) data.add_note(fmt::format("{}: {}", path.string(), empty));
+  for (const std::string& text : {empty, quotes}) {
+    if (!text.empty()) data.add_note(fmt::format("{}: {}", path.string(), text));
+  }
   data.set_delimiter(reader->delimiter());
   return data;
 }

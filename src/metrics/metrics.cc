@@ -217,7 +217,7 @@ bool metric_greater_is_better(std::string_view name) {
 }
 
 std::vector<std::string> metrics_for(int64_t num_labels) {
-  if (num_labels == 1) return {"pearson", "spearman", "mse"};
+  if (num_labels == 1) return {"pearson", "spearman", "mse", "mae"};
   return {"accuracy", "f1", "matthews"};
 }
 

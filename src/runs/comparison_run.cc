@@ -53,22 +53,10 @@ void check_same_recipe(const PlannedRun& run, const fs::path& path) {
               "choose another --output, or --overwrite to run everything again");
 }
 
-std::vector<fs::path> files_of(const DataConfig& data) {
-  std::vector<fs::path> files;
-  for (const auto* part : {&data.train, &data.validation, &data.test}) {
-    if (!*part) continue;
-    for (const WeightedFile& file : (*part)->files) files.emplace_back(file.path);
-  }
-  if (data.dir) files.emplace_back(*data.dir);
-  return files;
-}
-
 /// Every training of a comparison reads the data anew.
 void require_files(const DataConfig& data) {
-  std::error_code code;
-  for (const fs::path& file : files_of(data)) {
-    if (!fs::is_directory(file, code)) require_file(file);
-  }
+  for (const fs::path& file : files_of(data))
+    if (!directory_exists(file)) require_file(file);
 }
 
 }  // namespace

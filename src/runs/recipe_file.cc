@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "msplora/runs/run_directory.h"
 #include "msplora/tasks/facts.h"
 #include "msplora/tasks/task.h"
 
@@ -52,6 +54,17 @@ std::string command_of_recipe(const fs::path& file) {
   }
 }
 
+std::string task_of_recipe(const fs::path& file) {
+  try {
+    const OptionNode recipe = parse_option_yaml(read_file(file), file.string());
+    const OptionNode* const task = recipe.find("task");
+    const OptionNode* const type = task == nullptr ? nullptr : task->find("type");
+    return type == nullptr ? "" : type->text;
+  } catch (const Error&) {
+    return {};
+  }
+}
+
 bool start_brings_head(const AdapterConfig& adapter) {
   return !adapter.init_from.empty() && load_adapter_facts(adapter.init_from).head_outputs > 0;
 }
@@ -68,15 +81,40 @@ void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors) {
   }
 }
 
-void check_place(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs,
+std::vector<fs::path> files_of(const DataConfig& data) {
+  std::vector<fs::path> files;
+  for (const auto* part : {&data.train, &data.validation, &data.test}) {
+    if (!*part) continue;
+    for (const WeightedFile& file : (*part)->files) files.emplace_back(file.path);
+  }
+  if (data.dir) files.emplace_back(*data.dir);
+  std::error_code code;
+  // Else it is a name.
+  if (fs::exists(data.chat.chat_template, code)) files.emplace_back(data.chat.chat_template);
+  return files;
+}
+
+std::vector<fs::path> files_of(const PretrainDataConfig& data) {
+  std::vector<fs::path> files(data.train.begin(), data.train.end());
+  files.insert(files.end(), data.validation.begin(), data.validation.end());
+  return files;
+}
+
+void check_place(const fs::path& output, const fs::path& recipe, const std::vector<fs::path>& inputs,
                  ErrorList& errors) {
-  // Those in it that results go to may be links.
-  for (const char* written : {"", "model", "adapter", "adapter-native"}) {
-    try {
-      refuse_input_as_output(*written == '\0' ? output : output / written, inputs, "output.dir");
-    } catch (const Error& error) {
-      return errors.add(error.where(), error.message(), error.hint());
+  if (output.empty()) return;
+  try {
+    refuse_input_as_output(output, inputs, "output.dir");
+    // Those in it that results go to may be links.
+    for (const std::string& name : run_file_names()) {
+      const fs::path written = output / name;
+      refuse_input_as_output(written, inputs, "output.dir");
+      // What a run has filled in, another one fills in alike.
+      if (name != "recipe.yaml" || !is_recipe_of_run(recipe))
+        refuse_input_as_output(written, {recipe}, "output.dir");
     }
+  } catch (const Error& error) {
+    errors.add(error.where(), error.message(), error.hint());
   }
 }
 

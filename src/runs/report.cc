@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <string>
@@ -144,6 +145,17 @@ std::optional<RunReport::Score> RunReport::score(const std::string& metric) cons
     }
   }
   return std::nullopt;
+}
+
+std::vector<std::string> RunReport::metric_names() const {
+  std::vector<std::string> names;
+  for (const auto* values : {&test, &best, &last}) {
+    if (!*values) continue;
+    for (const auto& [name, value] : **values) {
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    }
+  }
+  return names;
 }
 
 Json to_json(const RunReport& report) {

@@ -122,19 +122,4 @@ Run open_run(const Recipe& recipe, const OpenOptions& options) {
   return run;
 }
 
-std::string check_output(const OutputOptions& output, ErrorList& errors) {
-  std::error_code code;
-  const std::filesystem::path directory = output.dir;
-  if (directory.empty() || !std::filesystem::exists(directory, code)) return {};
-  if (!std::filesystem::is_directory(directory, code)) {
-    errors.add("output.dir: " + output.dir, "expected a directory, found a file");
-  } else if (!output.overwrite && !std::filesystem::is_empty(directory, code)) {
-    return fmt::format(
-        "note: output.dir {} exists and is not empty: train it with --resume, --overwrite or another "
-        "output.dir\n",
-        output.dir);
-  }
-  return {};
-}
-
 }  // namespace msplora

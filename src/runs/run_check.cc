@@ -47,7 +47,11 @@ void check_options(const Run& run, ErrorList& errors) {
   try {
     parse_device(train.device);
   } catch (const Error& error) {
-    errors.add("train.device", error.message(), error.hint());
+    // The options alone have shown it where they were read from a file.
+    const auto& known = errors.problems();
+    if (std::none_of(known.begin(), known.end(),
+                     [](const Error& problem) { return problem.where().ends_with("train.device"); }))
+      errors.add("train.device", error.message(), error.hint());
   }
   check_metric(train.best_metric, data, errors);
   if (data.validation.empty()) {

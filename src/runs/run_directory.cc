@@ -1,9 +1,12 @@
 #include "msplora/runs/run_directory.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
@@ -11,9 +14,12 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/log.h"
+#include "msplora/core/option_io.h"
 #include "msplora/core/paths.h"
 #include "msplora/train/tensorboard.h"
 
@@ -32,7 +38,60 @@ class BeginningSink : public EventSink {
   std::string recipe_;
 };
 
+/// Checkpoints, TensorBoard's files, and the states of a federation's server.
+bool is_numbered_result(const std::string& name) {
+  for (const char* beginning : {"checkpoint-", "events.out.tfevents.", "round-"}) {
+    if (name.starts_with(beginning)) return true;
+  }
+  return false;
+}
+
 }  // namespace
+
+const std::vector<std::string>& run_file_names() {
+  static const std::vector<std::string> names = {
+      "recipe.yaml",   kReportFile,    "metrics.jsonl", kTestPairsFile,
+      "samples.jsonl", "rounds.jsonl", "adapter",       "adapter-native",
+      "model",         "runs",         "compare.md",    "compare.csv",
+      "compare.tex",   "compare.svg",  "compare.json",  "compare-runs.csv"};
+  return names;
+}
+
+bool is_recipe_of_run(const fs::path& file) {
+  try {
+    const OptionNode recipe = parse_option_yaml(read_file(file), file.string());
+    const OptionNode* const output = recipe.find("output");
+    if (output == nullptr) return false;
+    const nlohmann::json options = to_json(OutputOptions{});
+    return std::all_of(options.items().begin(), options.items().end(),
+                       [&](const auto& option) { return output->find(option.key()) != nullptr; });
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::vector<std::string> foreign_results(const fs::path& directory) {
+  std::vector<std::string> found;
+  if (is_recipe_of_run(directory / "recipe.yaml")) return found;
+  std::error_code code;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, code)) {
+    const std::string name = entry.path().filename().string();
+    const auto& names = run_file_names();
+    if (std::find(names.begin(), names.end(), name) != names.end() || is_numbered_result(name))
+      found.push_back(name);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::string foreign_results_problem(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 8;
+  const auto end = names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), kShown));
+  return fmt::format(
+      "no run wrote this directory (recipe.yaml of a run is missing), and a run would replace {}{}",
+      fmt::join(names.begin(), end, ", "),
+      names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
+}
 
 RunDirectory::RunDirectory(const OutputOptions& output, bool resume)
     : path_(output.dir), existed_(path_exists(path_)) {
@@ -46,6 +105,12 @@ RunDirectory::RunDirectory(const OutputOptions& output, bool resume)
     throw Error(
         ErrorCode::kConfig, path_.string(), error.message(),
         "choose another output.dir, or pass --resume to continue that run or --overwrite to replace it");
+  }
+  const std::vector<std::string> foreign = foreign_results(path_);
+  if (!foreign.empty())
+    throw Error(ErrorCode::kConfig, path_.string(), foreign_results_problem(foreign), kForeignResultsHint);
+  if (resume && !path_exists(recipe())) {
+    log_warning(fmt::format("--resume: there is no run in {}; a new one begins", path_.string()));
   }
   lock();
 }

@@ -7,55 +7,70 @@
 #include <vector>
 
 #include "msplora/core/error.h"
-#include "msplora/core/file.h"
+#include "msplora/data/reader.h"
 #include "msplora/runs/report.h"
 
 namespace msplora {
 namespace {
 
 constexpr std::string_view kTestPairsHeader = "part,prediction,target";
+constexpr std::string_view kNamedHeader = "part,prediction,target,predicted label,label";
 
 bool parse_number(std::string_view text, float& value) {
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   return result.ec == std::errc() && result.ptr == text.data() + text.size();
 }
 
-/// A line "part,prediction,target", read from its end: parts may have commas.
-bool parse_pair(std::string_view line, MetricPair& pair) {
-  const size_t second = line.rfind(',');
-  if (second == std::string_view::npos || second == 0) return false;
-  const size_t first = line.rfind(',', second - 1);
-  if (first == std::string_view::npos) return false;
-  return parse_number(line.substr(first + 1, second - first - 1), pair.prediction) &&
-         parse_number(line.substr(second + 1), pair.target);
+std::string csv_text(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted.append(c == '"' ? 2 : 1, c);
+  return quoted + "\"";
+}
+
+/// The classes of a part in their order; empty for a task without classes.
+std::vector<std::string> names_of(const RunReport& report, const std::string& part) {
+  const auto found = report.classes.find(part);
+  if (found == report.classes.end() || !found->second.is_object() || !found->second.contains("labels"))
+    return {};
+  return found->second["labels"].get<std::vector<std::string>>();
 }
 
 }  // namespace
 
 std::string test_pairs_csv(const RunReport& report) {
-  std::string text = fmt::format("{}\n", kTestPairsHeader);
+  bool has_names = !report.test_pairs.empty();
+  for (const auto& [part, pairs] : report.test_pairs)
+    has_names = has_names && !names_of(report, part).empty();
+  std::string text = fmt::format("{}\n", has_names ? kNamedHeader : kTestPairsHeader);
   for (const auto& [part, pairs] : report.test_pairs) {
-    for (const MetricPair& pair : pairs)
-      text += fmt::format("{},{},{}\n", part, pair.prediction, pair.target);
+    const std::vector<std::string> names = has_names ? names_of(report, part) : std::vector<std::string>();
+    const auto name = [&](float index) { return csv_text(names.at(static_cast<size_t>(index))); };
+    for (const MetricPair& pair : pairs) {
+      text += fmt::format("{},{},{}", csv_text(part), pair.prediction, pair.target);
+      if (has_names) text += fmt::format(",{},{}", name(pair.prediction), name(pair.target));
+      text += "\n";
+    }
   }
   return text;
 }
 
 std::vector<MetricPair> read_test_pairs(const std::filesystem::path& file) {
-  const std::string text = read_file(file);
+  const auto reader = RecordReader::open(file, FileFormat::kCsv, ",");
+  Record record;
+  const auto fail = [&](const std::string& problem) {
+    throw Error(ErrorCode::kFormat, file_and_line(file, record.line), problem);
+  };
+  if (!reader->next(record) || (record.beginning != kTestPairsHeader && record.beginning != kNamedHeader))
+    fail(fmt::format("expected the header `{}` or `{}`", kTestPairsHeader, kNamedHeader));
+  const size_t behind = record.fields.size() - 1;  // columns behind the part, which may have commas
   std::vector<MetricPair> pairs;
-  size_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = std::string_view(text).substr(begin, end - begin);
-    begin = end + 1;
-    if (++number == 1 && line == kTestPairsHeader) continue;
+  while (reader->next(record)) {
     MetricPair pair;
-    if (number == 1 || !parse_pair(line, pair)) {
-      throw Error(ErrorCode::kFormat, fmt::format("{}:{}", file.string(), number),
-                  number == 1 ? fmt::format("expected the header `{}`", kTestPairsHeader)
-                              : std::string("expected a part, a prediction and a target"));
-    }
+    const size_t at = record.fields.size() - behind;
+    if (record.fields.size() <= behind || !parse_number(record.fields[at], pair.prediction) ||
+        !parse_number(record.fields[at + 1], pair.target))
+      fail("expected a part, a prediction and a target");
     pairs.push_back(pair);
   }
   return pairs;

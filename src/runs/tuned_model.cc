@@ -68,12 +68,17 @@ void name_classes(const std::vector<std::string>& given, bool has_names, TunedMo
   facts.labels = tuned.labels->names();
 }
 
+[[noreturn]] void refuse_facts(const TaskFacts& facts, int64_t outputs_of_head, const fs::path& described) {
+  const std::string says = has_classes(facts) ? fmt::format("names {} classes", facts.labels.size())
+                                              : fmt::format("is of task {}", facts.type);
+  throw Error(ErrorCode::kModel, (described / "task.json").string(),
+              fmt::format("{}, the head has {} outputs", says, outputs_of_head),
+              "it belongs to another model: delete it, or copy it again from the run");
+}
+
 void check_outputs(const TaskFacts& facts, const ModelConfig& base, const fs::path& described) {
   const int64_t outputs = outputs_of(facts);
-  if (outputs == 0 || outputs == base.num_labels) return;
-  throw Error(ErrorCode::kModel, (described / "task.json").string(),
-              fmt::format("names {} classes, the head has {} outputs", outputs, base.num_labels),
-              "it belongs to another model: delete it, or copy it again from the run");
+  if (outputs != 0 && outputs != base.num_labels) refuse_facts(facts, base.num_labels, described);
 }
 
 void choose_task(const std::string& task, const fs::path& described, bool has_task_file,
@@ -125,6 +130,8 @@ TunedModel open_tuned(const fs::path& path, const fs::path& adapter, const Tuned
   bool has_own_head = false;
   if (has_adapter) {
     has_own_head = own.head_outputs > 0;
+    if (has_own_head && facts && outputs_of(*facts) != own.head_outputs)
+      refuse_facts(*facts, own.head_outputs, described);
     load.num_labels = facts && has_own_head ? outputs_of(*facts) : own.head_outputs;
   }
   tuned.model = load_model(path, load, &tuned.report);

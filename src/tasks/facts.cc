@@ -42,8 +42,9 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
   const std::filesystem::path path = directory / kFile;
   std::error_code code;
   if (!std::filesystem::exists(path, code)) return std::nullopt;
+  constexpr char kHint[] = "delete it, or copy it again from the run";
   try {
-    const nlohmann::json json = detail::parse_strict_json(read_file(path), path.string());
+    const nlohmann::json json = detail::parse_strict_json(read_file(path), path.string(), 64, kHint);
     TaskFacts facts;
     facts.type = json.at("type").get<std::string>();
     const nlohmann::json& id2label = json.at("id2label");
@@ -63,8 +64,9 @@ std::optional<TaskFacts> load_task_facts(const std::filesystem::path& directory)
     if (json.contains("chat")) read_json(facts.data.chat, json["chat"], path.string() + ": chat", errors);
     errors.throw_if_any(ErrorCode::kFormat, path.string());
     return facts;
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kFormat, path.string(), error.what(), "delete it, or copy it again from the run");
+  } catch (const nlohmann::json::exception&) {
+    throw Error(ErrorCode::kFormat, path.string(), "a key is missing or holds another type than runs write",
+                kHint);
   }
 }
 

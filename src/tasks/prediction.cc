@@ -48,7 +48,7 @@ std::string text_of(const Json& value) {
 [[noreturn]] void refuse_kept(const std::string& where, const std::string& name) {
   throw Error(ErrorCode::kUsage, where,
               fmt::format("the column `{}` is kept, and a column of the results has that name too", name),
-              "name the columns to keep without it");
+              "rename kept columns with --keep-prefix input_, or name those to keep without it");
 }
 
 void check_finite(const at::Tensor& rows, const std::vector<std::string>& names) {

@@ -47,9 +47,9 @@ class Regression : public TextTask {
     std::vector<Prediction> predictions(static_cast<size_t>(values.size(0)));
     for (size_t i = 0; i < predictions.size(); ++i) {
       const float value = values.data_ptr<float>()[i];
-      const std::string text = fmt::format("{:.6g}", value);
+      // The shortest text that gives the same float back, in tables and in JSON.
+      const std::string text = fmt::format("{}", value);
       predictions[i].cells.push_back(text);
-      // As short as the table has it.
       predictions[i].json["prediction"] = nlohmann::ordered_json::parse(text);
       if (!details) continue;
       predictions[i].cells.push_back(fmt::format("{:.9g}", value));

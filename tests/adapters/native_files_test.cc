@@ -122,7 +122,7 @@ TEST(NativeFiles, DamagedFiles) {
   };
 
   write_text(path / "adapter.json", good.substr(0, good.size() / 2));
-  EXPECT_THAT(load(), HasSubstr("adapter.json: expected JSON, found a fault at byte"));
+  EXPECT_THAT(load(), HasSubstr("adapter.json: expected JSON, found an end at byte"));
   write_text(path / "adapter.json", "[]");
   EXPECT_THAT(load(), HasSubstr("expected a JSON object"));
   json header = json::parse(good);

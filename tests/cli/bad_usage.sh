@@ -30,6 +30,11 @@ expect 2 "wrong.yaml:3: adapter.rnak" "did you mean \`rank\`?" "wrong.yaml:4: ad
   "did you mean \`adapter.target_modules\`?" "5 problems" -- "$MSPLORA" train wrong.yaml
 expect 2 "--set train.lrr: unknown key (did you mean \`lr\`?)" -- "$MSPLORA" train recipe.yaml --set train.lrr=1
 expect 2 "expected KEY=VALUE" -- "$MSPLORA" train recipe.yaml --set train.lr
+expect 2 "train.seed" "of at most 9223372036854775807" -- "$MSPLORA" train recipe.yaml --set train.seed=9223372036854775808
+expect 2 "of at least -9223372036854775808" -- "$MSPLORA" train recipe.yaml --set train.seed=-1e30
+expect 2 "expected a model directory, found a file" -- "$MSPLORA" validate recipe.yaml --set model.path=recipe.yaml
+expect 2 "train.device" -- "$MSPLORA" validate recipe.yaml --set train.device=gpu
+[ "$(grep -c "train.device" both.txt)" = 1 ] || fail "one problem is listed twice"
 expect 2 "train.lr" "above 0" -- "$MSPLORA" train recipe.yaml --set train.lr=-1
 expect 2 "token_budget" "batch_size" -- "$MSPLORA" train recipe.yaml --set train.token_budget=64
 expect 2 "adapter.method" "did you mean \`msplora\`?" -- "$MSPLORA" train recipe.yaml --set adapter.method=mslora
@@ -86,10 +91,6 @@ for command in train federate compare pretrain "validate" "validate --compare" "
     "$MSPLORA" $command $file --set model.path=precious --set output.dir=holder --overwrite
 done
 diff -r "$model" precious || fail "a refused command changed the model"
-mkdir -p compared/runs && cp "$data/train.tsv" compared/runs/
-expect 2 "compared/runs/train.tsv, which is read, lies in compared/runs" -- \
-  "$MSPLORA" compare recipe.yaml --methods lora --set data.train=compared/runs/train.tsv --set output.dir=compared --overwrite
-[ -s compared/runs/train.tsv ] || fail "compare deleted its data"
 expect 2 "precious/tokenizer.json is read by this command too" -- \
   "$MSPLORA" tokenize --train --vocab-size 160 precious/tokenizer.json --output precious --overwrite
 grep -q '"time":"20' lines/metrics.jsonl || fail "no time in metrics.jsonl"

@@ -14,7 +14,10 @@ no_leftovers() {
 }
 
 expect 1 "merged" -- limited "$MSPLORA" merge --model "$model" --adapter whole/adapter-native --output merged
-[ ! -e merged/model.safetensors ] || fail "a part of a model was left"
+[ ! -e merged ] || fail "a failed merge left its directory"
+mkdir merged && touch merged/mine
+expect 1 "merged" -- limited "$MSPLORA" merge --model "$model" --adapter whole/adapter-native --output merged --overwrite
+[ -e merged/mine ] && [ ! -e merged/model.safetensors ] || fail "a failed merge took files of others, or left a part"
 no_leftovers merged
 
 expect 0 "paused" -- "$MSPLORA" train recipe.yaml "${steps[@]}" --set output.dir=run --set train.stop_at=10

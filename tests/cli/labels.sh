@@ -25,6 +25,7 @@ grep -q '"confusion_matrix"' three/metrics.json && fail "there was nothing to ev
 expect 1 "numbers.tsv:2" "\`0\`" "--labels NAME,NAME" -- names numbers.tsv
 expect 0 "\"accuracy\": $accuracy" -- names numbers.tsv --labels yes,maybe,no --json
 expect 2 "no class is called \`mayby\`" "did you mean \`maybe\`" -- names numbers.tsv --labels yes,mayby,no
+expect 2 "no class is called \`so, \"good\"\`" -- names numbers.tsv --labels 'yes,"so, ""good""",no'
 expect 2 "2 class names for 3 classes" -- names numbers.tsv --labels yes,no
 expect 1 "numbers.tsv:2" -- "$MSPLORA" train three.yaml --set data.validation=numbers.tsv --set output.dir=never
 expect 0 "yes, maybe, no" -- "$MSPLORA" validate three.yaml --set data.validation=numbers.tsv --labels yes,maybe,no --set output.dir=never

@@ -135,9 +135,44 @@ TEST(ReadTable, LabelsAreOptionalWhereAllowed) {
   EXPECT_FALSE(read_table(dir.write("a.tsv", "text\tid\nx\t1\n"), spec).has_labels());
   EXPECT_FALSE(read_table(dir.write("b.tsv", "text\tlabel\nx\t\n"), spec).has_labels());
   EXPECT_TRUE(read_table(dir.write("c.tsv", "text\tlabel\nx\t1\n"), spec).has_labels());
+  const auto partly = dir.write("e.tsv", "text\tlabel\nx\t1\ny\t\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(partly, spec); }),
+              HasSubstr("have a label, or none"));
+  spec.label_ignored = true;
+  EXPECT_FALSE(read_table(partly, spec).has_labels());
   spec.text = "0";
   spec.label = "1";
   EXPECT_FALSE(read_table(dir.write("d.tsv", "only text\nmore text\n"), spec).has_labels());
+}
+
+TEST(ReadTable, QuotesOfTsvAreSaid) {
+  TemporaryDirectory dir;
+  TableSpec spec = spec_of(FileFormat::kTsv, "text", "label");
+  const std::string rows =
+      "text\tlabel\n\"he said \"\"great\"\" ok\"\ta\n\"quoted\"\tb\n\"a\"\"b\" \"c\"\ta\n\"\"\ta\n";
+  const auto file = dir.write("a.tsv", rows);
+  EXPECT_THAT(read_table(file, spec).notes(), Contains(AllOf(HasSubstr("1 examples"), HasSubstr("line 2"),
+                                                             HasSubstr("data.delimiter to tab"))));
+  const auto broken = dir.write("b.tsv", "text\tlabel\n\"a\nb\"\ta\n");
+  EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(broken, spec); }),
+              AllOf(HasSubstr("b.tsv:2"), HasSubstr("data.format to csv and data.delimiter to tab")));
+  spec.format = FileFormat::kCsv;
+  spec.delimiter = "tab";
+  EXPECT_EQ(read_table(broken, spec)[0].text, "a\nb");
+  EXPECT_THAT(read_table(dir.write("c.csv", rows.substr(0, 40) + "\n"), spec).notes(),
+              testing::Not(Contains(HasSubstr("doubled"))));
+}
+
+TEST(ReadTable, FormsOfOtherProgramsAreNamed) {
+  TemporaryDirectory dir;
+  const auto old = dir.write("a.csv", "text,label\rhello,a\rbye,b\r");
+  EXPECT_THAT(
+      error_text(ErrorCode::kData, [&] { read_table(old, spec_of(FileFormat::kCsv, "text", "label")); }),
+      HasSubstr("end in CR alone"));
+  const auto array = dir.write("a.json", "[{\"text\": \"a\", \"label\": 1}]");
+  EXPECT_THAT(
+      error_text(ErrorCode::kData, [&] { read_table(array, spec_of(FileFormat::kJsonl, "text", "label")); }),
+      HasSubstr("jq -c '.[]'"));
 }
 
 TEST(RegressionTarget, ParsesNumbersAndNamesTheLine) {
@@ -263,7 +298,14 @@ TEST(SplitDataset, GivesEachClassItsShare) {
   };
   EXPECT_EQ(lines(one.second), lines(same.second));
   EXPECT_NE(lines(one.second), lines(other.second));
-  EXPECT_EQ(split_dataset(labelled({"a", "b", "c"}), 0.3, 1, true).second.size(), 1u);
+  // One example of each stays for training.
+  EXPECT_THAT(error_text(ErrorCode::kData,
+                         [&] {
+                           split_dataset(labelled({"a", "b"}), 0.1, 1, true);
+                         }),
+              HasSubstr("every class has one example"));
+  EXPECT_EQ(split_dataset(labelled({"a", "b", "c", "c"}), 0.5, 1, true).second.label_counts(),
+            (std::map<std::string, int64_t>{{"c", 1}}));
   EXPECT_EQ(split_dataset(labelled({"a", "a", "b", "b"}), 0.999, 1, true).first.label_counts().size(), 2u);
 }
 
@@ -279,6 +321,8 @@ TEST(LoadTaskData, ClassesAreThoseOfTheWholeFile) {
     EXPECT_THAT(data.class_counts,
                 ElementsAre(testing::Pair("a", 10), testing::Pair("b", 10), testing::Pair("c", 1)));
     EXPECT_EQ(data.train.label_counts().count("c"), 1u);
+    EXPECT_THAT(data.notes,
+                Contains(HasSubstr("1 of 3 classes have too few examples for one to be set aside")));
   }
 }
 
@@ -442,6 +486,11 @@ TEST(Notes, Classes) {
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { notes(values); }), HasSubstr("set task.type to regression"));
   EXPECT_TRUE(class_notes("t.tsv", values, true).empty());
   EXPECT_THAT(notes(codes), ElementsAre(HasSubstr("the 21 classes are numbers")));
+  EXPECT_THAT(notes({{"0", 9}, {"0.0", 9}, {"1", 9}, {"a", 9}}),
+              ElementsAre(HasSubstr("the same number: `0` (9), `0.0` (9)")));
+  Counts texts;
+  for (int i = 0; i < 30; ++i) texts["text " + std::to_string(i)] = 1 + i / 29;
+  EXPECT_THAT(notes(texts), Contains(HasSubstr("nearly every example is a class of its own (30 classes")));
   EXPECT_THAT(notes({{"0.5", 9}, {"1.0", 9}}), ElementsAre(HasSubstr("if they are amounts")));
 }
 
@@ -456,6 +505,17 @@ TEST(Notes, EqualTextsAcrossASplitAndWithDifferentLabels) {
   EXPECT_THAT(data.notes, Contains(AllOf(HasSubstr("2 of 3 validation examples"),
                                          HasSubstr("1 of them with another label"), HasSubstr("dev.tsv:2"),
                                          HasSubstr("train.tsv:4"))));
+}
+
+TEST(Notes, OneColumnForTextAndLabel) {
+  TemporaryDirectory dir;
+  DataConfig config;
+  config.train = dir.write("train.tsv", "text\tlabel\na\t1\nb\t0\n").string();
+  EXPECT_THAT(load_task_data(config, LabelKind::kClass, 1).notes,
+              testing::Not(Contains(HasSubstr("same column"))));
+  config.text = "label";
+  EXPECT_THAT(load_task_data(config, LabelKind::kClass, 1).notes,
+              Contains(HasSubstr("data.text and data.label are the same column, `label`")));
 }
 
 TEST(LoadTaskData, ReportsAllContradictionsAtOnce) {

@@ -104,7 +104,8 @@ TEST(RunReport, HasTheParametersByGroup) {
 TEST(RunReport, DamageIsNamedByItsKey) {
   const TemporaryDirectory directory;
   EXPECT_THROW(read_report(directory.path()), Error);
-  EXPECT_THAT(problem_of(directory, "{"), HasSubstr("metrics.json: expected JSON, found a fault at byte 2"));
+  EXPECT_THAT(problem_of(directory, "{"),
+              HasSubstr("metrics.json: expected JSON, found an end at byte 1: it is cut short"));
   EXPECT_THAT(problem_of(directory, "[1]"), HasSubstr("expected a JSON object"));
   auto json = to_json(some_report());
   json.erase("steps");
@@ -129,6 +130,16 @@ TEST(TestPairs, ComeBackAsTheyWere) {
   EXPECT_EQ(pairs[0].target, 0.0F);
   EXPECT_EQ(pairs[2].prediction, 0.1F);
   EXPECT_EQ(pairs[2].target, -1e-9F);
+  report.test_pairs.pop_back();
+  report.classes["test, matched"] = {{"labels", {"no", "so, so", "say \"yes\"\nnow"}}};
+  write_file_atomically(file, test_pairs_csv(report));
+  EXPECT_EQ(read_file(file),
+            "part,prediction,target,predicted label,label\n\"test, matched\",1,0,\"so, so\",no\n"
+            "\"test, matched\",2,2,\"say \"\"yes\"\"\nnow\",\"say \"\"yes\"\"\nnow\"\n");
+  EXPECT_EQ(read_test_pairs(file).at(1).target, 2.0F);
+  // As earlier versions wrote it.
+  write_file_atomically(file, "part,prediction,target\ntest, matched,1,0\n");
+  EXPECT_EQ(read_test_pairs(file).at(0).prediction, 1.0F);
   write_file_atomically(file, "part,prediction,target\ntest,1\n");
   EXPECT_THAT(error_text([&] { read_test_pairs(file); }), HasSubstr("test.csv:2"));
   write_file_atomically(file, "test,1,1\n");

@@ -184,6 +184,9 @@ TEST_F(Runs, OneThatBeginsAnewTakesEarlierResultsAway) {
   EXPECT_THROW(open_run(recipe()), Error);
   Recipe again = recipe();
   again.output.overwrite = true;
+  EXPECT_THAT(foreign_results(path("run")), testing::ElementsAre("adapter", "metrics.json"));
+  EXPECT_THROW(open_run(again), Error);  // no run has written them
+  write_file_atomically(path("run/recipe.yaml"), to_yaml(again));
   const msplora::Run run = open_run(again);
   EXPECT_TRUE(fs::exists(path("run/metrics.json")));
   run.directory->begin("a: 1\n", /*resumed=*/true);

@@ -104,6 +104,7 @@ struct TableSpec {
   std::optional<std::string> group;
   bool keep_fields = false;     // Example::fields is filled
   bool label_optional = false;  // a missing label column gives a data set without labels instead of an error
+  bool label_ignored = false;   // the label column may be empty here and there; the data set has no labels
 };
 
 /// The columns of `config` in a file of its form (resolve_format); `group` is left out, and so is the label
@@ -131,7 +132,7 @@ double regression_target(const Dataset& data, size_t index);
 /// Splits off round(fraction * n) examples, at least one and leaving at least one, chosen by seed.
 /// Both parts keep the order of the file. Returns {rest, split off}. `by_class` gives each class its share of
 /// them (largest remainders, then by name) and leaves at least one example of each class in the rest; with
-/// many rare classes fewer are then split off.
+/// many rare classes fewer are then split off. Throws Error{kData} where no class has two examples.
 std::pair<Dataset, Dataset> split_dataset(const Dataset& data, double fraction, uint64_t seed,
                                           bool by_class = false);
 

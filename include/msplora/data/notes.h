@@ -11,7 +11,8 @@
 namespace msplora {
 
 /// What is worth a look among the classes of a training file: fewer than 5 examples, names that differ only
-/// in case or spaces, numbers that may be amounts, names that look like several labels in one. `are_given`:
+/// in case or spaces or are the same number, numbers that may be amounts, names that look like several labels
+/// in one, a class for nearly every example. `are_given`:
 /// the classes were listed by hand. Throws Error{kData} where more than 20 fractional numbers would become
 /// classes.
 std::vector<std::string> class_notes(const std::filesystem::path& file,

@@ -31,15 +31,22 @@ void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConf
 /// Adds what the recipe says otherwise than the adapter it goes on from: `own` is a recipe of the adapter
 /// alone, `wanted` the same with the recipe's values on top.
 void check_start(const Recipe& wanted, const Recipe& own, ErrorList& errors);
-/// Adds an error where a run in `output` would write over one of `inputs`, directories that it reads.
-void check_place(const std::filesystem::path& output, const std::vector<std::filesystem::path>& inputs,
-                 ErrorList& errors);
+/// Files and directories that the data are read from.
+std::vector<std::filesystem::path> files_of(const DataConfig& data);
+std::vector<std::filesystem::path> files_of(const PretrainDataConfig& data);
+/// Adds an error where a run in `output` could write over one of `inputs`, which it reads, or over its
+/// recipe file, unless a run has written that.
+void check_place(const std::filesystem::path& output, const std::filesystem::path& recipe,
+                 const std::vector<std::filesystem::path>& inputs, ErrorList& errors);
 /// Whether the run starts with the head of the adapter that it goes on from.
 bool start_brings_head(const AdapterConfig& adapter);
 
 /// The command whose section stands at the top of a recipe, "compare" or "federate"; "" for a recipe of
 /// `train` or `pretrain`, and for what cannot be read.
 std::string command_of_recipe(const std::filesystem::path& file);
+
+/// The task.type of a recipe that a run wrote; "" where it has none or cannot be read.
+std::string task_of_recipe(const std::filesystem::path& file);
 
 /// With adapter.init_from: `fill` writes the recipe's values on top of what the adapter says.
 template <class Options, class Fill>
@@ -89,9 +96,10 @@ void read_recipe(const std::filesystem::path& file, const RecipeChanges& changes
   if (changes.threads > 0) options.train.threads = changes.threads;
   if (!changes.device.empty()) options.train.device = changes.device;
   if (changes.overwrite) options.output.overwrite = true;
-  std::vector<std::filesystem::path> inputs = {options.model.path};
+  std::vector<std::filesystem::path> inputs = files_of(options.data);
+  inputs.emplace_back(options.model.path);
   if constexpr (std::is_base_of_v<Recipe, Options>) inputs.emplace_back(options.adapter.init_from);
-  check_place(options.output.dir, inputs, errors);
+  check_place(options.output.dir, file, inputs, errors);
   // Options that exclude each other can be judged only when each of them is readable.
   if (errors.empty()) check_recipe(options, errors, file.string());
 }

@@ -114,6 +114,8 @@ struct RunReport {
     double value = 0.0;
   };
   std::optional<Score> score(const std::string& metric) const;
+  /// Of all that was evaluated.
+  std::vector<std::string> metric_names() const;
 };
 
 /// Of a finished run, in its directory.
@@ -125,7 +127,8 @@ nlohmann::ordered_json to_json(const RunReport& report);
 /// Error{kFormat} naming the key where it is damaged.
 RunReport read_report(const std::filesystem::path& directory);
 
-/// test.csv: "part,prediction,target", a line an example in the order of the data; classes by their numbers.
+/// test.csv: "part,prediction,target", a line an example in the order of the data; classes by their numbers
+/// and, where the report has their names (`classes`), behind them as "predicted label,label".
 std::string test_pairs_csv(const RunReport& report);
 /// The pairs of such a file, all parts in a row. Throws Error{kIo} where there is none, Error{kFormat} naming
 /// the line where it is damaged.

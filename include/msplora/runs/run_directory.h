@@ -3,12 +3,24 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "msplora/runs/report.h"
 #include "msplora/train/events.h"
 #include "msplora/train/recipe.h"
 
 namespace msplora {
+
+/// Whether a run wrote this recipe.yaml: it states every option of its output, as people do not.
+bool is_recipe_of_run(const std::filesystem::path& file);
+/// The names under which a run writes or removes files in output.dir, those with numbers left out.
+const std::vector<std::string>& run_file_names();
+/// The names of results in a directory that no run has written (its recipe.yaml is missing or somebody's
+/// own), which one that begins there would replace or remove. Empty for the directory of a run.
+std::vector<std::string> foreign_results(const std::filesystem::path& directory);
+/// What is wrong with them, and what to do.
+std::string foreign_results_problem(const std::vector<std::string>& names);
+inline constexpr const char* kForeignResultsHint = "choose another output.dir, or move them away first";
 
 /// The directory of a run: it alone decides what is written and removed in output.dir, beside the checkpoints
 /// of the trainer and the states of the server.
@@ -18,8 +30,9 @@ namespace msplora {
 /// again and changes nothing in one that was there.
 class RunDirectory {
  public:
-  /// Throws Error{kConfig} when the directory exists and is not empty, unless output.overwrite or `resume`;
-  /// Error{kIo} when it cannot be made, or another process still writes there a few seconds later.
+  /// Throws Error{kConfig} when the directory exists and is not empty, unless output.overwrite or `resume`,
+  /// and even then where it has foreign_results(); Error{kIo} when it cannot be made, or another process
+  /// still writes there a few seconds later.
   RunDirectory(const OutputOptions& output, bool resume);
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
