@@ -12,8 +12,7 @@ using testing::HasSubstr;
 
 std::string problem_of(const std::string& text) {
   try {
-    static_cast<void>(nlohmann::json::parse(text));
-    return {};
+    return nlohmann::json::parse(text).dump();
   } catch (const nlohmann::json::parse_error& error) {
     return json_problem(error, text.size());
   }
