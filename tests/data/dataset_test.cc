@@ -507,6 +507,18 @@ TEST(Notes, EqualTextsAcrossASplitAndWithDifferentLabels) {
                                          HasSubstr("train.tsv:4"))));
 }
 
+TEST(Notes, SentencesAsClassesFillNoScreen) {
+  TemporaryDirectory dir;
+  std::vector<std::string> names;
+  for (int i = 0; i < 300; ++i) names.push_back(std::string(200, 'a') + std::to_string(i));
+  const auto file = dir.write("a.tsv", "text\tlabel\nx\tother\n");
+  const Dataset data = read_table(file, spec_of(FileFormat::kTsv, "text", "label"));
+  const LabelMap map = LabelMap::from_list(names);
+  const std::string text = error_text(ErrorCode::kData, [&] { static_cast<void>(map.index_of(data, 0)); });
+  EXPECT_THAT(text, AllOf(HasSubstr("none of the 300 known labels"), HasSubstr("more")));
+  EXPECT_LT(text.size(), 800u);
+}
+
 TEST(Notes, OneColumnForTextAndLabel) {
   TemporaryDirectory dir;
   DataConfig config;
