@@ -127,7 +127,7 @@ TEST(TemplateLimits, ManyNamesArePaid) {
   }
   EXPECT_THAT(rendered_message(names + looped("{% set y = a19999 %}")), HasSubstr(kTooMuch));
   EXPECT_THAT(rendered_message("{% set d = dict(" + given.substr(0, given.rfind(',', 30000)) + ") %}" +
-                               looped("{% set y = d.b %}")),
+                               looped("{% set y = d.b %}{% set y = d.c %}{% set y = d.e %}")),
               HasSubstr(kTooMuch));
 }
 
