@@ -53,7 +53,7 @@ void export_adapter(const ExportArguments& arguments, const CommonOptions& commo
   if (is_gguf && tuned.model->task() != ModelTask::kCausalLm) {
     throw Error(
         ErrorCode::kUsage, "--format",
-        fmt::format("gguf: llama.cpp's models write text, this adapter is for {}", tuned.facts.type),
+        fmt::format("GGUF: llama.cpp's models write text, this adapter is for {}", tuned.facts.type),
         "msplora predict uses it as it is; --format peft or a merged directory (msplora merge) take it "
         "elsewhere");
   }

@@ -126,7 +126,7 @@ expect 0 '"measured_on": "test"' '"rows"' -- compare --methods full,bitfit --see
   --set 'compare.settings={full: [train.lr=1e-3]}'
 
 # What failed alike is told once, and is no row of the tests; what failed has no further seeds.
-expect 0 "[6/6]" "adjusted for 1 row by Holm" "| broken " "(broken/lr" -- compare --methods lora,none,broken --seeds 2 --output alike \
+expect 0 "[6/6]" "adjusted for 1 row by Holm" "| broken " "runs/broken/lr-0.01-seed-1/train.log" -- compare --methods lora,none,broken --seeds 2 --output alike \
   --lr-grid 1e-2 --set 'compare.variants={broken: [adapter.method=lora, data.text=nowhere]}'
 [ "$(grep -c nowhere out.txt)" = 1 ] || { cat out.txt >&2; fail "one reason of two runs must be told once"; }
 # Nothing to measure by: said, not left out.

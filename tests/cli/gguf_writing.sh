@@ -6,7 +6,7 @@ expect 0 -- "$MSPLORA" train recipe.yaml --set train.max_steps=5
 use=(--model "$model" --adapter run/adapter-native)
 
 expect 2 "GGUF" "classifier" -- "$MSPLORA" merge "${use[@]}" --format gguf --output merged.gguf
-expect 2 "GGUF" "modules that are trained whole (" -- "$MSPLORA" export "${use[@]}" --format gguf --output adapter.gguf
+expect 2 "GGUF" "this adapter is for classification" -- "$MSPLORA" export "${use[@]}" --format gguf --output adapter.gguf
 [ ! -e merged.gguf ] && [ ! -e merged.gguf.part ] && [ ! -e adapter.gguf ] || fail "something was left of a file that was refused"
 
 echo before > there.gguf

@@ -23,7 +23,7 @@ cp -r mine before
 
 # Data in output.dir, through any way to it.
 ln -s mine linked
-for command in train "train --resume" "federate --set federated.clients=2" "compare --methods lora --seeds 1" \
+for command in train "train --resume" "federate --set federated.clients=2" "compare --methods lora --seeds 1 --set train.seed=42" \
   validate "validate --federate" "validate --compare" "data preview"; do
   expect 2 "output.dir: mine/train.tsv, which is read, lies in mine" -- "$MSPLORA" $command mine/recipe.yaml --overwrite
   expect 2 "which is read, lies in linked" -- "$MSPLORA" $command mine/recipe.yaml --set output.dir=linked --overwrite
@@ -35,7 +35,7 @@ kept mine before
 
 # The recipe that somebody wrote in output.dir.
 outside="--set data.train=$data/train.tsv --set data.validation=$data/dev.tsv --set data.test=null"
-for command in train "train --resume" "compare --methods lora --seeds 1" validate; do
+for command in train "train --resume" "compare --methods lora --seeds 1 --set train.seed=42" validate; do
   expect 2 "output.dir: mine/recipe.yaml is read by this command too" -- \
     "$MSPLORA" $command mine/recipe.yaml $outside --overwrite
 done
@@ -44,7 +44,7 @@ kept mine before
 rm mine/recipe.yaml && echo "{}" > mine/metrics.json && mkdir mine/model && touch mine/model/weights
 rm -r before && cp -r mine before
 recipe | sed 's/epochs: 4/max_steps: 2/' > recipe.yaml
-for command in train "train --resume" "compare --methods lora --seeds 1" "federate --set adapter.method=lora" validate; do
+for command in train "train --resume" "compare --methods lora --seeds 1 --set train.seed=42" "federate --set adapter.method=lora" validate; do
   expect 2 "no run wrote this directory" "would replace metrics.json, model, test.csv" "move them away" -- \
     "$MSPLORA" $command recipe.yaml --set output.dir=mine --overwrite
 done

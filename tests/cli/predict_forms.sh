@@ -46,7 +46,7 @@ expect 0 -- "$MSPLORA" export --adapter run --format native --output forms
 expect 2 "--output" "forms holds an adapter in the native form already" -- \
   "$MSPLORA" export --adapter run --format peft --output forms --overwrite
 expect 0 -- "$MSPLORA" export --adapter run --format native --output forms --overwrite
-expect 2 "gguf: llama.cpp's models write text" "msplora predict" -- "$MSPLORA" export --adapter run --format gguf --output forms.gguf
+expect 2 "GGUF: llama.cpp's models write text" "msplora predict" -- "$MSPLORA" export --adapter run --format gguf --output forms.gguf
 expect 1 -- "$MSPLORA" export --adapter run --model "$data/shape" --format peft --output unmade
 [ ! -e unmade ] || fail "a failed export left a directory"
 
@@ -68,7 +68,7 @@ cp -r run/adapter wrong
 cp values/adapter/task.json wrong/
 expect 1 "wrong/task.json" "regression" "delete it, or copy it again" -- "$MSPLORA" predict --adapter wrong --data new.csv
 head -c 100 run/adapter/task.json > wrong/task.json
-expect 1 "wrong/task.json: the file is cut short: it ends at byte 100" -- "$MSPLORA" predict --adapter wrong --data new.csv
+expect 1 "wrong/task.json: expected JSON, found an end at byte 100: it is cut short" -- "$MSPLORA" predict --adapter wrong --data new.csv
 
 # Tables of runs.
 expect 2 "--metric: run has no \`acuracy\`; it has accuracy" "did you mean \`accuracy\`" -- "$MSPLORA" results run --metric acuracy

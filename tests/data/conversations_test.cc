@@ -156,7 +156,7 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
               HasSubstr("`history`: expected a list of pairs"));
   EXPECT_THAT(message("a.jsonl", "[1, 2]"), HasSubstr("expected an object"));
   EXPECT_THAT(message("a.jsonl", "{\"text\": "),
-              HasSubstr("a.jsonl:1: expected JSON, found a fault at byte"));
+              HasSubstr("a.jsonl:1: expected JSON, found an end at byte 9"));
   EXPECT_THAT(message("a.jsonl", "\n\n"), HasSubstr("holds no rows"));
   EXPECT_THAT(message("a.jsonl", std::string(5000, '[')), HasSubstr("levels deep"));
   EXPECT_THAT(message("a.jsonl", std::string("{\"text\": \"a\"}\0zzz", 17)),
