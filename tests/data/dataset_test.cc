@@ -158,7 +158,7 @@ TEST(ReadTable, QuotesOfTsvAreSaid) {
   spec.format = FileFormat::kCsv;
   spec.delimiter = "tab";
   EXPECT_EQ(read_table(broken, spec)[0].text, "a\nb");
-  EXPECT_THAT(read_table(dir.write("c.csv", rows.substr(0, 40) + "\n"), spec).notes(),
+  EXPECT_THAT(read_table(dir.write("c.csv", rows.substr(0, rows.find("\"quoted"))), spec).notes(),
               testing::Not(Contains(HasSubstr("doubled"))));
 }
 
