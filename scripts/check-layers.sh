@@ -63,8 +63,8 @@ git ls-files -- include src apps tests examples | grep -E '\.(h|cc)$' | perl -e 
     my %may = $layer ? map { $_ => 1 } $layer, @{$allowed{$layer}} : ();
     open(my $in, "<", $file) or die "check-layers: $file: $!\n";
     while (my $line = <$in>) {
-      if ($file =~ m{^(src/(?!core/)|apps/)} && $line =~ /\bfs::($throwing)\(/ && $line !~ /\b(code|ignored)\)/) {
-        push @wrong, "$file:$.: fs::$1 may throw what is no Error: see msplora/core/paths.h, or give it an error_code";
+      if ($file =~ m{^(src/(?!core/)|apps/)} && $line =~ /\b(?:fs|std::filesystem)::($throwing)\(/ && $line !~ /\b(code|ignored)\)/) {
+        push @wrong, "$file:$.: std::filesystem::$1 may throw what is no Error: see msplora/core/paths.h, or give it an error_code";
       }
       next unless $line =~ /^\s*#\s*include\s*[<"]([^>"]+)[>"]/;
       my $header = $1;

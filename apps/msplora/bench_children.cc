@@ -7,6 +7,7 @@
 
 #include "msplora/bench/child_process.h"
 #include "msplora/core/error.h"
+#include "msplora/core/paths.h"
 
 namespace msplora {
 
@@ -43,7 +44,7 @@ std::string output_of(const std::vector<std::string>& command, StepRuns& runs) {
 
 nlohmann::ordered_json run_steps(const BenchArguments& arguments, const CommonOptions& common,
                                  StepRuns& runs) {
-  std::vector<std::string> command = {std::filesystem::read_symlink("/proc/self/exe").string(),
+  std::vector<std::string> command = {path_of_program().string(),
                                       "bench",
                                       "step",
                                       "--json",

@@ -15,6 +15,7 @@
 
 #include "msplora/core/error.h"
 #include "msplora/core/interrupt.h"
+#include "msplora/core/paths.h"
 
 namespace msplora {
 namespace {
@@ -54,7 +55,7 @@ ProgramExit wait_for(pid_t child) {
 }  // namespace
 
 ProgramExit run_program(const std::vector<std::string>& arguments, const std::filesystem::path& log) {
-  const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
+  const std::string program = path_of_program().string();
   std::vector<std::string> all = {program};
   all.insert(all.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;

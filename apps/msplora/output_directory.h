@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 
 namespace msplora {
 
@@ -12,7 +13,7 @@ class OutputDirectory {
  public:
   /// Throws as prepare_output_directory().
   OutputDirectory(std::filesystem::path path, bool overwrite)
-      : path_(std::move(path)), is_new_(!std::filesystem::exists(path_)) {
+      : path_(std::move(path)), is_new_(!path_exists(path_)) {
     prepare_output_directory(path_, overwrite);
   }
   ~OutputDirectory() {

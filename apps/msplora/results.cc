@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "compare_tables.h"
+#include "msplora/core/paths.h"
 #include "msplora/report/svg.h"
 #include "msplora/runs/compare.h"
 #include "msplora/runs/recipe_file.h"
@@ -77,7 +78,7 @@ std::string adapter_text(const Json& row) {
 
 /// A comparison's directory, or its compare.json wherever it lies.
 bool is_comparison(const std::filesystem::path& path) {
-  return path.extension() == ".json" || std::filesystem::exists(path / "compare.json");
+  return path.extension() == ".json" || path_exists(path / "compare.json");
 }
 
 void show_comparison(const ResultsArguments& arguments, const CommonOptions& common) {

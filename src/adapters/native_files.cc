@@ -14,6 +14,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/core/file.h"
 #include "msplora/core/option_io.h"
+#include "msplora/core/paths.h"
 #include "msplora/io/safetensors.h"
 
 namespace msplora {
@@ -125,7 +126,7 @@ void check_base(const NativeHeader& header, const AdapterTarget& target, const s
 void save_native_adapter(const Adapter& adapter, const std::filesystem::path& directory) {
   if (const std::string reason = detail::no_files(adapter); !reason.empty())
     throw Error(ErrorCode::kUsage, directory.string(), reason, "write its trainable() tensors yourself");
-  detail::make_directory(directory);
+  make_directories(directory);
   std::vector<NamedTensor> tensors;
   for (const TrainableTensor& entry : adapter.trainable()) {
     tensors.push_back({entry.name, entry.tensor.detach().to(at::kCPU)});

@@ -26,6 +26,7 @@
 #include "adapters/target_modules.h"
 #include "msplora/adapters/files.h"
 #include "msplora/core/error.h"
+#include "msplora/core/paths.h"
 #include "msplora/io/safetensors.h"
 #include "nn/low_rank_terms.h"
 
@@ -279,7 +280,7 @@ std::vector<NamedTensor> peft_tensors(const Adapter& adapter, const std::vector<
 
 void write_files(const std::filesystem::path& directory, const std::vector<NamedTensor>& tensors,
                  const json& config) {
-  detail::make_directory(directory);
+  make_directories(directory);
   write_safetensors(directory / detail::kPeftTensors, tensors, {{"format", "pt"}});
   detail::write_json(directory / detail::kPeftConfig, config);
 }

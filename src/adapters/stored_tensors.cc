@@ -118,12 +118,6 @@ nlohmann::ordered_json read_json_object(const std::filesystem::path& path) {
   return json;
 }
 
-void make_directory(const std::filesystem::path& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw Error(ErrorCode::kIo, path.string(), "cannot create the directory: " + error.message());
-}
-
 void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
   try {
     write_file_atomically(path, json.dump(2) + "\n");

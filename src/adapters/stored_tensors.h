@@ -34,9 +34,6 @@ std::string list_entries(const std::string& title, const std::vector<std::string
 /// Throws Error{kIo} when the file is missing, Error{kFormat} when it is no JSON object.
 nlohmann::ordered_json read_json_object(const std::filesystem::path& path);
 
-/// Creates the directory and its parents. Throws Error{kIo}.
-void make_directory(const std::filesystem::path& path);
-
 /// 2-space indented, with a final newline; atomic.
 void write_json(const std::filesystem::path& path, const nlohmann::json& json);
 

@@ -10,6 +10,7 @@
 #include "msplora/adapters/planning.h"
 #include "msplora/analysis/analyze.h"
 #include "msplora/core/error.h"
+#include "msplora/core/paths.h"
 #include "msplora/core/random.h"
 #include "msplora/models/model.h"
 #include "msplora/train/runtime.h"
@@ -53,8 +54,8 @@ AnalysisBenchResult bench_analysis(const StepBenchOptions& options, const std::f
     save_native_adapter(*made, directory);
   }
   AnalysisBenchResult result;
-  for (const auto& entry : std::filesystem::directory_iterator(directory))
-    result.file_bytes += static_cast<int64_t>(entry.file_size());
+  for (const std::filesystem::path& file : entries_of(directory))
+    result.file_bytes += static_cast<int64_t>(size_of_file(file));
   for (int64_t i = 0; i < repetitions; ++i) {
     result.seconds.seconds.push_back(time_of([&] {
       const auto adapter = load_adapter_without_base(directory, shapes);

@@ -5,6 +5,7 @@
 
 #include "bench/bench_model.h"
 #include "msplora/core/error.h"
+#include "msplora/core/paths.h"
 #include "msplora/models/model.h"
 
 namespace msplora {
@@ -29,9 +30,8 @@ std::filesystem::path BenchCheckpoint::directory() const {
 
 int64_t BenchCheckpoint::file_bytes() const {
   int64_t bytes = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(directory())) {
-    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
-  }
+  for (const std::filesystem::path& file : entries_of(directory()))
+    if (file.extension() == ".safetensors") bytes += static_cast<int64_t>(size_of_file(file));
   return bytes;
 }
 

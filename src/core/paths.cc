@@ -38,6 +38,14 @@ fs::path absolute_path(const fs::path& path) {
   return code ? path : whole;
 }
 
+fs::path path_of_program() {
+  const fs::path link = "/proc/self/exe";
+  std::error_code code;
+  const fs::path program = fs::read_symlink(link, code);
+  if (code) detail::fail_at(link, "read", code.value());
+  return program;
+}
+
 uint64_t size_of_file(const fs::path& path) {
   std::error_code code;
   const uint64_t size = fs::file_size(path, code);

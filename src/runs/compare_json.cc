@@ -9,6 +9,7 @@
 #include "core/strict_json.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/runs/compare.h"
 
 namespace msplora {
@@ -173,7 +174,7 @@ Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison
 }
 
 SavedComparison read_comparison(const std::filesystem::path& path) {
-  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "compare.json" : path;
+  const std::filesystem::path file = directory_exists(path) ? path / "compare.json" : path;
   detail::JsonRules rules;
   rules.hint = "expected what `msplora compare` writes";
   try {

@@ -14,6 +14,7 @@
 #include "core/strict_json.h"
 #include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
+#include "msplora/core/paths.h"
 #include "msplora/decoding/generator.h"
 #include "msplora/runs/language_model.h"
 
@@ -34,7 +35,7 @@ class SampleSink : public EventSink {
 
   void on_start(const RunInfo& info) override {
     lines_.clear();
-    if (info.resumed && std::filesystem::exists(path_)) keep_lines_until(info.first_step);
+    if (info.resumed && path_exists(path_)) keep_lines_until(info.first_step);
     if (info.first_step == 0) ask(0);
   }
   void on_evaluation(int64_t step, double, const Evaluation&, bool) override { ask(step); }

@@ -15,6 +15,7 @@
 #include "core/strict_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/log.h"
+#include "msplora/core/paths.h"
 #include "msplora/core/progress.h"
 #include "msplora/train/tensorboard.h"
 
@@ -89,7 +90,7 @@ class JsonlSink : public EventSink {
 
   void on_start(const RunInfo& info) override {
     std::string kept;
-    if (info.resumed && std::filesystem::exists(path_)) kept = lines_until(info.first_step);
+    if (info.resumed && path_exists(path_)) kept = lines_until(info.first_step);
     write_file_atomically(path_, kept);
     file_ = std::fopen(path_.c_str(), "ab");
     if (file_ == nullptr) fail("open");

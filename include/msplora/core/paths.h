@@ -20,6 +20,9 @@ std::vector<std::filesystem::path> entries_of(const std::filesystem::path& direc
 /// The path from the root, as it was given where the working directory is gone.
 std::filesystem::path absolute_path(const std::filesystem::path& path);
 
+/// The file of the program that runs. Throws Error{kIo} where the system does not tell.
+std::filesystem::path path_of_program();
+
 /// Bytes of a file. Throws Error{kIo} when it is not there.
 uint64_t size_of_file(const std::filesystem::path& path);
 
