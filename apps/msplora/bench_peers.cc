@@ -32,10 +32,47 @@ struct PeerArguments {
   bool autocast = false;
 };
 
-/// Who is compared with. The script of plain PyTorch knows one architecture, that of BERT and RoBERTa.
+/// The shape of BERT and RoBERTa, which the script of plain PyTorch has.
+bool is_plain_encoder(const ModelConfig& config) {
+  return std::set<std::string>{"bert", "roberta", "xlm-roberta"}.contains(config.model_type);
+}
+
+std::vector<std::string> sizes_of_encoder(const PeerArguments& arguments) {
+  const Architecture shape = describe(step_options(arguments.step).model);
+  std::vector<std::string> options = {"--sharing", arguments.sharing};
+  for (const auto& [name, value] :
+       std::vector<std::pair<std::string, int64_t>>{{"--hidden", shape.hidden_size()},
+                                                    {"--layers", shape.num_layers()},
+                                                    {"--heads", shape.heads()},
+                                                    {"--ffn", shape.intermediate_size()},
+                                                    {"--vocab", shape.vocab_size()},
+                                                    {"--positions", shape.embeddings.position_rows}}) {
+    options.insert(options.end(), {name, std::to_string(value)});
+  }
+  return options;
+}
+
+std::vector<std::string> config_of_model(const PeerArguments& arguments) {
+  const ModelConfig config = step_options(arguments.step).model;
+  const bool is_decoder = supports_task(config.model_type, ModelTask::kCausalLm);
+  std::vector<std::string> options = {"--config", model_config_to_json(config).dump(), "--task",
+                                      is_decoder ? "causal_lm" : "sequence_classification"};
+  if (arguments.step.target_modules.empty()) {
+    options.insert(
+        options.end(),
+        {"--target-modules", fmt::format("{}", fmt::join(default_target_modules(config.model_type), ","))});
+  }
+  if (arguments.autocast) options.emplace_back("--autocast");
+  return options;
+}
+
+/// Who is compared with. Of those that suit a model the first is taken where none is named.
 struct Peer {
   std::string name, script, modules, hint;
   std::vector<std::string> methods;
+  bool (*suits)(const ModelConfig& config);
+  std::vector<std::string> (*options)(const PeerArguments& arguments);  // beside those of `bench step`
+  bool has_autocast;
 };
 
 const std::vector<Peer>& peers() {
@@ -43,37 +80,45 @@ const std::vector<Peer>& peers() {
                                          "bench/peers/pytorch.py",
                                          "torch",
                                          "install Debian's python3-torch: scripts/install-deps.sh --bench",
-                                         {"lora", "msplora"}},
+                                         {"lora", "msplora"},
+                                         is_plain_encoder,
+                                         sizes_of_encoder,
+                                         false},
                                         {"transformers",
                                          "bench/peers/transformers_peft.py",
                                          "torch, transformers, peft",
                                          "name an interpreter that has them with --python",
-                                         {"lora"}}};
+                                         {"lora"},
+                                         [](const ModelConfig&) { return true; },
+                                         config_of_model,
+                                         true}};
   return all;
 }
 
-bool is_plain_encoder(const ModelConfig& config) {
-  return std::set<std::string>{"bert", "roberta", "xlm-roberta"}.contains(config.model_type);
+std::vector<std::string> peer_names() {
+  std::vector<std::string> names;
+  for (const Peer& peer : peers()) names.push_back(peer.name);
+  return names;
 }
 
 /// Throws Error{kUsage} for what the peer cannot do.
 const Peer& peer_of(const PeerArguments& arguments) {
   const ModelConfig config = known_model_shape(arguments.step.shape);
-  const Peer& peer = arguments.peer.empty()
-                         ? peers()[is_plain_encoder(config) ? 0 : 1]
-                         : *std::find_if(peers().begin(), peers().end(),
-                                         [&](const Peer& p) { return p.name == arguments.peer; });
-  if (peer.name == "pytorch" && !is_plain_encoder(config)) {
-    throw Error(ErrorCode::kUsage, "--peer",
-                fmt::format("pytorch has encoders of BERT's and RoBERTa's shape, not {}", config.model_type),
-                "take --peer transformers");
+  const Peer& peer = *std::find_if(peers().begin(), peers().end(), [&](const Peer& p) {
+    return arguments.peer.empty() ? p.suits(config) : p.name == arguments.peer;
+  });
+  if (!peer.suits(config)) {
+    throw Error(
+        ErrorCode::kUsage, "--peer",
+        fmt::format("{} has encoders of BERT's and RoBERTa's shape, not {}", peer.name, config.model_type),
+        "take --peer transformers");
   }
   if (std::find(peer.methods.begin(), peer.methods.end(), arguments.step.method) == peer.methods.end()) {
     throw Error(
         ErrorCode::kUsage, "--method",
         fmt::format("{} has {}, not {}", peer.name, fmt::join(peer.methods, " and "), arguments.step.method));
   }
-  if (arguments.autocast && peer.name != "transformers")
+  if (arguments.autocast && !peer.has_autocast)
     throw Error(ErrorCode::kUsage, "--autocast", "is for transformers; pytorch has no other bfloat16");
   if (!arguments.step.weights.empty())
     throw Error(ErrorCode::kUsage, "--weights", "both sides draw their weights",
@@ -95,39 +140,11 @@ void check_peer(const PeerArguments& arguments, const Peer& peer) {
     throw Error(ErrorCode::kUsage, arguments.python, "cannot import " + peer.modules, peer.hint);
 }
 
-std::vector<std::string> shape_options(const Peer& peer, const PeerArguments& arguments) {
-  const ModelConfig config = step_options(arguments.step).model;
-  if (peer.name == "transformers") {
-    const bool is_decoder = supports_task(config.model_type, ModelTask::kCausalLm);
-    std::vector<std::string> options = {"--config", model_config_to_json(config).dump(), "--task",
-                                        is_decoder ? "causal_lm" : "sequence_classification"};
-    if (arguments.step.target_modules.empty()) {
-      options.insert(
-          options.end(),
-          {"--target-modules", fmt::format("{}", fmt::join(default_target_modules(config.model_type), ","))});
-    }
-    if (arguments.autocast) options.emplace_back("--autocast");
-    return options;
-  }
-  const Architecture shape = describe(config);
-  std::vector<std::string> options = {"--sharing", arguments.sharing};
-  for (const auto& [name, value] :
-       std::vector<std::pair<std::string, int64_t>>{{"--hidden", shape.hidden_size()},
-                                                    {"--layers", shape.num_layers()},
-                                                    {"--heads", shape.heads()},
-                                                    {"--ffn", shape.intermediate_size()},
-                                                    {"--vocab", shape.vocab_size()},
-                                                    {"--positions", shape.embeddings.position_rows}}) {
-    options.insert(options.end(), {name, std::to_string(value)});
-  }
-  return options;
-}
-
 std::vector<std::string> peer_command(const PeerArguments& arguments, const Peer& peer,
                                       const CommonOptions& common) {
   std::vector<std::string> command = {arguments.python, script_of(arguments, peer)};
   for (const auto& options : {step_options_of(arguments.step, common),
-                              shape_options(peer, arguments),
+                              peer.options(arguments),
                               {"--pad-to", std::to_string(arguments.pad_to)}}) {
     command.insert(command.end(), options.begin(), options.end());
   }
@@ -218,7 +235,7 @@ Command add_bench_peers(CLI::App& bench, CommonOptions& common) {
                    "pytorch: our own plain script, of encoders like BERT and RoBERTa, which are compared "
                    "with it unless "
                    "told otherwise; transformers: with PEFT, all models")
-      ->check(CLI::IsMember({"pytorch", "transformers"}));
+      ->check(CLI::IsMember(peer_names()));
   command->add_flag(
       "--autocast", arguments->autocast,
       "transformers: weights in float32 and products in bfloat16, in place of weights in bfloat16");
