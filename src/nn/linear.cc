@@ -239,7 +239,9 @@ at::Tensor Linear::forward(const at::Tensor& x, const ForwardContext& context) c
   const auto plain = [&](const Stacked& stacked, const WeightNoise& noise) {
     c10::intrusive_ptr<detail::PackedLinear> packed;
     if (!noise.deviations.defined()) packed = packed_for(x, *weight, packed_->product);
-    return run_layer(x, packed ? at::Tensor() : weight->values(), bias, stacked, noise, std::move(packed));
+    // Read before the call, whose arguments have no order.
+    const at::Tensor values = packed ? at::Tensor() : weight->values();
+    return run_layer(x, values, bias, stacked, noise, std::move(packed));
   };
   if (!update) return plain({}, {});
   const bool is_whole = context.part == 0 && !is_recomputing();

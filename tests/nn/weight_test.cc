@@ -113,6 +113,36 @@ INSTANTIATE_TEST_SUITE_P(Weights, EveryForm,
                          [](const auto& info) { return info.param.name; });
 
 // Tied layers hold one weight, so that what replaces its values reaches all of them.
+/// Counts how often it is read.
+class ReadWeight : public FrozenWeight {
+ public:
+  ReadWeight() : FrozenWeight(kRows, kColumns, at::kFloat) {}
+  std::string form() const override { return "read"; }
+  WeightBytes bytes() const override { return {}; }
+  at::Tensor rows(int64_t begin, int64_t end) const override {
+    ++reads;
+    return values_.slice(0, begin, end);
+  }
+  at::Tensor gather(const at::Tensor& ids) const override { return values_.index_select(0, ids); }
+  mutable int reads = 0;
+
+ private:
+  at::Tensor values_ = normals({kRows, kColumns}, "weight", at::kFloat);
+};
+
+// Reading converts what a file holds: once, for the packed copy, not in every pass.
+TEST(Weight, IsNotReadAgainOnceItIsPacked) {
+  if (!packs_weights(at::kFloat, kRows, kColumns)) GTEST_SKIP() << "nothing is packed for this processor";
+  const auto read = std::make_shared<const ReadWeight>();
+  const Linear layer("layer", std::make_shared<Weight>(read), {});
+  const at::Tensor x = normals({5, kColumns}, "x", at::kFloat);
+  layer.forward(x, {});
+  const int once = read->reads;
+  EXPECT_GE(once, 1);
+  layer.forward(x, {});
+  EXPECT_EQ(read->reads, once);
+}
+
 TEST(Weight, IsSharedByWhatIsTied) {
   const auto shared = std::make_shared<Weight>(normals({kRows, kColumns}, "weight", at::kFloat));
   const Linear first("first", shared, {}), second("second", shared, {});
