@@ -14,6 +14,8 @@
 #include "dimension_profile.h"
 #include "msplora/adapters/adapter.h"
 #include "msplora/adapters/planning.h"
+#include "msplora/gguf/file.h"
+#include "msplora/io/gguf_weights.h"
 #include "msplora/models/memory_estimate.h"
 #include "msplora/models/model.h"
 #include "msplora/models/step_flops.h"
@@ -93,6 +95,12 @@ bool is_target(const Site& site, const AdapterConfig& adapter) {
   return is_inside && std::find(targets.begin(), targets.end(), site.module) != targets.end();
 }
 
+/// 0 where what the files hold does not matter.
+double bytes_in_products_of(const InspectArguments& arguments) {
+  if (arguments.model.empty() || !is_gguf_path(arguments.model)) return 0.0;
+  return bytes_in_products(*GgufFile::open(arguments.model), parse_dtype(arguments.dtype));
+}
+
 MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& config,
                          const std::vector<Site>& sites, const AdapterConfig& adapter, int64_t trainable) {
   const bool is_causal_lm = describe(config).is_causal();
@@ -108,6 +116,7 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   }
   question.tokens_per_batch = arguments.tokens;
   question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
+  question.bytes_in_products = bytes_in_products_of(arguments);
   question.checkpoint_activations = arguments.checkpoint_activations;
   question.is_causal_lm = is_causal_lm;
   return estimate_memory(architecture, question);

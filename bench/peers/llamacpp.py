@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
 """Reading prompts, writing and loading beside llama.cpp, in turn, with the same threads.
 
-  bench/peers/llamacpp.py --gguf MODEL.gguf [--program PATH] [--weights PATH | --shape NAME] [--types bf16,f32] [--threads 1,2]
-                          [--prompt 512] [--new 64] [--rounds 3] [--keep FOLDER] [--json]
+  bench/peers/llamacpp.py --gguf MODEL.gguf [--program PATH] [--weights PATH | --shape NAME] [--types bf16,f32,stored-bf16,stored-f32]
+                          [--threads 1,2] [--prompt 512] [--new 64] [--rounds 3] [--keep FOLDER] [--json]
 
-The file is recast by llama.cpp itself to each type, so that both sides multiply numbers of one kind: BF16 beside our bfloat16, F32 beside our
-float32. Ours is `msplora bench generate` of --weights (a directory, or {type} in it for the type), or of drawn weights of the same shape: times do not
-depend on the values. Each measurement is a process of its own; a round has one of each side. llama.cpp has its own choices but for the threads: keys and
+For bf16 and f32 the file is recast by llama.cpp itself, so that both sides multiply numbers of one kind: BF16 beside our bfloat16, F32 beside our
+float32. stored-bf16 and stored-f32 take the file as it is, which may be quantised: ours forms the numbers in bfloat16 or float32 and multiplies
+activations of that type, llama.cpp rounds activations to eight bits. Ours is `msplora bench generate` of the same file, of --weights (a directory, or
+{type} in it for the type), or of drawn weights of --shape. Each measurement is a process of its own; a round has one of each side. llama.cpp has its own choices but for the threads: keys and
 values in F16, flash attention where it likes. `load` is the time from the file to the first token after a prompt of one, the file being in
-the system's cache; ours is given with --weights, and so is that of transformers, where the Python has it: its imports are not in it, and named
-beside it. Medians of all rounds.
+the system's cache; not of --shape. With --weights that of transformers stands beside it, where the Python has it: its imports are not in it, and
+named. Medians of all rounds.
 Needs llama-cpp-python (llama.cpp as a library) in the Python that runs this; build it for the processor (GGML_NATIVE, Release).
 """
 import argparse, ctypes, importlib.util, json, pathlib, statistics, subprocess, sys, tempfile, time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
-DTYPES = {"bf16": "bfloat16", "f32": "float32"}
+DTYPES = {"bf16": "bfloat16", "f32": "float32", "stored-bf16": "bfloat16", "stored-f32": "float32"}
 FTYPES = {"f32": 0, "bf16": 32}  # enum llama_ftype
 
 
@@ -106,8 +107,9 @@ def run(command):
     return json.loads(done.stdout)
 
 
-def ours(arguments, kind, threads):
-    model = ["--weights", arguments.weights.format(type=kind)] if arguments.weights else ["--shape", arguments.shape]
+def ours(arguments, kind, file, threads):
+    weights = arguments.weights.format(type=kind) if arguments.weights else file
+    model = ["--shape", arguments.shape] if arguments.shape else ["--weights", weights]
     report = run([arguments.program, "bench", "generate", *model, "--dtype", DTYPES[kind], "--prompt", arguments.prompt, "--new", arguments.new,
                   "--rounds", 2, "--threads", threads, "--no-roof", "--json"])
     return {"load": report.get("ready_seconds"), "prompts": report["prompts"]["seconds"], "tokens": report["tokens"]["seconds"]}
@@ -132,7 +134,7 @@ def main():
     parser.add_argument("--gguf", required=True)
     parser.add_argument("--program", default=REPOSITORY / "build/release/bin/msplora")
     parser.add_argument("--weights")
-    parser.add_argument("--shape", default="smollm2-135m")
+    parser.add_argument("--shape")
     parser.add_argument("--types", default="bf16,f32")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--prompt", type=int, default=512)
@@ -158,11 +160,11 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         rows = []
         for kind in arguments.types.split(","):
-            file = folder / f"recast-{kind}.gguf"
-            if not file.exists():
+            file = folder / f"recast-{kind}.gguf" if kind in FTYPES else arguments.gguf
+            if kind in FTYPES and not file.exists():
                 recast(arguments.gguf, file, kind)
             for threads in arguments.threads.split(","):
-                sides = [lambda: ours(arguments, kind, threads), lambda: theirs(arguments, file, threads)]
+                sides = [lambda: ours(arguments, kind, file, threads), lambda: theirs(arguments, file, threads)]
                 if arguments.weights and importlib.util.find_spec("transformers"):
                     sides.append(lambda: loaded_by_transformers(arguments, kind, threads))
                 runs = tuple([] for _ in sides)
@@ -179,7 +181,7 @@ def main():
                     row["load_seconds"].update({"transformers": median(runs[2], "load"), "transformers' imports": median(runs[2], "imports")})
                 rows.append(row)
                 if not arguments.json:
-                    print(f"{kind:5s} {threads} threads: " + "; ".join(
+                    print(f"{kind:11s} {threads} threads: " + "; ".join(
                         f"{name} {row[name]['ours']:.1f} tokens/s, llama.cpp {row[name]['llama.cpp']:.1f}, ratio {row[name]['ratio']:.2f}"
                         for name in ("prompt", "generated")) + "; load " + ", ".join(
                         f"{name} {seconds:.3f} s" for name, seconds in row["load_seconds"].items() if seconds is not None), flush=True)

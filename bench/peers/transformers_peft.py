@@ -41,9 +41,9 @@ def make_model(args):
         if hasattr(config, name):
             setattr(config, name, args.dropout)
     factory, task_type = TASKS[args.task]
-    model = factory.from_config(config)
-    if args.dtype == "bfloat16" and not args.autocast:
-        model = model.to(torch.bfloat16)
+    # Without a type, that of config.json is taken, which may be another than the one that is asked for.
+    weights = torch.bfloat16 if args.dtype == "bfloat16" and not args.autocast else torch.float32
+    model = factory.from_config(config, dtype=weights)
     lora = LoraConfig(r=args.rank, lora_alpha=args.alpha, lora_dropout=args.adapter_dropout,
                       target_modules=args.target_modules.split(","), task_type=task_type)
     return get_peft_model(model, lora).train(), config.vocab_size

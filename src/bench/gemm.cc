@@ -61,7 +61,7 @@ class PackedKernel : public GemmVariant {
     for (int64_t copy = 0; copy < copies; ++copy) {
       products_.push_back(detail::make_kernel_product(
           {weight.size(0), weight.size(1), weight.scalar_type(),
-           [weight](int64_t begin, int64_t end) { return weight.slice(0, begin, end); }}));
+           [weight](int64_t begin, int64_t end) { return weight.slice(0, begin, end); }, nullptr}));
     }
   }
   std::string name() const override {

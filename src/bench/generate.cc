@@ -55,13 +55,13 @@ double prompt_flops_of(const Architecture& architecture, const GenerateBenchOpti
   return flops.linear_forward + flops.attention_forward;
 }
 
-double weight_bytes_of(const Architecture& architecture, at::ScalarType dtype) {
+double weight_bytes_of(Model& model, at::ScalarType dtype) {
   double elements = 0;
-  for (const PlacedLinear& linear : linears_of(architecture)) {
+  for (const PlacedLinear& linear : linears_of(model.architecture())) {
     if (linear.spec.role != LinearRole::kWords)  // a few rows of which are read
       elements += static_cast<double>(linear.spec.in * linear.spec.out);
   }
-  return elements * static_cast<double>(c10::elementSize(dtype));
+  return elements * bytes_in_products(model.parameters(), dtype);
 }
 
 // Keys and values that the tokens of one pass see when `length` tokens are there.
@@ -99,7 +99,7 @@ GenerateBenchResult bench_generate(const GenerateBenchOptions& options) {
   result.texts = options.texts;
   result.prompt_tokens = options.texts * options.prompt;
   result.prompt_flops = prompt_flops_of(architecture, options);
-  result.weight_bytes = weight_bytes_of(architecture, options.dtype);
+  result.weight_bytes = weight_bytes_of(*model, options.dtype);
   result.cache_bytes = static_cast<double>(options.texts) *
                        cache_bytes_of(architecture, options.prompt + options.generated / 2, options.dtype);
   GeneratorOptions settings;

@@ -6,119 +6,100 @@
 
 namespace msplora::detail {
 
-void dequantise_f32(const uint8_t* blocks, int64_t count, float* values) {
-  std::memcpy(values, blocks, static_cast<size_t>(count) * sizeof(float));
+void read_f32(const uint8_t* data, int64_t count, float* values) {
+  std::memcpy(values, data, static_cast<size_t>(count) * sizeof(float));
 }
 
-void dequantise_f16(const uint8_t* blocks, int64_t count, float* values) {
-  for (int64_t i = 0; i < count; ++i) values[i] = half_at(blocks + 2 * i);
+void read_f16(const uint8_t* data, int64_t count, float* values) {
+  for (int64_t i = 0; i < count; ++i) values[i] = half_at(data + 2 * i);
 }
 
-void dequantise_bf16(const uint8_t* blocks, int64_t count, float* values) {
+void read_bf16(const uint8_t* data, int64_t count, float* values) {
   for (int64_t i = 0; i < count; ++i)
-    values[i] = std::bit_cast<float>(static_cast<uint32_t>(u16_at(blocks + 2 * i)) << 16);
+    values[i] = std::bit_cast<float>(static_cast<uint32_t>(u16_at(data + 2 * i)) << 16);
 }
 
-void dequantise_f64(const uint8_t* blocks, int64_t count, float* values) {
+void read_f64(const uint8_t* data, int64_t count, float* values) {
   for (int64_t i = 0; i < count; ++i) {
     double value = 0.0;
-    std::memcpy(&value, blocks + sizeof(double) * static_cast<size_t>(i), sizeof value);
+    std::memcpy(&value, data + sizeof(double) * static_cast<size_t>(i), sizeof value);
     values[i] = static_cast<float>(value);
   }
 }
 
-void dequantise_q8_0(const uint8_t* block, int64_t count, float* y) {
-  for (; count > 0; --count, block += 34, y += 32) {
-    const float d = half_at(block);
-    for (int j = 0; j < 32; ++j) y[j] = static_cast<float>(static_cast<int8_t>(block[2 + j])) * d;
+void put_together(const BlockParts& parts, int64_t elements, int64_t run, float* values) {
+  for (int64_t begin = 0, k = 0; begin < elements; begin += run, ++k) {
+    const float scale = parts.d * static_cast<float>(parts.factors[k]),
+                low = parts.low * static_cast<float>(parts.low_factors[k]);
+    for (int64_t i = begin; i < begin + run; ++i)
+      values[i] = scale * static_cast<float>(parts.codes[i]) - low;
   }
 }
 
-void dequantise_q4_0(const uint8_t* block, int64_t count, float* y) {
-  for (; count > 0; --count, block += 18, y += 32) {
-    const float d = half_at(block);
-    const uint8_t* q = block + 2;
-    for (int j = 0; j < 16; ++j) {
-      y[j] = static_cast<float>((q[j] & 15) - 8) * d;
-      y[j + 16] = static_cast<float>((q[j] >> 4) - 8) * d;
-    }
+void take_apart_q8_0(const uint8_t* block, BlockParts& parts) {
+  parts.d = half_at(block);
+  std::memcpy(parts.codes, block + 2, 32);
+}
+
+void take_apart_q4_0(const uint8_t* block, BlockParts& parts) {
+  parts.d = half_at(block);
+  const uint8_t* q = block + 2;
+  for (int j = 0; j < 16; ++j) {
+    parts.codes[j] = static_cast<int8_t>((q[j] & 15) - 8);
+    parts.codes[j + 16] = static_cast<int8_t>((q[j] >> 4) - 8);
   }
 }
 
-void dequantise_q4_1(const uint8_t* block, int64_t count, float* y) {
-  for (; count > 0; --count, block += 20, y += 32) {
-    const float d = half_at(block), m = half_at(block + 2);
-    const uint8_t* q = block + 4;
-    for (int j = 0; j < 16; ++j) {
-      y[j] = static_cast<float>(q[j] & 15) * d + m;
-      y[j + 16] = static_cast<float>(q[j] >> 4) * d + m;
-    }
+void take_apart_q4_1(const uint8_t* block, BlockParts& parts) {
+  parts.d = half_at(block), parts.low = -half_at(block + 2);
+  const uint8_t* q = block + 4;
+  for (int j = 0; j < 16; ++j) {
+    parts.codes[j] = static_cast<int8_t>(q[j] & 15);
+    parts.codes[j + 16] = static_cast<int8_t>(q[j] >> 4);
   }
 }
 
 namespace {
 
-uint32_t u32_at(const uint8_t* bytes) {
-  return static_cast<uint32_t>(u16_at(bytes)) | static_cast<uint32_t>(u16_at(bytes + 2)) << 16;
+// The fifth bit of the 32 numbers stands in the first four bytes.
+void five_bits(const uint8_t* high_bits, const uint8_t* q, int offset, int8_t* codes) {
+  const uint32_t high =
+      static_cast<uint32_t>(u16_at(high_bits)) | static_cast<uint32_t>(u16_at(high_bits + 2)) << 16;
+  for (int j = 0; j < 16; ++j) {
+    codes[j] = static_cast<int8_t>(((q[j] & 15) | static_cast<int>(high >> j & 1U) << 4) - offset);
+    codes[j + 16] = static_cast<int8_t>((q[j] >> 4 | static_cast<int>(high >> (j + 16) & 1U) << 4) - offset);
+  }
 }
 
-// The fifth bit of the 32 numbers stands in `high`.
-int five_bits_low(uint8_t q, uint32_t high, int j) {
-  return (q & 15) | static_cast<int>(high >> j & 1U) << 4;
-}
-int five_bits_high(uint8_t q, uint32_t high, int j) {
-  return q >> 4 | static_cast<int>(high >> (j + 16) & 1U) << 4;
+void from_table(const int8_t (&table)[16], const uint8_t* q, int8_t* codes) {
+  for (int j = 0; j < 16; ++j) {
+    codes[j] = table[q[j] & 15];
+    codes[j + 16] = table[q[j] >> 4];
+  }
 }
 
 }  // namespace
 
-void dequantise_q5_0(const uint8_t* block, int64_t count, float* y) {
-  for (; count > 0; --count, block += 22, y += 32) {
-    const float d = half_at(block);
-    const uint32_t high = u32_at(block + 2);
-    const uint8_t* q = block + 6;
-    for (int j = 0; j < 16; ++j) {
-      y[j] = static_cast<float>(five_bits_low(q[j], high, j) - 16) * d;
-      y[j + 16] = static_cast<float>(five_bits_high(q[j], high, j) - 16) * d;
-    }
-  }
+void take_apart_q5_0(const uint8_t* block, BlockParts& parts) {
+  parts.d = half_at(block);
+  five_bits(block + 2, block + 6, 16, parts.codes);
 }
 
-void dequantise_q5_1(const uint8_t* block, int64_t count, float* y) {
-  for (; count > 0; --count, block += 24, y += 32) {
-    const float d = half_at(block), m = half_at(block + 2);
-    const uint32_t high = u32_at(block + 4);
-    const uint8_t* q = block + 8;
-    for (int j = 0; j < 16; ++j) {
-      y[j] = static_cast<float>(five_bits_low(q[j], high, j)) * d + m;
-      y[j + 16] = static_cast<float>(five_bits_high(q[j], high, j)) * d + m;
-    }
-  }
+void take_apart_q5_1(const uint8_t* block, BlockParts& parts) {
+  parts.d = half_at(block), parts.low = -half_at(block + 2);
+  five_bits(block + 4, block + 8, 0, parts.codes);
 }
 
-void dequantise_iq4_nl(const uint8_t* block, int64_t count, float* y) {
-  for (; count > 0; --count, block += 18, y += 32) {
-    const float d = half_at(block);
-    const uint8_t* q = block + 2;
-    for (int j = 0; j < 16; ++j) {
-      y[j] = d * static_cast<float>(kIq4Values[q[j] & 15]);
-      y[j + 16] = d * static_cast<float>(kIq4Values[q[j] >> 4]);
-    }
-  }
+void take_apart_iq4_nl(const uint8_t* block, BlockParts& parts) {
+  parts.d = half_at(block);
+  from_table(kIq4Values, block + 2, parts.codes);
 }
 
-// The factor is a power of two, half of what its byte says; the codes are FP4 (E2M1) in halves.
-void dequantise_mxfp4(const uint8_t* block, int64_t count, float* y) {
-  constexpr int8_t kHalves[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-  for (; count > 0; --count, block += 17, y += 32) {
-    const uint32_t e = block[0];
-    const float d = std::bit_cast<float>(e < 2 ? 0x00200000U << e : (e - 1) << 23);
-    const uint8_t* q = block + 1;
-    for (int j = 0; j < 16; ++j) {
-      y[j] = d * static_cast<float>(kHalves[q[j] & 15]);
-      y[j + 16] = d * static_cast<float>(kHalves[q[j] >> 4]);
-    }
-  }
+// The factor is a power of two, half of what its byte says.
+void take_apart_mxfp4(const uint8_t* block, BlockParts& parts) {
+  const uint32_t e = block[0];
+  parts.d = std::bit_cast<float>(e < 2 ? 0x00200000U << e : (e - 1) << 23);
+  from_table(kFp4Values, block + 1, parts.codes);
 }
 
 }  // namespace msplora::detail

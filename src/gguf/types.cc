@@ -13,40 +13,59 @@
 namespace msplora {
 namespace {
 
-using detail::DequantiseBlocks;
-
 struct TypeRow {
   GgufTypeInfo info;
-  DequantiseBlocks dequantise;  // null: integers
+  detail::ReadNumbers read = nullptr;  // of plain numbers
+  detail::TakeApart take_apart = nullptr;
+  QuantisedForm form = {};
   // Where a block keeps its binary16 factors, which alone decide whether its values are finite: codes are
   // small. -1: none; -2: look at the values.
-  int factor, other_factor = -1;
+  int factor = -1, other_factor = -1;
 };
 
+constexpr TypeRow plain(GgufType type, const char* name, int64_t bytes, detail::ReadNumbers read,
+                        int factor) {
+  return {{type, name, 1, bytes, true}, read, nullptr, {}, factor, -1};
+}
+constexpr TypeRow integers(GgufType type, const char* name, int64_t bytes) {
+  return {{type, name, 1, bytes, false}};
+}
+constexpr TypeRow quantised(GgufType type, const char* name, int64_t elements, int64_t bytes,
+                            detail::TakeApart take_apart, const QuantisedForm& form, int factor,
+                            int other_factor = -1) {
+  return {{type, name, elements, bytes, true}, nullptr, take_apart, form, factor, other_factor};
+}
+
+using namespace detail;
+using enum GgufType;
+
+// Factors of their own for runs; lows to be subtracted.
+constexpr bool kOwn = true, kOne = false, kLow = true, kNoLow = false;
+
 constexpr TypeRow kRows[] = {
-    {{GgufType::kF32, "F32", 1, 4, true}, detail::dequantise_f32, -2},
-    {{GgufType::kF16, "F16", 1, 2, true}, detail::dequantise_f16, 0},
-    {{GgufType::kQ4_0, "Q4_0", 32, 18, true}, detail::dequantise_q4_0, 0},
-    {{GgufType::kQ4_1, "Q4_1", 32, 20, true}, detail::dequantise_q4_1, 0, 2},
-    {{GgufType::kQ5_0, "Q5_0", 32, 22, true}, detail::dequantise_q5_0, 0},
-    {{GgufType::kQ5_1, "Q5_1", 32, 24, true}, detail::dequantise_q5_1, 0, 2},
-    {{GgufType::kQ8_0, "Q8_0", 32, 34, true}, detail::dequantise_q8_0, 0},
-    {{GgufType::kQ2_K, "Q2_K", 256, 84, true}, detail::dequantise_q2_k, 80, 82},
-    {{GgufType::kQ3_K, "Q3_K", 256, 110, true}, detail::dequantise_q3_k, 108},
-    {{GgufType::kQ4_K, "Q4_K", 256, 144, true}, detail::dequantise_q4_k, 0, 2},
-    {{GgufType::kQ5_K, "Q5_K", 256, 176, true}, detail::dequantise_q5_k, 0, 2},
-    {{GgufType::kQ6_K, "Q6_K", 256, 210, true}, detail::dequantise_q6_k, 208},
-    {{GgufType::kIq4Nl, "IQ4_NL", 32, 18, true}, detail::dequantise_iq4_nl, 0},
-    {{GgufType::kIq4Xs, "IQ4_XS", 256, 136, true}, detail::dequantise_iq4_xs, 0},
-    {{GgufType::kI8, "I8", 1, 1, false}, nullptr, -1},
-    {{GgufType::kI16, "I16", 1, 2, false}, nullptr, -1},
-    {{GgufType::kI32, "I32", 1, 4, false}, nullptr, -1},
-    {{GgufType::kI64, "I64", 1, 8, false}, nullptr, -1},
-    {{GgufType::kF64, "F64", 1, 8, true}, detail::dequantise_f64, -2},
-    {{GgufType::kBF16, "BF16", 1, 2, true}, detail::dequantise_bf16, -2},
-    {{GgufType::kTq1_0, "TQ1_0", 256, 54, true}, detail::dequantise_tq1_0, 52},
-    {{GgufType::kTq2_0, "TQ2_0", 256, 66, true}, detail::dequantise_tq2_0, 64},
-    {{GgufType::kMxfp4, "MXFP4", 32, 17, true}, detail::dequantise_mxfp4, -2},
+    plain(kF32, "F32", 4, read_f32, -2),
+    plain(kF16, "F16", 2, read_f16, 0),
+    quantised(kQ4_0, "Q4_0", 32, 18, take_apart_q4_0, {32, kOne, kNoLow, kSignedFourBits}, 0),
+    quantised(kQ4_1, "Q4_1", 32, 20, take_apart_q4_1, {32, kOne, kLow, kFourBits}, 0, 2),
+    quantised(kQ5_0, "Q5_0", 32, 22, take_apart_q5_0, {32, kOne, kNoLow, nullptr}, 0),
+    quantised(kQ5_1, "Q5_1", 32, 24, take_apart_q5_1, {32, kOne, kLow, nullptr}, 0, 2),
+    quantised(kQ8_0, "Q8_0", 32, 34, take_apart_q8_0, {32, kOne, kNoLow, nullptr}, 0),
+    quantised(kQ2_K, "Q2_K", 256, 84, take_apart_q2_k, {16, kOwn, kLow, kFourBits}, 80, 82),
+    quantised(kQ3_K, "Q3_K", 256, 110, take_apart_q3_k, {16, kOwn, kNoLow, kSignedFourBits}, 108),
+    quantised(kQ4_K, "Q4_K", 256, 144, take_apart_q4_k, {32, kOwn, kLow, kFourBits}, 0, 2),
+    quantised(kQ5_K, "Q5_K", 256, 176, take_apart_q5_k, {32, kOwn, kLow, nullptr}, 0, 2),
+    quantised(kQ6_K, "Q6_K", 256, 210, take_apart_q6_k, {16, kOwn, kNoLow, nullptr}, 208),
+    quantised(kIq4Nl, "IQ4_NL", 32, 18, take_apart_iq4_nl, {32, kOne, kNoLow, kIq4Values}, 0),
+    quantised(kIq4Xs, "IQ4_XS", 256, 136, take_apart_iq4_xs, {32, kOwn, kNoLow, kIq4Values}, 0),
+    integers(kI8, "I8", 1),
+    integers(kI16, "I16", 2),
+    integers(kI32, "I32", 4),
+    integers(kI64, "I64", 8),
+    plain(kF64, "F64", 8, read_f64, -2),
+    plain(kBF16, "BF16", 2, read_bf16, -2),
+    quantised(kTq1_0, "TQ1_0", 256, 54, take_apart_tq1_0, {32, kOne, kNoLow, kSignedFourBits}, 52),
+    quantised(kTq2_0, "TQ2_0", 256, 66, take_apart_tq2_0, {32, kOne, kNoLow, kSignedFourBits}, 64),
+    quantised(kMxfp4, "MXFP4", 32, 17, take_apart_mxfp4, {32, kOne, kNoLow, kFp4Values}, -2),
 };
 
 // Names of the types that are not read.
@@ -68,8 +87,17 @@ const TypeRow& row_of(GgufType type) {
   return *row;
 }
 
+void values_of(const TypeRow& row, const uint8_t* data, int64_t count, float* values) {
+  if (row.read != nullptr) return row.read(data, count, values);
+  BlockParts parts;
+  for (int64_t i = 0; i < count; ++i, data += row.info.bytes, values += row.info.elements) {
+    row.take_apart(data, parts);
+    put_together(parts, row.info.elements, row.form.run, values);
+  }
+}
+
 bool half_is_finite(const uint8_t* bytes) {
-  return (detail::u16_at(bytes) & 0x7C00) != 0x7C00;
+  return (u16_at(bytes) & 0x7C00) != 0x7C00;
 }
 
 bool values_are_finite(const TypeRow& row, const uint8_t* blocks, int64_t count) {
@@ -78,7 +106,7 @@ bool values_are_finite(const TypeRow& row, const uint8_t* blocks, int64_t count)
   const int64_t part = kPart / row.info.elements;
   for (int64_t begin = 0; begin < count; begin += part) {
     const int64_t n = std::min(part, count - begin);
-    row.dequantise(blocks + begin * row.info.bytes, n, values);
+    values_of(row, blocks + begin * row.info.bytes, n, values);
     float sum = 0;  // of zeros, or NaN
     for (int64_t i = 0; i < n * row.info.elements; ++i) sum += values[i] * 0.0F;
     if (sum != 0.0F) return false;
@@ -114,9 +142,21 @@ std::string known_gguf_types() {
 
 void dequantise(GgufType type, const std::byte* blocks, int64_t count, float* values) {
   const TypeRow& row = row_of(type);
-  if (row.dequantise == nullptr)
+  if (!row.info.is_real)
     throw Error(ErrorCode::kUsage, row.info.name, "these are integers, expected real numbers");
-  row.dequantise(reinterpret_cast<const uint8_t*>(blocks), count, values);
+  values_of(row, reinterpret_cast<const uint8_t*>(blocks), count, values);
+}
+
+const QuantisedForm* quantised_form(GgufType type) {
+  const TypeRow& row = row_of(type);
+  return row.take_apart == nullptr ? nullptr : &row.form;
+}
+
+void take_apart(GgufType type, const std::byte* block, BlockParts& parts) {
+  const TypeRow& row = row_of(type);
+  if (row.take_apart == nullptr)
+    throw Error(ErrorCode::kUsage, row.info.name, "these are numbers, expected quantised blocks");
+  row.take_apart(reinterpret_cast<const uint8_t*>(block), parts);
 }
 
 bool blocks_are_finite(GgufType type, const std::byte* data, int64_t count) {

@@ -153,4 +153,15 @@ std::shared_ptr<const FrozenWeight> GgufWeights::weight(const std::string& name,
   return reordered_weight(std::move(weight), order);
 }
 
+double bytes_in_products(const GgufFile& file, at::ScalarType dtype) {
+  double bytes = 0.0, numbers = 0.0;
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (tensor.dimensions != 2) continue;
+    const auto size = static_cast<double>(tensor.elements());
+    bytes += size * bytes_in_products(tensor.type, dtype);
+    numbers += size;
+  }
+  return numbers > 0 ? bytes / numbers : static_cast<double>(c10::elementSize(dtype));
+}
+
 }  // namespace msplora

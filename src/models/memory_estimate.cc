@@ -108,7 +108,9 @@ int64_t weight_bytes(const Architecture& architecture, const MemoryQuestion& que
   const int64_t vectors = all + (e.position_rows + e.type_rows) * e.width - matrices +
                           architecture.relative.rows * architecture.hidden_size();
   if (is_language_model) matrices += e.rows * e.width;
-  return matrices * question.bytes_per_weight + 4 * vectors;
+  const double bytes = question.bytes_in_products > 0 ? question.bytes_in_products
+                                                      : static_cast<double>(question.bytes_per_weight);
+  return static_cast<int64_t>(static_cast<double>(matrices) * bytes) + 4 * vectors;
 }
 
 // What the block that runs backward has beside what was kept: gradients of its input and output, and of the

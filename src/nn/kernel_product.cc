@@ -6,8 +6,7 @@
 
 #include "msplora/kernels/gemm.h"
 #include "msplora/nn/feed_forward.h"
-#include "nn/dispatch.h"
-#include "nn/packed_product.h"
+#include "nn/kernel_product.h"
 
 namespace msplora::detail {
 namespace {
@@ -34,31 +33,12 @@ class KernelProduct : public PackedProduct {
   }
 
   void run(Direction direction, const ProductCall& call) const override {
+    kernels::PackedGemm<T> op = kernel_call<T>(direction, call, out_, in_);
     const bool is_forward = direction == Direction::kForward;
-    kernels::PackedGemm<T> op;
-    op.rows = call.rows;
-    op.inner = is_forward ? in_ : out_;
-    op.width = is_forward ? out_ : in_;
     op.isa = isa_;
-    op.x = static_cast<const T*>(call.x);
     op.precision = precision_;
     op.is_transposed = !is_forward && !kernels::packs_both_directions<T>(isa_, precision_);
     op.packed = data<T>(is_forward || op.is_transposed ? packed_ : turned());
-    op.bias = call.bias;
-    op.factor = static_cast<const T*>(call.factor);
-    op.add = call.add;
-    op.y = static_cast<T*>(call.y);
-    op.is_activated = call.activation != nullptr;
-    if (op.is_activated) op.activation = *call.activation;
-    op.derivative = static_cast<T*>(call.derivative);
-    op.gated_width = call.gated_width;
-    op.half_width = call.half_width;
-    if (call.update != nullptr) {
-      op.z = data<float>(call.update->z);
-      op.rank = call.update->z.size(1);
-      op.updates = call.update->parts.data();
-      op.num_updates = static_cast<int64_t>(call.update->parts.size());
-    }
     kernels::packed_gemm<T>(op);
   }
   bool adds_updates() const override { return true; }
@@ -100,6 +80,7 @@ bool suits_kernel_product(at::ScalarType dtype, int64_t out, int64_t in) {
 }
 
 std::unique_ptr<PackedProduct> make_kernel_product(const MatrixRows& matrix) {
+  if (matrix.stored && keeps_codes(kernels::active_isa())) return make_quantised_product(matrix);
   if (matrix.dtype == at::kFloat) return std::make_unique<KernelProduct<float>>(matrix);
   return std::make_unique<KernelProduct<kernels::Bfloat16>>(matrix);
 }

@@ -37,6 +37,11 @@ MatrixRows in_two_halves(const MatrixRows& matrix, int64_t half) {
     }
     return at::cat(parts, 0);
   };
+  if (!matrix.stored) return halves;
+  halves.stored = [matrix, half](int64_t row) {
+    const int64_t width = matrix.out / 2, in_half = row % half;
+    return in_half < width ? matrix.stored(row / half * width + in_half) : StoredRow{};
+  };
   return halves;
 }
 
@@ -71,7 +76,20 @@ c10::intrusive_ptr<PackedLinear> PackedLinear::make(const std::vector<const Weig
 PackedLinear::PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in, at::ScalarType dtype,
                            Gating gating)
     : origins_(std::move(origins)), in_(in), out_(out) {
-  MatrixRows matrix{out, in, dtype, {}};
+  MatrixRows matrix = stacked(out, in, dtype);
+  if (gating == Gating::kHalves) {
+    gated_width_ = out / 2;
+    matrix = in_two_halves(matrix, packed_half(dtype, out, in));
+    out_ = matrix.out;
+  }
+  product_ = suits_kernel_product(dtype, out, in) ? make_kernel_product(matrix) : make_onednn_product(matrix);
+  for (const Origin& origin : origins_) {
+    if (origin.weight.frozen()) origin.weight.frozen()->let_go();
+  }
+}
+
+MatrixRows PackedLinear::stacked(int64_t out, int64_t in, at::ScalarType dtype) const {
+  MatrixRows matrix{out, in, dtype, {}, {}};
   matrix.rows = [origins = origins_](int64_t begin, int64_t end) {
     std::vector<at::Tensor> parts;
     for (const Origin& origin : origins) {
@@ -83,15 +101,16 @@ PackedLinear::PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in,
     }
     return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
   };
-  if (gating == Gating::kHalves) {
-    gated_width_ = out / 2;
-    matrix = in_two_halves(matrix, packed_half(dtype, out, in));
-    out_ = matrix.out;
-  }
-  product_ = suits_kernel_product(dtype, out, in) ? make_kernel_product(matrix) : make_onednn_product(matrix);
-  for (const Origin& origin : origins_) {
-    if (origin.weight.frozen()) origin.weight.frozen()->let_go();
-  }
+  const bool is_quantised = std::all_of(origins_.begin(), origins_.end(), [](const Origin& origin) {
+    return origin.weight.frozen() && origin.weight.frozen()->stored_row(0).blocks != nullptr;
+  });
+  if (!is_quantised) return matrix;
+  matrix.stored = [origins = origins_](int64_t row) {
+    auto origin = origins.begin();
+    for (; row >= origin->weight.out_features(); ++origin) row -= origin->weight.out_features();
+    return origin->weight.frozen()->stored_row(row);
+  };
+  return matrix;
 }
 
 PackedLinear::~PackedLinear() = default;

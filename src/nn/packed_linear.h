@@ -79,6 +79,8 @@ class PackedLinear : public torch::CustomClassHolder {
   };
 
   PackedLinear(std::vector<Origin> origins, int64_t out, int64_t in, at::ScalarType dtype, Gating gating);
+  /// The weights, one below the other.
+  MatrixRows stacked(int64_t out, int64_t in, at::ScalarType dtype) const;
   void run(const at::Tensor& x, Direction direction, ProductCall call) const;
 
   std::vector<Origin> origins_;

@@ -9,6 +9,7 @@
 
 #include "msplora/kernels/gemm.h"
 #include "msplora/kernels/kernels.h"
+#include "msplora/nn/weight.h"
 
 namespace msplora::detail {
 
@@ -61,12 +62,13 @@ struct MatrixRows {
   int64_t out = 0, in = 0;
   at::ScalarType dtype = at::kFloat;
   std::function<at::Tensor(int64_t begin, int64_t end)> rows;  // contiguous [end - begin, in]
+  std::function<StoredRow(int64_t row)> stored;  // of quantised matrices; without blocks, a row of zeros
 };
 
 /// Whether our own kernels multiply matrices of this type and shape here, and no other does it better
 /// (kernels::prefers_packed_gemm).
 bool suits_kernel_product(at::ScalarType dtype, int64_t out, int64_t in);
-/// On our own kernels: one packed copy for both directions.
+/// On our own kernels: one packed copy for both directions, of quantised matrices their codes.
 std::unique_ptr<PackedProduct> make_kernel_product(const MatrixRows& matrix);
 /// Whether oneDNN is there and multiplies matrices of this type on this processor (bfloat16: from AVX-512
 /// on).

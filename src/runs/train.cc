@@ -117,8 +117,9 @@ std::map<std::string, std::string> save_adapters(const Adapter& adapter, const O
 
 MemoryEstimate step_memory(const Run& run) {
   const EncodeSummary& text = run.data.train.summary;
-  return estimate_memory(run.model->architecture(), memory_question(*run.adapter), run.recipe.train,
-                         text.mean(), text.tokens);
+  MemoryQuestion question = memory_question(*run.adapter);
+  question.bytes_in_products = bytes_in_products(run.model->parameters(), run.model->compute_dtype());
+  return estimate_memory(run.model->architecture(), question, run.recipe.train, text.mean(), text.tokens);
 }
 
 RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -53,6 +54,33 @@ std::string known_gguf_types();
 /// Blocks as float32. Products and sums are formed in ggml's order, so that the bits are those of ggml and
 /// gguf-py. Throws Error{kUsage} for a type of integers.
 void dequantise(GgufType type, const std::byte* blocks, int64_t count, float* values);
+
+/// How the blocks of a quantised type are made.
+struct QuantisedForm {
+  int64_t run;           // consecutive elements that share a factor: 16 or 32
+  bool has_factors;      // else all are 1
+  bool has_lows;         // else BlockParts::low is 0
+  const int8_t* values;  // [16], all values that codes have; null: they need eight bits
+};
+/// Null for plain numbers and integers.
+const QuantisedForm* quantised_form(GgufType type);
+
+/// A quantised block, taken apart: element i is (d * factors[i / run]) * codes[i] - low * low_factors[i /
+/// run], whose products are exact in float32.
+struct BlockParts {
+  float d = 0.0F, low = 0.0F;
+  int8_t codes[256] = {};
+  int8_t factors[16];
+  uint8_t low_factors[16];
+
+  BlockParts() {
+    std::fill_n(factors, 16, int8_t{1});
+    std::fill_n(low_factors, 16, uint8_t{1});
+  }
+};
+/// Into `parts`, which was made for this type or taken apart of it before. Throws Error{kUsage} for a type
+/// that is not quantised.
+void take_apart(GgufType type, const std::byte* block, BlockParts& parts);
 
 /// Whether all values of the blocks are finite. Looks at the factors of the blocks alone where that decides.
 bool blocks_are_finite(GgufType type, const std::byte* blocks, int64_t count);

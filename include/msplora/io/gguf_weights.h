@@ -43,6 +43,9 @@ class GgufWeights : public WeightSource {
   std::map<std::string, Entry> entries_;  // by Hugging Face's name
 };
 
+/// Bytes that products keep for a number of the file's matrices, on average (nn/weight.h).
+double bytes_in_products(const GgufFile& file, at::ScalarType dtype);
+
 /// The rows of `values` by their numbers in `order`.
 at::Tensor rows_in_order(const at::Tensor& values, const std::vector<int64_t>& order);
 

@@ -348,6 +348,24 @@ struct GemmUpdate {
   const float* up_t = nullptr;  // [end - begin, width]
 };
 
+/// A matrix W [inner, width] as quantised files hold it, in the panels of packed products: element (k, j) is
+/// (scales[k / block, j] * factors[k / run, j]) * code[k, j] - low_scales[k / block, j] * low_factors[k /
+/// run, j], rounded to the type of the product. Of each array the part of a panel of whole_panels columns
+/// follows that of the panel before; within it rows lie one after the other.
+struct QuantisedMatrix {
+  Isa isa = Isa::kPortable;
+  int64_t inner = 0, width = 0;  // inner: whole blocks
+  /// Codes of eight bits, [inner, panel]; with `values`, of four: [inner / 2, panel], the number of the value
+  /// of row k in the low half of a byte, that of row k + 1 in the high one.
+  const uint8_t* codes = nullptr;
+  const int8_t* values = nullptr;        // [16], what codes of four bits stand for; null: codes are numbers
+  int64_t run = 0, block = 0;            // rows; a block is whole runs of 16 or 32
+  const int8_t* factors = nullptr;       // [inner / run, panel]; null: 1
+  const uint8_t* low_factors = nullptr;  // [inner / run, panel]; null: 1
+  const float* scales = nullptr;         // [inner / block, panel]
+  const float* low_scales = nullptr;     // [inner / block, panel]; null: 0
+};
+
 /// Products with a matrix that stays the same over many calls; sums in float.
 /// y (+)= factor * (x W + z U + bias), or y = f(x W + z U + bias), with W packed by pack_gemm. Of Bfloat16
 /// `inner` must be even.
@@ -357,8 +375,11 @@ struct PackedGemm {
   Isa isa = Isa::kPortable;   // that W was packed for
   const T* x = nullptr;       // [rows, inner]
   const T* packed = nullptr;  // W, [inner, width]
-  /// `packed` is Wᵀ, [width, inner], and parts of W are formed out of it as they are used: one packed copy
-  /// serves a product and its gradient. The sums are the same bits.
+  /// In place of `packed`, exact alone and not in Isa::kAmx: parts of W are formed as they are used. The sums
+  /// are the bits of those with the same numbers packed.
+  const QuantisedMatrix* quantised = nullptr;
+  /// `packed` or `quantised` is Wᵀ, [width, inner], and parts of W are formed out of it as they are used: one
+  /// copy serves a product and its gradient. The sums are the same bits.
   bool is_transposed = false;
   Precision precision =
       Precision::kExact;        // that W was packed for; with another than kExact W is not transposed

@@ -15,6 +15,7 @@ struct MemoryQuestion {
   int64_t rank = 0;                  // of one update, all levels together
   int64_t tokens_per_batch = 4096;   // T: tokens of a micro-batch
   int64_t bytes_per_weight = 4;      // 4: float32, 2: bfloat16; of frozen weights and activations
+  double bytes_in_products = 0.0;    // of a frozen matrix' number (nn/weight.h); 0: bytes_per_weight
   bool is_causal_lm = false;         // logits of some rows at a time
   bool checkpoint_activations = false;
 };
@@ -37,8 +38,8 @@ int64_t count_base_parameters(const Architecture& architecture);
 /// and its pages are the system's to drop.
 ///
 ///   weights      = the packed copies of the matrices, also of a language model's output layer, b bytes a
-///       number; biases and norms in float32. The table of words is read from the file. Nothing where the
-///       base is trained.
+///       number or what is kept of quantised ones; biases and norms in float32. The table of words is read
+///       from the file. Nothing where the base is trained.
 ///   trainable    = 16 n               n trained float32 values with gradient and two moments
 ///   activations  = L s + T b (2 d) + transients
 ///     s, of a block, for each token: b (d_q + 2 d_kv + d_o) queries, keys, values, output of attention, and

@@ -19,6 +19,12 @@ struct WeightBytes {
   int64_t mapped = 0;
 };
 
+/// A row of a matrix as GGUF files hold it, in whole blocks.
+struct StoredRow {
+  GgufType type = GgufType::kF32;
+  const std::byte* blocks = nullptr;
+};
+
 /// A matrix [out, in] that never changes, in one of several forms (src/nn/weights, one file each). Products
 /// pack it for themselves (nn/packed_linear.h); everyone else reads rows. Several threads may.
 class FrozenWeight {
@@ -39,6 +45,8 @@ class FrozenWeight {
   /// The rows of `ids`, int64 [N], in dtype(): [N, in].
   virtual at::Tensor gather(const at::Tensor& ids) const = 0;
   at::Tensor values() const { return rows(0, out_); }
+  /// Row `row` of a quantised matrix, whose rows need not have one type; without blocks for other forms.
+  virtual StoredRow stored_row([[maybe_unused]] int64_t row) const { return {}; }
   /// Says that nobody will read it for a while: pages of a mapped file need not stay in memory.
   virtual void let_go() const {}
 
@@ -73,6 +81,10 @@ std::shared_ptr<const FrozenWeight> reordered_weight(std::shared_ptr<const Froze
 
 /// Whether products pack frozen weights of this type and shape on the CPU, so that they need no tensor.
 bool packs_weights(at::ScalarType dtype, int64_t out, int64_t in);
+
+/// Bytes that products on the CPU keep for a number of a frozen matrix that is stored in `type`: of the codes
+/// of quantised ones where kernels multiply those, else of `dtype`.
+double bytes_in_products(GgufType type, at::ScalarType dtype);
 
 /// The matrix of a layer: frozen in some form, or a tensor, which may be trained. Layers and tables that
 /// share one (tied weights) hold the same Weight.
@@ -128,5 +140,8 @@ struct Parameter {
   /// See Weight::own.
   const at::Tensor& own(at::ScalarType dtype);
 };
+
+/// Of a number of the frozen matrices among `parameters`, on average; of `dtype` where there are none.
+double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype);
 
 }  // namespace msplora

@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/gemm_finish.h"
 #include "kernels/cpu/gemm_updates.h"
+#include "kernels/cpu/quantised_panel.h"
 
 #include <omp.h>
 
@@ -16,9 +17,9 @@ namespace {
 constexpr int64_t kBlockBytes = 400 << 10;  // of x in the second-level cache
 constexpr int64_t kLongestInner = 6 << 10;  // bytes of a row of x in one pass
 
-// Where panels are formed by turning others, which costs what ten to twenty rows cost, they serve more rows,
+// Where panels are formed as they are used, which costs what ten to twenty rows cost, they serve more rows,
 // which then stream by.
-constexpr int64_t kFewestTurnedRows = 256, kMostTurnedRows = 4096;
+constexpr int64_t kFewestFormedRows = 256, kMostFormedRows = 4096;
 constexpr int64_t kTasksOfAThread = 8;  // so that one that is held up delays the others little
 
 // A tile or less has little to do for each number of W: what counts is that W streams from memory. Threads
@@ -166,6 +167,36 @@ void tile_of(int64_t rows, const T* x, int64_t stride, int64_t inner, const T* p
   if constexpr (kRows > 1) tile_of<kRows - 1>(rows, x, stride, inner, panel, is_first, to, end);
 }
 
+// The same with numbers that are formed out of codes two rows at a time, for no more rows than a tile has.
+template <int kRows, bool kFourBits, typename T>
+void tile_of_codes(const T* x, int64_t stride, int64_t inner, CodeRows<kFourBits> codes, bool is_first,
+                   float* to) {
+  VecF sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = splat(0.0f);
+  for (int64_t k = 0; k < inner; k += 2) {
+    alignas(64) T rows[2 * kPanel];
+    codes.next(rows);
+    for (int s = 0; s < 2; s += kStep<T>) step<kRows>(x + k + s, stride, rows + s * kPanel, sums);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) {
+      float* const at = to + i * kPanel + j * kLanes;
+      store(at, is_first ? sums[i][j] : sums[i][j] + load(at));
+    }
+}
+
+template <int kRows, bool kFourBits, typename T>
+void some_of_codes(int64_t rows, const T* x, int64_t stride, int64_t inner, const CodeRows<kFourBits>& codes,
+                   bool is_first, float* to) {
+  if (rows == kRows) return tile_of_codes<kRows, kFourBits>(x, stride, inner, codes, is_first, to);
+  if constexpr (kRows > 1) some_of_codes<kRows - 1, kFourBits>(rows, x, stride, inner, codes, is_first, to);
+}
+
 // sums[rows, kPanel] += z U.
 template <int kRows>
 MSPLORA_INLINE void add_update(const float* z, int64_t stride, const PanelRanks& ranks, float* to) {
@@ -197,11 +228,16 @@ struct Cut {
 };
 
 template <typename T>
+bool forms_panels(const PackedGemm<T>& op) {
+  return op.is_transposed || op.quantised != nullptr;
+}
+
+template <typename T>
 int64_t most_rows(const PackedGemm<T>& op, const Cut& cut) {
-  if (!op.is_transposed) return kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T)));
+  if (!forms_panels(op)) return kBlockBytes / (cut.range * static_cast<int64_t>(sizeof(T)));
   const int64_t blocks = ceil_div(kTasksOfAThread * omp_get_max_threads(), cut.panels);
   const int64_t rows = ceil_div(op.rows, blocks);
-  return rows < kFewestTurnedRows ? kFewestTurnedRows : rows < kMostTurnedRows ? rows : kMostTurnedRows;
+  return rows < kFewestFormedRows ? kFewestFormedRows : rows < kMostFormedRows ? rows : kMostFormedRows;
 }
 
 template <typename T>
@@ -244,6 +280,35 @@ TurnedNext<T> next_turned(const PackedGemm<T>& op, const Cut& cut, int64_t panel
           ceil_div(rows, kPanel) * TurnedNext<T>::kLinesOfABlock};
 }
 
+// Rows [k, k + cut.range) of a panel, of which `inner` are there, that are not packed as they are used.
+template <typename T>
+void form_panel(const PackedGemm<T>& op, const Cut& cut, int64_t panel, int64_t k, int64_t inner, T* to) {
+  const int64_t column = panel * kPanel;
+  if (op.quantised == nullptr) {
+    fill_from_transposed(op.packed, op.inner, op.width, column, k, cut.range, to);
+  } else if (op.is_transposed) {
+    fill_from_transposed_codes(*op.quantised, column, k, cut.range, to);
+  } else {
+    fill_from_codes(*op.quantised, panel, k, k + inner, to);
+  }
+}
+
+// A panel of a product with codes and no more rows than a tile has, whose sums stay where they are.
+template <bool kFourBits, typename T>
+void one_panel_of_codes(const HalfEnd<T>& end_of, const Cut& cut, int64_t panel, const PanelRanks& ranks) {
+  const PackedGemm<T>& op = end_of.op;
+  float* sums = thread_scratch(kSumSlot, kTileRows * kPanel);
+  const int64_t column = panel * kPanel;
+  const int64_t columns = op.width - column < kPanel ? op.width - column : kPanel;
+  for (int64_t k = 0; k < op.inner; k += cut.range) {
+    const int64_t inner = op.inner - k < cut.range ? op.inner - k : cut.range;
+    const CodeRows<kFourBits> codes(*op.quantised, panel, k);
+    some_of_codes<kTileRows, kFourBits>(op.rows, op.x + k, op.inner, inner, codes, k == 0, sums);
+  }
+  if (ranks.end > ranks.begin) add_update_to(op, 0, op.rows, ranks, sums);
+  end_of.finish(op, sums, 0, op.rows, column, columns, false);
+}
+
 template <typename T>
 void one_panel(const HalfEnd<T>& end_of, const Cut& cut, int64_t first, int64_t last, int64_t panel,
                const PanelRanks& ranks) {
@@ -252,13 +317,14 @@ void one_panel(const HalfEnd<T>& end_of, const Cut& cut, int64_t first, int64_t 
   float* sums = thread_scratch(kSumSlot, is_whole ? kTileRows * kPanel : cut.block_rows * kPanel);
   const int64_t column = panel * kPanel;
   const int64_t columns = op.width - column < kPanel ? op.width - column : kPanel;
-  T* turned = op.is_transposed ? scratch_of<T>(kPanelSlot, cut.range * kPanel) : nullptr;
+  T* formed = forms_panels(op) ? scratch_of<T>(kPanelSlot, cut.range * kPanel) : nullptr;
   for (int64_t k = 0; k < op.inner; k += cut.range) {
     const int64_t inner = op.inner - k < cut.range ? op.inner - k : cut.range;
     const bool is_last = k + inner == op.inner;
-    if (turned) fill_from_transposed(op.packed, op.inner, op.width, column, k, cut.range, turned);
-    const TurnedNext<T> next = turned ? next_turned(op, cut, panel, k + cut.range) : TurnedNext<T>{};
-    const T* part = turned ? turned : op.packed + (panel * whole_steps<T>(op.inner) + k) * kPanel;
+    if (formed) form_panel(op, cut, panel, k, inner, formed);
+    const bool is_turned = op.is_transposed && op.quantised == nullptr;
+    const TurnedNext<T> next = is_turned ? next_turned(op, cut, panel, k + cut.range) : TurnedNext<T>{};
+    const T* part = formed ? formed : op.packed + (panel * whole_steps<T>(op.inner) + k) * kPanel;
     for (int64_t row = first; row < last; row += kTileRows) {
       const int64_t rows = last - row < kTileRows ? last - row : kTileRows;
       float* to = is_whole ? sums : sums + (row - first) * kPanel;
@@ -281,6 +347,7 @@ void packed_gemm(const PackedGemm<T>& op) {
   const Ends<T> ends(op);
   const float* up = op.num_updates > 0 ? pack_updates(op, cut.panels, kUpSlot) : nullptr;
   const int64_t runs = ceil_div(cut.of_half, cut.run);
+  const bool is_streamed = op.quantised && !op.is_transposed && op.rows <= kTileRows;
   const auto run_task = [&](int64_t task) {
     const int64_t first = task / runs * cut.block_rows, begin = task % runs * cut.run;
     const int64_t last = first + cut.block_rows < op.rows ? first + cut.block_rows : op.rows;
@@ -289,7 +356,13 @@ void packed_gemm(const PackedGemm<T>& op) {
       for (int64_t panel = half * cut.of_half + begin; panel < half * cut.of_half + end; ++panel) {
         PanelRanks ranks = ranks_of(op, panel);
         if (up) ranks.up = up + panel * op.rank * kPanel;
-        one_panel(ends.half[half], cut, first, last, panel, ranks);
+        if (is_streamed && op.quantised->values) {
+          one_panel_of_codes<true>(ends.half[half], cut, panel, ranks);
+        } else if (is_streamed) {
+          one_panel_of_codes<false>(ends.half[half], cut, panel, ranks);
+        } else {
+          one_panel(ends.half[half], cut, first, last, panel, ranks);
+        }
       }
     }
   };

@@ -33,6 +33,10 @@ class BlockWeight : public FrozenWeight {
     const int64_t* place = places.data_ptr<int64_t>();
     return fill(ids.numel(), [place](int64_t i) { return place[i]; });
   }
+  StoredRow stored_row(int64_t row) const override {
+    if (quantised_form(info_.type) == nullptr) return {};
+    return {info_.type, stored_.blocks + row * row_bytes_};
+  }
   void let_go() const override {
     let_file_pages_go(stored_.blocks, static_cast<size_t>(out_features() * row_bytes_));
   }

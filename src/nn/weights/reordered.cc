@@ -29,6 +29,9 @@ class ReorderedWeight : public FrozenWeight {
   at::Tensor gather(const at::Tensor& ids) const override {
     return weight_->gather(order_.index_select(0, ids));
   }
+  StoredRow stored_row(int64_t row) const override {
+    return weight_->stored_row(order_.data_ptr<int64_t>()[row]);
+  }
   void let_go() const override { weight_->let_go(); }
 
  private:
