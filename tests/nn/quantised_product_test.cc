@@ -120,6 +120,14 @@ struct Both {
       EXPECT_TRUE(at::equal(results[0], results[1])) << what << ", gated";
     } else {
       EXPECT_TRUE(at::equal(codes.forward(x, bias), packed.forward(x, bias))) << what;
+      if (codes.adds_updates() && packed.adds_updates()) {
+        const at::Tensor up = testing::normals({3, out - 5}, "up", at::kFloat);
+        const LowRankSum update{testing::normals({rows, 3}, "z", at::kFloat),
+                                {{0, 3, 4, out - 5, up.data_ptr<float>()}}};
+        const at::Tensor y = codes.forward(x, bias, &update);
+        EXPECT_TRUE(at::equal(y, packed.forward(x, bias, &update))) << what << ", with an update";
+        EXPECT_FALSE(at::equal(y, codes.forward(x, bias))) << what;
+      }
     }
     EXPECT_TRUE(at::equal(codes.backward(dy), packed.backward(dy))) << what << ", backward";
   }
