@@ -9,10 +9,8 @@
 
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
-#include "msplora/kernels/gemm.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/tasks/target.h"
-#include "msplora/train/runtime.h"
 #include "runs/layer_ranks.h"
 #include "runs/opening.h"
 
@@ -72,9 +70,7 @@ std::optional<ModelConfig> check_model(const ModelOptions& model, std::shared_pt
 Run check_run(const Recipe& recipe, ErrorList& errors, bool with_adapter) {
   Run run;
   run.recipe = recipe;
-  run.threads = use_threads(recipe.train.threads);
-  attempt(errors,
-          [&] { kernels::set_matmul_precision(kernels::precision_named(recipe.train.matmul_precision)); });
+  run.threads = detail::use_compute_options(recipe.train, errors);
   const TaskKind& kind = task_kind(recipe.task.type);
   std::optional<ModelConfig> config;
   if (!recipe.model.path.empty()) config = check_model(recipe.model, run.tokenizer, errors);
@@ -105,6 +101,11 @@ Run check_run(const Recipe& recipe, ErrorList& errors) {
   return check_run(recipe, errors, /*with_adapter=*/true);
 }
 
+int detail::use_compute_options(const TrainOptions& train, ErrorList& errors) {
+  attempt(errors, [&] { kernels::set_matmul_precision(kernels::precision_named(train.matmul_precision)); });
+  return use_threads(train.threads);
+}
+
 void detail::open_model_of(Run& run) {
   const Recipe& recipe = run.recipe;
   run.model =
@@ -114,12 +115,14 @@ void detail::open_model_of(Run& run) {
 }
 
 Run open_run(const Recipe& recipe, const OpenOptions& options) {
-  Run run = detail::checked_run(recipe, options);
-  detail::open_model_of(run);
-  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.all(), options.resume);
-  run.adapter = create_adapter(run.recipe.adapter, target_of(*run.model, recipe.model.path),
-                               static_cast<uint64_t>(recipe.train.seed));
-  return run;
+  return detail::opened(options, [&] {
+    Run run = detail::checked_run(recipe, options);
+    detail::open_model_of(run);
+    run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.all(), options.resume);
+    run.adapter = create_adapter(run.recipe.adapter, target_of(*run.model, recipe.model.path),
+                                 static_cast<uint64_t>(recipe.train.seed));
+    return run;
+  });
 }
 
 }  // namespace msplora
