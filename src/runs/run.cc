@@ -1,11 +1,14 @@
 #include "msplora/runs/run.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
@@ -17,8 +20,28 @@
 namespace msplora {
 namespace {
 
+/// The modules that a GGUF adapter is for. Its file names llama.cpp's tensors, and only a model's shape says
+/// which modules these are.
+void take_modules_of_file(Run& run, ModelTask head) {
+  AdapterConfig& wanted = run.recipe.adapter;
+  if (wanted.init_from.empty() || adapter_form(wanted.init_from) != AdapterForm::kGguf) return;
+  const auto adapter =
+      load_adapter_without_base(wanted.init_from, target_of_config(run.config, head, run.recipe.model.path));
+  const std::vector<std::string>& own = adapter->config().target_modules;
+  const auto names = [](const std::vector<std::string>& list) { return std::set(list.begin(), list.end()); };
+  if (!wanted.target_modules.empty() && names(wanted.target_modules) != names(own)) {
+    throw Error(
+        ErrorCode::kConfig, "adapter.target_modules",
+        fmt::format("[{}], but the adapter in {} is for {} modules: {} ...",
+                    fmt::join(wanted.target_modules, ", "), wanted.init_from, own.size(), own.front()),
+        "leave it out: the run takes over the settings of adapter.init_from");
+  }
+  wanted.target_modules = own;
+}
+
 /// Target modules, ranks and the other adapter options against the shapes that config.json gives.
 void check_adapter(Run& run, ModelTask head, ErrorList& errors) {
+  attempt(errors, [&] { take_modules_of_file(run, head); });
   run.recipe.adapter = with_default_targets(run.recipe.adapter, run.config.model_type);
   attempt(errors, [&] {
     // A classifier's head is trained whole, whatever it consists of.
