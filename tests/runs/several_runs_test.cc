@@ -117,6 +117,7 @@ TEST_F(SeveralRuns, OneIsStoppedAndTheOtherEndsAsItDoesAlone) {
   first = msplora::Run();  // lets its directory go
 
   msplora::Run rest = open_run(one_of_two("first", false), {.resume = true});
+  const msplora::Run last = open_run(one_of_two("last", true));
   std::jthread([&] { EXPECT_EQ(train(rest).threads, 3); }).join();
   EXPECT_EQ(learned("first"), learned("alone-1"));
   EXPECT_NE(learned("first"), learned("second"));
