@@ -28,7 +28,7 @@ for seed in 1 2 3; do
     method=msplora
     extra=()
     case $variant in
-      head) method=none extra=(--set adapter.dropout=0) ;;
+      head) method=none ;;
       lora) method=lora ;;
       random) extra=(--set model.random_init=true) ;;
     esac

@@ -18,7 +18,7 @@ rm -rf build/demo/runs
 mkdir -p build/demo/runs
 
 echo "== head only: the base stays frozen"
-"$program" train recipes/demo.yaml --set adapter.method=none --set adapter.dropout=0 --set output.dir=build/demo/runs/head
+"$program" train recipes/demo.yaml --set adapter.method=none --set output.dir=build/demo/runs/head
 echo "== LoRA, rank 8, on query and value"
 "$program" train recipes/demo.yaml --set adapter.method=lora --set output.dir=build/demo/runs/lora
 echo "== MSPLoRA, rank 8, three levels, on query and value"

@@ -15,6 +15,7 @@
 #include "msplora/core/file.h"
 #include "msplora/core/log.h"
 #include "msplora/runs/analysis.h"
+#include "msplora/runs/run_directory.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
 
@@ -157,7 +158,7 @@ void analyze_command(const AnalyzeArguments& arguments, const CommonOptions& com
   if (!arguments.page.empty()) {  // before the work
     std::vector<std::filesystem::path> read = request.inputs;
     for (const std::filesystem::path& input : request.inputs) {
-      read.insert(read.end(), {input / "adapter", input / "adapter-native"});  // of runs
+      read.insert(read.end(), {input / kPeftDirectory, input / kNativeDirectory});  // of runs
     }
     refuse_packed_name(arguments.page, "--report");
     refuse_input_as_output(arguments.page, read, "--report");

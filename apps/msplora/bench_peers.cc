@@ -54,7 +54,7 @@ std::vector<std::string> sizes_of_encoder(const PeerArguments& arguments) {
 
 std::vector<std::string> config_of_model(const PeerArguments& arguments) {
   const ModelConfig config = step_options(arguments.step).model;
-  const bool is_decoder = supports_task(config.model_type, ModelTask::kCausalLm);
+  const bool is_decoder = bench_task_of(config) == ModelTask::kCausalLm;
   std::vector<std::string> options = {"--config", model_config_to_json(config).dump(), "--task",
                                       is_decoder ? "causal_lm" : "sequence_classification"};
   if (arguments.step.target_modules.empty()) {

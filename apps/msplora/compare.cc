@@ -114,7 +114,7 @@ void compare(const CompareArguments& arguments, const CommonOptions& common) {
             << comparison_document(plan, comparison)
             << fmt::format("\n  {:<9} {}\n", "tables",
                            plan.directory + "/compare.{md,csv,tex,svg,json}, compare-runs.csv")
-            << fmt::format("  {:<9} {}\n", "runs", plan.directory + "/runs");
+            << fmt::format("  {:<9} {}\n", "runs", plan.directory + "/" + comparison_files::kRuns);
 }
 
 }  // namespace

@@ -245,12 +245,14 @@ std::string comparison_document(const ComparisonPlan& plan, const Comparison& co
 
 void write_comparison(const ComparisonPlan& plan, const Comparison& comparison) {
   const std::filesystem::path directory = plan.directory;
-  write_file_atomically(directory / "compare.md", comparison_document(plan, comparison));
-  write_file_atomically(directory / "compare.csv", csv_of(comparison));
-  write_file_atomically(directory / "compare-runs.csv", runs_csv(comparison));
-  write_file_atomically(directory / "compare.tex", latex_of(plan, comparison));
-  write_file_atomically(directory / "compare.svg", report::svg_file(comparison_picture(plan, comparison)));
-  write_file_atomically(directory / "compare.json", comparison_to_json(plan, comparison).dump(2) + "\n");
+  write_file_atomically(directory / comparison_files::kDocument, comparison_document(plan, comparison));
+  write_file_atomically(directory / comparison_files::kTable, csv_of(comparison));
+  write_file_atomically(directory / comparison_files::kRunsTable, runs_csv(comparison));
+  write_file_atomically(directory / comparison_files::kLatex, latex_of(plan, comparison));
+  write_file_atomically(directory / comparison_files::kPicture,
+                        report::svg_file(comparison_picture(plan, comparison)));
+  write_file_atomically(directory / comparison_files::kNumbers,
+                        comparison_to_json(plan, comparison).dump(2) + "\n");
 }
 
 }  // namespace msplora

@@ -18,6 +18,7 @@ A recipe is a YAML file. Every key can be replaced on the command line with `--s
 `--set train.lr=3e-4 --set adapter.target_modules=[query,value]`. What counts is, from weakest to strongest: the default,
 the file, `--set`, and options such as `--threads`. Unknown keys, wrong types and values out of range are errors, all
 reported together with their lines. Relative paths are relative to the current directory.
+`--set adapter.method=NAME` leaves out what the file says for its own method alone, and names it.
 An empty default means that the key is unset; `key: null` unsets it.
 
 `msplora validate RECIPE.yaml` checks a recipe with its model directory and data without training.

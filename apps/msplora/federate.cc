@@ -109,7 +109,7 @@ void federate(const FederateArguments& arguments, const CommonOptions& common) {
   const RunReport report = run_rounds(run, on_round, on_begin);
   if (!print_report(report, common)) return;
   std::cout << closing_lines(report, *run.directory)
-            << fmt::format("  {:<15} {}\n", "rounds", (run.directory->path() / "rounds.jsonl").string());
+            << fmt::format("  {:<15} {}\n", "rounds", (run.directory->path() / kRoundsFile).string());
 }
 
 }  // namespace

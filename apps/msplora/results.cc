@@ -16,6 +16,7 @@
 #include "msplora/runs/compare.h"
 #include "msplora/runs/recipe_file.h"
 #include "msplora/runs/report.h"
+#include "msplora/runs/run_directory.h"
 #include "program.h"
 
 namespace msplora {
@@ -42,7 +43,7 @@ Json read_run(const std::string& run, const std::string& metric) {
                 did_you_mean(metric, names));
   }
   Json row = {{"run", run},
-              {"task", task_of_recipe(std::filesystem::path(run) / "recipe.yaml")},
+              {"task", task_of_recipe(std::filesystem::path(run) / kRecipeFile)},
               {"method", report.method},
               {"trainable_parameters", report.trainable.total},
               {"adapter_parameters", report.trainable.adapter},
@@ -78,7 +79,7 @@ std::string adapter_text(const Json& row) {
 
 /// A comparison's directory, or its compare.json wherever it lies.
 bool is_comparison(const std::filesystem::path& path) {
-  return path.extension() == ".json" || path_exists(path / "compare.json");
+  return path.extension() == ".json" || path_exists(path / comparison_files::kNumbers);
 }
 
 void show_comparison(const ResultsArguments& arguments, const CommonOptions& common) {

@@ -11,14 +11,18 @@
 #include "msplora/core/paths.h"
 #include "msplora/tasks/target.h"
 
-namespace msplora::detail {
-
-namespace fs = std::filesystem;
+namespace msplora {
 
 ModelTask bench_task_of(const ModelConfig& config) {
   return supports_task(config.model_type, ModelTask::kCausalLm) ? ModelTask::kCausalLm
                                                                 : ModelTask::kSequenceClassification;
 }
+
+}  // namespace msplora
+
+namespace msplora::detail {
+
+namespace fs = std::filesystem;
 
 std::unique_ptr<Task> bench_task(const Model& model) {
   if (model.task() == ModelTask::kCausalLm) return make_task("causal_lm", {});

@@ -25,8 +25,6 @@ struct BenchModel {
   /// Options, tensors and adapter of a run in `directory`; no sinks yet.
   TrainerSetup setup(const StepBenchOptions& options, const std::filesystem::path& directory) const;
 };
-/// Causal language modelling where the model can do that, else classification.
-ModelTask bench_task_of(const ModelConfig& config);
 /// The task that the model's head is for; classes have numbers for names.
 std::unique_ptr<Task> bench_task(const Model& model);
 

@@ -17,7 +17,7 @@ struct BenchCheckpoint::Scratch {
 BenchCheckpoint::BenchCheckpoint(const StepBenchOptions& options) : scratch_(std::make_unique<Scratch>()) {
   ModelLoadOptions load;
   load.seed = options.seed;
-  load.task = detail::bench_task_of(options.model);
+  load.task = bench_task_of(options.model);
   load.num_labels = 2;
   save_model(*create_model(options.model, load), directory(), at::kFloat);
 }
@@ -44,7 +44,7 @@ LoadBenchResult bench_load(const StepBenchOptions& options, int64_t repetitions)
   from_file.weights = checkpoint.directory();
   for (int64_t i = 0; i < repetitions; ++i) {
     result.seconds.seconds.push_back(
-        time_of([&] { detail::make_bench_model(from_file, 2, detail::bench_task_of(options.model)); }));
+        time_of([&] { detail::make_bench_model(from_file, 2, bench_task_of(options.model)); }));
   }
   return result;
 }

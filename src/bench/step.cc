@@ -89,7 +89,7 @@ std::vector<int64_t> batch_lengths(const StepBenchOptions& options) {
 StepBenchResult bench_step(const StepBenchOptions& options,
                            const std::function<void(int64_t, double)>& on_step) {
   check(options);
-  const detail::BenchModel bench = detail::make_bench_model(options, 2, detail::bench_task_of(options.model));
+  const detail::BenchModel bench = detail::make_bench_model(options, 2, bench_task_of(options.model));
   StepBenchResult result;
   result.loaded_memory_bytes = taken_memory_bytes();
   for (const int64_t length : batch_lengths(options)) result.tokens += length;

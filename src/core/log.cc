@@ -12,8 +12,10 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "msplora/core/dump_json.h"
@@ -64,15 +66,38 @@ const char* word_of(LogLevel level) {
 }
 
 std::atomic<LogFormat> chosen_format{LogFormat::kText};
-std::mutex warnings_mutex;
-std::vector<std::string> warnings;
+thread_local constinit const WarningCollector* innermost_collector = nullptr;
 
-void remember(std::string_view message) {
-  constexpr size_t kMost = 100;
-  const std::lock_guard lock(warnings_mutex);
-  if (warnings.size() < kMost && std::find(warnings.begin(), warnings.end(), message) == warnings.end()) {
-    warnings.emplace_back(message);
+void collect(std::string_view message) {
+  if (innermost_collector != nullptr) innermost_collector->add(message);
+}
+
+struct SinkPlace {
+  std::recursive_mutex mutex;  // a sink may log, and set another
+  std::shared_ptr<const LogSink> sink;
+  bool is_running = false;
+};
+
+SinkPlace& sink_place() {
+  static auto& place = *new SinkPlace;  // never destroyed: what is destroyed late may log
+  return place;
+}
+
+/// Whether there is a sink and it took the message.
+bool give_to_sink(LogLevel level, std::string_view message) {
+  SinkPlace& place = sink_place();
+  const std::lock_guard lock(place.mutex);
+  if (!place.sink || place.is_running) return false;
+  const std::shared_ptr<const LogSink> sink = place.sink;
+  bool is_taken = true;
+  place.is_running = true;
+  try {
+    (*sink)(level, message);
+  } catch (...) {
+    is_taken = false;
   }
+  place.is_running = false;
+  return is_taken;
 }
 
 }  // namespace
@@ -116,9 +141,25 @@ std::string log_line(LogLevel level, std::string_view message) {
   return dump_json(line);
 }
 
-std::vector<std::string> logged_warnings() {
-  const std::lock_guard lock(warnings_mutex);
-  return warnings;
+WarningCollector::WarningCollector(std::vector<std::string>& to)
+    : to_(to), outer_(std::exchange(innermost_collector, this)) {}
+
+WarningCollector::~WarningCollector() {
+  innermost_collector = outer_;
+}
+
+void WarningCollector::add(std::string_view message) const {
+  constexpr size_t kMost = 100;
+  if (to_.size() < kMost && std::find(to_.begin(), to_.end(), message) == to_.end())
+    to_.emplace_back(message);
+  if (outer_ != nullptr) outer_->add(message);
+}
+
+void set_log_sink(LogSink sink) {
+  auto next = sink ? std::make_shared<const LogSink>(std::move(sink)) : nullptr;
+  SinkPlace& place = sink_place();
+  const std::lock_guard lock(place.mutex);
+  place.sink.swap(next);
 }
 
 void set_log_level(LogLevel level) {
@@ -132,8 +173,21 @@ void show(std::FILE* stream, std::string_view text) noexcept {
 }
 
 void log(LogLevel level, std::string_view message) {
-  if (level == LogLevel::kWarning) remember(message);
+  if (level == LogLevel::kWarning) collect(message);
+  if (!logger().should_log(to_spdlog(level)) || give_to_sink(level, message)) return;
   logger().log(to_spdlog(level), "{}", log_line(level, message));
+}
+
+void log_warning_once(const std::string& message) {
+  static std::mutex mutex;
+  static std::set<std::string> said;
+  bool is_new = false;
+  {
+    const std::lock_guard lock(mutex);
+    is_new = said.insert(message).second;
+  }
+  if (is_new) return log_warning(message);
+  collect(message);
 }
 
 }  // namespace msplora

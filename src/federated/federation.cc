@@ -77,25 +77,21 @@ std::optional<Answer> Federation::ask(int64_t client, const Message& message, st
   }
 }
 
-RoundReport Federation::run_round() {
-  const Stopwatch watch;
-  ServerState& state = server_->state();
-  const int64_t round = state.round + 1;
-  const FederatedOptions& options = setup_.options;
-  RoundReport report;
-  report.round = round;
+struct Federation::Gathered {
   std::vector<ClientUpdate> updates;
-  std::vector<double> losses;
+  std::vector<double> losses;  // of the updates
   std::vector<int64_t> reached;
-  const std::vector<int64_t> asked = sample_clients(options.clients, options.fraction, options.min_clients,
-                                                    static_cast<uint64_t>(setup_.train.seed), round);
   int64_t steps = 0;
+};
+
+Federation::Gathered Federation::gather(const std::vector<int64_t>& asked, RoundReport& report) {
+  Gathered gathered;
   for (const int64_t client : asked) {
     const Message message = server_->message_to(client);
     ClientTraffic traffic{client, measure(message), {}};
     std::string problem;
     const std::optional<Answer> given = ask(client, message, problem);
-    if (given) reached.push_back(client);
+    if (given) gathered.reached.push_back(client);
     const Answer answer = given.value_or(Answer());
     if (!answer.message.adapter.empty()) traffic.up = measure(answer.message);
     report.down.add(traffic.down);
@@ -103,40 +99,59 @@ RoundReport Federation::run_round() {
     report.traffic.push_back(traffic);
     report.train_seconds += answer.report.seconds;
     report.tokens += answer.report.tokens;
-    steps += answer.report.steps;
+    gathered.steps += answer.report.steps;
     if (problem.empty()) problem = answer.report.problem;
     ClientUpdate update;
     if (problem.empty()) update = server_->update_of(client, answer.message, problem);
     if (problem.empty()) {
       report.clients.push_back(client);
-      updates.push_back(std::move(update));
-      losses.push_back(answer.report.loss);
+      gathered.updates.push_back(std::move(update));
+      gathered.losses.push_back(answer.report.loss);
     } else {
       report.rejected.push_back({client, problem});
     }
   }
+  return gathered;
+}
 
-  const Stopwatch aggregation;
-  report.skipped = updates.empty() || static_cast<int64_t>(updates.size()) < options.min_clients;
-  state.round = round;
-  for (const int64_t client : reached) state.last_round[static_cast<size_t>(client)] = round;
+void Federation::combine(Gathered gathered, RoundReport& report) {
+  const Stopwatch watch;
+  const FederatedOptions& options = setup_.options;
+  report.skipped =
+      gathered.updates.empty() || static_cast<int64_t>(gathered.updates.size()) < options.min_clients;
   if (!report.skipped) {
-    report.weights = client_weights(updates, options.weighting);
-    for (size_t i = 0; i < losses.size(); ++i) report.train_loss += report.weights[i] * losses[i];
-    const Aggregate aggregate = server_->take(std::move(updates), report.weights);
+    report.weights = client_weights(gathered.updates, options.weighting);
+    for (size_t i = 0; i < gathered.losses.size(); ++i)
+      report.train_loss += report.weights[i] * gathered.losses[i];
+    const Aggregate aggregate = server_->take(std::move(gathered.updates), report.weights);
     report.layers = aggregate.errors;
     report.aggregation = aggregate.total;
   }
-  report.aggregation_seconds = aggregation.seconds();
+  report.aggregation_seconds = watch.seconds();
+}
 
-  const bool is_last = round >= options.rounds || round == options.stop_at;
-  if (round % options.eval_every == 0 || is_last) evaluate(report);
+RoundReport Federation::run_round() {
+  const Stopwatch watch;
+  ServerState& state = server_->state();
+  const FederatedOptions& options = setup_.options;
+  RoundReport report;
+  report.round = state.round + 1;
+  const auto seed = static_cast<uint64_t>(setup_.train.seed);
+  Gathered gathered = gather(
+      sample_clients(options.clients, options.fraction, options.min_clients, seed, report.round), report);
+  // Nothing before this is seen when the round is stopped.
+  state.round = report.round;
+  for (const int64_t client : gathered.reached) state.last_round[static_cast<size_t>(client)] = report.round;
+  state.steps += gathered.steps;
+  combine(std::move(gathered), report);
+
+  const bool is_last = report.round >= options.rounds || report.round == options.stop_at;
+  if (report.round % options.eval_every == 0 || is_last) evaluate(report);
   state.total_down.add(report.down);
   state.total_up.add(report.up);
   report.total_down = state.total_down;
   report.total_up = state.total_up;
   report.seconds = watch.seconds();
-  state.steps += steps;
   state.tokens += report.tokens;
   state.train_seconds += report.train_seconds;
   state.seconds += report.seconds;

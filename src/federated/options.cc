@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "federated/check_options.h"
+#include "federated/partition_kinds.h"
 #include "msplora/adapters/planning.h"
 #include "msplora/core/option_io.h"
 #include "msplora/federated/aggregator.h"
@@ -92,16 +92,12 @@ void check_unused(const FederatedOptions& options, ErrorList& errors, const std:
         refuse(key, value, usual.at(name), "has no effect beside the other options of the group");
     }
   }
-  static const std::map<std::string, std::string> kKindOf = {{"alpha", "dirichlet"},
-                                                             {"min_size", "dirichlet"},
-                                                             {"max_retries", "dirichlet"},
-                                                             {"shards_per_client", "shards"},
-                                                             {"classes_per_client", "classes"}};
   const nlohmann::json set = to_json(options.partition), usual = to_json(defaults.partition);
-  for (const auto& [name, kind] : kKindOf) {
-    if (options.partition.kind != kind)
+  for (const detail::PartitionKind& kind : detail::partition_kinds()) {
+    if (options.partition.kind == kind.name) continue;
+    for (const std::string& name : kind.options)
       refuse("partition." + name, set.at(name), usual.at(name),
-             fmt::format("is for partition.kind {}; {} would ignore it", kind, options.partition.kind));
+             fmt::format("is for partition.kind {}; {} would ignore it", kind.name, options.partition.kind));
   }
 }
 
@@ -157,14 +153,17 @@ void check_recipe(const FederateRecipe& recipe, ErrorList& errors, const std::st
                "clients start from the server's own message; only `train` goes on");
   }
   const std::string& kind = recipe.federated.partition.kind;
-  if (task_kind(recipe.task.type).labels != LabelKind::kClass && kind != "iid" && kind != "groups") {
+  const detail::PartitionKind* const known = detail::find_partition_kind(kind);
+  const detail::PartitionNeed needs = known ? known->needs : detail::PartitionNeed::kNothing;
+  if (needs == detail::PartitionNeed::kLabels && task_kind(recipe.task.type).labels != LabelKind::kClass) {
     errors.add(where + ": federated.partition.kind", fmt::format("`{}` needs class labels", kind),
                "iid or groups");
   }
-  if (kind == "groups" && !recipe.data.group) {
-    errors.add(where + ": data.group", "missing; partition.kind `groups` needs the column");
+  const bool needs_groups = needs == detail::PartitionNeed::kGroups;
+  if (needs_groups && !recipe.data.group) {
+    errors.add(where + ": data.group", fmt::format("missing; partition.kind `{}` needs the column", kind));
   }
-  if (kind != "groups" && recipe.data.group) {
+  if (!needs_groups && recipe.data.group) {
     errors.add(where + ": data.group", fmt::format("not used by partition.kind `{}`", kind),
                "federated.partition.kind: groups");
   }

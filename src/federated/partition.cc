@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "federated/partition_kinds.h"
 #include "msplora/core/random.h"
 
 namespace msplora {
@@ -219,28 +220,75 @@ Partition partition_groups(const std::vector<std::string>& groups, int64_t clien
   return finished(std::move(partition), "groups");
 }
 
+const std::vector<detail::PartitionKind>& detail::partition_kinds() {
+  using Options = PartitionOptions;
+  using Input = PartitionInput;
+  static const std::vector<PartitionKind> kinds = {
+      {"iid",
+       PartitionNeed::kNothing,
+       {},
+       [](const Options&, int64_t clients, const Input& input, uint64_t seed) {
+         return partition_iid(input.examples, clients, seed);
+       }},
+      {"dirichlet",
+       PartitionNeed::kLabels,
+       {"alpha", "min_size", "max_retries"},
+       [](const Options& options, int64_t clients, const Input& input, uint64_t seed) {
+         return partition_dirichlet(input.labels, clients, options, seed);
+       }},
+      {"shards",
+       PartitionNeed::kLabels,
+       {"shards_per_client"},
+       [](const Options& options, int64_t clients, const Input& input, uint64_t seed) {
+         return partition_shards(input.labels, clients, options.shards_per_client, seed);
+       }},
+      {"classes",
+       PartitionNeed::kLabels,
+       {"classes_per_client"},
+       [](const Options& options, int64_t clients, const Input& input, uint64_t seed) {
+         return partition_classes(input.labels, clients, options.classes_per_client, seed);
+       }},
+      {"groups",
+       PartitionNeed::kGroups,
+       {},
+       [](const Options&, int64_t clients, const Input& input, uint64_t) {
+         return partition_groups(input.groups, clients);
+       }},
+  };
+  return kinds;
+}
+
+const detail::PartitionKind* detail::find_partition_kind(const std::string& name) {
+  const auto& kinds = partition_kinds();
+  const auto found =
+      std::find_if(kinds.begin(), kinds.end(), [&](const PartitionKind& kind) { return kind.name == name; });
+  return found == kinds.end() ? nullptr : &*found;
+}
+
+std::vector<std::string> PartitionOptions::kinds() {
+  std::vector<std::string> names;
+  for (const detail::PartitionKind& kind : detail::partition_kinds()) names.push_back(kind.name);
+  return names;
+}
+
 Partition make_partition(const PartitionOptions& options, int64_t clients, const PartitionInput& input,
                          uint64_t seed) {
-  if (options.kind == "iid") return partition_iid(input.examples, clients, seed);
-  if (options.kind == "groups") {
-    if (input.groups.size() != input.examples) {
-      throw Error(ErrorCode::kConfig, "data.group", "missing; partition.kind `groups` needs the column",
-                  "name the column, or take another kind");
-    }
-    return partition_groups(input.groups, clients);
+  const detail::PartitionKind* const kind = detail::find_partition_kind(options.kind);
+  if (kind == nullptr) {
+    throw Error(ErrorCode::kConfig, "federated.partition.kind",
+                fmt::format("unknown kind `{}`", options.kind),
+                did_you_mean(options.kind, PartitionOptions::kinds()));
   }
-  if (input.labels.size() != input.examples) {
+  if (kind->needs == detail::PartitionNeed::kGroups && input.groups.size() != input.examples) {
+    throw Error(ErrorCode::kConfig, "data.group",
+                fmt::format("missing; partition.kind `{}` needs the column", options.kind),
+                "name the column, or take another kind");
+  }
+  if (kind->needs == detail::PartitionNeed::kLabels && input.labels.size() != input.examples) {
     throw Error(ErrorCode::kConfig, "federated.partition.kind",
                 fmt::format("`{}` needs class labels", options.kind), "iid or groups");
   }
-  if (options.kind == "dirichlet") return partition_dirichlet(input.labels, clients, options, seed);
-  if (options.kind == "shards")
-    return partition_shards(input.labels, clients, options.shards_per_client, seed);
-  if (options.kind == "classes")
-    return partition_classes(input.labels, clients, options.classes_per_client, seed);
-  const std::vector<std::string> known = {"iid", "dirichlet", "shards", "classes", "groups"};
-  throw Error(ErrorCode::kConfig, "federated.partition.kind", fmt::format("unknown kind `{}`", options.kind),
-              did_you_mean(options.kind, known));
+  return kind->make(options, clients, input, seed);
 }
 
 PartitionReport describe_partition(const Partition& partition, const std::vector<int64_t>& labels,

@@ -26,16 +26,14 @@ namespace {
 using nlohmann::json;
 
 constexpr int kFormatVersion = 1;
-constexpr char kPrefix[] = "round-";
 constexpr char kSuffix[] = ".safetensors";
-constexpr char kRounds[] = "rounds.jsonl";
 
 std::optional<int64_t> round_of(const fs::path& file) {
   const std::string name = file.filename().string();
-  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
+  if (!name.starts_with(kServerStatePrefix) || !name.ends_with(kSuffix)) return std::nullopt;
   int64_t round = 0;
   const char* end = name.data() + name.size() - (sizeof kSuffix - 1);
-  const auto [stop, error] = std::from_chars(name.data() + (sizeof kPrefix - 1), end, round);
+  const auto [stop, error] = std::from_chars(name.data() + (sizeof kServerStatePrefix - 1), end, round);
   if (error != std::errc() || stop != end) return std::nullopt;
   return round;
 }
@@ -151,8 +149,8 @@ void save_server_state(const ServerState& state, const RunIdentity& identity, co
                             {"recipe", identity.recipe},
                             {"data_fingerprint", identity.data_fingerprint},
                             {"base_fingerprint", identity.base_fingerprint}};
-  write_safetensors(directory / fmt::format("{}{}{}", kPrefix, state.round, kSuffix), state_tensors(state),
-                    {{"federated", description.dump()}});
+  write_safetensors(directory / fmt::format("{}{}{}", kServerStatePrefix, state.round, kSuffix),
+                    state_tensors(state), {{"federated", description.dump()}});
 }
 
 std::optional<StoredServerState> load_newest_server_state(const fs::path& directory,
@@ -191,14 +189,14 @@ void prune_server_states(const fs::path& directory, int64_t keep) {
 }
 
 void append_round(const fs::path& directory, const nlohmann::ordered_json& round) {
-  const fs::path path = directory / kRounds;
+  const fs::path path = directory / kRoundsFile;
   std::ofstream out(path, std::ios::app | std::ios::binary);
   out << round.dump() << "\n" << std::flush;
   if (!out) throw Error(ErrorCode::kIo, path.string(), "cannot write", "is the disk full?");
 }
 
 void keep_rounds(const fs::path& directory, int64_t last_round) {
-  const fs::path path = directory / kRounds;
+  const fs::path path = directory / kRoundsFile;
   std::string kept;
   if (last_round > 0 && path_exists(path)) {
     std::istringstream lines(read_file(path));

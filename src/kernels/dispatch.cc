@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -56,10 +57,9 @@ std::atomic<Isa>& chosen_isa() {
   return isa;
 }
 
-std::atomic<Precision>& chosen_precision() {
-  static std::atomic<Precision> precision{Precision::kExact};
-  return precision;
-}
+// What was set last, and what the thread itself has set: runs of other threads leave that alone.
+std::atomic<Precision> last_precision{Precision::kExact};
+thread_local constinit std::optional<Precision> own_precision;
 
 template <typename T>
 const Table<T>& column(const Table<float>& exact, const Table<Bfloat16>& rounded) {
@@ -239,11 +239,12 @@ bool packs_both_directions(Isa isa, Precision precision) {
 }
 
 void set_matmul_precision(Precision precision) {
-  chosen_precision() = precision;
+  own_precision = precision;
+  last_precision = precision;
 }
 
 Precision matmul_precision(Isa isa) {
-  return has_matrix_units(isa) ? chosen_precision().load() : Precision::kExact;
+  return has_matrix_units(isa) ? own_precision.value_or(last_precision) : Precision::kExact;
 }
 
 namespace {

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <mutex>
-#include <set>
 
 #include "core/strict_json.h"
 #include "msplora/core/log.h"
@@ -192,10 +190,7 @@ void ConfigReader::say_if_different(const std::string& used, const std::string& 
   if (a == nullptr || b == nullptr || *a == *b) return;
   const std::string text = fmt::format("{}: {} is {}, but {} is {}; {} counts, as in transformers 5", where_,
                                        used, json_excerpt(*a), ignored, json_excerpt(*b), used);
-  static std::mutex mutex;
-  static std::set<std::string> said;
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (said.insert(text).second) log_warning(text);
+  log_warning_once(text);
 }
 
 }  // namespace msplora::detail

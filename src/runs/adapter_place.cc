@@ -8,6 +8,7 @@
 #include "msplora/adapters/files.h"
 #include "msplora/core/error.h"
 #include "msplora/core/paths.h"
+#include "msplora/runs/run_directory.h"
 #include "msplora/tasks/facts.h"
 
 namespace msplora {
@@ -17,11 +18,11 @@ AdapterPlace find_adapter(const fs::path& given) {
   if (adapter_form(given) != AdapterForm::kNone) {
     fs::path path = absolute_path(given).lexically_normal();
     if (path.filename().empty()) path = path.parent_path();
-    const bool is_of_run = path.filename() == "adapter" || path.filename() == "adapter-native";
-    if (is_of_run && path_exists(path.parent_path() / "recipe.yaml")) return {given, path.parent_path()};
+    const bool is_of_run = path.filename() == kPeftDirectory || path.filename() == kNativeDirectory;
+    if (is_of_run && path_exists(path.parent_path() / kRecipeFile)) return {given, path.parent_path()};
     return {given, {}};
   }
-  for (const char* name : {"adapter-native", "adapter"}) {
+  for (const char* name : {kNativeDirectory, kPeftDirectory}) {
     if (adapter_form(given / name) != AdapterForm::kNone) return {given / name, given};
   }
   return {given, {}};

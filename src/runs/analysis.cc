@@ -24,6 +24,7 @@
 #include "msplora/gguf/file.h"
 #include "msplora/runs/adapter_place.h"
 #include "msplora/runs/model_files.h"
+#include "msplora/runs/run_directory.h"
 #include "msplora/tasks/facts.h"
 #include "msplora/tasks/target.h"
 #include "msplora/tasks/task.h"
@@ -38,7 +39,7 @@ namespace fs = std::filesystem;
 std::string tail_of(fs::path path, int parts) {
   path = absolute_path(path).lexically_normal();
   if (path.filename().empty()) path = path.parent_path();
-  if (path.filename() == "adapter" || path.filename() == "adapter-native") ++parts;
+  if (path.filename() == kPeftDirectory || path.filename() == kNativeDirectory) ++parts;
   fs::path tail;
   for (; parts > 0 && path.has_filename(); --parts, path = path.parent_path())
     tail = tail.empty() ? path.filename() : path.filename() / tail;
@@ -93,17 +94,6 @@ struct OpenedAdapter {
   std::optional<analysis::BaseWeights> base;
   std::vector<std::string> notes;
 };
-
-AdapterTarget target_of_config(const ModelConfig& config, ModelTask task, const std::string& name) {
-  const Architecture architecture = describe(config, task);
-  AdapterTarget target;
-  target.model_type = config.model_type;
-  target.base_name = name;
-  target.num_layers = architecture.num_layers();
-  target.heads = attention_heads(config);
-  target.sites = sites_of_shape(architecture);
-  return target;
-}
 
 OpenedAdapter open_with_weights(const AdapterPlace& input, const AdapterFacts& facts, const fs::path& base) {
   OpenedAdapter opened;

@@ -237,7 +237,7 @@ RunOutcome read_outcome(const PlannedRun& run) {
   outcome.tokens_per_second = report.tokens_per_second;
   outcome.peak_memory_bytes = report.peak_memory_bytes;
   outcome.warnings = report.warnings;
-  outcome.adapter_bytes = directory_bytes(directory / "adapter-native");
+  outcome.adapter_bytes = directory_bytes(directory / kNativeDirectory);
   const fs::path pairs = directory / kTestPairsFile;
   if (outcome.is_test && path_exists(pairs)) outcome.pairs = read_test_pairs(pairs);
   for (const auto& [part, classes] : report.classes) {

@@ -174,7 +174,7 @@ Json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison
 }
 
 SavedComparison read_comparison(const std::filesystem::path& path) {
-  const std::filesystem::path file = directory_exists(path) ? path / "compare.json" : path;
+  const std::filesystem::path file = directory_exists(path) ? path / comparison_files::kNumbers : path;
   detail::JsonRules rules;
   rules.hint = "expected what `msplora compare` writes";
   try {

@@ -83,7 +83,7 @@ ComparisonRun open_run(const CompareRecipe& recipe, const OpenOptions& options) 
   run.plan = plan_comparison(run.recipe, comparison_base(config));
   run.directory = std::make_unique<RunDirectory>(recipe.output, options.resume);
   if (recipe.output.overwrite && !options.resume) {
-    const fs::path runs = run.directory->path() / "runs";
+    const fs::path runs = run.directory->path() / comparison_files::kRuns;
     refuse_input_as_output(runs, files_of(recipe.data), "output.dir");
     remove_path(runs);
   }
@@ -104,7 +104,7 @@ Launch in_this_process() {
 }
 
 RunOutcome train_planned(const PlannedRun& run, const Launch& launch) {
-  const fs::path directory = run.recipe.output.dir, recipe = directory / "recipe.yaml";
+  const fs::path directory = run.recipe.output.dir, recipe = directory / kRecipeFile;
   check_same_recipe(run, recipe);
   std::error_code code;
   if (fs::exists(directory / kReportFile, code)) return read_outcome(run);

@@ -139,14 +139,17 @@ FederatedRun check_run(const FederateRecipe& recipe, ErrorList& errors) {
 }
 
 FederatedRun open_run(const FederateRecipe& recipe, const OpenOptions& options) {
-  FederatedRun run = detail::checked_run(recipe, options);
-  run.data.train.examples = {};  // the clients hold them now
-  detail::open_model_of(run);
-  return run;
+  return detail::opened(options, [&] {
+    FederatedRun run = detail::checked_run(recipe, options);
+    run.data.train.examples = {};  // the clients hold them now
+    detail::open_model_of(run);
+    return run;
+  });
 }
 
 RunReport run_rounds(FederatedRun& run, const std::function<void(const RoundReport&)>& on_round,
                      const std::function<void(int64_t done)>& on_begin) {
+  const detail::TrainingScope scope(run);
   FederationSetup setup = setup_of(run);
   std::optional<TensorBoardWriter> scalars;
   setup.on_round = [&](const RoundReport& report) {
@@ -176,6 +179,7 @@ RunReport run_rounds(FederatedRun& run, const std::function<void(const RoundRepo
   evaluate_test(*run.data.task, *run.model, run.data, run.recipe.train.eval_batch_tokens, report);
   report.adapters =
       save_adapters(*adapter, run.recipe.output, *run.directory, facts_of(run.recipe, run.data));
+  report.warnings = run.warnings;
   run.directory->write(report);
   return report;
 }

@@ -23,16 +23,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Several adapters take turns on one base, which must therefore stay as it is.
-void refuse_replaced_parameters(const Adapter& adapter, const fs::path& path) {
-  for (const TrainableTensor& trained : adapter.trainable()) {
-    if (trained.group == ParameterGroup::kAdapter) continue;
-    throw Error(ErrorCode::kModel, path.string(),
-                fmt::format("replaces `{}` of the base, which other adapters share", trained.name),
-                "open it alone");
-  }
-}
-
 at::ScalarType compute_dtype(const fs::path& path, const std::string& wanted) {
   if (wanted != "auto") return parse_dtype(wanted);
   return stored_dtype(path) == at::kBFloat16 ? at::kBFloat16 : at::kFloat;
@@ -78,12 +68,10 @@ LanguageModel LanguageModel::open(const fs::path& path, const LanguageModelOptio
       options.adapters.empty() ? AdapterTarget{} : target_of(*opened.model_, path.string());
   for (const auto& [name, directory] : options.adapters) {
     auto adapter = load_adapter(directory, target);
-    if (options.adapters.size() > 1) refuse_replaced_parameters(*adapter, directory);
-    adapter->detach();
+    adapter->detach();  // heads and biases that it has trained are the base's again
     opened.adapters_[name] = std::move(adapter);
     const std::optional<TaskFacts> facts = load_task_facts(directory);
-    if (facts && facts->data.chat.chat_template != ChatDataOptions{}.chat_template)
-      read_template(name, facts->data.chat);
+    if (facts && !facts->data.chat.uses_models_template()) read_template(name, facts->data.chat);
   }
   opened.generator_ = std::make_unique<Generator>(*opened.model_, opened.tokenizer_,
                                                   opened.defaults_.eos_token_id, options.generator);

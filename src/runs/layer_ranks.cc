@@ -8,6 +8,7 @@
 
 #include "msplora/adapters/gelora.h"
 #include "msplora/runs/recipe_file.h"
+#include "msplora/runs/run_directory.h"
 #include "msplora/tasks/intrinsic_dimension.h"
 
 namespace msplora {
@@ -34,7 +35,7 @@ LayerRanks settle_layer_ranks(Recipe& recipe, Model& model, const Examples& trai
     found.text = fmt::format("{}, as given", fmt::join(options.layer_ranks, " "));
     return found;
   }
-  if (resume) options.layer_ranks = recorded_ranks(std::filesystem::path(recipe.output.dir) / "recipe.yaml");
+  if (resume) options.layer_ranks = recorded_ranks(std::filesystem::path(recipe.output.dir) / kRecipeFile);
   if (!options.layer_ranks.empty()) {
     found.text = fmt::format("{}, of the run that is resumed", fmt::join(options.layer_ranks, " "));
     return found;

@@ -53,9 +53,9 @@ MergedFiles merge_into(TunedModel tuned, const fs::path& base, const fs::path& o
   save_model(*tuned.model, output, dtype);
   copy_tokenizer_files(base, output);
   // A template of the adapter's own is the model's from now on.
-  if (tuned.chat_template && tuned.facts.data.chat.chat_template != ChatDataOptions{}.chat_template) {
+  if (ChatDataOptions& chat = tuned.facts.data.chat; tuned.chat_template && !chat.uses_models_template()) {
     write_file_atomically(output / "chat_template.jinja", tuned.chat_template->source());
-    tuned.facts.data.chat.chat_template = ChatDataOptions{}.chat_template;
+    chat.chat_template = ChatDataOptions::kModelsTemplate;
   }
   // Class names are in config.json now; how the text was cut and read is not.
   save_task_facts(tuned.facts, output);

@@ -35,6 +35,17 @@ AttentionHeads attention_heads(const ModelConfig& config) {
   return {architecture.heads(), architecture.kv_heads()};
 }
 
+AdapterTarget target_of_config(const ModelConfig& config, ModelTask task, const std::string& name) {
+  const Architecture architecture = describe(config, task);
+  AdapterTarget target;
+  target.model_type = config.model_type;
+  target.base_name = name;
+  target.num_layers = architecture.num_layers();
+  target.heads = attention_heads(config);
+  target.sites = sites_of_shape(architecture);
+  return target;
+}
+
 int64_t longest_sequence(const ModelConfig& config) {
   return describe(config).longest;
 }
@@ -78,7 +89,7 @@ ChatTemplate named_chat_template(const std::string& name_or_file,
 }
 
 std::shared_ptr<const ChatTemplate> chat_template_of(const ChatDataOptions& options, const fs::path& model) {
-  if (options.chat_template == "auto") {
+  if (options.uses_models_template()) {
     auto own = ChatTemplate::of_model(model);
     return own ? std::make_shared<const ChatTemplate>(std::move(*own)) : nullptr;
   }

@@ -9,9 +9,7 @@
 #include "msplora/core/option_io.h"
 #include "msplora/data/reader.h"
 #include "msplora/io/safetensors.h"
-#include "msplora/kernels/gemm.h"
 #include "msplora/runs/model_files.h"
-#include "msplora/train/runtime.h"
 #include "msplora/train/training_data.h"
 #include "runs/opening.h"
 
@@ -51,9 +49,7 @@ bool learns_masked_text(const ModelConfig& config) {
 PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
   PretrainingRun run;
   run.recipe = recipe;
-  run.threads = use_threads(recipe.train.threads);
-  attempt(errors,
-          [&] { kernels::set_matmul_precision(kernels::precision_named(recipe.train.matmul_precision)); });
+  run.threads = detail::use_compute_options(recipe.train, errors);
   const bool has_path = !recipe.model.path.empty();
   const auto config = has_path ? check_model(recipe.model, run.tokenizer, errors) : std::nullopt;
   if (config) {
@@ -73,23 +69,26 @@ PretrainingRun check_run(const PretrainRecipe& recipe, ErrorList& errors) {
 }
 
 PretrainingRun open_run(const PretrainRecipe& recipe, const OpenOptions& options) {
-  PretrainingRun run = detail::checked_run(recipe, options);
-  run.train = read_corpus(recipe.data.train, run);
-  if (!recipe.data.validation.empty()) run.validation = read_corpus(recipe.data.validation, run);
-  TaskSettings settings;
-  settings.tokenizer = run.tokenizer;
-  settings.mask = {recipe.data.mask_probability, recipe.data.whole_word,
-                   static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
-  const TaskKind& kind = task_kind(learns_masked_text(run.config) ? "masked_lm" : "causal_lm");
-  run.task = make_task(kind.name, std::move(settings));
-  ModelLoadOptions load = load_options(recipe.model, recipe.train, kind.head, 0);
-  load.keep_float32 = true;
-  run.model = open_model(recipe.model, run.config, load, nullptr);
-  return run;
+  return detail::opened(options, [&] {
+    PretrainingRun run = detail::checked_run(recipe, options);
+    run.train = read_corpus(recipe.data.train, run);
+    if (!recipe.data.validation.empty()) run.validation = read_corpus(recipe.data.validation, run);
+    TaskSettings settings;
+    settings.tokenizer = run.tokenizer;
+    settings.mask = {recipe.data.mask_probability, recipe.data.whole_word,
+                     static_cast<uint64_t>(recipe.train.seed), recipe.data.first_token};
+    const TaskKind& kind = task_kind(learns_masked_text(run.config) ? "masked_lm" : "causal_lm");
+    run.task = make_task(kind.name, std::move(settings));
+    ModelLoadOptions load = load_options(recipe.model, recipe.train, kind.head, 0);
+    load.keep_float32 = true;
+    run.model = open_model(recipe.model, run.config, load, nullptr);
+    return run;
+  });
 }
 
 RunReport train(PretrainingRun& run, at::ScalarType saved_dtype,
                 std::vector<std::unique_ptr<EventSink>> sinks) {
+  const detail::TrainingScope scope(run);
   const TrainOptions& options = run.recipe.train;
   std::vector<NamedExamples> validation;
   if (run.validation) validation.push_back({"validation", all_of(*run.validation)});
@@ -109,6 +108,7 @@ RunReport train(PretrainingRun& run, at::ScalarType saved_dtype,
   report.model = run.directory->model().string();
   save_model(*run.model, run.directory->model(), saved_dtype);
   run.tokenizer->save(run.directory->model());
+  report.warnings = run.warnings;
   run.directory->write(report);
   return report;
 }

@@ -3,11 +3,15 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "msplora/adapters/planning.h"
+#include "msplora/core/log.h"
 #include "msplora/runs/run_directory.h"
 #include "msplora/tasks/facts.h"
 #include "msplora/tasks/task.h"
@@ -15,6 +19,23 @@
 namespace msplora {
 namespace fs = std::filesystem;
 namespace {
+
+/// Keys of the options with different values: "adapter.rank", "adapter.aslora.interval".
+std::vector<std::string> different_options(const AdapterConfig& a, const AdapterConfig& b) {
+  std::vector<std::string> keys;
+  const auto compare = [&](const std::string& prefix, const nlohmann::json& left,
+                           const nlohmann::json& right) {
+    for (const auto& [name, value] : left.items())
+      if (value != right.at(name)) keys.push_back(prefix + name);
+  };
+  nlohmann::json left = to_json(a), right = to_json(b);
+  for (const auto& group : a.groups) {
+    compare("adapter." + group.first + ".", left.at(group.first), right.at(group.first));
+    left.erase(group.first);
+  }
+  compare("adapter.", left, right);
+  return keys;
+}
 
 /// An adapter of a language model goes on with texts and with instructions alike; one without task.json
 /// tells PEFT's name of its task at most.
@@ -44,11 +65,48 @@ void take_task(const std::filesystem::path& adapter, TaskOptions& task, DataConf
   data.labels = facts->labels;
 }
 
+std::vector<std::string> make_room_for_method(AdapterConfig& adapter,
+                                              const std::vector<std::string>& overrides) {
+  Recipe changed;
+  changed.adapter = adapter;
+  ErrorList told_when_applied;
+  for (const std::string& assignment : overrides) apply_override(changed, assignment, told_when_applied);
+  const std::string& method = changed.adapter.method;
+  const std::vector<MethodInfo> methods = adapter_methods();
+  const bool is_known = std::any_of(methods.begin(), methods.end(),
+                                    [&](const MethodInfo& known) { return known.name == method; });
+  if (method == adapter.method || !is_known) return {};
+  const AdapterConfig fitting = config_for_method(adapter, method);
+  std::vector<std::string> keys = different_options(adapter, fitting);
+  std::erase(keys, "adapter.method");
+  adapter = fitting;
+  return keys;
+}
+
+void note_left_out(const std::vector<std::string>& keys, const std::string& method, const fs::path& file) {
+  if (keys.empty()) return;
+  log_info(fmt::format("{}: {} left out, as `{}` has no use for {}", file.string(), fmt::join(keys, ", "),
+                       method, keys.size() > 1 ? "them" : "it"));
+}
+
+OptionNode parse_recipe(const fs::path& file, ErrorList& errors) {
+  const std::string text = read_file(file);
+  try {
+    return parse_option_yaml(text, file.string());
+  } catch (const Error& error) {
+    errors.add(error.where(), error.message(), error.hint());
+    return {};
+  }
+}
+
+std::string command_of_recipe(const OptionNode& recipe) {
+  if (recipe.find("compare") != nullptr) return "compare";
+  return recipe.find("federated") != nullptr ? "federate" : "";
+}
+
 std::string command_of_recipe(const fs::path& file) {
   try {
-    const OptionNode recipe = parse_option_yaml(read_file(file), file.string());
-    if (recipe.find("compare") != nullptr) return "compare";
-    return recipe.find("federated") != nullptr ? "federate" : "";
+    return command_of_recipe(parse_option_yaml(read_file(file), file.string()));
   } catch (const Error&) {
     return {};  // reading it as a recipe says what is wrong
   }
@@ -110,7 +168,7 @@ void check_place(const fs::path& output, const fs::path& recipe, const std::vect
       const fs::path written = output / name;
       refuse_input_as_output(written, inputs, "output.dir");
       // What a run has filled in, another one fills in alike.
-      if (name != "recipe.yaml" || !is_recipe_of_run(recipe))
+      if (name != kRecipeFile || !is_recipe_of_run(recipe))
         refuse_input_as_output(written, {recipe}, "output.dir");
     }
   } catch (const Error& error) {

@@ -1,26 +1,47 @@
 #include "msplora/runs/run.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "msplora/adapters/files.h"
 #include "msplora/adapters/planning.h"
-#include "msplora/kernels/gemm.h"
 #include "msplora/runs/model_files.h"
 #include "msplora/tasks/target.h"
-#include "msplora/train/runtime.h"
 #include "runs/layer_ranks.h"
 #include "runs/opening.h"
 
 namespace msplora {
 namespace {
 
+/// The modules that a GGUF adapter is for. Its file names llama.cpp's tensors, and only a model's shape says
+/// which modules these are.
+void take_modules_of_file(Run& run, ModelTask head) {
+  AdapterConfig& wanted = run.recipe.adapter;
+  if (wanted.init_from.empty() || adapter_form(wanted.init_from) != AdapterForm::kGguf) return;
+  const auto adapter =
+      load_adapter_without_base(wanted.init_from, target_of_config(run.config, head, run.recipe.model.path));
+  const std::vector<std::string>& own = adapter->config().target_modules;
+  const auto names = [](const std::vector<std::string>& list) { return std::set(list.begin(), list.end()); };
+  if (!wanted.target_modules.empty() && names(wanted.target_modules) != names(own)) {
+    throw Error(
+        ErrorCode::kConfig, "adapter.target_modules",
+        fmt::format("[{}], but the adapter in {} is for {} modules: {} ...",
+                    fmt::join(wanted.target_modules, ", "), wanted.init_from, own.size(), own.front()),
+        "leave it out: the run takes over the settings of adapter.init_from");
+  }
+  wanted.target_modules = own;
+}
+
 /// Target modules, ranks and the other adapter options against the shapes that config.json gives.
 void check_adapter(Run& run, ModelTask head, ErrorList& errors) {
+  attempt(errors, [&] { take_modules_of_file(run, head); });
   run.recipe.adapter = with_default_targets(run.recipe.adapter, run.config.model_type);
   attempt(errors, [&] {
     // A classifier's head is trained whole, whatever it consists of.
@@ -72,9 +93,7 @@ std::optional<ModelConfig> check_model(const ModelOptions& model, std::shared_pt
 Run check_run(const Recipe& recipe, ErrorList& errors, bool with_adapter) {
   Run run;
   run.recipe = recipe;
-  run.threads = use_threads(recipe.train.threads);
-  attempt(errors,
-          [&] { kernels::set_matmul_precision(kernels::precision_named(recipe.train.matmul_precision)); });
+  run.threads = detail::use_compute_options(recipe.train, errors);
   const TaskKind& kind = task_kind(recipe.task.type);
   std::optional<ModelConfig> config;
   if (!recipe.model.path.empty()) config = check_model(recipe.model, run.tokenizer, errors);
@@ -105,6 +124,11 @@ Run check_run(const Recipe& recipe, ErrorList& errors) {
   return check_run(recipe, errors, /*with_adapter=*/true);
 }
 
+int detail::use_compute_options(const TrainOptions& train, ErrorList& errors) {
+  attempt(errors, [&] { kernels::set_matmul_precision(kernels::precision_named(train.matmul_precision)); });
+  return use_threads(train.threads);
+}
+
 void detail::open_model_of(Run& run) {
   const Recipe& recipe = run.recipe;
   run.model =
@@ -114,12 +138,14 @@ void detail::open_model_of(Run& run) {
 }
 
 Run open_run(const Recipe& recipe, const OpenOptions& options) {
-  Run run = detail::checked_run(recipe, options);
-  detail::open_model_of(run);
-  run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.all(), options.resume);
-  run.adapter = create_adapter(run.recipe.adapter, target_of(*run.model, recipe.model.path),
-                               static_cast<uint64_t>(recipe.train.seed));
-  return run;
+  return detail::opened(options, [&] {
+    Run run = detail::checked_run(recipe, options);
+    detail::open_model_of(run);
+    run.ranks = settle_layer_ranks(run.recipe, *run.model, run.data.train.all(), options.resume);
+    run.adapter = create_adapter(run.recipe.adapter, target_of(*run.model, recipe.model.path),
+                                 static_cast<uint64_t>(recipe.train.seed));
+    return run;
+  });
 }
 
 }  // namespace msplora

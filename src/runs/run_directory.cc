@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -21,6 +22,9 @@
 #include "msplora/core/log.h"
 #include "msplora/core/option_io.h"
 #include "msplora/core/paths.h"
+#include "msplora/federated/report.h"
+#include "msplora/runs/compare.h"
+#include "msplora/train/checkpoint.h"
 #include "msplora/train/tensorboard.h"
 
 namespace msplora {
@@ -40,7 +44,7 @@ class BeginningSink : public EventSink {
 
 /// Checkpoints, TensorBoard's files, and the states of a federation's server.
 bool is_numbered_result(const std::string& name) {
-  for (const char* beginning : {"checkpoint-", "events.out.tfevents.", "round-"}) {
+  for (const char* beginning : {kCheckpointPrefix, kTensorBoardPrefix, kServerStatePrefix}) {
     if (name.starts_with(beginning)) return true;
   }
   return false;
@@ -49,11 +53,13 @@ bool is_numbered_result(const std::string& name) {
 }  // namespace
 
 const std::vector<std::string>& run_file_names() {
-  static const std::vector<std::string> names = {
-      "recipe.yaml",   kReportFile,    "metrics.jsonl", kTestPairsFile,
-      "samples.jsonl", "rounds.jsonl", "adapter",       "adapter-native",
-      "model",         "runs",         "compare.md",    "compare.csv",
-      "compare.tex",   "compare.svg",  "compare.json",  "compare-runs.csv"};
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all = {kRecipeFile,    kReportFile,      kLogFile,
+                                    kTestPairsFile, kSamplesFile,     kRoundsFile,
+                                    kPeftDirectory, kNativeDirectory, kModelDirectory};
+    all.insert(all.end(), std::begin(comparison_files::kAll), std::end(comparison_files::kAll));
+    return all;
+  }();
   return names;
 }
 
@@ -72,7 +78,7 @@ bool is_recipe_of_run(const fs::path& file) {
 
 std::vector<std::string> foreign_results(const fs::path& directory) {
   std::vector<std::string> found;
-  if (is_recipe_of_run(directory / "recipe.yaml")) return found;
+  if (is_recipe_of_run(directory / kRecipeFile)) return found;
   std::error_code code;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory, code)) {
     const std::string name = entry.path().filename().string();
@@ -137,7 +143,7 @@ RunDirectory::~RunDirectory() {
 }
 
 fs::path RunDirectory::adapter(const std::string& form) const {
-  return path_ / (form == "peft" ? "adapter" : "adapter-" + form);
+  return path_ / (form == "peft" ? kPeftDirectory : kNativeDirectory);
 }
 
 void RunDirectory::begin(const std::string& recipe_yaml, bool resumed) const {

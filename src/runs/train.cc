@@ -15,6 +15,7 @@
 #include "msplora/runs/run.h"
 #include "msplora/train/runtime.h"
 #include "msplora/train/training_data.h"
+#include "runs/opening.h"
 #include "runs/samples.h"
 
 namespace msplora {
@@ -72,7 +73,7 @@ TrainerSetup trainer_setup(const TrainOptions& train, const OutputOptions& outpu
   setup.resume = resume;
   setup.sinks.push_back(directory.beginning(recipe_yaml));
   for (auto& sink : sinks) setup.sinks.push_back(std::move(sink));
-  setup.sinks.push_back(make_jsonl_sink(directory.path() / "metrics.jsonl"));
+  setup.sinks.push_back(make_jsonl_sink(directory.path() / kLogFile));
   if (output.tensorboard) setup.sinks.push_back(make_tensorboard_sink(directory.path()));
   return setup;
 }
@@ -123,6 +124,7 @@ MemoryEstimate step_memory(const Run& run) {
 }
 
 RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {
+  const detail::TrainingScope scope(run);
   const TrainOptions& options = run.recipe.train;
   TrainingData data(*run.data.task, *run.model, run.data.train.all(), batch_options(options, run.recipe.data),
                     named(run.data.validation), options.eval_batch_tokens);
@@ -149,7 +151,7 @@ RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {
   evaluate_test(*run.data.task, *run.model, run.data, options.eval_batch_tokens, report);
   report.adapters =
       save_adapters(*run.adapter, run.recipe.output, *run.directory, facts_of(run.recipe, run.data));
-  report.warnings = logged_warnings();
+  report.warnings = run.warnings;
   run.directory->write(report);
   return report;
 }

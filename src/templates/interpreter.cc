@@ -7,8 +7,8 @@ namespace msplora::templates {
 
 namespace {
 
-// Together about two seconds of work, and as much text as no conversation has.
-constexpr size_t kMostWork = size_t{1} << 28, kLongestText = size_t{16} << 20;
+// As no conversation has.
+constexpr size_t kLongestText = size_t{16} << 20;
 constexpr int kDeepestCalls = 60;
 
 std::shared_ptr<Scope> inside(const std::shared_ptr<Scope>& outer) {
@@ -137,8 +137,9 @@ class Macro : public Object {
   std::shared_ptr<Scope> scope_;
 };
 
-Interpreter::Interpreter(const nlohmann::ordered_json& variables, std::time_t now, int& line)
-    : budget_(kMostWork), line_(line), globals_(std::make_shared<Scope>(nullptr)) {
+Interpreter::Interpreter(const nlohmann::ordered_json& variables, std::time_t now, int& line,
+                         size_t most_work)
+    : budget_(most_work), line_(line), globals_(std::make_shared<Scope>(nullptr)) {
   for (auto& [name, function] : global_functions(now)) globals_->set(name, std::move(function));
   for (const auto& [name, value] : variables.items()) globals_->set(name, Value::from_json(value));
 }

@@ -28,10 +28,14 @@ struct Scope {
 // Paid for each statement and expression.
 inline constexpr size_t kWorkOfAStep = 16;
 
+// About two seconds of work.
+inline constexpr size_t kMostWork = size_t{1} << 28;
+
 /// Runs one template once. Throws Failure, TemplateRefusal and Interrupted; `line` says where.
 class Interpreter {
  public:
-  Interpreter(const nlohmann::ordered_json& variables, std::time_t now, int& line);
+  Interpreter(const nlohmann::ordered_json& variables, std::time_t now, int& line,
+              size_t most_work = kMostWork);
 
   RenderedText run(const Body& body);
 

@@ -242,8 +242,14 @@ std::vector<Encoding> Tokenizer::encode_batch(const std::vector<TextPair>& texts
       threads > 0 ? static_cast<size_t>(threads) : std::max(1U, std::thread::hardware_concurrency());
   const size_t helpers = std::min(wanted, (texts.size() + kChunk - 1) / kChunk);
   {
+    const StopScope* const caller = StopScope::current();
     std::vector<std::jthread> pool;
-    for (size_t i = 1; i < helpers; ++i) pool.emplace_back(work);
+    for (size_t i = 1; i < helpers; ++i) {
+      pool.emplace_back([&work, caller] {
+        const StopScope scope(caller);
+        work();
+      });
+    }
     work();
   }
   if (failure) std::rethrow_exception(failure);

@@ -20,7 +20,6 @@ namespace msplora {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr char kPrefix[] = "checkpoint-";
 constexpr char kHidden[] = ".checkpoint-";
 constexpr char kTrainable[] = "trainable.safetensors";
 constexpr char kOptimizer[] = "optimizer.safetensors";
@@ -29,8 +28,8 @@ constexpr int kFormatVersion = 1;
 
 std::optional<int64_t> step_of(const fs::path& directory) {
   const std::string name = directory.filename().string();
-  const size_t prefix = std::strlen(kPrefix);
-  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const size_t prefix = std::strlen(kCheckpointPrefix);
+  if (!name.starts_with(kCheckpointPrefix)) return std::nullopt;
   int64_t step = 0;
   const char* end = name.data() + name.size();
   const auto [stop, error] = std::from_chars(name.data() + prefix, end, step);
@@ -73,7 +72,7 @@ std::vector<NamedTensor> read_tensors(const fs::path& path) {
 CheckpointStore::CheckpointStore(fs::path run_directory) : directory_(std::move(run_directory)) {}
 
 fs::path CheckpointStore::path(int64_t step) const {
-  return directory_ / (kPrefix + std::to_string(step));
+  return directory_ / (kCheckpointPrefix + std::to_string(step));
 }
 
 std::vector<int64_t> CheckpointStore::steps() const {

@@ -30,6 +30,8 @@ namespace msplora {
 
 int use_threads(int64_t requested) {
   const int threads = requested > 0 ? static_cast<int>(requested) : machine_threads();
+  // The first time that a thread asks libtorch for it, it takes the number that any thread has set last.
+  at::get_num_threads();
   omp_set_num_threads(threads);
   at::set_num_threads(threads);
   return threads;

@@ -19,8 +19,6 @@
 namespace msplora {
 namespace {
 
-constexpr char kFilePrefix[] = "events.out.tfevents.";
-
 constexpr std::array<uint32_t, 256> make_crc_table() {
   std::array<uint32_t, 256> table{};
   for (uint32_t i = 0; i < 256; ++i) {
@@ -74,8 +72,8 @@ uint32_t masked_crc32c(std::string_view data) {
 
 TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& directory, int64_t resumed_step) {
   static std::atomic<int> counter{0};
-  path_ = directory /
-          fmt::format("{}{}.{}.{}", kFilePrefix, static_cast<int64_t>(wall_time()), ::getpid(), counter++);
+  path_ = directory / fmt::format("{}{}.{}.{}", kTensorBoardPrefix, static_cast<int64_t>(wall_time()),
+                                  ::getpid(), counter++);
   file_ = std::fopen(path_.c_str(), "wb");
   if (file_ == nullptr) {
     throw Error(ErrorCode::kIo, path_.string(),
@@ -99,7 +97,7 @@ void TensorBoardWriter::remove_earlier(const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> found;
   std::error_code code;
   for (const auto& entry : std::filesystem::directory_iterator(directory, code)) {
-    if (entry.path().filename().string().starts_with(kFilePrefix)) found.push_back(entry.path());
+    if (entry.path().filename().string().starts_with(kTensorBoardPrefix)) found.push_back(entry.path());
   }
   for (const auto& path : found) std::filesystem::remove(path, code);
 }

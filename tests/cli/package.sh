@@ -6,7 +6,7 @@ for file in LICENSE docs/quickstart.md recipes models/msplora-base-mini/model.sa
   [ -e "prefix/share/msplora/$file" ] || fail "$file is not installed"
 done
 expect 0 -- prefix/bin/msplora --version
-for example in embed finetune generate; do
+for example in background embed finetune generate; do
   "$CMAKE" -S "$SOURCE_DIR/examples/$example" -B build/$example -DCMAKE_PREFIX_PATH="$here/prefix" -DCMAKE_CXX_COMPILER="$CXX" \
     -DTorch_DIR="$TORCH_DIR" -DCMAKE_BUILD_TYPE=Debug > configure.txt 2>&1 || { cat configure.txt >&2; fail "configure"; }
   "$CMAKE" --build build/$example > build.txt 2>&1 || { cat build.txt >&2; fail "build"; }
@@ -53,4 +53,10 @@ tail -n 2 out.txt | cut -f 1,3 > own.txt
 cut -f 2 own.txt | "$MSPLORA" predict --model "$model" --adapter own/adapter | tail -n +2 | cut -f 1 > labels.txt
 paste labels.txt <(cut -f 2 own.txt) | diff -u - own.txt || fail "finetune and predict differ"
 expect 1 "finetune: error:" "not empty" -- build/finetune/finetune "$model" "$data/train.tsv" own
+# A training that is asked to stop, and goes on when it is called again.
+expect 0 "stopped: " "[!] --resume: there is no run in later" -- build/background/background "$model" "$data/train.tsv" later 0
+[ ! -e later/metrics.json ] || fail "the example was not stopped"
+expect 0 "done after" -- build/background/background "$model" "$data/train.tsv" later 3600
+[ ! -s err.txt ] || fail "the log of the library reached standard error"
+expect 1 "background: error:" -- build/background/background nowhere "$data/train.tsv" never 1
 expect 1 "generate: error:" "nowhere" -- build/generate/generate nowhere - text

@@ -22,16 +22,6 @@ TEST(LogFormat, JsonLinesHoldTimeLevelAndMessage) {
   EXPECT_EQ(log_line(LogLevel::kInfo, "x"), "x");
 }
 
-TEST(LogFormat, WarningsAreRememberedOnce) {
-  set_log_level(LogLevel::kOff);
-  log_warning("of this test");
-  log_warning("of this test");
-  set_log_level(LogLevel::kInfo);
-  int count = 0;
-  for (const std::string& text : logged_warnings()) count += text == "of this test" ? 1 : 0;
-  EXPECT_EQ(count, 1);
-}
-
 TEST(DtypeNames, UsualNamesAreOne) {
   for (const char* name : {"bf16", "BF16", "bfloat16", "torch.bfloat16"})
     EXPECT_EQ(usual_dtype_name(name), "bfloat16");

@@ -148,7 +148,7 @@ TEST(Partition, NothingIsSilentlyIid) {
   EXPECT_THAT(error_of([&] {
                 make_partition(options, 2, {10, some_labels(), {}}, 1);
               }),
-              HasSubstr("needs class"));
+              testing::AllOf(HasSubstr("unknown kind `dirichle`"), HasSubstr("did you mean `dirichlet`")));
   EXPECT_THAT(error_of([&] { partition_iid(3, 4, 1); }), HasSubstr("without examples"));
 }
 

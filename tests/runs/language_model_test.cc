@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,6 +49,9 @@ class LanguageModelTest : public ::testing::Test {
     };
     save("one", "msplora", 1, {});
     save("two", "lora", 2, {});
+    save("head", "lora", 3, {"embed_tokens"});
+    save("other-head", "msplora", 4, {"embed_tokens", "norm"});
+    save("norm", "lora", 5, {"norm"});
   }
 
   fs::path base() const { return directory_.path() / "base"; }
@@ -91,6 +95,28 @@ TEST_F(LanguageModelTest, AdaptersTakeTurns) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), ::testing::HasSubstr("did you mean `two`"));
+  }
+}
+
+// Each with the modules that it has trained whole (the table of words is the output layer, too), as it writes
+// alone; and the base stays what it was.
+TEST_F(LanguageModelTest, AdaptersWithHeadsTakeTurns) {
+  LanguageModel plain = LanguageModel::open(base());
+  const auto of_base = text(plain);
+  LanguageModelOptions options;
+  std::map<std::string, std::vector<int32_t>> alone;
+  for (const std::string name : {"head", "one", "other-head", "norm"}) {
+    LanguageModel one = LanguageModel::open(base(), {.adapters = {{name, adapter(name)}}});
+    alone[name] = text(one);
+    EXPECT_NE(alone[name], of_base) << name;
+    options.adapters[name] = adapter(name);
+  }
+  EXPECT_NE(alone["head"], alone["other-head"]);
+  LanguageModel all = LanguageModel::open(base(), options);
+  EXPECT_EQ(text(all), of_base);
+  for (const std::string name : {"head", "other-head", "one", "norm", "head", "", "other-head", "one"}) {
+    all.use(name);
+    EXPECT_EQ(text(all), name.empty() ? of_base : alone[name]) << name;
   }
 }
 

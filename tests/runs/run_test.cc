@@ -1,6 +1,7 @@
 // From a recipe to a run, and what is left of it on disk.
 #include "msplora/runs/run.h"
 
+#include <ATen/ops/allclose.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,13 +13,13 @@
 #include <vector>
 
 #include "error_text.h"
+#include "msplora/adapters/files.h"
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/runs/compare.h"
+#include "msplora/runs/recipe_file.h"
 #include "msplora/runs/tuned_model.h"
-#include "msplora/tokenizers/trainer.h"
-#include "temporary_directory.h"
-#include "train/tiny_run.h"
+#include "runs/run_fixture.h"
 
 namespace msplora {
 namespace {
@@ -26,63 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-/// A base of a few layers with its tokenizer, and texts that say of which class they are.
-class Runs : public testing::Test {
- protected:
-  void SetUp() override {
-    std::vector<std::string> lines;
-    std::string table = "text\tlabel\tscore\n";
-    for (int i = 0; i < 48; ++i) {
-      const bool is_good = i % 2 == 0;
-      lines.push_back(std::string("the ") + kThings[i % 3] + " was " + (is_good ? kGood : kBad)[i % 3]);
-      table += lines.back() + (is_good ? "\tgood\t" : "\tbad\t") + std::to_string(i % 5) + "\n";
-    }
-    write_file_atomically(path("train.tsv"), table);
-    for (const bool is_decoder : {false, true})
-      make_base(path(is_decoder ? "decoder" : "base"), lines, is_decoder);
-  }
-
-  std::string path(const std::string& name) const { return (directory_.path() / name).string(); }
-
-  Recipe recipe() const {
-    Recipe recipe;
-    recipe.model.path = path("base");
-    recipe.data.train = path("train.tsv");
-    recipe.data.validation_fraction = 0.25;
-    recipe.data.test = path("train.tsv");
-    recipe.adapter.rank = 2;
-    recipe.adapter.levels = 2;
-    recipe.train.max_steps = 4;
-    recipe.train.batch_size = 8;
-    recipe.train.threads = 1;
-    recipe.output.dir = path("run");
-    recipe.output.tensorboard = false;
-    return recipe;
-  }
-
- private:
-  static void make_base(const fs::path& to, const std::vector<std::string>& lines, bool is_decoder);
-
-  static constexpr const char* kGood[] = {"fine", "lovely", "bright"};
-  static constexpr const char* kBad[] = {"awful", "dull", "broken"};
-  static constexpr const char* kThings[] = {"film", "meal", "walk"};
-  TemporaryDirectory directory_;
-};
-
-void Runs::make_base(const fs::path& to, const std::vector<std::string>& lines, bool is_decoder) {
-  fs::create_directories(to);
-  std::string text;
-  for (const std::string& line : lines) text += line + "\n";
-  write_file_atomically(to / "text.txt", text);
-  WordPieceTrainerOptions options;
-  options.vocab_size = 60;
-  train_wordpiece(options, {to / "text.txt"}, to);
-  const ModelConfig config = tiny_config(is_decoder ? "llama" : "bert", 0.0);
-  ModelLoadOptions load;
-  load.task = is_decoder ? ModelTask::kCausalLm : ModelTask::kMaskedLm;
-  load.seed = 3;
-  save_model(*create_model(config, load), to, at::kFloat);
-}
+using Runs = RunFixture;
 
 TEST_F(Runs, TrainEvaluateSaveAndUse) {
   msplora::Run run = open_run(recipe());
@@ -302,6 +247,74 @@ TEST_F(Runs, SamplesAreWrittenAndChangeNothing) {
     EXPECT_LE(json["tokens"], 5);
   }
   EXPECT_THAT(steps, testing::ElementsAre(0, 0, 2, 2, 4, 4));
+}
+
+// Such a file says neither task nor modules, and has alpha in its factors: the run starts as the same model.
+TEST_F(Runs, OneGoesOnFromAGgufAdapter) {
+  Recipe first = recipe();
+  first.model.path = path("decoder");
+  first.task.type = "causal_lm";
+  first.adapter.method = "lora";
+  first.adapter.rank = 3;
+  first.adapter.target_modules = {"q_proj", "k_proj", "down_proj"};
+  first.train.lr = 1e-2;
+  first.output.dir = path("first");
+  msplora::Run run = open_run(first);
+  train(run);
+  save_gguf_adapter(*run.adapter, GgufType::kF32, path("first.gguf"));
+
+  const auto file = [&](const std::string& name, const std::string& adapter) {
+    write_file_atomically(path(name + ".yaml"),
+                          "model: {path: " + path("decoder") +
+                              "}\ntask: {type: causal_lm}\ndata: {train: " + path("train.tsv") +
+                              ", validation_fraction: 0.25}\nadapter: {init_from: " + path("first.gguf") +
+                              adapter + "}\ntrain: {max_steps: 5, batch_size: 8, lr: 0.01}\n" +
+                              "output: {tensorboard: false, dir: " + path(name) + "}\n");
+    return path(name + ".yaml");
+  };
+  msplora::Run next = open_run(load_recipe(file("next", "")));
+  const Adapter &from = *run.adapter, &to = *next.adapter;
+  ASSERT_EQ(to.sites().size(), 9U);
+  EXPECT_EQ(next.planned->total, from.trainable_count(ParameterGroup::kAdapter));
+  for (size_t i = 0; i < 9; ++i) {
+    EXPECT_EQ(to.sites()[i].path, from.sites()[i].path);
+    const at::Tensor wanted = from.change_of(i).weight, found = to.change_of(i).weight;
+    EXPECT_GT(wanted.abs().max().item<float>(), 1e-4);
+    EXPECT_TRUE(at::allclose(found, wanted, /*rtol=*/1e-5, /*atol=*/1e-7)) << from.sites()[i].path;
+  }
+  const at::Tensor before = to.change_of(0).weight.clone();
+  EXPECT_EQ(train(next).steps, 5);
+  EXPECT_FALSE(at::allclose(to.change_of(0).weight, before));
+
+  // What it wrote says it all, and gives the same run.
+  msplora::Run again =
+      open_run(load_recipe(path("next/recipe.yaml"), {.overrides = {"output.dir=" + path("again")}}));
+  EXPECT_EQ(again.recipe.adapter.target_modules, next.recipe.adapter.target_modules);
+  train(again);
+  EXPECT_EQ(learned("again"), learned("next"));
+  EXPECT_THAT(error_text(ErrorCode::kConfig,
+                         [&] { open_run(load_recipe(file("other", ", target_modules: [q_proj]"))); }),
+              HasSubstr("adapter.target_modules: [q_proj], but the adapter in"));
+}
+
+// The names that a run refuses to write over are those that it writes.
+TEST_F(Runs, EveryNameThatIsWrittenIsKnown) {
+  Recipe each = recipe();
+  each.model.path = path("decoder");
+  each.task.type = "causal_lm";
+  each.adapter.target_modules = {"q_proj", "v_proj"};
+  each.output.tensorboard = true;
+  each.train.save_every = 2;
+  each.train.eval_every = 2;
+  each.train.samples.prompts = {"the film"};
+  msplora::Run run = open_run(each);
+  train(run);
+  fs::remove(path("run/recipe.yaml"));  // so that they are foreign results
+  std::vector<std::string> written;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path("run")))
+    written.push_back(entry.path().filename().string());
+  EXPECT_GE(written.size(), 6U);
+  EXPECT_THAT(foreign_results(path("run")), testing::UnorderedElementsAreArray(written));
 }
 
 TEST_F(Runs, ComparisonsCanRunInThisProcess) {

@@ -54,6 +54,12 @@ TEST(TokenizerBadInput, AStopEndsABatchBetweenTwoTexts) {
   request_interrupt();
   expect_error(ErrorCode::kInterrupted, {"stopped"}, [&] { tokenizer->encode_batch(texts, {}, 2); });
   clear_interrupt();
+  std::stop_source source;
+  source.request_stop();
+  {
+    const StopScope scope(source.get_token());
+    expect_error(ErrorCode::kInterrupted, {"stopped"}, [&] { tokenizer->encode_batch(texts, {}, 2); });
+  }
   EXPECT_EQ(tokenizer->encode_batch(texts, {}, 2).size(), texts.size());
 }
 

@@ -1,16 +1,42 @@
 #include "msplora/train/runtime.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <cstdint>
 #include <set>
+#include <thread>
 #include <vector>
+
+#include "msplora/kernels/gemm.h"
 
 namespace msplora {
 namespace {
+
+// A thread that asks for the first time what libtorch takes must not be given what another one has set.
+TEST(UseThreads, EachThreadKeepsItsNumberAndItsPrecision) {
+  std::jthread([] {
+    use_threads(3);
+    kernels::set_matmul_precision(kernels::Precision::kMedium);
+    std::jthread([] {
+      use_threads(1);
+      kernels::set_matmul_precision(kernels::Precision::kHigh);
+      EXPECT_EQ(at::get_num_threads(), 1);
+    }).join();
+    EXPECT_EQ(at::get_num_threads(), 3);
+    EXPECT_EQ(omp_get_max_threads(), 3);
+    EXPECT_EQ(kernels::matmul_precision(kernels::Isa::kAmx), kernels::Precision::kMedium);
+    // One that has chosen nothing takes what was chosen last.
+    std::jthread([] {
+      EXPECT_EQ(kernels::matmul_precision(kernels::Isa::kAmx), kernels::Precision::kHigh);
+      kernels::set_matmul_precision(kernels::Precision::kExact);
+    }).join();
+  }).join();
+}
 
 #ifdef __GLIBC__
 TEST(KeepFreedMemory, TensorsLieWhereFreedOnesOfTheirSizeLay) {

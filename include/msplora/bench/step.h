@@ -36,6 +36,9 @@ struct StepBenchOptions {
   uint64_t seed = 1;
 };
 
+/// What a model is measured with: causal language modelling where it can do that, else classification.
+ModelTask bench_task_of(const ModelConfig& config);
+
 struct StepBenchResult {
   int64_t tokens = 0;         // of one step
   int64_t padded_tokens = 0;  // of the same sequences padded to the longest

@@ -66,10 +66,15 @@ const char* chat_template_help();
 
 /// How instruction data are read and learned, as written under `data.chat:` in a recipe.
 struct ChatDataOptions {
+  static constexpr char kModelsTemplate[] = "auto";
+
   std::string layout = "auto";
-  std::string chat_template = "auto";
+  std::string chat_template = kModelsTemplate;
   std::string loss_on = "auto";
   std::string too_long = "cut";
+
+  /// Whether conversations are written as the model's own files say; else `chat_template` says how.
+  bool uses_models_template() const { return chat_template == kModelsTemplate; }
 
   template <class Visitor>
   void visit(Visitor&& visitor) {

@@ -120,6 +120,11 @@ class Federation {
  private:
   void check_setup() const;
   void resume();
+  /// What the clients of a round answered, and what of it can be used.
+  struct Gathered;
+  Gathered gather(const std::vector<int64_t>& asked, RoundReport& report);
+  /// The updates into the global model, unless there are too few.
+  void combine(Gathered gathered, RoundReport& report);
   std::optional<Answer> ask(int64_t client, const Message& message, std::string& problem);
   [[noreturn]] void stop_interrupted(const std::string& where) const;
   void evaluate(RoundReport& report);

@@ -28,7 +28,7 @@ struct PartitionOptions {
             "`iid`: at random; `dirichlet`: every class divided by Dirichlet shares; `shards`: pieces of the "
             "examples sorted by class; `classes`: a few classes for each client; `groups`: by the column "
             "data.group",
-            one_of({"iid", "dirichlet", "shards", "classes", "groups"}));
+            one_of(kinds()));
     visitor("alpha", alpha, "dirichlet: concentration; large is even, small gives each client few classes",
             above(0));
     visitor("min_size", min_size, "dirichlet: least examples of a client; drawn anew until it holds",
@@ -37,6 +37,8 @@ struct PartitionOptions {
     visitor("shards_per_client", shards_per_client, "shards: pieces for each client", at_least(1));
     visitor("classes_per_client", classes_per_client, "classes: classes for each client", at_least(1));
   }
+
+  static std::vector<std::string> kinds();
 };
 
 /// Federated training in one process. What a client does in a round is the recipe's `train` group.

@@ -35,7 +35,10 @@ struct ClientTraffic {
   Traffic down, up;
 };
 
-/// One round, as rounds.jsonl records it.
+/// What a federation writes: a line a round, and the server's states, NAME-ROUND.safetensors.
+inline constexpr char kRoundsFile[] = "rounds.jsonl", kServerStatePrefix[] = "round-";
+
+/// One round, as kRoundsFile records it.
 struct RoundReport {
   int64_t round = 0;             // from 1
   std::vector<int64_t> clients;  // whose updates were used

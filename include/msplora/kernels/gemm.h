@@ -19,8 +19,9 @@ int64_t packed_gemm_elements(Isa isa, int64_t inner, int64_t width, Precision pr
 template <typename T>
 int64_t whole_panels(Isa isa, int64_t width, Precision precision = Precision::kExact);
 
-/// How products of floats are formed from now on (train.matmul_precision): of matrices that are packed, in
-/// attention and of low rank; at first kExact. Of `isa` kExact remains where it has no matrix units.
+/// How products of floats are formed from now on (train.matmul_precision) that the calling thread asks for,
+/// and those threads that never set it: of matrices that are packed, in attention and of low rank; at first
+/// kExact. Of `isa` kExact remains where it has no matrix units.
 void set_matmul_precision(Precision precision);
 Precision matmul_precision(Isa isa);
 /// The names of precisions: exact, high, medium. Throws Error{kUsage} for others.

@@ -230,6 +230,14 @@ void contrast_with_reference(Comparison& comparison, const std::string& referenc
 /// Everything, for scripts: plan, rows, single runs.
 nlohmann::ordered_json comparison_to_json(const ComparisonPlan& plan, const Comparison& comparison);
 
+/// What a comparison writes in its directory, beside recipe.yaml.
+namespace comparison_files {
+inline constexpr char kDocument[] = "compare.md", kTable[] = "compare.csv", kRunsTable[] = "compare-runs.csv",
+                      kLatex[] = "compare.tex", kPicture[] = "compare.svg", kNumbers[] = "compare.json",
+                      kRuns[] = "runs";  // the directory of the directories of runs
+inline constexpr const char* kAll[] = {kDocument, kTable, kRunsTable, kLatex, kPicture, kNumbers, kRuns};
+}  // namespace comparison_files
+
 /// What compare.json holds: of the plan, what its tables need.
 struct SavedComparison {
   ComparisonPlan plan;
@@ -250,7 +258,8 @@ struct ComparisonRun {
 Run check_run(const CompareRecipe& recipe, ErrorList& errors);
 
 /// Plans, claims output.dir and writes recipe.yaml there; unless it resumes, runs of an earlier comparison
-/// are removed. Throws as plan_comparison() and RunDirectory do; the data are left to the runs.
+/// are removed. Throws as plan_comparison() and RunDirectory do; the data are left to the runs. So is a stop,
+/// but that of the options: a StopScope around all of it ends a comparison of runs in this process.
 ComparisonRun open_run(const CompareRecipe& recipe, const OpenOptions& options = {});
 
 /// Trains as a recipe file says, going on from what its output.dir holds, and gives "" or why it failed.

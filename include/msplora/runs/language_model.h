@@ -29,7 +29,8 @@ struct LanguageModelOptions {
   GeneratorOptions generator = {};
 };
 
-/// A model that writes, with none, one or several adapters of which one acts at a time.
+/// A model that writes, with none, one or several adapters of which one acts at a time, with the heads,
+/// biases and saved modules of its own.
 ///
 ///     auto model = msplora::LanguageModel::open("models/SmolLM2", {.adapters = {{"mine",
 ///     "output/adapter"}}}); model.use("mine"); std::cout << model.generate("Once upon a time").text << "\n";
@@ -38,8 +39,7 @@ struct LanguageModelOptions {
 /// set_chat_template.
 class LanguageModel {
  public:
-  /// Throws Error{kModel} when the files hold no causal language model, and for several adapters of which one
-  /// replaces parameters of the base (trained heads, biases); else as load_model, load_adapter.
+  /// Throws Error{kModel} when the files hold no causal language model; else as load_model, load_adapter.
   static LanguageModel open(const std::filesystem::path& path, const LanguageModelOptions& options = {});
   LanguageModel(LanguageModel&&) noexcept;
   ~LanguageModel();

@@ -23,6 +23,8 @@ at::ScalarType stored_dtype(const std::filesystem::path& path);
 
 /// Head counts of the model, which some methods plan with.
 AttentionHeads attention_heads(const ModelConfig& config);
+/// What adapters are read for where the shapes of a model called `name` are all there is.
+AdapterTarget target_of_config(const ModelConfig& config, ModelTask task, const std::string& name);
 
 /// The longest sequence that the model takes, in tokens; and `wanted` (0: the longest) within that.
 int64_t longest_sequence(const ModelConfig& config);

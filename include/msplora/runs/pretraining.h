@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ namespace msplora {
 struct PretrainingRun {
   PretrainRecipe recipe;
   bool resume = false;
+  std::stop_token stop;
+  std::vector<std::string> warnings;        // of opening and training it
   std::unique_ptr<RunDirectory> directory;  // null until open_run()
   int threads = 0;
   ModelConfig config;

@@ -16,13 +16,15 @@
 namespace msplora {
 
 /// What replaces values of a recipe file, in this order: the defaults, the file, `overrides`, then the
-/// others.
+/// others. Where `overrides` choose another adapter.method than the file, options of the file that this
+/// method has no use for go back to their defaults, which a line of the log names; those of `overrides` are
+/// judged as ever.
 struct RecipeChanges {
-  std::vector<std::string> overrides;  // "train.lr=3e-4"
-  std::vector<std::string> labels;     // data.labels
-  int64_t threads = 0;                 // train.threads
-  std::string device;                  // train.device
-  bool overwrite = false;              // output.overwrite
+  std::vector<std::string> overrides = {};  // "train.lr=3e-4"
+  std::vector<std::string> labels = {};     // data.labels
+  int64_t threads = 0;                      // train.threads
+  std::string device = {};                  // train.device
+  bool overwrite = false;                   // output.overwrite
 };
 
 /// What a run takes over from the adapter that it goes on from, beside the settings of the adapter itself:
@@ -40,6 +42,19 @@ void check_place(const std::filesystem::path& output, const std::filesystem::pat
                  const std::vector<std::filesystem::path>& inputs, ErrorList& errors);
 /// Whether the run starts with the head of the adapter that it goes on from.
 bool start_brings_head(const AdapterConfig& adapter);
+
+/// For overrides that choose another method: what that has no use for in `adapter`, the options of a file,
+/// goes back to its default (config_for_method). Returns the keys of these options. The overrides are still
+/// to be applied.
+std::vector<std::string> make_room_for_method(AdapterConfig& adapter,
+                                              const std::vector<std::string>& overrides);
+/// A line about it, unless there are none.
+void note_left_out(const std::vector<std::string>& keys, const std::string& method,
+                   const std::filesystem::path& file);
+
+/// The tree of a recipe's file; bad YAML is added to `errors` and gives an empty one.
+OptionNode parse_recipe(const std::filesystem::path& file, ErrorList& errors);
+std::string command_of_recipe(const OptionNode& recipe);
 
 /// The command whose section stands at the top of a recipe, "compare" or "federate"; "" for a recipe of
 /// `train` or `pretrain`, and for what cannot be read.
@@ -71,14 +86,19 @@ void start_from_adapter(Options& options, const Fill& fill, ErrorList& errors) {
 template <class Options>
 void read_recipe(const std::filesystem::path& file, const RecipeChanges& changes, Options& options,
                  ErrorList& errors) {
-  const std::string text = read_file(file);
+  const OptionNode recipe = parse_recipe(file, errors);
   if constexpr (std::is_same_v<Options, Recipe>) {
-    if (const std::string command = command_of_recipe(file); !command.empty())
+    if (const std::string command = command_of_recipe(recipe); !command.empty())
       return errors.add(file.string(), "is a recipe of `" + command + "`",
                         "msplora " + command + " " + file.string());
   }
+  constexpr bool has_one_method = std::is_base_of_v<Recipe, Options> && !requires {
+    options.compare;
+  };
+  std::vector<std::string> left_out;
   const auto fill = [&](Options& to, ErrorList& problems) {
-    read_yaml(to, text, file.string(), problems);
+    read_options(to, recipe, problems);
+    if constexpr (has_one_method) left_out = make_room_for_method(to.adapter, changes.overrides);
     for (const std::string& assignment : changes.overrides) apply_override(to, assignment, problems);
     if constexpr (std::is_base_of_v<Recipe, Options>) {
       if (std::string& start = to.adapter.init_from; !start.empty())
@@ -93,6 +113,7 @@ void read_recipe(const std::filesystem::path& file, const RecipeChanges& changes
   };
   fill(options, errors);
   start_from_adapter(options, fill, errors);
+  if constexpr (has_one_method) note_left_out(left_out, options.adapter.method, file);
   if (changes.threads > 0) options.train.threads = changes.threads;
   if (!changes.device.empty()) options.train.device = changes.device;
   if (changes.overwrite) options.output.overwrite = true;

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,13 @@
 #include "msplora/train/recipe.h"
 #include "msplora/train/trainer.h"
 
+/// From a recipe to a run.
+///
+/// Several runs of a process may be opened and trained at a time, each on a thread of its own (and each with
+/// its own output.dir): they share nothing that changes, and each ends with the bits that it has alone.
+/// Threads and precision are those of the recipe, for the thread that opens or trains; one run may be opened
+/// on one thread and trained on another. Of the process as a whole are the peak of memory and the CPU seconds
+/// in a report, what keep_freed_memory() and the log's settings say, and profiles.
 namespace msplora {
 
 /// Where the ranks of a method that estimates them came from.
@@ -31,6 +39,8 @@ struct LayerRanks {
 struct Run {
   Recipe recipe;  // as it runs: default targets filled in, ranks settled
   bool resume = false;
+  std::stop_token stop;
+  std::vector<std::string> warnings;  // of opening and training it
   std::unique_ptr<RunDirectory> directory;
   int threads = 0;
   ModelConfig config;  // of the base
@@ -53,6 +63,9 @@ std::string check_output(const OutputOptions& output, ErrorList& errors);
 
 struct OpenOptions {
   bool resume = false;  // go on from the newest checkpoint in output.dir, if there is one
+  /// Stops this run alone, as interrupt_requested() stops all of the process, while it is opened and whenever
+  /// it trains: Error{kInterrupted}, once a checkpoint is written.
+  std::stop_token stop = {};
 };
 
 /// From a recipe to a run: model, adapter, data, task. Claims output.dir, but writes nothing there yet.

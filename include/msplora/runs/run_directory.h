@@ -11,6 +11,12 @@
 
 namespace msplora {
 
+/// Names in output.dir, beside those in report.h, of a federation (federated/report.h) and of a comparison
+/// (compare.h).
+inline constexpr char kRecipeFile[] = "recipe.yaml", kLogFile[] = "metrics.jsonl",
+                      kSamplesFile[] = "samples.jsonl", kModelDirectory[] = "model",
+                      kPeftDirectory[] = "adapter", kNativeDirectory[] = "adapter-native";
+
 /// Whether a run wrote this recipe.yaml: it states every option of its output, as people do not.
 bool is_recipe_of_run(const std::filesystem::path& file);
 /// The names under which a run writes or removes files in output.dir, those with numbers left out.
@@ -39,12 +45,12 @@ class RunDirectory {
   RunDirectory& operator=(const RunDirectory&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path recipe() const { return path_ / "recipe.yaml"; }
+  std::filesystem::path recipe() const { return path_ / kRecipeFile; }
   std::filesystem::path metrics() const { return path_ / kReportFile; }
   std::filesystem::path test_pairs() const { return path_ / kTestPairsFile; }
-  std::filesystem::path samples() const { return path_ / "samples.jsonl"; }
+  std::filesystem::path samples() const { return path_ / kSamplesFile; }
   std::filesystem::path adapter(const std::string& form) const;  // "peft" or "native"
-  std::filesystem::path model() const { return path_ / "model"; }
+  std::filesystem::path model() const { return path_ / kModelDirectory; }
 
   /// The run has begun: writes recipe.yaml, and unless it goes on from what is there, removes the results of
   /// the run before (adapters, model, metrics.json, test.csv, samples.jsonl, TensorBoard files): they must

@@ -22,6 +22,9 @@ struct TrainingCheckpoint {
   uint64_t base_fingerprint = 0;
 };
 
+/// What the name of a checkpoint's directory begins with; the step follows.
+inline constexpr char kCheckpointPrefix[] = "checkpoint-";
+
 /// The checkpoints of one run: directories `checkpoint-STEP` with trainable.safetensors,
 /// optimizer.safetensors and state.json.
 ///

@@ -4,7 +4,8 @@
 
 namespace msplora {
 
-/// Sets the threads of libtorch and OpenMP; 0: as many as this process may use. Returns the number set.
+/// Sets the threads of libtorch and OpenMP, for what the calling thread does from then on; 0: as many as this
+/// process may use. Returns the number set.
 int use_threads(int64_t requested);
 
 /// Lets the allocator of this process keep freed memory, so that the activations of one step lie where those

@@ -15,6 +15,9 @@ uint32_t crc32c(std::string_view data);
 /// useful.
 uint32_t masked_crc32c(std::string_view data);
 
+/// What the names of its files begin with.
+inline constexpr char kTensorBoardPrefix[] = "events.out.tfevents.";
+
 /// Writes scalars that TensorBoard shows.
 ///
 /// The file is a sequence of TFRecords (length u64, masked CRC of the length, payload, masked CRC of the
