@@ -106,6 +106,12 @@ TEST(NativeFiles, ABaseThatComputesOtherwiseIsRefused) {
   EXPECT_THAT(
       error_text([&] { load_adapter(directory.path(), changed); }),
       HasSubstr("trained on a base that computes otherwise: rope_theta: 10000.0 there, 500000.0 here"));
+  // A run is not resumed on it either.
+  target.base_fingerprint = changed.base_fingerprint = 7;
+  EXPECT_NE(run_fingerprint(changed), run_fingerprint(target));
+  EXPECT_EQ(run_fingerprint(target), run_fingerprint(AdapterTarget(target)));
+  target.base_fingerprint = changed.base_fingerprint = 0;
+  EXPECT_EQ(run_fingerprint(changed), 0U);
   // Files of before say nothing of it, and programs of before did not ask.
   json header = read_json(directory.path() / "adapter.json");
   EXPECT_EQ(header["version"], 1);
