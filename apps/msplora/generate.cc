@@ -266,12 +266,15 @@ class ResultWriter {
   size_t next_ = 0;
 };
 
-void say_speed(const std::vector<std::optional<Generation>>& results, double seconds) {
+void say_speed(const std::vector<Job>& jobs, const std::vector<std::optional<Generation>>& results,
+               double seconds) {
   size_t read = 0, made = 0;
-  for (const auto& one : results) {
-    if (!one) continue;
-    read += one->prompt_tokens;
-    made += one->tokens.size();
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!results[i]) continue;
+    // Texts of one prompt have it read once.
+    const bool is_shared = i > 0 && jobs[i].request.prompt_ids == jobs[i - 1].request.prompt_ids;
+    if (!is_shared) read += results[i]->prompt_tokens;
+    made += results[i]->tokens.size();
   }
   log_info(fmt::format("{} tokens read and {} written in {:.2f} s ({:.1f} written a second)", read, made,
                        seconds, static_cast<double>(made) / std::max(seconds, 1e-9)));
@@ -311,7 +314,7 @@ size_t generate_all(const GenerateArguments& arguments, const CommonOptions& com
         writer.take(members[index], generation);
     });
   }
-  say_speed(writer.results(), watch.seconds());
+  say_speed(jobs, writer.results(), watch.seconds());
   if (interrupt_requested()) throw Error(ErrorCode::kInterrupted, "generate", "stopped");
   return static_cast<size_t>(
       std::count_if(jobs.begin(), jobs.end(), [](const Job& job) { return job.problem.has_value(); }));

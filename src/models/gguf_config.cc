@@ -227,6 +227,7 @@ class ConfigFromGguf {
     const int64_t width = config_.value("hidden_size", int64_t{0});
     const auto key_length = file_.integer(prefix_ + gguf_key::kKeyLength);
     const int64_t head_width = key_length ? *key_length : heads > 0 ? width / heads : 0;
+    if (head_width <= 0) return;  // said with the other sizes
     if (const auto value = file_.integer(prefix_ + gguf_key::kValueLength); value && *value != head_width) {
       file_.fail(prefix_ + gguf_key::kValueLength,
                  fmt::format("expected the width of the keys, {}, found {}", head_width, *value));

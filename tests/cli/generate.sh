@@ -22,6 +22,11 @@ draw() { "$MSPLORA" generate --model "$decoder" --prompt "A tool" --temperature 
 [ "$(draw 1)" = "$(draw 1)" ] || fail "the same seed gives another text"
 [ "$(draw 1)" != "$(draw 2)" ] || fail "another seed gives the same text"
 
+expect 0 "tokens read and 12 written" -- "$MSPLORA" generate --model "$decoder" --prompt "This package contains" --temperature 1 --samples 4 --max-new-tokens 3
+once=$(grep -o '[0-9]* tokens read' err.txt)
+"$MSPLORA" generate --model "$decoder" --prompt "This package contains" --max-new-tokens 3 > out.txt 2> err.txt
+grep -q "$once" err.txt || fail "a prompt of several texts is read more than once"
+
 # Stop strings are left out, beams have scores.
 expect 0 -- "$MSPLORA" generate --model "$decoder" --prompt "This package contains" --max-new-tokens 40 --stop " "
 expect 0 '"beams":' '"score":' -- "$MSPLORA" generate --model "$decoder" --prompt "A tool" --num-beams 3 --max-new-tokens 5 --json

@@ -188,6 +188,11 @@ TEST_F(GgufModelTest, KeysThatAreWrongAreNamed) {
                                           "llama.attention.head_count = 2, found 3"));
   EXPECT_THAT(with_kv_heads(~uint32_t{0}),
               HasSubstr("head_count_kv: expected at most 2147483647, found 4294967295"));
+  EXPECT_THAT(with([](GgufBytes& b) {
+                b.key("llama.attention.key_length", 5, GgufBytes::raw(-1));
+                b.u32("llama.attention.value_length", 4);
+              }),
+              HasSubstr("llama.attention.key_length: expected a positive integer, found -1"));
   // There would be a frequency for every two of its elements.
   EXPECT_THAT(with([](GgufBytes& b) { b.u32("llama.attention.key_length", 1U << 30); }),
               HasSubstr("llama.attention.key_length: expected heads of at most 65536, found 1073741824"));
