@@ -118,10 +118,11 @@ expect 2 "did you mean \`blue\`?" -- sh -c "printf '{\"prompt\": \"x\", \"adapte
 
 # Where memory runs out, the hint is of what this command could do with less. How much the libraries take is the system's.
 hint=unknown
+yes x | head -n 3000000 > many.txt || true
 for limit in 1300000 1800000 2500000; do
   bash -c "ulimit -v $limit; exec '$MSPLORA' --version" > loaded.txt 2>&1 || continue
   hint=none
-  bash -c "ulimit -v $limit; exec '$MSPLORA' generate --model '$decoder' --prompt x --num-beams 3000 --threads 1" > out.txt 2> err.txt || true
+  bash -c "ulimit -v $limit; exec '$MSPLORA' generate --model '$decoder' --prompts many.txt --threads 1" > out.txt 2> err.txt || true
   grep -q "memory: the system has no more of it (fewer texts at a time (--max-batch" err.txt && hint=there && break
 done
 [ "$hint" != none ] || { cat err.txt >&2; fail "memory that runs out has not the hint of generate"; }
