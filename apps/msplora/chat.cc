@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -17,6 +18,7 @@
 #include "msplora/core/dump_json.h"
 #include "msplora/core/file.h"
 #include "msplora/core/interrupt.h"
+#include "msplora/core/log.h"
 #include "msplora/core/option_io.h"
 #include "msplora/train/runtime.h"
 #include "program.h"
@@ -75,17 +77,34 @@ class Conversation {
           answer(line);
         }
       } catch (const Error& error) {
-        if (!is_terminal_) throw;
-        if (error.code() == ErrorCode::kInterrupted) clear_interrupt();
-        say(error.what());
+        const bool is_stop = error.code() == ErrorCode::kInterrupted;
+        if (!is_terminal_ && (is_stop || !line.starts_with("/"))) throw;
+        if (is_stop) clear_interrupt();
+        tell(error);
       }
     }
     if (is_terminal_ && !is_over_) std::cout << '\n';
+    if (!is_terminal_ && status_ != 0) throw FailureTold{status_};
   }
 
  private:
   void say(const std::string& text) const {
     if (!common_.json) std::cout << text << '\n' << std::flush;
+  }
+
+  /// What went wrong with a line, after which the conversation goes on. Who is not there to read it is told
+  /// by the program's status at the end.
+  void tell(const Error& error) {
+    if (is_terminal_) return say(error.what());
+    log(LogLevel::kError, error.what());
+    if (common_.json) {
+      std::cout << dump_json(Json{
+                       {"error",
+                        {{"where", error.where()}, {"message", error.message()}, {"hint", error.hint()}}}})
+                << '\n'
+                << std::flush;
+    }
+    status_ = std::max(status_, error.code() == ErrorCode::kUsage ? 2 : 1);
   }
 
   /// Message by message.
@@ -224,6 +243,7 @@ class Conversation {
   bool is_terminal_;
   bool has_messages_;
   bool is_over_ = false;
+  int status_ = 0;  // of the program, for commands that could not be obeyed
   Json messages_ = Json::array();
   std::vector<int32_t> ids_;  // of the whole text
   std::string transcript_;
@@ -243,6 +263,10 @@ const std::map<std::string, Conversation::ChatCommand> Conversation::kCommands =
 
 void chat(const ChatArguments& arguments, const CommonOptions& common) {
   use_threads(common.threads);
+  if (arguments.plain && !(arguments.system.empty() && arguments.generation.chat_template.empty())) {
+    throw Error(ErrorCode::kUsage, arguments.system.empty() ? "--chat-template" : "--system",
+                "is for messages, and --plain has none", "leave out one of them");
+  }
   GeneratorOptions options;
   options.keeps_last = true;
   LanguageModel model = open_language_model(arguments.generation, options, common);
@@ -262,10 +286,12 @@ Command add_chat(CLI::App& program, CommonOptions& common) {
   command->add_option("--system", arguments->system, "What the model is told first")->type_name("TEXT");
   command->add_flag("--plain", arguments->plain, "Write one text in turn, without the model's chat template");
   add_common(*command, common);
-  return {command, [arguments, &common] {
+  return {command,
+          [arguments, &common] {
             find_files(arguments->generation);
             chat(*arguments, common);
-          }};
+          },
+          "shorter texts (--max-new-tokens), fewer beams (--num-beams) and --dtype bfloat16 need less"};
 }
 
 }  // namespace msplora

@@ -140,7 +140,7 @@ Command add_compare(CLI::App& program, CommonOptions& common) {
                     "Keep finished runs and continue the others; methods, seeds and rates may be added");
   add_recipe_help<CompareRecipe>(*command);
   add_common(*command, common);
-  return {command, [arguments, &common] { compare(*arguments, common); }};
+  return {command, [arguments, &common] { compare(*arguments, common); }, kLessMemoryInTraining};
 }
 
 }  // namespace msplora

@@ -185,10 +185,12 @@ Command add_eval(CLI::App& program, CommonOptions& common) {
       "Also the loss around the adapted weights (noise, uphill), and how much of their gradient "
       "the adapter's factors can follow");
   add_common(*command, common);
-  return {command, [arguments, &common] {
+  return {command,
+          [arguments, &common] {
             find_files(arguments->model);
             eval(*arguments, common);
-          }};
+          },
+          kLessMemoryInEvaluation};
 }
 
 }  // namespace msplora

@@ -122,7 +122,7 @@ Command add_federate(CLI::App& program, CommonOptions& common) {
   command->add_flag("--resume", arguments->resume, "Continue after the newest round of the run directory");
   add_recipe_help<FederateRecipe>(*command);
   add_common(*command, common);
-  return {command, [arguments, &common] { federate(*arguments, common); }};
+  return {command, [arguments, &common] { federate(*arguments, common); }, kLessMemoryInTraining};
 }
 
 }  // namespace msplora

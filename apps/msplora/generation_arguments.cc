@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <type_traits>
 
@@ -28,6 +29,38 @@ std::string flag_of(std::string name) {
 json number_or_text(const std::string& text) {
   const json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
   return parsed.is_number() ? parsed : json(text);
+}
+
+/// Arguments that exclude each other, by the names that were typed.
+void refuse_pairs(const GenerationArguments& arguments, const GenerationOptions& defaults) {
+  const auto number = [&](const std::string& name) -> std::optional<double> {
+    const auto found = arguments.values.find(name);
+    if (found == arguments.values.end() || found->second.empty()) return std::nullopt;
+    const json value = number_or_text(found->second.back());
+    return value.is_number() ? value.get<double>() : 1.0;
+  };
+  std::vector<std::string> drawing;
+  if (arguments.do_sample) drawing.push_back(flag_of("do_sample"));
+  for (const std::string name : GenerationOptions::kFilters) {
+    const auto value = number(name);
+    if (value && !(name == "temperature" && *value == 0.0)) drawing.push_back(flag_of(name));
+  }
+  const bool has_beams = number("num_beams").value_or(1.0) > 1.0;
+  const std::string names = fmt::format("{}", fmt::join(drawing, ", "));
+  if (!drawing.empty() && arguments.greedy) {
+    throw Error(ErrorCode::kUsage, "--greedy", fmt::format("takes the likeliest token, but {} draw", names),
+                fmt::format("leave out --greedy, or {}", names));
+  }
+  if (!drawing.empty() && has_beams) {
+    throw Error(ErrorCode::kUsage, "--num-beams", fmt::format("beams are not drawn, but {} draw", names),
+                fmt::format("leave out --num-beams, or {}", names));
+  }
+  const bool takes_beams = number("num_beams").value_or(static_cast<double>(defaults.num_beams)) > 1.0;
+  for (const char* name : {"length_penalty", "early_stopping"}) {
+    if (number(name) && !takes_beams)
+      throw Error(ErrorCode::kUsage, flag_of(name), "acts with beams alone",
+                  "add --num-beams, or leave it out");
+  }
 }
 
 struct NamedAdapter {
@@ -101,6 +134,7 @@ void add_generation_arguments(CLI::App& command, GenerationArguments& arguments)
 }
 
 GenerationOptions with_arguments(GenerationOptions options, const GenerationArguments& arguments) {
+  refuse_pairs(arguments, options);
   json given = json::object();
   options.visit([&](const std::string& name, auto& field, const auto&...) {
     const auto found = arguments.values.find(name);

@@ -310,6 +310,12 @@ void inspect(const InspectArguments& arguments, const CommonOptions& common) {
       is_known ? known_model_shape(arguments.shape) : load_model_config(arguments.model);
   // Without a classifier's head: its size depends on the task.
   const bool is_causal_lm = describe(config).is_causal();
+  if (!is_known && is_gguf_path(arguments.model)) {
+    // Its keys must fit the tensors that it holds.
+    ModelLoadOptions load;
+    load.task = ModelTask::kCausalLm;
+    plan_load(arguments.model, load);
+  }
   const std::vector<Site> sites =
       sites_of_shape(config, is_causal_lm ? ModelTask::kCausalLm : ModelTask::kNone);
   const std::vector<std::string> methods =

@@ -90,10 +90,11 @@ std::string type_of(const std::exception& error) {
   return text;
 }
 
-const Error& out_of_memory() {
-  static const Error error(ErrorCode::kIo, "memory", "the system has no more of it",
-                           "smaller batches (train.token_budget) or bfloat16 (train.dtype) need less");
-  return error;
+/// Of the command that runs; set before it begins, for what is thrown in other threads.
+const char* memory_hint = kMoreMemory;
+
+Error out_of_memory() {
+  return {ErrorCode::kIo, "memory", "the system has no more of it", memory_hint};
 }
 
 /// For what is thrown where nothing can catch it, in a thread of OpenMP.
@@ -113,6 +114,7 @@ const Error& out_of_memory() {
 }
 
 int run_command(const CommonOptions& common, const Command& command) {
+  memory_hint = command.memory_hint;
   try {
     device_of(common);      // refused before anything is read,
     kernels::active_isa();  // as is a wrong MSPLORA_ISA
@@ -123,6 +125,9 @@ int run_command(const CommonOptions& common, const Command& command) {
       throw Error(ErrorCode::kIo, "standard output", "cannot write",
                   "is it closed, or the disk full? what goes to files is complete");
     return 0;
+  } catch (const FailureTold& failure) {
+    std::cout.flush();
+    return failure.status;
   } catch (const Error& error) {
     if (common.debug) tell(LogLevel::kDebug, std::string("msplora::Error, kind ") + code_name(error.code()));
     return report_error(common, error);
@@ -130,6 +135,7 @@ int run_command(const CommonOptions& common, const Command& command) {
     return report_error(common, out_of_memory());
   } catch (const c10::Error& error) {
     const std::string text = common.debug ? error.what() : error.what_without_backtrace();
+    if (text.find("not enough memory") != std::string::npos) return report_error(common, out_of_memory());
     return report_error(common, Error(ErrorCode::kModel, "libtorch", text));
   } catch (const std::exception& error) {
     if (common.debug) tell(LogLevel::kDebug, type_of(error));

@@ -321,10 +321,12 @@ Command add_predict(CLI::App& program, CommonOptions& common) {
   command->add_flag("--logits", arguments->logits, "Write the model's outputs before softmax too");
   add_data_arguments(*command, arguments->data, /*with_labels=*/false);
   add_common(*command, common);
-  return {command, [arguments, &common] {
+  return {command,
+          [arguments, &common] {
             find_files(arguments->model);
             predict(*arguments, common);
-          }};
+          },
+          kLessMemoryInEvaluation};
 }
 
 }  // namespace msplora

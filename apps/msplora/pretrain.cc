@@ -76,7 +76,7 @@ Command add_pretrain(CLI::App& program, CommonOptions& common) {
       ->transform(dtype_choice({"float32", "bfloat16", "float16"}));
   add_recipe_help<PretrainRecipe>(*command);
   add_common(*command, common);
-  return {command, [arguments, &common] { pretrain(*arguments, common); }};
+  return {command, [arguments, &common] { pretrain(*arguments, common); }, kLessMemoryInTraining};
 }
 
 }  // namespace msplora

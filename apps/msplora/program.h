@@ -23,10 +23,24 @@ struct CommonOptions {
   std::string device;  // empty: what the recipe says, else cpu
 };
 
+/// What needs less where memory ran out. Commands that have no such setting take the first.
+inline constexpr char kMoreMemory[] = "end other programs, or use a machine with more";
+inline constexpr char kLessMemoryInTraining[] =
+    "smaller batches (train.token_budget), train.checkpoint_activations and bfloat16 (train.dtype) need less";
+inline constexpr char kLessMemoryInEvaluation[] =
+    "smaller batches (--batch-tokens) and --dtype bfloat16 need less";
+
 /// One subcommand: its arguments and what it does with them.
 struct Command {
   CLI::App* arguments = nullptr;
   std::function<void()> run;
+  const char* memory_hint = kMoreMemory;
+};
+
+/// Thrown where all that went wrong was told as it happened: the program ends with this status and says no
+/// more.
+struct FailureTold {
+  int status = 1;
 };
 
 /// Of --device. Throws as parse_device does.

@@ -83,7 +83,7 @@ Command add_train(CLI::App& program, CommonOptions& common) {
                     "Continue from the newest checkpoint of the run directory");
   add_recipe_help<Recipe>(*command);
   add_common(*command, common);
-  return {command, [arguments, &common] { train(*arguments, common); }};
+  return {command, [arguments, &common] { train(*arguments, common); }, kLessMemoryInTraining};
 }
 
 }  // namespace msplora

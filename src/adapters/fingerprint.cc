@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "adapters/base_parameters.h"
+#include "msplora/adapters/adapter.h"
 #include "msplora/core/random.h"
 
 namespace msplora {
@@ -58,6 +59,11 @@ uint64_t fingerprint(const std::vector<Parameter>& parameters, const std::vector
     hash = hash_values(hash, *parameter);
   }
   return hash == 0 ? 1 : hash;
+}
+
+uint64_t run_fingerprint(const AdapterTarget& target) {
+  if (target.base_fingerprint == 0) return 0;
+  return mix_seed(target.base_fingerprint, hash_name(target.base_computation.dump()));
 }
 
 }  // namespace msplora

@@ -16,6 +16,7 @@
 #include "msplora/core/option_io.h"
 #include "msplora/core/paths.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/models/computation.h"
 
 namespace msplora {
 namespace {
@@ -32,7 +33,8 @@ json base_to_json(const AdapterTarget& target) {
       {"num_layers", target.num_layers},
       // As text: JSON readers keep 53 bits of a number.
       {"fingerprint",
-       target.base_fingerprint == 0 ? json(nullptr) : json(fmt::format("{:016x}", target.base_fingerprint))}};
+       target.base_fingerprint == 0 ? json(nullptr) : json(fmt::format("{:016x}", target.base_fingerprint))},
+      {"computation", target.base_computation}};
 }
 
 /// The layers that are adapted, in their order: what is needed to read the adapter where the base is not.
@@ -53,7 +55,7 @@ struct NativeHeader {
   AdapterConfig config;
   std::string task_type, model_type, base_name, fingerprint;
   int64_t num_layers = 0;
-  json plan, state, sites;
+  json plan, state, sites, computation;
 };
 
 template <typename T>
@@ -93,6 +95,7 @@ NativeHeader read_header(const std::filesystem::path& path) {
   header.num_layers = field<int64_t>(base, "num_layers", where + ": base");
   if (base.contains("fingerprint") && base["fingerprint"].is_string())
     header.fingerprint = base["fingerprint"];
+  header.computation = base.value("computation", json());
   header.plan = file.value("plan", json());
   header.state = file.value("state", json());
   header.sites = file.value("sites", json());
@@ -117,6 +120,13 @@ void check_base(const NativeHeader& header, const AdapterTarget& target, const s
     errors.add(where,
                "the adapter was trained on another base: the model has the same type, but other weights",
                header.base_name.empty() ? "" : fmt::format("it was trained on {}", header.base_name));
+  }
+  for (const std::string& difference : computation_differences(header.computation, target.base_computation)) {
+    errors.add(where,
+               fmt::format("the adapter was trained on a base that computes otherwise: {}", difference),
+               header.base_name.empty()
+                   ? "has config.json been changed?"
+                   : fmt::format("it was trained on {}; has config.json been changed?", header.base_name));
   }
   errors.throw_if_any(ErrorCode::kModel, where);
 }

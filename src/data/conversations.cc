@@ -29,14 +29,16 @@ using Json = nlohmann::ordered_json;
 struct Layout {
   const char* name;
   std::vector<std::string> keys;  // that its rows must have
+  const char* holds;              // what stands under them
 };
 
 const std::vector<Layout>& layouts() {
-  static const std::vector<Layout> all = {{"messages", {"messages"}},
-                                          {"sharegpt", {"conversations"}},
-                                          {"alpaca", {"instruction", "output"}},
-                                          {"prompt_completion", {"prompt", "completion"}},
-                                          {"text", {"text"}}};
+  static const std::vector<Layout> all = {
+      {"messages", {"messages"}, "a list of messages"},
+      {"sharegpt", {"conversations"}, "a list of messages"},
+      {"alpaca", {"instruction", "output"}, "texts"},
+      {"prompt_completion", {"prompt", "completion"}, "texts or lists of messages"},
+      {"text", {"text"}, "a text"}};
   return all;
 }
 
@@ -61,10 +63,22 @@ const Layout& layout_named(const std::string& name) {
                        [&](const Layout& one) { return one.name == name; });
 }
 
+/// Says which keys of a layout are there with nothing under them.
+void refuse_nulls(const Layout& layout, const Json& row, const std::string& where) {
+  std::vector<std::string> empty;
+  for (const std::string& key : layout.keys) {
+    if (!row.contains(key)) return;
+    if (row[key].is_null()) empty.push_back(key);
+  }
+  if (!empty.empty())
+    refuse(where, fmt::format("`{}`: expected {}, found null", fmt::join(empty, "`, `"), layout.holds));
+}
+
 const Layout& layout_of(const Json& row, const std::string& where) {
   for (const Layout& one : layouts()) {
     if (fits(one, row)) return one;
   }
+  for (const Layout& one : layouts()) refuse_nulls(one, row, where);
   std::vector<std::string> known;
   for (const Layout& one : layouts()) known.insert(known.end(), one.keys.begin(), one.keys.end());
   std::string hint;
@@ -93,31 +107,46 @@ void check_conversation(const Json& messages, const std::string& key, const std:
   if (messages.empty()) refuse(where, fmt::format("`{}`: expected messages, found an empty list", key));
 }
 
-Json messages_of_sharegpt(const Json& row, const std::string& where) {
+/// By ShareGPT's names of those who speak.
+Json message_of_turn(const Json& turn, const std::string& place, const std::string& where) {
   static const std::map<std::string, std::string> kRoles = {
       {"human", "user"},        {"user", "user"},     {"gpt", "assistant"}, {"assistant", "assistant"},
       {"chatgpt", "assistant"}, {"system", "system"}, {"tool", "tool"},     {"observation", "tool"}};
-  Json messages = Json::array();
-  if (const std::string system = text_of(row, "system", where, false); !system.empty())
-    messages.push_back({{"role", "system"}, {"content", system}});
-  const Json& turns = row["conversations"];
-  if (!turns.is_array() || turns.empty()) refuse(where, "`conversations`: expected a list of turns");
-  for (size_t i = 0; i < turns.size(); ++i) {
-    const std::string place = fmt::format("conversations[{}]", i);
-    if (!turns[i].is_object() || !turns[i].value("from", Json()).is_string() ||
-        !turns[i].value("value", Json()).is_string())
-      refuse(where, place + ": expected `from` and `value`, found " + json_excerpt(turns[i]));
-    const std::string from = turns[i]["from"];
-    const auto role = kRoles.find(from);
-    if (role == kRoles.end()) {
-      std::vector<std::string> known;
-      for (const auto& [name, meaning] : kRoles) known.push_back(name);
-      refuse(where,
-             fmt::format("{}: nobody is called `{}` here; known are {}", place, from, fmt::join(known, ", ")),
-             did_you_mean(from, known));
-    }
-    messages.push_back({{"role", role->second}, {"content", turns[i]["value"]}});
+  const Json value = turn.value("value", Json());
+  if (!turn["from"].is_string() || !(value.is_string() || value.is_array()))
+    refuse(where, place + ": expected `from` and `value`, found " + json_excerpt(turn));
+  const std::string from = turn["from"];
+  const auto role = kRoles.find(from);
+  if (role == kRoles.end()) {
+    std::vector<std::string> known;
+    for (const auto& [name, meaning] : kRoles) known.push_back(name);
+    refuse(where,
+           fmt::format("{}: nobody is called `{}` here; known are {}", place, from, fmt::join(known, ", ")),
+           did_you_mean(from, known));
   }
+  Json message = {{"role", role->second}, {"content", value}};
+  if (turn.contains("weight")) message["weight"] = turn["weight"];
+  return message;
+}
+
+/// Messages of `role` and `content`, which stay as they are, or turns of `from` and `value`.
+Json messages_under(const Json& row, const std::string& key, const std::string& where) {
+  Json messages = row[key];
+  if (messages.is_array()) {
+    for (size_t i = 0; i < messages.size(); ++i) {
+      Json& turn = messages[i];
+      if (turn.is_object() && turn.contains("from") && !turn.contains("role"))
+        turn = message_of_turn(turn, fmt::format("{}[{}]", key, i), where);
+    }
+  }
+  check_conversation(messages, key, where);
+  return messages;
+}
+
+Json messages_of_sharegpt(const Json& row, const std::string& where) {
+  Json messages = messages_under(row, "conversations", where);
+  if (const std::string system = text_of(row, "system", where, false); !system.empty())
+    messages.insert(messages.begin(), Json{{"role", "system"}, {"content", system}});
   return messages;
 }
 
@@ -162,11 +191,10 @@ Json of_prompt_completion(const Json& row, const std::string& where) {
   Json out;
   for (const char* key : {"prompt", "completion"}) {
     if (row[key].is_array()) {
-      check_conversation(row[key], key, where);
+      out[key] = messages_under(row, key, where);
     } else {
-      text_of(row, key, where);
+      out[key] = text_of(row, key, where);
     }
-    out[key] = row[key];
   }
   if (out["prompt"].is_array() != out["completion"].is_array())
     refuse(where, "`prompt` and `completion` are both texts, or both lists of messages");
@@ -175,14 +203,14 @@ Json of_prompt_completion(const Json& row, const std::string& where) {
 
 Json canonical(const Layout& layout, const Json& row, bool alpaca_as_messages, const std::string& where) {
   if (!fits(layout, row)) {
+    refuse_nulls(layout, row, where);
     refuse(where, fmt::format("expected {} as in the rows before it; found {}", fmt::join(layout.keys, ", "),
                               json_keys(row)));
   }
   const std::string name = layout.name;
   Json out;
   if (name == "messages") {
-    check_conversation(row["messages"], "messages", where);
-    out["messages"] = row["messages"];
+    out["messages"] = messages_under(row, "messages", where);
   } else if (name == "sharegpt") {
     out["messages"] = messages_of_sharegpt(row, where);
   } else if (name == "alpaca") {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -36,6 +37,21 @@ bool is_white_space(const std::string& text) {
   return text.find_first_not_of(" \n\r\t") == std::string::npos;
 }
 
+/// What a message begins with.
+std::string first_text(const Json& content) {
+  if (content.is_array() && !content.empty()) return content.front().value("text", "");
+  return content.is_string() ? content.get<std::string>() : "";
+}
+
+Spans without(const Spans& spans, const std::pair<size_t, size_t>& out) {
+  Spans left;
+  for (const auto& [begin, end] : spans) {
+    if (begin < std::min(end, out.first)) left.emplace_back(begin, std::min(end, out.first));
+    if (std::max(begin, out.second) < end) left.emplace_back(std::max(begin, out.second), end);
+  }
+  return left;
+}
+
 class Writer {
  public:
   Writer(const ConversationEncoding& how, const Dataset& rows) : how_(how), rows_(rows) {
@@ -67,6 +83,7 @@ class Writer {
     msplora::check_roles(messages, *how_.chat_template);
   }
 
+  /// `messages` are fitted to the template.
   RenderedText render(const Json& messages, const Json& row, bool is_prompt) const {
     ChatOptions options;
     options.add_generation_prompt = is_prompt;
@@ -74,25 +91,69 @@ class Writer {
     return how_.chat_template->render(messages, options);
   }
 
-  Written of_messages(const Json& messages, const Json& row) const {
-    check_roles(messages);
+  Written of_messages(const Json& given, const Json& row) const {
+    check_roles(given);
     if (loss_on() == "completion")
       throw Error(ErrorCode::kData, "", "a conversation has no completion", "data.chat.loss_on: assistant");
+    const Json messages = fitted_messages(given, *how_.chat_template);
     RenderedText rendered = render(messages, row, false);
     Written written{std::move(rendered.text), {}, true, {}};
     if (loss_on() == "all") {
       written.learned = {{0, written.text.size()}};
-      return written;
+    } else {
+      written.learned = answers(written.text, rendered.generated, given, messages, row);
     }
-    written.learned =
-        rendered.generated.empty() ? said(written.text, messages, row) : std::move(rendered.generated);
-    if (loss_on() == "last" && written.learned.size() > 1) written.learned = {written.learned.back()};
+    leave_out_weightless(written, rendered.generated, given, messages, row);
     return written;
   }
 
-  /// What the assistant says where the template does not mark it: what its turns add behind the prompt for an
-  /// answer, the end of the turn included, the white space behind it not.
-  Spans said(const std::string& text, const Json& messages, const Json& row) const {
+  /// What the assistant says, or with loss_on `last` its last message: what the template marks, else what can
+  /// be told without.
+  Spans answers(const std::string& text, const Spans& marked, const Json& given, const Json& messages,
+                const Json& row) const {
+    const auto is_wanted = [&](size_t i) {
+      return !has_no_weight(given[i]) && (loss_on() != "last" || i + 1 == messages.size());
+    };
+    Spans spans = marked.empty() ? said(text, messages, row, is_wanted) : marked;
+    if (loss_on() == "last" && spans.size() > 1) spans = {spans.back()};
+    return spans;
+  }
+
+  /// Messages of weight 0 are not learned. `given` are the messages with their weights.
+  void leave_out_weightless(Written& written, const Spans& marked, const Json& given, const Json& messages,
+                            const Json& row) const {
+    std::vector<size_t> assistants;
+    bool has_weights = false;
+    for (size_t i = 0; i < given.size(); ++i) {
+      const bool is_assistant = given[i].value("role", "") == "assistant";
+      if (is_assistant) assistants.push_back(i);
+      if (!has_no_weight(given[i])) continue;
+      has_weights = true;
+      if (is_assistant || loss_on() != "all") continue;
+      throw Error(ErrorCode::kData, "",
+                  fmt::format("messages[{}].weight: what others than the assistant say is left out by "
+                              "data.chat.loss_on, which is `all`",
+                              i),
+                  "data.chat.loss_on: assistant");
+    }
+    const bool are_left_out = marked.empty() && (loss_on() == "assistant" || loss_on() == "last");
+    if (!has_weights || are_left_out) return;
+    const auto is_left_out = [&](size_t i) { return has_no_weight(given[i]); };
+    Spans out;
+    if (marked.size() != assistants.size()) {
+      out = said(written.text, messages, row, is_left_out);
+    } else {
+      for (size_t k = 0; k < assistants.size(); ++k) {
+        if (is_left_out(assistants[k])) out.push_back(marked[k]);
+      }
+    }
+    for (const auto& span : out) written.learned = without(written.learned, span);
+  }
+
+  /// What the messages of the assistant that are wanted say, without marks of the template: what its turns
+  /// add behind the prompt for an answer, the end of the turn included, the white space behind it not.
+  Spans said(const std::string& text, const Json& messages, const Json& row,
+             const std::function<bool(size_t)>& is_wanted) const {
     Spans spans;
     if (messages.size() > kMostMessagesUnmarked && loss_on() != "last") {
       throw Error(ErrorCode::kData, "",
@@ -102,14 +163,11 @@ class Writer {
                   "data.chat.loss_on: last or all, or a template that marks it with {% generation %}");
     }
     for (size_t i = 0; i < messages.size(); ++i) {
-      if (messages[i].value("role", "") != "assistant") continue;
-      const bool is_last = i + 1 == messages.size();
-      if (loss_on() == "last" && !is_last) continue;
+      if (messages[i].value("role", "") != "assistant" || !is_wanted(i)) continue;
       Json before(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(i)), with = before;
       with.push_back(messages[i]);
       const std::string prompt = render(before, row, true).text, turn = render(with, row, false).text;
-      const std::string content =
-          messages[i].value("content", Json()).is_string() ? messages[i].at("content") : Json("");
+      const std::string content = first_text(messages[i].value("content", Json()));
       const auto begin = static_cast<size_t>(
           std::mismatch(prompt.begin(), prompt.end(), turn.begin(), turn.end()).first - prompt.begin());
       // Some templates write more white space before an answer that is still to come.
@@ -133,20 +191,19 @@ class Writer {
   }
 
   Written of_message_completion(const Json& row) const {
-    Json messages = row["prompt"];
-    for (const Json& one : row["completion"]) messages.push_back(one);
-    check_roles(messages);
+    Json given = row["prompt"];
+    for (const Json& one : row["completion"]) given.push_back(one);
+    check_roles(given);
+    const Json messages = fitted_messages(given, *how_.chat_template);
     RenderedText rendered = render(messages, row, false);
     const bool is_answered = row["completion"][0].value("role", "") == "assistant";
     Written written{std::move(rendered.text), {}, true, {}};
     written.learned = {{0, written.text.size()}};
-    if (loss_on() == "all") return written;
-    written.given = render(row["prompt"], row, is_answered).text;
-    if (loss_on() == "assistant" || loss_on() == "last") {
-      written.learned =
-          rendered.generated.empty() ? said(written.text, messages, row) : std::move(rendered.generated);
-      if (loss_on() == "last" && written.learned.size() > 1) written.learned = {written.learned.back()};
-    }
+    if (loss_on() != "all")
+      written.given = render(fitted_messages(row["prompt"], *how_.chat_template), row, is_answered).text;
+    if (loss_on() == "assistant" || loss_on() == "last")
+      written.learned = answers(written.text, rendered.generated, given, messages, row);
+    leave_out_weightless(written, rendered.generated, given, messages, row);
     return written;
   }
 

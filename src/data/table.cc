@@ -117,6 +117,8 @@ class ColumnMap {
               "line begins \"{}\"",
               *column, record.beginning));
     }
+    is_keyed_ = true;
+    others_ = record.other_names;
     resolve(record.names, true, record.line);
   }
 
@@ -157,23 +159,47 @@ class ColumnMap {
            });
   }
 
-  size_t require(const std::string& column, const char* key, ErrorList& problems) const {
-    if (const std::optional<size_t> found = find(column, problems)) return *found;
-    std::string hint = did_you_mean(column, columns_);
-    if (!header_ && !position_of(column))
-      hint = "without a header, columns are given by position, counted from 0";
-    if (columns_.size() == 1 && columns_.front().find_first_of(",;|") != std::string::npos) {
-      hint = fmt::format("the fields seem to have `{}` between them; set data.delimiter",
+  /// What may be done about a column that is not there.
+  std::string hint_for(const std::string& column, const std::string& key) const {
+    if (columns_.size() == 1 && columns_.front().find_first_of(",;|") != std::string::npos && !is_keyed_) {
+      return fmt::format("the fields seem to have `{}` between them; set data.delimiter",
                          columns_.front()[columns_.front().find_first_of(",;|")]);
     }
     if (lines_end_in_cr())
-      hint = "the lines seem to end in CR alone; rewrite them: tr '\\r' '\\n' < FILE > NEW";
-    if (hint.empty()) hint = fmt::format("set data.{}, or data.header if the first row is no header", key);
-    problems.add(file_and_line(path_, line_),
-                 fmt::format("no column `{}` (data.{}); found {} columns: {}", column, key, columns_.size(),
-                             header_ ? fmt::format("`{}`", fmt::join(columns_, "`, `"))
-                                     : fmt::format("0 to {}", columns_.size() - 1)),
-                 hint);
+      return "the lines seem to end in CR alone; rewrite them: tr '\\r' '\\n' < FILE > NEW";
+    if (!header_ && !position_of(column))
+      return "without a header, columns are given by position, counted from 0";
+    for (const char* conversation : {"messages", "conversations"}) {
+      if (std::find(others_.begin(), others_.end(), conversation) != others_.end())
+        return "conversations are read by task.type: sft (eval: --task sft)";
+    }
+    std::string hint = did_you_mean(column, columns_);
+    std::string flag = key;
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    hint += fmt::format("{}data.{} names it{}", hint.empty() ? "" : " ", key,
+                        key == "group" ? "" : fmt::format(" (--{} of eval and predict)", flag));
+    if (!is_keyed_) hint += ", and data.header says whether the first row is a header";
+    return hint;
+  }
+
+  /// The columns that are there.
+  std::string found() const {
+    const char* kind = is_keyed_ ? "keys" : "columns";
+    if (!header_) return fmt::format("{} {}: 0 to {}", columns_.size(), kind, columns_.size() - 1);
+    std::string text = columns_.empty()
+                           ? fmt::format("no {} of texts or numbers", kind)
+                           : fmt::format("{} {}: `{}`", columns_.size(), kind, fmt::join(columns_, "`, `"));
+    if (!others_.empty())
+      text += fmt::format("; with null, an array or an object under `{}`", fmt::join(others_, "`, `"));
+    return text;
+  }
+
+  size_t require(const std::string& column, const char* key, ErrorList& problems) const {
+    if (const std::optional<size_t> place = find(column, problems)) return *place;
+    problems.add(
+        file_and_line(path_, line_),
+        fmt::format("no {} `{}` (data.{}); found {}", is_keyed_ ? "key" : "column", column, key, found()),
+        hint_for(column, key));
     return 0;
   }
 
@@ -181,6 +207,8 @@ class ColumnMap {
   const TableSpec& spec_;
   std::vector<std::string> columns_;
   bool header_ = false;
+  bool is_keyed_ = false;            // JSONL
+  std::vector<std::string> others_;  // its keys that hold no text
   int64_t line_ = 1;
   std::optional<size_t> text_, pair_, label_, group_;
 };

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "decoding/shared_prompt.h"
 #include "decoding/text_in_progress.h"
 #include "msplora/core/error.h"
 #include "msplora/core/option_io.h"
@@ -109,8 +110,11 @@ struct Generator::Impl {
   void forget();
 
   std::vector<int32_t> prompt_of(const GenerationRequest& request, const std::string& where) const;
+  static void check_options(GenerationOptions options, const std::string& where);
   TextInProgress prepare(size_t index, GenerationRequest request, const std::string& where) const;
-  void run(DecodePass& pass, KeyValueCache& cache) const;
+  /// `on_prompt` sees a text that has read its prompt, with the scores of the next token.
+  void run(DecodePass& pass, KeyValueCache& cache,
+           const std::function<void(const TextInProgress&, std::span<const float>)>& on_prompt) const;
   std::vector<Generation> write(std::deque<TextInProgress> waiting, Memory& memory,
                                 const std::function<void(size_t, const Generation&)>& on_done) const;
 };
@@ -194,20 +198,26 @@ std::vector<int32_t> Generator::Impl::prompt_of(const GenerationRequest& request
   return ids;
 }
 
+void Generator::Impl::check_options(GenerationOptions options, const std::string& where) {
+  ErrorList errors;
+  check_ranges(options, where + ": ", errors);
+  check_generation(options, where + ": ", errors);
+  errors.throw_if_any(where);
+}
+
 TextInProgress Generator::Impl::prepare(size_t index, GenerationRequest request,
                                         const std::string& where) const {
   if (request.options.eos_token_id.empty()) request.options.eos_token_id = end_tokens;
-  ErrorList errors;
-  check_ranges(request.options, where + ": ", errors);
-  check_generation(request.options, where + ": ", errors);
-  errors.throw_if_any(where);
+  check_options(request.options, where);
   std::vector<int32_t> prompt = prompt_of(request, where);
   // The last token that is made is never read.
   const int64_t room = model.architecture().longest - static_cast<int64_t>(prompt.size()) + 1;
   return TextInProgress(index, std::move(request), std::move(prompt), tokenizer, room);
 }
 
-void Generator::Impl::run(DecodePass& pass, KeyValueCache& cache) const {
+void Generator::Impl::run(
+    DecodePass& pass, KeyValueCache& cache,
+    const std::function<void(const TextInProgress&, std::span<const float>)>& on_prompt) const {
   PackedInput input;
   input.input_ids = as_tensor({pass.ids.begin(), pass.ids.end()});
   input.cu_seqlens = pass.cu_seqlens;
@@ -219,8 +229,9 @@ void Generator::Impl::run(DecodePass& pass, KeyValueCache& cache) const {
     part.text->has_read(part.tokens);
     if (part.scores < 0) continue;
     const size_t rows = part.text->sequences().size();
-    part.text->advance(scores.subspan(static_cast<size_t>(part.scores) * vocabulary, rows * vocabulary),
-                       vocabulary, cache);
+    const auto its_scores = scores.subspan(static_cast<size_t>(part.scores) * vocabulary, rows * vocabulary);
+    if (part.text->has_just_read_prompt()) on_prompt(*part.text, its_scores);
+    part.text->advance(its_scores, vocabulary, cache);
   }
 }
 
@@ -232,12 +243,28 @@ std::vector<Generation> Generator::Impl::write(
   std::vector<TextInProgress> live;
   const auto most = static_cast<size_t>(options.max_batch);
   size_t width = 0;
+  SharedPrompt shared;
+  // A text whose prompt is being read for another one waits for that.
+  const auto may_begin = [&](const TextInProgress& text) {
+    return std::none_of(live.begin(), live.end(), [&](const TextInProgress& other) {
+      return !other.is_done() && other.is_reading_prompt() && text.begins_as(other);
+    });
+  };
+  const auto keep_prompt = [&](const TextInProgress& text, std::span<const float> scores) {
+    if (!waiting.empty() && waiting.front().begins_as(text)) shared.keep(text, scores, memory.cache);
+  };
   while (!waiting.empty() || !live.empty()) {
-    while (!waiting.empty() && (live.empty() || width + waiting.front().width() <= most)) {
+    while (!waiting.empty() && (live.empty() || width + waiting.front().width() <= most) &&
+           may_begin(waiting.front())) {
       width += waiting.front().width();
       live.push_back(std::move(waiting.front()));
       waiting.pop_front();
-      memory.begin(live.back(), is_alone);
+      if (shared.serves(live.back())) {
+        shared.begin(live.back(), memory.cache);
+      } else {
+        memory.begin(live.back(), is_alone);
+      }
+      if (waiting.empty() || !shared.serves(waiting.front())) shared.forget(memory.cache);
     }
     DecodePass pass;
     auto budget = static_cast<size_t>(options.prefill_tokens);
@@ -249,7 +276,7 @@ std::vector<Generation> Generator::Impl::write(
       pass.add(text, is_prompt ? budget : 1);
       if (is_prompt) budget -= pass.parts.back().tokens;
     }
-    if (!pass.parts.empty()) run(pass, memory.cache);
+    if (!pass.parts.empty()) run(pass, memory.cache, keep_prompt);
     std::vector<TextInProgress> left;
     for (TextInProgress& text : live) {
       if (!text.is_done()) {
@@ -283,6 +310,11 @@ Generation Generator::generate(GenerationRequest request) {
   std::vector<GenerationRequest> requests;
   requests.push_back(std::move(request));
   return std::move(generate(std::move(requests)).front());
+}
+
+std::vector<int32_t> Generator::prompt_of(const GenerationRequest& request, const std::string& where) const {
+  impl_->check_options(request.options, where);
+  return impl_->prompt_of(request, where);
 }
 
 std::vector<Generation> Generator::generate(

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -41,6 +42,14 @@ class TextInProgress {
   /// Tokens that the model may come to read of it.
   int64_t longest() const {
     return static_cast<int64_t>(prompt_length_) + request_.options.max_new_tokens - 1;
+  }
+  std::span<const int32_t> prompt() const { return std::span(ids_).first(prompt_length_); }
+  bool is_reading_prompt() const { return read_ < prompt_length_; }
+  /// Nothing of what follows it.
+  bool has_just_read_prompt() const { return read_ == prompt_length_; }
+  /// Whether the model would read the same of both prompts.
+  bool begins_as(const TextInProgress& other) const {
+    return longest() == other.longest() && std::ranges::equal(prompt(), other.prompt());
   }
   /// All that the model has read of a text without beams.
   std::span<const int32_t> read_tokens() const { return std::span(ids_).first(read_); }

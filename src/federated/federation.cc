@@ -13,6 +13,7 @@
 
 #include "federated/server.h"
 #include "federated/server_files.h"
+#include "msplora/adapters/fingerprint.h"
 #include "msplora/core/interrupt.h"
 #include "msplora/core/random.h"
 #include "msplora/core/stopwatch.h"
@@ -207,7 +208,7 @@ void Federation::save(const RoundReport& report) {
   if (setup_.directory.empty()) return;
   // The line first: a run that is stopped between the two drops it when it resumes.
   detail::append_round(setup_.directory, to_json(report));
-  detail::save_server_state(state(), {setup_.recipe, data_fingerprint_, setup_.target.base_fingerprint},
+  detail::save_server_state(state(), {setup_.recipe, data_fingerprint_, run_fingerprint(setup_.target)},
                             setup_.directory);
   detail::prune_server_states(setup_.directory, setup_.train.keep_checkpoints);
 }

@@ -12,6 +12,7 @@
 #include "federated/client.h"
 #include "federated/server.h"
 #include "federated/server_files.h"
+#include "msplora/adapters/fingerprint.h"
 #include "msplora/core/random.h"
 
 namespace msplora {
@@ -105,7 +106,7 @@ void Federation::resume() {
     errors.add(where, "the clients' data has changed since, or was read by another version of msplora",
                "resume with the same data and version, or start anew in another directory");
   }
-  if (stored->identity.base_fingerprint != setup_.target.base_fingerprint) {
+  if (stored->identity.base_fingerprint != run_fingerprint(setup_.target)) {
     errors.add(where, "the base model has changed since");
   }
   errors.throw_if_any(ErrorCode::kConfig, where + ": made with other options, data or base");

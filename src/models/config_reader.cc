@@ -73,8 +73,9 @@ double ConfigReader::real(const std::string& key, double fallback, const RealRan
   const json* value = find(key);
   if (value == nullptr) return fallback;
   const double number = value->is_number() ? value->get<double>() : -1.0;
-  const bool low = range.min_included ? number < range.min : number <= range.min;
-  if (low || number >= range.max) return wrong(key, range.text, *value), fallback;
+  // NaN is within no range.
+  const bool is_above = range.min_included ? number >= range.min : number > range.min;
+  if (!is_above || !(number < range.max)) return wrong(key, range.text, *value), fallback;
   return number;
 }
 

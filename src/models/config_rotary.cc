@@ -62,6 +62,11 @@ struct Yarn {
 };
 
 constexpr const char* kSlidingLayers = "sliding_attention";
+constexpr int64_t kWidestHead = 1 << 16;
+
+bool is_positive(const json& value) {
+  return value.is_number() && value.get<double>() > 0 && value.get<double>() < kPositive.max;
+}
 
 }  // namespace
 
@@ -81,7 +86,7 @@ class ConfigReader::RotaryKeys {
   double positive(const char* field, std::optional<double> fallback = std::nullopt) const {
     const json* value = find(field);
     if (value == nullptr && fallback) return *fallback;
-    if (value != nullptr && value->is_number() && value->get<double>() > 0) return value->get<double>();
+    if (value != nullptr && is_positive(*value)) return value->get<double>();
     config_.wrong(path(field), kPositive.text, value == nullptr ? json() : *value);
     return fallback.value_or(1.0);
   }
@@ -111,7 +116,6 @@ class ConfigReader::RotaryKeys {
   }
   std::vector<double> factors(const char* field, size_t count) const {
     const json* value = find(field);
-    const auto is_positive = [](const json& x) { return x.is_number() && x.get<double>() > 0; };
     if (value != nullptr && value->is_array() && value->size() == count &&
         std::all_of(value->begin(), value->end(), is_positive))
       return value->get<std::vector<double>>();
@@ -156,6 +160,11 @@ RotarySpec ConfigReader::rotary(int64_t head_dim, const RotaryDefaults& defaults
     say_if_different(key + ".rope_theta", "rope_theta");
     say_if_different(key + ".rope_type", key + ".type");
     if (key == "rope_scaling") say_if_different("rope_scaling", "rope_parameters");
+  }
+  // There is a frequency for every two of its elements.
+  if (head_dim > kWidestHead) {
+    problem("head_dim", fmt::format("expected heads of at most {}, found {}", kWidestHead, head_dim));
+    return {};
   }
   int64_t turned = head_dim;
   if (defaults.may_be_partial) {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -86,10 +87,18 @@ class ConfigFromGguf {
     if (has("rope_theta") && !config_.contains("rope_theta")) config_["rope_theta"] = 10000.0;
   }
 
+  std::optional<double> real(const std::string& key) const {
+    const auto value = file_.number(key);
+    if (!value) return std::nullopt;
+    if (!std::isfinite(static_cast<float>(*value)))
+      file_.fail(key, fmt::format("expected a finite number, found {}", *value));
+    return shortest(*value);
+  }
+
   void read_setting(const GgufSetting& setting) {
     const std::string key = prefix_ + setting.gguf;
     if (setting.kind == GgufSetting::kReal) {
-      if (const auto value = file_.number(key)) config_[setting.config] = shortest(*value);
+      if (const auto value = real(key)) config_[setting.config] = *value;
       return;
     }
     // Some are lists, one number a layer.
@@ -139,11 +148,11 @@ class ConfigFromGguf {
     if (type != "none" && type != "linear" && type != "yarn" && type != "longrope")
       file_.fail(type_key, fmt::format("expected none, linear, yarn or longrope, found `{}`", type));
     json scaling;
-    const auto factor = file_.number(prefix_ + gguf_key::kRopeScalingFactor);
+    const auto factor = real(prefix_ + gguf_key::kRopeScalingFactor);
     const auto context = file_.integer(prefix_ + gguf_key::kRopeScalingContext);
     if (type == "linear" || type == "yarn") {
       scaling["rope_type"] = type;
-      scaling["factor"] = shortest(file_.need(factor, prefix_ + gguf_key::kRopeScalingFactor));
+      scaling["factor"] = file_.need(factor, prefix_ + gguf_key::kRopeScalingFactor);
       if (context) scaling["original_max_position_embeddings"] = *context;
     }
     if (const GgufTensor* divisors = file_.find(kGgufRopeFactors))
@@ -154,8 +163,8 @@ class ConfigFromGguf {
                  {"short_factor", reals(kGgufRopeShort)}};
       if (context) config_["original_max_position_embeddings"] = *context;
       // Where it is not given it follows from the two context lengths.
-      if (const auto attention = file_.number(prefix_ + gguf_key::kRopeScalingAttention))
-        scaling["attention_factor"] = shortest(*attention);
+      if (const auto attention = real(prefix_ + gguf_key::kRopeScalingAttention))
+        scaling["attention_factor"] = *attention;
     }
     if (!scaling.is_null()) config_["rope_scaling"] = scaling;
   }
@@ -215,9 +224,10 @@ class ConfigFromGguf {
     const std::string heads_key = prefix_ + gguf_key::kHeadCount;
     const auto heads_read = file_.integers(heads_key);
     const int64_t heads = heads_read && !heads_read->empty() ? heads_read->front() : 0;
-    const int64_t width = file_.integer(prefix_ + gguf_key::kEmbeddingLength).value_or(0);
+    const int64_t width = config_.value("hidden_size", int64_t{0});
     const auto key_length = file_.integer(prefix_ + gguf_key::kKeyLength);
     const int64_t head_width = key_length ? *key_length : heads > 0 ? width / heads : 0;
+    if (head_width <= 0) return;  // said with the other sizes
     if (const auto value = file_.integer(prefix_ + gguf_key::kValueLength); value && *value != head_width) {
       file_.fail(prefix_ + gguf_key::kValueLength,
                  fmt::format("expected the width of the keys, {}, found {}", head_width, *value));
@@ -236,6 +246,47 @@ class ConfigFromGguf {
   json config_;
 };
 
+/// The key that a key of config.json was made of; "" for others.
+std::string gguf_key_of(std::string_view key, const GgufFacts& facts) {
+  for (const GgufSetting& setting : facts.settings) {
+    if (key == setting.config) return facts.architecture + "." + setting.gguf;
+  }
+  if (key == "sliding_window") return facts.architecture + "." + gguf_key::kSlidingWindow;
+  if (key == "rope_scaling") return facts.architecture + ".rope.scaling";
+  if (key == "bos_token_id") return gguf_key::kBosId;
+  if (key == "pad_token_id") return gguf_key::kPaddingId;
+  return "";
+}
+
+/// A message about config.json in the words of the file that it was made of.
+std::string by_gguf_names(const std::string& message, const GgufFacts& facts) {
+  std::string said;
+  for (size_t begin = 0; begin < message.size();) {
+    size_t end = begin;
+    while (end < message.size() &&
+           (std::isalnum(static_cast<unsigned char>(message[end])) != 0 || message[end] == '_'))
+      ++end;
+    if (end == begin) ++end;
+    const std::string word = message.substr(begin, end - begin), key = gguf_key_of(word, facts);
+    said += key.empty() ? word : key;
+    begin = end;
+  }
+  return said;
+}
+
+ModelConfig parse_gguf_config(const GgufFile& file, const Family& family) {
+  const std::string path = file.path().string();
+  const json config = ConfigFromGguf(file, family).read();
+  try {
+    return parse_model_config(config, path);
+  } catch (const Error& error) {
+    const size_t known = error.where().starts_with(path) ? path.size() : 0;
+    throw Error(ErrorCode::kFormat,
+                error.where().substr(0, known) + by_gguf_names(error.where().substr(known), family.gguf),
+                by_gguf_names(error.message(), family.gguf), error.hint());
+  }
+}
+
 }  // namespace
 
 ModelConfig gguf_model_config(const GgufFile& file) {
@@ -250,7 +301,7 @@ ModelConfig gguf_model_config(const GgufFile& file) {
     throw Error(ErrorCode::kModel, file.path().string() + ": " + gguf_key::kArchitecture,
                 fmt::format("`{}` is not supported; supported are {}", name, known_gguf_architectures()));
   }
-  return parse_model_config(ConfigFromGguf(file, *family).read(), file.path().string());
+  return parse_gguf_config(file, *family);
 }
 
 }  // namespace msplora

@@ -128,7 +128,7 @@ GenerationRequest chat_request(const ChatTemplate& chat_template, const Tokenize
   EncodeOptions encode;
   encode.add_special_tokens = false;
   GenerationRequest request;
-  request.prompt = chat_template.render(messages, options).text;
+  request.prompt = chat_template.render(fitted_messages(messages, chat_template), options).text;
   check_prompt_size(request.prompt.size(), "the conversation");
   request.prompt_ids = tokenizer.encode({request.prompt, {}}, encode).ids;
   return request;

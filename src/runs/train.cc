@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "msplora/adapters/files.h"
+#include "msplora/adapters/fingerprint.h"
 #include "msplora/core/log.h"
 #include "msplora/core/option_io.h"
 #include "msplora/runs/run.h"
@@ -135,7 +136,7 @@ RunReport train(Run& run, std::vector<std::unique_ptr<EventSink>> sinks) {
   setup.trainable = run.adapter->trainable();
   setup.adapter = run.adapter.get();
   setup.recipe = recipe_to_json(run.recipe);
-  setup.base_fingerprint = run.adapter->target().base_fingerprint;
+  setup.base_fingerprint = run_fingerprint(run.adapter->target());
   if (run.model->device().is_cpu()) {
     constexpr double kSurelyUsed = 0.75;
     touch_memory_ahead(static_cast<int64_t>(kSurelyUsed * static_cast<double>(step_memory(run).total())));

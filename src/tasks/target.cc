@@ -1,6 +1,7 @@
 #include "msplora/tasks/target.h"
 
 #include "msplora/adapters/fingerprint.h"
+#include "msplora/models/computation.h"
 #include "msplora/tasks/task.h"
 
 namespace msplora {
@@ -20,6 +21,7 @@ AdapterTarget target_of(Model& model, const std::string& base_name) {
   target.ties = tied_names(model.architecture());
   target.untie = [&model] { model.untie(); };
   target.lifetime = model.lifetime();
+  target.base_computation = computation_of(model.architecture());
   target.base_fingerprint = fingerprint(target.parameters, target.head_modules);
   return target;
 }

@@ -1,6 +1,7 @@
 #include "msplora/templates/chat_template.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "core/chat_templates.h"
@@ -18,6 +19,22 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kTag = "CONTINUE_FINAL_MESSAGE_TAG";
+
+/// A conversation in which this role says something last, or first where that is its place.
+Json conversation_with(const std::string& role, const Json& content, const Json& question) {
+  const Json asked = {{"role", "user"}, {"content", question}};
+  Json said = {{"role", role}, {"content", content}};
+  if (role == "user") return Json::array({said});
+  if (role == "assistant") return Json::array({asked, said});
+  if (role != "tool" && role != "function") return Json::array({said, asked});
+  constexpr const char* kId = "abcdefghi";  // some templates want nine letters
+  const Json call = {
+      {"id", kId}, {"type", "function"}, {"function", {{"name", "f"}, {"arguments", Json::object()}}}};
+  said["name"] = "f";
+  said["tool_call_id"] = kId;
+  return Json::array(
+      {asked, {{"role", "assistant"}, {"content", ""}, {"tool_calls", Json::array({call})}}, said});
+}
 
 /// Keys with null are left out; what a model thought has several names.
 Json prepared(const Json& message) {
@@ -115,11 +132,17 @@ std::optional<ChatTemplate> template_of_gguf(const fs::path& path, bool has_tool
 
 }  // namespace
 
+struct ChatTemplate::Forms {
+  std::mutex mutex;
+  std::map<std::string, ContentForm> of_role;
+};
+
 ChatTemplate::ChatTemplate(std::string source, std::map<std::string, std::string> special_tokens,
                            std::string name)
     : template_(std::move(source), name),
       special_tokens_(std::move(special_tokens)),
-      name_(std::move(name)) {}
+      name_(std::move(name)),
+      forms_(std::make_shared<Forms>()) {}
 
 std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bool has_tools) {
   if (is_gguf_path(directory)) return template_of_gguf(directory, has_tools);
@@ -138,6 +161,36 @@ std::optional<ChatTemplate> ChatTemplate::of_model(const fs::path& directory, bo
 std::map<std::string, std::string> ChatTemplate::special_tokens_of(const fs::path& directory) {
   if (is_gguf_path(directory)) return gguf_special_tokens(*GgufFile::open(directory));
   return directory_special_tokens(directory, read_object(directory / "tokenizer_config.json"));
+}
+
+bool ChatTemplate::shows(const std::string& role, const Json& content,
+                         const std::vector<std::string>& wanted) const {
+  const Json question = role != "user" && content_form("user") == ContentForm::kParts
+                            ? Json::array({{{"type", "text"}, {"text", "u"}}})
+                            : Json("u");
+  try {
+    const std::string text = render(conversation_with(role, content, question)).text;
+    return std::all_of(wanted.begin(), wanted.end(),
+                       [&](const std::string& one) { return text.find(one) != std::string::npos; });
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kInterrupted) throw;
+    return false;
+  }
+}
+
+ContentForm ChatTemplate::content_form(const std::string& role) const {
+  {
+    const std::lock_guard lock(forms_->mutex);
+    if (const auto found = forms_->of_role.find(role); found != forms_->of_role.end()) return found->second;
+  }
+  // A list that is printed as Python prints it has its line ends written out.
+  const std::string first = "q'1\nz", second = "q'2\nz";
+  const Json parts = Json::array({{{"type", "text"}, {"text", first}}, {{"type", "text"}, {"text", second}}});
+  ContentForm form = ContentForm::kTexts;
+  if (shows(role, parts, {first, second}))
+    form = shows(role, "qz", {"qz"}) ? ContentForm::kBoth : ContentForm::kParts;
+  const std::lock_guard lock(forms_->mutex);
+  return forms_->of_role[role] = form;
 }
 
 RenderedText ChatTemplate::render(const Json& messages, const ChatOptions& options) const {

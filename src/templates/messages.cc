@@ -15,6 +15,49 @@ using Json = nlohmann::ordered_json;
   throw Error(ErrorCode::kData, "", what);
 }
 
+constexpr const char* kWeight = "weight";
+
+/// Whether these are parts, and not a list that a tool answered.
+bool has_kinds(const Json& list) {
+  return !list.empty() && std::all_of(list.begin(), list.end(), [](const Json& part) {
+    return part.is_object() && part.contains("type") && part["type"].is_string();
+  });
+}
+
+void check_parts(const Json& parts, const std::string& place) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Json& part = parts[i];
+    const std::string at = place + "[" + std::to_string(i) + "]";
+    const Json kind = part.is_object() ? part.value("type", Json()) : Json();
+    if (kind.is_string() && kind != "text")
+      refuse(at + ": a part of the kind " + json_excerpt(kind) +
+             "; models read parts of the kind \"text\" alone");
+    if (!kind.is_string() || !part.value("text", Json()).is_string())
+      refuse(at + R"(: expected {"type": "text", "text": "..."}, found )" + json_excerpt(part));
+  }
+}
+
+void check_weight(const Json& message, const std::string& place) {
+  const Json weight = message.value(kWeight, Json());
+  if (weight.is_null()) return;
+  const bool is_learner = message["role"] == "assistant";
+  const bool is_known = weight.is_number() && (weight == 0 || (is_learner && weight == 1));
+  if (is_known) return;
+  const std::string found = ", found " + json_excerpt(weight);
+  refuse(place + ".weight: expected 0 or 1" +
+         (is_learner ? found
+                     : ", and 1 only of what the assistant says" + found + " of the role " +
+                           json_excerpt(message["role"])));
+}
+
+/// Texts of parts, with line ends between them as vLLM and llama.cpp join them.
+std::string text_of_parts(const Json& parts) {
+  std::string text;
+  for (size_t i = 0; i < parts.size(); ++i)
+    text += (i == 0 ? "" : "\n") + parts[i].at("text").get<std::string>();
+  return text;
+}
+
 void check_message(const Json& message, const std::string& place) {
   const bool is_object = message.is_object();
   const Json* role = is_object && message.contains("role") ? &message["role"] : nullptr;
@@ -27,10 +70,12 @@ void check_message(const Json& message, const std::string& place) {
            (content != nullptr && role != nullptr ? " with nothing as `content`" : ""));
   }
   if (!role->is_string()) refuse(place + ".role: expected a text, found " + json_excerpt(*role));
+  check_weight(message, place);
   const bool may_be_object = *role == "tool";
-  if (is_empty || content->is_string() || content->is_array() || (may_be_object && content->is_object()))
-    return;
-  refuse(place + ".content: expected a text or a list of parts, found " + json_excerpt(*content));
+  if (is_empty || content->is_string() || (may_be_object && content->is_object())) return;
+  if (!content->is_array() || (content->empty() && !may_be_object))
+    refuse(place + ".content: expected a text or a list of parts, found " + json_excerpt(*content));
+  if (!may_be_object || has_kinds(*content)) check_parts(*content, place + ".content");
 }
 
 /// What roles are called everywhere. Others stand in the templates that know them.
@@ -63,6 +108,27 @@ void check_roles(const Json& messages, const ChatTemplate& chat_template) {
                     ", or one that the chat template names; found " + json_excerpt(messages[i]["role"]),
                 did_you_mean(role, kCommonRoles));
   }
+}
+
+Json fitted_messages(const Json& messages, const ChatTemplate& chat_template) {
+  Json fitted = messages;
+  for (Json& message : fitted) {
+    message.erase(kWeight);
+    const auto content = message.find("content");
+    if (content == message.end()) continue;
+    if (!content->is_string() && !(content->is_array() && has_kinds(*content))) continue;
+    const ContentForm form = chat_template.content_form(message.at("role"));
+    if (content->is_array() && form == ContentForm::kTexts) {
+      *content = text_of_parts(*content);
+    } else if (content->is_string() && form == ContentForm::kParts) {
+      *content = Json::array({{{"type", "text"}, {"text", *content}}});
+    }
+  }
+  return fitted;
+}
+
+bool has_no_weight(const Json& message) {
+  return message.value(kWeight, Json()) == 0;
 }
 
 Error error_of_row(const Error& error, const std::string& row, ErrorCode code) {

@@ -94,6 +94,32 @@ TEST(NativeFiles, AnotherBaseIsRefused) {
               HasSubstr("num_layers `12`, the model has `6`"));
 }
 
+TEST(NativeFiles, ABaseThatComputesOtherwiseIsRefused) {
+  TemporaryDirectory directory;
+  FakeModel model;
+  AdapterTarget target = model.target();
+  target.base_computation = {{"rope_theta", 10000.0}, {"norm_eps", 1e-5}};
+  save_native_adapter(*create_adapter(config_of("msplora"), target, 1), directory.path());
+  EXPECT_EQ(error_text([&] { load_adapter(directory.path(), target); }), "no error");
+  AdapterTarget changed = target;
+  changed.base_computation["rope_theta"] = 500000.0;
+  EXPECT_THAT(
+      error_text([&] { load_adapter(directory.path(), changed); }),
+      HasSubstr("trained on a base that computes otherwise: rope_theta: 10000.0 there, 500000.0 here"));
+  // A run is not resumed on it either.
+  target.base_fingerprint = changed.base_fingerprint = 7;
+  EXPECT_NE(run_fingerprint(changed), run_fingerprint(target));
+  EXPECT_EQ(run_fingerprint(target), run_fingerprint(AdapterTarget(target)));
+  target.base_fingerprint = changed.base_fingerprint = 0;
+  EXPECT_EQ(run_fingerprint(changed), 0U);
+  // Files of before say nothing of it, and programs of before did not ask.
+  json header = read_json(directory.path() / "adapter.json");
+  EXPECT_EQ(header["version"], 1);
+  header["base"].erase("computation");
+  write_text(directory.path() / "adapter.json", header.dump());
+  EXPECT_EQ(error_text([&] { load_adapter(directory.path(), changed); }), "no error");
+}
+
 TEST(NativeFiles, AnotherNumberOfLabels) {
   TemporaryDirectory directory;
   FakeModel model;

@@ -22,6 +22,11 @@ draw() { "$MSPLORA" generate --model "$decoder" --prompt "A tool" --temperature 
 [ "$(draw 1)" = "$(draw 1)" ] || fail "the same seed gives another text"
 [ "$(draw 1)" != "$(draw 2)" ] || fail "another seed gives the same text"
 
+expect 0 "tokens read and 12 written" -- "$MSPLORA" generate --model "$decoder" --prompt "This package contains" --temperature 1 --samples 4 --max-new-tokens 3
+once=$(grep -o '[0-9]* tokens read' err.txt)
+"$MSPLORA" generate --model "$decoder" --prompt "This package contains" --max-new-tokens 3 > out.txt 2> err.txt
+grep -q "$once" err.txt || fail "a prompt of several texts is read more than once"
+
 # Stop strings are left out, beams have scores.
 expect 0 -- "$MSPLORA" generate --model "$decoder" --prompt "This package contains" --max-new-tokens 40 --stop " "
 expect 0 '"beams":' '"score":' -- "$MSPLORA" generate --model "$decoder" --prompt "A tool" --num-beams 3 --max-new-tokens 5 --json
@@ -72,14 +77,52 @@ expect 2 "was trained for sft" -- "$MSPLORA" train sft.yaml --set adapter.init_f
 expect 0 "is blue" "adapter: none" -- sh -c "printf 'The answer\n/adapter none\n/quit\n' |
   '$MSPLORA' chat --model '$decoder' --adapter blue=blue/adapter --max-new-tokens 8"
 expect 0 '"finish_reason"' -- sh -c "printf 'Hello\n' | '$MSPLORA' chat --model '$decoder' --chat-template chatml --max-new-tokens 4 --json"
+# A mistyped command is said, and the conversation goes on; the status at the end tells whoever does not read along.
 expect 2 "did you mean \`/reset\`?" -- sh -c "printf '/rest\n' | '$MSPLORA' chat --model '$decoder'"
+expect 2 "did you mean \`/save\`?" "is blue" "adapter: none" -- sh -c "printf '/sav x\nThe answer\n/adapter none\n' |
+  '$MSPLORA' chat --adapter blue --max-new-tokens 8"
+expect 2 '"finish_reason"' '{"error":{"where":"chat"' -- sh -c "printf '/sav x\nThe answer\n' | '$MSPLORA' chat --adapter blue --max-new-tokens 8 --json"
+expect 1 "is blue" "no-such-folder" -- sh -c "printf '/save no-such-folder/x\nThe answer\n' | '$MSPLORA' chat --adapter blue --max-new-tokens 8"
+expect 2 "--system" "--plain" -- "$MSPLORA" chat --model "$decoder" --plain --system x
 
 # What cannot be.
 long=$(for i in $(seq 900); do printf 'word '; done)
 expect 1 "tokens, the model takes" -- "$MSPLORA" generate --model "$decoder" --prompt "$long"
+# The others are answered, on standard output and in a file.
+printf '{"prompt": "A tool", "id": 1}\n{"prompt": "%s", "id": 2}\n{"prompt": "A library", "id": 3}\n' "$long" > some.jsonl
+expect 1 "some.jsonl:2: has" "1 of the prompts was not answered" -- "$MSPLORA" generate --model "$decoder" --prompts some.jsonl --max-new-tokens 4 --output some-texts.jsonl
+[ "$(wc -l < some-texts.jsonl)" = 3 ] || fail "not every prompt has its line"
+[ "$(grep -c '"finish_reason"' some-texts.jsonl)" = 2 ] || fail "the others are not answered"
+sed -n 2p some-texts.jsonl | grep -q '"id":2.*"error":"some.jsonl:2: has' || fail "the line of a prompt that is not answered does not say why"
+printf 'A tool\n%s\nA library\n' "$long" > some.txt
+expect 1 "==> A tool" "==> some.txt:2" "not answered: has" "==> A library" -- "$MSPLORA" generate --model "$decoder" --prompts some.txt --max-new-tokens 4
+expect 1 "==> A tool" "not answered: has" -- "$MSPLORA" generate --model "$decoder" --prompt "A tool" --prompt "$long" --max-new-tokens 4
+# Arguments that exclude each other, as they were typed.
+expect 2 "--num-beams: beams are not drawn, but --temperature draw" -- "$MSPLORA" generate --model "$decoder" --prompt x --num-beams 4 --temperature 0.7
+expect 2 "--greedy: takes the likeliest token, but --do-sample, --top-k draw" -- "$MSPLORA" generate --model "$decoder" --prompt x --greedy --do-sample --top-k 5
+expect 2 "--samples: nothing is drawn" -- "$MSPLORA" generate --model "$decoder" --prompt x --samples 3
+expect 2 "--logprobs: are shown as JSON alone" -- "$MSPLORA" generate --model "$decoder" --prompt x --logprobs
+expect 2 "--length-penalty: acts with beams alone" -- "$MSPLORA" generate --model "$decoder" --prompt x --length-penalty 2
+expect 2 "--chat-template: no prompt is a conversation" -- "$MSPLORA" generate --model "$decoder" --prompt x --chat-template chatml
+printf '{"prompt": "x", "temperature": 0.5}\n' > drawn.jsonl
+expect 1 "drawn.jsonl:1: num_beams: 4 beams and temperature 0.5 exclude each other" -- "$MSPLORA" generate --model "$decoder" --num-beams 4 --prompts drawn.jsonl
+# Contents in parts are read; images are not.
+printf '{"messages": [{"role": "user", "content": [{"type": "text", "text": "A tool"}]}]}\n{"messages": [{"role": "user", "content": [{"type": "image"}]}]}\n' > parts.jsonl
+expect 1 '"prompt_tokens"' "parts.jsonl:2: messages[0].content[0]: a part of the kind" -- "$MSPLORA" generate --model "$decoder" --chat-template chatml --prompts parts.jsonl --max-new-tokens 4 --json
 expect 2 "top_p" "max_new_tokens" -- "$MSPLORA" generate --model "$decoder" --prompt x --top-p 3 --max-new-tokens many
 expect 1 "prompts2.jsonl:1" "a text \`prompt\` or a list \`messages\`" -- sh -c "echo '{}' > prompts2.jsonl; '$MSPLORA' generate --model '$decoder' --prompts prompts2.jsonl"
 expect 1 "the model's files have none" "name one of" -- "$MSPLORA" generate --model "$decoder" --prompt x --chat
 expect 1 "cannot be used for causal language modelling" -- "$MSPLORA" generate --model "$model" --prompt x
 expect 2 "did you mean \`blue\`?" -- sh -c "printf '{\"prompt\": \"x\", \"adapter\": \"bleu\"}\n' > bleu.jsonl;
   '$MSPLORA' generate --model '$decoder' --adapter blue=blue/adapter --prompts bleu.jsonl"
+
+# Where memory runs out, the hint is of what this command could do with less. How much the libraries take is the system's.
+hint=unknown
+yes x | head -n 3000000 > many.txt || true
+for limit in 1300000 1800000 2500000; do
+  bash -c "ulimit -v $limit; exec '$MSPLORA' --version" > loaded.txt 2>&1 || continue
+  hint=none
+  bash -c "ulimit -v $limit; exec '$MSPLORA' generate --model '$decoder' --prompts many.txt --threads 1" > out.txt 2> err.txt || true
+  grep -q "memory: the system has no more of it (fewer texts at a time (--max-batch" err.txt && hint=there && break
+done
+[ "$hint" != none ] || { cat err.txt >&2; fail "memory that runs out has not the hint of generate"; }

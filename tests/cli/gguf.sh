@@ -7,6 +7,14 @@ before=$(cksum "$file")
 
 expect 0 "llama, 2 layers" "q_proj" -- "$MSPLORA" inspect --model "$file"
 expect 0 "gemma3_text" -- "$MSPLORA" inspect --model "$tiny/gemma3/q8_0.gguf"
+# Keys that are nonsense, or do not fit the tensors.
+with_key() { perl -0777 -pe "s/(\Q$1\E.{4}).{4}/\$1 . pack('V', $2)/se" "$file" > damaged.gguf; }
+with_key llama.attention.head_count_kv 0
+expect 1 "llama.attention.head_count_kv: expected a positive integer, found 0" -- "$MSPLORA" inspect --model damaged.gguf
+with_key llama.attention.head_count_kv 3
+expect 1 "llama.attention.head_count_kv: expected a divisor of llama.attention.head_count = 4, found 3" -- "$MSPLORA" inspect --model damaged.gguf
+with_key llama.feed_forward_length 1073741824
+expect 1 "gate_proj.weight: expected [1073741824" -- "$MSPLORA" inspect --model damaged.gguf
 printf 'hello there\n' > line.txt
 for name in llama gemma3; do
   expect 0 -- "$MSPLORA" tokenize --ids --model "$tiny/$name/q8_0.gguf" line.txt

@@ -27,6 +27,17 @@ for form in adapter adapter-native; do
     "$MSPLORA" eval --model "$model" --adapter run/$form --data "$data/test.tsv" --json
 done
 
+# Another number in config.json makes another base of the same weights.
+cp -r "$model" changed
+perl -0777 -pi -e 's/"layer_norm_eps": [^,\s]*,/"layer_norm_eps": 0.1,/ or s/\{/{"layer_norm_eps": 0.1,/' changed/config.json
+expect 1 "a base that computes otherwise: norm_eps:" "0.1 here" -- \
+  "$MSPLORA" eval --model changed --adapter run/adapter-native --data "$data/test.tsv"
+# Keys of other names are named, with the option that would have chosen one.
+printf '{"review": "the film", "stars": "positive"}\n' > keys.jsonl
+expect 1 "keys.jsonl:1: no key \`sentence\` (data.text); found 2 keys: \`review\`, \`stars\`" "--text of eval" -- \
+  "$MSPLORA" eval --model "$model" --adapter run/adapter --data keys.jsonl
+expect 0 "accuracy" -- "$MSPLORA" eval --model "$model" --adapter run/adapter --data keys.jsonl --text review --label stars
+
 # predict: names of the classes, order of the input, streaming from standard input.
 cut -f 1 "$data/test.tsv" | tail -n +2 > lines.txt
 expect 0 -- "$MSPLORA" predict --model "$model" --adapter run/adapter --data "$data/test.tsv" --output tsv.out

@@ -90,6 +90,11 @@ TEST_F(ConversationsTest, EveryLayoutIsRecognised) {
   EXPECT_EQ(
       first("a.jsonl", R"({"instruction": "q", "input": "i", "output": "a"})")["messages"][0]["content"],
       "q\ni");
+  // Either way of naming who says what, under either key.
+  EXPECT_EQ(first("a.jsonl", Json({{"conversations", turn["messages"]}}).dump()), turn);
+  EXPECT_EQ(
+      first("a.jsonl", R"({"messages": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]})"),
+      turn);
   const Json words = first("a.jsonl", R"({"instruction": "q", "input": "i", "output": "a"})", false);
   EXPECT_THAT(words["prompt"].get<std::string>(),
               HasSubstr("### Instruction:\nq\n\n### Input:\ni\n\n### Response:\n"));
@@ -140,7 +145,18 @@ TEST_F(ConversationsTest, WhatIsWrongIsSaid) {
               HasSubstr("found role, content with nothing as `content`"));
   EXPECT_THAT(message("a.jsonl", R"({"messages": [{"role": "user", "content": 7}]})"),
               HasSubstr("messages[0].content: expected a text or a list of parts, found 7"));
-  EXPECT_THAT(message("a.jsonl", R"({"messages": []})"), HasSubstr("found an empty list"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": []})"),
+              HasSubstr("a.jsonl:1: `messages`: expected messages, found an empty list"));
+  EXPECT_THAT(message("a.jsonl", R"({"conversations": []})"),
+              HasSubstr("a.jsonl:1: `conversations`: expected messages, found an empty list"));
+  EXPECT_THAT(message("a.jsonl", R"({"messages": null})"),
+              HasSubstr("a.jsonl:1: `messages`: expected a list of messages, found null"));
+  EXPECT_THAT(message("a.jsonl",
+                      "{\"prompt\": \"q\", \"completion\": \"a\"}\n"
+                      "{\"prompt\": null, \"completion\": \"a\"}\n"),
+              HasSubstr("a.jsonl:2: `prompt`: expected texts or lists of messages, found null"));
+  // Files of several layouts have nothing under the keys of the others.
+  EXPECT_EQ(first("a.jsonl", R"({"messages": null, "text": "t"})"), (Json{{"text", "t"}}));
   for (const char* tools : {R"("weather")", R"(["weather"])", R"("[1]")", "{}"}) {
     EXPECT_THAT(message("a.jsonl", R"({"messages": [{"role": "user", "content": "q"}], "tools": )" +
                                        std::string(tools) + "}"),

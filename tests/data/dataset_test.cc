@@ -106,11 +106,38 @@ TEST(ReadTable, ReportsMissingColumnsTogether) {
   EXPECT_THAT(text, AllOf(HasSubstr("`sentense`, `labl`"), HasSubstr("did you mean `sentense`?"),
                           HasSubstr("did you mean `labl`?")));
   EXPECT_THAT(error_text(ErrorCode::kData, [&] { read_table(file, spec_of(FileFormat::kTsv, "0", "5")); }),
-              HasSubstr("no column `5`"));
+              HasSubstr("no column `5` (data.label); found 2 columns: 0 to 1"));
   const auto twice = dir.write("b.tsv", "text\ttext\tlabel\nx\ty\t1\n");
   EXPECT_THAT(
       error_text(ErrorCode::kData, [&] { read_table(twice, spec_of(FileFormat::kTsv, "text", "label")); }),
       HasSubstr("2 columns are called `text`"));
+}
+
+TEST(ReadTable, KeysThatAreThereAreNamedWithWhatNamesAnother) {
+  TemporaryDirectory dir;
+  const auto said = [&](const std::string& line) {
+    const auto file = dir.write("a.jsonl", line);
+    return error_text(ErrorCode::kData,
+                      [&] { read_table(file, spec_of(FileFormat::kJsonl, "text", "label")); });
+  };
+  EXPECT_THAT(
+      said("{\"review\": \"a\", \"stars\": 3, \"tags\": [], \"note\": null}\n"),
+      AllOf(HasSubstr("a.jsonl:1: no key `text` (data.text); found 2 keys: `review`, `stars`; with null, "
+                      "an array or an object under `tags`, `note` (data.text names it (--text of eval and "
+                      "predict))"),
+            HasSubstr("no key `label` (data.label)"), HasSubstr("(--label of eval and predict)")));
+  EXPECT_THAT(said("{\"messages\": [], \"label\": \"x\"}\n"),
+              AllOf(HasSubstr("found 1 keys: `label`; with null, an array or an object under `messages`"),
+                    HasSubstr("conversations are read by task.type: sft (eval: --task sft)")));
+  EXPECT_THAT(said("{\"text\": [\"a\"], \"label\": \"x\"}\n"),
+              HasSubstr("expected a string, number or boolean under `text`"));
+  const auto csv = dir.write("a.csv", "review,stars\na,3\n");
+  EXPECT_THAT(
+      error_text(ErrorCode::kData, [&] { read_table(csv, spec_of(FileFormat::kCsv, "text", "label")); }),
+      AllOf(HasSubstr(
+                "a.csv:1: no column `text` (data.text); found 2 columns: `review`, `stars` (data.text names "
+                "it (--text of eval and predict), and data.header says"),
+            HasSubstr("data.label names it (--label of eval and predict)")));
 }
 
 TEST(ReadTable, RejectsEmptyFilesAndLabels) {

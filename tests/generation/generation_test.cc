@@ -42,7 +42,20 @@ TEST(Generation, OptionsThatContradictEachOtherAreTold) {
   options = {};
   options.do_sample = true;
   options.num_beams = 2;
-  EXPECT_THAT(problems_of(options), HasSubstr("beams are not drawn"));
+  EXPECT_EQ(
+      problems_of(options),
+      "generation.num_beams: 2 beams and do_sample exclude each other: beams are not drawn (num_beams: 1 "
+      "draws; beams go without do_sample)\n");
+  options.do_sample = false;
+  options.temperature = 0.5;
+  options.top_k = 3;
+  EXPECT_EQ(
+      problems_of(options),
+      "generation.num_beams: 2 beams and temperature 0.5, top_k 3 exclude each other: beams are not drawn "
+      "(num_beams: 1 draws; beams go without temperature 0.5, top_k 3)\n");
+  options.num_beams = 1;
+  EXPECT_THAT(problems_of(options),
+              HasSubstr("do_sample: temperature 0.5, top_k 3 acts only where tokens are drawn"));
 }
 
 TEST(Generation, NothingToGoOnWithIsAnError) {

@@ -177,9 +177,42 @@ TEST_F(GgufModelTest, KeysThatAreWrongAreNamed) {
               HasSubstr("llama.rope.scaling.factor: the key is missing"));
   EXPECT_THAT(with([](GgufBytes& b) { b.key("llama.embedding_length", 10, GgufBytes::raw(~uint64_t{0})); },
                    "embedding_length"),
-              HasSubstr("hidden_size: expected at most"));
+              HasSubstr("llama.embedding_length: expected at most 2147483647, found 9223372036854775807"));
   EXPECT_THAT(with([](GgufBytes& b) { b.key("llama.block_count", 5, GgufBytes::raw(-1)); }, "block_count"),
-              HasSubstr("num_hidden_layers: expected a positive integer, found -1"));
+              HasSubstr("llama.block_count: expected a positive integer, found -1"));
+  const auto with_kv_heads = [&](uint32_t count) {
+    return with([&](GgufBytes& b) { b.u32("llama.attention.head_count_kv", count); });
+  };
+  EXPECT_THAT(with_kv_heads(0), HasSubstr("head_count_kv: expected a positive integer, found 0"));
+  EXPECT_THAT(with_kv_heads(3), HasSubstr("llama.attention.head_count_kv: expected a divisor of "
+                                          "llama.attention.head_count = 2, found 3"));
+  EXPECT_THAT(with_kv_heads(~uint32_t{0}),
+              HasSubstr("head_count_kv: expected at most 2147483647, found 4294967295"));
+  EXPECT_THAT(with([](GgufBytes& b) {
+                b.key("llama.attention.key_length", 5, GgufBytes::raw(-1));
+                b.u32("llama.attention.value_length", 4);
+              }),
+              HasSubstr("llama.attention.key_length: expected a positive integer, found -1"));
+  // There would be a frequency for every two of its elements.
+  EXPECT_THAT(with([](GgufBytes& b) { b.u32("llama.attention.key_length", 1U << 30); }),
+              HasSubstr("llama.attention.key_length: expected heads of at most 65536, found 1073741824"));
+  for (const float value : {NAN, INFINITY, 0.0F, -1.0F}) {
+    const std::string said =
+        std::isfinite(value) ? "expected a positive number, found " : "expected a finite number, found ";
+    EXPECT_THAT(with([&](GgufBytes& b) { b.f32("llama.attention.layer_norm_rms_epsilon", value); },
+                     "attention.layer_norm_rms_epsilon"),
+                HasSubstr("llama.attention.layer_norm_rms_epsilon: " + said))
+        << value;
+    EXPECT_THAT(with([&](GgufBytes& b) { b.f32("llama.rope.freq_base", value); }),
+                HasSubstr("llama.rope.freq_base: " + said))
+        << value;
+    EXPECT_THAT(with([&](GgufBytes& b) {
+                  b.string("llama.rope.scaling.type", "linear");
+                  b.f32("llama.rope.scaling.factor", value);
+                }),
+                HasSubstr("llama.rope.scaling.factor: " + said))
+        << value;
+  }
   EXPECT_THAT(with([](GgufBytes& b) { b.u32("llama.block_count", 4'000'000); }, "block_count"),
               HasSubstr("llama.block_count: expected at most the number of tensors, 11, found 4000000"));
 }

@@ -22,6 +22,7 @@
 #include "msplora/core/file.h"
 #include "msplora/gguf/types.h"
 #include "msplora/io/safetensors.h"
+#include "msplora/models/computation.h"
 #include "msplora/models/model.h"
 #include "msplora/nn/weight.h"
 #include "msplora/tasks/target.h"
@@ -157,6 +158,10 @@ TEST_P(GoldenGgufModel, IsTheModelOfItsDirectory) {
                          : got[i].values().equal(wanted[i].values()))
         << got[i].name;
   }
+  // An adapter of the one is none of another base on the other.
+  const json there = computation_of(other->architecture()), here = computation_of(read->architecture());
+  EXPECT_THAT(computation_differences(there, here), ::testing::IsEmpty());
+  EXPECT_EQ(there.size(), here.size());
 }
 
 // Those that PEFT saved, and the same as GGUF files; lora-embed adapts the table of words and the output

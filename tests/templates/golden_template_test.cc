@@ -12,6 +12,7 @@
 #include "msplora/core/error.h"
 #include "msplora/core/file.h"
 #include "msplora/templates/chat_template.h"
+#include "msplora/templates/messages.h"
 #include "msplora/templates/template.h"
 
 namespace msplora {
@@ -114,6 +115,47 @@ TEST(GoldenChat, Conversations) {
     }
     GoldenCounts::compared("chat");
   }
+}
+
+/// The same conversation with every text as the one part of a list; null where not all contents are texts.
+Json in_parts(const Json& messages) {
+  Json parted = messages;
+  for (Json& message : parted) {
+    if (!message.value("content", Json()).is_string()) return nullptr;
+    message["content"] = Json::array({{{"type", "text"}, {"text", message["content"]}}});
+  }
+  return parted;
+}
+
+// Whether a template takes lists (gemma3) or texts alone, as most do.
+TEST(GoldenChat, PartsSayWhatTheirTextsSay) {
+  const fs::path folder = golden_group("chat");
+  if (folder.empty() || !fs::exists(folder / "rendered.jsonl")) GTEST_SKIP() << "no cases";
+  const Json conversations = Json::parse(read_file(folder / "inputs" / "conversations.json"));
+  ChatOptions options;
+  options.now = their_time();
+  size_t compared = 0;
+  const Json given = Json::parse(read_file(folder / "inputs" / "templates.json"));
+  for (const auto& [name, one] : given.items()) {
+    const ChatTemplate chat_template(one["template"],
+                                     one["special_tokens"].get<std::map<std::string, std::string>>(), name);
+    for (const Json& conversation : conversations) {
+      SCOPED_TRACE(name + ", " + conversation["name"].get<std::string>());
+      const Json parted = in_parts(conversation["messages"]);
+      std::string wanted;
+      try {
+        wanted = chat_template.render(conversation["messages"], options).text;
+      } catch (const Error&) {
+        continue;  // a template's own refusal
+      }
+      if (parted.is_null()) continue;
+      EXPECT_EQ(chat_template.render(fitted_messages(parted, chat_template), options).text, wanted);
+      EXPECT_EQ(chat_template.render(fitted_messages(conversation["messages"], chat_template), options).text,
+                wanted);
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 50U);
 }
 
 }  // namespace

@@ -53,9 +53,10 @@ struct AttentionHeads {
 /// dtype, or creating the adapter throws.
 struct AdapterTarget {
   std::string model_type;
-  std::string base_name;          // directory or hub name of the base, recorded in adapter files
-  uint64_t base_fingerprint = 0;  // of the frozen weights (fingerprint.h); 0: unknown, not checked
-  std::string task_type;          // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
+  std::string base_name;            // directory or hub name of the base, recorded in adapter files
+  uint64_t base_fingerprint = 0;    // of the frozen weights (fingerprint.h); 0: unknown, not checked
+  nlohmann::json base_computation;  // what the base computes with (models/computation.h); null: unknown
+  std::string task_type;            // PEFT's: "SEQ_CLS", "CAUSAL_LM", or "" for none
   int64_t num_layers = 0;
   AttentionHeads heads;
   std::vector<Site> sites;                // every linear layer of the model

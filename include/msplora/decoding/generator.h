@@ -78,13 +78,18 @@ class Generator {
             const GeneratorOptions& options = {});
   ~Generator();
 
+  /// The tokens that the model would read of a request, `where` naming it in errors. Throws what generate
+  /// throws of its prompt and options, so that one of many can be left out.
+  std::vector<int32_t> prompt_of(const GenerationRequest& request, const std::string& where) const;
+
   /// Throws Error{kConfig} for options that contradict each other, Error{kData} for a prompt with ids that
   /// the model does not have, longer than it takes, or without tokens: an empty text is what the tokenizer
   /// puts around one, else its beginning token, and is refused where it has none.
   Generation generate(GenerationRequest request);
 
   /// All of them, in the order given. `on_done` sees each as it ends. All are checked before the first
-  /// begins, and errors name the request by its place.
+  /// begins, and errors name the request by its place. Requests with the same prompt next to each other, as
+  /// several texts of one prompt are, have it read once.
   std::vector<Generation> generate(
       std::vector<GenerationRequest> requests,
       const std::function<void(size_t index, const Generation& generation)>& on_done = {});

@@ -3,6 +3,7 @@
 #include <ctime>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -21,6 +22,13 @@ struct ChatOptions {
   nlohmann::ordered_json tools = nullptr;                               // null or a list of JSON schemas
   nlohmann::ordered_json variables = nlohmann::ordered_json::object();  // more of them: enable_thinking ...
   std::time_t now = std::time(nullptr);
+};
+
+/// How a template reads what somebody says.
+enum class ContentForm {
+  kTexts,  // a text; of a list of parts it makes nothing, or prints it as Python prints lists
+  kParts,  // a list of {"type": "text", "text": ...} alone
+  kBoth,
 };
 
 /// Turns conversations into the text that a model was trained on, as transformers' apply_chat_template does.
@@ -49,13 +57,23 @@ class ChatTemplate {
   /// Template::render, and Error{kData} for what is no list of objects.
   RenderedText render(const nlohmann::ordered_json& messages, const ChatOptions& options = {}) const;
 
+  /// What it makes of the content of this role's messages, found by rendering a short conversation, once.
+  /// kTexts also where it shows neither form.
+  ContentForm content_form(const std::string& role) const;
+
   const std::string& source() const { return template_.source(); }
   const std::map<std::string, std::string>& special_tokens() const { return special_tokens_; }
 
  private:
+  struct Forms;
+
+  bool shows(const std::string& role, const nlohmann::ordered_json& content,
+             const std::vector<std::string>& wanted) const;
+
   Template template_;
   std::map<std::string, std::string> special_tokens_;
   std::string name_;
+  std::shared_ptr<Forms> forms_;  // found so far
 };
 
 }  // namespace msplora
