@@ -95,14 +95,15 @@ bool is_target(const Site& site, const AdapterConfig& adapter) {
   return is_inside && std::find(targets.begin(), targets.end(), site.module) != targets.end();
 }
 
-/// 0 where what the files hold does not matter.
+/// For MemoryQuestion; 0 where what the files hold does not matter.
 double bytes_in_products_of(const InspectArguments& arguments) {
   if (arguments.model.empty() || !is_gguf_path(arguments.model)) return 0.0;
   return bytes_in_products(*GgufFile::open(arguments.model), parse_dtype(arguments.dtype));
 }
 
 MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& config,
-                         const std::vector<Site>& sites, const AdapterConfig& adapter, int64_t trainable) {
+                         const std::vector<Site>& sites, const AdapterConfig& adapter, int64_t trainable,
+                         double bytes_in_products) {
   const bool is_causal_lm = describe(config).is_causal();
   const Architecture architecture = describe(config, is_causal_lm ? ModelTask::kCausalLm : ModelTask::kNone);
   MemoryQuestion question;
@@ -116,7 +117,7 @@ MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& c
   }
   question.tokens_per_batch = arguments.tokens;
   question.bytes_per_weight = arguments.dtype == "bfloat16" ? 2 : 4;
-  question.bytes_in_products = bytes_in_products_of(arguments);
+  question.bytes_in_products = bytes_in_products;
   question.checkpoint_activations = arguments.checkpoint_activations;
   question.is_causal_lm = is_causal_lm;
   return estimate_memory(architecture, question);
@@ -190,12 +191,12 @@ std::vector<int64_t> shown_ranks(const AdapterConfig& adapter, int64_t layers) {
 }
 
 Json method_json(const InspectArguments& arguments, const ModelConfig& config, const std::vector<Site>& sites,
-                 const std::string& method, bool is_one_of_several) {
+                 const std::string& method, bool is_one_of_several, double bytes_in_products) {
   const AdapterConfig adapter = adapter_config(arguments, method, config, is_one_of_several);
   const ParameterCount count =
       count_parameters(adapter, sites, describe(config).num_layers(), attention_heads(config),
                        kDefaultHeadModules, known_parameters(config, ModelTask::kSequenceClassification));
-  const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total);
+  const MemoryEstimate memory = memory_of(arguments, config, sites, adapter, count.total, bytes_in_products);
   const StepFlops flops = flops_of(arguments, config, sites, adapter);
   const double share =
       100.0 * static_cast<double>(count.total) / static_cast<double>(memory.model_parameters);
@@ -325,8 +326,9 @@ void inspect(const InspectArguments& arguments, const CommonOptions& common) {
                  {"num_layers", describe(config).num_layers()},
                  {"modules", modules_of(sites)},
                  {"methods", Json::array()}};
+  const double frozen = bytes_in_products_of(arguments);
   for (const std::string& method : methods)
-    report["methods"].push_back(method_json(arguments, config, sites, method, methods.size() > 1));
+    report["methods"].push_back(method_json(arguments, config, sites, method, methods.size() > 1, frozen));
   if (!common.json) return print_report(arguments, config, report);
   if (methods.size() == 1) {
     // One method: its keys at the top level, as scripts want them.
