@@ -14,6 +14,8 @@ constexpr int64_t kStepOfPanel = kInner * kPanel;
 
 /// Rows of x, `inner` numbers of each from `first` on, as tiles: all steps of 16 rows, then of the next; the
 /// parts of a step lie together. Rows and numbers that are not there are zero.
+constexpr int64_t kAheadOfRows = 12 << 10;  // bytes
+
 template <int kParts, typename T>
 void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t inner, Number* to) {
   const int64_t steps = ceil_div(inner, kInner);
@@ -21,8 +23,11 @@ void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t 
     Number* tile = to + row / kRows * steps * kParts * kTileInner + row % kRows * kInner;
     for (int64_t s = 0; s < steps; ++s, tile += kParts * kTileInner) {
       if (row < rows) {
+        const T* const from = x + row * stride + first + s * kInner;
+        for (int64_t i = 0; i < kInner; i += 64 / static_cast<int64_t>(sizeof(T)))
+          __builtin_prefetch(reinterpret_cast<const char*>(from + i) + kAheadOfRows, 0, 2);
         __m512i parts[kParts];
-        load_parts(x + row * stride + first + s * kInner, first_numbers(inner - s * kInner), parts);
+        load_parts(from, first_numbers(inner - s * kInner), parts);
         for (int part = 0; part < kParts; ++part) _mm512_store_si512(tile + part * kTileInner, parts[part]);
       } else {
         for (int part = 0; part < kParts; ++part) std::memset(tile + part * kTileInner, 0, kRowBytes);

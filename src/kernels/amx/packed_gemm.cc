@@ -13,7 +13,9 @@ namespace msplora::kernels::amx {
 namespace {
 
 constexpr int64_t kTilesOfRows = kTileRows / kRows;
-constexpr int64_t kBlockBytes = 768 << 10;      // of x in the second-level cache
+constexpr int64_t kBlockBytes = 912 << 10;  // of x in the second-level cache
+constexpr int64_t kMostBlockRows = 960;
+constexpr int64_t kStepsOfAPass = 12;           // of W in the first-level cache, which x passes by
 constexpr int64_t kLongestInner = 3072;         // in one range
 constexpr int64_t kLongRange = 1024;            // of several, whose sums are kept
 constexpr int64_t kRowsOfRanges = 288;          // of a block of several: W is read once for each
@@ -24,8 +26,7 @@ constexpr int64_t kParallelProducts = 1 << 18;  // of two numbers: below, a regi
 constexpr int64_t kLeastLines = 4;              // of the next panel, fetched in a step
 constexpr int64_t kMostBlocks = 4096;           // more rows are larger blocks
 
-constexpr int kXSlot = 0, kZSlot = 1, kTurnedSlot = 2, kSumSlot = 3, kKeptSlot = 4, kUpSlot = 5,
-              kUpTileSlot = 6;
+constexpr int kXSlot = 0, kZSlot = 1, kTurnedSlot = 2, kSumSlot = 3, kUpSlot = 4, kUpTileSlot = 5;
 
 // ---- How a product is cut
 
@@ -47,6 +48,7 @@ Cut cut_of(const PackedGemm<T>& op) {
       kBlockBytes / (cut.range * kParts * static_cast<int64_t>(sizeof(Number))) / kTileRows * kTileRows;
   if (!cut.has_one_range) largest = kRowsOfRanges;
   if (largest < kTileRows) largest = kTileRows;
+  if (largest > kMostBlockRows) largest = kMostBlockRows;
   cut.blocks = ceil_div(op.rows, largest);
   if (cut.blocks > kMostBlocks) cut.blocks = kMostBlocks;
   cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
@@ -66,7 +68,18 @@ Cut cut_of(const PackedGemm<T>& op) {
 
 // ---- Sums
 
-// Sums that wait to become y.
+// Rows of an array that are read or written in a while: a line of each, a few rows at a time.
+struct RowsAhead {
+  const char* at = nullptr;
+  int64_t stride = 0, rows = 0;
+
+  MSPLORA_INLINE void fetch(RowsAhead& ahead, int64_t count) {
+    for (int64_t i = 0; i < count && ahead.rows > 0; ++i, --ahead.rows, ahead.at += ahead.stride)
+      __builtin_prefetch(ahead.at, 0, 2);
+  }
+};
+
+// Sums of a panel that wait to become y.
 template <typename T>
 struct Ending {
   const HalfEnd<T>* end = nullptr;
@@ -94,43 +107,45 @@ struct Ahead {
   }
 };
 
-// What the loop over the inner dimension does beside.
+// What the loop over the inner dimension does beside: the ending of the panel before, and bringing what the
+// next panel and the ending of this one will read.
 template <typename T>
 struct Beside {
   Ending<T> ending;
   Ahead ahead;
+  RowsAhead operands[2];
   int64_t rows = 0, lines = 0;  // of each in a step
-  bool is_odd = false;          // which of two buffers gets sums
+
+  MSPLORA_INLINE void bring(Beside& beside) {
+    Ahead::fetch(beside.ahead, beside.lines);
+    for (RowsAhead& operand : beside.operands) RowsAhead::fetch(operand, beside.rows);
+  }
 };
 
-// Tiles 0 to 2 kTiles - 1 += x W of one step and one part of each: kTiles tiles of rows, `row_stride` numbers
-// apart, by a panel.
+// Sums += x W of one step and one part of each: kTiles tiles of rows, `row_stride` numbers apart, by a panel.
+// W is read from the first-level cache, which x passes by: it is read once for each panel.
 template <int kTiles>
-MSPLORA_INLINE void add_left_columns(const Number* x, int64_t row_stride, const Number* w) {
-  load_tile<7>(w, kPanel * 4);
-  load_tile<6>(x, kRowBytes);
-  multiply_tiles<0, 6, 7>();
-  if constexpr (kTiles > 1) {
-    load_tile<6>(x + row_stride, kRowBytes);
-    multiply_tiles<2, 6, 7>();
-  }
-  if constexpr (kTiles > 2) {
-    load_tile<6>(x + 2 * row_stride, kRowBytes);
-    multiply_tiles<4, 6, 7>();
-  }
+MSPLORA_INLINE void add_upper_rows(const Number* x, const Number* w) {
+  pass_tile<7>(x, kRowBytes);
+  load_tile<6>(w, kPanel * 4);
+  multiply_tiles<0, 7, 6>();
+  load_tile<6>(w + kRowBytes / sizeof(Number), kPanel * 4);
+  multiply_tiles<1, 7, 6>();
 }
-// The rows come back in the other order: the last is still there.
+// The columns come in an order in which what tile 6 holds comes first.
 template <int kTiles>
-MSPLORA_INLINE void add_right_columns(const Number* x, int64_t row_stride, const Number* w) {
-  load_tile<7>(w + kRowBytes / sizeof(Number), kPanel * 4);
-  multiply_tiles<2 * kTiles - 1, 6, 7>();
-  if constexpr (kTiles > 2) {
-    load_tile<6>(x + row_stride, kRowBytes);
-    multiply_tiles<3, 6, 7>();
-  }
+MSPLORA_INLINE void add_lower_rows(const Number* x, int64_t row_stride, const Number* w) {
   if constexpr (kTiles > 1) {
-    load_tile<6>(x, kRowBytes);
-    multiply_tiles<1, 6, 7>();
+    pass_tile<7>(x + row_stride, kRowBytes);
+    multiply_tiles<3, 7, 6>();
+    load_tile<6>(w, kPanel * 4);
+    multiply_tiles<2, 7, 6>();
+  }
+  if constexpr (kTiles > 2) {
+    pass_tile<7>(x + 2 * row_stride, kRowBytes);
+    multiply_tiles<4, 7, 6>();
+    load_tile<6>(w + kRowBytes / sizeof(Number), kPanel * 4);
+    multiply_tiles<5, 7, 6>();
   }
 }
 
@@ -149,39 +164,54 @@ MSPLORA_INLINE void add_product(const Factors& f, Beside<T>& beside) {
 #pragma GCC unroll 6
     for (int i = 0; i < Meet::kCount; ++i) {
       const Number *left = x + Meet::kLeft[i] * kTileInner, *right = w + Meet::kRight[i] * kStepOfPanel;
-      add_left_columns<kTiles>(left, f.row_stride, right);
+      add_upper_rows<kTiles>(left, right);
       if (i == 0) Ending<T>::some(beside.ending, beside.rows);
-      add_right_columns<kTiles>(left, f.row_stride, right);
+      add_lower_rows<kTiles>(left, f.row_stride, right);
     }
-    Ahead::fetch(beside.ahead, beside.lines);
+    Beside<T>::bring(beside);
   }
 }
 
-// sums[16 kTiles, kPanel] = the sum of both products.
-template <int kTiles, int kParts, typename T>
-void form_sums(const Factors& main, const Factors& update, float* sums, Beside<T>& beside) {
-  zero_tile<0>(), zero_tile<1>();
-  if constexpr (kTiles > 1) zero_tile<2>(), zero_tile<3>();
-  if constexpr (kTiles > 2) zero_tile<4>(), zero_tile<5>();
-  add_product<kTiles, kParts>(main, beside);
-  add_product<kTiles, 1>(update, beside);
+template <int kTiles>
+MSPLORA_INLINE void take_sums(const float* sums) {
+  constexpr int64_t kStride = kPanel * static_cast<int64_t>(sizeof(float)), kNext = kRows * kPanel;
+  if (sums == nullptr) {
+    zero_tile<0>(), zero_tile<1>();
+    if constexpr (kTiles > 1) zero_tile<2>(), zero_tile<3>();
+    if constexpr (kTiles > 2) zero_tile<4>(), zero_tile<5>();
+    return;
+  }
+  load_tile<0>(sums, kStride), load_tile<1>(sums + kSums, kStride);
+  if constexpr (kTiles > 1) load_tile<3>(sums + kNext + kSums, kStride), load_tile<2>(sums + kNext, kStride);
+  if constexpr (kTiles > 2)
+    load_tile<4>(sums + 2 * kNext, kStride), load_tile<5>(sums + 2 * kNext + kSums, kStride);
+}
+
+template <int kTiles>
+MSPLORA_INLINE void put_sums(float* sums) {
   constexpr int64_t kStride = kPanel * static_cast<int64_t>(sizeof(float)), kNext = kRows * kPanel;
   store_tile<0>(sums, kStride), store_tile<1>(sums + kSums, kStride);
   if constexpr (kTiles > 1)
-    store_tile<2>(sums + kNext, kStride), store_tile<3>(sums + kNext + kSums, kStride);
+    store_tile<3>(sums + kNext + kSums, kStride), store_tile<2>(sums + kNext, kStride);
   if constexpr (kTiles > 2)
     store_tile<4>(sums + 2 * kNext, kStride), store_tile<5>(sums + 2 * kNext + kSums, kStride);
 }
 
-template <int kParts, typename T>
-void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, float* sums, Beside<T>& beside) {
-  if (tiles == 3) return form_sums<3, kParts>(main, update, sums, beside);
-  if (tiles == 2) return form_sums<2, kParts>(main, update, sums, beside);
-  form_sums<1, kParts>(main, update, sums, beside);
+// to[16 kTiles, kPanel] = both products, on top of the sums `from` that are there already; null: none.
+template <int kTiles, int kParts, typename T>
+void form_sums(const Factors& main, const Factors& update, const float* from, float* to, Beside<T>& beside) {
+  take_sums<kTiles>(from);
+  add_product<kTiles, kParts>(main, beside);
+  add_product<kTiles, 1>(update, beside);
+  put_sums<kTiles>(to);
 }
 
-void add_sums(const float* sums, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; i += kLanes) store(to + i, load(to + i) + load(sums + i));
+template <int kParts, typename T>
+void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, const float* from, float* to,
+                  Beside<T>& beside) {
+  if (tiles == 3) return form_sums<3, kParts>(main, update, from, to, beside);
+  if (tiles == 2) return form_sums<2, kParts>(main, update, from, to, beside);
+  form_sums<1, kParts>(main, update, from, to, beside);
 }
 
 // ---- Tasks
@@ -233,64 +263,86 @@ struct Rows {
   }
 };
 
-// A panel times the range of the rows that are there. `kept` holds the sums of all of them where the inner
-// dimension has several ranges, `sums` else those of two tiles in turn.
+// The panel's part in the first-level cache, times all rows: steps [first, first + count) of the range.
 template <int kParts, typename T>
-void one_panel(const Rows<kParts, T>& rows, int64_t panel, const HalfEnd<T>& end, float* kept, float* sums,
+void one_pass(const Rows<kParts, T>& rows, int64_t panel, const Number* w, int64_t first, int64_t count,
+              float* sums, Beside<T>& beside) {
+  const int64_t steps = ceil_div(rows.inner, kInner), stride = steps * kParts * kTileInner;
+  const bool is_first = rows.k + first == 0;
+  const bool is_last = first + count == steps && rows.k + rows.inner == rows.op.inner;
+  for (int64_t row = 0; row < rows.count; row += kTileRows) {
+    const int64_t left = rows.count - row < kTileRows ? rows.count - row : kTileRows, tile = row / kRows;
+    const Factors main{rows.x + tile * stride + first * kParts * kTileInner, stride,
+                       w + first * kParts * kStepOfPanel, count};
+    const Factors update = is_last ? rows.update(panel, tile) : Factors{nullptr, 0, nullptr, 0};
+    float* const of_rows = sums + row * kPanel;
+    form_sums_of<kParts>(ceil_div(left, kRows), main, update, is_first ? nullptr : of_rows, of_rows, beside);
+  }
+}
+
+// What the ending of a panel reads of each row: a line of factor, both halves of it, or what it adds to.
+template <typename T>
+void foresee(const HalfEnd<T>& end, int64_t first, int64_t rows, int64_t column, RowsAhead (&operands)[2]) {
+  const PackedGemm<T>& op = end.op;
+  constexpr auto kElement = static_cast<int64_t>(sizeof(T));
+  const auto set = [&](int i, const T* array, int64_t width, int64_t at) {
+    operands[i] = {reinterpret_cast<const char*>(array + first * width + at), width * kElement, rows};
+  };
+  operands[0] = operands[1] = {};
+  if (op.half_width > 0) {
+    set(0, op.factor, 2 * op.half_width, column);
+    set(1, op.factor, 2 * op.half_width, op.half_width + column);
+    return;
+  }
+  if (op.factor) set(0, op.factor, op.width, column);
+  if (op.add) set(1, op.y, op.width, column);
+}
+
+// A panel times the range of the rows that are there, onto `sums` of all of them.
+template <int kParts, typename T>
+void one_panel(const Rows<kParts, T>& rows, int64_t panel, const HalfEnd<T>& end, float* sums,
                Beside<T>& beside) {
   const PackedGemm<T>& op = rows.op;
-  const bool is_first = rows.k == 0, is_last = rows.k + rows.inner == op.inner;
   const Number* const w = rows.panel(panel);
-  const int64_t steps = ceil_div(rows.inner, kInner), turns = ceil_div(rows.count, kTileRows);
-  beside.rows = ceil_div(kTileRows, steps);
+  const int64_t steps = ceil_div(rows.inner, kInner), column = panel * kPanel;
+  const int64_t rounds = ceil_div(rows.count, kTileRows) * steps;
   if (!op.is_transposed) {
     const int64_t bytes = steps * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number));
     const char* next = reinterpret_cast<const char*>(w + whole_steps<Number>(op.inner) * kPanel * kParts);
     if (panel + 1 < rows.cut.panels) beside.ahead = {next, next + bytes};
-    beside.lines = ceil_div(bytes / 64, turns * steps);
+    beside.lines = ceil_div(bytes / 64, rounds);
     if (beside.lines < kLeastLines) beside.lines = kLeastLines;
   }
-  for (int64_t turn = 0; turn < turns; ++turn) {
-    const int64_t row = turn * kTileRows;
-    const int64_t count = rows.count - row < kTileRows ? rows.count - row : kTileRows;
-    const int64_t stride = steps * kParts * kTileInner;
-    const Factors main{rows.x + turn * kTilesOfRows * stride, stride, w, steps};
-    const Factors update =
-        is_last ? rows.update(panel, turn * kTilesOfRows) : Factors{nullptr, 0, nullptr, 0};
-    float* const formed = sums + (beside.is_odd ? kTileRows * kPanel : 0);
-    beside.is_odd = !beside.is_odd;
-    float* const whole = kept ? kept + row * kPanel : formed;
-    form_sums_of<kParts>(ceil_div(count, kRows), main, update, is_first ? whole : formed, beside);
-    if (!is_first) add_sums(formed, count * kPanel, whole);
-    if (!is_last) continue;
-    Ending<T>::some(beside.ending, kTileRows);  // what a short inner dimension has left
-    const int64_t column = panel * kPanel;
-    Ending<T>& ending = beside.ending;
-    ending.end = &end;
-    ending.sums = whole, ending.row = rows.first + row, ending.rows = count;
-    ending.column = column, ending.columns = op.width - column < kPanel ? op.width - column : kPanel;
+  const bool is_last = rows.k + rows.inner == op.inner;
+  if (is_last) foresee(end, rows.first, rows.count, column, beside.operands);
+  beside.rows = ceil_div(rows.count, rounds);
+  const int64_t passes = ceil_div(steps, kStepsOfAPass / kParts);
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    const int64_t first = pass * steps / passes;
+    one_pass(rows, panel, w, first, (pass + 1) * steps / passes - first, sums, beside);
   }
+  if (!is_last) return;
+  Ending<T>::some(beside.ending, rows.count);  // nothing, as the steps had room for all
+  beside.ending = {&end,       sums,   rows.first,
+                   rows.count, column, op.width - column < kPanel ? op.width - column : kPanel};
 }
 
 template <int kParts, typename T>
 void one_run(Rows<kParts, T>& rows, int64_t run, const Ends<T>& ends) {
   const Cut& cut = rows.cut;
   const int64_t first = run * cut.run, last = first + cut.run < cut.of_half ? first + cut.run : cut.of_half;
-  float* const sums = thread_scratch(kSumSlot, 2 * kTileRows * kPanel);
-  const int64_t kept_size = cut.block_rows * kPanel;
-  float* const kept =
-      cut.has_one_range ? nullptr : thread_scratch(kKeptSlot, ends.count * cut.run * kept_size);
+  // Sums of all panels where x comes in ranges, else of one while those of the panel before become y.
+  const int64_t size = cut.block_rows * kPanel, kept = cut.has_one_range ? 2 : ends.count * cut.run;
+  float* const sums = thread_scratch(kSumSlot, kept * size);
   Beside<T> beside;
   for (int64_t k = 0; k < rows.op.inner; k += cut.range) {
     rows.take_range(k);
-    for (int64_t half = 0; half < ends.count; ++half) {
-      for (int64_t panel = first; panel < last; ++panel) {
-        float* const of_panel = kept ? kept + (half * cut.run + panel - first) * kept_size : nullptr;
-        one_panel(rows, half * cut.of_half + panel, ends.half[half], of_panel, sums, beside);
-      }
+    for (int64_t half = 0, at = 0; half < ends.count; ++half) {
+      for (int64_t panel = first; panel < last; ++panel, ++at)
+        one_panel(rows, half * cut.of_half + panel, ends.half[half], sums + at % kept * size, beside);
     }
   }
-  Ending<T>::some(beside.ending, kTileRows);
+  Ending<T>::some(beside.ending, cut.block_rows);
 }
 
 bool begins_line(const void* p) {

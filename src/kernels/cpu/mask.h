@@ -26,29 +26,31 @@ struct RoundKey {
 template <int Blocks>
 MSPLORA_INLINE void draw_blocks(uint64_t key, uint64_t first, uint32_t threshold, uint64_t* bits) {
   constexpr int kVectors = 2 * Blocks;  // of four counters
-  RoundKey round{key, ~key};
-  const auto keys = [&] {
-    const auto low = static_cast<int64_t>(round.low), high = static_cast<int64_t>(round.high);
-    return _mm512_set_epi64(high, low, high, low, high, low, high, low);
+  constexpr __mmask8 kLow = 0x55;
+  const auto both = [](RoundKey round) {
+    return _mm512_mask_set1_epi64(_mm512_set1_epi64(static_cast<int64_t>(round.high)), kLow,
+                                  static_cast<int64_t>(round.low));
   };
-  const auto begin = static_cast<int64_t>(8 * first);
+  __m512i keys = both({key, ~key});
+  RoundKey zero{0, 0};
+  zero.next();
+  const __m512i step = both(zero), four = _mm512_maskz_set1_epi64(kLow, 4);
+  __m512i counters = _mm512_add_epi64(_mm512_set_epi64(0, 3, 0, 2, 0, 1, 0, 0),
+                                      _mm512_maskz_set1_epi64(kLow, static_cast<int64_t>(8 * first)));
   __m512i v[kVectors];
-  for (int g = 0; g < kVectors; ++g) {
-    const int64_t c = begin + 4 * g;
-    v[g] = _mm512_xor_si512(_mm512_set_epi64(0, c + 3, 0, c + 2, 0, c + 1, 0, c), keys());
-  }
+  for (int g = 0; g < kVectors; ++g, counters = _mm512_add_epi64(counters, four))
+    v[g] = _mm512_xor_si512(counters, keys);
 #pragma GCC unroll 4
   for (int r = 1; r < kMaskRounds; ++r) {
-    round.next();
-    for (int g = 0; g < kVectors; ++g) v[g] = _mm512_aesenc_epi128(v[g], keys());
+    keys = _mm512_add_epi64(keys, step);
+    for (int g = 0; g < kVectors; ++g) v[g] = _mm512_aesenc_epi128(v[g], keys);
   }
-  round.next();
+  keys = _mm512_add_epi64(keys, step);
   const __m512i least = _mm512_set1_epi16(static_cast<int16_t>(threshold));
-  for (int g = 0; g < kVectors; ++g) v[g] = _mm512_aesenclast_epi128(v[g], keys());
-  for (int b = 0; b < Blocks; ++b) {
-    const uint64_t low = _mm512_cmpge_epu16_mask(v[2 * b], least),
-                   high = _mm512_cmpge_epu16_mask(v[2 * b + 1], least);
-    bits[b] = low | high << 32;
+  for (int g = 0; g < kVectors; ++g) v[g] = _mm512_aesenclast_epi128(v[g], keys);
+  for (int g = 0; g < kVectors; ++g) {
+    const uint32_t half = _mm512_cmpge_epu16_mask(v[g], least);
+    std::memcpy(reinterpret_cast<unsigned char*>(bits) + 4 * g, &half, sizeof(half));
   }
 }
 #elif defined(__AES__) && defined(__AVX__)
