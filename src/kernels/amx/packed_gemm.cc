@@ -17,7 +17,7 @@ constexpr int64_t kBlockBytes = 912 << 10;  // of x in the second-level cache
 constexpr int64_t kMostBlockRows = 960;
 constexpr int64_t kStepsOfAPass = 12;           // of W in the first-level cache, which x passes by
 constexpr int64_t kLongestInner = 3072;         // in one range
-constexpr int64_t kLongRange = 1024;            // of several, whose sums are kept
+constexpr int64_t kLongRange = 1152;            // of several, whose sums are kept
 constexpr int64_t kRowsOfRanges = 288;          // of a block of several: W is read once for each
 constexpr int64_t kSumBytes = 1 << 20;          // kept by a task, at most
 constexpr int64_t kRunsOfABlock = 8;            // which threads share when others are done
@@ -35,6 +35,8 @@ struct Cut {
   int64_t range;  // of the inner dimension, the same for any number of rows: all add in one order
   int64_t block_rows, blocks, panels, of_half, run, runs;
   bool has_one_range;
+
+  int64_t halves() const { return panels / of_half; }
 };
 
 template <int kParts, typename T>
@@ -83,15 +85,16 @@ struct RowsAhead {
 template <typename T>
 struct Ending {
   const HalfEnd<T>* end = nullptr;
-  const float* sums = nullptr;
+  const float *sums = nullptr, *gates = nullptr;
   int64_t row = 0, rows = 0, column = 0, columns = 0;
 
   MSPLORA_INLINE void some(Ending& ending, int64_t count) {
     if (ending.rows == 0) return;
     if (count > ending.rows) count = ending.rows;
-    ending.end->finish(ending.end->op, ending.sums, ending.row, count, ending.column, ending.columns,
-                       ending.end->is_streamed);
+    ending.end->finish(ending.end->op, ending.sums, ending.gates, ending.row, count, ending.column,
+                       ending.columns, ending.end->is_streamed);
     ending.sums += count * kPanel;
+    if (ending.gates) ending.gates += count * kPanel;
     ending.row += count;
     ending.rows -= count;
   }
@@ -298,48 +301,55 @@ void foresee(const HalfEnd<T>& end, int64_t first, int64_t rows, int64_t column,
   if (op.add) set(1, op.y, op.width, column);
 }
 
-// A panel times the range of the rows that are there, onto `sums` of all of them.
+// A panel times the range of the rows that are there, onto `sums` of all of them; `next` is the one after it.
 template <int kParts, typename T>
-void one_panel(const Rows<kParts, T>& rows, int64_t panel, const HalfEnd<T>& end, float* sums,
-               Beside<T>& beside) {
-  const PackedGemm<T>& op = rows.op;
+void one_panel(const Rows<kParts, T>& rows, int64_t panel, int64_t next, float* sums, Beside<T>& beside) {
   const Number* const w = rows.panel(panel);
-  const int64_t steps = ceil_div(rows.inner, kInner), column = panel * kPanel;
-  const int64_t rounds = ceil_div(rows.count, kTileRows) * steps;
-  if (!op.is_transposed) {
+  const int64_t steps = ceil_div(rows.inner, kInner), rounds = ceil_div(rows.count, kTileRows) * steps;
+  if (!rows.op.is_transposed && next < rows.cut.panels) {
     const int64_t bytes = steps * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number));
-    const char* next = reinterpret_cast<const char*>(w + whole_steps<Number>(op.inner) * kPanel * kParts);
-    if (panel + 1 < rows.cut.panels) beside.ahead = {next, next + bytes};
+    const char* const lines = reinterpret_cast<const char*>(rows.panel(next));
+    beside.ahead = {lines, lines + bytes};
     beside.lines = ceil_div(bytes / 64, rounds);
     if (beside.lines < kLeastLines) beside.lines = kLeastLines;
   }
-  const bool is_last = rows.k + rows.inner == op.inner;
-  if (is_last) foresee(end, rows.first, rows.count, column, beside.operands);
-  beside.rows = ceil_div(rows.count, rounds);
   const int64_t passes = ceil_div(steps, kStepsOfAPass / kParts);
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * steps / passes;
     one_pass(rows, panel, w, first, (pass + 1) * steps / passes - first, sums, beside);
   }
-  if (!is_last) return;
-  Ending<T>::some(beside.ending, rows.count);  // nothing, as the steps had room for all
-  beside.ending = {&end,       sums,   rows.first,
-                   rows.count, column, op.width - column < kPanel ? op.width - column : kPanel};
 }
 
 template <int kParts, typename T>
-void one_run(Rows<kParts, T>& rows, int64_t run, const Ends<T>& ends) {
+void one_run(Rows<kParts, T>& rows, int64_t run, const HalfEnd<T>& end) {
+  const PackedGemm<T>& op = rows.op;
   const Cut& cut = rows.cut;
   const int64_t first = run * cut.run, last = first + cut.run < cut.of_half ? first + cut.run : cut.of_half;
-  // Sums of all panels where x comes in ranges, else of one while those of the panel before become y.
-  const int64_t size = cut.block_rows * kPanel, kept = cut.has_one_range ? 2 : ends.count * cut.run;
+  const int64_t halves = cut.halves();
+  // Sums of all panels where x comes in ranges, else of those at hand and those before, which become y.
+  const int64_t size = cut.block_rows * kPanel, kept = halves * (cut.has_one_range ? 2 : cut.run);
   float* const sums = thread_scratch(kSumSlot, kept * size);
   Beside<T> beside;
-  for (int64_t k = 0; k < rows.op.inner; k += cut.range) {
+  for (int64_t k = 0, at = 0; k < op.inner; k += cut.range) {
     rows.take_range(k);
-    for (int64_t half = 0, at = 0; half < ends.count; ++half) {
-      for (int64_t panel = first; panel < last; ++panel, ++at)
-        one_panel(rows, half * cut.of_half + panel, ends.half[half], sums + at % kept * size, beside);
+    beside.rows = ceil_div(kTileRows, halves * ceil_div(rows.inner, kInner));
+    for (int64_t panel = first; panel < last; ++panel, ++at) {
+      const int64_t column = ((halves - 1) * cut.of_half + panel) * kPanel;
+      float* const of_panel = sums + at * halves % kept * size;
+      const bool is_last = k + rows.inner == op.inner;
+      if (is_last) foresee(end, rows.first, rows.count, column, beside.operands);
+      if (halves > 1) one_panel(rows, panel, cut.of_half + panel, of_panel, beside);
+      float* const ended = of_panel + (halves - 1) * size;
+      one_panel(rows, (halves - 1) * cut.of_half + panel, panel + 1, ended, beside);
+      if (!is_last) continue;
+      Ending<T>::some(beside.ending, rows.count);  // what the steps had no room for
+      beside.ending = {&end,
+                       ended,
+                       halves > 1 ? of_panel : nullptr,
+                       rows.first,
+                       rows.count,
+                       column,
+                       op.width - column < kPanel ? op.width - column : kPanel};
     }
   }
   Ending<T>::some(beside.ending, cut.block_rows);
@@ -361,7 +371,7 @@ bool is_streamed(const PackedGemm<T>& op) {
 
 // Runs of a block go to whoever asks; a thread asks first for those of its own share of the blocks.
 template <int kParts, typename T>
-void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const Ends<T>& ends,
+void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const HalfEnd<T>& end,
                int64_t* next_runs) {
   const int64_t own = omp_get_thread_num() * cut.blocks / omp_get_num_threads();
   const Tiles tiles;
@@ -372,10 +382,10 @@ void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const 
     for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs;
          is_packed = true) {
       if (!is_packed) rows.take_block(block);
-      one_run(rows, run, ends);
+      one_run(rows, run, end);
     }
   }
-  if (ends.half[1].is_streamed) _mm_sfence();
+  if (end.is_streamed) _mm_sfence();
 }
 
 template <int kParts, typename T>
@@ -384,14 +394,13 @@ void product(const PackedGemm<T>& op) {
   const Cut cut = cut_of<kParts>(op);
   const Number* const up =
       op.num_updates > 0 ? UpdateForm<kParts>::pack_up(op, cut.panels, kUpSlot, kUpTileSlot) : nullptr;
-  Ends<T> ends(op);
-  ends.half[1].is_streamed = is_streamed(op);
-  ends.half[0].is_streamed = ends.count == 1 && ends.half[1].is_streamed;  // a gate is read again at once
+  HalfEnd<T> end(op);
+  end.is_streamed = is_streamed(op);
   int64_t next_runs[kMostBlocks];
   std::memset(next_runs, 0, sizeof(int64_t) * static_cast<size_t>(cut.blocks));
   ThreadErrors errors;
 #pragma omp parallel if (op.rows * op.inner * op.width > kParallelProducts)
-  errors.run([&] { run_share<kParts>(op, cut, up, ends, next_runs); });
+  errors.run([&] { run_share<kParts>(op, cut, up, end, next_runs); });
   errors.rethrow();
 }
 

@@ -22,8 +22,10 @@ MSPLORA_INLINE Pair finished(const PackedGemm<T>& op, VecF value, int64_t column
   return F::at(value);
 }
 
-// Whether rows of panels are whole cache lines, which can pass by the caches.
+// Whether rows of panels are whole cache lines, which can pass by the caches; and whether the sums of a gate
+// are there when those of what it lets through end.
 #if defined(MSPLORA_ISA_amx)
+inline constexpr bool kKeepsGates = true;
 template <typename T>
 inline constexpr bool kHasLines = true;
 
@@ -45,6 +47,7 @@ MSPLORA_INLINE void store_panel(Bfloat16* to, const VecF (&v)[kVectors], bool is
   }
 }
 #else
+inline constexpr bool kKeepsGates = false;
 template <typename T>
 inline constexpr bool kHasLines = false;
 
@@ -57,8 +60,8 @@ MSPLORA_INLINE void store_panel(T* to, const VecF (&v)[kVectors], bool) {
 // Sums -> y, rows [row, row + rows) and columns [column, column + columns). `is_streamed`: lines are not read
 // before they are written and stay in no cache; arrays begin with a line.
 template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, typename T>
-void finish(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t rows, int64_t column,
-            int64_t columns, [[maybe_unused]] bool is_streamed) {
+void finish(const PackedGemm<T>& call, const float* sums, const float*, int64_t row, int64_t rows,
+            int64_t column, int64_t columns, [[maybe_unused]] bool is_streamed) {
   const PackedGemm<T> op = call;  // stores cannot change it
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t at = (row + i) * op.width + column;
@@ -91,8 +94,8 @@ void finish(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t r
   }
 }
 
-// A gated product's end has two parts. Panels of the gate come first and leave its values, in the type of y,
-// in their half of `derivative`, as this product says.
+// A gated product's end has two parts, unless the sums of gates are kept. Panels of the gate come first and
+// leave its values, in the type of y, in their half of `derivative`, as this product says.
 template <typename T>
 PackedGemm<T> gate_of(const PackedGemm<T>& op) {
   PackedGemm<T> gate = op;
@@ -103,10 +106,18 @@ PackedGemm<T> gate_of(const PackedGemm<T>& op) {
   return gate;
 }
 
-// Panels of what it lets through find them there.
+template <typename T>
+MSPLORA_INLINE VecF rounded(VecF value) {
+  if constexpr (std::is_same_v<T, float>) return value;
+  T numbers[kLanes];
+  store(numbers, value);
+  return load(numbers);
+}
+
+// Panels of what it lets through find them there, or get its sums.
 template <bool kBias, typename F, typename T>
-void finish_gated(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t rows, int64_t column,
-                  int64_t, bool is_streamed) {
+void finish_gated(const PackedGemm<T>& call, const float* sums, [[maybe_unused]] const float* gates,
+                  int64_t row, int64_t rows, int64_t column, int64_t, bool is_streamed) {
   const PackedGemm<T> op = call;
   const int64_t half = op.width / 2, first = column - half, left = op.gated_width - first;
   for (int64_t i = 0; i < rows; ++i) {
@@ -118,10 +129,18 @@ void finish_gated(const PackedGemm<T>& call, const float* sums, int64_t row, int
       const int j = v * kLanes;
       VecF up = load(sums + i * kPanel + j);
       if (kBias) up += load(op.bias + column + j);
-      const Pair f = F::at(load(by_gate + j));
+      VecF gate;
+      if constexpr (kKeepsGates) {
+        gate = load(gates + i * kPanel + j);
+        if (kBias) gate += load(op.bias + first + j);
+        gate = rounded<T>(gate);
+      } else {
+        gate = load(by_gate + j);
+      }
+      const Pair f = F::at(gate);
       values[v] = f.value * up, by_gates[v] = f.derivative * up, by_ups[v] = f.value;
     }
-    store_panel(by_gate, by_gates, false);
+    store_panel(by_gate, by_gates, is_streamed);
     store_panel(by_up, by_ups, is_streamed);
     if (left >= kPanel) {
       store_panel(y, values, is_streamed);
@@ -134,8 +153,8 @@ void finish_gated(const PackedGemm<T>& call, const float* sums, int64_t row, int
 
 // The gradient of what a gated product gives, for both halves (PackedGemm::half_width).
 template <typename T>
-void finish_halves(const PackedGemm<T>& call, const float* sums, int64_t row, int64_t rows, int64_t column,
-                   int64_t, bool is_streamed) {
+void finish_halves(const PackedGemm<T>& call, const float* sums, const float*, int64_t row, int64_t rows,
+                   int64_t column, int64_t, bool is_streamed) {
   const PackedGemm<T> op = call;
   const int64_t behind = column + kPanel < op.width ? 0 : op.half_width - column - kPanel;
   for (int64_t i = 0; i < rows; ++i) {
@@ -152,7 +171,8 @@ void finish_halves(const PackedGemm<T>& call, const float* sums, int64_t row, in
 }
 
 template <typename T>
-using Finish = void (*)(const PackedGemm<T>&, const float*, int64_t, int64_t, int64_t, int64_t, bool);
+using Finish = void (*)(const PackedGemm<T>&, const float*, const float*, int64_t, int64_t, int64_t, int64_t,
+                        bool);
 
 template <bool kBias, typename T>
 Finish<T> plain_finish(const PackedGemm<T>& op) {
