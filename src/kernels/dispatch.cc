@@ -48,8 +48,10 @@ bool supported(Isa isa) {
 Isa first_isa() {
   const char* named = std::getenv(kIsaVariable);
   if (named != nullptr && *named != '\0') return isa_named(named);
+  // Tiles in software (assume_tiles) are for tests that ask for them.
   const std::vector<Isa> available = available_isas();
-  return available.back() == Isa::kAmx ? available[available.size() - 2] : available.back();
+  const bool is_emulated = available.back() == Isa::kAmx && !processor_has_tiles();
+  return is_emulated ? available[available.size() - 2] : available.back();
 }
 
 std::atomic<Isa>& chosen_isa() {

@@ -80,7 +80,7 @@ bool suits_kernel_product(at::ScalarType dtype, int64_t out, int64_t in) {
 }
 
 std::unique_ptr<PackedProduct> make_kernel_product(const MatrixRows& matrix) {
-  if (matrix.stored && keeps_codes(kernels::active_isa())) return make_quantised_product(matrix);
+  if (matrix.stored && keeps_codes(matrix.dtype)) return make_quantised_product(matrix);
   if (matrix.dtype == at::kFloat) return std::make_unique<KernelProduct<float>>(matrix);
   return std::make_unique<KernelProduct<kernels::Bfloat16>>(matrix);
 }

@@ -35,8 +35,8 @@ kernels::PackedGemm<T> kernel_call(Direction direction, const ProductCall& call,
   return op;
 }
 
-/// Whether kernels of `isa` multiply what is kept as quantised files hold it.
-bool keeps_codes(kernels::Isa isa);
+/// Whether products of a type take what is kept as quantised files hold it: not those of floats in parts.
+bool keeps_codes(at::ScalarType dtype);
 /// Of a matrix that has `stored`: its codes in panels, from which numbers are formed while they are
 /// multiplied. The results are the bits of those with packed numbers.
 std::unique_ptr<PackedProduct> make_quantised_product(const MatrixRows& matrix);

@@ -192,8 +192,9 @@ class QuantisedProduct : public PackedProduct {
 
 }  // namespace
 
-bool keeps_codes(kernels::Isa isa) {
-  return !kernels::has_matrix_units(isa);
+bool keeps_codes(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ||
+         kernels::matmul_precision(kernels::active_isa()) == kernels::Precision::kExact;
 }
 
 std::unique_ptr<PackedProduct> make_quantised_product(const MatrixRows& matrix) {
@@ -207,7 +208,7 @@ namespace msplora {
 
 double bytes_in_products(GgufType type, at::ScalarType dtype) {
   const bool keeps = quantised_form(type) != nullptr && detail::suits_kernel_product(dtype, 2, 2) &&
-                     detail::keeps_codes(kernels::active_isa());
+                     detail::keeps_codes(dtype);
   if (keeps) return detail::bytes_of_number(detail::arrangement_of(type));
   return static_cast<double>(c10::elementSize(dtype));
 }

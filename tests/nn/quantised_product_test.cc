@@ -93,7 +93,7 @@ struct Both {
     if (!packed) GTEST_SKIP() << "nothing is packed for this processor";
     ASSERT_TRUE(codes);
     const Weight& first = *weights.front();
-    if (suits_kernel_product(first.dtype(), 2, first.in_features()) && keeps_codes(kernels::active_isa())) {
+    if (suits_kernel_product(first.dtype(), 2, first.in_features()) && keeps_codes(first.dtype())) {
       EXPECT_LT(codes->packed_bytes(), packed->packed_bytes()) << what;
     }
     for (const int64_t rows : {1, 7, 50, 300}) {

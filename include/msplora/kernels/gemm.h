@@ -34,7 +34,8 @@ template <typename T>
 bool packs_both_directions(Isa isa, Precision precision = Precision::kExact);
 
 /// Whether these products are the best choice on this processor: not without SIMD units that they know, and
-/// not for Bfloat16 where the processor has matrix units (AMX), unless Isa::kAmx is active.
+/// not for Bfloat16 where the processor has matrix units (AMX) and a lower instruction set is active: oneDNN
+/// uses the units.
 template <typename T>
 bool prefers_packed_gemm();
 

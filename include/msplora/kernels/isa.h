@@ -7,8 +7,7 @@ namespace msplora::kernels {
 
 /// Instruction sets that the SIMD sources are built for.
 enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
-/// The best one that this processor runs, or what set_isa chose. Not kAmx unless it is named: its products
-/// have not been timed beside oneDNN's.
+/// The best one that this processor runs, or what set_isa chose.
 Isa active_isa();
 /// Chooses a lower instruction set (tests, benchmarks). Throws Error{kUsage} when the processor lacks it.
 void set_isa(Isa isa);

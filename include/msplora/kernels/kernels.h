@@ -375,8 +375,8 @@ struct PackedGemm {
   Isa isa = Isa::kPortable;   // that W was packed for
   const T* x = nullptr;       // [rows, inner]
   const T* packed = nullptr;  // W, [inner, width]
-  /// In place of `packed`, exact alone and not in Isa::kAmx: parts of W are formed as they are used. The sums
-  /// are the bits of those with the same numbers packed.
+  /// In place of `packed`, exact alone: parts of W are formed as they are used. The sums are the bits of
+  /// those with the same numbers packed.
   const QuantisedMatrix* quantised = nullptr;
   /// `packed` or `quantised` is Wᵀ, [width, inner], and parts of W are formed out of it as they are used: one
   /// copy serves a product and its gradient. The sums are the same bits.

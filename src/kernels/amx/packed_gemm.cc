@@ -8,6 +8,7 @@
 #include "kernels/amx/operands.h"
 #include "kernels/amx/vector_kernels.h"
 #include "kernels/cpu/gemm_finish.h"
+#include "kernels/cpu/quantised_panel.h"
 
 namespace msplora::kernels::amx {
 namespace {
@@ -248,12 +249,20 @@ struct Rows {
     pack_rows<kParts>(op.x + first * op.inner, op.inner, count, k, inner, x);
   }
 
+  bool forms_panels() const { return op.is_transposed || op.quantised != nullptr; }
   const Number* panel(int64_t at) const {
     const int64_t begin = (at * whole_steps<Number>(op.inner) + k) * kPanel * kParts;
-    if (!op.is_transposed) return reinterpret_cast<const Number*>(op.packed) + begin;
+    if (!forms_panels()) return reinterpret_cast<const Number*>(op.packed) + begin;
     auto* const turned = reinterpret_cast<Number*>(thread_scratch(kTurnedSlot, cut.range * kPanel / 2));
-    fill_from_transposed(reinterpret_cast<const Number*>(op.packed), op.inner, op.width, at * kPanel, k,
-                         whole_steps<Number>(inner), turned);
+    const int64_t column = at * kPanel, whole = whole_steps<Number>(inner);
+    if (op.quantised == nullptr) {
+      fill_from_transposed(reinterpret_cast<const Number*>(op.packed), op.inner, op.width, column, k, whole,
+                           turned);
+    } else if (op.is_transposed) {
+      fill_from_transposed_codes(*op.quantised, column, k, whole, turned);
+    } else {
+      fill_from_codes(*op.quantised, at, k, k + inner, turned);
+    }
     return turned;
   }
   // The steps of an update that reaches into a panel.
@@ -306,7 +315,7 @@ template <int kParts, typename T>
 void one_panel(const Rows<kParts, T>& rows, int64_t panel, int64_t next, float* sums, Beside<T>& beside) {
   const Number* const w = rows.panel(panel);
   const int64_t steps = ceil_div(rows.inner, kInner), rounds = ceil_div(rows.count, kTileRows) * steps;
-  if (!rows.op.is_transposed && next < rows.cut.panels) {
+  if (!rows.forms_panels() && next < rows.cut.panels) {
     const int64_t bytes = steps * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number));
     const char* const lines = reinterpret_cast<const char*>(rows.panel(next));
     beside.ahead = {lines, lines + bytes};
