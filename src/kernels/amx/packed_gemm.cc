@@ -16,7 +16,8 @@ namespace {
 constexpr int64_t kTilesOfRows = kTileRows / kRows;
 constexpr int64_t kBlockBytes = 912 << 10;  // of x in the second-level cache
 constexpr int64_t kMostBlockRows = 960;
-constexpr int64_t kStepsOfAPass = 12;           // of W in the first-level cache, which x passes by
+constexpr int64_t kStepsOfAPass[] = {0, 12, 4,
+                                     2};        // by parts: of W in the first-level cache, which x passes by
 constexpr int64_t kLongestInner = 3072;         // in one range
 constexpr int64_t kLongRange = 1152;            // of several, whose sums are kept
 constexpr int64_t kRowsOfRanges = 288;          // of a block of several: W is read once for each
@@ -43,8 +44,8 @@ struct Cut {
 template <int kParts, typename T>
 Cut cut_of(const PackedGemm<T>& op) {
   Cut cut;
-  cut.has_one_range = op.inner <= kLongestInner;
-  cut.range = cut.has_one_range ? whole_steps<Number>(op.inner) : kLongRange;
+  cut.has_one_range = op.inner * kParts <= kLongestInner;
+  cut.range = cut.has_one_range ? whole_steps<Number>(op.inner) : kLongRange / kParts;
   cut.panels = ceil_div(op.width, kPanel);
   cut.of_half = op.gated_width > 0 ? cut.panels / 2 : cut.panels;
   int64_t largest =
@@ -126,30 +127,36 @@ struct Beside {
   }
 };
 
-// Sums += x W of one step and one part of each: kTiles tiles of rows, `row_stride` numbers apart, by a panel.
-// W is read from the first-level cache, which x passes by: it is read once for each panel.
-template <int kTiles>
-MSPLORA_INLINE void add_upper_rows(const Number* x, const Number* w) {
-  pass_tile<7>(x, kRowBytes);
-  load_tile<6>(w, kPanel * 4);
-  multiply_tiles<0, 7, 6>();
-  load_tile<6>(w + kRowBytes / sizeof(Number), kPanel * 4);
-  multiply_tiles<1, 7, 6>();
-}
-// The columns come in an order in which what tile 6 holds comes first.
-template <int kTiles>
-MSPLORA_INLINE void add_lower_rows(const Number* x, int64_t row_stride, const Number* w) {
-  if constexpr (kTiles > 1) {
-    pass_tile<7>(x + row_stride, kRowBytes);
-    multiply_tiles<3, 7, 6>();
-    load_tile<6>(w, kPanel * 4);
-    multiply_tiles<2, 7, 6>();
+// In which order the parts of 16 rows of x meet those of a panel's two columns of tiles: small parts of x
+// first, each with all of W that it meets.
+template <int kParts>
+struct StepOrder {
+  static constexpr int kCount = kParts * (kParts + 1);
+  int left[kCount] = {}, right[kCount] = {}, column[kCount] = {};
+
+  constexpr StepOrder() {
+    int at = 0;
+    for (int part = kParts - 1; part >= 0; --part)
+      for (int i = 0; i < 2 * (kParts - part); ++i, ++at)
+        left[at] = part, right[at] = i / 2, column[at] = i % 2;
   }
-  if constexpr (kTiles > 2) {
-    pass_tile<7>(x + 2 * row_stride, kRowBytes);
-    multiply_tiles<4, 7, 6>();
-    load_tile<6>(w + kRowBytes / sizeof(Number), kPanel * 4);
-    multiply_tiles<5, 7, 6>();
+};
+
+// Sums 2 kRow and 2 kRow + 1 += 16 rows of x by a panel, of one step. W is read from the first-level cache,
+// which x passes by, as each of its tiles is read once for a panel. Odd rows go through the order backwards:
+// the tile of W is there.
+template <int kParts, int kRow, int kAt = 0>
+MSPLORA_INLINE void add_row(const Number* x, const Number* w) {
+  constexpr StepOrder<kParts> order;
+  if constexpr (kAt < order.kCount) {
+    constexpr int at = kRow % 2 == 0 ? kAt : order.kCount - 1 - kAt;
+    constexpr int before = kAt == 0 ? at : kRow % 2 == 0 ? at - 1 : at + 1;
+    constexpr int left = order.left[at], right = order.right[at], column = order.column[at];
+    if constexpr (kAt == 0 || left != order.left[before]) pass_tile<7>(x + left * kTileInner, kRowBytes);
+    if constexpr (kAt == 0 ? kRow == 0 : right != order.right[before] || column != order.column[before])
+      load_tile<6>(w + right * kStepOfPanel + column * kInner, kPanel * 4);
+    multiply_tiles<2 * kRow + column, 7, 6>();
+    add_row<kParts, kRow, kAt + 1>(x, w);
   }
 }
 
@@ -162,16 +169,12 @@ struct Factors {
 
 template <int kTiles, int kParts, typename T>
 MSPLORA_INLINE void add_product(const Factors& f, Beside<T>& beside) {
-  using Meet = Meeting<kParts>;
   const Number *x = f.x, *w = f.w;
   for (int64_t s = 0; s < f.steps; ++s, x += kParts * kTileInner, w += kParts * kStepOfPanel) {
-#pragma GCC unroll 6
-    for (int i = 0; i < Meet::kCount; ++i) {
-      const Number *left = x + Meet::kLeft[i] * kTileInner, *right = w + Meet::kRight[i] * kStepOfPanel;
-      add_upper_rows<kTiles>(left, right);
-      if (i == 0) Ending<T>::some(beside.ending, beside.rows);
-      add_lower_rows<kTiles>(left, f.row_stride, right);
-    }
+    add_row<kParts, 0>(x, w);
+    Ending<T>::some(beside.ending, beside.rows);
+    if constexpr (kTiles > 1) add_row<kParts, 1>(x + f.row_stride, w);
+    if constexpr (kTiles > 2) add_row<kParts, 2>(x + 2 * f.row_stride, w);
     Beside<T>::bring(beside);
   }
 }
@@ -322,7 +325,7 @@ void one_panel(const Rows<kParts, T>& rows, int64_t panel, int64_t next, float* 
     beside.lines = ceil_div(bytes / 64, rounds);
     if (beside.lines < kLeastLines) beside.lines = kLeastLines;
   }
-  const int64_t passes = ceil_div(steps, kStepsOfAPass / kParts);
+  const int64_t passes = ceil_div(steps, kStepsOfAPass[kParts]);
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * steps / passes;
     one_pass(rows, panel, w, first, (pass + 1) * steps / passes - first, sums, beside);
