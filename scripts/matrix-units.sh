@@ -4,7 +4,7 @@
 # Usage: matrix-units.sh [--quick] [OUTPUT]      (OUTPUT: build/matrix-units, which gets everything that was printed)
 #
 # TILES (amx) and VECTORS (avx512bf16) name the instruction sets: `TILES=avx512bf16 VECTORS=avx512` tries the script where there is
-# no AMX. MSPLORA names the program, THREADS (2) its threads, BEFORE another build of it that is timed with VECTORS in turn (has
+# no AMX. MSPLORA names the program, THREADS (2) its threads, ROUNDS (4) how often steps are run, BEFORE another build of it that is timed with VECTORS in turn (has
 # the vector kind lost anything?), PYTHON an interpreter with torch, transformers and peft for the peers, MSPLORA_DATA a folder with
 # sst2/train.tsv for the epoch, MSPLORA_CASES the shared golden cases.
 set -euo pipefail
@@ -17,7 +17,7 @@ program=${MSPLORA:-build/release/bin/msplora}
 tiles=${TILES:-amx}
 vectors=${VECTORS:-avx512bf16}
 threads=${THREADS:-2}
-rounds=4 batch=16 few=() short=()
+rounds=${ROUNDS:-4} batch=16 few=() short=()
 if [ -n "$quick" ]; then rounds=1 batch=2 few=(--tokens 512 --repeat 3) short=(--shape bert-mini --max-steps 4); fi
 mkdir -p "$output"
 : > "$output/steps.jsonl"
@@ -31,13 +31,14 @@ rm -f "$output/refused"
 section() { printf '\n== %s\n' "$*" | tee -a "$output/log.txt"; }
 report() { "$@" 2>&1 | tee -a "$output/log.txt"; }
 
-# step NAME OPTIONS...: every way once a round; the line of each has the name, the way and what bench step says.
+# step NAME WAYS OPTIONS...: every way once a round; the line of each has the name, the way and what bench step says.
+every="tiles vectors ${BEFORE:+before}"
 step() {
-  local name=$1 round way isa of options
-  shift
+  local name=$1 ways=$2 round way isa of options
+  shift 2
   section "$name: bench step $*"
   for ((round = 0; round < rounds; ++round)); do
-    for way in tiles vectors ${BEFORE:+before}; do
+    for way in $ways; do
       isa=$vectors of=$program
       if [ "$way" = tiles ]; then isa=$tiles; fi
       if [ "$way" = before ]; then of=$BEFORE; fi
@@ -75,13 +76,16 @@ smollm=(--shape smollm2-135m --method lora --batch 4 --seq 512
 if [ -n "$quick" ]; then
   encoder=(--shape bert-mini --batch 4 --seq 64) llama=(--shape bert-mini --method lora --batch 2 --seq 64) smollm=("${llama[@]}")
 fi
-step roberta-base-bfloat16 "${encoder[@]}" --dtype bfloat16
-step llama-160m-bfloat16 "${llama[@]}" --dtype bfloat16
-step smollm2-135m-bfloat16 "${smollm[@]}" --dtype bfloat16
-if [ -z "$quick" ]; then step deberta-v3-base-bfloat16 --shape deberta-v3-base --batch 16 --seq 128 --dtype bfloat16; fi
+step roberta-base-bfloat16 "$every" "${encoder[@]}" --dtype bfloat16
+step llama-160m-bfloat16 "$every" "${llama[@]}" --dtype bfloat16
+step smollm2-135m-bfloat16 "$every" "${smollm[@]}" --dtype bfloat16
+if [ -z "$quick" ]; then step deberta-v3-base-bfloat16 "$every" --shape deberta-v3-base --batch 16 --seq 128 --dtype bfloat16; fi
+# Exact products of floats are those of the vector kernels on either.
 for precision in exact high medium; do
-  step roberta-base-float32-$precision "${encoder[@]}" --dtype float32 --matmul-precision $precision
-  step llama-160m-float32-$precision "${llama[@]}" --dtype float32 --matmul-precision $precision
+  ways=tiles
+  if [ $precision = exact ]; then ways="vectors ${BEFORE:+before}"; fi
+  step roberta-base-float32-$precision "$ways" "${encoder[@]}" --dtype float32 --matmul-precision $precision
+  step llama-160m-float32-$precision "$ways" "${llama[@]}" --dtype float32 --matmul-precision $precision
 done
 
 section "steps: medians of the seconds, and how often the tiles' step goes into the others'"
@@ -97,7 +101,8 @@ perl -MJSON::PP -ne '
       for my $way (grep { $s{$name}{$_} } qw(tiles vectors before)) {
         printf "  %s %.3f (%.1f %% of the peak)", $way, median(@{$s{$name}{$way}}), 100 * median(@{$share{$name}{$way}});
       }
-      printf "  vectors / tiles %.2f", median(@{$s{$name}{vectors}}) / median(@{$s{$name}{tiles}});
+      my $exact = $name =~ s/float32-\w+$/float32-exact/r;
+      printf "  vectors / tiles %.2f", median(@{$s{$exact}{vectors}}) / median(@{$s{$name}{tiles}}) if $s{$name}{tiles};
       printf "  before / vectors %.2f", median(@{$s{$name}{before}}) / median(@{$s{$name}{vectors}}) if $s{$name}{before};
       print "\n";
     }
