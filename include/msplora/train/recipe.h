@@ -125,7 +125,7 @@ struct TrainOptions {
     visitor("dtype", dtype, "Type of activations and frozen weights; trained tensors are always float32",
             one_of({"float32", "bfloat16"}));
     visitor("matmul_precision", matmul_precision,
-            "Products of float32 on processors with matrix units (MSPLORA_ISA=amx), with frozen matrices, in "
+            "Products of float32 on processors with matrix units (AMX), with frozen matrices, in "
             "attention and of low rank: in float32, or of three (high: as exact) or two (medium: 16 bits) "
             "bfloat16 parts; without such units always exact",
             one_of(kernels::precision_names()));

@@ -1,8 +1,9 @@
 // y = x W on tiles (AMX): 48 x 32 sums in six of them, x and W through the other two. Rows of x are taken in
-// blocks, which are brought into the order of tiles in the second-level cache; panels of W pass by. Sums
-// leave their tiles for the first-level cache, and on to y in small parts while the next ones are formed:
-// conversion and stores would take as long as a fifth of the products. y is written in whole lines that are
-// not read before.
+// blocks, which are brought into the order of tiles in the second-level cache; panels of W come by. That
+// cache feeds half of what the units multiply: a panel is used in passes over a few steps of the inner
+// dimension, which the first-level cache holds for all rows while x is read past it. Sums are kept between
+// passes, and become y in small parts while those of the next panel are formed: conversion and stores would
+// take as long as a fifth of the products. y is written in whole lines that are not read before.
 #include <omp.h>
 
 #include "kernels/amx/operands.h"
