@@ -95,10 +95,11 @@ bool is_target(const Site& site, const AdapterConfig& adapter) {
   return is_inside && std::find(targets.begin(), targets.end(), site.module) != targets.end();
 }
 
-/// For MemoryQuestion; 0 where what the files hold does not matter.
+/// For MemoryQuestion.
 double bytes_in_products_of(const InspectArguments& arguments) {
-  if (arguments.model.empty() || !is_gguf_path(arguments.model)) return 0.0;
-  return bytes_in_products(*GgufFile::open(arguments.model), parse_dtype(arguments.dtype));
+  const at::ScalarType dtype = parse_dtype(arguments.dtype);
+  if (arguments.model.empty() || !is_gguf_path(arguments.model)) return bytes_in_products(dtype);
+  return bytes_in_products(*GgufFile::open(arguments.model), dtype);
 }
 
 MemoryEstimate memory_of(const InspectArguments& arguments, const ModelConfig& config,

@@ -45,6 +45,7 @@ MemoryQuestion BenchModel::memory_question(const StepBenchOptions& options, int6
   question.trains_base = question.trains_base || adapter == nullptr;
   question.tokens_per_batch = tokens;
   question.bytes_per_weight = options.dtype == at::kBFloat16 ? 2 : 4;
+  question.bytes_in_products = bytes_in_products(options.dtype);
   question.is_causal_lm = model->task() == ModelTask::kCausalLm;
   question.checkpoint_activations = options.checkpoint_activations;
   return question;

@@ -61,7 +61,7 @@ double weight_bytes_of(Model& model, at::ScalarType dtype) {
     if (linear.spec.role != LinearRole::kWords)  // a few rows of which are read
       elements += static_cast<double>(linear.spec.in * linear.spec.out);
   }
-  return elements * bytes_in_products(model.parameters(), dtype);
+  return elements * bytes_in_products(model.parameters(), dtype, Directions::kForward);
 }
 
 // Keys and values that the tokens of one pass see when `length` tokens are there.

@@ -161,7 +161,7 @@ double bytes_in_products(const GgufFile& file, at::ScalarType dtype) {
     bytes += size * bytes_in_products(tensor.type, dtype);
     numbers += size;
   }
-  return numbers > 0 ? bytes / numbers : static_cast<double>(c10::elementSize(dtype));
+  return numbers > 0 ? bytes / numbers : bytes_in_products(dtype);
 }
 
 }  // namespace msplora

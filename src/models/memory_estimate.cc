@@ -121,7 +121,8 @@ int64_t transient_bytes(const Architecture& architecture, const MemoryQuestion& 
   const int64_t wide = is_gated(architecture.blocks.front()) ? 3 * f : f;
   const int64_t of_block = 2 * d * question.tokens_per_batch + wide * rows;
   if (!question.is_causal_lm) return question.bytes_per_weight * of_block;
-  const int64_t logits = default_logit_rows(question.tokens_per_batch, d, architecture.vocab_size());
+  const int64_t logits = default_logit_rows(question.tokens_per_batch, d, architecture.vocab_size(),
+                                            question.bytes_per_weight == 2 ? at::kBFloat16 : at::kFloat);
   const int64_t of_head =
       d * question.tokens_per_batch + architecture.vocab_size() * std::min(logits, question.tokens_per_batch);
   // Factors of an update of the output layer, scaled and turned for a chunk, and the gradients of one and

@@ -33,6 +33,12 @@ using Product = c10::intrusive_ptr<detail::PackedLinear>;
 /// Fewer rows do not pay for reading the head's matrix; matrix units are done with them sooner.
 constexpr int64_t kFewestRows = 128, kFewestRowsOfTiles = 512;
 
+bool is_on_tiles(at::ScalarType dtype) {
+  const kernels::Isa isa = kernels::active_isa();
+  return dtype == at::kBFloat16 ? kernels::packs_both_directions<kernels::Bfloat16>(isa)
+                                : kernels::packs_both_directions<float>(isa, kernels::matmul_precision(isa));
+}
+
 bool is_composed_loss(const at::Tensor& x) {
   return detail::is_composed(x, {kernels::Kernel::cross_entropy_rows});
 }
@@ -147,7 +153,8 @@ struct Counted {
     const at::Tensor counted = all.ne(kIgnoredLabel).nonzero().squeeze(1);
     rows = counted.to(hidden.device());
     labels = all.index_select(0, counted).to(hidden.device());
-    chunk = chunk_rows > 0 ? chunk_rows : default_logit_rows(rows.size(0), hidden.size(1), classes);
+    chunk = chunk_rows > 0 ? chunk_rows
+                           : default_logit_rows(rows.size(0), hidden.size(1), classes, hidden.scalar_type());
   }
 };
 
@@ -287,9 +294,9 @@ at::Tensor adapted_loss(const at::Tensor& hidden, const Linear& head, const Coun
 
 }  // namespace
 
-int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes) {
+int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes, at::ScalarType dtype) {
   const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
-  int64_t chunk = kernels::has_matrix_units(kernels::active_isa()) ? kFewestRowsOfTiles : kFewestRows;
+  int64_t chunk = is_on_tiles(dtype) ? kFewestRowsOfTiles : kFewestRows;
   while (chunk < wanted) chunk *= 2;
   return chunk;
 }

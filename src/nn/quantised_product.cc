@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "msplora/gguf/types.h"
@@ -205,24 +206,44 @@ std::unique_ptr<PackedProduct> make_quantised_product(const MatrixRows& matrix) 
 }  // namespace msplora::detail
 
 namespace msplora {
+namespace {
 
-double bytes_in_products(GgufType type, at::ScalarType dtype) {
+template <typename T>
+double packed_bytes(Directions directions) {
+  constexpr int64_t kSide = 960;  // whole panels of every instruction set
+  const kernels::Isa isa = kernels::active_isa();
+  const kernels::Precision precision =
+      std::is_same_v<T, float> ? kernels::matmul_precision(isa) : kernels::Precision::kExact;
+  const auto elements = static_cast<double>(kernels::packed_gemm_elements<T>(isa, kSide, kSide, precision));
+  const bool has_two = directions == Directions::kBoth && kernels::packs_both_directions<T>(isa, precision);
+  return elements / (kSide * kSide) * static_cast<double>(sizeof(T)) * (has_two ? 2 : 1);
+}
+
+}  // namespace
+
+double bytes_in_products(at::ScalarType dtype, Directions directions) {
+  if (!detail::suits_kernel_product(dtype, 2, 2)) return static_cast<double>(c10::elementSize(dtype));
+  return dtype == at::kFloat ? packed_bytes<float>(directions) : packed_bytes<kernels::Bfloat16>(directions);
+}
+
+double bytes_in_products(GgufType type, at::ScalarType dtype, Directions directions) {
   const bool keeps = quantised_form(type) != nullptr && detail::suits_kernel_product(dtype, 2, 2) &&
                      detail::keeps_codes(dtype);
   if (keeps) return detail::bytes_of_number(detail::arrangement_of(type));
-  return static_cast<double>(c10::elementSize(dtype));
+  return bytes_in_products(dtype, directions);
 }
 
-double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype) {
+double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype,
+                         Directions directions) {
   double bytes = 0.0, numbers = 0.0;
   for (const Parameter& parameter : parameters) {
     if (!parameter.weight || !parameter.weight->frozen()) continue;
     const FrozenWeight& weight = *parameter.weight->frozen();
     const auto size = static_cast<double>(weight.out_features() * weight.in_features());
-    bytes += size * bytes_in_products(weight.stored_row(0).type, dtype);
+    bytes += size * bytes_in_products(weight.stored_row(0).type, dtype, directions);
     numbers += size;
   }
-  return numbers > 0 ? bytes / numbers : static_cast<double>(c10::elementSize(dtype));
+  return numbers > 0 ? bytes / numbers : bytes_in_products(dtype, directions);
 }
 
 }  // namespace msplora

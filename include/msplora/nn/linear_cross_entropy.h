@@ -10,8 +10,9 @@
 namespace msplora {
 
 /// Rows of logits that linear_cross_entropy_sum forms at a time unless told otherwise: a power of two of at
-/// least 128 (512 with Isa::kAmx) for which they are about as many values as `hidden` [rows, width].
-int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes);
+/// least 128 (512 where products of `dtype` run on matrix units) for which they are about as many values as
+/// `hidden` [rows, width].
+int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes, at::ScalarType dtype);
 
 /// Σ over rows whose label is not kIgnoredLabel of -log softmax(hidden Wᵀ + b)[label]: the output head and
 /// the loss of a language model in one, a float32 (float64) scalar.

@@ -82,9 +82,14 @@ std::shared_ptr<const FrozenWeight> reordered_weight(std::shared_ptr<const Froze
 /// Whether products pack frozen weights of this type and shape on the CPU, so that they need no tensor.
 bool packs_weights(at::ScalarType dtype, int64_t out, int64_t in);
 
-/// Bytes that products on the CPU keep for a number of a frozen matrix that is stored in `type`: of the codes
-/// of quantised ones where kernels multiply those, else of `dtype`.
-double bytes_in_products(GgufType type, at::ScalarType dtype);
+/// What products are asked for: matrix units pack a matrix for each.
+enum class Directions { kForward, kBoth };
+
+/// Bytes that products on the CPU keep for a number of a frozen matrix: of `dtype`, or of its parts in
+/// bfloat16 (kernels::matmul_precision), in as many copies as the directions take.
+double bytes_in_products(at::ScalarType dtype, Directions directions = Directions::kBoth);
+/// Of a matrix that is stored in `type`: its codes, once, where it is quantised and kernels multiply those.
+double bytes_in_products(GgufType type, at::ScalarType dtype, Directions directions = Directions::kBoth);
 
 /// The matrix of a layer: frozen in some form, or a tensor, which may be trained. Layers and tables that
 /// share one (tied weights) hold the same Weight.
@@ -142,6 +147,7 @@ struct Parameter {
 };
 
 /// Of a number of the frozen matrices among `parameters`, on average; of `dtype` where there are none.
-double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype);
+double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype,
+                         Directions directions = Directions::kBoth);
 
 }  // namespace msplora
