@@ -17,6 +17,7 @@
 #include "msplora/runs/federated_run.h"
 #include "msplora/runs/pretraining.h"
 #include "msplora/runs/run.h"
+#include "nn/drawn_tensors.h"
 #include "runs/run_fixture.h"
 
 namespace msplora {
@@ -69,6 +70,9 @@ class SeveralRuns : public RunFixture {
     recipe.output.tensorboard = false;
     return recipe;
   }
+
+  /// What runs choose is chosen for whoever chooses nothing: not for the tests behind these.
+  const testing::ChosenPrecision afterwards_{kernels::Precision::kExact};
 
   void expect_stopped(const std::function<void()>& work) const {
     try {
