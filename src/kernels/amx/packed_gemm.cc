@@ -343,10 +343,10 @@ void one_run(Rows<kParts, T>& rows, int64_t run, const HalfEnd<T>& end) {
   const int64_t size = cut.block_rows * kPanel, kept = halves * (cut.has_one_range ? 2 : cut.run);
   float* const sums = thread_scratch(kSumSlot, kept * size);
   Beside<T> beside;
-  for (int64_t k = 0, at = 0; k < op.inner; k += cut.range) {
+  for (int64_t k = 0; k < op.inner; k += cut.range) {
     rows.take_range(k);
     beside.rows = ceil_div(kTileRows, halves * ceil_div(rows.inner, kInner));
-    for (int64_t panel = first; panel < last; ++panel, ++at) {
+    for (int64_t panel = first, at = 0; panel < last; ++panel, ++at) {
       const int64_t column = ((halves - 1) * cut.of_half + panel) * kPanel;
       float* const of_panel = sums + at * halves % kept * size;
       const bool is_last = k + rows.inner == op.inner;
