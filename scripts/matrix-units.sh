@@ -4,9 +4,9 @@
 # Usage: matrix-units.sh [--quick] [OUTPUT]      (OUTPUT: build/matrix-units, which gets everything that was printed)
 #
 # TILES (amx) and VECTORS (avx512bf16) name the instruction sets: `TILES=avx512bf16 VECTORS=avx512` tries the script where there is
-# no AMX. MSPLORA names the program, THREADS (2) its threads, ROUNDS (4) how often steps are run, BEFORE another build of it that is timed with VECTORS in turn (has
-# the vector kind lost anything?), PYTHON an interpreter with torch, transformers and peft for the peers, MSPLORA_DATA a folder with
-# sst2/train.tsv for the epoch, MSPLORA_CASES the shared golden cases.
+# no AMX. MSPLORA names the program, THREADS (2) its threads, ROUNDS (4) how often steps are run, BEFORE another build of it that is
+# timed with VECTORS in turn (has the vector kind lost anything?), PYTHON an interpreter with torch, transformers and peft for the
+# peers, MSPLORA_DATA a folder with sst2/train.tsv for the epoch, MSPLORA_CASES the shared golden cases.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
