@@ -154,14 +154,10 @@ std::shared_ptr<const FrozenWeight> GgufWeights::weight(const std::string& name,
 }
 
 double bytes_in_products(const GgufFile& file, at::ScalarType dtype) {
-  double bytes = 0.0, numbers = 0.0;
-  for (const GgufTensor& tensor : file.tensors()) {
-    if (tensor.dimensions != 2) continue;
-    const auto size = static_cast<double>(tensor.elements());
-    bytes += size * bytes_in_products(tensor.type, dtype);
-    numbers += size;
-  }
-  return numbers > 0 ? bytes / numbers : bytes_in_products(dtype);
+  std::vector<StoredMatrix> matrices;
+  for (const GgufTensor& tensor : file.tensors())
+    if (tensor.dimensions == 2) matrices.push_back({tensor.type, tensor.elements()});
+  return bytes_in_products(matrices, dtype);
 }
 
 }  // namespace msplora

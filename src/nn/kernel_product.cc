@@ -79,6 +79,12 @@ bool suits_kernel_product(at::ScalarType dtype, int64_t out, int64_t in) {
          kernels::prefers_packed_gemm<kernels::Bfloat16>();
 }
 
+bool is_on_matrix_units(at::ScalarType dtype) {
+  const kernels::Isa isa = kernels::active_isa();
+  return dtype == at::kBFloat16 ? kernels::packs_both_directions<kernels::Bfloat16>(isa)
+                                : kernels::packs_both_directions<float>(isa, kernels::matmul_precision(isa));
+}
+
 std::unique_ptr<PackedProduct> make_kernel_product(const MatrixRows& matrix) {
   if (matrix.stored && keeps_codes(matrix.dtype)) return make_quantised_product(matrix);
   if (matrix.dtype == at::kFloat) return std::make_unique<KernelProduct<float>>(matrix);

@@ -35,6 +35,8 @@ kernels::PackedGemm<T> kernel_call(Direction direction, const ProductCall& call,
   return op;
 }
 
+/// Whether products of a type run on matrix units, at the precision that the calling thread has.
+bool is_on_matrix_units(at::ScalarType dtype);
 /// Whether products of a type take what is kept as quantised files hold it: not those of floats in parts.
 bool keeps_codes(at::ScalarType dtype);
 /// Of a matrix that has `stored`: its codes in panels, from which numbers are formed while they are

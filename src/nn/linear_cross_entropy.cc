@@ -17,6 +17,7 @@
 #include "nn/composed.h"
 #include "nn/dispatch.h"
 #include "nn/graph_leaves.h"
+#include "nn/kernel_product.h"
 #include "nn/labels.h"
 #include "nn/matmul.h"
 #include "nn/packed_linear.h"
@@ -32,12 +33,6 @@ using Product = c10::intrusive_ptr<detail::PackedLinear>;
 
 /// Fewer rows do not pay for reading the head's matrix; matrix units are done with them sooner.
 constexpr int64_t kFewestRows = 128, kFewestRowsOfTiles = 512;
-
-bool is_on_tiles(at::ScalarType dtype) {
-  const kernels::Isa isa = kernels::active_isa();
-  return dtype == at::kBFloat16 ? kernels::packs_both_directions<kernels::Bfloat16>(isa)
-                                : kernels::packs_both_directions<float>(isa, kernels::matmul_precision(isa));
-}
 
 bool is_composed_loss(const at::Tensor& x) {
   return detail::is_composed(x, {kernels::Kernel::cross_entropy_rows});
@@ -296,7 +291,7 @@ at::Tensor adapted_loss(const at::Tensor& hidden, const Linear& head, const Coun
 
 int64_t default_logit_rows(int64_t rows, int64_t width, int64_t classes, at::ScalarType dtype) {
   const int64_t wanted = (rows * width + classes - 1) / std::max<int64_t>(1, classes);
-  int64_t chunk = is_on_tiles(dtype) ? kFewestRowsOfTiles : kFewestRows;
+  int64_t chunk = detail::is_on_matrix_units(dtype) ? kFewestRowsOfTiles : kFewestRows;
   while (chunk < wanted) chunk *= 2;
   return chunk;
 }

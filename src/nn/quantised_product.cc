@@ -194,8 +194,7 @@ class QuantisedProduct : public PackedProduct {
 }  // namespace
 
 bool keeps_codes(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ||
-         kernels::matmul_precision(kernels::active_isa()) == kernels::Precision::kExact;
+  return dtype == at::kBFloat16 || !is_on_matrix_units(dtype);
 }
 
 std::unique_ptr<PackedProduct> make_quantised_product(const MatrixRows& matrix) {
@@ -233,17 +232,26 @@ double bytes_in_products(GgufType type, at::ScalarType dtype, Directions directi
   return bytes_in_products(dtype, directions);
 }
 
-double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype,
+double bytes_in_products(const std::vector<StoredMatrix>& matrices, at::ScalarType dtype,
                          Directions directions) {
   double bytes = 0.0, numbers = 0.0;
-  for (const Parameter& parameter : parameters) {
-    if (!parameter.weight || !parameter.weight->frozen()) continue;
-    const FrozenWeight& weight = *parameter.weight->frozen();
-    const auto size = static_cast<double>(weight.out_features() * weight.in_features());
-    bytes += size * bytes_in_products(weight.stored_row(0).type, dtype, directions);
+  for (const StoredMatrix& matrix : matrices) {
+    const auto size = static_cast<double>(matrix.elements);
+    bytes += size * bytes_in_products(matrix.type, dtype, directions);
     numbers += size;
   }
   return numbers > 0 ? bytes / numbers : bytes_in_products(dtype, directions);
+}
+
+double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype,
+                         Directions directions) {
+  std::vector<StoredMatrix> matrices;
+  for (const Parameter& parameter : parameters) {
+    if (!parameter.weight || !parameter.weight->frozen()) continue;
+    const FrozenWeight& weight = *parameter.weight->frozen();
+    matrices.push_back({weight.stored_row(0).type, weight.out_features() * weight.in_features()});
+  }
+  return bytes_in_products(matrices, dtype, directions);
 }
 
 }  // namespace msplora

@@ -130,7 +130,7 @@ void expect_rows_of_many(int64_t rows, int64_t inner, int64_t width) {
 
 TEST_P(PackedGemmOfEveryIsa, BlocksAndThreadsChangeNoBit) {
   for (const auto& [rows, inner, width] :
-       {std::tuple{400, 3072, 70}, {1100, 64, 512}, {500, 3100, 34}, {300, 3100, 540}}) {
+       {std::tuple{400, 3072, 70}, {1100, 64, 512}, {500, 3100, 34}, {300, 3100, 540}, {140, 1536, 200}}) {
     expect_rows_of_many<float>(rows, inner, width);
     expect_rows_of_many<Bfloat16>(rows, inner, width);
   }

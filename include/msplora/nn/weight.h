@@ -90,6 +90,13 @@ enum class Directions { kForward, kBoth };
 double bytes_in_products(at::ScalarType dtype, Directions directions = Directions::kBoth);
 /// Of a matrix that is stored in `type`: its codes, once, where it is quantised and kernels multiply those.
 double bytes_in_products(GgufType type, at::ScalarType dtype, Directions directions = Directions::kBoth);
+struct StoredMatrix {
+  GgufType type;
+  int64_t elements;
+};
+/// Of a number of these matrices on average; of `dtype` where there are none.
+double bytes_in_products(const std::vector<StoredMatrix>& matrices, at::ScalarType dtype,
+                         Directions directions = Directions::kBoth);
 
 /// The matrix of a layer: frozen in some form, or a tensor, which may be trained. Layers and tables that
 /// share one (tied weights) hold the same Weight.
@@ -146,7 +153,7 @@ struct Parameter {
   const at::Tensor& own(at::ScalarType dtype);
 };
 
-/// Of a number of the frozen matrices among `parameters`, on average; of `dtype` where there are none.
+/// The same of the frozen matrices among `parameters`.
 double bytes_in_products(const std::vector<Parameter>& parameters, at::ScalarType dtype,
                          Directions directions = Directions::kBoth);
 

@@ -306,7 +306,7 @@ void one_panel_of_codes(const HalfEnd<T>& end_of, const Cut& cut, int64_t panel,
     some_of_codes<kTileRows, kFourBits>(op.rows, op.x + k, op.inner, inner, codes, k == 0, sums);
   }
   if (ranks.end > ranks.begin) add_update_to(op, 0, op.rows, ranks, sums);
-  end_of.finish(op, sums, nullptr, 0, op.rows, column, columns, false);
+  end_of.finish(op, sums, nullptr, 0, op.rows, column, columns, {});
 }
 
 template <typename T>
@@ -333,7 +333,7 @@ void one_panel(const HalfEnd<T>& end_of, const Cut& cut, int64_t first, int64_t 
       end.next.end = next.end * (row + rows - first) / (last - first);
       tile_of<kTileRows>(rows, op.x + row * op.inner + k, op.inner, inner, part, k == 0, to, end);
       if (is_last && ranks.end > ranks.begin) add_update_to(op, row, rows, ranks, to);
-      if (is_last) end_of.finish(op, to, nullptr, row, rows, column, columns, false);
+      if (is_last) end_of.finish(op, to, nullptr, row, rows, column, columns, {});
     }
   }
 }

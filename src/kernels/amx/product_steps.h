@@ -1,0 +1,216 @@
+#pragma once
+
+// The loops of packed products on tiles over steps of the inner dimension, and what they do beside: ending
+// the sums before, and bringing what comes next.
+#include "kernels/amx/operands.h"
+#include "kernels/cpu/gemm_finish.h"
+
+namespace msplora::kernels::amx {
+namespace {
+
+// By parts, of W in the first-level cache, which x passes by. Tiles must not go unstored for more than 0.7
+// us: the next store would then wait 0.3 us, as if the unit for it had fallen asleep.
+constexpr int64_t kStepsOfAPass[] = {0, 12, 3, 1};
+constexpr int kStepsInARow[] = {0, 4, 3, 1};  // without a branch between them
+constexpr int64_t kPair = 2;  // panels whose rows leave together: pairs of lines move twice as fast
+
+// Rows of an array that are read or written in a while: the lines of a pair of panels, a row at a time.
+struct RowsAhead {
+  const char *at = nullptr, *last = nullptr;
+  int64_t stride = 0, lines = 0;
+
+  MSPLORA_INLINE void fetch(RowsAhead& ahead) {
+    __builtin_prefetch(ahead.at, 0, 2);
+    __builtin_prefetch(ahead.at + 64 * (ahead.lines - 1), 0, 2);
+    ahead.at = ahead.at < ahead.last ? ahead.at + ahead.stride : ahead.at;
+  }
+};
+
+// What is read next, a few lines at a time.
+struct Ahead {
+  static constexpr int64_t kBytes = 256;
+  const char *at = nullptr, *last = nullptr;
+
+  MSPLORA_INLINE void fetch(Ahead& ahead) {
+    for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(ahead.at + at, 0, 2);
+    ahead.at = ahead.at < ahead.last ? ahead.at + kBytes : ahead.at;
+  }
+};
+
+// Sums that wait to become y.
+template <typename T>
+struct Ending {
+  const HalfEnd<T>* end = nullptr;
+  Finish<T> step = nullptr;  // of whole panels
+  const float *sums = nullptr, *gates = nullptr;
+  int64_t row = 0, rows = 0, column = 0, columns = 0;
+  Lines lines;
+
+  MSPLORA_INLINE void advance(Ending& ending, int64_t count) {
+    ending.sums += count * kPanel;
+    ending.gates = ending.gates ? ending.gates + count * kPanel : nullptr;
+    ending.lines.held += count * Lines::kMost * kPanel;
+    ending.row += count;
+    ending.rows -= count;
+  }
+  MSPLORA_INLINE void some(Ending& ending) {
+    if (ending.rows < kStepRows || ending.step == nullptr) return;
+    ending.step(ending.end->op, ending.sums, ending.gates, ending.row, kStepRows, ending.column, kPanel,
+                ending.lines);
+    advance(ending, kStepRows);
+  }
+  static void rest(Ending& ending) {
+    if (ending.rows == 0) return;
+    ending.end->finish(ending.end->op, ending.sums, ending.gates, ending.row, ending.rows, ending.column,
+                       ending.columns, ending.lines);
+    ending.rows = 0;
+  }
+};
+
+// What the loop over the inner dimension does beside: the ending of the rows before, and bringing what the
+// next panels and the endings of these will read. As few branches as can be: a loop of a few steps whose end
+// is not foreseen costs as much as one of them.
+template <typename T>
+struct Beside {
+  Ending<T> ending;
+  Ahead ahead[2 * kPair];       // the panel that takes the place of each
+  int64_t place = 0, turn = 0;  // the panel at hand; of two buffers that of its sums
+  RowsAhead operands[2];
+  int64_t endings = 0, fetches = 0, rows = 0;  // in as many steps as are written out in a row
+
+  // What falls to the one of these steps that is number kStep of kSteps.
+  template <int kStep, int kSteps>
+  MSPLORA_INLINE void end(Beside& beside) {
+    for (int64_t i = kStep; i < beside.endings; i += kSteps) Ending<T>::some(beside.ending);
+  }
+  template <int kStep, int kSteps>
+  MSPLORA_INLINE void bring(Beside& beside) {
+    for (int64_t i = kStep; i < beside.fetches; i += kSteps) Ahead::fetch(beside.ahead[beside.place]);
+    for (int64_t i = kStep; i < beside.rows; i += kSteps)
+      RowsAhead::fetch(beside.operands[0]), RowsAhead::fetch(beside.operands[1]);
+  }
+};
+
+// In which order the parts of 16 rows of x meet those of a panel's two columns of tiles: small parts of x
+// first, each with all of W that it meets.
+template <int kParts>
+struct StepOrder {
+  static constexpr int kCount = kParts * (kParts + 1);
+  int left[kCount] = {}, right[kCount] = {}, column[kCount] = {};
+
+  constexpr StepOrder() {
+    int at = 0;
+    for (int part = kParts - 1; part >= 0; --part)
+      for (int i = 0; i < 2 * (kParts - part); ++i, ++at)
+        left[at] = part, right[at] = i / 2, column[at] = i % 2;
+  }
+};
+
+// Sums 2 kRow and 2 kRow + 1 += 16 rows of x by a panel, of one step. W is read from the first-level cache,
+// which x passes by, as each of its tiles is read once for a panel. Odd rows go through the order backwards:
+// the tile of W is there.
+template <int kParts, int kRow, int kAt = 0>
+MSPLORA_INLINE void add_row(const Number* x, const Number* w) {
+  constexpr StepOrder<kParts> order;
+  if constexpr (kAt < order.kCount) {
+    constexpr int at = kRow % 2 == 0 ? kAt : order.kCount - 1 - kAt;
+    constexpr int before = kAt == 0 ? at : kRow % 2 == 0 ? at - 1 : at + 1;
+    constexpr int left = order.left[at], right = order.right[at], column = order.column[at];
+    if constexpr (kAt == 0 || left != order.left[before]) pass_tile<7>(x + left * kTileInner, kRowBytes);
+    if constexpr (kAt == 0 ? kRow == 0 : right != order.right[before] || column != order.column[before])
+      load_tile<6>(w + right * kStepOfPanel + column * kInner, kPanel * 4);
+    multiply_tiles<2 * kRow + column, 7, 6>();
+    add_row<kParts, kRow, kAt + 1>(x, w);
+  }
+}
+
+struct Factors {
+  const Number* x;     // tiles of rows
+  int64_t row_stride;  // numbers from 16 rows to the next
+  const Number* w;     // of a panel
+  int64_t steps;
+};
+
+template <int kTiles, int kParts>
+MSPLORA_INLINE void add_step(const Factors& f, const Number* x, const Number* w) {
+  add_row<kParts, 0>(x, w);
+  if constexpr (kTiles > 1) add_row<kParts, 1>(x + f.row_stride, w);
+  if constexpr (kTiles > 2) add_row<kParts, 2>(x + 2 * f.row_stride, w);
+}
+
+template <int kTiles, int kParts, int kStep, typename T>
+MSPLORA_INLINE void add_steps(const Factors& f, const Number* x, const Number* w, Beside<T>& beside) {
+  constexpr int kSteps = kStepsInARow[kParts];
+  if constexpr (kStep < kSteps) {
+    add_row<kParts, 0>(x, w);
+    Beside<T>::template end<kStep, kSteps>(beside);
+    if constexpr (kTiles > 1) add_row<kParts, 1>(x + f.row_stride, w);
+    if constexpr (kTiles > 2) add_row<kParts, 2>(x + 2 * f.row_stride, w);
+    Beside<T>::template bring<kStep, kSteps>(beside);
+    add_steps<kTiles, kParts, kStep + 1>(f, x + kParts * kTileInner, w + kParts * kStepOfPanel, beside);
+  }
+}
+
+template <int kTiles, int kParts, typename T>
+MSPLORA_INLINE void add_product(const Factors& f, Beside<T>& beside) {
+  constexpr int kSteps = kStepsInARow[kParts];
+  const Number *x = f.x, *w = f.w;
+  int64_t s = 0;
+  for (; s + kSteps <= f.steps;
+       s += kSteps, x += kSteps * kParts * kTileInner, w += kSteps * kParts * kStepOfPanel)
+    add_steps<kTiles, kParts, 0>(f, x, w, beside);
+  for (; s < f.steps; ++s, x += kParts * kTileInner, w += kParts * kStepOfPanel)
+    add_step<kTiles, kParts>(f, x, w);
+}
+
+// An update has few steps.
+template <int kTiles>
+MSPLORA_INLINE void add_update(const Factors& f) {
+  const Number *x = f.x, *w = f.w;
+  for (int64_t s = 0; s < f.steps; ++s, x += kTileInner, w += kStepOfPanel) add_step<kTiles, 1>(f, x, w);
+}
+
+template <int kTiles>
+MSPLORA_INLINE void take_sums(const float* sums) {
+  constexpr int64_t kStride = kPanel * static_cast<int64_t>(sizeof(float)), kNext = kRows * kPanel;
+  if (sums == nullptr) {
+    zero_tile<0>(), zero_tile<1>();
+    if constexpr (kTiles > 1) zero_tile<2>(), zero_tile<3>();
+    if constexpr (kTiles > 2) zero_tile<4>(), zero_tile<5>();
+    return;
+  }
+  load_tile<0>(sums, kStride), load_tile<1>(sums + kSums, kStride);
+  if constexpr (kTiles > 1) load_tile<3>(sums + kNext + kSums, kStride), load_tile<2>(sums + kNext, kStride);
+  if constexpr (kTiles > 2)
+    load_tile<4>(sums + 2 * kNext, kStride), load_tile<5>(sums + 2 * kNext + kSums, kStride);
+}
+
+template <int kTiles>
+MSPLORA_INLINE void put_sums(float* sums) {
+  constexpr int64_t kStride = kPanel * static_cast<int64_t>(sizeof(float)), kNext = kRows * kPanel;
+  store_tile<0>(sums, kStride), store_tile<1>(sums + kSums, kStride);
+  if constexpr (kTiles > 1)
+    store_tile<3>(sums + kNext + kSums, kStride), store_tile<2>(sums + kNext, kStride);
+  if constexpr (kTiles > 2)
+    store_tile<4>(sums + 2 * kNext, kStride), store_tile<5>(sums + 2 * kNext + kSums, kStride);
+}
+
+// to[16 kTiles, kPanel] = both products, on top of the sums `from` that are there already; null: none.
+template <int kTiles, int kParts, typename T>
+void form_sums(const Factors& main, const Factors& update, const float* from, float* to, Beside<T>& beside) {
+  take_sums<kTiles>(from);
+  add_product<kTiles, kParts>(main, beside);
+  add_update<kTiles>(update);
+  put_sums<kTiles>(to);
+}
+
+template <int kParts, typename T>
+void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, const float* from, float* to,
+                  Beside<T>& beside) {
+  if (tiles == 3) return form_sums<3, kParts>(main, update, from, to, beside);
+  if (tiles == 2) return form_sums<2, kParts>(main, update, from, to, beside);
+  form_sums<1, kParts>(main, update, from, to, beside);
+}
+
+}  // namespace
+}  // namespace msplora::kernels::amx
