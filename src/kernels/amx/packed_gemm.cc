@@ -2,9 +2,9 @@
 // blocks, which are brought into the order of tiles in the second-level cache; panels of W come by. That
 // cache feeds half of what the units multiply: a panel is used in passes over a few steps of the inner
 // dimension, which the first-level cache holds for a group of rows while x is read past it, as it holds their
-// sums: stores to the second level would take thrice as long as loads. Sums of 48 rows become y in small
-// parts while those of the next 48 are formed: conversion and stores would take as long as a fifth of the
-// products. y is written in whole lines that are not read before.
+// sums: stores to the second level would take thrice as long as loads. Sums of a group become y in small
+// parts while those of the next are formed: conversion and stores would take as long as a fifth of the
+// products. y is written in whole lines that are not read before, pairs of them where two panels of W fit.
 #include <omp.h>
 
 #include "kernels/amx/product_steps.h"
