@@ -14,7 +14,6 @@
 namespace msplora::kernels::amx {
 namespace {
 
-constexpr int64_t kTilesOfRows = kTileRows / kRows;
 constexpr int64_t kBlockBytes = 912 << 10;  // of x in the second-level cache
 constexpr int64_t kMostBlockRows = 960;
 constexpr int64_t kGroupRows = 2 * kTileRows;  // whose sums are in the first-level cache
@@ -170,7 +169,7 @@ void one_group(const Rows<kParts, T>& rows, int64_t panel, const Number* w, int6
 // What the endings of a pair of panels read of each row: lines of factor, in both halves of it, or of what
 // they add to.
 template <typename T>
-void foresee(const HalfEnd<T>& end, int64_t first, int64_t rows, int64_t column, int64_t panels,
+void foresee(const End<T>& end, int64_t first, int64_t rows, int64_t column, int64_t panels,
              Beside<T>& beside) {
   const PackedGemm<T>& op = end.op;
   constexpr auto kElement = static_cast<int64_t>(sizeof(T));
@@ -202,9 +201,7 @@ void look_ahead(const Rows<kParts, T>& rows, int64_t panel, int64_t place, Besid
 template <int kParts, typename T>
 struct PairOfPanels {
   const Rows<kParts, T>& rows;
-  const HalfEnd<T>& end;
-  Finish<T> step;
-  bool is_streamed;
+  const End<T>& end;
   int64_t first, count;  // panels of a half
   float* sums;           // where x comes in ranges those of all rows, else of two groups in turn
   Beside<T>& beside;
@@ -227,13 +224,12 @@ struct PairOfPanels {
     Ending<T>::rest(beside.ending);
     const int64_t left = end.op.width - column(place);
     Lines lines;
-    if (is_streamed) lines.leaving = Leaving::kStreamed;
-    if (is_streamed && std::is_same_v<T, Bfloat16> && count == kPair)
+    if (end.is_streamed) lines.leaving = Leaving::kStreamed;
+    if (end.is_streamed && std::is_same_v<T, Bfloat16> && count == kPair)
       lines.leaving = place < halves() ? Leaving::kHeld : Leaving::kPaired;
     lines.held =
         reinterpret_cast<Bfloat16*>(thread_scratch(kHeldSlot, kMostGroupRows * Lines::kMost * kPanel / 2));
     beside.ending = {&end,
-                     left >= kPanel ? step : nullptr,
                      sums_of(place, group).of(row),
                      halves() > 1 ? sums_of(place - 1, group).of(row) : nullptr,
                      rows.first + row,
@@ -280,7 +276,7 @@ struct PairOfPanels {
 };
 
 template <int kParts, typename T>
-void one_run(Rows<kParts, T>& rows, int64_t run, const HalfEnd<T>& end, bool is_streamed) {
+void one_run(Rows<kParts, T>& rows, int64_t run, const End<T>& end) {
   const Cut& cut = rows.cut;
   const int64_t first = run * cut.run, last = first + cut.run < cut.of_half ? first + cut.run : cut.of_half;
   const int64_t size = cut.halves() * kPanel * (cut.has_one_range ? kMostGroupRows : cut.block_rows);
@@ -291,9 +287,7 @@ void one_run(Rows<kParts, T>& rows, int64_t run, const HalfEnd<T>& end, bool is_
     for (int64_t panel = first; panel < last; panel += cut.pair) {
       const int64_t count = last - panel < cut.pair ? last - panel : cut.pair;
       float* const of_pair = cut.has_one_range ? sums : sums + (panel - first) * size;
-      PairOfPanels<kParts, T>{rows,    end,   finish_of<kStepRows>(rows.op), is_streamed, panel, count,
-                              of_pair, beside}
-          .multiply();
+      PairOfPanels<kParts, T>{rows, end, panel, count, of_pair, beside}.multiply();
     }
   }
   Ending<T>::rest(beside.ending);
@@ -315,8 +309,8 @@ bool is_streamed(const PackedGemm<T>& op) {
 
 // Runs of a block go to whoever asks; a thread asks first for those of its own share of the blocks.
 template <int kParts, typename T>
-void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const HalfEnd<T>& end,
-               bool is_streamed, int64_t* next_runs) {
+void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const End<T>& end,
+               int64_t* next_runs) {
   const int64_t own = omp_get_thread_num() * cut.blocks / omp_get_num_threads();
   const Tiles tiles;
   Rows<kParts, T> rows{op, cut, up};
@@ -326,10 +320,10 @@ void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const 
     for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs;
          is_packed = true) {
       if (!is_packed) rows.take_block(block);
-      one_run(rows, run, end, is_streamed);
+      one_run(rows, run, end);
     }
   }
-  if (is_streamed) _mm_sfence();
+  if (end.is_streamed) _mm_sfence();
 }
 
 template <int kParts, typename T>
@@ -338,13 +332,12 @@ void product(const PackedGemm<T>& op) {
   const Cut cut = cut_of<kParts>(op);
   const Number* const up =
       op.num_updates > 0 ? UpdateForm<kParts>::pack_up(op, cut.panels, kUpSlot, kUpTileSlot) : nullptr;
-  const HalfEnd<T> end(op);
-  const bool streams = is_streamed(op);
+  const End<T> end(op, is_streamed(op));
   int64_t next_runs[kMostBlocks];
   std::memset(next_runs, 0, sizeof(int64_t) * static_cast<size_t>(cut.blocks));
   ThreadErrors errors;
 #pragma omp parallel if (op.rows * op.inner * op.width > kParallelProducts)
-  errors.run([&] { run_share<kParts>(op, cut, up, end, streams, next_runs); });
+  errors.run([&] { run_share<kParts>(op, cut, up, end, next_runs); });
   errors.rethrow();
 }
 

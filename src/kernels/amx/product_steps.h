@@ -37,11 +37,21 @@ struct Ahead {
   }
 };
 
+// How sums become y: any rows, or kStepRows of a whole panel.
+template <typename T>
+struct End {
+  PackedGemm<T> op;
+  Finish<T> finish, step;
+  bool is_streamed;
+
+  End(const PackedGemm<T>& of, bool streams)
+      : op(of), finish(finish_of(of)), step(finish_of<kStepRows>(of)), is_streamed(streams) {}
+};
+
 // Sums that wait to become y.
 template <typename T>
 struct Ending {
-  const HalfEnd<T>* end = nullptr;
-  Finish<T> step = nullptr;  // of whole panels
+  const End<T>* end = nullptr;
   const float *sums = nullptr, *gates = nullptr;
   int64_t row = 0, rows = 0, column = 0, columns = 0;
   Lines lines;
@@ -54,9 +64,9 @@ struct Ending {
     ending.rows -= count;
   }
   MSPLORA_INLINE void some(Ending& ending) {
-    if (ending.rows < kStepRows || ending.step == nullptr) return;
-    ending.step(ending.end->op, ending.sums, ending.gates, ending.row, kStepRows, ending.column, kPanel,
-                ending.lines);
+    if (ending.rows < kStepRows || ending.columns < kPanel) return;
+    ending.end->step(ending.end->op, ending.sums, ending.gates, ending.row, kStepRows, ending.column, kPanel,
+                     ending.lines);
     advance(ending, kStepRows);
   }
   static void rest(Ending& ending) {
@@ -129,45 +139,43 @@ struct Factors {
   int64_t row_stride;  // numbers from 16 rows to the next
   const Number* w;     // of a panel
   int64_t steps;
+
+  template <int kParts>
+  __attribute__((always_inline)) void advance(int64_t by) {
+    x += by * kParts * kTileInner, w += by * kParts * kStepOfPanel, steps -= by;
+  }
 };
 
-template <int kTiles, int kParts>
-MSPLORA_INLINE void add_step(const Factors& f, const Number* x, const Number* w) {
-  add_row<kParts, 0>(x, w);
-  if constexpr (kTiles > 1) add_row<kParts, 1>(x + f.row_stride, w);
-  if constexpr (kTiles > 2) add_row<kParts, 2>(x + 2 * f.row_stride, w);
-}
-
+// Steps from number kStep on of those that are written out, and what is done beside.
 template <int kTiles, int kParts, int kStep, typename T>
-MSPLORA_INLINE void add_steps(const Factors& f, const Number* x, const Number* w, Beside<T>& beside) {
+MSPLORA_INLINE void add_steps(const Factors& f, Beside<T>& beside) {
   constexpr int kSteps = kStepsInARow[kParts];
   if constexpr (kStep < kSteps) {
+    const Number *const x = f.x + kStep * kParts * kTileInner, *const w = f.w + kStep * kParts * kStepOfPanel;
     add_row<kParts, 0>(x, w);
     Beside<T>::template end<kStep, kSteps>(beside);
     if constexpr (kTiles > 1) add_row<kParts, 1>(x + f.row_stride, w);
     if constexpr (kTiles > 2) add_row<kParts, 2>(x + 2 * f.row_stride, w);
     Beside<T>::template bring<kStep, kSteps>(beside);
-    add_steps<kTiles, kParts, kStep + 1>(f, x + kParts * kTileInner, w + kParts * kStepOfPanel, beside);
+    add_steps<kTiles, kParts, kStep + 1>(f, beside);
+  }
+}
+
+// Few steps, beside which nothing is done.
+template <int kTiles, int kParts>
+MSPLORA_INLINE void add_few(Factors f) {
+  for (; f.steps > 0; f.advance<kParts>(1)) {
+    add_row<kParts, 0>(f.x, f.w);
+    if constexpr (kTiles > 1) add_row<kParts, 1>(f.x + f.row_stride, f.w);
+    if constexpr (kTiles > 2) add_row<kParts, 2>(f.x + 2 * f.row_stride, f.w);
   }
 }
 
 template <int kTiles, int kParts, typename T>
-MSPLORA_INLINE void add_product(const Factors& f, Beside<T>& beside) {
+MSPLORA_INLINE void add_product(Factors f, Beside<T>& beside) {
   constexpr int kSteps = kStepsInARow[kParts];
-  const Number *x = f.x, *w = f.w;
-  int64_t s = 0;
-  for (; s + kSteps <= f.steps;
-       s += kSteps, x += kSteps * kParts * kTileInner, w += kSteps * kParts * kStepOfPanel)
-    add_steps<kTiles, kParts, 0>(f, x, w, beside);
-  for (; s < f.steps; ++s, x += kParts * kTileInner, w += kParts * kStepOfPanel)
-    add_step<kTiles, kParts>(f, x, w);
-}
-
-// An update has few steps.
-template <int kTiles>
-MSPLORA_INLINE void add_update(const Factors& f) {
-  const Number *x = f.x, *w = f.w;
-  for (int64_t s = 0; s < f.steps; ++s, x += kTileInner, w += kStepOfPanel) add_step<kTiles, 1>(f, x, w);
+  for (; f.steps >= kSteps; f.advance<kParts>(kSteps)) add_steps<kTiles, kParts, 0>(f, beside);
+  add_few<kTiles, kParts>(f);
 }
 
 template <int kTiles>
@@ -200,7 +208,7 @@ template <int kTiles, int kParts, typename T>
 void form_sums(const Factors& main, const Factors& update, const float* from, float* to, Beside<T>& beside) {
   take_sums<kTiles>(from);
   add_product<kTiles, kParts>(main, beside);
-  add_update<kTiles>(update);
+  add_few<kTiles, 1>(update);
   put_sums<kTiles>(to);
 }
 

@@ -4,8 +4,7 @@
 
 namespace msplora::kernels::amx {
 
-// Six sums, as products have, of drawn numbers: units that switch fewer bits run faster, those of zeros by as
-// much as a quarter.
+// Six sums, as products have, of drawn numbers.
 int64_t multiply_tiles(int64_t rounds) {
   const Tiles tiles;
   alignas(64) Bfloat16 drawn[2 * kTileInner];

@@ -44,53 +44,27 @@ struct Gelu {
 /// are 0.5 + x times a polynomial in x^2 on [-4, 4] (minimax, with 0 and 1 at the ends, which hold beyond
 /// them). Value within 1.4e-4, derivative within 5.2e-4, where the rounding of 1 is 3.9e-3; half the work.
 struct GeluForBf16 {
-  static constexpr float kCdf[] = {-1.303152210e-9f, 1.059223227e-7f, -3.744203004e-6f, 7.659880680e-5f,
-                                   -1.023605855e-3f, 9.589519237e-3f, -6.607529166e-2f, 3.988099012e-1f};
-  static constexpr float kDerivative[] = {-9.160597386e-10f, 4.583030490e-8f,  -5.275765405e-7f,
-                                          -1.262128551e-5f,  4.694194976e-4f,  -6.642783525e-3f,
-                                          5.326638566e-2f,   -2.590217475e-1f, 7.957288369e-1f};
-
   static inline __attribute__((always_inline)) Pair at(VecF x) {
-    const VecF of[1] = {x};
-    Pair f[1];
-    at(of, f);
-    return f[0];
-  }
-  // A step of all polynomials at a time: they are long chains, which wait for each other's multiplications.
-  template <int kCount>
-  static inline __attribute__((always_inline)) void at(const VecF (&x)[kCount], Pair (&f)[kCount]) {
-    VecF above[kCount], c[kCount], u[kCount], p[kCount], q[kCount];
-#pragma GCC unroll 6
-    for (int i = 0; i < kCount; ++i) {
-      above[i] = vmax(splat(-4.0f), x[i]);
-      c[i] = vmin(splat(4.0f), above[i]);
-      u[i] = c[i] * c[i];
-      p[i] = splat(kCdf[0]);
-      q[i] = kDerivative[0] * u[i] + kDerivative[1];
-    }
-#pragma GCC unroll 8
-    for (int step = 1; step < 8; ++step) {
-#pragma GCC unroll 6
-      for (int i = 0; i < kCount; ++i) {
-        p[i] = p[i] * u[i] + kCdf[step];
-        q[i] = q[i] * u[i] + kDerivative[step + 1];
-      }
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < kCount; ++i) f[i] = {above[i] * (c[i] * p[i] + 0.5f), c[i] * q[i] + 0.5f};
+    const VecF above = vmax(splat(-4.0f), x), c = vmin(splat(4.0f), above), u = c * c;
+    VecF p = splat(-1.303152210e-9f), q = splat(-9.160597386e-10f);
+    q = q * u + 4.583030490e-8f;
+    p = p * u + 1.059223227e-7f;
+    q = q * u - 5.275765405e-7f;
+    p = p * u - 3.744203004e-6f;
+    q = q * u - 1.262128551e-5f;
+    p = p * u + 7.659880680e-5f;
+    q = q * u + 4.694194976e-4f;
+    p = p * u - 1.023605855e-3f;
+    q = q * u - 6.642783525e-3f;
+    p = p * u + 9.589519237e-3f;
+    q = q * u + 5.326638566e-2f;
+    p = p * u - 6.607529166e-2f;
+    q = q * u - 2.590217475e-1f;
+    p = p * u + 3.988099012e-1f;
+    q = q * u + 7.957288369e-1f;
+    return {above * (c * p + 0.5f), c * q + 0.5f};
   }
 };
-
-/// F at several vectors.
-template <typename F, int kCount>
-MSPLORA_INLINE void at_all(const VecF (&x)[kCount], Pair (&f)[kCount]) {
-  if constexpr (requires { F::at(x, f); }) {
-    F::at(x, f);
-  } else {
-#pragma GCC unroll 6
-    for (int i = 0; i < kCount; ++i) f[i] = F::at(x[i]);
-  }
-}
 
 struct GeluTanh {
   static inline __attribute__((always_inline)) Pair at(VecF x) {

@@ -73,28 +73,19 @@ MSPLORA_INLINE void store_panel(T* to, const VecF (&v)[kVectors], const Lines&, 
 // foreseen wrongly. Units that wait for the right way are idle.
 inline constexpr int kStepRows = 2;
 
-// kRows rows of a whole panel, `at` numbers into y.
-template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, int kRows, typename T>
-MSPLORA_INLINE void finish_rows(const PackedGemm<T>& op, const float* sums, int64_t column, int64_t at,
-                                const Lines& lines, int64_t line) {
-  VecF values[kRows * kVectors];
-  Pair f[kRows * kVectors];
-#pragma GCC unroll 6
-  for (int i = 0; i < kRows * kVectors; ++i) {
-    const int j = i % kVectors * kLanes;
-    values[i] = changed<kBias, kFactor, kAdd>(op, load(sums + i * kLanes), column + j,
-                                              at + i / kVectors * op.width + j, kLanes);
-  }
-  at_all<F>(values, f);
-#pragma GCC unroll 2
-  for (int row = 0; row < kRows; ++row, at += op.width, line += Lines::kMost) {
-    VecF of_row[kVectors], derivatives[kVectors];
+// A row of a whole panel, `at` numbers into y.
+template <bool kBias, bool kFactor, bool kAdd, bool kDerivative, typename F, typename T>
+MSPLORA_INLINE void finish_row(const PackedGemm<T>& op, const float* sums, int64_t column, int64_t at,
+                               const Lines& lines, int64_t line) {
+  VecF values[kVectors], derivatives[kVectors];
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v)
-      of_row[v] = f[row * kVectors + v].value, derivatives[v] = f[row * kVectors + v].derivative;
-    store_panel(op.y + at, of_row, lines, line);
-    if (kDerivative) store_panel(op.derivative + at, derivatives, lines, line + 1);
+  for (int v = 0; v < kVectors; ++v) {
+    const int j = v * kLanes;
+    const Pair f = F::at(changed<kBias, kFactor, kAdd>(op, load(sums + j), column + j, at + j, kLanes));
+    values[v] = f.value, derivatives[v] = f.derivative;
   }
+  store_panel(op.y + at, values, lines, line);
+  if (kDerivative) store_panel(op.derivative + at, derivatives, lines, line + 1);
 }
 
 // Sums -> y, rows [row, row + rows) and columns [column, column + columns). `kRows`: rows of a whole panel if
@@ -104,15 +95,13 @@ void finish(const PackedGemm<T>& call, const float* sums, const float*, int64_t 
             int64_t column, int64_t columns, const Lines& leaving) {
   const PackedGemm<T> op = call;  // stores cannot change it
   const Lines lines = leaving;
-  if constexpr (kRows > 0) {
-    return finish_rows<kBias, kFactor, kAdd, kDerivative, F, kRows>(op, sums, column, row * op.width + column,
-                                                                    lines, 0);
-  }
+  if constexpr (kRows > 0) rows = kRows;
+#pragma GCC unroll 2
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t at = (row + i) * op.width + column;
     const float* const from = sums + i * kPanel;
-    if (columns == kPanel) {
-      finish_rows<kBias, kFactor, kAdd, kDerivative, F, 1>(op, from, column, at, lines, i * Lines::kMost);
+    if (kRows > 0 || columns == kPanel) {
+      finish_row<kBias, kFactor, kAdd, kDerivative, F>(op, from, column, at, lines, i * Lines::kMost);
       continue;
     }
     for (int64_t j = 0; j < columns; j += kLanes) {
