@@ -1,4 +1,6 @@
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <omp.h>
 
@@ -133,6 +135,57 @@ TEST_P(PackedGemmOfEveryIsa, BlocksAndThreadsChangeNoBit) {
        {std::tuple{400, 3072, 70}, {1100, 64, 512}, {500, 3100, 34}, {300, 3100, 540}, {140, 1536, 200}}) {
     expect_rows_of_many<float>(rows, inner, width);
     expect_rows_of_many<Bfloat16>(rows, inner, width);
+  }
+}
+
+// What a product gives besides: the rows [first, first + rows) of y and of the derivative, one after the
+// other.
+enum class Form { kFactor, kDerivative, kGated, kHalves };
+template <typename T>
+std::vector<float> rows_of(Form form, int64_t first, int64_t rows) {
+  constexpr int64_t kAll = 1100, kInner = 64, kWidth = 480;  // whole panels of every instruction set
+  const bool is_gated = form == Form::kGated, has_halves = form == Form::kHalves;
+  const int64_t width = is_gated ? 2 * kWidth : kWidth, of_y = has_halves ? 2 * kWidth : kWidth;
+  const std::vector<T> x = drawn<T>(kAll * kInner, "x"), w = drawn<T>(kInner * width, "w"),
+                       factor = drawn<T>(kAll * of_y, "f"),
+                       packed = packed_by<T>({kInner, width, width, 1, {}, w.data()});
+  const std::vector<float> bias = normals(static_cast<size_t>(width), "b");
+  const auto type = sizeof(T) == 4 ? at::kFloat : at::kBFloat16;
+  const at::Tensor y = at::empty({rows, of_y}, type), derivative = at::zeros({rows, width}, type);
+  PackedGemm<T> op;
+  op.rows = rows, op.inner = kInner, op.width = width;
+  op.isa = active_isa();
+  op.x = x.data() + first * kInner, op.packed = packed.data(), op.y = static_cast<T*>(y.data_ptr());
+  if (form == Form::kFactor || has_halves) op.factor = factor.data() + first * of_y;
+  if (has_halves) op.half_width = kWidth;
+  if (!has_halves) op.bias = bias.data();
+  if (form == Form::kDerivative || is_gated) {
+    op.is_activated = true;
+    op.derivative = static_cast<T*>(derivative.data_ptr());
+  }
+  if (is_gated) op.gated_width = kWidth;
+  packed_gemm<T>(op);
+  const at::Tensor values = at::cat({y, derivative}, 1).to(at::kFloat);
+  return {values.data_ptr<float>(), values.data_ptr<float>() + values.numel()};
+}
+
+template <typename T>
+void expect_lines_that_change_no_bit(Form form) {
+  const std::vector<float> many = rows_of<T>(form, 0, 1100);
+  const auto of_row = static_cast<int64_t>(many.size()) / 1100;
+  for (const int64_t first : {0, 500, 1080}) {
+    const auto begin = many.begin() + first * of_row;
+    EXPECT_EQ(std::vector<float>(begin, begin + 20 * of_row), rows_of<T>(form, first, 20))
+        << static_cast<int>(form) << " from row " << first;
+  }
+}
+
+// So many numbers that they pass by the caches, where kernels hold lines back until those beside them are
+// there.
+TEST_P(PackedGemmOfEveryIsa, LinesThatLeaveTogetherAreThoseOfTheirPlaces) {
+  for (const Form form : {Form::kFactor, Form::kDerivative, Form::kGated, Form::kHalves}) {
+    expect_lines_that_change_no_bit<float>(form);
+    expect_lines_that_change_no_bit<Bfloat16>(form);
   }
 }
 
