@@ -115,6 +115,30 @@ at::Tensor through_gate(const at::Tensor& dy, const at::Tensor& derivative) {
   return d_halves;
 }
 
+struct Terms {
+  const at::Tensor &x, &down, &factors, &z, &dy;
+};
+/// dx is added to and dz written, where they are defined.
+struct TermGradients {
+  const at::Tensor &dx, &d_down, &d_factors, &dz;
+};
+void low_rank_gradients(const Plan& plan, const Terms& terms, const TermGradients& gradients) {
+  const ProfileScope scope("low rank backward");
+  detail::dispatch(terms.dy, "joint_linear", [&](auto t) {
+    using T = decltype(t);
+    using Factor = kernels::Exact<T>;
+    const auto outputs = outputs_of<T>(plan, terms.factors, {}, terms.dy, gradients.d_factors);
+    kernels::LowRankBackward<T> op;
+    op.forward = detail::low_rank_op<T>(terms.x, terms.down, terms.z, plan.slices);
+    op.forward.outputs = outputs.data();
+    op.forward.num_outputs = static_cast<int64_t>(outputs.size());
+    op.dx = data<T>(gradients.dx);
+    op.d_down = data<Factor>(gradients.d_down);
+    op.dz = data<Factor>(gradients.dz);
+    kernels::low_rank_backward<T>(op);
+  });
+}
+
 struct JointLinearFunction : detail::KernelFunction<JointLinearFunction> {
   static constexpr const char* kName = "joint_linear";
 
@@ -165,21 +189,17 @@ struct JointLinearFunction : detail::KernelFunction<JointLinearFunction> {
     const auto& plan = static_cast<const Plan&>(*ctx->saved_data["plan"].toCapsule());
     at::Tensor dx, dy = grads[0].contiguous();
     if (plan.gate) dy = through_gate(dy, tensors[4]);
-    if (ctx->saved_data["need_x"].toBool()) dx = plan.product->backward_onto(dy, grads[1]);
+    const bool needs_x = ctx->saved_data["need_x"].toBool();
+    const bool adds_gradient = needs_x && down.defined() && detail::adds_gradient(*plan.product, plan.slices);
+    if (needs_x && !adds_gradient) dx = plan.product->backward_onto(dy, grads[1]);
     if (!down.defined()) return {dx, Variable(), Variable(), Variable()};
-    const ProfileScope low_rank("low rank backward");
-    const at::Tensor d_down = at::empty_like(down), d_factors = at::empty_like(factors);
-    detail::dispatch(dy, "joint_linear", [&](auto t) {
-      using T = decltype(t);
-      const auto outputs = outputs_of<T>(plan, factors, {}, dy, d_factors);
-      kernels::LowRankBackward<T> op;
-      op.forward = detail::low_rank_op<T>(x, down, tensors[3], plan.slices);
-      op.forward.outputs = outputs.data();
-      op.forward.num_outputs = static_cast<int64_t>(outputs.size());
-      op.dx = data<T>(dx);
-      op.d_down = data<kernels::Exact<T>>(d_down);
-      kernels::low_rank_backward<T>(op);
-    });
+    const at::Tensor d_down = at::empty_like(down), d_factors = at::empty_like(factors), &z = tensors[3],
+                     dz = adds_gradient ? at::empty_like(z) : at::Tensor();
+    low_rank_gradients(plan, {x, down, factors, z, dy}, {dx, d_down, d_factors, dz});
+    if (adds_gradient) {
+      const detail::LowRankSum update = detail::gradient_sum(dz, down);
+      dx = plan.product->backward_onto(dy, grads[1], &update);
+    }
     return {dx, d_down, d_factors, Variable()};
   }
 };

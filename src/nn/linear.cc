@@ -149,8 +149,10 @@ struct AdaptedLinearFunction : detail::KernelFunction<AdaptedLinearFunction> {
     const Saved& saved = saved_of(ctx);
     const at::Tensor dy = grads[0].contiguous();
     const at::ScalarType dtype = dy.scalar_type();
-    at::Tensor dx, d_weight, d_bias, d_down, d_up;
-    if (saved.need_x) {
+    at::Tensor dx, d_weight, d_bias, d_down, d_up, dz;
+    const bool adds_gradient =
+        saved.need_x && saved.packed && down.defined() && detail::adds_gradient(*saved.packed, saved.slices);
+    if (saved.need_x && !adds_gradient) {
       dx = saved.packed ? saved.packed->backward(dy)
                         : detail::matmul(dy, used_weight(weight, dtype, {saved.noise_key, tensors[5]}));
     }
@@ -162,6 +164,7 @@ struct AdaptedLinearFunction : detail::KernelFunction<AdaptedLinearFunction> {
       const ProfileScope low_rank("low rank backward");
       d_down = at::empty_like(down);
       at::Tensor d_up_t = at::empty_like(up_t);
+      if (adds_gradient) dz = at::empty_like(tensors[4]);
       detail::dispatch(dy, "adapted_linear", [&](auto t) {
         using T = decltype(t);
         using Factor = kernels::Exact<T>;
@@ -172,9 +175,14 @@ struct AdaptedLinearFunction : detail::KernelFunction<AdaptedLinearFunction> {
         op.forward.num_outputs = 1;
         op.dx = data<T>(dx);
         op.d_down = data<Factor>(d_down);
+        op.dz = data<Factor>(dz);
         kernels::low_rank_backward<T>(op);
       });
       d_up = d_up_t.t();
+    }
+    if (adds_gradient) {
+      const detail::LowRankSum update = detail::gradient_sum(dz, down);
+      dx = saved.packed->backward(dy, &update);
     }
     return {dx, d_weight, d_bias, d_down, d_up, Variable(), Variable(), Variable()};
   }

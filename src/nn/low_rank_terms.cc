@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -49,6 +50,16 @@ Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& conte
   stacked.down = downs.size() == 1 ? downs[0] : at::cat(downs, 0);
   stacked.up = ups.size() == 1 ? ups[0] : at::cat(ups, 1);
   return stacked;
+}
+
+bool adds_gradient(const PackedLinear& product, const std::vector<kernels::LowRankSlice>& slices) {
+  return product.adds_updates() &&
+         std::none_of(slices.begin(), slices.end(),
+                      [](const kernels::LowRankSlice& slice) { return slice.mask.active(); });
+}
+
+LowRankSum gradient_sum(const at::Tensor& dz, const at::Tensor& down) {
+  return {dz, {{0, down.size(0), 0, down.size(1), data<float>(down)}}};
 }
 
 }  // namespace msplora::detail

@@ -9,6 +9,7 @@
 #include "msplora/nn/context.h"
 #include "msplora/nn/linear.h"
 #include "nn/dispatch.h"
+#include "nn/packed_linear.h"
 
 namespace msplora::detail {
 
@@ -24,6 +25,12 @@ Stacked stack(const std::vector<LowRankTerm>& terms, const ForwardContext& conte
 
 /// Slices without dropout share one input, so neighbours of that kind are one product.
 std::vector<kernels::LowRankSlice> merge_plain_slices(std::vector<kernels::LowRankSlice> slices);
+
+/// Whether a product forms the whole gradient of an input, its own share and that of the terms beside it:
+/// where none of these has a mask.
+bool adds_gradient(const PackedLinear& product, const std::vector<kernels::LowRankSlice>& slices);
+/// The share of the terms: dz [rows, R] times down [R, in].
+LowRankSum gradient_sum(const at::Tensor& dz, const at::Tensor& down);
 
 /// The kernel's arguments but for the outputs; the tensors and slices must outlive it.
 template <typename T>

@@ -147,8 +147,10 @@ void PackedLinear::activated_into(const at::Tensor& x, const at::Tensor& bias, k
   run(x, Direction::kForward, call);
 }
 
-void PackedLinear::backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add) const {
+void PackedLinear::backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add,
+                                 const LowRankSum* update) const {
   ProductCall call;
+  call.update = update;
   call.y = dx.data_ptr();
   call.add = add;
   run(dy, Direction::kBackward, call);
@@ -197,16 +199,17 @@ at::Tensor PackedLinear::forward(const at::Tensor& x, const at::Tensor& bias,
   return y;
 }
 
-at::Tensor PackedLinear::backward(const at::Tensor& dy) const {
+at::Tensor PackedLinear::backward(const at::Tensor& dy, const LowRankSum* update) const {
   const at::Tensor dx = at::empty({dy.size(0), in_}, dy.options());
-  backward_into(dy, dx);
+  backward_into(dy, dx, /*add=*/false, update);
   return dx;
 }
 
-at::Tensor PackedLinear::backward_onto(const at::Tensor& dy, const at::Tensor& others) const {
-  if (!others.defined()) return backward(dy);
+at::Tensor PackedLinear::backward_onto(const at::Tensor& dy, const at::Tensor& others,
+                                       const LowRankSum* update) const {
+  if (!others.defined()) return backward(dy, update);
   const at::Tensor dx = others.contiguous();
-  backward_into(dy, dx, /*add=*/true);
+  backward_into(dy, dx, /*add=*/true, update);
   return dx;
 }
 

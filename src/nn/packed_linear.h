@@ -38,14 +38,16 @@ class PackedLinear : public torch::CustomClassHolder {
   /// `adds_updates`, z U is added before the result is rounded.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& bias, const LowRankSum* update = nullptr) const;
   bool adds_updates() const { return product_->adds_updates(); }
-  /// dy [T, out] -> dy W.
-  at::Tensor backward(const at::Tensor& dy) const;
+  /// dy [T, out] -> dy W, with an update as in `forward`.
+  at::Tensor backward(const at::Tensor& dy, const LowRankSum* update = nullptr) const;
   /// dy W + others, which may be undefined; written into `others` itself where it is contiguous.
-  at::Tensor backward_onto(const at::Tensor& dy, const at::Tensor& others) const;
+  at::Tensor backward_onto(const at::Tensor& dy, const at::Tensor& others,
+                           const LowRankSum* update = nullptr) const;
   /// The same into contiguous rows that are there already; with `add`, onto what they hold.
   void forward_into(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
                     const LowRankSum* update = nullptr) const;
-  void backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add = false) const;
+  void backward_into(const at::Tensor& dy, const at::Tensor& dx, bool add = false,
+                     const LowRankSum* update = nullptr) const;
   /// y = f(x Wᵀ + b), and f' into `derivative` where that is defined.
   void activated_into(const at::Tensor& x, const at::Tensor& bias, kernels::Activation activation,
                       const at::Tensor& y, const at::Tensor& derivative) const;

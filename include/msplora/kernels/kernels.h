@@ -152,11 +152,14 @@ struct LowRank {
 };
 
 /// Backward of low_rank: d_down and every d_up_t are overwritten; dx [rows, in], when not null, is added to.
+/// dz [rows, rank], when not null, gets the gradient of z times the scale of its mask: where no slice has a
+/// mask, a product that forms the rest of dx can add dz down to its sums (PackedGemm::z).
 template <typename T>
 struct LowRankBackward {
   LowRank<T> forward;  // with z, dy and d_up_t; y is not used
   T* dx = nullptr;
   typename LowRank<T>::Factor* d_down = nullptr;
+  typename LowRank<T>::Factor* dz = nullptr;
 };
 
 /// Rows of one sequence that attend to rows of it. Places count the tokens of the sequence, so that queries

@@ -64,6 +64,7 @@ void build_low_rank(OpFrame<T>& f, const LowRankSizes& c) {
     before.push_back(f.arrays.back().start);
   }
   auto* const z = f.template saved<kernels::Exact<T>>("z", {c.rows, rank});
+  auto* const dz = f.template saved<kernels::Exact<T>>("dz", {c.rows, rank});
   const auto slices = c.slices();
   const auto call = [=, precision = f.precision](const auto& body) {
     const auto all = outputs.of(c);
@@ -78,7 +79,7 @@ void build_low_rank(OpFrame<T>& f, const LowRankSizes& c) {
   f.forward({products + masks, rows * (in + 2 * out) * sizeof(T)},
             [=](const auto& k) { call([&](const auto& op) { k.low_rank(op); }); });
   f.backward({3 * products + masks, rows * (3 * in + out) * sizeof(T)}, [=](const auto& k) {
-    call([&](const auto& op) { k.low_rank_backward({op, x.gradient, down.gradient}); });
+    call([&](const auto& op) { k.low_rank_backward({op, x.gradient, down.gradient, dz}); });
   });
   f.is_random = c.p > 0;
   f.function = [=](const auto& in_arrays) {

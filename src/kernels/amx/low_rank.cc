@@ -11,6 +11,9 @@ namespace {
 
 constexpr int64_t kRowTiles = kRowBlock / kRows, kRowSteps = kRowBlock / kInner;
 constexpr int kPackedSlot = 0, kZTileSlot = 1;
+constexpr int64_t kAheadRows = 8;  // which dots bring: rows of one output among several are no stream
+// Of a row of x in memory, that outer products take at once: a line at a time comes half as fast.
+constexpr int64_t kChunkBytes = 256;
 
 // 32 numbers of a row from `i` on, dropped ones and those beyond its end zero.
 template <bool Masked, int kParts, typename T>
@@ -21,10 +24,19 @@ MSPLORA_INLINE void load_numbers(RowView<const T> x, int64_t row, const MaskBits
   load_parts(x.row(row) + i, valid, parts);
 }
 
-// 32 columns of x from `column` on as right operands: pairs of rows, 16 columns a tile, two tiles a step and
-// part.
-template <int kParts, bool Masked, typename T>
-void pack_columns(RowView<const T> x, int64_t rows, const MaskBits* masks, int64_t column, Number* to) {
+template <int kParts>
+constexpr int64_t kRightNumbers = kRowSteps * 2 * kParts* kTileInner;
+
+MSPLORA_INLINE void prefetch_chunk(const void* at) {
+  for (int64_t line = 0; line < kChunkBytes; line += 64)
+    __builtin_prefetch(static_cast<const char*>(at) + line, 0, 2);
+}
+
+// Columns of x from `column` on, 32 for each of kRights right operands: pairs of rows, 16 columns a tile, two
+// tiles a step and part.
+template <int kParts, bool Masked, int64_t kRights, typename T>
+void pack_columns(RowView<const T> x, int64_t rows, const MaskBits* masks, int64_t column,
+                  Number (&to)[kRights][kRightNumbers<kParts>]) {
   alignas(64) uint16_t order[2][32];
   for (uint16_t i = 0; i < 32; ++i) {
     order[0][i] = static_cast<uint16_t>(i / 2 + i % 2 * 32);
@@ -32,14 +44,19 @@ void pack_columns(RowView<const T> x, int64_t rows, const MaskBits* masks, int64
   }
   const __m512i first = _mm512_load_si512(order[0]), second = _mm512_load_si512(order[1]);
   for (int64_t pair = 0; pair < kRowBlock / 2; ++pair) {
-    __m512i row[2][kParts] = {};
-    for (int64_t i = 0; i < 2; ++i)
-      if (2 * pair + i < rows) load_numbers<Masked>(x, 2 * pair + i, masks, column, row[i]);
-    Number* const line = to + pair / kRows * 2 * kParts * kTileInner + pair % kRows * kInner;
-    for (int part = 0; part < kParts; ++part) {
-      Number* const tile = line + part * 2 * kTileInner;
-      _mm512_store_si512(tile, _mm512_permutex2var_epi16(row[0][part], first, row[1][part]));
-      _mm512_store_si512(tile + kTileInner, _mm512_permutex2var_epi16(row[0][part], second, row[1][part]));
+    for (int64_t i = 0; i < 2 && 2 * pair + i < rows; ++i)
+      prefetch_chunk(x.row(2 * pair + i) + column + kRights * kInner);
+    for (int64_t right = 0; right < kRights; ++right) {
+      __m512i row[2][kParts] = {};
+      for (int64_t i = 0; i < 2; ++i)
+        if (2 * pair + i < rows)
+          load_numbers<Masked>(x, 2 * pair + i, masks, column + right * kInner, row[i]);
+      Number* const line = to[right] + pair / kRows * 2 * kParts * kTileInner + pair % kRows * kInner;
+      for (int part = 0; part < kParts; ++part) {
+        Number* const tile = line + part * 2 * kTileInner;
+        _mm512_store_si512(tile, _mm512_permutex2var_epi16(row[0][part], first, row[1][part]));
+        _mm512_store_si512(tile + kTileInner, _mm512_permutex2var_epi16(row[0][part], second, row[1][part]));
+      }
     }
   }
 }
@@ -140,7 +157,11 @@ struct TileProducts {
       Number* to = packed + t / kRows * of_tile * kTileInner + t % kRows * kInner;
       for (int64_t i = 0; i < count * kInner; i += kInner) {
         __m512i parts[kParts] = {};
-        if (t < rows && i < x.width) load_numbers<Masked>(x, t, masks, i, parts);
+        if (t < rows && i < x.width) {
+          for (int64_t j = 0; j < kInner; j += 64 / static_cast<int64_t>(sizeof(T)))
+            __builtin_prefetch(x.row(t + kAheadRows) + i + j, 0, 2);
+          load_numbers<Masked>(x, t, masks, i, parts);
+        }
         for (int part = 0; part < kParts; ++part, to += kTileInner) _mm512_store_si512(to, parts[part]);
       }
     }
@@ -163,22 +184,29 @@ struct TileProducts {
     auto* const left = reinterpret_cast<Number*>(thread_scratch(kZTileSlot, groups * of_group / 2));
     for (int64_t g = 0; g < groups; ++g)
       pack_z(z + g * kRanks, ldz, rows, count - g * kRanks, left + g * of_group);
-    for (int64_t column = 0; column < x.width; column += kInner) {
-      alignas(64) Number right[kRowSteps * 2 * kParts * kTileInner];
-      pack_columns<kParts, Masked>(x, rows, masks, column, right);
-      for (int64_t g = 0; g < groups; ++g) {
-        alignas(64) float formed[2][kTileSums];
-        multiply_columns<kParts>(left + g * of_group, right, formed);
-        for (int64_t j = 0; j < kRanks && g * kRanks + j < count; ++j) {
-          float* const to = sums + (g * kRanks + j) * wide + column;
-          for (int half = 0; half < 2 && column + half * kLanes < wide; ++half)
-            store(to + half * kLanes, load(to + half * kLanes) + rows_of_parts(formed[half] + j * kSums));
-        }
-      }
+    constexpr int64_t kRights = kChunkBytes / static_cast<int64_t>(sizeof(T)) / kInner;
+    for (int64_t chunk = 0; chunk < x.width; chunk += kRights * kInner) {
+      alignas(64) Number right[kRights][kRightNumbers<kParts>];
+      pack_columns<kParts, Masked>(x, rows, masks, chunk, right);
+      for (int64_t i = 0; i < kRights && chunk + i * kInner < x.width; ++i)
+        for (int64_t g = 0; g < groups; ++g)
+          add_columns(left + g * of_group, right[i], count - g * kRanks, chunk + i * kInner,
+                      sums + g * kRanks * wide, wide);
     }
   }
 
  private:
+  // Of at most kRanks ranks and 32 columns.
+  static void add_columns(const Number* z, const Number* x, int64_t ranks, int64_t column, float* sums,
+                          int64_t wide) {
+    alignas(64) float formed[2][kTileSums];
+    multiply_columns<kParts>(z, x, formed);
+    for (int64_t j = 0; j < kRanks && j < ranks; ++j) {
+      float* const to = sums + j * wide + column;
+      for (int half = 0; half < 2 && column + half * kLanes < wide; ++half)
+        store(to + half * kLanes, load(to + half * kLanes) + rows_of_parts(formed[half] + j * kSums));
+    }
+  }
   static float sum_of_parts(const float* sum) {
     float total = sum[(kSplit - 1) * kRanks];
     for (int64_t part = kSplit - 2; part >= 0; --part) total += sum[part * kRanks];

@@ -235,15 +235,17 @@ void forward_block(const Block<T>& b, int64_t first, int64_t rows) {
               });
 }
 
-// A part's sums of the gradients, laid out as the padded factors are, and room for a block's dz.
+// A part's sums of the gradients, laid out as the padded factors are, and room for a block's dz where nobody
+// asks for it.
 struct Sums {
-  float *down, *up_t, *dz;
+  float *down, *up_t, *room;
 };
 
 template <typename Products, typename T>
 void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums& sums, int64_t first,
                     int64_t rows) {
   const int64_t rank = b.op.rank, in = b.op.in;
+  float* const dz = op.dz ? op.dz + first * rank : sums.room;
   draw(b, first, rows);
   const float* prepared = b.prepared + Products::prepared_size(rank, b.wide_in);
   for_outputs(b.op, sums.up_t, [&](const LowRankOutput<T>& o, float* d_up_t, int64_t wide) {
@@ -251,11 +253,11 @@ void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums&
     const int64_t count = o.end - o.begin;
     const FactorRows up_t{b.up_t + (d_up_t - sums.up_t), wide, prepared};
     prepared += Products::prepared_size(count, wide);
-    Products::template dots<false, T>(dy, rows, kNoMasks, up_t, 0, count, sums.dz + o.begin, rank);
+    Products::template dots<false, T>(dy, rows, kNoMasks, up_t, 0, count, dz + o.begin, rank);
     Products::template add_outer<false, T>(dy, rows, kNoMasks, b.op.z + first * rank + o.begin, rank, count,
                                            d_up_t, wide);
   });
-  scale_ranks(b.op, rows, sums.dz);
+  scale_ranks(b.op, rows, dz);
   bool masked = false;
   const RowView<const T> x = {b.op.x + first * in, in, in};
   for (int64_t s = 0; s < b.op.num_slices; ++s) {
@@ -263,12 +265,12 @@ void backward_block(const LowRankBackward<T>& op, const Block<T>& b, const Sums&
     masked |= slice.mask.active();
     const auto run = slice.mask.active() ? &Products::template add_outer<true, T>
                                          : &Products::template add_outer<false, T>;
-    run(x, rows, b.masks + s * kRowBlock, sums.dz + slice.begin, rank, slice.end - slice.begin,
+    run(x, rows, b.masks + s * kRowBlock, dz + slice.begin, rank, slice.end - slice.begin,
         sums.down + slice.begin * b.wide_in, b.wide_in);
   }
   if (op.dx == nullptr) return;
-  if (masked) return add_masked_products(b, sums.dz, rows, op.dx + first * in);
-  add_products(rank, sums.dz, rank, rows, b.down, b.wide_in, RowView<T>{op.dx + first * in, in, in});
+  if (masked) return add_masked_products(b, dz, rows, op.dx + first * in);
+  add_products(rank, dz, rank, rows, b.down, b.wide_in, RowView<T>{op.dx + first * in, in, in});
 }
 
 // The rows are cut into parts, each of which a thread takes when it is free and sums the gradients of on its

@@ -63,6 +63,7 @@ void low_rank_backward(const LowRankBackward<double>& op) {
       const LowRankSlice& slice = f.slices[s];
       for (int64_t r = slice.begin; r < slice.end; ++r) {
         const double dz = low_rank_dz(f, t, r);
+        if (op.dz) op.dz[t * f.rank + r] = dz * (slice.mask.active() ? slice.mask.scale() : 1.0);
         for (int64_t i = 0; i < f.in; ++i) {
           op.d_down[r * f.in + i] += dz * masked_input(f, slice, t, i);
           if (op.dx == nullptr) continue;
