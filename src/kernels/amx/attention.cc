@@ -71,8 +71,8 @@ void clear_pairs(const BackwardScratch& t, int64_t first, int64_t last, int64_t 
 // columns `all`.
 template <int kParts, typename T>
 void backward_rows(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t,
-                   const PairTerms& terms, const TermGradientProducts<kParts>* gradients, int64_t i0,
-                   int64_t at, int64_t rows, const Columns& all) {
+                   const PairTerms& terms, const TermGradientProducts<kParts>* gradients,
+                   const HeadsAhead<T>& ahead, int64_t i0, int64_t at, int64_t rows, const Columns& all) {
   const Attention<T>& f = op.forward;
   const int64_t wide = tile.padded_length, deep = tile.padded_dim, dim = tile.dim, depth = depth_of(dim);
   const int64_t first_pair = at / 2, pairs = (rows + 1) / 2, last_pair = first_pair + round_up(pairs, kPairs);
@@ -94,18 +94,22 @@ void backward_rows(const AttentionBackward<T>& op, const Tile& tile, const Backw
   multiply_pairs<kParts>(rows, count, depth, t.d_o.from(at, 0), t.vt.from(0, begin), t.dp + begin, wide,
                          false);
   const BlockScratch block{t.s, t.dp, t.p.from(first_pair, 0), t.ds.from(first_pair, 0), t.ds_rows};
-  block_gradients<kParts>(f, tile, block, i0, rows, columns, ScoreForm(scale, f.scale, terms));
+  block_gradients<kParts>(f, tile, block, i0, rows, columns, ScoreForm(scale, f.scale, terms), ahead);
   multiply_pairs<kParts>(rows, deep, count / 2, t.ds_rows.from(0, begin / 2), t.k.from(begin / 2, 0), t.out,
                          deep, false);
   if (gradients) gradients->add_rows(t.dp, i0, rows, columns, first_pair, t.out);
   scatter(t.out, deep, rows, dim, 1.0f, dq, f.q_stride);
 }
 
-// Queries [i0, i0 + rows) of a head, at most kGradientRows.
+void clear(float* sums, const Tile& tile) {
+  std::memset(sums, 0, sizeof(float) * static_cast<size_t>(tile.padded_length * tile.padded_dim));
+}
+
+// Queries [i0, i0 + rows) of a head, at most kGradientRows; `begins`: the first ones that read its keys.
 template <int kParts, typename T>
 void backward_block(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t,
-                    const PairTerms& terms, const TermGradientProducts<kParts>* gradients, int64_t i0,
-                    int64_t rows) {
+                    const PairTerms& terms, const TermGradientProducts<kParts>* gradients,
+                    const HeadsAhead<T>& ahead, int64_t i0, int64_t rows, bool begins) {
   const Attention<T>& f = op.forward;
   const int64_t row = tile.first_query + i0, column = tile.head * tile.dim, wide = tile.padded_length;
   const T *q = f.q + row * f.q_stride + column, *d_o = op.d_o + row * f.o_stride + column;
@@ -113,29 +117,32 @@ void backward_block(const AttentionBackward<T>& op, const Tile& tile, const Back
   copy_rows<kParts>(d_o, f.o_stride, rows, tile.dim, t.d_o);
   const Columns all = columns_of(tile, i0, rows);
   for (int64_t at = 0; at < rows; at += kRowBlock)
-    backward_rows<kParts>(op, tile, t, terms, gradients, i0 + at, at,
+    backward_rows<kParts>(op, tile, t, terms, gradients, ahead, i0 + at, at,
                           rows - at < kRowBlock ? rows - at : kRowBlock, all);
+  const bool begins_all = begins && all.begin == 0 && all.padded_end == wide;
+  if (begins && !begins_all) clear(t.turned_dk, tile), clear(t.turned_dv, tile);
   if (all.none()) return;
   turn_rows<kParts>(q, f.q_stride, rows, tile, t.interleaved, t.turned_q);
   turn_rows<kParts>(d_o, f.o_stride, rows, tile, t.interleaved, t.turned_d_o);
   const int64_t pairs = round_up(rows, kInner) / 2;
   const auto add = [&](Pairs turned, PairArray right, float* sum) {
     multiply_pairs<kParts>(tile.padded_dim, all.count(), pairs, turned, right.from(0, all.begin),
-                           sum + all.begin, wide, true);
+                           sum + all.begin, wide, !begins_all);
   };
   add(t.turned_d_o, t.p, t.turned_dv);
   add(t.turned_q, t.ds, t.turned_dk);
   if (gradients) gradients->add_to_key_table(t.turned_q, pairs);
 }
 
-// The queries of one head.
+// The queries of one head; `begins`: the first one that reads its keys.
 template <int kParts, typename T>
 void backward_head(const AttentionBackward<T>& op, const Tile& tile, const BackwardScratch& t,
-                   const TermSums& sums, PairTerms& terms) {
+                   const TermSums& sums, PairTerms& terms, bool begins) {
+  const HeadsAhead<T> ahead(op, tile);
   const auto run = [&](const TermGradientProducts<kParts>* gradients) {
     for (int64_t i0 = 0; i0 < tile.queries; i0 += kGradientRows) {
       const int64_t rows = tile.queries - i0 < kGradientRows ? tile.queries - i0 : kGradientRows;
-      backward_block<kParts>(op, tile, t, terms, gradients, i0, rows);
+      backward_block<kParts>(op, tile, t, terms, gradients, ahead, i0, rows, begins && i0 == 0);
     }
   };
   prepare_terms<TileProducts<kParts>>(op.forward, tile, true, terms);
@@ -155,18 +162,18 @@ void backward_group(const AttentionBackward<T>& op, int64_t segment, int64_t kv_
   const bool with_terms = f.relative && f.relative->query;
   Tile tile = make_tile(f, segment, kv_head * group);
   const BackwardScratch t = backward_scratch<kParts>(tile, with_terms);
-  const int64_t deep = tile.padded_dim, dim = tile.dim, wide = tile.padded_length, depth = depth_of(dim);
+  const int64_t dim = tile.dim, wide = tile.padded_length, depth = depth_of(dim);
   const int64_t k_offset = tile.first_key * f.k_stride + kv_head * dim;
   const int64_t v_offset = tile.first_key * f.v_stride + kv_head * dim;
   transpose_pairs<kParts>(f.k + k_offset, f.k_stride, tile.length, dim, depth, t.kt);
   transpose_pairs<kParts>(f.v + v_offset, f.v_stride, tile.length, dim, depth, t.vt);
   interleave_rows<kParts>(f.k + k_offset, f.k_stride, tile.length, wide, dim, t.k);
   if (with_terms) turn_rows<kParts>(f.k + k_offset, f.k_stride, tile.length, tile, t.interleaved, t.turned_k);
-  for (float* const sum : {t.turned_dk, t.turned_dv, with_terms ? t.dk : nullptr})
-    if (sum) std::memset(sum, 0, sizeof(float) * static_cast<size_t>(wide * deep));
+  if (tile.queries == 0) clear(t.turned_dk, tile), clear(t.turned_dv, tile);
+  if (with_terms) clear(t.dk, tile);
   for (int64_t h = 0; h < group && tile.queries > 0; ++h) {
     tile.head = kv_head * group + h;
-    backward_head<kParts>(op, tile, t, f.relative ? sums.of_head(h) : TermSums{}, terms);
+    backward_head<kParts>(op, tile, t, f.relative ? sums.of_head(h) : TermSums{}, terms, h == 0);
   }
   scatter_turned(t.turned_dk, wide, tile.length, dim, 1.0f, with_terms ? t.dk : nullptr, op.dk + k_offset,
                  f.k_stride);

@@ -106,7 +106,8 @@ void add_through_table(const PackedGradients& g, const Terms& terms, int64_t row
 }
 
 void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, const BackwardScratch& t,
-                    const PairTerms& terms, const TermGradients& gradients, int64_t i0) {
+                    const PairTerms& terms, const TermGradients& gradients, const HeadsAhead<Bfloat16>& ahead,
+                    int64_t i0) {
   const Attention<Bfloat16>& f = op.forward;
   const int64_t dim = tile.dim, wide = tile.padded_length, deep = tile.padded_dim;
   const int64_t rows = tile.queries - i0 < kRowBlock ? tile.queries - i0 : kRowBlock;
@@ -129,7 +130,7 @@ void backward_block(const AttentionBackward<Bfloat16>& op, const Tile& tile, con
                                                    columns, static_cast<float>(f.scale), t.rows.s);
   pair_gemm(rows, count, dim / 2, as_pairs(d_o), f.o_stride / 2, 1, t.vt.at + first, wide, t.rows.dp + first,
             wide, false);
-  block_gradients<1>(f, tile, t.rows, i0, rows, columns, ScoreForm(scale, f.scale, terms));
+  block_gradients<1>(f, tile, t.rows, i0, rows, columns, ScoreForm(scale, f.scale, terms), ahead);
   pair_gemm(count, deep, pairs, t.rows.p.at + first, 1, wide, t.d_o.at, deep, t.dv + first * deep, deep,
             true);
   pair_gemm(count, deep, pairs, t.rows.ds.at + first, 1, wide, t.q.at, deep, t.dk + first * deep, deep, true);
@@ -162,10 +163,11 @@ void backward_group(const AttentionBackward<Bfloat16>& op, int64_t segment, int6
     tile.head = kv_head * group + h;
     if (tile.queries == 0) continue;
     prepare_terms<DotProducts>(f, tile, true, terms);
+    const HeadsAhead<Bfloat16> ahead(op, tile);
     TermGradients gradients{};
     if (terms.bucket_of) gradients = make_term_gradients(tile, terms, sums.of_head(h));
     for (int64_t i0 = 0; i0 < tile.queries; i0 += kRowBlock)
-      backward_block(op, tile, t, terms, gradients, i0);
+      backward_block(op, tile, t, terms, gradients, ahead, i0);
     if (terms.key_products) {
       const PackedGradients g(gradients.of_key_products, tile.padded_length, terms.wide, f.scale);
       add_through_table(g, terms, tile.length, deep, terms.query, t.k, t.dk, gradients.sums.query);

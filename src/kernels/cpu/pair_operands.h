@@ -42,11 +42,29 @@ PairArray pair_array(int slot, int64_t rows, int64_t stride) {
   return {reinterpret_cast<uint32_t*>(thread_scratch(slot, kParts * rows * stride)), stride, rows * stride};
 }
 
-// The same rows of the next head follow those of this one; strides are too wide for the processor to guess.
-template <typename T>
-MSPLORA_INLINE void prefetch_numbers(const T* p) {
-  for (int64_t at = 0; at < kNumbers; at += 64 / static_cast<int64_t>(sizeof(T)))
-    _mm_prefetch(reinterpret_cast<const char*>(p + at), _MM_HINT_T0);
+// 16 pairs of each of 16 rows, transposed: `columns` rows of `to`. Of the numbers those that `valid` has, of
+// rows `count`, or all where kIsWhole says so: masks of rows and their distances stay out of the way of
+// words.
+template <int kParts, bool kIsWhole, typename T>
+MSPLORA_INLINE void transpose_block(const T* from, int64_t stride, int64_t count, __mmask32 valid,
+                                    int64_t columns, PairArray to) {
+  __m512i v[kParts][16];
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < 16; ++i, from += stride) {
+    __m512i words[kParts];
+    load_parts(from, kIsWhole || i < count ? valid : __mmask32{0}, words);
+    for (int part = 0; part < kParts; ++part) v[part][i] = words[part];
+  }
+  for (int part = 0; part < kParts; ++part, to.at += to.part) {
+    transpose_words(v[part]);
+    if (columns == 16) {
+      uint32_t* column = to.at;
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < 16; ++i, column += to.stride) _mm512_storeu_si512(column, v[part][i]);
+    } else {
+      for (int64_t i = 0; i < columns; ++i) _mm512_storeu_si512(to.at + i * to.stride, v[part][i]);
+    }
+  }
 }
 
 // Rows of `dim` numbers, transposed: row p of `to` has pair p of every row, zero beyond `rows` and dim; it
@@ -55,18 +73,13 @@ template <int kParts, typename T>
 void transpose_pairs(const T* from, int64_t stride, int64_t rows, int64_t dim, int64_t kept, PairArray to) {
   for (int64_t r = 0; r < to.stride; r += 16) {
     for (int64_t p = 0; 2 * p < dim; p += kPairs) {
-      __m512i v[kParts][16];
-      for (int64_t i = 0; i < 16; ++i) {
-        __m512i words[kParts];
-        load_parts(from + (r + i) * stride + 2 * p, first_numbers(r + i < rows ? dim - 2 * p : 0), words);
-        for (int part = 0; part < kParts; ++part) v[part][i] = words[part];
-      }
-      for (int64_t i = 0; i < 16; ++i) prefetch_numbers(from + (r + i) * stride + dim + 2 * p);
+      const T* const block = from + r * stride + 2 * p;
+      const __mmask32 valid = first_numbers(dim - 2 * p);
       const int64_t columns = kept - p < 16 ? kept - p : 16;
-      for (int part = 0; part < kParts; ++part) {
-        transpose_words(v[part]);
-        uint32_t* const column = to.at + part * to.part + p * to.stride + r;
-        for (int64_t i = 0; i < columns; ++i) _mm512_storeu_si512(column + i * to.stride, v[part][i]);
+      if (rows - r >= 16) {
+        transpose_block<kParts, true>(block, stride, 16, valid, columns, to.from(p, r));
+      } else {
+        transpose_block<kParts, false>(block, stride, rows - r, valid, columns, to.from(p, r));
       }
     }
   }
@@ -85,7 +98,6 @@ void interleave_rows(const T* from, int64_t stride, int64_t rows, int64_t padded
                  2 * p + 1 < rows ? valid : __mmask16{0}, pairs);
       for (int part = 0; part < kParts; ++part)
         store_u32(to.at + part * to.part + p * to.stride + d, pairs[part]);
-      if (d % kNumbers == 0) prefetch_numbers(even + dim + d), prefetch_numbers(odd + dim + d);
     }
   }
 }
@@ -94,6 +106,13 @@ void interleave_rows(const T* from, int64_t stride, int64_t rows, int64_t padded
 template <int kParts>
 MSPLORA_INLINE void store_numbers(PairArray row, int64_t column, VecF value) {
   store_parts<kParts>(reinterpret_cast<Number*>(row.at) + column, 2 * row.part, value);
+}
+
+// The same of 32 floats.
+template <int kParts>
+MSPLORA_INLINE void store_all_numbers(PairArray row, int64_t column, VecF low, VecF high) {
+  for (int part = 0; part < kParts; ++part, row.at += row.part)
+    _mm512_storeu_si512(reinterpret_cast<Number*>(row.at) + column, take_part(low, high));
 }
 
 // 16 columns of two rows as pairs down them; `row` is the row of pairs, at those columns.
