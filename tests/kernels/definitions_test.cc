@@ -176,6 +176,31 @@ TEST_P(KernelsOfEveryIsa, AWindowIsAttentionOverTheKeysInSight) {
   }
 }
 
+// A number that is none spoils the rows that depend on it, whose sums say so, and no other.
+template <typename T>
+void expect_nan_of_one_query(const std::vector<T>& q, const std::vector<T>& k, const std::vector<T>& v) {
+  const std::vector<AttentionSegment> segments = {{0, 40, 0, 40, 0, 0}};
+  std::vector<T> o(q.size());
+  std::vector<float> lse(40 * 2);
+  Attention<T> op = attention_over(segments, q.data(), k.data(), v.data(), o.data());
+  op.lse = lse.data();
+  attention(op);
+  for (size_t row = 0; row < 40; ++row) {
+    for (size_t head = 0; head < 2; ++head) {
+      const bool is_spoilt = row == 17 && head == 0;
+      EXPECT_EQ(std::isnan(lse[row * 2 + head]), is_spoilt) << row << ", head " << head;
+      EXPECT_EQ(std::isnan(to_float(o[row * 32 + head * 16])), is_spoilt) << row << ", head " << head;
+    }
+  }
+}
+TEST_P(KernelsOfEveryIsa, AttentionKeepsNan) {
+  std::vector<float> q = normals(40 * 32, "q");
+  const std::vector<float> k = normals(40 * 32, "k"), v = normals(40 * 32, "v");
+  q[17 * 32 + 3] = NAN;  // of the first head
+  expect_nan_of_one_query(q, k, v);
+  expect_nan_of_one_query(to_bf16(q), to_bf16(k), to_bf16(v));
+}
+
 // Tokens that come one by one, or in parts, behind a cache of keys have the numbers that they have all at
 // once.
 TEST_P(KernelsOfEveryIsa, CachedAttentionIsPartOfAll) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "nn/drawn_tensors.h"
+#include "nn/packed_linear.h"
 
 namespace msplora {
 namespace {
@@ -87,6 +88,37 @@ TEST(JointLinear, IsTheLayersOneByOne) {
     expect_as_separate(rows, at::kFloat, 0.2, 5e-6);
     expect_as_separate(rows, at::kBFloat16, 0.2, 3e-2);
   }
+}
+
+// The share of the updates is in the sums of the product: half a unit in the last place of the dense formula,
+// and a little for the terms that are added in float32.
+TEST(JointLinear, TheGradientOfTheInputIsRoundedOnce) {
+  const Layers layers(at::kBFloat16);
+  const std::vector<const Linear*> all = layers.all();
+  std::vector<const Weight*> weights;
+  for (const Linear* layer : all) weights.push_back(layer->weight.get());
+  const auto product = detail::PackedLinear::make(weights);
+  if (!product || !product->adds_updates()) GTEST_SKIP() << "products add no updates here";
+
+  const at::Tensor x = normals({70, kIn}, "x", at::kBFloat16).requires_grad_(true);
+  const at::Tensor dy = normals({70, 192}, "dy", at::kBFloat16);
+  const auto outcome = JointLinear().forward(x, all, training());
+  ASSERT_TRUE(outcome.has_value());
+  (outcome->y * dy).sum().backward();
+
+  std::vector<at::Tensor> rows;
+  for (const Linear* layer : all) {
+    at::Tensor weight = layer->weight->values().to(at::kDouble);
+    if (layer->update) {
+      for (const LowRankTerm& term : layer->update->low_rank)
+        weight = weight +
+                 term.scaling * term.up.detach().to(at::kDouble).matmul(term.down.detach().to(at::kDouble));
+    }
+    rows.push_back(weight);
+  }
+  const at::Tensor expected = dy.to(at::kDouble).matmul(at::cat(rows));
+  const at::Tensor bound = expected.abs() / 256 * 1.01 + expected.abs().max() * 2e-5;
+  EXPECT_LE(((x.grad().to(at::kDouble) - expected).abs() - bound).max().item<double>(), 0.0);
 }
 
 TEST(JointLinear, AFirstLayerHasNoGradientOfItsInput) {
