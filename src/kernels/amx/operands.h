@@ -49,16 +49,16 @@ struct UpdateForm {
   /// Rows of z, [rows, rank], as tiles.
   static void pack_z(const float* z, int64_t rank, int64_t rows, Number* to) {
     const int64_t count = steps(rank);
-    std::memset(to, 0, sizeof(Number) * static_cast<size_t>(ceil_div(rows, kRows) * count * kTileInner));
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t row = 0; row < ceil_div(rows, kRows) * kRows; ++row) {
       Number* const tile = to + row / kRows * count * kTileInner + row % kRows * kInner;
-      for (int64_t r = 0; r < rank; ++r) {
-        Number parts[kSplit];
-        split(z[row * rank + r], parts);
-        for (int64_t place = 0; place < kPlaces; ++place) {
-          const int64_t k = kPlaces * r + place;
-          tile[k / kInner * kTileInner + k % kInner] = parts[Meet::kLeft[place]];
-        }
+      for (int64_t first = 0, step = 0; first < rank; first += kInner) {
+        const int64_t left = row < rows ? rank - first : 0;
+        VecF low = (VecF)_mm512_maskz_loadu_ps(first_lanes(left), z + row * rank + first);
+        VecF high = (VecF)_mm512_maskz_loadu_ps(first_lanes(left - kLanes), z + row * rank + first + kLanes);
+        __m512i parts[kSplit];
+        for (int part = 0; part < kSplit; ++part) parts[part] = take_part(low, high);
+        for (int64_t line = 0; line < kPlaces && step < count; ++line, ++step)
+          _mm512_store_si512(tile + step * kTileInner, places_of(parts, line));
       }
     }
   }
@@ -79,13 +79,44 @@ struct UpdateForm {
   }
 
  private:
+  // Where the numbers of 32 ranks' places come from, line by line: among those of the first two parts, or of
+  // the third.
+  struct Order {
+    alignas(64) uint16_t at[kPlaces][kInner] = {};
+    __mmask32 is_third[kPlaces] = {};
+
+    constexpr Order() {
+      for (int64_t k = 0; k < kPlaces * kInner; ++k) {
+        const int part = Meet::kLeft[k % kPlaces];
+        const int64_t line = k / kInner, i = k % kInner;
+        at[line][i] = static_cast<uint16_t>(part % 2 * kInner + k / kPlaces);
+        if (part == 2) is_third[line] |= 1u << i;
+      }
+    }
+  };
+  static __m512i places_of(const __m512i (&parts)[kSplit], int64_t line) {
+    static constexpr Order kOrder;
+    const __m512i order = _mm512_load_si512(kOrder.at[line]);
+    const __m512i numbers = _mm512_permutex2var_epi16(parts[0], order, parts[1]);
+    if constexpr (kSplit == 2) return numbers;
+    return _mm512_mask_permutexvar_epi16(numbers, kOrder.is_third[line], order, parts[kSplit - 1]);
+  }
+
   static void pack_rank(const float* up, int64_t r, Number* to) {
-    for (int64_t j = 0; j < kPanel; ++j) {
-      Number parts[kSplit];
-      split(up[j], parts);
-      for (int64_t place = 0; place < kPlaces; ++place) {
-        const int64_t k = kPlaces * r + place;
-        to[k / 2 * kPanel * 2 + j * 2 + k % 2] = parts[Meet::kRight[place]];
+    static_assert(kPanel == kInner);
+    VecF low = load(up), high = load(up + kLanes);
+    __m512i parts[kSplit];
+    for (int part = 0; part < kSplit; ++part) parts[part] = take_part(low, high);
+    for (int64_t place = 0; place < kPlaces; ++place) {
+      const int64_t k = kPlaces * r + place;
+      const __m512i numbers = parts[Meet::kRight[place]];
+      const __mmask32 columns = k % 2 == 0 ? 0x55555555u : 0xAAAAAAAAu;
+      for (int half = 0; half < 2; ++half) {
+        const __m256i of_half =
+            half == 0 ? _mm512_castsi512_si256(numbers) : _mm512_extracti64x4_epi64(numbers, 1);
+        const __m512i words = _mm512_cvtepu16_epi32(of_half);
+        _mm512_mask_storeu_epi16(to + k / 2 * kPanel * 2 + half * kInner, columns,
+                                 _mm512_or_si512(words, _mm512_slli_epi32(words, 16)));
       }
     }
   }
