@@ -27,11 +27,6 @@ MSPLORA_INLINE void load_numbers(RowView<const T> x, int64_t row, const MaskBits
 template <int kParts>
 constexpr int64_t kRightNumbers = kRowSteps * 2 * kParts* kTileInner;
 
-MSPLORA_INLINE void prefetch_chunk(const void* at) {
-  for (int64_t line = 0; line < kChunkBytes; line += 64)
-    __builtin_prefetch(static_cast<const char*>(at) + line, 0, 2);
-}
-
 // Columns of x from `column` on, 32 for each of kRights right operands: pairs of rows, 16 columns a tile, two
 // tiles a step and part.
 template <int kParts, bool Masked, int64_t kRights, typename T>
@@ -45,7 +40,7 @@ void pack_columns(RowView<const T> x, int64_t rows, const MaskBits* masks, int64
   const __m512i first = _mm512_load_si512(order[0]), second = _mm512_load_si512(order[1]);
   for (int64_t pair = 0; pair < kRowBlock / 2; ++pair) {
     for (int64_t i = 0; i < 2 && 2 * pair + i < rows; ++i)
-      prefetch_chunk(x.row(2 * pair + i) + column + kRights * kInner);
+      fetch_lines<0, 2>(x.row(2 * pair + i) + column + kRights * kInner, kRights * kInner);
     for (int64_t right = 0; right < kRights; ++right) {
       __m512i row[2][kParts] = {};
       for (int64_t i = 0; i < 2; ++i)
@@ -158,8 +153,7 @@ struct TileProducts {
       for (int64_t i = 0; i < count * kInner; i += kInner) {
         __m512i parts[kParts] = {};
         if (t < rows && i < x.width) {
-          for (int64_t j = 0; j < kInner; j += 64 / static_cast<int64_t>(sizeof(T)))
-            __builtin_prefetch(x.row(t + kAheadRows) + i + j, 0, 2);
+          fetch_lines<0, 2>(x.row(t + kAheadRows) + i, kInner);
           load_numbers<Masked>(x, t, masks, i, parts);
         }
         for (int part = 0; part < kParts; ++part, to += kTileInner) _mm512_store_si512(to, parts[part]);

@@ -24,8 +24,7 @@ void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t 
     for (int64_t s = 0; s < steps; ++s, tile += kParts * kTileInner) {
       if (row < rows) {
         const T* const from = x + row * stride + first + s * kInner;
-        for (int64_t i = 0; i < kInner; i += 64 / static_cast<int64_t>(sizeof(T)))
-          __builtin_prefetch(reinterpret_cast<const char*>(from + i) + kAheadOfRows, 0, 2);
+        fetch_lines<0, 2>(from + kAheadOfRows / static_cast<int64_t>(sizeof(T)), kInner);
         __m512i parts[kParts];
         load_parts(from, first_numbers(inner - s * kInner), parts);
         for (int part = 0; part < kParts; ++part) _mm512_store_si512(tile + part * kTileInner, parts[part]);

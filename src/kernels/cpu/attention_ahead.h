@@ -14,8 +14,7 @@ class HeadsAhead {
   HeadsAhead(const Attention<T>& op, const Tile& tile) : HeadsAhead(op, tile, nullptr) {}
   HeadsAhead(const AttentionBackward<T>& op, const Tile& tile) : HeadsAhead(op.forward, tile, &op) {}
 
-  /// The share of a query of the tile. Inlined by force, like the others: GCC drops calls of a function that
-  /// does nothing but fetch.
+  /// The share of a query of the tile. Inlined by force, as fetch_lines says.
   __attribute__((always_inline)) void bring_with(int64_t query) const {
     const int64_t row = tile_.first_query + query, next = row + (is_last_ ? tile_.queries : 0);
     bring<kRead>(f_.q, f_.q_stride, next, next_head_);
@@ -54,9 +53,7 @@ class HeadsAhead {
 
   template <int kUse>
   __attribute__((always_inline)) void bring(const T* rows, int64_t stride, int64_t row, int64_t head) const {
-    const T* const from = rows + row * stride + head * tile_.dim;
-    for (int64_t i = 0; i < tile_.dim; i += 64 / static_cast<int64_t>(sizeof(T)))
-      __builtin_prefetch(from + i, kUse, 2);
+    fetch_lines<kUse, 2>(rows + row * stride + head * tile_.dim, tile_.dim);
   }
 
   const Attention<T>& f_;

@@ -31,7 +31,7 @@ int64_t part_size(int64_t deep) {
 // Of one key head, the rows of a part are short and far apart: no hardware foresees them.
 template <typename T>
 MSPLORA_INLINE void fetch_row(const T* row, int64_t dim) {
-  for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + d, 0);
+  fetch_lines<0, 3>(row, dim);
 }
 
 // s[h, j] = scale q[h] · k[j] of kHeads heads; rows of q are `deep` apart, rows of s kPartKeys. Fetches the

@@ -94,11 +94,9 @@ struct TileEnd {
   TurnedNext<T> next;
 };
 
-// Inlined by force: GCC drops calls of a function that does nothing but fetch.
 template <int kIsWritten, typename T>
 MSPLORA_INLINE void fetch_panel(const T* p) {
-  for (int64_t at = 0; at < kPanel; at += 64 / static_cast<int64_t>(sizeof(T)))
-    __builtin_prefetch(p + at, kIsWritten);
+  fetch_lines<kIsWritten, 3>(p, kPanel);
 }
 template <typename T>
 MSPLORA_INLINE void fetch(const TileEnd<T>& end, int64_t row) {

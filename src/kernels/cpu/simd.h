@@ -31,6 +31,15 @@ typedef uint32_t VecUHalf __attribute__((vector_size(kLanes * 2)));
 
 #define MSPLORA_INLINE static inline __attribute__((always_inline))
 
+/// Fetches the lines of `count` numbers, to be read or written, into the cache of a level that
+/// __builtin_prefetch numbers (3: the first, 2: the second). Inlined by force, and so must be whatever does
+/// nothing else: GCC drops calls of functions that only fetch.
+template <int kIsWritten, int kLocality, typename T>
+MSPLORA_INLINE void fetch_lines(const T* p, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T)))
+    __builtin_prefetch(p + i, kIsWritten, kLocality);
+}
+
 MSPLORA_INLINE VecF splat(float value) {
   // Of a sum with zero, which says the same for all but -0, compilers keep the addition.
 #if defined(__AVX512F__)
