@@ -1,10 +1,11 @@
-// y = x W on tiles (AMX): 48 x 32 sums in six of them, x and W through the other two. Rows of x are taken in
-// blocks, which are brought into the order of tiles in the second-level cache; panels of W come by. That
-// cache feeds half of what the units multiply: a panel is used in passes over a few steps of the inner
-// dimension, which the first-level cache holds for a group of rows while x is read past it, as it holds their
-// sums: stores to the second level would take thrice as long as loads. Sums of a group become y in small
-// parts while those of the next are formed: conversion and stores would take as long as a fifth of the
-// products. y is written in whole lines that are not read before, pairs of them where two panels of W fit.
+// y = x W on tiles (AMX): 48 x 32 sums in six of them, x and W through the other two; of parts 32 x 32 in
+// four. Rows of x are taken in blocks, which are brought into the order of tiles in the second-level cache;
+// panels of W come by. That cache feeds half of what the units multiply: a panel is used in passes over a few
+// steps of the inner dimension, which the first-level cache holds for a group of rows while x is read past
+// it, as it holds their sums: stores to the second level would take thrice as long as loads. Sums of a group
+// become y in small parts while those of the next are formed: conversion and stores would take as long as a
+// fifth of the products. y is written in whole lines that are not read before, pairs of them where two panels
+// of W fit.
 #include <omp.h>
 
 #include "kernels/amx/product_steps.h"
@@ -16,8 +17,10 @@ namespace {
 
 constexpr int64_t kBlockBytes = 912 << 10;  // of x in the second-level cache
 constexpr int64_t kMostBlockRows = 960;
-constexpr int64_t kGroupRows = 2 * kTileRows;  // whose sums are in the first-level cache
-constexpr int64_t kMostGroupRows = kGroupRows + kTileRows;
+template <int kParts>
+constexpr int64_t kGroupRows = 2 * kSumRows<kParts>;  // whose sums are in the first-level cache
+template <int kParts>
+constexpr int64_t kMostGroupRows = kGroupRows<kParts> + kSumRows<kParts>;
 constexpr int64_t kPairedBytes = 64 << 10;      // of a panel, at most
 constexpr int64_t kLongestInner = 3072;         // in one range
 constexpr int64_t kLongRange = 1152;            // of several, whose sums are kept
@@ -49,14 +52,14 @@ Cut cut_of(const PackedGemm<T>& op) {
   cut.range = cut.has_one_range ? whole_steps<Number>(op.inner) : kLongRange / kParts;
   cut.panels = ceil_div(op.width, kPanel);
   cut.of_half = op.gated_width > 0 ? cut.panels / 2 : cut.panels;
-  int64_t largest =
-      kBlockBytes / (cut.range * kParts * static_cast<int64_t>(sizeof(Number))) / kTileRows * kTileRows;
+  int64_t largest = kBlockBytes / (cut.range * kParts * static_cast<int64_t>(sizeof(Number))) /
+                    kSumRows<kParts> * kSumRows<kParts>;
   if (!cut.has_one_range) largest = kRowsOfRanges;
-  if (largest < kTileRows) largest = kTileRows;
+  if (largest < kSumRows<kParts>) largest = kSumRows<kParts>;
   if (largest > kMostBlockRows) largest = kMostBlockRows;
   cut.blocks = ceil_div(op.rows, largest);
   if (cut.blocks > kMostBlocks) cut.blocks = kMostBlocks;
-  cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kTileRows) * kTileRows;
+  cut.block_rows = ceil_div(ceil_div(op.rows, cut.blocks), kSumRows<kParts>) * kSumRows<kParts>;
   cut.blocks = ceil_div(op.rows, cut.block_rows);
   cut.run = ceil_div(cut.of_half, kRunsOfABlock);
   if (!cut.has_one_range) {
@@ -155,13 +158,13 @@ void one_group(const Rows<kParts, T>& rows, int64_t panel, const Number* w, int6
     const int64_t first = pass * steps / passes, count = (pass + 1) * steps / passes - first;
     const bool is_first = rows.k + first == 0;
     const bool is_last = pass + 1 == passes && rows.k + rows.inner == rows.op.inner;
-    for (int64_t row = first_row; row < row_end; row += kTileRows) {
-      const int64_t left = row_end - row < kTileRows ? row_end - row : kTileRows, tile = row / kRows;
+    for (int64_t row = first_row; row < row_end; row += kSumRows<kParts>) {
+      const int64_t tiles = ceil_div(row_end - row, kRows), tile = row / kRows;
       const Factors main{rows.x + tile * stride + first * kParts * kTileInner, stride,
                          w + first * kParts * kStepOfPanel, count};
       const Factors update = is_last ? rows.update(panel, tile) : Factors{nullptr, 0, nullptr, 0};
       float* const sums = to.of(row);
-      form_sums_of<kParts>(ceil_div(left, kRows), main, update, is_first ? nullptr : sums, sums, beside);
+      form_sums_of<kParts>(tiles, main, update, is_first ? nullptr : sums, sums, beside);
     }
   }
 }
@@ -216,7 +219,7 @@ struct PairOfPanels {
   Sums sums_of(int64_t place, int64_t group) const {
     if (!rows.cut.has_one_range) return {sums + place * rows.cut.block_rows * kPanel, 0};
     const int64_t buffer = beside.turn * halves() + place % halves();
-    return {sums + buffer * kMostGroupRows * kPanel, group * kGroupRows};
+    return {sums + buffer * kMostGroupRows<kParts> * kPanel, group * kGroupRows<kParts>};
   }
 
   // The sums of a panel, and those of its gate, wait for their ending.
@@ -227,8 +230,8 @@ struct PairOfPanels {
     if (end.is_streamed) lines.leaving = Leaving::kStreamed;
     if (end.is_streamed && std::is_same_v<T, Bfloat16> && count == kPair)
       lines.leaving = place < halves() ? Leaving::kHeld : Leaving::kPaired;
-    lines.held =
-        reinterpret_cast<Bfloat16*>(thread_scratch(kHeldSlot, kMostGroupRows * Lines::kMost * kPanel / 2));
+    lines.held = reinterpret_cast<Bfloat16*>(
+        thread_scratch(kHeldSlot, kMostGroupRows<kParts> * Lines::kMost * kPanel / 2));
     beside.ending = {&end,
                      sums_of(place, group).of(row),
                      halves() > 1 ? sums_of(place - 1, group).of(row) : nullptr,
@@ -243,15 +246,17 @@ struct PairOfPanels {
   // How much of what is done beside falls to steps in a row.
   void share_out() const {
     const int64_t all = ceil_div(rows.inner, kInner), in_a_row = kStepsInARow[kParts];
-    const int64_t turns = all < in_a_row ? 1 : all / in_a_row;  // of a panel and 48 rows
-    beside.endings = ceil_div(kTileRows / kStepRows, halves() * turns);
-    beside.rows =
-        is_last_range() && (end.op.factor || end.op.add) ? ceil_div(kTileRows, count * halves() * turns) : 0;
+    const int64_t turns = all < in_a_row ? 1 : all / in_a_row;  // of a panel and kSumRows
+    beside.endings = ceil_div(kSumRows<kParts> / kStepRows, halves() * turns);
+    beside.rows = is_last_range() && (end.op.factor || end.op.add)
+                      ? ceil_div(kSumRows<kParts>, count * halves() * turns)
+                      : 0;
     const bool has_next = first + rows.cut.pair < rows.cut.of_half;
     const int64_t fetches =
         all * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number)) / Ahead::kBytes;
-    beside.fetches =
-        has_next && !rows.forms_panels() ? ceil_div(fetches, ceil_div(rows.count, kTileRows) * turns) : 0;
+    beside.fetches = has_next && !rows.forms_panels()
+                         ? ceil_div(fetches, ceil_div(rows.count, kSumRows<kParts>) * turns)
+                         : 0;
   }
 
   void multiply() const {
@@ -264,7 +269,7 @@ struct PairOfPanels {
     }
     share_out();
     for (int64_t row = 0, row_end = 0, group = 0; row < rows.count; row = row_end, ++group) {
-      row_end = rows.count - row <= kMostGroupRows ? rows.count : row + kGroupRows;
+      row_end = rows.count - row <= kMostGroupRows<kParts> ? rows.count : row + kGroupRows<kParts>;
       if (is_last_range()) foresee(end, rows.first + row, row_end - row, column(halves() - 1), count, beside);
       for (int64_t place = 0; place < places; ++place) {
         beside.place = place;
@@ -279,7 +284,7 @@ template <int kParts, typename T>
 void one_run(Rows<kParts, T>& rows, int64_t run, const End<T>& end) {
   const Cut& cut = rows.cut;
   const int64_t first = run * cut.run, last = first + cut.run < cut.of_half ? first + cut.run : cut.of_half;
-  const int64_t size = cut.halves() * kPanel * (cut.has_one_range ? kMostGroupRows : cut.block_rows);
+  const int64_t size = cut.halves() * kPanel * (cut.has_one_range ? kMostGroupRows<kParts> : cut.block_rows);
   float* const sums = thread_scratch(kSumSlot, (cut.has_one_range ? 2 : cut.run) * size);
   Beside<T> beside;
   for (int64_t k = 0; k < rows.op.inner; k += cut.range) {

@@ -8,10 +8,16 @@
 namespace msplora::kernels::amx {
 namespace {
 
-// By parts, of W in the first-level cache, which x passes by. Tiles must not go unstored for more than 0.7
-// us: the next store would then wait 0.3 us, as if the unit for it had fallen asleep.
-constexpr int64_t kStepsOfAPass[] = {0, 12, 3, 1};
-constexpr int kStepsInARow[] = {0, 4, 3, 1};  // without a branch between them
+// By parts. Numbers make 48 x 32 sums of six tiles: most products for what the second-level cache can bring
+// of x. Parts make 32 x 32 of four, as two operands of two tiles give four products each time one of them is
+// exchanged.
+constexpr int kTilesDown[] = {0, 3, 2, 2};
+template <int kParts>
+constexpr int64_t kSumRows = kTilesDown[kParts] * kRows;
+// Of W in the first-level cache, which x passes by. Tiles must not go unstored for more than 0.7 us: the next
+// store would then wait 0.3 us, as if the unit for it had fallen asleep.
+constexpr int64_t kStepsOfAPass[] = {0, 12, 8, 4};
+constexpr int kStepsInARow[] = {0, 4, 2, 1};  // without a branch between them
 constexpr int64_t kPair = 2;  // panels whose rows leave together: pairs of lines move twice as fast
 
 // Rows of an array that are read or written in a while: the lines of a pair of panels, a row at a time.
@@ -101,36 +107,69 @@ struct Beside {
   }
 };
 
-// In which order the parts of 16 rows of x meet those of a panel's two columns of tiles: small parts of x
-// first, each with all of W that it meets.
+// In which order parts of x and W meet: small parts of x first, each with all of W that it meets.
 template <int kParts>
-struct StepOrder {
-  static constexpr int kCount = kParts * (kParts + 1);
-  int left[kCount] = {}, right[kCount] = {}, column[kCount] = {};
-
-  constexpr StepOrder() {
-    int at = 0;
-    for (int part = kParts - 1; part >= 0; --part)
-      for (int i = 0; i < 2 * (kParts - part); ++i, ++at)
-        left[at] = part, right[at] = i / 2, column[at] = i % 2;
-  }
+struct MeetingOrder;
+template <>
+struct MeetingOrder<2> {
+  static constexpr int kCount = 3, kLeft[] = {1, 0, 0}, kRight[] = {0, 0, 1};
+};
+template <>
+struct MeetingOrder<3> {
+  static constexpr int kCount = 6, kLeft[] = {2, 1, 1, 0, 0, 0}, kRight[] = {0, 0, 1, 0, 1, 2};
 };
 
-// Sums 2 kRow and 2 kRow + 1 += 16 rows of x by a panel, of one step. W is read from the first-level cache,
-// which x passes by, as each of its tiles is read once for a panel. Odd rows go through the order backwards:
-// the tile of W is there.
-template <int kParts, int kRow, int kAt = 0>
+// Sums 2 kRow and 2 kRow + 1 += 16 rows of x by a panel, of one step of numbers. W is read from the
+// first-level cache, which x passes by, as each of its tiles is read once for a panel. Odd rows take the
+// columns backwards: the tile of W is there.
+template <int kRow>
 MSPLORA_INLINE void add_row(const Number* x, const Number* w) {
-  constexpr StepOrder<kParts> order;
-  if constexpr (kAt < order.kCount) {
-    constexpr int at = kRow % 2 == 0 ? kAt : order.kCount - 1 - kAt;
-    constexpr int before = kAt == 0 ? at : kRow % 2 == 0 ? at - 1 : at + 1;
-    constexpr int left = order.left[at], right = order.right[at], column = order.column[at];
-    if constexpr (kAt == 0 || left != order.left[before]) pass_tile<7>(x + left * kTileInner, kRowBytes);
-    if constexpr (kAt == 0 ? kRow == 0 : right != order.right[before] || column != order.column[before])
-      load_tile<6>(w + right * kStepOfPanel + column * kInner, kPanel * 4);
-    multiply_tiles<2 * kRow + column, 7, 6>();
-    add_row<kParts, kRow, kAt + 1>(x, w);
+  constexpr int kFirst = kRow % 2, kThen = 1 - kFirst;
+  pass_tile<7>(x, kRowBytes);
+  if constexpr (kRow == 0) load_tile<6>(w + kFirst * kInner, kPanel * 4);
+  multiply_tiles<2 * kRow + kFirst, 7, 6>();
+  load_tile<6>(w + kThen * kInner, kPanel * 4);
+  multiply_tiles<2 * kRow + kThen, 7, 6>();
+}
+
+// Sums 0 to 3 += 32 rows of x, or sums 0 and 1 += 16, by a panel: the meetings from number kAt until kEnd of
+// one step of parts.
+template <int kTiles, int kParts, int kAt, int kEnd>
+MSPLORA_INLINE void add_meetings(const Number* x, int64_t row_stride, const Number* w) {
+  using Order = MeetingOrder<kParts>;
+  if constexpr (kAt < kEnd) {
+    constexpr int kLeft = Order::kLeft[kAt], kRight = Order::kRight[kAt], kBefore = kAt > 0 ? kAt - 1 : 0;
+    if constexpr (kAt == 0 || kRight != Order::kRight[kBefore]) {
+      load_tile<6>(w + kRight * kStepOfPanel, kPanel * 4);
+      load_tile<7>(w + kRight * kStepOfPanel + kInner, kPanel * 4);
+    }
+    if constexpr (kAt == 0 || kLeft != Order::kLeft[kBefore]) {
+      pass_tile<4>(x + kLeft * kTileInner, kRowBytes);
+      if constexpr (kTiles > 1) pass_tile<5>(x + row_stride + kLeft * kTileInner, kRowBytes);
+    }
+    multiply_tiles<0, 4, 6>(), multiply_tiles<1, 4, 7>();
+    if constexpr (kTiles > 1) multiply_tiles<2, 5, 6>(), multiply_tiles<3, 5, 7>();
+    add_meetings<kTiles, kParts, kAt + 1, kEnd>(x, row_stride, w);
+  }
+}
+
+// One step in two parts, between which there is room.
+template <int kTiles, int kParts>
+MSPLORA_INLINE void begin_step(const Number* x, int64_t row_stride, const Number* w) {
+  if constexpr (kParts == 1) {
+    add_row<0>(x, w);
+  } else {
+    add_meetings<kTiles, kParts, 0, MeetingOrder<kParts>::kCount / 2>(x, row_stride, w);
+  }
+}
+template <int kTiles, int kParts>
+MSPLORA_INLINE void end_step(const Number* x, int64_t row_stride, const Number* w) {
+  if constexpr (kParts == 1) {
+    if constexpr (kTiles > 1) add_row<1>(x + row_stride, w);
+    if constexpr (kTiles > 2) add_row<2>(x + 2 * row_stride, w);
+  } else {
+    using Order = MeetingOrder<kParts>;
+    add_meetings<kTiles, kParts, Order::kCount / 2, Order::kCount>(x, row_stride, w);
   }
 }
 
@@ -152,10 +191,9 @@ MSPLORA_INLINE void add_steps(const Factors& f, Beside<T>& beside) {
   constexpr int kSteps = kStepsInARow[kParts];
   if constexpr (kStep < kSteps) {
     const Number *const x = f.x + kStep * kParts * kTileInner, *const w = f.w + kStep * kParts * kStepOfPanel;
-    add_row<kParts, 0>(x, w);
+    begin_step<kTiles, kParts>(x, f.row_stride, w);
     Beside<T>::template end<kStep, kSteps>(beside);
-    if constexpr (kTiles > 1) add_row<kParts, 1>(x + f.row_stride, w);
-    if constexpr (kTiles > 2) add_row<kParts, 2>(x + 2 * f.row_stride, w);
+    end_step<kTiles, kParts>(x, f.row_stride, w);
     Beside<T>::template bring<kStep, kSteps>(beside);
     add_steps<kTiles, kParts, kStep + 1>(f, beside);
   }
@@ -165,9 +203,8 @@ MSPLORA_INLINE void add_steps(const Factors& f, Beside<T>& beside) {
 template <int kTiles, int kParts>
 MSPLORA_INLINE void add_few(Factors f) {
   for (; f.steps > 0; f.advance<kParts>(1)) {
-    add_row<kParts, 0>(f.x, f.w);
-    if constexpr (kTiles > 1) add_row<kParts, 1>(f.x + f.row_stride, f.w);
-    if constexpr (kTiles > 2) add_row<kParts, 2>(f.x + 2 * f.row_stride, f.w);
+    begin_step<kTiles, kParts>(f.x, f.row_stride, f.w);
+    end_step<kTiles, kParts>(f.x, f.row_stride, f.w);
   }
 }
 
@@ -212,11 +249,14 @@ void form_sums(const Factors& main, const Factors& update, const float* from, fl
   put_sums<kTiles>(to);
 }
 
+// The same for all tiles that sums are formed of together, or as many as there are.
 template <int kParts, typename T>
 void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, const float* from, float* to,
                   Beside<T>& beside) {
-  if (tiles == 3) return form_sums<3, kParts>(main, update, from, to, beside);
-  if (tiles == 2) return form_sums<2, kParts>(main, update, from, to, beside);
+  constexpr int kMost = kTilesDown[kParts];
+  if (tiles >= kMost) return form_sums<kMost, kParts>(main, update, from, to, beside);
+  if constexpr (kMost > 2)
+    if (tiles == 2) return form_sums<2, kParts>(main, update, from, to, beside);
   form_sums<1, kParts>(main, update, from, to, beside);
 }
 

@@ -9,7 +9,7 @@
 namespace msplora::kernels::MSPLORA_ISA {
 
 #if defined(MSPLORA_ISA_amx)
-inline constexpr int kTileRows = 48, kVectors = 2;  // six of eight tiles hold sums
+inline constexpr int kVectors = 2;  // tiles side by side
 #elif defined(MSPLORA_ISA_avx512) || defined(MSPLORA_ISA_avx512bf16)
 inline constexpr int kTileRows = 8, kVectors = 3;  // 24 of 32 registers hold sums
 #else
