@@ -107,18 +107,6 @@ struct Beside {
   }
 };
 
-// In which order parts of x and W meet: small parts of x first, each with all of W that it meets.
-template <int kParts>
-struct MeetingOrder;
-template <>
-struct MeetingOrder<2> {
-  static constexpr int kCount = 3, kLeft[] = {1, 0, 0}, kRight[] = {0, 0, 1};
-};
-template <>
-struct MeetingOrder<3> {
-  static constexpr int kCount = 6, kLeft[] = {2, 1, 1, 0, 0, 0}, kRight[] = {0, 0, 1, 0, 1, 2};
-};
-
 // Sums 2 kRow and 2 kRow + 1 += 16 rows of x by a panel, of one step of numbers. W is read from the
 // first-level cache, which x passes by, as each of its tiles is read once for a panel. Odd rows take the
 // columns backwards: the tile of W is there.
@@ -136,14 +124,14 @@ MSPLORA_INLINE void add_row(const Number* x, const Number* w) {
 // one step of parts.
 template <int kTiles, int kParts, int kAt, int kEnd>
 MSPLORA_INLINE void add_meetings(const Number* x, int64_t row_stride, const Number* w) {
-  using Order = MeetingOrder<kParts>;
+  using Meet = Meeting<kParts>;
   if constexpr (kAt < kEnd) {
-    constexpr int kLeft = Order::kLeft[kAt], kRight = Order::kRight[kAt], kBefore = kAt > 0 ? kAt - 1 : 0;
-    if constexpr (kAt == 0 || kRight != Order::kRight[kBefore]) {
+    constexpr int kLeft = Meet::kLeft[kAt], kRight = Meet::kRight[kAt], kBefore = kAt > 0 ? kAt - 1 : 0;
+    if constexpr (kAt == 0 || kRight != Meet::kRight[kBefore]) {
       load_tile<6>(w + kRight * kStepOfPanel, kPanel * 4);
       load_tile<7>(w + kRight * kStepOfPanel + kInner, kPanel * 4);
     }
-    if constexpr (kAt == 0 || kLeft != Order::kLeft[kBefore]) {
+    if constexpr (kAt == 0 || kLeft != Meet::kLeft[kBefore]) {
       pass_tile<4>(x + kLeft * kTileInner, kRowBytes);
       if constexpr (kTiles > 1) pass_tile<5>(x + row_stride + kLeft * kTileInner, kRowBytes);
     }
@@ -159,7 +147,7 @@ MSPLORA_INLINE void begin_step(const Number* x, int64_t row_stride, const Number
   if constexpr (kParts == 1) {
     add_row<0>(x, w);
   } else {
-    add_meetings<kTiles, kParts, 0, MeetingOrder<kParts>::kCount / 2>(x, row_stride, w);
+    add_meetings<kTiles, kParts, 0, Meeting<kParts>::kCount / 2>(x, row_stride, w);
   }
 }
 template <int kTiles, int kParts>
@@ -168,8 +156,8 @@ MSPLORA_INLINE void end_step(const Number* x, int64_t row_stride, const Number* 
     if constexpr (kTiles > 1) add_row<1>(x + row_stride, w);
     if constexpr (kTiles > 2) add_row<2>(x + 2 * row_stride, w);
   } else {
-    using Order = MeetingOrder<kParts>;
-    add_meetings<kTiles, kParts, Order::kCount / 2, Order::kCount>(x, row_stride, w);
+    using Meet = Meeting<kParts>;
+    add_meetings<kTiles, kParts, Meet::kCount / 2, Meet::kCount>(x, row_stride, w);
   }
 }
 

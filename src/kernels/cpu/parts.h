@@ -89,8 +89,9 @@ MSPLORA_INLINE void store_parts(Number* to, int64_t next, VecF value) {
   }
 }
 
-/// Which parts of the left and of the right operand of a product meet, small ones first. With two parts the
-/// error is 2^-16, with three that of float.
+/// Which parts of the left and of the right operand of a product meet: small parts of the left one first,
+/// each with all that it meets, so that most often one of both stays. With two parts the error is 2^-16, with
+/// three that of float.
 template <int kParts>
 struct Meeting;
 template <>
@@ -99,11 +100,11 @@ struct Meeting<1> {
 };
 template <>
 struct Meeting<2> {
-  static constexpr int kCount = 3, kLeft[] = {1, 0, 0}, kRight[] = {0, 1, 0};
+  static constexpr int kCount = 3, kLeft[] = {1, 0, 0}, kRight[] = {0, 0, 1};
 };
 template <>
 struct Meeting<3> {
-  static constexpr int kCount = 6, kLeft[] = {2, 0, 1, 1, 0, 0}, kRight[] = {0, 2, 1, 0, 1, 0};
+  static constexpr int kCount = 6, kLeft[] = {2, 1, 1, 0, 0, 0}, kRight[] = {0, 0, 1, 0, 1, 2};
 };
 
 }  // namespace msplora::kernels::MSPLORA_ISA
