@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -19,9 +20,14 @@ namespace {
 
 class PackedGemmOfEveryIsa : public KernelsOfEveryIsa {};
 
+/// Numbers of a name are the same ones however many are asked for; the most of them so far are kept.
 template <typename T>
 std::vector<T> drawn(int64_t n, const char* name) {
-  const std::vector<float> values = normals(static_cast<size_t>(n), name);
+  static std::map<std::string, std::vector<float>> kept;
+  const auto count = static_cast<size_t>(n);
+  std::vector<float>& most = kept[name];
+  if (most.size() < count) most = normals(count, name);
+  const std::vector<float> values(most.begin(), most.begin() + n);
   if constexpr (std::is_same_v<T, float>) {
     return values;
   } else {
@@ -31,27 +37,39 @@ std::vector<T> drawn(int64_t n, const char* name) {
 
 template <typename T>
 std::vector<T> packed_by(PackGemm<T> op) {
-  std::vector<T> packed(static_cast<size_t>(packed_gemm_elements<T>(active_isa(), op.inner, op.width)));
+  std::vector<T> packed(
+      static_cast<size_t>(packed_gemm_elements<T>(active_isa(), op.inner, op.width, op.precision)));
   op.isa = active_isa();
   op.packed = packed.data();
   pack_gemm<T>(op);
   return packed;
 }
 
+/// What a product takes, and rows [first, first + rows) of x.
+struct Question {
+  int64_t rows, inner, width;
+  Precision precision = Precision::kExact;
+  int64_t first = 0;
+};
+
 /// x W, with W packed as it is or as its transpose.
 template <typename T>
-std::vector<float> product(int64_t rows, int64_t inner, int64_t width, bool is_turned) {
-  const std::vector<T> x = drawn<T>(rows * inner, "x"), w = drawn<T>(inner * width, "w");
+std::vector<float> product(const Question& question, bool is_turned = false) {
+  const auto& [rows, inner, width, precision, first] = question;
+  const std::vector<T> x = drawn<T>((first + rows) * inner, "x"), w = drawn<T>(inner * width, "w");
   const at::Tensor y =
       at::empty({rows * width}, sizeof(T) == 4 ? at::kFloat : at::kBFloat16);  // begins a line
-  const std::vector<T> packed = is_turned ? packed_by<T>({width, inner, 1, width, {}, w.data()})
-                                          : packed_by<T>({inner, width, width, 1, {}, w.data()});
+  PackGemm<T> pack = is_turned ? PackGemm<T>{width, inner, 1, width, {}, w.data()}
+                               : PackGemm<T>{inner, width, width, 1, {}, w.data()};
+  pack.precision = precision;
+  const std::vector<T> packed = packed_by<T>(pack);
   PackedGemm<T> op;
   op.rows = rows;
   op.inner = inner;
   op.width = width;
   op.isa = active_isa();
-  op.x = x.data();
+  op.precision = precision;
+  op.x = x.data() + first * inner;
   op.packed = packed.data();
   op.is_transposed = is_turned;
   op.y = static_cast<T*>(y.data_ptr());
@@ -65,8 +83,9 @@ TEST_P(PackedGemmOfEveryIsa, PanelsThatAreTurnedChangeNoBit) {
   const std::vector<std::vector<int64_t>> sizes = {{1, 2, 1},    {8, 48, 48},   {9, 50, 49},
                                                    {33, 96, 95}, {20, 7000, 9}, {1100, 34, 50}};
   for (const std::vector<int64_t>& s : sizes) {
-    EXPECT_EQ(product<float>(s[0], s[1], s[2], true), product<float>(s[0], s[1], s[2], false)) << s[1];
-    EXPECT_EQ(product<Bfloat16>(s[0], s[1], s[2], true), product<Bfloat16>(s[0], s[1], s[2], false)) << s[1];
+    const Question question{s[0], s[1], s[2]};
+    EXPECT_EQ(product<float>(question, true), product<float>(question)) << s[1];
+    EXPECT_EQ(product<Bfloat16>(question, true), product<Bfloat16>(question)) << s[1];
   }
 }
 
@@ -109,32 +128,37 @@ TEST_P(PackedGemmOfEveryIsa, ManySmallTermsBehindALargeOneKeepTheirSum) {
 
 // A row has the same product alone as among others.
 TEST_P(PackedGemmOfEveryIsa, RowsDoNotDependOnHowManyThereAre) {
-  const std::vector<float> many = product<float>(20, 7000, 9, false), one = product<float>(1, 7000, 9, false);
+  const std::vector<float> many = product<float>({20, 7000, 9}), one = product<float>({1, 7000, 9});
   // The same x and W are drawn, the first row of x first.
   EXPECT_EQ(std::vector<float>(many.begin(), many.begin() + 9), one);
 }
 
 // Several blocks of rows, and so much of y that it passes by the caches where kernels do that.
 template <typename T>
-void expect_rows_of_many(int64_t rows, int64_t inner, int64_t width) {
+void expect_rows_of_many(const Question& question) {
   const int threads = omp_get_max_threads();
-  const std::vector<float> few = product<T>(20, inner, width, false);
   std::vector<float> many[2];
   for (const int i : {0, 1}) {
     omp_set_num_threads(i == 0 ? 1 : 3);
-    many[i] = product<T>(rows, inner, width, false);
+    many[i] = product<T>(question);
   }
   omp_set_num_threads(threads);
-  EXPECT_EQ(many[0], many[1]) << inner;
-  many[0].resize(few.size());
-  EXPECT_EQ(many[0], few) << inner;
+  EXPECT_EQ(many[0], many[1]) << question.inner;
+  for (const int64_t first : {int64_t{0}, question.rows / 2, question.rows - 20}) {
+    Question few = question;
+    few.rows = 20, few.first = first;
+    const auto from = many[0].begin() + first * question.width;
+    EXPECT_EQ(std::vector<float>(from, from + few.rows * question.width), product<T>(few))
+        << question.inner << ", rows from " << first;
+  }
 }
 
 TEST_P(PackedGemmOfEveryIsa, BlocksAndThreadsChangeNoBit) {
   for (const auto& [rows, inner, width] :
-       {std::tuple{400, 3072, 70}, {1100, 64, 512}, {500, 3100, 34}, {300, 3100, 540}, {140, 1536, 200}}) {
-    expect_rows_of_many<float>(rows, inner, width);
-    expect_rows_of_many<Bfloat16>(rows, inner, width);
+       {std::tuple{400, 3072, 70}, {1100, 64, 512}, {500, 3100, 34}, {300, 3100, 540}, {700, 860, 200}}) {
+    for (const Precision precision : {Precision::kExact, Precision::kHigh, Precision::kMedium})
+      expect_rows_of_many<float>({rows, inner, width, precision});
+    expect_rows_of_many<Bfloat16>({rows, inner, width});
   }
 }
 

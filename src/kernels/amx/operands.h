@@ -12,28 +12,58 @@ namespace {
 /// Numbers of a panel in a step, of one part.
 constexpr int64_t kStepOfPanel = kInner * kPanel;
 
-/// Rows of x, `inner` numbers of each from `first` on, as tiles: all steps of 16 rows, then of the next; the
-/// parts of a step lie together. Rows and numbers that are not there are zero.
 constexpr int64_t kAheadOfRows = 12 << 10;  // bytes
 
+/// Rows of x, a range of the numbers of each, brought into the order of tiles, some at a time: all steps of
+/// 16 rows, then of the next; the parts of a step lie together. Rows and numbers that are not there are zero.
 template <int kParts, typename T>
-void pack_rows(const T* x, int64_t stride, int64_t rows, int64_t first, int64_t inner, Number* to) {
-  const int64_t steps = ceil_div(inner, kInner);
-  for (int64_t row = 0; row < ceil_div(rows, kRows) * kRows; ++row) {
-    Number* tile = to + row / kRows * steps * kParts * kTileInner + row % kRows * kInner;
-    for (int64_t s = 0; s < steps; ++s, tile += kParts * kTileInner) {
-      if (row < rows) {
-        const T* const from = x + row * stride + first + s * kInner;
-        fetch_lines<0, 2>(from + kAheadOfRows / static_cast<int64_t>(sizeof(T)), kInner);
-        __m512i parts[kParts];
-        load_parts(from, first_numbers(inner - s * kInner), parts);
-        for (int part = 0; part < kParts; ++part) _mm512_store_si512(tile + part * kTileInner, parts[part]);
-      } else {
-        for (int part = 0; part < kParts; ++part) std::memset(tile + part * kTileInner, 0, kRowBytes);
-      }
-    }
+class Packing {
+ public:
+  Packing() = default;
+  /// x: number 0 of the range in the first row.
+  Packing(const T* x, int64_t stride, int64_t rows, int64_t inner, Number* to)
+      : x_(x), to_(to), stride_(stride), inner_(inner), rows_(rows), left_(rows * ceil_div(inner, kInner)) {
+    begin_row();
   }
-}
+
+  /// Steps of rows that are still to come.
+  int64_t left() const { return left_; }
+  /// One of them.
+  MSPLORA_INLINE void some(Packing& packing) {
+    if (packing.left_ == 0) return;
+    const T* const from = packing.from_;
+    fetch_lines<0, 2>(from + kAheadOfRows / static_cast<int64_t>(sizeof(T)), kInner);
+    __m512i parts[kParts];
+    load_parts(from, first_numbers(packing.left_of_row_), parts);
+    for (int part = 0; part < kParts; ++part)
+      _mm512_store_si512(packing.tile_ + part * kTileInner, parts[part]);
+    packing.from_ += kInner, packing.tile_ += kParts * kTileInner;
+    packing.left_of_row_ -= kInner, packing.left_ -= 1;
+    if (packing.left_of_row_ <= 0) ++packing.row_, packing.begin_row();
+  }
+  void rest() {
+    Packing packing = *this;  // in registers
+    while (packing.left_ > 0) some(packing);
+    *this = packing;
+    for (; row_ < ceil_div(rows_, kRows) * kRows; ++row_, begin_row())
+      for (int64_t i = 0; i < ceil_div(inner_, kInner) * kParts; ++i)
+        std::memset(tile_ + i * kTileInner, 0, kRowBytes);
+  }
+
+ private:
+  void begin_row() {
+    from_ = x_ + row_ * stride_;
+    tile_ = to_ + row_ / kRows * ceil_div(inner_, kInner) * kParts * kTileInner + row_ % kRows * kInner;
+    left_of_row_ = inner_;
+  }
+
+  const T* x_ = nullptr;
+  Number* to_ = nullptr;
+  int64_t stride_ = 0, inner_ = 0, rows_ = 0, row_ = 0;
+  int64_t left_ = 0, left_of_row_ = 0;
+  const T* from_ = nullptr;
+  Number* tile_ = nullptr;
+};
 
 // Updates are split too, into two parts at least: rank r takes as many places of the inner dimension as parts
 // meet.

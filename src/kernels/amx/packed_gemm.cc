@@ -1,11 +1,11 @@
 // y = x W on tiles (AMX): 48 x 32 sums in six of them, x and W through the other two; of parts 32 x 32 in
-// four. Rows of x are taken in blocks, which are brought into the order of tiles in the second-level cache;
-// panels of W come by. That cache feeds half of what the units multiply: a panel is used in passes over a few
-// steps of the inner dimension, which the first-level cache holds for a group of rows while x is read past
-// it, as it holds their sums: stores to the second level would take thrice as long as loads. Sums of a group
-// become y in small parts while those of the next are formed: conversion and stores would take as long as a
-// fifth of the products. y is written in whole lines that are not read before, pairs of them where two panels
-// of W fit.
+// four. Rows of x are taken in blocks, which are brought into the order of tiles in the second-level cache,
+// floats while the block before is multiplied; panels of W come by. That cache feeds half of what the units
+// multiply: a panel is used in passes over a few steps of the inner dimension, which the first-level cache
+// holds for a group of rows while x is read past it, as it holds their sums: stores to the second level would
+// take thrice as long as loads. Sums of a group become y in small parts while those of the next are formed:
+// conversion and stores would take as long as a fifth of the products. y is written in whole lines that are
+// not read before, pairs of them where two panels of W fit.
 #include <omp.h>
 
 #include "kernels/amx/product_steps.h"
@@ -81,33 +81,62 @@ Cut cut_of(const PackedGemm<T>& op) {
 
 // ---- Tasks
 
-// A block of rows and a range of the inner dimension, which a thread has in the order of tiles.
+// A block of rows, and where a range of the inner dimension begins; or none.
+struct Piece {
+  int64_t block = -1, k = -1;
+
+  bool operator==(const Piece&) const = default;
+};
+
+// What a thread has in the order of tiles: a piece of x at hand, and one that it brings meanwhile.
 template <int kParts, typename T>
 struct Rows {
   using Update = UpdateForm<kParts>;
   const PackedGemm<T>& op;
   const Cut& cut;
   const Number* up;  // as pack_up has it; null: no updates
-  int64_t first = 0, count = 0;
-  int64_t k = -1, inner = 0;  // the range; -1: none yet
-  Number* x = nullptr;
-  Number* z = nullptr;
+  Piece at{}, coming{};
+  int64_t first = 0, count = 0, k = 0, inner = 0;  // of the piece at hand
+  Number *x = nullptr, *coming_x = nullptr, *z = nullptr;
 
-  void take_block(int64_t block) {
-    first = block * cut.block_rows;
-    count = op.rows - first < cut.block_rows ? op.rows - first : cut.block_rows;
-    k = -1;
-    x = reinterpret_cast<Number*>(thread_scratch(kXSlot, cut.block_rows * cut.range * kParts / 2));
-    if (up == nullptr) return;
-    const int64_t numbers = cut.block_rows * Update::steps(op.rank) * kInner;
-    z = reinterpret_cast<Number*>(thread_scratch(kZSlot, numbers / 2));
-    Update::pack_z(op.z + first * op.rank, op.rank, count, z);
+  int64_t rows_of(int64_t block) const {
+    const int64_t left = op.rows - block * cut.block_rows;
+    return left < cut.block_rows ? left : cut.block_rows;
   }
-  void take_range(int64_t begin) {
-    if (k == begin) return;
-    k = begin;
-    inner = op.inner - k < cut.range ? op.inner - k : cut.range;
-    pack_rows<kParts>(op.x + first * op.inner, op.inner, count, k, inner, x);
+  int64_t numbers_from(int64_t begin) const {
+    return op.inner - begin < cut.range ? op.inner - begin : cut.range;
+  }
+  Packing<kParts, T> packing_of(const Piece& of, Number* to) const {
+    return {op.x + of.block * cut.block_rows * op.inner + of.k, op.inner, rows_of(of.block),
+            numbers_from(of.k), to};
+  }
+
+  void take_memory() {
+    const int64_t words = cut.block_rows * cut.range * kParts / 2;
+    x = reinterpret_cast<Number*>(thread_scratch(kXSlot, kPacksBeside<kParts> ? 2 * words : words));
+    coming_x = x + 2 * words;
+    if (up)
+      z = reinterpret_cast<Number*>(
+          thread_scratch(kZSlot, cut.block_rows * Update::steps(op.rank) * kInner / 2));
+  }
+  void take(const Piece& piece, Packing<kParts, T>& packing) {
+    if (piece == at) return;
+    if (piece == coming) {
+      packing.rest();
+      std::swap(x, coming_x);
+      coming = {};
+    } else {
+      packing_of(piece, x).rest();
+    }
+    first = piece.block * cut.block_rows, count = rows_of(piece.block);
+    k = piece.k, inner = numbers_from(k);
+    if (up && piece.block != at.block) Update::pack_z(op.z + first * op.rank, op.rank, count, z);
+    at = piece;
+  }
+  void expect(const Piece& piece, Packing<kParts, T>& packing) {
+    if (!kPacksBeside<kParts> || piece == Piece{} || piece == at || piece == coming) return;
+    coming = piece;
+    packing = packing_of(piece, coming_x);
   }
 
   bool forms_panels() const { return op.is_transposed || op.quantised != nullptr; }
@@ -151,7 +180,7 @@ struct Sums {
 // A group of rows times the range of a panel.
 template <int kParts, typename T>
 void one_group(const Rows<kParts, T>& rows, int64_t panel, const Number* w, int64_t first_row,
-               int64_t row_end, const Sums& to, Beside<T>& beside) {
+               int64_t row_end, const Sums& to, Beside<kParts, T>& beside) {
   const int64_t steps = ceil_div(rows.inner, kInner), stride = steps * kParts * kTileInner;
   const int64_t passes = ceil_div(steps, kStepsOfAPass[kParts]);
   for (int64_t pass = 0; pass < passes; ++pass) {
@@ -171,9 +200,9 @@ void one_group(const Rows<kParts, T>& rows, int64_t panel, const Number* w, int6
 
 // What the endings of a pair of panels read of each row: lines of factor, in both halves of it, or of what
 // they add to.
-template <typename T>
+template <int kParts, typename T>
 void foresee(const End<T>& end, int64_t first, int64_t rows, int64_t column, int64_t panels,
-             Beside<T>& beside) {
+             Beside<kParts, T>& beside) {
   const PackedGemm<T>& op = end.op;
   constexpr auto kElement = static_cast<int64_t>(sizeof(T));
   const auto set = [&](int i, const T* array, int64_t width, int64_t at) {
@@ -193,7 +222,7 @@ void foresee(const End<T>& end, int64_t first, int64_t rows, int64_t column, int
 
 // Begins to bring a panel.
 template <int kParts, typename T>
-void look_ahead(const Rows<kParts, T>& rows, int64_t panel, int64_t place, Beside<T>& beside) {
+void look_ahead(const Rows<kParts, T>& rows, int64_t panel, int64_t place, Beside<kParts, T>& beside) {
   const int64_t steps = ceil_div(rows.inner, kInner);
   const int64_t bytes = steps * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number));
   const char* const lines = reinterpret_cast<const char*>(rows.panel(panel, place));
@@ -207,7 +236,7 @@ struct PairOfPanels {
   const End<T>& end;
   int64_t first, count;  // panels of a half
   float* sums;           // where x comes in ranges those of all rows, else of two groups in turn
-  Beside<T>& beside;
+  Beside<kParts, T>& beside;
 
   int64_t halves() const { return rows.cut.halves(); }
   int64_t panel(int64_t place) const {
@@ -244,7 +273,7 @@ struct PairOfPanels {
   }
 
   // How much of what is done beside falls to steps in a row.
-  void share_out() const {
+  void share_out(int64_t panels_left) const {
     const int64_t all = ceil_div(rows.inner, kInner), in_a_row = kStepsInARow[kParts];
     const int64_t turns = all < in_a_row ? 1 : all / in_a_row;  // of a panel and kSumRows
     beside.endings = ceil_div(kSumRows<kParts> / kStepRows, halves() * turns);
@@ -257,9 +286,14 @@ struct PairOfPanels {
     beside.fetches = has_next && !rows.forms_panels()
                          ? ceil_div(fetches, ceil_div(rows.count, kSumRows<kParts>) * turns)
                          : 0;
+    if (!kPacksBeside<kParts>) return;
+    const int64_t pairs = ceil_div(panels_left, rows.cut.pair);
+    beside.packed = ceil_div(beside.packing.left(),
+                             pairs * count * halves() * ceil_div(rows.count, kSumRows<kParts>) * turns);
   }
 
-  void multiply() const {
+  // `panels_left`: of a half, these and those after them until other rows are taken.
+  void multiply(int64_t panels_left) const {
     const Number* w[2 * kPair];
     const int64_t places = count * halves();
     for (int64_t place = 0; place < places; ++place) {
@@ -267,7 +301,7 @@ struct PairOfPanels {
       if (!rows.forms_panels() && first + rows.cut.pair + place / halves() < rows.cut.of_half)
         look_ahead(rows, panel(place) + rows.cut.pair, place, beside);
     }
-    share_out();
+    share_out(panels_left);
     for (int64_t row = 0, row_end = 0, group = 0; row < rows.count; row = row_end, ++group) {
       row_end = rows.count - row <= kMostGroupRows<kParts> ? rows.count : row + kGroupRows<kParts>;
       if (is_last_range()) foresee(end, rows.first + row, row_end - row, column(halves() - 1), count, beside);
@@ -280,19 +314,22 @@ struct PairOfPanels {
   }
 };
 
+// `next`: where the thread is likely to go on.
 template <int kParts, typename T>
-void one_run(Rows<kParts, T>& rows, int64_t run, const End<T>& end) {
+void one_run(Rows<kParts, T>& rows, int64_t block, int64_t run, const Piece& next, const End<T>& end,
+             Beside<kParts, T>& beside) {
   const Cut& cut = rows.cut;
   const int64_t first = run * cut.run, last = first + cut.run < cut.of_half ? first + cut.run : cut.of_half;
   const int64_t size = cut.halves() * kPanel * (cut.has_one_range ? kMostGroupRows<kParts> : cut.block_rows);
   float* const sums = thread_scratch(kSumSlot, (cut.has_one_range ? 2 : cut.run) * size);
-  Beside<T> beside;
   for (int64_t k = 0; k < rows.op.inner; k += cut.range) {
-    rows.take_range(k);
+    rows.take({block, k}, beside.packing);
+    rows.expect(k + cut.range < rows.op.inner ? Piece{block, k + cut.range} : next, beside.packing);
     for (int64_t panel = first; panel < last; panel += cut.pair) {
       const int64_t count = last - panel < cut.pair ? last - panel : cut.pair;
       float* const of_pair = cut.has_one_range ? sums : sums + (panel - first) * size;
-      PairOfPanels<kParts, T>{rows, end, panel, count, of_pair, beside}.multiply();
+      PairOfPanels<kParts, T>{rows, end, panel, count, of_pair, beside}.multiply(
+          (cut.has_one_range ? cut.of_half : last) - panel);
     }
   }
   Ending<T>::rest(beside.ending);
@@ -319,13 +356,17 @@ void run_share(const PackedGemm<T>& op, const Cut& cut, const Number* up, const 
   const int64_t own = omp_get_thread_num() * cut.blocks / omp_get_num_threads();
   const Tiles tiles;
   Rows<kParts, T> rows{op, cut, up};
+  rows.take_memory();
+  Beside<kParts, T> beside;
+  const auto has_begun = [&](int64_t block) {
+    return __atomic_load_n(next_runs + block, __ATOMIC_RELAXED) > 0;
+  };
   for (int64_t i = 0; i < cut.blocks; ++i) {
-    const int64_t block = (own + i) % cut.blocks;
-    bool is_packed = false;
-    for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs;
-         is_packed = true) {
-      if (!is_packed) rows.take_block(block);
-      one_run(rows, run, end);
+    const int64_t block = (own + i) % cut.blocks, after = (block + 1) % cut.blocks;
+    for (int64_t run; (run = __atomic_fetch_add(next_runs + block, 1, __ATOMIC_RELAXED)) < cut.runs;) {
+      const bool is_over = cut.has_one_range || run + 1 == cut.runs;
+      const Piece next = !is_over ? Piece{block, 0} : has_begun(after) ? Piece{} : Piece{after, 0};
+      one_run(rows, block, run, next, end, beside);
     }
   }
   if (end.is_streamed) _mm_sfence();

@@ -18,6 +18,10 @@ constexpr int64_t kSumRows = kTilesDown[kParts] * kRows;
 // store would then wait 0.3 us, as if the unit for it had fallen asleep.
 constexpr int64_t kStepsOfAPass[] = {0, 12, 8, 4};
 constexpr int kStepsInARow[] = {0, 4, 2, 1};  // without a branch between them
+// Whether the rows that come next are brought into the order of tiles beside products: numbers would take
+// more of the second-level cache's time than is left of it.
+template <int kParts>
+constexpr bool kPacksBeside = kParts > 1;
 constexpr int64_t kPair = 2;  // panels whose rows leave together: pairs of lines move twice as fast
 
 // Rows of an array that are read or written in a while: the lines of a pair of panels, a row at a time.
@@ -86,13 +90,15 @@ struct Ending {
 // What the loop over the inner dimension does beside: the ending of the rows before, and bringing what the
 // next panels and the endings of these will read. As few branches as can be: a loop of a few steps whose end
 // is not foreseen costs as much as one of them.
-template <typename T>
+template <int kParts, typename T>
 struct Beside {
   Ending<T> ending;
+  Packing<kParts, T> packing;   // of the rows that come next
   Ahead ahead[2 * kPair];       // the panel that takes the place of each
   int64_t place = 0, turn = 0;  // the panel at hand; of two buffers that of its sums
   RowsAhead operands[2];
-  int64_t endings = 0, fetches = 0, rows = 0;  // in as many steps as are written out in a row
+  // In as many steps as are written out in a row.
+  int64_t endings = 0, fetches = 0, rows = 0, packed = 0;
 
   // What falls to the one of these steps that is number kStep of kSteps.
   template <int kStep, int kSteps>
@@ -104,6 +110,8 @@ struct Beside {
     for (int64_t i = kStep; i < beside.fetches; i += kSteps) Ahead::fetch(beside.ahead[beside.place]);
     for (int64_t i = kStep; i < beside.rows; i += kSteps)
       RowsAhead::fetch(beside.operands[0]), RowsAhead::fetch(beside.operands[1]);
+    if constexpr (kPacksBeside<kParts>)
+      for (int64_t i = kStep; i < beside.packed; i += kSteps) Packing<kParts, T>::some(beside.packing);
   }
 };
 
@@ -175,14 +183,14 @@ struct Factors {
 
 // Steps from number kStep on of those that are written out, and what is done beside.
 template <int kTiles, int kParts, int kStep, typename T>
-MSPLORA_INLINE void add_steps(const Factors& f, Beside<T>& beside) {
+MSPLORA_INLINE void add_steps(const Factors& f, Beside<kParts, T>& beside) {
   constexpr int kSteps = kStepsInARow[kParts];
   if constexpr (kStep < kSteps) {
     const Number *const x = f.x + kStep * kParts * kTileInner, *const w = f.w + kStep * kParts * kStepOfPanel;
     begin_step<kTiles, kParts>(x, f.row_stride, w);
-    Beside<T>::template end<kStep, kSteps>(beside);
+    Beside<kParts, T>::template end<kStep, kSteps>(beside);
     end_step<kTiles, kParts>(x, f.row_stride, w);
-    Beside<T>::template bring<kStep, kSteps>(beside);
+    Beside<kParts, T>::template bring<kStep, kSteps>(beside);
     add_steps<kTiles, kParts, kStep + 1>(f, beside);
   }
 }
@@ -197,7 +205,7 @@ MSPLORA_INLINE void add_few(Factors f) {
 }
 
 template <int kTiles, int kParts, typename T>
-MSPLORA_INLINE void add_product(Factors f, Beside<T>& beside) {
+MSPLORA_INLINE void add_product(Factors f, Beside<kParts, T>& beside) {
   constexpr int kSteps = kStepsInARow[kParts];
   for (; f.steps >= kSteps; f.advance<kParts>(kSteps)) add_steps<kTiles, kParts, 0>(f, beside);
   add_few<kTiles, kParts>(f);
@@ -230,7 +238,8 @@ MSPLORA_INLINE void put_sums(float* sums) {
 
 // to[16 kTiles, kPanel] = both products, on top of the sums `from` that are there already; null: none.
 template <int kTiles, int kParts, typename T>
-void form_sums(const Factors& main, const Factors& update, const float* from, float* to, Beside<T>& beside) {
+void form_sums(const Factors& main, const Factors& update, const float* from, float* to,
+               Beside<kParts, T>& beside) {
   take_sums<kTiles>(from);
   add_product<kTiles, kParts>(main, beside);
   add_few<kTiles, 1>(update);
@@ -240,7 +249,7 @@ void form_sums(const Factors& main, const Factors& update, const float* from, fl
 // The same for all tiles that sums are formed of together, or as many as there are.
 template <int kParts, typename T>
 void form_sums_of(int64_t tiles, const Factors& main, const Factors& update, const float* from, float* to,
-                  Beside<T>& beside) {
+                  Beside<kParts, T>& beside) {
   constexpr int kMost = kTilesDown[kParts];
   if (tiles >= kMost) return form_sums<kMost, kParts>(main, update, from, to, beside);
   if constexpr (kMost > 2)
