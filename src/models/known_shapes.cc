@@ -23,6 +23,8 @@ constexpr EncoderShape kEncoders[] = {
     {"bert-mini", "bert", 30522, 256, 4, 4, 1024, 512, 2, 0},
     {"bert-small", "bert", 30522, 512, 4, 8, 2048, 512, 2, 0},
     {"bert-medium", "bert", 30522, 512, 8, 8, 2048, 512, 2, 0},
+    {"all-minilm-l6-v2", "bert", 30522, 384, 6, 12, 1536, 512, 2, 0},
+    {"all-minilm-l12-v2", "bert", 30522, 384, 12, 12, 1536, 512, 2, 0},
     {"bert-base-uncased", "bert", 30522, 768, 12, 12, 3072, 512, 2, 0},
     {"bert-base-cased", "bert", 28996, 768, 12, 12, 3072, 512, 2, 0},
     {"bert-large-uncased", "bert", 30522, 1024, 24, 16, 4096, 512, 2, 0},

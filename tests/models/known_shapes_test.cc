@@ -27,6 +27,8 @@ TEST(ModelShapes, HaveTheirPublishedSizes) {
                                                     {"bert-mini", 11170560},
                                                     {"bert-small", 28763648},
                                                     {"bert-medium", 41373184},
+                                                    {"all-minilm-l6-v2", 22713216},
+                                                    {"all-minilm-l12-v2", 33360000},
                                                     {"bert-base-uncased", 109482240},
                                                     {"bert-base-cased", 108310272},
                                                     {"bert-large-uncased", 335141888},
