@@ -154,8 +154,12 @@ void expect_rows_of_many(const Question& question) {
 }
 
 TEST_P(PackedGemmOfEveryIsa, BlocksAndThreadsChangeNoBit) {
-  for (const auto& [rows, inner, width] :
-       {std::tuple{400, 3072, 70}, {1100, 64, 512}, {500, 3100, 34}, {300, 3100, 540}, {700, 860, 200}}) {
+  for (const auto& [rows, inner, width] : {std::tuple{400, 3072, 70},
+                                           {1100, 64, 512},
+                                           {500, 3100, 34},
+                                           {300, 3100, 540},
+                                           {140, 1536, 200},
+                                           {700, 860, 200}}) {
     for (const Precision precision : {Precision::kExact, Precision::kHigh, Precision::kMedium})
       expect_rows_of_many<float>({rows, inner, width, precision});
     expect_rows_of_many<Bfloat16>({rows, inner, width});

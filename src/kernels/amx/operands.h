@@ -22,7 +22,7 @@ class Packing {
   Packing() = default;
   /// x: number 0 of the range in the first row.
   Packing(const T* x, int64_t stride, int64_t rows, int64_t inner, Number* to)
-      : x_(x), to_(to), stride_(stride), inner_(inner), rows_(rows), left_(rows * ceil_div(inner, kInner)) {
+      : x_(x), to_(to), stride_(stride), inner_(inner), rows_(rows), left_(rows * steps()) {
     begin_row();
   }
 
@@ -46,14 +46,14 @@ class Packing {
     while (packing.left_ > 0) some(packing);
     *this = packing;
     for (; row_ < ceil_div(rows_, kRows) * kRows; ++row_, begin_row())
-      for (int64_t i = 0; i < ceil_div(inner_, kInner) * kParts; ++i)
-        std::memset(tile_ + i * kTileInner, 0, kRowBytes);
+      for (int64_t i = 0; i < steps() * kParts; ++i) std::memset(tile_ + i * kTileInner, 0, kRowBytes);
   }
 
  private:
+  int64_t steps() const { return ceil_div(inner_, kInner); }
   void begin_row() {
     from_ = x_ + row_ * stride_;
-    tile_ = to_ + row_ / kRows * ceil_div(inner_, kInner) * kParts * kTileInner + row_ % kRows * kInner;
+    tile_ = to_ + row_ / kRows * steps() * kParts * kTileInner + row_ % kRows * kInner;
     left_of_row_ = inner_;
   }
 

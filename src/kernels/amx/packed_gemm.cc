@@ -95,32 +95,37 @@ struct Rows {
   const PackedGemm<T>& op;
   const Cut& cut;
   const Number* up;  // as pack_up has it; null: no updates
-  Piece at{}, coming{};
-  int64_t first = 0, count = 0, k = 0, inner = 0;  // of the piece at hand
+  Piece here{}, coming{};
   Number *x = nullptr, *coming_x = nullptr, *z = nullptr;
 
-  int64_t rows_of(int64_t block) const {
-    const int64_t left = op.rows - block * cut.block_rows;
+  int64_t first_of(const Piece& piece) const { return piece.block * cut.block_rows; }
+  int64_t count_of(const Piece& piece) const {
+    const int64_t left = op.rows - first_of(piece);
     return left < cut.block_rows ? left : cut.block_rows;
   }
-  int64_t numbers_from(int64_t begin) const {
-    return op.inner - begin < cut.range ? op.inner - begin : cut.range;
+  int64_t inner_of(const Piece& piece) const {
+    const int64_t left = op.inner - piece.k;
+    return left < cut.range ? left : cut.range;
   }
-  Packing<kParts, T> packing_of(const Piece& of, Number* to) const {
-    return {op.x + of.block * cut.block_rows * op.inner + of.k, op.inner, rows_of(of.block),
-            numbers_from(of.k), to};
+  int64_t first() const { return first_of(here); }
+  int64_t count() const { return count_of(here); }
+  int64_t inner() const { return inner_of(here); }
+  bool is_last_range() const { return here.k + inner() == op.inner; }
+
+  Packing<kParts, T> packing_of(const Piece& piece, Number* to) const {
+    return {op.x + first_of(piece) * op.inner + piece.k, op.inner, count_of(piece), inner_of(piece), to};
   }
 
   void take_memory() {
     const int64_t words = cut.block_rows * cut.range * kParts / 2;
     x = reinterpret_cast<Number*>(thread_scratch(kXSlot, kPacksBeside<kParts> ? 2 * words : words));
-    coming_x = x + 2 * words;
+    if (kPacksBeside<kParts>) coming_x = x + 2 * words;
     if (up)
       z = reinterpret_cast<Number*>(
           thread_scratch(kZSlot, cut.block_rows * Update::steps(op.rank) * kInner / 2));
   }
   void take(const Piece& piece, Packing<kParts, T>& packing) {
-    if (piece == at) return;
+    if (piece == here) return;
     if (piece == coming) {
       packing.rest();
       std::swap(x, coming_x);
@@ -128,13 +133,12 @@ struct Rows {
     } else {
       packing_of(piece, x).rest();
     }
-    first = piece.block * cut.block_rows, count = rows_of(piece.block);
-    k = piece.k, inner = numbers_from(k);
-    if (up && piece.block != at.block) Update::pack_z(op.z + first * op.rank, op.rank, count, z);
-    at = piece;
+    if (up && piece.block != here.block)
+      Update::pack_z(op.z + first_of(piece) * op.rank, op.rank, count_of(piece), z);
+    here = piece;
   }
   void expect(const Piece& piece, Packing<kParts, T>& packing) {
-    if (!kPacksBeside<kParts> || piece == Piece{} || piece == at || piece == coming) return;
+    if (!kPacksBeside<kParts> || piece == Piece{} || piece == here || piece == coming) return;
     coming = piece;
     packing = packing_of(piece, coming_x);
   }
@@ -142,20 +146,20 @@ struct Rows {
   bool forms_panels() const { return op.is_transposed || op.quantised != nullptr; }
   // Formed ones lie in scratch, until the next one of their place.
   const Number* panel(int64_t at, int64_t place) const {
-    const int64_t begin = (at * whole_steps<Number>(op.inner) + k) * kPanel * kParts;
+    const int64_t begin = (at * whole_steps<Number>(op.inner) + here.k) * kPanel * kParts;
     if (!forms_panels()) return reinterpret_cast<const Number*>(op.packed) + begin;
     const int64_t numbers = cut.range * kPanel;
     auto* const turned =
         reinterpret_cast<Number*>(thread_scratch(kTurnedSlot, kPair * cut.halves() * numbers / 2)) +
         place * numbers;
-    const int64_t column = at * kPanel, whole = whole_steps<Number>(inner);
+    const int64_t column = at * kPanel, k = here.k, whole = whole_steps<Number>(inner());
     if (op.quantised == nullptr) {
       fill_from_transposed(reinterpret_cast<const Number*>(op.packed), op.inner, op.width, column, k, whole,
                            turned);
     } else if (op.is_transposed) {
       fill_from_transposed_codes(*op.quantised, column, k, whole, turned);
     } else {
-      fill_from_codes(*op.quantised, at, k, k + inner, turned);
+      fill_from_codes(*op.quantised, at, k, k + inner(), turned);
     }
     return turned;
   }
@@ -181,12 +185,12 @@ struct Sums {
 template <int kParts, typename T>
 void one_group(const Rows<kParts, T>& rows, int64_t panel, const Number* w, int64_t first_row,
                int64_t row_end, const Sums& to, Beside<kParts, T>& beside) {
-  const int64_t steps = ceil_div(rows.inner, kInner), stride = steps * kParts * kTileInner;
+  const int64_t steps = ceil_div(rows.inner(), kInner), stride = steps * kParts * kTileInner;
   const int64_t passes = ceil_div(steps, kStepsOfAPass[kParts]);
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * steps / passes, count = (pass + 1) * steps / passes - first;
-    const bool is_first = rows.k + first == 0;
-    const bool is_last = pass + 1 == passes && rows.k + rows.inner == rows.op.inner;
+    const bool is_first = rows.here.k + first == 0;
+    const bool is_last = pass + 1 == passes && rows.is_last_range();
     for (int64_t row = first_row; row < row_end; row += kSumRows<kParts>) {
       const int64_t tiles = ceil_div(row_end - row, kRows), tile = row / kRows;
       const Factors main{rows.x + tile * stride + first * kParts * kTileInner, stride,
@@ -223,7 +227,7 @@ void foresee(const End<T>& end, int64_t first, int64_t rows, int64_t column, int
 // Begins to bring a panel.
 template <int kParts, typename T>
 void look_ahead(const Rows<kParts, T>& rows, int64_t panel, int64_t place, Beside<kParts, T>& beside) {
-  const int64_t steps = ceil_div(rows.inner, kInner);
+  const int64_t steps = ceil_div(rows.inner(), kInner);
   const int64_t bytes = steps * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number));
   const char* const lines = reinterpret_cast<const char*>(rows.panel(panel, place));
   beside.ahead[place] = {lines, lines + bytes - Ahead::kBytes};
@@ -243,7 +247,6 @@ struct PairOfPanels {
     return place % halves() * rows.cut.of_half + first + place / halves();
   }
   int64_t column(int64_t place) const { return panel(place) * kPanel; }
-  bool is_last_range() const { return rows.k + rows.inner == rows.op.inner; }
 
   Sums sums_of(int64_t place, int64_t group) const {
     if (!rows.cut.has_one_range) return {sums + place * rows.cut.block_rows * kPanel, 0};
@@ -264,7 +267,7 @@ struct PairOfPanels {
     beside.ending = {&end,
                      sums_of(place, group).of(row),
                      halves() > 1 ? sums_of(place - 1, group).of(row) : nullptr,
-                     rows.first + row,
+                     rows.first() + row,
                      row_end - row,
                      column(place),
                      left < kPanel ? left : kPanel,
@@ -274,22 +277,22 @@ struct PairOfPanels {
 
   // How much of what is done beside falls to steps in a row.
   void share_out(int64_t panels_left) const {
-    const int64_t all = ceil_div(rows.inner, kInner), in_a_row = kStepsInARow[kParts];
+    const int64_t all = ceil_div(rows.inner(), kInner), in_a_row = kStepsInARow[kParts];
     const int64_t turns = all < in_a_row ? 1 : all / in_a_row;  // of a panel and kSumRows
     beside.endings = ceil_div(kSumRows<kParts> / kStepRows, halves() * turns);
-    beside.rows = is_last_range() && (end.op.factor || end.op.add)
+    beside.rows = rows.is_last_range() && (end.op.factor || end.op.add)
                       ? ceil_div(kSumRows<kParts>, count * halves() * turns)
                       : 0;
     const bool has_next = first + rows.cut.pair < rows.cut.of_half;
     const int64_t fetches =
         all * kStepOfPanel * kParts * static_cast<int64_t>(sizeof(Number)) / Ahead::kBytes;
     beside.fetches = has_next && !rows.forms_panels()
-                         ? ceil_div(fetches, ceil_div(rows.count, kSumRows<kParts>) * turns)
+                         ? ceil_div(fetches, ceil_div(rows.count(), kSumRows<kParts>) * turns)
                          : 0;
     if (!kPacksBeside<kParts>) return;
     const int64_t pairs = ceil_div(panels_left, rows.cut.pair);
     beside.packed = ceil_div(beside.packing.left(),
-                             pairs * count * halves() * ceil_div(rows.count, kSumRows<kParts>) * turns);
+                             pairs * count * halves() * ceil_div(rows.count(), kSumRows<kParts>) * turns);
   }
 
   // `panels_left`: of a half, these and those after them until other rows are taken.
@@ -302,13 +305,14 @@ struct PairOfPanels {
         look_ahead(rows, panel(place) + rows.cut.pair, place, beside);
     }
     share_out(panels_left);
-    for (int64_t row = 0, row_end = 0, group = 0; row < rows.count; row = row_end, ++group) {
-      row_end = rows.count - row <= kMostGroupRows<kParts> ? rows.count : row + kGroupRows<kParts>;
-      if (is_last_range()) foresee(end, rows.first + row, row_end - row, column(halves() - 1), count, beside);
+    for (int64_t row = 0, row_end = 0, group = 0; row < rows.count(); row = row_end, ++group) {
+      row_end = rows.count() - row <= kMostGroupRows<kParts> ? rows.count() : row + kGroupRows<kParts>;
+      if (rows.is_last_range())
+        foresee(end, rows.first() + row, row_end - row, column(halves() - 1), count, beside);
       for (int64_t place = 0; place < places; ++place) {
         beside.place = place;
         one_group(rows, panel(place), w[place], row, row_end, sums_of(place, group), beside);
-        if (is_last_range() && place % halves() == halves() - 1) finish(place, group, row, row_end);
+        if (rows.is_last_range() && place % halves() == halves() - 1) finish(place, group, row, row_end);
       }
     }
   }
